@@ -1,0 +1,42 @@
+# `make` alone lists the targets. Everything that runs JavaScript goes through npm scripts, which put the project's own
+# Node first on the PATH.
+
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+NPM_RUN := npm run --silent
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build dev demo test bench fmt lint doc clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+setup: ## Install what is missing: toolchains, .tools/, node_modules/
+	@bash scripts/setup.sh
+
+build: setup ## Build the Worker into build/
+	@bash scripts/build.sh
+
+dev: setup ## Run the gate before a small origin, show it at work, stay up until Ctrl-C
+	@PORT=$(PORT) $(NPM_RUN) dev
+
+demo: setup ## The same, but end after the tour; fails if the tour does not show what it should
+	@PORT=$(PORT) $(NPM_RUN) demo
+
+test: setup ## Everything that must pass
+	@$(NPM_RUN) test
+
+bench: setup ## Throughput and latency; not part of `make test`
+	@$(NPM_RUN) bench
+
+fmt: setup ## Format the Rust code
+	@cargo fmt
+
+lint: setup ## Clippy, native and for wasm
+	@cargo clippy --locked --all-targets -- -D warnings
+	@cargo clippy --locked --target wasm32-unknown-unknown -- -D warnings
+
+doc: setup ## Build the crate's documentation into target/doc/
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+clean: ## Remove what was built and local state; keeps installed tools and .dev.vars
+	@rm -rf build target .wrangler

@@ -1,0 +1,89 @@
+// A small origin to stand behind tollgate: it answers every request with what it received, as JSON, and counts.
+// On its own: `npm run origin` (PORT=… for a fixed port). The tour and the HTTP tests start it in their own process.
+import { createHash } from "node:crypto";
+import { once } from "node:events";
+import http from "node:http";
+import { pathToFileURL } from "node:url";
+
+const KEPT_REQUESTS = 1000;
+
+/**
+ * Starts the origin on a loopback port (0: any free one).
+ * `respond(req, res, received)` replaces the echo once the body has arrived; `upgrade(req, socket, head)` takes
+ * WebSocket upgrades, which are refused otherwise.
+ */
+export async function startOrigin({ port = 0, respond = echo, upgrade } = {}) {
+  let count = 0;
+  let requests = [];
+
+  const server = http.createServer(async (req, res) => {
+    count += 1;
+    const received = describe(req, count);
+    if (requests.push(received) > KEPT_REQUESTS) requests.shift();
+    try {
+      const hash = createHash("sha256");
+      for await (const chunk of req) {
+        received.body_bytes += chunk.length;
+        hash.update(chunk);
+      }
+      received.body_sha256 = hash.digest("hex");
+      await respond(req, res, received);
+    } catch (error) {
+      // The client went away in mid-body, or `respond` failed.
+      res.destroy(error);
+    }
+  });
+  // A gate keeps its connections; the default of 5 s would close them under a request now and then.
+  server.keepAliveTimeout = 60_000;
+  if (upgrade) {
+    server.on("upgrade", (req, socket, head) => {
+      count += 1;
+      requests.push(describe(req, count));
+      upgrade(req, socket, head);
+    });
+  }
+  server.listen(port, "127.0.0.1");
+  await once(server, "listening");
+
+  const url = `http://127.0.0.1:${server.address().port}`;
+  return {
+    url,
+    port: server.address().port,
+    /** How many requests arrived since the start or the last `reset()`. */
+    count: () => count,
+    /** What arrived, oldest first: method, path, headers, raw_headers, body_bytes, body_sha256. */
+    requests: () => [...requests],
+    reset() {
+      count = 0;
+      requests = [];
+    },
+    async stop() {
+      server.close();
+      server.closeAllConnections();
+      if (server.listening) await once(server, "close");
+    },
+  };
+}
+
+function describe(req, count) {
+  return {
+    count,
+    method: req.method,
+    path: req.url,
+    headers: req.headers,
+    raw_headers: req.rawHeaders,
+    body_bytes: 0,
+    body_sha256: undefined,
+  };
+}
+
+function echo(_req, res, received) {
+  const { raw_headers: _, ...shown } = received;
+  res.writeHead(200, { "content-type": "application/json" });
+  res.end(`${JSON.stringify(shown, null, 2)}\n`);
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const origin = await startOrigin({ port: Number(process.env.PORT ?? 0) });
+  console.log(`demo origin on ${origin.url}`);
+}

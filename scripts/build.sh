@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Builds the Worker into build/. wrangler runs this before `dev` and `deploy`, and again when src/ changes.
+# It ends at once when build/ is already what these sources make, by hash and not by date.
+set -euo pipefail
+. "$(dirname "$0")/lib/common.sh"
+
+TOLLGATE_NIGHTLY=$(cat "$TOOLS/nightly" 2>/dev/null) || die "the build tools are not installed: run \`make setup\`"
+export TOLLGATE_NIGHTLY
+export WASM_BINDGEN_BIN="$TOOLS/bin/wasm-bindgen"
+export WASM_OPT_BIN="$PWD/node_modules/.bin/wasm-opt"
+export ESBUILD_BIN="$PWD/node_modules/.bin/esbuild"
+# worker-build would quietly download what it does not find.
+for tool in "$TOOLS/bin/worker-build" "$WASM_BINDGEN_BIN" "$WASM_OPT_BIN" "$ESBUILD_BIN"; do
+  [ -x "$tool" ] || die "$(basename "$tool") is not installed: run \`make setup\`"
+done
+[ "$("$WASM_BINDGEN_BIN" --version)" = "wasm-bindgen $(locked_wasm_bindgen)" ] ||
+  die "wasm-bindgen is not the version in Cargo.lock: run \`make setup\`"
+
+mkdir -p build
+# wrangler may run several builds at once; the later one finds the work done.
+if command -v flock >/dev/null; then
+  exec 9>build/.lock
+  flock 9
+fi
+
+STAMP=build/.stamp
+DEP_INFO="${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.d"
+
+# Every file that the build reads, one a line: what cargo's own list of the last build names (it has the files taken in
+# by `include_str!` too), all of src/, and the manifests and scripts.
+input_files() {
+  {
+    find src .cargo build.rs Cargo.toml Cargo.lock package-lock.json scripts/build.sh scripts/shims \
+      scripts/lib/common.sh scripts/versions.env -type f 2>/dev/null || true
+    # `output: input input …`, where a space inside a name is `\ `.
+    sed -n 's/^[^:]*: *//p' "$DEP_INFO" 2>/dev/null | sed 's/\\ /|/g' | tr ' |' '\n ' || true
+  } | LC_ALL=C sort -u
+}
+
+# One hash over the files listed on standard input and the flags; a file that is gone counts as a change.
+hash_inputs() {
+  { echo "$TOLLGATE_NIGHTLY ${RUSTFLAGS:-}"; tr '\n' '\0' | xargs -0 "${SHA256[@]}" 2>&1 || true; } | sha256
+}
+
+hash_outputs() {
+  cat build/index.js build/index_bg.wasm | sha256
+}
+
+if [ -f "$DEP_INFO" ] && [ -f build/index.js ] && [ -f build/index_bg.wasm ] &&
+  [ "$(cat "$STAMP" 2>/dev/null)" = "$(input_files | hash_inputs) $(hash_outputs)" ]; then
+  exit 0
+fi
+
+rm -f "$STAMP"
+files_before=$(input_files)
+hash_before=$(hash_inputs <<<"$files_before")
+touch build/.started
+
+# The project's own Node runs wasm-opt; the shims turn worker-build's `nightly` into the pinned one.
+PATH="$PWD/scripts/shims:$PWD/node_modules/.bin:$PATH" "$TOOLS/bin/worker-build" --release --panic-unwind 9>&-
+
+# A source that changed while the build ran leaves no stamp: what was built is unknown, and the next run builds again.
+[ "$(hash_inputs <<<"$files_before")" = "$hash_before" ] || exit 0
+while IFS= read -r file; do
+  [ "$file" -nt build/.started ] && exit 0
+done < <(input_files)
+echo "$(input_files | hash_inputs) $(hash_outputs)" >"$STAMP"

@@ -1,0 +1,216 @@
+// `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and `wrangler dev`, and shows
+// the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo` ends, with a failure if the tour did not show
+// what it should. The tour is the free tier: 10 of 12 requests pass, and D1 has 10 calls.
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { applyMigrations, build, freePort, freshSecret, isHealthy, queryD1, ROOT, startOrigin, startWrangler } from "./lib/gate.mjs";
+import { isPortFree } from "./lib/processes.mjs";
+
+const ONCE = process.argv.includes("--once");
+const PORT = Number(process.env.PORT || 8787);
+const FLUSH_SECONDS = 2;
+const REQUESTS = 12;
+const QUOTA = 10;
+const ROW_WAIT_MS = 30_000;
+
+// `make dev` uses wrangler's own state directory, which plain wrangler commands see too. `make demo` has one apart, so
+// that it runs beside a `wrangler dev` that is up: two on one state would count on the same files.
+const STATE = path.join(ROOT, ".wrangler", ONCE ? "demo" : "state");
+const LOCK = path.join(ROOT, ".wrangler", ONCE ? "demo.pid" : "dev.pid");
+const DEV_VARS = path.join(ROOT, ".dev.vars");
+
+/** What the user can put right; printed without a stack. */
+class Refusal extends Error {}
+
+class Failure extends Error {}
+
+const toStop = [];
+let stopping;
+function stopAll() {
+  stopping ??= (async () => {
+    for (const stop of toStop.reverse()) await stop();
+  })();
+  return stopping;
+}
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
+  process.on(signal, async () => {
+    await stopAll();
+    process.exit(signal === "SIGINT" && !ONCE ? 0 : 1);
+  });
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(error instanceof Refusal || error instanceof Failure ? `tollgate: ${error.message}` : error);
+  process.exitCode = 1;
+} finally {
+  await stopAll();
+}
+
+async function main() {
+  await claimState();
+  console.log("building the Worker");
+  await build({ stdio: "inherit" }).catch(() => {
+    throw new Refusal("the build failed: see its message above");
+  });
+  const adminToken = await devVar("ADMIN_TOKEN");
+  console.log("applying the D1 migrations to the local state");
+  await applyMigrations({ persistTo: STATE });
+
+  const origin = await startOrigin();
+  toStop.push(origin.stop);
+  console.log(`origin on ${origin.url}`);
+
+  let showLog = false;
+  const gate = await startWrangler({
+    vars: { ORIGIN: origin.url, FLUSH_SECONDS },
+    persistTo: STATE,
+    port: await freePort(PORT),
+    onOutput: (text) => showLog && process.stdout.write(text),
+  });
+  toStop.push(gate.stop);
+  console.log(`tollgate on ${gate.url}\n`);
+
+  try {
+    const key = await tour(gate, origin, adminToken);
+    printCurl(gate.url, key);
+  } catch (error) {
+    if (ONCE) {
+      console.error(`\nwrangler's log:\n${gate.log().trimEnd()}\n`);
+      throw error;
+    }
+    console.error(`\nthe tour failed: ${error.message}\n`);
+  }
+  if (ONCE) return;
+
+  console.log("up until Ctrl-C; wrangler's log follows\n");
+  console.log(gate.log().trimEnd());
+  showLog = true;
+  await gate.ended;
+  if (!stopping) throw new Failure("wrangler dev ended by itself: see its log above");
+}
+
+/** Refuses to share a state directory with a gate that is up. */
+async function claimState() {
+  await mkdir(path.dirname(LOCK), { recursive: true });
+  for (;;) {
+    try {
+      await writeFile(LOCK, `${process.pid}\n`, { flag: "wx" });
+      toStop.push(() => rm(LOCK, { force: true }));
+      break;
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
+    }
+    const pid = Number(await readFile(LOCK, "utf8").catch(() => "")) || 0;
+    if (pid && isAlive(pid)) {
+      throw new Refusal(`\`make ${ONCE ? "demo" : "dev"}\` is already running here (process ${pid}): stop it first`);
+    }
+    await rm(LOCK, { force: true });
+  }
+  const url = `http://127.0.0.1:${PORT}`;
+  if (!ONCE && !(await isPortFree(PORT)) && (await isHealthy(url))) {
+    throw new Refusal(
+      `a tollgate is already up on ${url}: stop it first, since two would count on the same local state ` +
+        "(if it belongs to another directory, choose a port: `make dev PORT=8800`)",
+    );
+  }
+}
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === "EPERM";
+  }
+}
+
+/** A secret from .dev.vars, which is written with fresh ones if there is none. */
+async function devVar(name) {
+  const fresh = `ADMIN_TOKEN="${freshSecret()}"\nKEY_SECRET="${freshSecret()}"\n`;
+  try {
+    await writeFile(DEV_VARS, fresh, { flag: "wx", mode: 0o600 });
+    console.log("wrote .dev.vars with fresh random secrets");
+  } catch (error) {
+    if (error.code !== "EEXIST") throw error;
+  }
+  const value = (await readFile(DEV_VARS, "utf8")).match(new RegExp(`^${name}\\s*=\\s*["']?([^"'\\s]+)`, "m"))?.[1];
+  if (!value) throw new Refusal(`.dev.vars has no ${name}: add it, or remove the file to have it written anew`);
+  return value;
+}
+
+/** Issues a key, uses it past its quota, and reads the count in D1; returns the key. */
+async function tour(gate, origin, adminToken) {
+  const issued = await fetch(`${gate.url}/_tollgate/keys`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
+    body: JSON.stringify({ tier: "free", name: "demo" }),
+  });
+  if (issued.status !== 201) throw new Failure(`issuing a key: status ${issued.status}, ${await issued.text()}`);
+  const { id, key } = await issued.json();
+  console.log(`issued a key of tier free: id ${id}\n`);
+
+  const left = 60 - (Date.now() / 1000) % 60;
+  if (left < 5) {
+    console.log(`the UTC minute ends in ${left.toFixed(1)} s, and a new one gives a new quota: waiting for it\n`);
+    await sleep(left * 1000 + 100);
+  }
+
+  origin.reset();
+  const answers = [];
+  for (let n = 1; n <= REQUESTS; n += 1) {
+    const response = await fetch(`${gate.url}/hello?n=${n}`, { headers: { "x-api-key": key } });
+    await response.arrayBuffer();
+    const retryAfter = response.headers.get("retry-after");
+    const remaining = response.headers.get("ratelimit")?.match(/"minute";r=(\d+)/)?.[1];
+    answers.push({ status: response.status, remaining, retryAfter });
+    console.log(
+      `request ${String(n).padStart(2)}: ${response.status}, ${remaining ?? "?"} left in this minute` +
+        (retryAfter === null ? "" : `, Retry-After ${retryAfter}`),
+    );
+  }
+  const passed = answers.filter((answer) => answer.status === 200).length;
+  const denied = answers.filter((answer) => answer.status === 429 && Number(answer.retryAfter) >= 1).length;
+  console.log(`\nthe origin saw ${origin.count()} requests`);
+
+  const row = await flushedRow(id);
+  console.log(`D1 usage_monthly: ${row ? JSON.stringify(row) : `no row with ${QUOTA} calls after ${ROW_WAIT_MS / 1000} s`}\n`);
+
+  const wrong = [
+    passed !== QUOTA && `${passed} requests were answered 200, not ${QUOTA}`,
+    denied !== REQUESTS - QUOTA && `${denied} were answered 429 with Retry-After, not ${REQUESTS - QUOTA}`,
+    answers.some(({ remaining }) => remaining === undefined) && "an answer had no RateLimit field",
+    origin.count() !== QUOTA && `the origin saw ${origin.count()} requests, not ${QUOTA}`,
+    row?.calls !== QUOTA && `D1 has ${row?.calls ?? "no"} calls, not ${QUOTA}`,
+  ].filter(Boolean);
+  if (wrong.length > 0) throw new Failure(wrong.join("; "));
+  return { id, key };
+}
+
+/** The key's row in D1, once the object has flushed it; whatever is there after the wait. */
+async function flushedRow(id) {
+  if (!/^[A-Za-z0-9_-]+$/.test(id)) throw new Failure(`a key id of unexpected form: ${id}`);
+  const sql = `SELECT key_id, month, calls, denied, updated_at FROM usage_monthly WHERE key_id = '${id}'`;
+  const deadline = Date.now() + ROW_WAIT_MS;
+  for (;;) {
+    const [row] = await queryD1(sql, { persistTo: STATE });
+    if (row?.calls === QUOTA || Date.now() > deadline) return row;
+    await sleep(500);
+  }
+}
+
+function printCurl(url, { id, key }) {
+  if (ONCE) {
+    console.log("with `make dev` the gate stays up, and prints lines like these to paste:");
+  }
+  console.log(
+    [
+      `curl -i -H 'X-API-Key: ${key}' '${url}/hello'`,
+      `curl -s -H "Authorization: Bearer $(sed -n 's/^ADMIN_TOKEN="\\(.*\\)"$/\\1/p' .dev.vars)" '${url}/_tollgate/keys/${id}/usage'`,
+      `curl -s '${url}/_tollgate/health'`,
+    ].join("\n"),
+  );
+  console.log();
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Installs what the project needs: two Rust toolchains by rustup, two cargo tools into .tools/, npm tools into
+# node_modules/. Every pin is in scripts/versions.env or a lock file. Looks first, so that a second run does nothing.
+set -euo pipefail
+. "$(dirname "$0")/lib/common.sh"
+
+say() { echo "setup: $*"; }
+
+need() {
+  command -v "$1" >/dev/null || die "$1 is missing: $2"
+}
+
+need rustup "install it from https://rustup.rs"
+need node "install Node.js 18 or newer, with npm"
+need npm "install npm, which comes with Node.js"
+need make "install make (Debian, Ubuntu: apt-get install make)"
+need cc "install a C compiler (Debian, Ubuntu: apt-get install build-essential)"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
+  die "Node.js $(node --version) is too old: install 18 or newer"
+
+mkdir -p "$TOOLS"
+# Two set-ups at once would install over each other.
+if command -v flock >/dev/null; then
+  exec 9>"$TOOLS/setup.lock"
+  flock 9
+fi
+
+WASM=lib/rustlib/wasm32-unknown-unknown/lib
+RUST_SRC=lib/rustlib/src/rust/library/Cargo.toml
+
+stable=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
+[ -n "$stable" ] || die "rust-toolchain.toml names no channel"
+if ! sysroot_has "$stable" bin/cargo bin/cargo-clippy bin/rustfmt "$WASM"; then
+  say "Rust $stable with clippy, rustfmt and the wasm target"
+  rustup toolchain install "$stable" --profile minimal --no-self-update \
+    --component clippy,rustfmt --target wasm32-unknown-unknown ||
+    die "rustup could not install Rust $stable: see its message above"
+fi
+
+nightly=$NIGHTLY
+if ! sysroot_has "$NIGHTLY" bin/cargo "$RUST_SRC" "$WASM"; then
+  say "Rust $NIGHTLY with rust-src and the wasm target"
+  if ! rustup toolchain install "$NIGHTLY" --profile minimal --no-self-update \
+    --component rust-src --target wasm32-unknown-unknown; then
+    nightly=nightly
+    rustc +nightly -vV 2>/dev/null | grep -qx "commit-date: $NIGHTLY_COMMIT_DATE" &&
+      sysroot_has nightly bin/cargo "$RUST_SRC" "$WASM" ||
+      die "rustup could not install $NIGHTLY, and no \`nightly\` of that date with rust-src and the wasm target is here"
+    say "using the installed \`nightly\`, which is the same compiler"
+  fi
+fi
+[ "$(cat "$TOOLS/nightly" 2>/dev/null)" = "$nightly" ] || echo "$nightly" >"$TOOLS/nightly"
+
+# node_modules is npm's answer to exactly these files.
+npm_key=$(cat package.json package-lock.json .npmrc | sha256)
+if [ "$(cat "$TOOLS/npm.key" 2>/dev/null)" != "$npm_key" ] || [ ! -x node_modules/.bin/node ] ||
+  [ ! -x node_modules/.bin/wrangler ]; then
+  say "npm packages"
+  rm -f "$TOOLS/npm.key"
+  npm ci --loglevel=error || die "npm ci failed: see its message above"
+  node_modules/.bin/node --version >/dev/null ||
+    die "the npm package \`node\` has no binary that runs here: is npm set to ignore install scripts?"
+  echo "$npm_key" >"$TOOLS/npm.key"
+fi
+
+# has_tool <name> <version>
+has_tool() {
+  [ "$("$TOOLS/bin/$1" --version 2>/dev/null | awk '{ print $NF; exit }')" = "$2" ]
+}
+
+wasm_bindgen=$(locked_wasm_bindgen)
+[ -n "$wasm_bindgen" ] || die "Cargo.lock holds no wasm-bindgen"
+if ! has_tool wasm-bindgen "$wasm_bindgen"; then
+  say "wasm-bindgen-cli $wasm_bindgen (compiles for a few minutes)"
+  cargo "+$stable" install wasm-bindgen-cli --version "$wasm_bindgen" --root "$TOOLS" --force ||
+    die "cargo could not install wasm-bindgen-cli $wasm_bindgen: see its message above"
+fi
+if ! has_tool worker-build "$WORKER_BUILD"; then
+  say "worker-build $WORKER_BUILD (compiles for a few minutes)"
+  cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force ||
+    die "cargo could not install worker-build $WORKER_BUILD: see its message above"
+fi

@@ -1,0 +1,217 @@
+//! Configuration: every variable, its default, and what a bad value leads to.
+//!
+//! A bad value never falls back to a default in silence: the Worker answers 503 to everything but its health check and
+//! logs which variable is wrong, because a gate that guesses its own rules is no gate.
+
+use crate::key::Signer;
+use crate::target::Target;
+
+/// What to do with a request whose key's object cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailMode {
+    /// Refuse it with 503: nothing passes uncounted.
+    Closed,
+    /// Forward it, marked, and count it later where that is possible.
+    Open,
+}
+
+/// The settings of a deployment.
+#[derive(Clone)]
+pub struct Config {
+    /// Where admitted requests go, without a trailing slash; `None` means to the request's own URL.
+    pub origin: Option<String>,
+    /// Exact paths that need no key.
+    pub public_paths: Vec<String>,
+    /// What to do when a key's object cannot be asked.
+    pub fail_mode: FailMode,
+    /// Whether `?api_key=` is a credential.
+    pub allow_query_key: bool,
+    /// Whether `X-RateLimit-*` and `X-Monthly-Remaining` are sent.
+    pub legacy_headers: bool,
+    /// Longest time in seconds for which an isolate may deny by itself; 0 switches that off.
+    pub deny_cache_seconds: u64,
+    /// `Access-Control-Allow-Origin` of tollgate's own answers.
+    pub cors_allow_origin: String,
+    /// `None` without `KEY_SECRET`: then no key can be verified or issued.
+    pub signer: Option<Signer>,
+    /// `None` without `ADMIN_TOKEN`: then the admin API answers 503.
+    pub admin_token: Option<String>,
+}
+
+/// A variable with a value that cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {reason}")]
+pub struct ConfigError {
+    /// The variable.
+    pub name: &'static str,
+    /// What it must be.
+    pub reason: String,
+}
+
+fn wrong(name: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError { name, reason: reason.into() }
+}
+
+impl Config {
+    /// Reads the configuration through `lookup`, which gives the value of a variable or secret by its name.
+    ///
+    /// # Errors
+    /// Names the first variable that is wrong.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let previous = text("KEY_SECRET_PREVIOUS").unwrap_or_default();
+        Ok(Self {
+            origin: text("ORIGIN").map(|value| origin(&value)).transpose()?,
+            public_paths: public_paths(&text("PUBLIC_PATHS").unwrap_or_default())?,
+            fail_mode: match text("FAIL_MODE").as_deref() {
+                None | Some("closed") => FailMode::Closed,
+                Some("open") => FailMode::Open,
+                Some(_) => return Err(wrong("FAIL_MODE", "must be `closed` or `open`")),
+            },
+            allow_query_key: flag("ALLOW_QUERY_KEY", text("ALLOW_QUERY_KEY").as_deref(), false)?,
+            legacy_headers: flag("LEGACY_HEADERS", text("LEGACY_HEADERS").as_deref(), true)?,
+            deny_cache_seconds: seconds("DENY_CACHE_SECONDS", text("DENY_CACHE_SECONDS"), 10, 0..=3600)?,
+            cors_allow_origin: cors_origin(text("CORS_ALLOW_ORIGIN").unwrap_or_else(|| "*".to_owned()))?,
+            signer: text("KEY_SECRET").and_then(|current| Signer::new(&current, previous.split(',').map(str::trim))),
+            admin_token: text("ADMIN_TOKEN"),
+        })
+    }
+
+    /// Whether `path`, as sent, needs no key.
+    #[must_use]
+    pub fn is_public(&self, path: &str) -> bool {
+        self.public_paths.iter().any(|public| public == path)
+    }
+}
+
+/// Reads `FLUSH_SECONDS`, the one setting that is the object's: the longest time in seconds from a first unflushed call to its flush.
+///
+/// # Errors
+/// If it is no whole number from 1 to 86,400.
+pub fn flush_seconds(lookup: impl Fn(&str) -> Option<String>) -> Result<u64, ConfigError> {
+    seconds("FLUSH_SECONDS", lookup("FLUSH_SECONDS").filter(|value| !value.trim().is_empty()), 60, 1..=86_400)
+}
+
+fn flag(name: &'static str, value: Option<&str>, default: bool) -> Result<bool, ConfigError> {
+    match value {
+        None => Ok(default),
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(_) => Err(wrong(name, "must be `true` or `false`")),
+    }
+}
+
+fn seconds(
+    name: &'static str,
+    value: Option<String>,
+    default: u64,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<u64, ConfigError> {
+    let Some(value) = value else { return Ok(default) };
+    match value.trim().parse() {
+        Ok(seconds) if range.contains(&seconds) => Ok(seconds),
+        _ => Err(wrong(name, format!("must be a whole number from {} to {}", range.start(), range.end()))),
+    }
+}
+
+/// An absolute URL with no more than a path: a query or userinfo would end up in every request to the origin.
+fn origin(value: &str) -> Result<String, ConfigError> {
+    let reason = "must be an absolute http(s) URL without user, query, fragment or dot segments";
+    match Target::parse(value) {
+        Ok(target) if target.query.is_none() && !value.contains(char::is_whitespace) => {
+            Ok(value.trim_end_matches('/').to_owned())
+        }
+        _ => Err(wrong("ORIGIN", reason)),
+    }
+}
+
+fn public_paths(value: &str) -> Result<Vec<String>, ConfigError> {
+    let paths = value.split(',').map(str::trim).filter(|path| !path.is_empty());
+    paths
+        .map(|path| match Target::parse(&format!("http://host{path}")) {
+            Ok(target) if path.starts_with('/') && target.path == path => Ok(path.to_owned()),
+            _ => Err(wrong("PUBLIC_PATHS", format!("`{path}` is not an exact path such as /health"))),
+        })
+        .collect()
+}
+
+fn cors_origin(value: String) -> Result<String, ConfigError> {
+    if value.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(value)
+    } else {
+        Err(wrong("CORS_ALLOW_ORIGIN", "must be `*` or one origin"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_lookup(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn defaults() {
+        let config = read(&[("ORIGIN", ""), ("PUBLIC_PATHS", " ")]).unwrap();
+        assert_eq!(config.origin, None);
+        assert!(config.public_paths.is_empty());
+        assert_eq!(config.fail_mode, FailMode::Closed);
+        assert!(!config.allow_query_key);
+        assert!(config.legacy_headers);
+        assert_eq!(config.deny_cache_seconds, 10);
+        assert_eq!(config.cors_allow_origin, "*");
+        assert!(config.signer.is_none());
+        assert!(config.admin_token.is_none());
+        assert_eq!(flush_seconds(|_| None), Ok(60));
+    }
+
+    #[test]
+    fn values() {
+        let config = read(&[
+            ("ORIGIN", "https://origin.example:8443/base/"),
+            ("PUBLIC_PATHS", "/health, /a%20b,/"),
+            ("FAIL_MODE", "open"),
+            ("ALLOW_QUERY_KEY", "true"),
+            ("LEGACY_HEADERS", "false"),
+            ("DENY_CACHE_SECONDS", "0"),
+            ("KEY_SECRET", "s"),
+            ("ADMIN_TOKEN", "t"),
+        ])
+        .unwrap();
+        assert_eq!(config.origin.as_deref(), Some("https://origin.example:8443/base"));
+        assert!(["/health", "/a%20b", "/"].iter().all(|path| config.is_public(path)));
+        assert!(!["/health/", "/Health", "/a b", "/%68ealth", "//"].iter().any(|path| config.is_public(path)));
+        assert_eq!(config.fail_mode, FailMode::Open);
+        assert!(config.allow_query_key && !config.legacy_headers);
+        assert_eq!(config.deny_cache_seconds, 0);
+        assert!(config.signer.is_some() && config.admin_token.is_some());
+        assert_eq!(flush_seconds(|_| Some("2".to_owned())), Ok(2));
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        for (name, value) in [
+            ("ORIGIN", "origin.example"),
+            ("ORIGIN", "ftp://origin.example"),
+            ("ORIGIN", "https://user:password@origin.example"),
+            ("ORIGIN", "https://origin.example/?x"),
+            ("ORIGIN", "https://origin.example/a/../b"),
+            ("PUBLIC_PATHS", "health"),
+            ("PUBLIC_PATHS", "/ok,/a/../b"),
+            ("PUBLIC_PATHS", "/a?b"),
+            ("FAIL_MODE", "Open"),
+            ("ALLOW_QUERY_KEY", "1"),
+            ("LEGACY_HEADERS", "yes"),
+            ("DENY_CACHE_SECONDS", "-1"),
+            ("DENY_CACHE_SECONDS", "1.5"),
+            ("DENY_CACHE_SECONDS", "3601"),
+            ("CORS_ALLOW_ORIGIN", "a b"),
+        ] {
+            assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
+        }
+        for value in ["0", "x", "86401"] {
+            assert!(flush_seconds(|_| Some(value.to_owned())).is_err());
+        }
+    }
+}

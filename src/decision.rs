@@ -1,0 +1,89 @@
+//! What the engine answers: the verdict on one request, and where every policy stands after it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::{UnixMicros, ceil_seconds};
+
+/// The answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Admitted, or why not.
+    pub verdict: Verdict,
+    /// Where each policy stands after this decision, in the order of the policies.
+    pub standings: Vec<Standing>,
+    /// The clock reading that was judged. All waits count from it.
+    pub now: UnixMicros,
+}
+
+/// Admitted or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every policy admits the request, and it has been counted.
+    Admitted,
+    /// At least one policy refuses the request; nothing was spent.
+    Denied {
+        /// Every refusing policy, as indices into the policies, in their order.
+        violated: Vec<usize>,
+        /// Microseconds from [`Decision::now`] to the first moment at which every policy admits this request, if
+        /// nothing else is admitted before. Never 0.
+        retry_after: u64,
+    },
+    /// The request costs more than a policy can ever admit, so that waiting does not help; nothing was spent.
+    CostExceedsQuota {
+        /// The first such policy, as an index into the policies.
+        policy: usize,
+    },
+}
+
+/// Where one policy stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What can still be spent at once. At most the quota, or the burst of a bucket.
+    pub remaining: u64,
+    /// What counts against the quota now. More than the quota if the quota was lowered since; of a bucket its level,
+    /// rounded up.
+    pub used: u64,
+    /// Microseconds from the clock reading to the end of the window (fixed), or to the moment at which everything is
+    /// available again if nothing more is admitted (sliding, bucket; 0 if it is now).
+    pub reset_after: u64,
+}
+
+impl Standing {
+    /// [`reset_after`](Self::reset_after) in seconds, rounded up.
+    #[must_use]
+    pub const fn reset_after_seconds(&self) -> u64 {
+        ceil_seconds(self.reset_after)
+    }
+}
+
+impl Verdict {
+    /// Whether the request may go on.
+    #[must_use]
+    pub const fn is_admitted(&self) -> bool {
+        matches!(self, Self::Admitted)
+    }
+
+    /// Whole seconds that a denied client must wait: rounded up, at least 1. Also 1 where there is nothing to wait for.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> u64 {
+        match self {
+            Self::Denied { retry_after, .. } => ceil_seconds(*retry_after).max(1),
+            Self::Admitted | Self::CostExceedsQuota { .. } => 1,
+        }
+    }
+}
+
+impl Decision {
+    /// Whether the request may go on.
+    #[must_use]
+    pub const fn is_admitted(&self) -> bool {
+        self.verdict.is_admitted()
+    }
+
+    /// Whole seconds that a denied client must wait: rounded up, at least 1. Also 1 where there is nothing to wait for.
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> u64 {
+        self.verdict.retry_after_seconds()
+    }
+}

@@ -1,0 +1,53 @@
+//! What an isolate keeps between requests: the parsed configuration, the namespace of the objects, and a source of nonces.
+
+use super::js::Fault;
+use crate::config::Config;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
+use worker::Env;
+
+/// The binding of the objects, one per key.
+pub(crate) const OBJECTS: &str = "KEYS";
+/// The binding of the database.
+pub(crate) const DATABASE: &str = "DB";
+
+thread_local! {
+    static DEPLOYMENT: RefCell<Option<Rc<Deployment>>> = const { RefCell::new(None) };
+}
+
+pub(crate) struct Deployment {
+    pub(crate) config: Config,
+    pub(crate) objects: JsValue,
+    next_nonce: Cell<u64>,
+}
+
+impl Deployment {
+    /// The deployment that this isolate runs; variables and bindings do not change during an isolate's life.
+    pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Fault> {
+        if let Some(deployment) = DEPLOYMENT.with_borrow(Option::clone) {
+            return Ok(deployment);
+        }
+        let config = Config::from_lookup(|name| variable(env, name)).map_err(Fault::new)?;
+        let objects = js_sys::Reflect::get(env, &OBJECTS.into())?;
+        if objects.is_undefined() {
+            return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
+        }
+        let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
+        let deployment = Rc::new(Self { config, objects, next_nonce });
+        DEPLOYMENT.set(Some(Rc::clone(&deployment)));
+        Ok(deployment)
+    }
+
+    /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.
+    pub(crate) fn nonce(&self) -> u64 {
+        let nonce = self.next_nonce.get();
+        self.next_nonce.set(nonce.wrapping_add(1));
+        nonce
+    }
+}
+
+/// A variable or secret; `None` if it is not set or not a text.
+pub(crate) fn variable(env: &Env, name: &str) -> Option<String> {
+    js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
+}

@@ -1,0 +1,111 @@
+// The crossings between wasm and JavaScript on the way of a request, each one call. A crossing costs about as much as all
+// that tollgate computes for a request, so what would take ten of them is written here once. Nothing here decides anything.
+
+/** Header values to set, as "name\nvalue\nname\nvalue"; header values have no line feeds. */
+function setAll(headers, fields) {
+  if (fields === "") return;
+  const parts = fields.split("\n");
+  for (let i = 0; i + 1 < parts.length; i += 2) headers.set(parts[i], parts[i + 1]);
+}
+
+function present(value) {
+  return value === null ? "" : "+" + value;
+}
+
+/** What the gate judges of a request, one per line; a header that is there is marked by "+". */
+export function facts(request) {
+  const { method, url, headers } = request;
+  let text = method + "\n" + url + "\n" + present(headers.get("x-api-key")) + "\n" + present(headers.get("authorization"));
+  if (method === "OPTIONS") {
+    text += "\n" + (headers.has("origin") && headers.has("access-control-request-method") ? "preflight" : "");
+  }
+  return text;
+}
+
+// The key in both spellings (CGI servers fold "_" into "-"), and every name in which tollgate tells the origin something.
+const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
+
+/** Sends a request on: same method, headers and streamed body, redirects left to the client, nothing read from or left in a cache. */
+export function forward(request, url, dropAuthorization, fields) {
+  const upstream = url === undefined ? new Request(request) : new Request(url, request);
+  const { headers } = upstream;
+  const dropped = dropAuthorization ? ["authorization"] : [];
+  for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
+  for (const name of dropped) headers.delete(name);
+  setAll(headers, fields);
+  return fetch(upstream, { redirect: "manual", cache: "no-store" });
+}
+
+/** The origin's answer, streamed, with fields of ours. */
+export function relay(response, fields) {
+  const answer = new Response(response.webSocket ? null : response.body, response);
+  setAll(answer.headers, fields);
+  return answer;
+}
+
+/** An answer of our own. */
+export function reply(status, body, fields) {
+  const headers = new Headers();
+  setAll(headers, fields);
+  return new Response(body, { status, headers });
+}
+
+/** Reads at most `limit` bytes of a body; null if there are more. */
+export async function readBody(request, limit) {
+  if (Number(request.headers.get("content-length") ?? 0) > limit) return null;
+  const chunks = [];
+  let length = 0;
+  for await (const chunk of request.body ?? []) {
+    length += chunk.byteLength;
+    if (length > limit) return null;
+    chunks.push(chunk);
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+}
+
+/**
+ * Asks a key's object; resolves to the answer header, or to "!" + flags + " " + message. Never rejects. A fresh stub each
+ * time, because a stub that has failed once may fail for ever.
+ */
+export async function ask(namespace, name, url, milliseconds) {
+  let timer;
+  try {
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
+    });
+    const response = await Promise.race([namespace.getByName(name).fetch(url), late]);
+    return response.headers.get("x-tollgate-answer") ?? `! the object answered ${response.status} without an answer`;
+  } catch (error) {
+    return `!${error?.retryable ? "r" : ""}${error?.overloaded ? "o" : ""} ${error?.message ?? error}`;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Asks a key's object for JSON; resolves to its text. */
+export async function askText(namespace, name, url) {
+  const response = await namespace.getByName(name).fetch(url);
+  if (!response.ok) throw new Error(`the object answered ${response.status}`);
+  return response.text();
+}
+
+/** The object's side of `ask`. */
+export function answer(line) {
+  return new Response(null, { headers: { "x-tollgate-answer": line } });
+}
+
+/** Resolves after that many milliseconds; after 0, when everything that has already arrived has been handled. */
+export function after(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/** All rows of a query, as JSON. */
+export function query(storage, sql) {
+  return JSON.stringify(storage.sql.exec(sql).toArray());
+}
+
+/** One statement with up to three values; how many rows it wrote, indexes included. */
+export function write(storage, sql, a, b, c) {
+  const values = [a, b, c].filter((value) => value !== undefined);
+  return storage.sql.exec(sql, ...values).rowsWritten;
+}

@@ -1,0 +1,79 @@
+//! Requests in, responses out: the only place that builds an answer of tollgate's own.
+
+use super::js::{self, Fault, Fields};
+use crate::headers::{self, EXPOSED};
+use crate::protocol::Known;
+use crate::refusal::Refusal;
+
+/// A request, with what the gate judges of it.
+pub(crate) struct Incoming {
+    pub(crate) request: web_sys::Request,
+    pub(crate) method: String,
+    /// As sent; nothing has resolved or decoded it.
+    pub(crate) url: String,
+    pub(crate) api_key: Option<String>,
+    pub(crate) authorization: Option<String>,
+    /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
+    pub(crate) is_preflight: bool,
+}
+
+impl worker::FromRequest for Incoming {
+    fn from_raw(request: web_sys::Request) -> Result<Self, impl Into<Box<dyn std::error::Error>>> {
+        let facts = js::facts(&request);
+        let mut lines = facts.split('\n');
+        let mut line = || lines.next().unwrap_or_default();
+        let (method, url) = (line().to_owned(), line().to_owned());
+        let mut header = || line().strip_prefix('+').map(str::to_owned);
+        let (api_key, authorization) = (header(), header());
+        let is_preflight = line() == "preflight";
+        Ok::<_, worker::Error>(Self { request, method, url, api_key, authorization, is_preflight })
+    }
+}
+
+/// A response, or the fault that becomes a 500.
+pub(crate) type Answer = Result<web_sys::Response, Fault>;
+
+/// An answer of our own: never stored, and readable for scripts of any origin that is allowed to ask.
+fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: Fields) -> Answer {
+    fields.set("Cache-Control", "no-store");
+    fields.set("Access-Control-Allow-Origin", cors);
+    fields.set("Access-Control-Expose-Headers", EXPOSED);
+    if body.is_some() {
+        fields.set("Content-Type", content_type);
+    }
+    Ok(js::reply(status, body, fields.as_str())?)
+}
+
+/// The problem answer for a refusal; `known` adds where the key stands.
+pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, bool)>) -> Answer {
+    let mut fields = Fields::default();
+    if let Some((known, legacy)) = known {
+        fields.extend(headers::fields(known, legacy));
+    }
+    if let Some(seconds) = refusal.retry_after() {
+        fields.set("Retry-After", &seconds.to_string());
+    }
+    if let Some((name, value)) = refusal.extra_header() {
+        fields.set(name, value);
+    }
+    own(refusal.status(), "application/problem+json", Some(&refusal.body()), cors, fields)
+}
+
+/// A JSON answer.
+pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
+    own(status, "application/json", Some(body), cors, Fields::default())
+}
+
+/// `GET /_tollgate/health`: answers even when nothing is set up, because it is asked to find that out.
+pub(crate) fn health() -> Answer {
+    json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), "*")
+}
+
+/// The answer to a CORS preflight for one of tollgate's own endpoints.
+pub(crate) fn preflight(cors: &str) -> Answer {
+    let mut fields = Fields::default();
+    fields.set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE");
+    fields.set("Access-Control-Allow-Headers", "Authorization, X-API-Key, Content-Type");
+    fields.set("Access-Control-Max-Age", "86400");
+    own(204, "", None, cors, fields)
+}

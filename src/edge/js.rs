@@ -1,0 +1,88 @@
+//! The JavaScript that [`glue.js`](../../../src/edge/glue.js) gives, and what belongs to it.
+
+use js_sys::Promise;
+use std::fmt;
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen(module = "/src/edge/glue.js")]
+extern "C" {
+    pub(crate) fn facts(request: &web_sys::Request) -> String;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn forward(
+        request: &web_sys::Request,
+        url: Option<&str>,
+        drop_authorization: bool,
+        fields: &str,
+    ) -> Result<Promise, JsValue>;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn relay(response: &web_sys::Response, fields: &str) -> Result<web_sys::Response, JsValue>;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn reply(status: u16, body: Option<&str>, fields: &str) -> Result<web_sys::Response, JsValue>;
+    #[wasm_bindgen(js_name = readBody)]
+    pub(crate) fn read_body(request: &web_sys::Request, limit: usize) -> Promise;
+    pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str, milliseconds: u32) -> Promise;
+    #[wasm_bindgen(js_name = askText)]
+    pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn answer(line: &str) -> Result<web_sys::Response, JsValue>;
+    pub(crate) fn after(milliseconds: u32) -> Promise;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn write(storage: &JsValue, sql: &str, a: JsValue, b: JsValue, c: JsValue) -> Result<f64, JsValue>;
+}
+
+/// A fault of ours or of the platform, with its cause for the log. Never shown to a client.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault(String);
+
+impl Fault {
+    pub(crate) fn new(cause: impl fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<JsValue> for Fault {
+    fn from(value: JsValue) -> Self {
+        match value.dyn_ref::<js_sys::Error>() {
+            Some(error) => Self(String::from(error.message())),
+            None => Self(format!("{value:?}")),
+        }
+    }
+}
+
+impl From<worker::Error> for Fault {
+    fn from(error: worker::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// Header fields in the form that `glue.js` takes them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Fields(String);
+
+impl Fields {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        for text in [name, "\n", value, "\n"] {
+            self.0.push_str(text);
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Extend<(&'static str, String)> for Fields {
+    fn extend<I: IntoIterator<Item = (&'static str, String)>>(&mut self, fields: I) {
+        for (name, value) in fields {
+            self.set(name, &value);
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! The Durable Object of one key: the only clock and the only judge.
+//!
+//! The runtime delivers a key's questions to one object, one event at a time, and Rust code between two awaits runs alone. So
+//! reading, deciding and counting happen in one synchronous stretch on memory, and no lock is needed. What makes a count durable
+//! is the row that follows: questions that arrive together share one write, and none of them is answered before it is issued; the
+//! runtime's output gate then holds the answers back until it is confirmed. If the write fails, memory is thrown away and read
+//! again from storage, and every question that waited for it is answered "failed": nothing was counted.
+
+use super::clock;
+use super::deployment::variable;
+use super::flush;
+use super::js::{self, Fault};
+use super::key_store::{self, StoredKey};
+use super::storage::{Storage, Stored};
+use crate::config;
+use crate::decision::Decision;
+use crate::key::same_hash;
+use crate::limit::{Cost, State as Ledger};
+use crate::profile::{Profile, Status};
+use crate::protocol::{Answer, Check, Known, Outcome, PolicyUsage, Question, Usage};
+use crate::time::{Month, UnixMicros, rfc3339};
+use futures_channel::oneshot;
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::RefUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+use wasm_bindgen_futures::JsFuture;
+use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
+
+/// How old a profile may be and still judge. Changes made in D1 by hand take effect within this time.
+const PROFILE_LIFE: u64 = 60_000;
+/// From this age on a profile is read again beside the request, so that a busy key never waits for D1.
+const PROFILE_RENEWAL: u64 = 30_000;
+/// How long not to ask D1 again after it failed, or after it said that there is no such key.
+const PROFILE_RETRY: u64 = 5_000;
+/// How long a read of D1 may hold up a key's requests, in milliseconds.
+const PROFILE_DEADLINE: u32 = 3_000;
+/// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
+const DENIALS_WAIT: u32 = 5_000;
+/// A shared write that has not happened after this time never will; the next question does it. In milliseconds.
+const WRITE_OVERDUE: u64 = 100;
+
+/// One key's object.
+#[durable_object(alarm)]
+pub struct KeyObject {
+    shared: Rc<Shared>,
+}
+
+/// What the object's tasks share. Storage is the truth, `memory` a copy of it that is ahead by the write under way.
+pub(super) struct Shared {
+    pub(super) state: State,
+    pub(super) env: Env,
+    pub(super) storage: Storage,
+    pub(super) memory: RefCell<Memory>,
+}
+
+// A panic unwinds out of one event; `memory` is then at worst ahead of storage, which the next failed write or reload sets right.
+impl RefUnwindSafe for KeyObject {}
+
+/// See [`Shared`].
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
+pub(super) struct Memory {
+    /// `None` until storage has been read, and again after a write has failed.
+    pub(super) ledger: Option<Ledger>,
+    pub(super) profile: Option<Profile>,
+    /// Whether the tables exist, and `profile` is in them.
+    pub(super) is_saved: bool,
+    /// When D1 last confirmed the profile, in milliseconds.
+    checked_at: u64,
+    /// When to ask D1 again at the earliest, in milliseconds.
+    retry_at: u64,
+    /// Whether D1 said that there is no such key.
+    is_unknown: bool,
+    is_renewing: bool,
+    /// Whether an alarm is set, as far as is known.
+    pub(super) alarm: Option<bool>,
+    /// Flushes that failed in a row.
+    pub(super) failed_flushes: u32,
+    /// The questions that wait for the next write.
+    batch: Option<Batch>,
+    is_denials_timer_set: bool,
+    /// Rows written and writes issued since the object was started, for measurements.
+    rows_written: f64,
+    writes: u64,
+}
+
+struct Batch {
+    opened_at: u64,
+    waiting: Vec<oneshot::Sender<bool>>,
+}
+
+impl DurableObject for KeyObject {
+    fn new(state: State, env: Env) -> Self {
+        let storage = Storage::new(AsRef::<wasm_bindgen::JsValue>::as_ref(state.storage().as_raw()).clone());
+        Self { shared: Rc::new(Shared { state, env, storage, memory: RefCell::default() }) }
+    }
+
+    async fn fetch(&self, request: Request) -> Result<Response> {
+        let url = request.inner().url();
+        let shared = &self.shared;
+        let line = match Question::parse(&url) {
+            Some(Question::Check(check)) => shared.check(check).await.to_line(),
+            Some(Question::Usage { id }) => return shared.usage(id).await,
+            Some(Question::Refresh { id }) => return shared.refresh(id).await,
+            Some(Question::Stats { .. }) => return shared.stats(),
+            None => return Response::error("no such question", 400),
+        };
+        Ok(js::answer(&line)?.into())
+    }
+
+    async fn alarm(&self) -> Result<Response> {
+        flush::alarm(&self.shared).await;
+        Response::empty()
+    }
+}
+
+impl Shared {
+    /// Judges a call and counts it.
+    async fn check(self: &Rc<Self>, check: Check<'_>) -> Answer {
+        match self.try_check(&check).await {
+            Ok(answer) => answer,
+            Err(fault) => {
+                worker::console_error!("tollgate: key {} could not be judged: {fault}", check.id);
+                Answer::Failed
+            }
+        }
+    }
+
+    async fn try_check(self: &Rc<Self>, check: &Check<'_>) -> std::result::Result<Answer, Fault> {
+        let now = self.prepare(check.id).await?;
+        let (answer, needs_write) = self.judge(check, now)?;
+        if needs_write {
+            self.commit(now).await?;
+        } else {
+            self.write_denials_later(now);
+        }
+        Ok(answer)
+    }
+
+    /// The synchronous stretch: no await from the first look at memory to the last count.
+    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> std::result::Result<(Answer, bool), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        let Memory { ledger: Some(ledger), profile, .. } = &mut *memory else {
+            return Err(Fault::new("storage has not been read"));
+        };
+        let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
+        if !same_hash(check.secret_hash, &profile.row.secret_hash) {
+            return Ok((Answer::Unknown, false));
+        }
+        let mut needs_write = false;
+        if let Some(debt) = check.debt.filter(|debt| !ledger.recalls(debt.nonce)) {
+            ledger.remember(debt.nonce);
+            ledger.deny_elsewhere(now, debt.denied);
+            if debt.uncounted > 0 {
+                ledger.charge_calls(now, debt.uncounted, cost(debt.uncounted));
+                needs_write = true;
+            }
+        }
+        let peek = |ledger: &mut Ledger, verdict| Decision {
+            verdict,
+            standings: ledger.standings(&profile.policies, now),
+            now,
+        };
+        let status = profile.status(now);
+        let (outcome, decision) = if status != Status::Active {
+            (Outcome::Refused(status), peek(ledger, crate::decision::Verdict::Admitted))
+        } else if check.is_repeat && ledger.recalls(check.nonce) {
+            // Counted when it was first asked; but that write may still be under way.
+            needs_write = true;
+            (Outcome::Admitted, peek(ledger, crate::decision::Verdict::Admitted))
+        } else {
+            let decision = ledger.decide(&profile.policies, now, cost(check.cost));
+            if decision.is_admitted() {
+                ledger.remember(check.nonce);
+                needs_write = true;
+            }
+            (Outcome::from(&decision), decision)
+        };
+        let known = Known::new(outcome, &profile.row.tier, &profile.policies, &decision);
+        Ok((Answer::Known(known), needs_write))
+    }
+
+    /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
+    pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> std::result::Result<UnixMicros, Fault> {
+        let now = clock::now();
+        self.load(now)?;
+        self.look_for_alarm().await?;
+        let age = {
+            let memory = self.memory.borrow();
+            let may_ask = now.as_millis() >= memory.retry_at;
+            match (&memory.profile, now.as_millis().saturating_sub(memory.checked_at)) {
+                (None, _) if memory.is_unknown && !may_ask => return Ok(now),
+                (None, _) => u64::MAX,
+                (Some(_), age) if may_ask => age,
+                (Some(_), _) => 0,
+            }
+        };
+        if age >= PROFILE_LIFE {
+            // Other events wait, so that a thousand first calls ask D1 once.
+            let (shared, id) = (Rc::clone(self), id.to_owned());
+            let renewal = self.state.block_concurrency_while(async move {
+                shared.renew(&id).await;
+                Ok(())
+            });
+            renewal.await?;
+            let memory = self.memory.borrow();
+            if memory.profile.is_none() && !memory.is_unknown {
+                return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
+            }
+            return Ok(clock::now());
+        }
+        if age >= PROFILE_RENEWAL && !std::mem::replace(&mut self.memory.borrow_mut().is_renewing, true) {
+            let (shared, id) = (Rc::clone(self), id.to_owned());
+            self.state.wait_until(async move {
+                shared.renew(&id).await;
+                shared.memory.borrow_mut().is_renewing = false;
+            });
+        }
+        Ok(now)
+    }
+
+    /// Reads storage into memory, once in the object's life and after every failed write.
+    pub(super) fn load(&self, now: UnixMicros) -> std::result::Result<(), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        if memory.ledger.is_some() {
+            return Ok(());
+        }
+        if let Some(Stored { state, profile, checked_at }) = self.storage.load()? {
+            memory.ledger = Some(state);
+            memory.is_saved = true;
+            // A clock that was ahead when it was written must not make it young for longer than a life.
+            memory.checked_at = checked_at.min(now.as_millis());
+            memory.profile = profile;
+        } else {
+            memory.ledger = Some(Ledger::new(new_epoch()?));
+            memory.is_saved = false;
+            memory.alarm = Some(false);
+        }
+        Ok(())
+    }
+
+    /// Finds out, once, whether an alarm is set: counts that are not flushed must have one.
+    async fn look_for_alarm(&self) -> std::result::Result<(), Fault> {
+        if self.memory.borrow().alarm.is_some() {
+            return Ok(());
+        }
+        let is_set = self.state.storage().get_alarm().await?.is_some();
+        self.memory.borrow_mut().alarm.get_or_insert(is_set);
+        Ok(())
+    }
+
+    /// Reads the key's row in D1. What fails here leaves everything as it was: the object goes on with what it knows.
+    async fn renew(&self, id: &str) {
+        let asked_at = clock::now();
+        let epoch = self.memory.borrow().ledger.as_ref().map(|ledger| ledger.epoch().to_owned()).unwrap_or_default();
+        let read = async {
+            let db = key_store::database(&self.env)?;
+            key_store::profile(&db, id, Month::of(asked_at), &epoch).await
+        };
+        let result = match within(PROFILE_DEADLINE, read).await {
+            Ok(stored) => match self.adopt(stored, asked_at) {
+                Ok(()) => self.forget_if_gone().await,
+                Err(fault) => Err(fault),
+            },
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = result {
+            worker::console_error!("tollgate: key {id} could not be read from D1: {fault}");
+            self.memory.borrow_mut().retry_at = asked_at.as_millis() + PROFILE_RETRY;
+        }
+    }
+
+    /// Takes over what D1 said at `asked_at`.
+    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros) -> std::result::Result<(), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        let Some(stored) = stored else {
+            memory.profile = None;
+            memory.is_unknown = true;
+            memory.retry_at = asked_at.as_millis() + PROFILE_RETRY;
+            if memory.is_saved {
+                self.storage.delete_profile()?;
+            }
+            return Ok(());
+        };
+        let is_new = !memory.is_saved;
+        let is_changed = memory.profile.as_ref() != Some(&stored.profile);
+        if let (true, Some(ledger)) = (is_new, &mut memory.ledger) {
+            // This storage has counted nothing yet: what D1 has of this month was counted by an earlier life of it.
+            ledger.carry_over(Month::of(asked_at), stored.carried);
+        }
+        memory.is_unknown = false;
+        memory.checked_at = asked_at.as_millis();
+        memory.profile = Some(stored.profile);
+        if is_changed
+            && !is_new
+            && let Some(profile) = &memory.profile
+        {
+            self.storage.save_profile(profile)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything once its key is gone and D1 has all that it counted.
+    pub(super) async fn forget_if_gone(&self) -> std::result::Result<(), Fault> {
+        {
+            let mut memory = self.memory.borrow_mut();
+            let is_flushed = memory.ledger.as_ref().is_some_and(|ledger| ledger.unflushed().is_empty());
+            if !memory.is_saved || memory.profile.is_some() || !is_flushed {
+                return Ok(());
+            }
+            memory.ledger = None;
+            memory.alarm = None;
+        }
+        Ok(self.state.storage().delete_all().await?)
+    }
+
+    /// The key's id, which is the object's name.
+    pub(super) fn key_id(&self) -> Option<String> {
+        self.state.id().name()
+    }
+
+    /// Waits until everything that has been counted so far is written.
+    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> std::result::Result<(), Fault> {
+        let (written, opened_at) = self.join_batch(now);
+        match opened_at {
+            None => {
+                let shared = Rc::clone(self);
+                // Held by the object, not by the request that happens to be the first.
+                self.state.wait_until(async move {
+                    // Its failure would only mean that the write comes now.
+                    let _ = JsFuture::from(js::after(0)).await;
+                    shared.write_batch().await;
+                });
+            }
+            Some(opened_at) if now.as_millis() > opened_at + WRITE_OVERDUE => self.write_batch().await,
+            Some(_) => {}
+        }
+        match written.await {
+            Ok(true) => Ok(()),
+            _ => Err(Fault::new("the write failed, so nothing was counted")),
+        }
+    }
+
+    /// Joins the batch of the next write; with when it was opened, or opens it.
+    fn join_batch(&self, now: UnixMicros) -> (oneshot::Receiver<bool>, Option<u64>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut memory = self.memory.borrow_mut();
+        let opened_at = memory.batch.as_ref().map(|batch| batch.opened_at);
+        let batch = memory.batch.get_or_insert_with(|| Batch { opened_at: now.as_millis(), waiting: Vec::new() });
+        batch.waiting.push(sender);
+        (receiver, opened_at)
+    }
+
+    /// Writes what has been counted, and answers those who wait for it.
+    async fn write_batch(&self) {
+        let Some(batch) = self.memory.borrow_mut().batch.take() else { return };
+        let written = self.write();
+        for waiting in batch.waiting {
+            // One that no longer waits has been cancelled; its call stays counted.
+            let _ = waiting.send(written.is_ok());
+        }
+        match written {
+            Ok(()) => flush::arm(self).await,
+            Err(fault) => worker::console_error!("tollgate: a write to an object's storage failed: {fault}"),
+        }
+    }
+
+    /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.
+    pub(super) fn write(&self) -> std::result::Result<(), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        let result = self.write_memory(&mut memory);
+        if result.is_err() {
+            // What was counted since the last write is not in storage, and those who asked for it are told so.
+            memory.ledger = None;
+            memory.alarm = None;
+        }
+        result
+    }
+
+    fn write_memory(&self, memory: &mut Memory) -> std::result::Result<(), Fault> {
+        let Some(ledger) = &mut memory.ledger else { return Err(Fault::new("storage has not been read")) };
+        if !memory.is_saved {
+            self.storage.create()?;
+            if let Some(profile) = &memory.profile {
+                self.storage.save_profile(profile)?;
+            }
+            memory.is_saved = true;
+        }
+        memory.rows_written += self.storage.save_state(ledger, memory.checked_at)?;
+        memory.writes += 1;
+        Ok(())
+    }
+
+    /// Denials write nothing themselves. Their counts ride along with the next call, or after some seconds go alone: one row for
+    /// however many there were.
+    fn write_denials_later(self: &Rc<Self>, now: UnixMicros) {
+        let mut memory = self.memory.borrow_mut();
+        let has_denials = memory.ledger.as_ref().is_some_and(is_unwritten);
+        if !has_denials || std::mem::replace(&mut memory.is_denials_timer_set, true) {
+            return;
+        }
+        drop(memory);
+        let shared = Rc::clone(self);
+        self.state.wait_until(async move {
+            let _ = JsFuture::from(js::after(DENIALS_WAIT)).await;
+            let is_dirty = {
+                let mut memory = shared.memory.borrow_mut();
+                memory.is_denials_timer_set = false;
+                memory.ledger.as_ref().is_some_and(is_unwritten)
+            };
+            if is_dirty && let Err(fault) = shared.commit(now).await {
+                worker::console_error!("tollgate: counts of denials were lost: {fault}");
+            }
+        });
+    }
+
+    async fn usage(self: &Rc<Self>, id: &str) -> Result<Response> {
+        let now = match self.prepare(id).await {
+            Ok(now) => now,
+            Err(fault) => {
+                worker::console_error!("tollgate: usage of key {id} could not be read: {fault}");
+                return Response::error("unavailable", 503);
+            }
+        };
+        let mut memory = self.memory.borrow_mut();
+        let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
+            return Response::error("no such key", 404);
+        };
+        let standings = ledger.standings(&profile.policies, now);
+        let month = ledger.month(Month::of(now));
+        let usage = Usage {
+            key_id: id.to_owned(),
+            tier: profile.row.tier.clone(),
+            status: profile.status(now),
+            as_of: rfc3339(now),
+            policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsage::new(p, s, now)).collect(),
+            month: month.month.to_string(),
+            calls: month.calls.saturating_add(month.carried),
+        };
+        Response::from_json(&usage)
+    }
+
+    /// Reads the key's row in D1 now, because it has just been changed.
+    async fn refresh(self: &Rc<Self>, id: &str) -> Result<Response> {
+        let (shared, owned) = (Rc::clone(self), id.to_owned());
+        self.load(clock::now()).map_err(|fault| worker::Error::RustError(fault.to_string()))?;
+        self.state
+            .block_concurrency_while(async move {
+                shared.renew(&owned).await;
+                Ok(())
+            })
+            .await?;
+        Response::empty()
+    }
+
+    fn stats(&self) -> Result<Response> {
+        let memory = self.memory.borrow();
+        Response::from_json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
+    }
+
+    /// `FLUSH_SECONDS`; its default, and a line in the log, if it is set to nonsense (the Worker then answers 503 to everything).
+    pub(super) fn flush_seconds(&self) -> u64 {
+        config::flush_seconds(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+            worker::console_error!("tollgate: {error}");
+            60
+        })
+    }
+
+    pub(super) async fn set_alarm(&self, delay: Duration) {
+        self.memory.borrow_mut().alarm = Some(true);
+        if let Err(error) = self.state.storage().set_alarm(delay).await {
+            worker::console_error!("tollgate: an alarm could not be set: {error}");
+            self.memory.borrow_mut().alarm = None;
+        }
+    }
+}
+
+/// What a call costs, as the engine counts it.
+const fn cost(requests: u64) -> Cost {
+    Cost { requests, tokens: 0 }
+}
+
+/// Whether something is counted that no row holds.
+pub(super) fn is_unwritten(ledger: &Ledger) -> bool {
+    ledger.is_dirty() || ledger.has_uncommitted_denials()
+}
+
+/// Names one life of an object's storage: 64 random bits.
+fn new_epoch() -> std::result::Result<String, Fault> {
+    Ok(format!("{:016x}", getrandom::u64().map_err(Fault::new)?))
+}
+
+/// Gives up on `work` after that many milliseconds.
+pub(super) async fn within<T>(
+    milliseconds: u32,
+    work: impl Future<Output = std::result::Result<T, Fault>>,
+) -> std::result::Result<T, Fault> {
+    let timer = JsFuture::from(js::after(milliseconds));
+    match futures_util::future::select(std::pin::pin!(work), timer).await {
+        futures_util::future::Either::Left((result, _)) => result,
+        futures_util::future::Either::Right(_) => Err(Fault::new(format!("no answer within {milliseconds} ms"))),
+    }
+}

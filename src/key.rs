@@ -1,0 +1,219 @@
+//! API keys: their form, their tag, and what of them is stored.
+//!
+//! A key is `tg_<id>_<secret><tag>`, all in lower-case base32 (RFC 4648 alphabet, whole 5-byte groups, so that each key has
+//! exactly one spelling): an 80-bit id, a 160-bit secret, and an 80-bit tag. The tag is an HMAC-SHA-256 under `KEY_SECRET`
+//! over the id and the secret, cut to 10 bytes (RFC 2104 §5 allows no less than half of the hash or 80 bits). It lets the edge refuse a forged or mistyped key
+//! on the CPU alone. What admits a key is its secret, of which only a hash is stored.
+
+use data_encoding::{Encoding, HEXLOWER, Specification};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use std::sync::OnceLock;
+use subtle::ConstantTimeEq;
+
+const PREFIX: &str = "tg_";
+const ID_BYTES: usize = 10;
+const SECRET_BYTES: usize = 20;
+const TAG_BYTES: usize = 10;
+/// Characters of an id.
+pub const ID_LENGTH: usize = ID_BYTES / 5 * 8;
+const SECRET_LENGTH: usize = SECRET_BYTES / 5 * 8;
+const TAG_LENGTH: usize = TAG_BYTES / 5 * 8;
+/// Characters of a whole key.
+pub const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + TAG_LENGTH;
+/// Random bytes that [`issue`] and [`reissue`] take.
+pub const ENTROPY_BYTES: usize = ID_BYTES + SECRET_BYTES;
+
+fn base32() -> &'static Encoding {
+    static BASE32: OnceLock<Encoding> = OnceLock::new();
+    BASE32.get_or_init(|| {
+        let mut specification = Specification::new();
+        specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+        // The symbols are a fixed, valid alphabet; the fallback only keeps this function total.
+        specification.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
+    })
+}
+
+/// Makes and checks the tags of keys. Holds the current `KEY_SECRET` and those that it replaced.
+#[derive(Clone)]
+pub struct Signer {
+    current: Hmac<Sha256>,
+    previous: Vec<Hmac<Sha256>>,
+}
+
+impl Signer {
+    /// A signer whose new keys carry tags of `current`; keys tagged under one of `previous` stay valid.
+    /// `None` if `current` is empty.
+    #[must_use]
+    pub fn new<'a>(current: &str, previous: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let keyed = |secret: &str| {
+            // HMAC takes keys of every length; an empty one would be no secret.
+            (!secret.is_empty()).then(|| Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()).flatten()
+        };
+        Some(Self { current: keyed(current)?, previous: previous.into_iter().filter_map(keyed).collect() })
+    }
+
+    fn mac(keyed: &Hmac<Sha256>, untagged: &str) -> Hmac<Sha256> {
+        keyed.clone().chain_update(b"tollgate key v1\0").chain_update(untagged.as_bytes())
+    }
+
+    fn verifies(&self, untagged: &str, tag: &[u8]) -> bool {
+        std::iter::once(&self.current)
+            .chain(&self.previous)
+            .any(|keyed| Self::mac(keyed, untagged).verify_truncated_left(tag).is_ok())
+    }
+}
+
+/// A new key, at the one moment when its text exists outside its holder's hands.
+pub struct IssuedKey {
+    /// The key's public name: it names the Durable Object and the D1 row.
+    pub id: String,
+    /// The whole key, to be shown once.
+    pub key: String,
+    /// What is stored of its secret.
+    pub secret_hash: String,
+    /// The last four characters, for people to tell keys apart.
+    pub hint: String,
+}
+
+/// Makes a key from fresh random bytes.
+#[must_use]
+pub fn issue(signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
+    let (id, secret) = entropy.split_at(ID_BYTES);
+    let id = base32().encode(id);
+    let secret = base32().encode(secret);
+    let untagged = format!("{PREFIX}{id}_{secret}");
+    let tag = Signer::mac(&signer.current, &untagged).finalize().into_bytes();
+    let tag = base32().encode(tag.get(..TAG_BYTES).unwrap_or_default());
+    let hint = tag.get(TAG_LENGTH - 4..).unwrap_or_default().to_owned();
+    IssuedKey { secret_hash: secret_hash(&id, &secret), key: untagged + &tag, id, hint }
+}
+
+/// A presented key that carries a valid tag: this Worker, or one with the same secret, issued it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PresentedKey<'a> {
+    /// The key's id.
+    pub id: &'a str,
+    secret: &'a str,
+}
+
+impl<'a> PresentedKey<'a> {
+    /// Reads a presented key; `None` if it is malformed or its tag is not ours.
+    #[must_use]
+    pub fn verify(presented: &'a str, signer: &Signer) -> Option<Self> {
+        if presented.len() != KEY_LENGTH {
+            return None;
+        }
+        let (id, rest) = presented.strip_prefix(PREFIX)?.split_at_checked(ID_LENGTH)?;
+        let (secret, tag) = rest.strip_prefix('_')?.split_at_checked(SECRET_LENGTH)?;
+        let is_base32 = |text: &str| text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'));
+        if !is_base32(id) || !is_base32(secret) {
+            return None;
+        }
+        let untagged = presented.get(..KEY_LENGTH - TAG_LENGTH)?;
+        let tag = base32().decode(tag.as_bytes()).ok()?;
+        signer.verifies(untagged, &tag).then_some(Self { id, secret })
+    }
+
+    /// The hash under which the secret is stored.
+    #[must_use]
+    pub fn secret_hash(&self) -> String {
+        secret_hash(self.id, self.secret)
+    }
+}
+
+/// Whether `text` has the form of a key id. Such a text is safe in a URL, a log line and an object's name.
+#[must_use]
+pub fn is_key_id(text: &str) -> bool {
+    text.len() == ID_LENGTH && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
+}
+
+/// A plain hash is enough: 160 random bits cannot be guessed, so there is nothing for a slow hash to slow down.
+fn secret_hash(id: &str, secret: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"tollgate secret v1\0");
+    hash.update(id.as_bytes());
+    hash.update(b"\0");
+    hash.update(secret.as_bytes());
+    HEXLOWER.encode(&hash.finalize())
+}
+
+/// Compares two texts in a time that tells nothing about where they differ.
+#[must_use]
+pub fn same_secret(a: &str, b: &str) -> bool {
+    // Hashed first, so that not even the lengths show.
+    let digest = |text: &str| Sha256::digest(text.as_bytes());
+    digest(a).as_slice().ct_eq(digest(b).as_slice()).into()
+}
+
+/// Compares two stored hashes (of one public length) in constant time.
+#[must_use]
+pub fn same_hash(a: &str, b: &str) -> bool {
+    a.as_bytes().ct_eq(b.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signer() -> Signer {
+        Signer::new("one", []).unwrap()
+    }
+
+    fn entropy(seed: u8) -> [u8; ENTROPY_BYTES] {
+        std::array::from_fn(|i| seed.wrapping_mul(31).wrapping_add(u8::try_from(i).unwrap().wrapping_mul(7)))
+    }
+
+    #[test]
+    fn an_issued_key_verifies_and_hashes_to_what_was_stored() {
+        let issued = issue(&signer(), &entropy(1));
+        assert_eq!(issued.key.len(), KEY_LENGTH);
+        assert!(issued.key.ends_with(&issued.hint));
+        assert!(is_key_id(&issued.id));
+        let signer = signer();
+        let presented = PresentedKey::verify(&issued.key, &signer).unwrap();
+        assert_eq!(presented.id, issued.id);
+        assert!(same_hash(&presented.secret_hash(), &issued.secret_hash));
+        assert!(!issued.secret_hash.contains(presented.secret));
+    }
+
+    /// The form is public and keys live for years: a change here strands every key in the field.
+    #[test]
+    fn the_form_is_frozen() {
+        let issued = issue(&signer(), &[0; ENTROPY_BYTES]);
+        assert_eq!(issued.id, "aaaaaaaaaaaaaaaa");
+        assert!(issued.key.starts_with("tg_aaaaaaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+        assert_eq!(&issued.key[52..], FROZEN_TAG);
+        assert_eq!(issued.secret_hash, FROZEN_HASH);
+    }
+    const FROZEN_TAG: &str = "lvsye2b54znvnmsk";
+    const FROZEN_HASH: &str = "06e5354c08ed3f80c649d70fad86387e846c189992c4ce85e8d251fcb2522690";
+
+    #[test]
+    fn every_single_character_counts() {
+        let issued = issue(&signer(), &entropy(2));
+        let signer = signer();
+        for at in 0..issued.key.len() {
+            for other in ["a", "b", "A", "_", "0", "-", "é", ","] {
+                let mut changed = issued.key.clone();
+                changed.replace_range(at..=at, other);
+                if changed != issued.key {
+                    assert_eq!(PresentedKey::verify(&changed, &signer), None, "{changed}");
+                }
+            }
+        }
+        for wrong in ["", "tg_", &issued.key[1..], &format!("{} ", issued.key), &issued.key.to_uppercase()] {
+            assert_eq!(PresentedKey::verify(wrong, &signer), None);
+        }
+    }
+
+    #[test]
+    fn a_replaced_secret_still_verifies_its_keys_until_it_is_dropped() {
+        let issued = issue(&signer(), &entropy(3));
+        let rotated = Signer::new("two", ["zero", "one"]).unwrap();
+        assert!(PresentedKey::verify(&issued.key, &rotated).is_some());
+        let dropped = Signer::new("two", [""]).unwrap();
+        assert!(PresentedKey::verify(&issued.key, &dropped).is_none());
+        assert!(Signer::new("", ["one"]).is_none());
+    }
+}

@@ -1,0 +1,29 @@
+//! tollgate: exact rate limits and monthly quotas per API key, at the edge.
+//!
+//! ```text
+//! edge::fetch ─ target, route ─┬─ edge::gateway ── credential, key ── edge::object_client ─▶ edge::key_object ─ limit ─▶ row
+//!                              │        └── edge::origin ◀── admitted ─── protocol ◀──────────────┘
+//!                              └─ edge::admin_api ── admin ── edge::key_store ─▶ D1 ◀── flush, by alarm
+//! ```
+//!
+//! Everything but [`edge`] is pure: no clock, no storage, no runtime; it compiles and is tested natively. `docs/architecture.md`
+//! has the whole picture.
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod config;
+pub mod credential;
+pub mod decision;
+pub mod headers;
+pub mod key;
+pub mod limit;
+pub mod policy;
+pub mod profile;
+pub mod protocol;
+pub mod refusal;
+pub mod route;
+pub mod target;
+pub mod time;
+
+#[cfg(target_arch = "wasm32")]
+mod edge;

@@ -1,0 +1,337 @@
+//! The engine: one [`State`] per API key, which judges a request against all policies of the key's tier at once.
+//!
+//! The object that owns a key runs one request at a time between its awaits, and a decision here never awaits; that is
+//! what makes read, decide and write one step. Everything is pure: the clock reading is an argument, and what must
+//! outlive the memory is handed out as rows (see [`State::to_row`]) for the caller to store.
+//!
+//! # Judged time
+//! The time that is judged never goes back behind the last admission, so a clock that stepped back cannot open a window
+//! again: `judged = max(clock, min(last, clock + MAX_SKEW))`. A clock that stepped back further than [`MAX_SKEW`] moves
+//! what lies after the judged time to it: a reading of the far future holds the key no longer than that, and forgives
+//! nothing. All waits count from the clock as it was read.
+
+mod bucket;
+mod log;
+mod months;
+mod nonces;
+mod policies;
+mod row;
+mod windows;
+
+use serde::{Deserialize, Serialize};
+
+pub use months::MonthTotal;
+pub use row::{DecodeError, Row};
+
+use crate::decision::{Decision, Standing, Verdict};
+use crate::policy::{Algorithm, Policy, Unit};
+use crate::time::{MINUTE, Month, UnixMicros};
+
+use bucket::Bucket;
+use log::{Log, MAX_MILLIS};
+use months::Months;
+use nonces::Nonces;
+use row::Ring;
+use windows::Fixed;
+
+/// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
+pub const MAX_SKEW: u64 = 5 * MINUTE;
+
+/// What a request spends of each unit. A policy whose unit it spends nothing of does not judge it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Cost {
+    /// Spent from policies of [`Unit::Requests`].
+    pub requests: u64,
+    /// Spent from policies of [`Unit::Tokens`].
+    pub tokens: u64,
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self { requests: 1, tokens: 0 }
+    }
+}
+
+impl Cost {
+    /// What is spent of `unit`.
+    #[must_use]
+    pub const fn of(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests => self.requests,
+            Unit::Tokens => self.tokens,
+        }
+    }
+}
+
+/// All that is known of one key's usage.
+#[derive(Debug, Clone)]
+pub struct State {
+    epoch: String,
+    /// The judged time of the last admission or change of a bucket: nothing in this state is later, except windows of
+    /// [`Fixed`].
+    last: UnixMicros,
+    /// The latest judged time of any decision since this state was made or read.
+    seen: UnixMicros,
+    fixed: Fixed,
+    months: Months,
+    logs: Vec<Log>,
+    buckets: Vec<Bucket>,
+    nonces: Nonces,
+    ring: Ring,
+    /// Changes that must be in a row before they are answered.
+    dirty: bool,
+    /// Denials counted since the last row.
+    denials: bool,
+}
+
+impl State {
+    /// A key that nothing was spent of. The epoch names this state's own count, apart from any that came before it.
+    #[must_use]
+    pub fn new(epoch: String) -> Self {
+        Self {
+            epoch,
+            last: UnixMicros::default(),
+            seen: UnixMicros::default(),
+            fixed: Fixed::default(),
+            months: Months::default(),
+            logs: Vec::new(),
+            buckets: Vec::new(),
+            nonces: Nonces::default(),
+            ring: Ring::default(),
+            dirty: false,
+            denials: false,
+        }
+    }
+
+    /// The name of this state's own count.
+    #[must_use]
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// Judges one request against all policies: it is spent from every one of them, or from none.
+    pub fn decide(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost) -> Decision {
+        let now = self.settle(clock);
+        self.adopt(policies, now);
+        let verdict = self.judge(policies, now, clock, cost);
+        if verdict.is_admitted() {
+            self.spend(now, 1, cost);
+        } else {
+            self.months.deny(Month::of(now), 1);
+            self.denials = true;
+        }
+        Decision { verdict, standings: self.measure(policies, now, clock), now: clock }
+    }
+
+    /// Where every policy stands, in their order. Spends nothing and counts nothing.
+    pub fn standings(&mut self, policies: &[Policy], clock: UnixMicros) -> Vec<Standing> {
+        let now = self.settle(clock);
+        self.adopt(policies, now);
+        self.measure(policies, now, clock)
+    }
+
+    /// Counts `cost.requests` calls that were let through without a decision, and what they cost together.
+    pub fn charge(&mut self, clock: UnixMicros, cost: Cost) {
+        self.charge_calls(clock, cost.requests, cost);
+    }
+
+    /// Counts `calls` calls that were let through without a decision, and what they cost together.
+    pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
+        let now = self.settle(clock);
+        self.spend(now, calls, cost);
+    }
+
+    /// Counts `denied` denials that were answered without a decision.
+    pub fn deny_elsewhere(&mut self, clock: UnixMicros, denied: u64) {
+        if denied > 0 {
+            let now = self.settle(clock);
+            self.months.deny(Month::of(now), denied);
+            self.denials = true;
+        }
+    }
+
+    /// Adds `calls` of `month` that an earlier epoch recorded. They are spent from month policies, but are not part of
+    /// this epoch's own totals.
+    pub fn carry_over(&mut self, month: Month, calls: u64) {
+        if calls > 0 {
+            self.months.carry(month, calls);
+            self.dirty = true;
+        }
+    }
+
+    /// What this epoch counted in `month`.
+    #[must_use]
+    pub fn month(&self, month: Month) -> MonthTotal {
+        self.months.total(month)
+    }
+
+    /// The months whose calls or denials differ from what [`mark_flushed`](Self::mark_flushed) acknowledged, oldest
+    /// first.
+    #[must_use]
+    pub fn unflushed(&self) -> Vec<MonthTotal> {
+        self.months.unflushed()
+    }
+
+    /// Notes that these very totals of `month` are stored elsewhere; what was counted since stays unflushed. Then drops
+    /// flushed months that are neither current nor the one before.
+    pub fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64) {
+        let current = Month::of(self.seen.max(self.last));
+        self.dirty |= self.months.mark_flushed(month, calls, denied, current);
+    }
+
+    /// Whether there are changes, other than counted denials, that no committed row holds.
+    #[must_use]
+    pub const fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Whether there are counted denials that no committed row holds. Losing them is harmless to every limit, so they
+    /// can wait for a row that is written anyway.
+    #[must_use]
+    pub const fn has_uncommitted_denials(&self) -> bool {
+        self.denials
+    }
+
+    /// Remembers the nonce of an admitted request.
+    pub fn remember(&mut self, nonce: u64) {
+        self.nonces.remember(nonce);
+        self.dirty = true;
+    }
+
+    /// Whether the nonce is one of a request admitted lately.
+    #[must_use]
+    pub fn recalls(&self, nonce: u64) -> bool {
+        self.nonces.recalls(nonce)
+    }
+
+    /// The judged time for a clock reading. See the module's head.
+    fn settle(&mut self, clock: UnixMicros) -> UnixMicros {
+        let clock = clock.min(UnixMicros::from_millis(MAX_MILLIS));
+        let now = clock.max(self.last.min(clock.saturating_add(MAX_SKEW)));
+        if now < self.last {
+            self.last = now;
+            let since = self.ring.next_seq();
+            self.logs.iter_mut().for_each(|log| log.rebase(now, since));
+            self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
+            self.dirty = true;
+        }
+        self.seen = self.seen.max(now);
+        now
+    }
+
+    /// First asks every policy, changing nothing.
+    fn judge(&mut self, policies: &[Policy], now: UnixMicros, clock: UnixMicros, cost: Cost) -> Verdict {
+        let too_dear = policies.iter().position(|policy| cost.of(policy.unit()) > policy.burst());
+        if let Some(policy) = too_dear {
+            return Verdict::CostExceedsQuota { policy };
+        }
+        let mut at = now;
+        let mut violated = Vec::new();
+        for (index, policy) in policies.iter().enumerate() {
+            let fit = self.first_fit(policy, cost, now);
+            if fit > now {
+                violated.push(index);
+                at = at.max(fit);
+            }
+        }
+        if violated.is_empty() {
+            return Verdict::Admitted;
+        }
+        // A clock that stepped back may have spent from windows that are still to come, so a policy that admits now may
+        // refuse then. Waiting helps once all of them agree.
+        loop {
+            let fit = policies.iter().map(|policy| self.first_fit(policy, cost, at)).max().unwrap_or(at);
+            if fit <= at {
+                break;
+            }
+            at = fit;
+        }
+        Verdict::Denied { violated, retry_after: at.since(clock) }
+    }
+
+    /// The first moment, not before `from`, at which `policy` alone admits `cost`, if nothing else is spent.
+    fn first_fit(&mut self, policy: &Policy, cost: Cost, from: UnixMicros) -> UnixMicros {
+        let units = cost.of(policy.unit());
+        if units == 0 {
+            return from;
+        }
+        match policy.algorithm() {
+            Algorithm::Fixed => self.fixed_fit(policy, units, from),
+            Algorithm::Sliding => self.log_of(policy).map_or(from, |log| log.first_fit(from, units, policy.quota())),
+            Algorithm::Bucket => {
+                self.bucket_of(policy).map_or(from, |bucket| bucket.first_fit(from, units, policy.burst()))
+            }
+        }
+    }
+
+    fn fixed_fit(&self, policy: &Policy, units: u64, from: UnixMicros) -> UnixMicros {
+        let mut at = from;
+        loop {
+            let end = policy.period().window(at).end;
+            let fits = self.fixed_used(policy, at).saturating_add(units) <= policy.quota();
+            if fits || end <= at {
+                return at;
+            }
+            at = end;
+        }
+    }
+
+    /// What was counted in the aligned window of `policy` that `at` is in.
+    fn fixed_used(&self, policy: &Policy, at: UnixMicros) -> u64 {
+        match self.fixed.windows(policy.unit(), policy.period()) {
+            Some(windows) => windows.count(policy.period().window(at).start),
+            None => self.months.used(policy.unit(), Month::of(at)),
+        }
+    }
+
+    /// Counts an admission everywhere, whether a policy asks for it today or not.
+    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost) {
+        self.pass(now);
+        self.fixed.add(now, cost);
+        self.months.count(Month::of(now), calls, cost);
+        for log in &mut self.logs {
+            log.push(now, cost.of(log.unit));
+        }
+        for bucket in &mut self.buckets {
+            bucket.pour(now, cost.of(bucket.unit));
+        }
+        self.dirty = true;
+    }
+
+    /// From here on the judged time does not go back behind `now`.
+    fn pass(&mut self, now: UnixMicros) {
+        self.last = now;
+        self.logs.iter_mut().for_each(|log| log.forget(now));
+    }
+
+    fn measure(&mut self, policies: &[Policy], now: UnixMicros, clock: UnixMicros) -> Vec<Standing> {
+        policies.iter().map(|policy| self.standing(policy, now, clock)).collect()
+    }
+
+    fn standing(&mut self, policy: &Policy, now: UnixMicros, clock: UnixMicros) -> Standing {
+        let quota = policy.quota();
+        let (used, remaining, reset) = match policy.algorithm() {
+            Algorithm::Fixed => {
+                let used = self.fixed_used(policy, now);
+                (used, quota.saturating_sub(used), policy.period().window(now).end)
+            }
+            Algorithm::Sliding => self.log_of(policy).map_or((0, quota, clock), |log| {
+                let used = log.used(now);
+                (used, quota.saturating_sub(used), log.empty_at())
+            }),
+            Algorithm::Bucket => self.bucket_of(policy).map_or((0, policy.burst(), clock), |bucket| {
+                (bucket.used(now), bucket.remaining(now, policy.burst()), bucket.empty_at())
+            }),
+        };
+        let unused = used == 0 && policy.algorithm() != Algorithm::Fixed;
+        Standing { remaining, used, reset_after: if unused { 0 } else { reset.since(clock) } }
+    }
+
+    fn log_of(&mut self, policy: &Policy) -> Option<&mut Log> {
+        self.logs.iter_mut().find(|log| log.unit == policy.unit() && log.period == policy.period())
+    }
+
+    fn bucket_of(&mut self, policy: &Policy) -> Option<&mut Bucket> {
+        self.buckets.iter_mut().find(|bucket| bucket.unit == policy.unit() && bucket.name == policy.name())
+    }
+}

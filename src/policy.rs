@@ -1,0 +1,307 @@
+//! Policies: what is counted, how much of it, over what period, by which algorithm. Validated once, at construction.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros, ceil_seconds};
+
+/// The largest quota and the largest burst of any policy.
+pub const MAX_QUOTA: u64 = 1_000_000_000;
+/// The largest quota of a sliding policy, which remembers every admission of its period one by one.
+pub const MAX_SLIDING_QUOTA: u64 = 10_000;
+/// The longest name of a policy, in bytes.
+pub const MAX_NAME: usize = 32;
+
+/// What a policy counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Calls, or what the caller prices them at.
+    Requests,
+    /// Tokens that a call spends.
+    Tokens,
+}
+
+/// The time that a quota is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Period {
+    /// 60 seconds.
+    Minute,
+    /// 60 minutes.
+    Hour,
+    /// 24 hours.
+    Day,
+    /// A UTC calendar month, 28 to 31 days.
+    Month,
+}
+
+/// How a quota is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// At most `quota` in each period aligned to the UTC clock.
+    Fixed,
+    /// At most `quota` in any rolling period, exactly.
+    Sliding,
+    /// `quota` per period evenly, up to `burst` at once (GCRA).
+    Bucket,
+}
+
+/// A span of time from `start` up to, but not including, `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The first instant of the window.
+    pub start: UnixMicros,
+    /// The first instant after the window.
+    pub end: UnixMicros,
+}
+
+impl Period {
+    /// The length in microseconds, or `None` for a month, which has no one length.
+    #[must_use]
+    pub const fn micros(self) -> Option<u64> {
+        match self {
+            Self::Minute => Some(MINUTE),
+            Self::Hour => Some(HOUR),
+            Self::Day => Some(DAY),
+            Self::Month => None,
+        }
+    }
+
+    /// The window of this period, aligned to the UTC clock, that `t` is in.
+    #[must_use]
+    pub fn window(self, t: UnixMicros) -> Window {
+        if let Some(micros) = self.micros() {
+            let start = t.saturating_sub(t.as_micros() % micros);
+            Window { start, end: start.saturating_add(micros) }
+        } else {
+            let month = Month::of(t);
+            Window { start: month.start(), end: month.end() }
+        }
+    }
+}
+
+/// A word that is not one of the accepted values of a unit, period or algorithm.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is not a {kind}; use {expected}")]
+pub struct WordError {
+    kind: &'static str,
+    expected: &'static str,
+    found: String,
+}
+
+/// The word form of a closed set of values: the same words as in JSON and in the database.
+macro_rules! words {
+    ($type:ident, $kind:literal, $expected:literal, $($variant:ident = $word:literal),+) => {
+        impl $type {
+            /// The word for this value, as in JSON and in the database.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = WordError;
+
+            fn from_str(word: &str) -> Result<Self, WordError> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(WordError { kind: $kind, expected: $expected, found: word.to_owned() }),
+                }
+            }
+        }
+    };
+}
+
+words!(Unit, "unit", "requests or tokens", Requests = "requests", Tokens = "tokens");
+words!(Period, "period", "minute, hour, day or month", Minute = "minute", Hour = "hour", Day = "day", Month = "month");
+words!(Algorithm, "algorithm", "fixed, sliding or bucket", Fixed = "fixed", Sliding = "sliding", Bucket = "bucket");
+
+/// Why a policy was refused. The text names the field and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The name is empty, too long, or has other characters.
+    #[error("policy name {0:?} must be 1 to {MAX_NAME} characters of a-z, 0-9, '_' and '-'")]
+    Name(String),
+    /// The quota is out of range.
+    #[error("quota {quota} of policy {name:?} must be {least} to {MAX_QUOTA}")]
+    Quota {
+        /// The policy.
+        name: String,
+        /// The refused quota.
+        quota: u64,
+        /// The least quota that the algorithm takes.
+        least: u64,
+    },
+    /// A sliding quota too large to remember one by one.
+    #[error(
+        "quota {quota} of policy {name:?} is more than {MAX_SLIDING_QUOTA}, the most that algorithm sliding takes; \
+         use algorithm bucket"
+    )]
+    SlidingQuota {
+        /// The policy.
+        name: String,
+        /// The refused quota.
+        quota: u64,
+    },
+    /// Sliding and bucket need a period of one length.
+    #[error("policy {name:?} cannot use algorithm {algorithm} with period month; use algorithm fixed")]
+    Month {
+        /// The policy.
+        name: String,
+        /// The algorithm asked for.
+        algorithm: Algorithm,
+    },
+    /// Only a bucket has a burst.
+    #[error("policy {name:?} has a burst, which only algorithm bucket takes")]
+    BurstNotBucket {
+        /// The policy.
+        name: String,
+    },
+    /// The burst is out of range.
+    #[error("burst {burst} of policy {name:?} must be 1 to {MAX_QUOTA}")]
+    Burst {
+        /// The policy.
+        name: String,
+        /// The refused burst.
+        burst: u64,
+    },
+}
+
+/// One limit of a tier. Can only be had through validation, also from JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked", into = "Unchecked")]
+pub struct Policy {
+    name: String,
+    unit: Unit,
+    quota: u64,
+    period: Period,
+    algorithm: Algorithm,
+    burst: u64,
+}
+
+/// A policy as written down, before validation.
+#[derive(Serialize, Deserialize)]
+struct Unchecked {
+    name: String,
+    unit: Unit,
+    quota: u64,
+    period: Period,
+    algorithm: Algorithm,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    burst: Option<u64>,
+}
+
+impl Policy {
+    /// A policy that admits `quota` of `unit` per `period`.
+    ///
+    /// `burst` is for [`Algorithm::Bucket`] alone, where it defaults to the quota. A quota of 0 is for
+    /// [`Algorithm::Fixed`] alone and admits nothing.
+    ///
+    /// # Errors
+    /// [`PolicyError`] names the first field that is out of range, or that does not go with the algorithm.
+    pub fn new(
+        name: impl Into<String>,
+        unit: Unit,
+        quota: u64,
+        period: Period,
+        algorithm: Algorithm,
+        burst: Option<u64>,
+    ) -> Result<Self, PolicyError> {
+        let name = name.into();
+        if !is_name(&name) {
+            return Err(PolicyError::Name(name));
+        }
+        let least = u64::from(algorithm != Algorithm::Fixed);
+        if quota < least || quota > MAX_QUOTA {
+            return Err(PolicyError::Quota { name, quota, least });
+        }
+        if algorithm == Algorithm::Sliding && quota > MAX_SLIDING_QUOTA {
+            return Err(PolicyError::SlidingQuota { name, quota });
+        }
+        if algorithm != Algorithm::Fixed && period == Period::Month {
+            return Err(PolicyError::Month { name, algorithm });
+        }
+        let burst = match burst {
+            Some(_) if algorithm != Algorithm::Bucket => return Err(PolicyError::BurstNotBucket { name }),
+            Some(burst) if !(1..=MAX_QUOTA).contains(&burst) => return Err(PolicyError::Burst { name, burst }),
+            Some(burst) => burst,
+            None => quota,
+        };
+        Ok(Self { name, unit, quota, period, algorithm, burst })
+    }
+
+    /// The name that clients see.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn unit(&self) -> Unit {
+        self.unit
+    }
+
+    /// How much of the unit per period.
+    #[must_use]
+    pub const fn quota(&self) -> u64 {
+        self.quota
+    }
+
+    /// The period that the quota is for.
+    #[must_use]
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
+    /// How the quota is enforced.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The most at once: of a bucket its burst, else the quota.
+    #[must_use]
+    pub const fn burst(&self) -> u64 {
+        self.burst
+    }
+
+    /// The length in seconds of the period at `now`: a month's is that month's real length.
+    #[must_use]
+    pub fn window_seconds(&self, now: UnixMicros) -> u64 {
+        let window = self.period.window(now);
+        ceil_seconds(window.end.since(window.start))
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+impl TryFrom<Unchecked> for Policy {
+    type Error = PolicyError;
+
+    fn try_from(raw: Unchecked) -> Result<Self, PolicyError> {
+        Self::new(raw.name, raw.unit, raw.quota, raw.period, raw.algorithm, raw.burst)
+    }
+}
+
+impl From<Policy> for Unchecked {
+    fn from(policy: Policy) -> Self {
+        let burst = (policy.algorithm == Algorithm::Bucket).then_some(policy.burst);
+        let Policy { name, unit, quota, period, algorithm, .. } = policy;
+        Self { name, unit, quota, period, algorithm, burst }
+    }
+}

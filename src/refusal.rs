@@ -1,0 +1,178 @@
+//! Every answer that tollgate gives instead of the origin's: status, problem body (RFC 9457), and what may be told.
+
+use serde_json::{Map, Value, json};
+
+/// The problem type that draft-ietf-httpapi-ratelimit-headers-11 registers for an exhausted quota.
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+
+/// Why tollgate answers itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// 400: the request cannot be judged as it is.
+    BadRequest(String),
+    /// 401: no credential.
+    NoCredential(String),
+    /// 401: malformed, forged and unknown keys, all alike, so that answers tell nothing about which keys exist.
+    InvalidKey,
+    /// 401: the admin token is missing or wrong.
+    InvalidAdminToken,
+    /// 403: a known key that may not be used now.
+    Forbidden(&'static str),
+    /// 404: no such thing.
+    NotFound(String),
+    /// 405: not with this method.
+    MethodNotAllowed(&'static str),
+    /// 413: the body is larger than this many bytes.
+    TooLarge(usize),
+    /// 422: well-formed JSON with a field that cannot be; the field, and what it must be.
+    Invalid(&'static str, String),
+    /// 429: at least one policy has no room.
+    QuotaExceeded {
+        /// The names of the policies that refused.
+        violated: Vec<String>,
+        /// Whole seconds.
+        retry_after: u64,
+    },
+    /// 500: a fault of ours; its cause is in the log.
+    Internal,
+    /// 502: the origin could not be reached.
+    BadGateway,
+    /// 503: a part that is needed is out of reach or not set up.
+    Unavailable(&'static str),
+}
+
+impl Refusal {
+    /// The HTTP status.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::BadRequest(_) => 400,
+            Self::NoCredential(_) | Self::InvalidKey | Self::InvalidAdminToken => 401,
+            Self::Forbidden(_) => 403,
+            Self::NotFound(_) => 404,
+            Self::MethodNotAllowed(_) => 405,
+            Self::TooLarge(_) => 413,
+            Self::Invalid(..) => 422,
+            Self::QuotaExceeded { .. } => 429,
+            Self::Internal => 500,
+            Self::BadGateway => 502,
+            Self::Unavailable(_) => 503,
+        }
+    }
+
+    const fn title(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "Bad Request",
+            Self::NoCredential(_) | Self::InvalidKey | Self::InvalidAdminToken => "Unauthorized",
+            Self::Forbidden(_) => "Forbidden",
+            Self::NotFound(_) => "Not Found",
+            Self::MethodNotAllowed(_) => "Method Not Allowed",
+            Self::TooLarge(_) => "Content Too Large",
+            Self::Invalid(..) => "Unprocessable Content",
+            Self::QuotaExceeded { .. } => "Quota Exceeded",
+            Self::Internal => "Internal Server Error",
+            Self::BadGateway => "Bad Gateway",
+            Self::Unavailable(_) => "Service Unavailable",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::BadRequest(detail) | Self::NoCredential(detail) | Self::NotFound(detail) => detail.clone(),
+            Self::InvalidKey => "the API key is not valid".to_owned(),
+            Self::InvalidAdminToken => "the admin API needs Authorization: Bearer <admin token>".to_owned(),
+            Self::Forbidden(detail) | Self::Unavailable(detail) => (*detail).to_owned(),
+            Self::MethodNotAllowed(allow) => format!("allowed here: {allow}"),
+            Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
+            Self::Invalid(field, reason) => format!("{field}: {reason}"),
+            Self::QuotaExceeded { violated, retry_after } => {
+                format!("no quota left in {}: try again in {retry_after} s", violated.join(", "))
+            }
+            Self::BadGateway => "the origin did not answer".to_owned(),
+            Self::Internal => "something went wrong on our side".to_owned(),
+        }
+    }
+
+    /// Seconds for `Retry-After`, where waiting helps.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::QuotaExceeded { retry_after, .. } => Some(*retry_after),
+            Self::Unavailable(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Header fields that belong to this refusal alone.
+    #[must_use]
+    pub const fn extra_header(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::NoCredential(_) => Some(("WWW-Authenticate", r#"Bearer realm="tollgate""#)),
+            Self::InvalidKey => Some(("WWW-Authenticate", r#"Bearer realm="tollgate", error="invalid_token""#)),
+            Self::InvalidAdminToken => Some(("WWW-Authenticate", r#"Bearer realm="tollgate admin""#)),
+            Self::MethodNotAllowed(allow) => Some(("Allow", allow)),
+            _ => None,
+        }
+    }
+
+    /// The problem body, `application/problem+json`.
+    #[must_use]
+    pub fn body(&self) -> String {
+        let mut body = Map::new();
+        let kind = if matches!(self, Self::QuotaExceeded { .. }) { QUOTA_EXCEEDED } else { "about:blank" };
+        body.insert("type".to_owned(), kind.into());
+        body.insert("title".to_owned(), self.title().into());
+        body.insert("status".to_owned(), self.status().into());
+        body.insert("detail".to_owned(), self.detail().into());
+        match self {
+            Self::QuotaExceeded { violated, retry_after } => {
+                body.insert("violated-policies".to_owned(), json!(violated));
+                body.insert("retry_after".to_owned(), (*retry_after).into());
+            }
+            Self::Invalid(field, _) => {
+                body.insert("field".to_owned(), (*field).into());
+            }
+            _ => {}
+        }
+        Value::Object(body).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_problem_has_the_members_of_the_draft_and_the_contract() {
+        let refusal =
+            Refusal::QuotaExceeded { violated: vec!["minute".to_owned(), "month".to_owned()], retry_after: 42 };
+        assert_eq!(
+            serde_json::from_str::<Value>(&refusal.body()).unwrap(),
+            json!({
+                "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+                "title": "Quota Exceeded",
+                "status": 429,
+                "detail": "no quota left in minute, month: try again in 42 s",
+                "violated-policies": ["minute", "month"],
+                "retry_after": 42,
+            })
+        );
+        assert_eq!(refusal.retry_after(), Some(42));
+    }
+
+    #[test]
+    fn every_401_says_how_to_authenticate() {
+        for refusal in [Refusal::NoCredential(String::new()), Refusal::InvalidKey, Refusal::InvalidAdminToken] {
+            assert_eq!(refusal.status(), 401);
+            assert_eq!(refusal.extra_header().unwrap().0, "WWW-Authenticate");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_ours_tells_nothing() {
+        assert_eq!(
+            serde_json::from_str::<Value>(&Refusal::Internal.body()).unwrap(),
+            json!({"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": "something went wrong on our side"})
+        );
+    }
+}

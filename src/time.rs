@@ -1,0 +1,265 @@
+//! Instants and UTC calendar months, as plain integers.
+//!
+//! Nothing here reads a clock: every function is given the instant. The calendar arithmetic is integer and total (there
+//! is no instant it cannot name), because it runs on every decision and must not have an error path there.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Microseconds in one second.
+pub const SECOND: u64 = 1_000_000;
+/// Microseconds in one minute.
+pub const MINUTE: u64 = 60 * SECOND;
+/// Microseconds in one hour.
+pub const HOUR: u64 = 60 * MINUTE;
+/// Microseconds in one day.
+pub const DAY: u64 = 24 * HOUR;
+
+const MICROS_PER_MILLI: u64 = 1_000;
+
+/// An instant: microseconds since 1970-01-01T00:00:00Z.
+///
+/// Microseconds and not nanoseconds, because numbers cross to the runtime's storage as doubles, which hold whole
+/// microseconds of this epoch exactly for centuries and nanoseconds not at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixMicros(u64);
+
+impl UnixMicros {
+    /// The instant `micros` microseconds after the epoch.
+    #[must_use]
+    pub const fn from_micros(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// The instant `millis` milliseconds after the epoch; saturates far beyond any real clock.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(MICROS_PER_MILLI))
+    }
+
+    /// Microseconds since the epoch.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// Whole milliseconds since the epoch, rounded down.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0 / MICROS_PER_MILLI
+    }
+
+    /// Milliseconds since the epoch, rounded up.
+    #[must_use]
+    pub const fn as_millis_ceil(self) -> u64 {
+        self.0.div_ceil(MICROS_PER_MILLI)
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    #[must_use]
+    pub const fn as_seconds(self) -> u64 {
+        self.0 / SECOND
+    }
+
+    /// The instant `micros` microseconds later.
+    #[must_use]
+    pub const fn saturating_add(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// The instant `micros` microseconds earlier, but not before the epoch.
+    #[must_use]
+    pub const fn saturating_sub(self, micros: u64) -> Self {
+        Self(self.0.saturating_sub(micros))
+    }
+
+    /// Microseconds from `earlier` to this instant; 0 if `earlier` is in fact later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Whole seconds that cover `micros`, rounded up: a client told to wait this long has waited long enough.
+#[must_use]
+pub const fn ceil_seconds(micros: u64) -> u64 {
+    micros.div_ceil(SECOND)
+}
+
+/// The RFC 3339 form in UTC: `2026-11-20T07:48:14Z`, with milliseconds (`…14.120Z`) only if they are not zero.
+///
+/// Microseconds below a millisecond are cut off.
+#[must_use]
+pub fn rfc3339(t: UnixMicros) -> String {
+    let date = Date::of(t);
+    let in_day = t.0 % DAY;
+    let (hour, minute, second) = (in_day / HOUR, in_day % HOUR / MINUTE, in_day % MINUTE / SECOND);
+    let millis = in_day % SECOND / MICROS_PER_MILLI;
+    let head = format!("{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}", date.year, date.month, date.day);
+    if millis == 0 { format!("{head}Z") } else { format!("{head}.{millis:03}Z") }
+}
+
+/// A UTC calendar month, from 1970-01 on. It prints and parses as `YYYY-MM`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Month {
+    /// Months since 1970-01.
+    index: u64,
+}
+
+impl Month {
+    /// The month that `t` is in.
+    #[must_use]
+    pub fn of(t: UnixMicros) -> Self {
+        let date = Date::of(t);
+        Self { index: (date.year - EPOCH_YEAR) * 12 + date.month - 1 }
+    }
+
+    /// The first instant of this month.
+    #[must_use]
+    pub fn start(self) -> UnixMicros {
+        let days = self.lengths_before().sum::<u64>() + days_before_year(self.year());
+        UnixMicros(days.saturating_mul(DAY))
+    }
+
+    /// The first instant after this month.
+    #[must_use]
+    pub fn end(self) -> UnixMicros {
+        self.next().start()
+    }
+
+    /// The month after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self { index: self.index + 1 }
+    }
+
+    /// The month before this one; 1970-01 has none and answers itself.
+    #[must_use]
+    pub fn previous(self) -> Self {
+        Self { index: self.index.saturating_sub(1) }
+    }
+
+    /// This month's real length in microseconds: 28 to 31 days.
+    #[must_use]
+    pub fn micros(self) -> u64 {
+        self.end().since(self.start())
+    }
+
+    /// Year times 100 plus month: `202611`.
+    #[must_use]
+    pub(crate) fn as_number(self) -> u64 {
+        self.year() * 100 + self.index % 12 + 1
+    }
+
+    /// The month whose [`as_number`](Self::as_number) is `number`; years 1970 to 9999 only.
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
+        let (year, month) = (number / 100, number % 100);
+        let real = (EPOCH_YEAR..=9999).contains(&year) && (1..=12).contains(&month);
+        real.then(|| Self { index: (year - EPOCH_YEAR) * 12 + month - 1 })
+    }
+
+    fn year(self) -> u64 {
+        EPOCH_YEAR + self.index / 12
+    }
+
+    /// Lengths in days of the months of this year that come before this one.
+    fn lengths_before(self) -> impl Iterator<Item = u64> {
+        (1..=self.index % 12).map(move |month| days_in_month(self.year(), month))
+    }
+}
+
+impl fmt::Display for Month {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}-{:02}", self.year(), self.index % 12 + 1)
+    }
+}
+
+/// The text is not a month of the form `YYYY-MM`, 1970 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a month is written YYYY-MM, from 1970-01 to 9999-12")]
+pub struct MonthError;
+
+impl FromStr for Month {
+    type Err = MonthError;
+
+    fn from_str(text: &str) -> Result<Self, MonthError> {
+        let (year, month) = text.split_once('-').ok_or(MonthError)?;
+        Self::from_number(digits(year, 4)? * 100 + digits(month, 2)?).ok_or(MonthError)
+    }
+}
+
+impl Serialize for Month {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Month {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Exactly `width` ASCII digits; `u64::from_str` alone would also take a sign.
+fn digits(text: &str, width: usize) -> Result<u64, MonthError> {
+    if text.len() != width || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(MonthError);
+    }
+    text.parse().map_err(|_| MonthError)
+}
+
+const EPOCH_YEAR: u64 = 1970;
+
+struct Date {
+    year: u64,
+    month: u64,
+    day: u64,
+}
+
+impl Date {
+    fn of(t: UnixMicros) -> Self {
+        let days = t.0 / DAY;
+        let year = year_of(days);
+        let mut day = days - days_before_year(year);
+        let mut month = 1;
+        while day >= days_in_month(year, month) {
+            day -= days_in_month(year, month);
+            month += 1;
+        }
+        Self { year, month, day: day + 1 }
+    }
+}
+
+/// The year that the day `days` after the epoch is in.
+fn year_of(days: u64) -> u64 {
+    // 400 years have 146,097 days. Leap days are not spread evenly, so the quotient can be one year off either way.
+    let guess = EPOCH_YEAR + days * 400 / 146_097;
+    if days < days_before_year(guess) {
+        guess - 1
+    } else if days >= days_before_year(guess + 1) {
+        guess + 1
+    } else {
+        guess
+    }
+}
+
+/// Days from the epoch to 1 January of `year`.
+fn days_before_year(year: u64) -> u64 {
+    365 * (year - EPOCH_YEAR) + leap_years_until(year - 1) - leap_years_until(EPOCH_YEAR - 1)
+}
+
+fn leap_years_until(year: u64) -> u64 {
+    year / 4 - year / 100 + year / 400
+}
+
+/// `month` counts from 1.
+fn days_in_month(year: u64, month: u64) -> u64 {
+    match month {
+        2 => 28 + leap_years_until(year) - leap_years_until(year - 1),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
