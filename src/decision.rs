@@ -87,3 +87,23 @@ impl Decision {
         self.verdict.retry_after_seconds()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_whole_seconds_and_never_none() {
+        let denied = |retry_after| Verdict::Denied { violated: vec![0], retry_after };
+        assert_eq!([0, 1, 1_000_000, 1_000_001].map(|wait| denied(wait).retry_after_seconds()), [1, 1, 1, 2]);
+        assert_eq!(Verdict::Admitted.retry_after_seconds(), 1);
+        let decision = Decision { verdict: denied(2_500_000), standings: Vec::new(), now: UnixMicros::default() };
+        assert_eq!((decision.retry_after_seconds(), decision.is_admitted()), (3, false));
+        assert!(Verdict::Admitted.is_admitted());
+        assert!(!Verdict::CostExceedsQuota { policy: 0 }.is_admitted());
+        let admitted = Decision { verdict: Verdict::Admitted, ..decision };
+        assert!(admitted.is_admitted());
+        let standing = |reset_after| Standing { remaining: 0, used: 1, reset_after };
+        assert_eq!([0, 1, 1_000_001].map(|reset| standing(reset).reset_after_seconds()), [0, 1, 2]);
+    }
+}

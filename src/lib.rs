@@ -14,6 +14,7 @@ pub mod admin;
 pub mod config;
 pub mod credential;
 pub mod decision;
+pub mod deny_cache;
 pub mod headers;
 pub mod key;
 pub mod limit;
@@ -22,6 +23,7 @@ pub mod profile;
 pub mod protocol;
 pub mod refusal;
 pub mod route;
+pub mod route_cost;
 pub mod target;
 pub mod time;
 

@@ -305,3 +305,137 @@ impl From<Policy> for Unchecked {
         Self { name, unit, quota, period, algorithm, burst }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(name: &str, quota: u64) -> Result<Policy, PolicyError> {
+        Policy::new(name, Unit::Requests, quota, Period::Minute, Algorithm::Fixed, None)
+    }
+
+    fn error(quota: u64, period: Period, algorithm: Algorithm, burst: Option<u64>) -> String {
+        Policy::new("p", Unit::Requests, quota, period, algorithm, burst).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_are_short_and_plain() {
+        for name in ["a", "minute", "per-day_2", &"x".repeat(32)] {
+            assert_eq!(fixed(name, 1).unwrap().name(), name);
+        }
+        for name in ["", "Minute", "a b", "é", "a\"", "a;b", &"x".repeat(33)] {
+            assert_eq!(fixed(name, 1), Err(PolicyError::Name(name.to_owned())));
+        }
+        assert_eq!(
+            fixed("A", 1).unwrap_err().to_string(),
+            r#"policy name "A" must be 1 to 32 characters of a-z, 0-9, '_' and '-'"#
+        );
+    }
+
+    #[test]
+    fn refusals_name_the_field_and_what_is_accepted() {
+        use Algorithm::{Bucket, Fixed, Sliding};
+        for (quota, period, algorithm, burst, text) in [
+            (MAX_QUOTA + 1, Period::Day, Fixed, None, r#"quota 1000000001 of policy "p" must be 0 to 1000000000"#),
+            (0, Period::Day, Sliding, None, r#"quota 0 of policy "p" must be 1 to 1000000000"#),
+            (0, Period::Day, Bucket, Some(1), r#"quota 0 of policy "p" must be 1 to 1000000000"#),
+            (
+                10_001,
+                Period::Day,
+                Sliding,
+                None,
+                r#"quota 10001 of policy "p" is more than 10000, the most that algorithm sliding takes; use algorithm bucket"#,
+            ),
+            (
+                1,
+                Period::Month,
+                Sliding,
+                None,
+                r#"policy "p" cannot use algorithm sliding with period month; use algorithm fixed"#,
+            ),
+            (
+                1,
+                Period::Month,
+                Bucket,
+                None,
+                r#"policy "p" cannot use algorithm bucket with period month; use algorithm fixed"#,
+            ),
+            (1, Period::Day, Fixed, Some(1), r#"policy "p" has a burst, which only algorithm bucket takes"#),
+            (1, Period::Day, Sliding, Some(1), r#"policy "p" has a burst, which only algorithm bucket takes"#),
+            (1, Period::Day, Bucket, Some(0), r#"burst 0 of policy "p" must be 1 to 1000000000"#),
+            (1, Period::Day, Bucket, Some(MAX_QUOTA + 1), r#"burst 1000000001 of policy "p" must be 1 to 1000000000"#),
+        ] {
+            assert_eq!(error(quota, period, algorithm, burst), text);
+        }
+    }
+
+    #[test]
+    fn the_ends_of_every_range_are_accepted() {
+        for (quota, algorithm, burst) in [
+            (0, Algorithm::Fixed, None),
+            (MAX_QUOTA, Algorithm::Fixed, None),
+            (1, Algorithm::Sliding, None),
+            (10_000, Algorithm::Sliding, None),
+            (1, Algorithm::Bucket, Some(1)),
+            (MAX_QUOTA, Algorithm::Bucket, Some(MAX_QUOTA)),
+        ] {
+            let policy = Policy::new("p", Unit::Tokens, quota, Period::Hour, algorithm, burst).unwrap();
+            assert_eq!((policy.quota(), policy.burst()), (quota, burst.unwrap_or(quota)));
+            assert_eq!((policy.unit(), policy.period(), policy.algorithm()), (Unit::Tokens, Period::Hour, algorithm));
+        }
+    }
+
+    #[test]
+    fn a_month_has_its_real_length() {
+        let month = Policy::new("month", Unit::Requests, 1, Period::Month, Algorithm::Fixed, None).unwrap();
+        let at = |month: &str| month.parse::<Month>().unwrap().start();
+        for (text, days) in [("2026-01", 31), ("2026-02", 28), ("2028-02", 29), ("2026-11", 30), ("2026-12", 31)] {
+            assert_eq!(month.window_seconds(at(text)), days * 86_400);
+        }
+        for (period, seconds) in [(Period::Minute, 60), (Period::Hour, 3_600), (Period::Day, 86_400)] {
+            let policy = Policy::new("p", Unit::Requests, 1, period, Algorithm::Fixed, None).unwrap();
+            assert_eq!(policy.window_seconds(at("2026-02").saturating_add(1)), seconds);
+        }
+    }
+
+    #[test]
+    fn windows_are_aligned_to_the_utc_clock() {
+        let start = |period: Period, t: u64| period.window(UnixMicros::from_micros(t)).start.as_micros();
+        assert_eq!(start(Period::Minute, 2 * MINUTE), 2 * MINUTE);
+        assert_eq!(start(Period::Minute, 2 * MINUTE - 1), MINUTE);
+        assert_eq!(start(Period::Hour, DAY - 1), 23 * HOUR);
+        assert_eq!(start(Period::Day, 3 * DAY + HOUR), 3 * DAY);
+        assert_eq!(start(Period::Month, 32 * DAY), 31 * DAY);
+    }
+
+    #[test]
+    fn words_are_those_of_the_database() {
+        for unit in [Unit::Requests, Unit::Tokens] {
+            assert_eq!(unit.to_string().parse(), Ok(unit));
+            assert_eq!(serde_json::to_value(unit).unwrap(), unit.as_str());
+        }
+        for period in [Period::Minute, Period::Hour, Period::Day, Period::Month] {
+            assert_eq!(period.to_string().parse(), Ok(period));
+            assert_eq!(serde_json::to_value(period).unwrap(), period.as_str());
+        }
+        for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
+            assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+            assert_eq!(serde_json::to_value(algorithm).unwrap(), algorithm.as_str());
+        }
+        let text = "week".parse::<Period>().unwrap_err().to_string();
+        assert_eq!(text, r#""week" is not a period; use minute, hour, day or month"#);
+    }
+
+    #[test]
+    fn json_is_validated_too() {
+        let json = r#"{"name":"b","unit":"requests","quota":5,"period":"minute","algorithm":"bucket","burst":9}"#;
+        let policy: Policy = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&policy).unwrap(), json);
+        let bare = json.replace(r#","burst":9"#, "");
+        assert_eq!(serde_json::from_str::<Policy>(&bare).unwrap().burst(), 5);
+        let plain = fixed("m", 3).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&serde_json::to_string(&plain).unwrap()).unwrap(), plain);
+        assert!(serde_json::from_str::<Policy>(&json.replace("minute", "month")).is_err());
+        assert!(serde_json::from_str::<Policy>(&json.replace(":5", ":0")).is_err());
+    }
+}

@@ -1,6 +1,7 @@
 //! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
 
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
+use crate::route_cost::{self, RouteCost};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 
@@ -90,8 +91,11 @@ pub struct ProfileRow {
     /// Milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// The tier's policies, ordered by name.
+    /// The tier's policies, in the order in which clients see them.
     pub policies: Vec<PolicyRow>,
+    /// What calls cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteCost>,
 }
 
 /// A profile that decisions can be made with.
@@ -111,6 +115,12 @@ impl Profile {
     pub fn new(row: ProfileRow) -> Result<Self, PolicyError> {
         let policies = row.policies.iter().map(PolicyRow::policy).collect::<Result<_, _>>()?;
         Ok(Self { row, policies })
+    }
+
+    /// What a call costs.
+    #[must_use]
+    pub fn cost(&self, method: &str, path: &str) -> u64 {
+        route_cost::cost(&self.row.routes, method, path)
     }
 
     /// The key's status at `now`.

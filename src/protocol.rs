@@ -38,19 +38,28 @@ pub enum Question<'a> {
     },
 }
 
-/// One call to be judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check<'a> {
+/// A call of a key, as far as it matters to the judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call<'a> {
     /// The key's id.
     pub id: &'a str,
     /// Hash of the presented secret.
     pub secret_hash: &'a str,
+    /// The request's method.
+    pub method: &'a str,
+    /// The request's path, as sent; method and path make the cost.
+    pub path: &'a str,
+}
+
+/// One call to be judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check<'a> {
+    /// The call.
+    pub call: Call<'a>,
     /// Names this call: a repeat of the question with the same nonce is not counted again.
     pub nonce: u64,
     /// Whether this is such a repeat.
     pub is_repeat: bool,
-    /// What the call costs, in requests.
-    pub cost: u64,
     /// What the asking isolate owes to the key's counts.
     pub debt: Option<Debt>,
 }
@@ -85,17 +94,16 @@ impl Question<'_> {
 
 impl Check<'_> {
     fn write(&self, url: &mut String) -> std::fmt::Result {
-        write!(url, "check?id={}&h={}&n={}", self.id, self.secret_hash, self.nonce)?;
+        let Call { id, secret_hash, method, path } = self.call;
+        write!(url, "check?id={id}&h={secret_hash}&n={}", self.nonce)?;
         if self.is_repeat {
             url.push_str("&r=1");
         }
-        if self.cost != 1 {
-            write!(url, "&c={}", self.cost)?;
+        if let Some(Debt { nonce, uncounted, denied }) = self.debt {
+            write!(url, "&o={nonce}:{uncounted}:{denied}")?;
         }
-        match self.debt {
-            Some(Debt { nonce, uncounted, denied }) => write!(url, "&o={nonce}:{uncounted}:{denied}"),
-            None => Ok(()),
-        }
+        // Last, because a path may hold everything but `?` and `#`: it needs no escapes here.
+        write!(url, "&m={method}&p={path}")
     }
 }
 
@@ -104,25 +112,28 @@ impl<'a> Question<'a> {
     #[must_use]
     pub fn parse(url: &'a str) -> Option<Self> {
         let (name, query) = url.strip_prefix(BASE)?.split_once('?')?;
-        let mut check = Check { id: "", secret_hash: "", nonce: 0, is_repeat: false, cost: 1, debt: None };
+        let (query, path) = query.split_once("&p=").unwrap_or((query, "/"));
+        let call = Call { id: "", secret_hash: "", method: "", path };
+        let mut check = Check { call, nonce: 0, is_repeat: false, debt: None };
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=')?;
             match name {
-                "id" => check.id = value,
-                "h" => check.secret_hash = value,
+                "id" => check.call.id = value,
+                "h" => check.call.secret_hash = value,
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
-                "c" => check.cost = value.parse().ok()?,
                 "o" => check.debt = Some(Debt::parse(value)?),
+                "m" => check.call.method = value,
                 _ => {}
             }
         }
+        let id = check.call.id;
         match name {
-            _ if check.id.is_empty() => None,
-            "check" if !check.secret_hash.is_empty() => Some(Self::Check(check)),
-            "usage" => Some(Self::Usage { id: check.id }),
-            "refresh" => Some(Self::Refresh { id: check.id }),
-            "stats" => Some(Self::Stats { id: check.id }),
+            _ if id.is_empty() => None,
+            "check" if !check.call.secret_hash.is_empty() => Some(Self::Check(check)),
+            "usage" => Some(Self::Usage { id }),
+            "refresh" => Some(Self::Refresh { id }),
+            "stats" => Some(Self::Stats { id }),
             _ => None,
         }
     }
@@ -169,11 +180,18 @@ pub enum Outcome {
     Denied {
         /// Which of the standings refused.
         violated: Vec<usize>,
-        /// Whole seconds, rounded up, at least 1.
+        /// Milliseconds until the call would fit, rounded up.
         retry_after: u64,
+        /// What the call costs.
+        cost: u64,
     },
-    /// The cost is above what this one of the standings can ever admit.
-    CostExceedsQuota(usize),
+    /// The cost is above what one policy can ever admit.
+    CostExceedsQuota {
+        /// Which of the standings that is.
+        policy: usize,
+        /// What the call costs.
+        cost: u64,
+    },
     /// The key may not be used.
     Refused(Status),
 }
@@ -229,6 +247,20 @@ impl Known {
         Self { outcome, tier: tier.to_owned(), now: decision.now.as_millis(), standings: standings.collect() }
     }
 
+    /// The same some milliseconds later, if nothing else happens until then.
+    #[must_use]
+    pub fn later(&self, milliseconds: u64) -> Self {
+        let mut later = self.clone();
+        later.now = later.now.saturating_add(milliseconds);
+        for standing in &mut later.standings {
+            standing.reset_after = standing.reset_after.saturating_sub(milliseconds);
+        }
+        if let Outcome::Denied { retry_after, .. } = &mut later.outcome {
+            *retry_after = retry_after.saturating_sub(milliseconds);
+        }
+        later
+    }
+
     /// The names of the policies that refused.
     #[must_use]
     pub fn violated(&self) -> Vec<String> {
@@ -241,14 +273,16 @@ impl Known {
     }
 }
 
-impl From<&Decision> for Outcome {
-    fn from(decision: &Decision) -> Self {
+impl Outcome {
+    /// What a decision says about a call of this cost.
+    #[must_use]
+    pub fn new(decision: &Decision, cost: u64) -> Self {
         match &decision.verdict {
             Verdict::Admitted => Self::Admitted,
-            Verdict::Denied { violated, .. } => {
-                Self::Denied { violated: violated.clone(), retry_after: decision.retry_after_seconds() }
+            Verdict::Denied { violated, retry_after } => {
+                Self::Denied { violated: violated.clone(), retry_after: retry_after.div_ceil(1000), cost }
             }
-            Verdict::CostExceedsQuota { policy } => Self::CostExceedsQuota(*policy),
+            Verdict::CostExceedsQuota { policy } => Self::CostExceedsQuota { policy: *policy, cost },
         }
     }
 }
@@ -293,11 +327,11 @@ impl Known {
         line.push_str("1 ");
         match &self.outcome {
             Outcome::Admitted => line.push_str("admitted"),
-            Outcome::Denied { violated, retry_after } => {
-                write!(line, "denied:{retry_after}")?;
+            Outcome::Denied { violated, retry_after, cost } => {
+                write!(line, "denied:{retry_after}:{cost}")?;
                 violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
             }
-            Outcome::CostExceedsQuota(policy) => write!(line, "cost:{policy}")?,
+            Outcome::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}")?,
             Outcome::Refused(status) => write!(line, "refused:{}", status.as_str())?,
         }
         write!(line, " {} {}", self.tier, self.now)?;
@@ -314,9 +348,13 @@ impl Outcome {
         match name {
             "denied" => Some(Self::Denied {
                 retry_after: values.next()?.parse().ok()?,
+                cost: values.next()?.parse().ok()?,
                 violated: values.map(|value| value.parse().ok()).collect::<Option<_>>()?,
             }),
-            "cost" => Some(Self::CostExceedsQuota(values.next()?.parse().ok()?)),
+            "cost" => Some(Self::CostExceedsQuota {
+                policy: values.next()?.parse().ok()?,
+                cost: values.next()?.parse().ok()?,
+            }),
             "refused" => match values.next()? {
                 "disabled" => Some(Self::Refused(Status::Disabled)),
                 "revoked" => Some(Self::Refused(Status::Revoked)),
@@ -430,12 +468,13 @@ mod tests {
     /// Old and new versions of these lines meet during every deployment.
     #[test]
     fn questions_are_frozen() {
-        let plain = Check { id: "abc", secret_hash: HASH, nonce: 7, is_repeat: false, cost: 1, debt: None };
+        let call = Call { id: "abc", secret_hash: HASH, method: "GET", path: "/a&p=b%2F" };
+        let plain = Check { call, nonce: 7, is_repeat: false, debt: None };
         let debt = Some(Debt { nonce: 9, uncounted: 2, denied: 3 });
-        let full = Check { is_repeat: true, cost: 5, debt, ..plain.clone() };
+        let full = Check { is_repeat: true, debt, ..plain.clone() };
         for (question, url) in [
-            (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7"),
-            (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&c=5&o=9:2:3"),
+            (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
+            (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
             (Question::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
             (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
@@ -478,8 +517,11 @@ mod tests {
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
             (known(Outcome::Admitted), format!("1 admitted {rest}")),
-            (known(Outcome::Denied { violated: vec![0, 1], retry_after: 42 }), format!("1 denied:42:0:1 {rest}")),
-            (known(Outcome::CostExceedsQuota(1)), format!("1 cost:1 {rest}")),
+            (
+                known(Outcome::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5 }),
+                format!("1 denied:41877:5:0:1 {rest}"),
+            ),
+            (known(Outcome::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),
             (known(Outcome::Refused(Status::Disabled)), format!("1 refused:disabled {rest}")),
             (known(Outcome::Refused(Status::Revoked)), format!("1 refused:revoked {rest}")),
             (known(Outcome::Refused(Status::Expired)), format!("1 refused:expired {rest}")),

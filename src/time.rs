@@ -263,3 +263,113 @@ fn days_in_month(year: u64, month: u64) -> u64 {
         _ => 31,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> UnixMicros {
+        let instant: jiff::Timestamp = text.parse().unwrap();
+        UnixMicros::from_micros(instant.as_microsecond().try_into().unwrap())
+    }
+
+    fn month(text: &str) -> Month {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn month_ends() {
+        for (last, first, month_of_last, days) in [
+            ("2026-01-31T23:59:59.999999Z", "2026-02-01T00:00:00Z", "2026-01", 31),
+            ("2026-02-28T23:59:59.999999Z", "2026-03-01T00:00:00Z", "2026-02", 28),
+            ("2028-02-28T23:59:59.999999Z", "2028-02-29T00:00:00Z", "2028-02", 29),
+            ("2028-02-29T23:59:59.999999Z", "2028-03-01T00:00:00Z", "2028-02", 29),
+            ("2000-02-29T23:59:59.999999Z", "2000-03-01T00:00:00Z", "2000-02", 29),
+            ("2100-02-28T23:59:59.999999Z", "2100-03-01T00:00:00Z", "2100-02", 28),
+            ("2026-04-30T23:59:59.999999Z", "2026-05-01T00:00:00Z", "2026-04", 30),
+            ("2026-12-31T23:59:59.999999Z", "2027-01-01T00:00:00Z", "2026-12", 31),
+        ] {
+            assert_eq!(at(first).since(at(last)), 1);
+            assert_eq!(Month::of(at(last)), month(month_of_last));
+            assert_eq!(month(month_of_last).micros(), days * DAY, "{last}");
+            if first.ends_with("01T00:00:00Z") {
+                assert_eq!(Month::of(at(first)), month(month_of_last).next());
+                assert_eq!(month(month_of_last).end(), at(first));
+                assert_eq!(month(month_of_last).next().start(), at(first));
+            }
+        }
+    }
+
+    /// Every day of the years that text can name, against a calendar library.
+    #[test]
+    fn the_calendar_is_right() {
+        let mut day = jiff::civil::date(1970, 1, 1);
+        for number in 0_u64.. {
+            let date = Date::of(UnixMicros(number * DAY + number % DAY));
+            let expected = (day.year().try_into().unwrap(), day.month().try_into().unwrap(), day.day().try_into().unwrap());
+            assert_eq!((date.year, date.month, date.day), expected, "{day}");
+            let Ok(next) = day.tomorrow() else { break };
+            day = next;
+        }
+        assert_eq!(day, jiff::civil::date(9999, 12, 31));
+    }
+
+    #[test]
+    fn there_is_no_instant_without_a_month() {
+        for t in [UnixMicros(0), UnixMicros(u64::MAX), UnixMicros::from_millis(u64::MAX)] {
+            assert!(Month::of(t).start() <= t && t <= Month::of(t).end());
+        }
+        assert_eq!(Month::of(UnixMicros(0)).previous(), month("1970-01"));
+        assert_eq!(month("1970-02").previous(), month("1970-01"));
+        assert_eq!(month("2027-01").previous(), month("2026-12"));
+    }
+
+    #[test]
+    fn months_are_written_with_digits_and_read_back() {
+        assert_eq!(month("2026-12").to_string(), "2026-12");
+        assert_eq!(month("2026-12").next().to_string(), "2027-01");
+        assert_eq!(month("9999-12").as_number(), 999_912);
+        assert_eq!(Month::from_number(202_611), Some(month("2026-11")));
+        assert!(month("2026-12") < month("2027-01"));
+        assert_eq!(serde_json::to_string(&month("1970-01")).unwrap(), r#""1970-01""#);
+        assert_eq!(serde_json::from_str::<Month>(r#""2026-02""#).unwrap(), month("2026-02"));
+        assert!(serde_json::from_str::<Month>(r#""2026-2""#).is_err());
+        for text in [
+            "", "2026", "2026-", "-01", "2026-00", "2026-13", "2026-1", "2026-001", "02026-01", "1969-12", "10000-01",
+            "+026-01", "2026-+1", "2026 01", "2026-01-", "2026-01-01", "２０２６-01",
+        ] {
+            assert_eq!(text.parse::<Month>(), Err(MonthError), "{text:?}");
+        }
+        assert_eq!(MonthError.to_string(), "a month is written YYYY-MM, from 1970-01 to 9999-12");
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2026-11-20T07:48:14Z", 1_795_160_894_000),
+            ("2026-11-20T07:48:14.120Z", 1_795_160_894_120),
+            ("2026-11-20T07:48:14.001Z", 1_795_160_894_001),
+            ("2028-02-29T23:59:59.999Z", 1_835_481_599_999),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
+        ] {
+            assert_eq!(rfc3339(UnixMicros::from_millis(millis)), text);
+            assert_eq!(at(text), UnixMicros::from_millis(millis));
+        }
+        assert_eq!(rfc3339(UnixMicros(1_795_160_894_120_999)), "2026-11-20T07:48:14.120Z");
+        assert_eq!(rfc3339(UnixMicros(1_795_160_894_000_999)), "2026-11-20T07:48:14Z");
+    }
+
+    #[test]
+    fn seconds_and_milliseconds_round_as_they_say() {
+        assert_eq!([0, 1, 999_999, 1_000_000, 1_000_001].map(ceil_seconds), [0, 1, 1, 1, 2]);
+        let t = UnixMicros(2_000_001);
+        assert_eq!((t.as_millis(), t.as_millis_ceil(), t.as_seconds(), t.as_micros()), (2_000, 2_001, 2, 2_000_001));
+        assert_eq!(UnixMicros(2_999_999).as_seconds(), 2);
+        assert_eq!(UnixMicros::from_millis(2).as_millis_ceil(), 2);
+        assert_eq!(t.saturating_sub(3_000_000), UnixMicros(0));
+        assert_eq!(t.saturating_sub(1), UnixMicros(2_000_000));
+        assert_eq!(t.saturating_add(u64::MAX), UnixMicros(u64::MAX));
+        assert_eq!((t.since(UnixMicros(1)), UnixMicros(1).since(t)), (2_000_000, 0));
+    }
+}

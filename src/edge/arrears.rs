@@ -28,6 +28,11 @@ pub(crate) fn add_uncounted(id: &str) {
     add(id, |debt| debt.uncounted += 1);
 }
 
+/// Notes one call that was denied without asking.
+pub(crate) fn add_denied(id: &str) {
+    add(id, |debt| debt.denied += 1);
+}
+
 fn add(id: &str, change: impl FnOnce(&mut Debt)) {
     ACCOUNTS.with_borrow_mut(|accounts| {
         if let Some(account) = accounts.get_mut(id) {
@@ -35,7 +40,7 @@ fn add(id: &str, change: impl FnOnce(&mut Debt)) {
         } else if accounts.len() < CAPACITY {
             change(&mut accounts.entry(id.to_owned()).or_default().open);
         } else {
-            worker::console_error!("tollgate: more than {CAPACITY} keys in arrears; a call of key {id} is not counted");
+            worker::console_error!("tollgate: more than {CAPACITY} keys in arrears; one of key {id} is not counted");
         }
     });
 }

@@ -2,6 +2,7 @@
 
 use super::js::Fault;
 use crate::config::Config;
+use crate::deny_cache::DenyCache;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
@@ -19,6 +20,7 @@ thread_local! {
 pub(crate) struct Deployment {
     pub(crate) config: Config,
     pub(crate) objects: JsValue,
+    pub(crate) denials: RefCell<DenyCache>,
     next_nonce: Cell<u64>,
 }
 
@@ -34,7 +36,7 @@ impl Deployment {
             return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
         }
         let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
-        let deployment = Rc::new(Self { config, objects, next_nonce });
+        let deployment = Rc::new(Self { config, objects, denials: RefCell::default(), next_nonce });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
         Ok(deployment)
     }

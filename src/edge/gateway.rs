@@ -1,6 +1,7 @@
 //! The request path: who is it, may it pass, where does it go.
 
 use super::arrears;
+use super::clock;
 use super::deployment::Deployment;
 use super::http::{self, Answer, Incoming};
 use super::js::{Fault, Fields};
@@ -10,12 +11,9 @@ use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
 use crate::key::PresentedKey;
-use crate::protocol::{self, Known, Outcome};
+use crate::protocol::{self, Call, Known, Outcome};
 use crate::refusal::Refusal;
 use crate::target::Target;
-
-/// What every request costs until routes have costs of their own.
-const COST: u64 = 1;
 
 /// Judges a request for the origin, and forwards it or answers it.
 pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &Deployment) -> Answer {
@@ -37,7 +35,21 @@ pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &D
         return refuse(Refusal::InvalidKey);
     };
     let strip = Strip { key: Some(&credential.key), source: Some(credential.source) };
-    match object_client::check(deployment, key.id, &key.secret_hash(), COST).await {
+    let secret_hash = key.secret_hash();
+    let call = Call { id: key.id, secret_hash: &secret_hash, method: &incoming.method, path: target.path };
+    let asked_at = clock::now().as_millis();
+    let denial = deployment.denials.borrow_mut().find(call, asked_at);
+    if let Some(known) = denial {
+        arrears::add_denied(key.id);
+        return pass_or_refuse(incoming, target, config, strip, key.id, &known).await;
+    }
+    let answer = object_client::check(deployment, call).await;
+    if let Ok(protocol::Answer::Known(known)) = &answer {
+        let cap = config.deny_cache_seconds.saturating_mul(1000);
+        let answered_at = clock::now().as_millis();
+        deployment.denials.borrow_mut().keep(call, known, asked_at..answered_at, cap);
+    }
+    match answer {
         Ok(protocol::Answer::Known(known)) => pass_or_refuse(incoming, target, config, strip, key.id, &known).await,
         Ok(protocol::Answer::Unknown) => refuse(Refusal::InvalidKey),
         // The object has logged why.
@@ -90,13 +102,14 @@ async fn pass_or_refuse(
             or_bad_gateway(forwarded, config, Some(known))
         }
         Outcome::Denied { retry_after, .. } => {
-            refuse(Refusal::QuotaExceeded { violated: known.violated(), retry_after: *retry_after })
+            let retry_after = retry_after.div_ceil(1000).max(1);
+            refuse(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
         }
-        Outcome::CostExceedsQuota(index) => {
+        Outcome::CostExceedsQuota { policy, cost } => {
             let (name, quota) =
-                known.standings.get(*index).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
+                known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
             let detail = format!(
-                "this call costs {COST}, more than the quota of {quota} of policy {name}: waiting does not help"
+                "this call costs {cost}, more than the quota of {quota} of policy {name}: waiting does not help"
             );
             refuse(Refusal::BadRequest(detail))
         }

@@ -122,14 +122,14 @@ impl Shared {
         match self.try_check(&check).await {
             Ok(answer) => answer,
             Err(fault) => {
-                worker::console_error!("tollgate: key {} could not be judged: {fault}", check.id);
+                worker::console_error!("tollgate: key {} could not be judged: {fault}", check.call.id);
                 Answer::Failed
             }
         }
     }
 
     async fn try_check(self: &Rc<Self>, check: &Check<'_>) -> std::result::Result<Answer, Fault> {
-        let now = self.prepare(check.id).await?;
+        let now = self.prepare(check.call.id).await?;
         let (answer, needs_write) = self.judge(check, now)?;
         if needs_write {
             self.commit(now).await?;
@@ -146,7 +146,7 @@ impl Shared {
             return Err(Fault::new("storage has not been read"));
         };
         let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
-        if !same_hash(check.secret_hash, &profile.row.secret_hash) {
+        if !same_hash(check.call.secret_hash, &profile.row.secret_hash) {
             return Ok((Answer::Unknown, false));
         }
         let mut needs_write = false;
@@ -154,7 +154,7 @@ impl Shared {
             ledger.remember(debt.nonce);
             ledger.deny_elsewhere(now, debt.denied);
             if debt.uncounted > 0 {
-                ledger.charge_calls(now, debt.uncounted, cost(debt.uncounted));
+                ledger.charge_calls(now, debt.uncounted, Cost { requests: debt.uncounted, tokens: 0 });
                 needs_write = true;
             }
         }
@@ -171,12 +171,13 @@ impl Shared {
             needs_write = true;
             (Outcome::Admitted, peek(ledger, crate::decision::Verdict::Admitted))
         } else {
-            let decision = ledger.decide(&profile.policies, now, cost(check.cost));
+            let cost = profile.cost(check.call.method, check.call.path);
+            let decision = ledger.decide(&profile.policies, now, Cost { requests: cost, tokens: 0 });
             if decision.is_admitted() {
                 ledger.remember(check.nonce);
                 needs_write = true;
             }
-            (Outcome::from(&decision), decision)
+            (Outcome::new(&decision, cost), decision)
         };
         let known = Known::new(outcome, &profile.row.tier, &profile.policies, &decision);
         Ok((Answer::Known(known), needs_write))
@@ -475,11 +476,6 @@ impl Shared {
             self.memory.borrow_mut().alarm = None;
         }
     }
-}
-
-/// What a call costs, as the engine counts it.
-const fn cost(requests: u64) -> Cost {
-    Cost { requests, tokens: 0 }
 }
 
 /// Whether something is counted that no row holds.

@@ -23,6 +23,7 @@ struct ProfileColumns {
     secret_hash: String,
     expires_at: Option<f64>,
     policies: String,
+    routes: String,
     carried: f64,
 }
 
@@ -32,6 +33,7 @@ SELECT k.tier, k.status, k.secret_hash, unixepoch(k.expires_at, 'subsec') * 1000
                                        'algorithm', algorithm, 'burst', burst))
      FROM (SELECT * FROM tier_limits WHERE tier = k.tier
            ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy)) AS policies,
+  (SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs) AS routes,
   (SELECT COALESCE(SUM(calls), 0) FROM usage_monthly WHERE key_id = k.id AND month = ?2 AND epoch <> ?3) AS carried
 FROM keys k WHERE k.id = ?1";
 
@@ -50,6 +52,7 @@ pub(crate) async fn profile(db: &D1Database, id: &str, month: Month, epoch: &str
         secret_hash: row.secret_hash,
         expires_at: row.expires_at.map(whole),
         policies,
+        routes: serde_json::from_str(&row.routes).map_err(Fault::new)?,
     };
     let profile =
         Profile::new(row_of_profile).map_err(|error: PolicyError| Fault::new(format!("tier_limits: {error}")))?;

@@ -3,7 +3,7 @@
 use super::arrears;
 use super::deployment::Deployment;
 use super::js::{self, Fault};
-use crate::protocol::{Answer, Check, Question};
+use crate::protocol::{Answer, Call, Check, Question};
 use wasm_bindgen_futures::JsFuture;
 
 /// How long a question may take, in milliseconds. An object that is moved or restarted answers within a few seconds; a client that
@@ -12,27 +12,28 @@ const DEADLINE: u32 = 10_000;
 
 /// Asks whether a call may pass. A question whose answer was lost is asked once more under the same nonce, which the object
 /// counts once; an overloaded object is not asked again.
-pub(crate) async fn check(deployment: &Deployment, id: &str, secret_hash: &str, cost: u64) -> Result<Answer, Fault> {
-    let debt = arrears::due(id, deployment.nonce());
-    let mut check = Check { id, secret_hash, nonce: deployment.nonce(), is_repeat: false, cost, debt };
+pub(crate) async fn check(deployment: &Deployment, call: Call<'_>) -> Result<Answer, Fault> {
+    let debt = arrears::due(call.id, deployment.nonce());
+    let mut check = Check { call, nonce: deployment.nonce(), is_repeat: false, debt };
     let mut line = ask(deployment, &check).await?;
     if is_lost(&line) {
         check.is_repeat = true;
         line = ask(deployment, &check).await?;
     }
     if let Some(failure) = line.strip_prefix('!') {
-        return Err(Fault::new(format!("the object of key {id} did not answer: {}", failure.trim_start())));
+        return Err(Fault::new(format!("the object of key {} did not answer: {}", call.id, failure.trim_start())));
     }
-    let answer = Answer::parse(&line).ok_or_else(|| Fault::new(format!("the object of key {id} answered `{line}`")))?;
+    let answer =
+        Answer::parse(&line).ok_or_else(|| Fault::new(format!("the object of key {} answered `{line}`", call.id)))?;
     if let (Some(debt), Answer::Known(_)) = (debt, &answer) {
-        arrears::settle(id, debt);
+        arrears::settle(call.id, debt);
     }
     Ok(answer)
 }
 
 async fn ask(deployment: &Deployment, check: &Check<'_>) -> Result<String, Fault> {
     let url = Question::Check(check.clone()).to_url();
-    let line = JsFuture::from(js::ask(&deployment.objects, check.id, &url, DEADLINE)).await?;
+    let line = JsFuture::from(js::ask(&deployment.objects, check.call.id, &url, DEADLINE)).await?;
     line.as_string().ok_or_else(|| Fault::new("an answer that is no text"))
 }
 
