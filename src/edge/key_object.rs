@@ -34,6 +34,8 @@ const PROFILE_LIFE: u64 = 60_000;
 const PROFILE_RENEWAL: u64 = 30_000;
 /// How long not to ask D1 again after it failed, or after it said that there is no such key.
 const PROFILE_RETRY: u64 = 5_000;
+/// The same while nothing can be judged without it: no longer than clients are told to wait.
+const FIRST_PROFILE_RETRY: u64 = 1_000;
 /// How long a read of D1 may hold up a key's requests, in milliseconds.
 const PROFILE_DEADLINE: u32 = 3_000;
 /// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
@@ -193,6 +195,7 @@ impl Shared {
             let may_ask = now.as_millis() >= memory.retry_at;
             match (&memory.profile, now.as_millis().saturating_sub(memory.checked_at)) {
                 (None, _) if memory.is_unknown && !may_ask => return Ok(now),
+                (None, _) if !may_ask => return Err(Fault::new("D1 could not be asked a moment ago")),
                 (None, _) => u64::MAX,
                 (Some(_), age) if may_ask => age,
                 (Some(_), _) => 0,
@@ -269,7 +272,9 @@ impl Shared {
         };
         if let Err(fault) = result {
             worker::console_error!("tollgate: key {id} could not be read from D1: {fault}");
-            self.memory.borrow_mut().retry_at = asked_at.as_millis() + PROFILE_RETRY;
+            let mut memory = self.memory.borrow_mut();
+            let pause = if memory.profile.is_some() { PROFILE_RETRY } else { FIRST_PROFILE_RETRY };
+            memory.retry_at = asked_at.as_millis() + pause;
         }
     }
 

@@ -150,8 +150,8 @@ impl State {
         }
     }
 
-    /// Adds `calls` of `month` that an earlier epoch recorded. They are spent from month policies, but are not part of
-    /// this epoch's own totals.
+    /// Notes that earlier epochs recorded `calls` of `month`. They are spent from month policies, but are not part of
+    /// this epoch's own totals. Noting it again replaces what was noted.
     pub fn carry_over(&mut self, month: Month, calls: u64) {
         if calls > 0 {
             self.months.carry(month, calls);

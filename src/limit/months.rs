@@ -1,5 +1,7 @@
 //! Totals by calendar month: what month policies count, and what is metered.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Cost;
@@ -36,53 +38,49 @@ impl Totals {
     }
 }
 
-/// The months that still matter, in order of time: the current and the previous one, and all that are not flushed.
+/// The months that still matter: the current and the previous one, and all that are not flushed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Months {
-    kept: Vec<(Month, Totals)>,
+    kept: BTreeMap<Month, Totals>,
 }
 
 impl Months {
     pub(super) fn from_iter(months: impl IntoIterator<Item = (Month, Totals)>) -> Self {
-        let mut all = Self::default();
-        for (month, totals) in months {
-            *all.entry(month) = totals;
-        }
-        all
+        Self { kept: months.into_iter().collect() }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &(Month, Totals)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Month, &Totals)> {
         self.kept.iter()
     }
 
     /// Counts `calls` admitted requests that cost `cost` together.
     pub(super) fn count(&mut self, month: Month, calls: u64, cost: Cost) {
-        let totals = self.entry(month);
+        let totals = self.kept.entry(month).or_default();
         totals.calls = totals.calls.saturating_add(calls);
         totals.requests = totals.requests.saturating_add(cost.requests);
         totals.tokens = totals.tokens.saturating_add(cost.tokens);
     }
 
     pub(super) fn deny(&mut self, month: Month, denied: u64) {
-        let totals = self.entry(month);
+        let totals = self.kept.entry(month).or_default();
         totals.denied = totals.denied.saturating_add(denied);
     }
 
     pub(super) fn carry(&mut self, month: Month, calls: u64) {
-        let totals = self.entry(month);
-        totals.carried = totals.carried.saturating_add(calls);
+        let totals = self.kept.entry(month).or_default();
+        totals.carried = calls;
     }
 
     /// What a month policy of `unit` has seen spent in `month`.
     pub(super) fn used(&self, unit: Unit, month: Month) -> u64 {
-        self.find(month).map_or(0, |totals| match unit {
+        self.kept.get(&month).map_or(0, |totals| match unit {
             Unit::Requests => totals.requests.saturating_add(totals.carried),
             Unit::Tokens => totals.tokens,
         })
     }
 
     pub(super) fn total(&self, month: Month) -> MonthTotal {
-        let totals = self.find(month).copied().unwrap_or_default();
+        let totals = self.kept.get(&month).copied().unwrap_or_default();
         MonthTotal { month, calls: totals.calls, denied: totals.denied, carried: totals.carried }
     }
 
@@ -94,26 +92,12 @@ impl Months {
     /// that changed anything.
     pub(super) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
         let before = self.clone();
-        if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
+        if let Some(totals) = self.kept.get_mut(&month) {
             // Totals only grow, so an acknowledgement that comes late says nothing new.
             totals.flushed_calls = totals.flushed_calls.max(calls);
             totals.flushed_denied = totals.flushed_denied.max(denied);
         }
-        self.kept.retain(|(month, totals)| *month >= current.previous() || !totals.is_flushed());
+        self.kept.retain(|month, totals| *month >= current.previous() || !totals.is_flushed());
         *self != before
-    }
-
-    fn find(&self, month: Month) -> Option<&Totals> {
-        // The newest month is last, and nearly always the one asked for.
-        self.kept.iter().rev().find(|(kept, _)| *kept == month).map(|(_, totals)| totals)
-    }
-
-    fn entry(&mut self, month: Month) -> &mut Totals {
-        let at = self.kept.partition_point(|(kept, _)| *kept < month);
-        if self.kept.get(at).is_none_or(|(kept, _)| *kept != month) {
-            self.kept.insert(at, (month, Totals::default()));
-        }
-        #[allow(clippy::indexing_slicing)] // inserted above if it was not there
-        &mut self.kept[at].1
     }
 }
