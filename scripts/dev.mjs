@@ -1,10 +1,12 @@
-// `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and `wrangler dev`, and shows
-// the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo` ends, with a failure if the tour did not show
-// what it should. The tour is the free tier: 10 of 12 requests pass, and D1 has 10 calls.
+// `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and `wrangler dev`, and
+// shows the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo` ends, with a failure if the tour did
+// not show what it should. The tour is the free tier: 10 of 12 requests pass, and D1 has 10 calls.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { applyMigrations, build, freePort, freshSecret, isHealthy, queryD1, ROOT, startOrigin, startWrangler } from "./lib/gate.mjs";
+import {
+  applyMigrations, build, freePort, freshSecret, isHealthy, queryD1, ROOT, startOrigin, startWrangler,
+} from "./lib/gate.mjs";
 import { isPortFree } from "./lib/processes.mjs";
 
 const ONCE = process.argv.includes("--once");
@@ -176,7 +178,7 @@ async function tour(gate, origin, adminToken) {
   console.log(`\nthe origin saw ${origin.count()} requests`);
 
   const row = await flushedRow(id);
-  console.log(`D1 usage_monthly: ${row ? JSON.stringify(row) : `no row with ${QUOTA} calls after ${ROW_WAIT_MS / 1000} s`}\n`);
+  console.log(`D1 usage_monthly: ${row ? JSON.stringify(row) : `no row after ${ROW_WAIT_MS / 1000} s`}\n`);
 
   const wrong = [
     passed !== QUOTA && `${passed} requests were answered 200, not ${QUOTA}`,
@@ -205,10 +207,11 @@ function printCurl(url, { id, key }) {
   if (ONCE) {
     console.log("with `make dev` the gate stays up, and prints lines like these to paste:");
   }
+  const token = `$(sed -n 's/^ADMIN_TOKEN="\\(.*\\)"$/\\1/p' .dev.vars)`;
   console.log(
     [
       `curl -i -H 'X-API-Key: ${key}' '${url}/hello'`,
-      `curl -s -H "Authorization: Bearer $(sed -n 's/^ADMIN_TOKEN="\\(.*\\)"$/\\1/p' .dev.vars)" '${url}/_tollgate/keys/${id}/usage'`,
+      `curl -s -H "Authorization: Bearer ${token}" '${url}/_tollgate/keys/${id}/usage'`,
       `curl -s '${url}/_tollgate/health'`,
     ].join("\n"),
   );

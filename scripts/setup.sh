@@ -51,13 +51,25 @@ if ! sysroot_has "$NIGHTLY" bin/cargo "$RUST_SRC" "$WASM"; then
 fi
 [ "$(cat "$TOOLS/nightly" 2>/dev/null)" = "$nightly" ] || echo "$nightly" >"$TOOLS/nightly"
 
-# node_modules is npm's answer to exactly these files.
-npm_key=$(cat package.json package-lock.json .npmrc | sha256)
+# node_modules is what npm makes of these files; `npm ci` itself refuses a lock file that package.json has left behind.
+npm_key=$(cat package-lock.json .npmrc | sha256)
 if [ "$(cat "$TOOLS/npm.key" 2>/dev/null)" != "$npm_key" ] || [ ! -x node_modules/.bin/node ] ||
   [ ! -x node_modules/.bin/wrangler ]; then
   say "npm packages"
   rm -f "$TOOLS/npm.key"
-  npm ci --loglevel=error || die "npm ci failed: see its message above"
+  # Under an old Node npm leaves out, without a word, the optional packages that want a newer one, and the test tools
+  # do not start without them. So npm itself runs on the project's Node where the machine's is older than 22.12.
+  bootstrap="$TOOLS/bootstrap"
+  npm_path=$PATH
+  if node -e 'const [a, b] = process.versions.node.split("."); process.exit(+a < 22 || (+a === 22 && +b < 12) ? 0 : 1)'; then
+    mkdir -p "$bootstrap"
+    npm install --prefix "$bootstrap" --no-save --no-package-lock --no-audit --no-fund --loglevel=error \
+      "node@$(node -p 'require("./package.json").devDependencies.node')" ||
+      die "npm could not install the project's Node.js: see its message above"
+    npm_path="$bootstrap/node_modules/.bin:$PATH"
+  fi
+  PATH="$npm_path" npm ci --loglevel=error || die "npm ci failed: see its message above"
+  rm -rf "$bootstrap"
   node_modules/.bin/node --version >/dev/null ||
     die "the npm package \`node\` has no binary that runs here: is npm set to ignore install scripts?"
   echo "$npm_key" >"$TOOLS/npm.key"
@@ -72,11 +84,14 @@ wasm_bindgen=$(locked_wasm_bindgen)
 [ -n "$wasm_bindgen" ] || die "Cargo.lock holds no wasm-bindgen"
 if ! has_tool wasm-bindgen "$wasm_bindgen"; then
   say "wasm-bindgen-cli $wasm_bindgen (compiles for a few minutes)"
+  # Not --locked: its lock file asks for a crate version that not every registry mirror has.
   cargo "+$stable" install wasm-bindgen-cli --version "$wasm_bindgen" --root "$TOOLS" --force ||
     die "cargo could not install wasm-bindgen-cli $wasm_bindgen: see its message above"
 fi
 if ! has_tool worker-build "$WORKER_BUILD"; then
   say "worker-build $WORKER_BUILD (compiles for a few minutes)"
-  cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force ||
+  # Its lock file is used where the registry still has everything in it.
+  cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force --locked ||
+    cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force ||
     die "cargo could not install worker-build $WORKER_BUILD: see its message above"
 fi

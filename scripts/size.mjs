@@ -7,6 +7,6 @@ const wasm = await readFile("build/index_bg.wasm");
 const kib = gzipSync(wasm, { level: 9 }).length / 1024;
 console.log(`wasm: ${(wasm.length / 1024).toFixed(1)} KiB, gzipped ${kib.toFixed(1)} KiB of at most ${limit}`);
 if (kib > limit) {
-  console.error("tollgate: the wasm is too large: find what grew it, or raise WASM_GZIP_LIMIT_KIB in scripts/versions.env");
+  console.error("tollgate: the wasm is too large: find what grew it, or raise the limit in scripts/versions.env");
   process.exitCode = 1;
 }

@@ -8,6 +8,7 @@ import path from "node:path";
 import { stripVTControlCharacters } from "node:util";
 
 const WASM = ["--target", "wasm32-unknown-unknown"];
+const DENY_DOC_WARNINGS = { RUSTDOCFLAGS: "-D warnings" };
 const scratch = await mkdtemp(path.join(tmpdir(), "tollgate-test-"));
 const vitestReport = path.join(scratch, "vitest.json");
 
@@ -17,8 +18,8 @@ const STAGES = [
   { name: "clippy", command: ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"] },
   { name: "clippy, wasm", command: ["cargo", "clippy", "--locked", ...WASM, "--", "-D", "warnings"] },
   { name: "cargo test", command: ["cargo", "test", "--locked", "--no-fail-fast"], count: countCargo },
-  { name: "docs", command: ["cargo", "doc", "--locked", "--no-deps"], env: { RUSTDOCFLAGS: "-D warnings" } },
-  { name: "docs, wasm", command: ["cargo", "doc", "--locked", "--no-deps", ...WASM], env: { RUSTDOCFLAGS: "-D warnings" } },
+  { name: "docs", command: ["cargo", "doc", "--locked", "--no-deps"], env: DENY_DOC_WARNINGS },
+  { name: "docs, wasm", command: ["cargo", "doc", "--locked", "--no-deps", ...WASM], env: DENY_DOC_WARNINGS },
   { name: "build", command: ["bash", "scripts/build.sh"] },
   { name: "size", command: [process.execPath, "scripts/size.mjs"] },
   {

@@ -36,7 +36,8 @@ export async function build(options = {}) {
 
 /** Runs a wrangler command to its end and returns its standard output. */
 export function wrangler(args, { env, ...options } = {}) {
-  return run(process.execPath, [WRANGLER, ...args], { cwd: ROOT, ...options, env: { ...process.env, ...QUIET, ...env } });
+  const command = [WRANGLER, ...args];
+  return run(process.execPath, command, { cwd: ROOT, ...options, env: { ...process.env, ...QUIET, ...env } });
 }
 
 /** `where` holds the options that say which database: `persistTo` and, for another than the project's, `config`. */
@@ -96,7 +97,7 @@ export async function startWrangler({ vars = {}, persistTo, port, config, env, o
      * proxy, the workerd that listens on our port, is not among them.
      */
     async workerdPids() {
-      const workerds = (await processesInGroup(group.pid)).filter(({ args }) => /^\S*\/workerd\s/.test(args));
+      const workerds = (await processesInGroup(group.pid)).filter(({ args }) => args.includes("/workerd serve "));
       return workerds.filter(({ args }) => !args.includes(`=entry=127.0.0.1:${port} `)).map(({ pid }) => pid);
     },
   };
@@ -128,9 +129,11 @@ export async function startGate({ vars = {}, persistTo, origin } = {}) {
     await mkdir(where.persistTo, { recursive: true });
     await applyMigrations(where);
 
-    const given = { ADMIN_TOKEN: freshSecret(), KEY_SECRET: freshSecret(), ...(origin ? { ORIGIN: origin } : {}), ...vars };
+    const secrets = { ADMIN_TOKEN: freshSecret(), KEY_SECRET: freshSecret() };
+    const given = { ...secrets, ...(origin ? { ORIGIN: origin } : {}), ...vars };
     const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null));
-    const gate = await startWrangler({ ...where, vars: set, env: { WRANGLER_REGISTRY_PATH: path.join(scratch, "registry") } });
+    const env = { WRANGLER_REGISTRY_PATH: path.join(scratch, "registry") };
+    const gate = await startWrangler({ ...where, vars: set, env });
     return {
       ...gate,
       adminToken: set.ADMIN_TOKEN,
@@ -161,7 +164,8 @@ async function copyWorker(directory) {
   let toml = await readFile(path.join(ROOT, "wrangler.toml"), "utf8");
   toml = replace(toml, /^main = .*$/m, 'main = "index.js"');
   toml = replace(toml, /^\[build\]\n(?:[^[\n].*\n|\n)*/m, "");
-  toml = replace(toml, /^migrations_dir = "(.*)"$/m, () => `migrations_dir = ${JSON.stringify(path.join(ROOT, "migrations"))}`);
+  const migrations = JSON.stringify(path.join(ROOT, "migrations"));
+  toml = replace(toml, /^migrations_dir = ".*"$/m, () => `migrations_dir = ${migrations}`);
   const config = path.join(directory, "wrangler.toml");
   await writeFile(config, toml);
   return config;

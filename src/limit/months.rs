@@ -66,9 +66,13 @@ impl Months {
         totals.denied = totals.denied.saturating_add(denied);
     }
 
-    pub(super) fn carry(&mut self, month: Month, calls: u64) {
-        let totals = self.kept.entry(month).or_default();
-        totals.carried = calls;
+    /// True if that changed anything.
+    pub(super) fn carry(&mut self, month: Month, calls: u64) -> bool {
+        if self.total(month).carried == calls {
+            return false;
+        }
+        self.kept.entry(month).or_default().carried = calls;
+        true
     }
 
     /// What a month policy of `unit` has seen spent in `month`.

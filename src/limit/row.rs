@@ -8,21 +8,11 @@
 
 use std::cmp::Reverse;
 
-use serde::{Deserialize, Serialize};
-
 use crate::limit::State;
-use crate::limit::bucket::Bucket;
-use crate::limit::log::{Log, MAX_MILLIS};
-use crate::limit::months::{Months, Totals};
-use crate::limit::nonces::Nonces;
-use crate::limit::windows::{Fixed, Spans, Windows};
-use crate::policy::{Period, Unit};
-use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
+use crate::limit::layout::{Body, VERSION};
 
-/// The layout written by this code. A layout that older code would misread needs another number.
-const VERSION: u64 = 1;
 /// Entries that fill a chunk.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 
 /// One row to be stored: `body` replaces whatever `slot` holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,84 +62,13 @@ impl Ring {
     }
 }
 
-/// Only the version, which must be known before anything else is read.
-#[derive(Deserialize)]
-struct Tag {
-    v: u64,
-}
-
-/// The body of a row. Times are microseconds where not said otherwise.
-#[derive(Serialize, Deserialize)]
-struct Body {
-    v: u64,
-    seq: u64,
-    /// Epoch.
-    e: String,
-    /// Judged time of the last admission.
-    t: u64,
-    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970, count).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    f: Vec<[Vec<(u64, u64)>; 3]>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    m: Vec<MonthRow>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    b: Vec<BucketRow>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    l: Vec<LogRow>,
-    /// Nonces, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    n: Vec<u64>,
-}
-
-/// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
-#[derive(Serialize, Deserialize)]
-struct MonthRow(u64, u64, u64, u64, u64, u64, u64, u64);
-
-#[derive(Serialize, Deserialize)]
-struct BucketRow {
-    /// Policy name.
-    n: String,
-    /// Unit and period.
-    k: (u8, u8),
-    q: u64,
-    /// Level: units, span-ths of a unit, and when.
-    l: (u64, u64, u64),
-    /// May be dropped at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    x: Option<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct LogRow {
-    /// Unit and period.
-    k: (u8, u8),
-    /// The first row that knows this log.
-    s: u64,
-    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and so on.
-    e: Vec<u64>,
-    /// May be dropped at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    x: Option<u64>,
-}
-
 impl State {
     /// The one row that makes everything up to now durable. Store it, then call [`committed`](Self::committed) before
     /// anything else is asked of this state; if storing fails, drop the state and read it back.
     #[must_use]
     pub fn to_row(&self) -> Row {
-        let body = Body {
-            v: VERSION,
-            seq: self.ring.next_seq(),
-            e: self.epoch.clone(),
-            t: self.last.as_micros(),
-            f: fixed_to_rows(&self.fixed),
-            m: self.months.iter().map(|(month, totals)| MonthRow::of(*month, totals)).collect(),
-            b: self.buckets.iter().map(BucketRow::of).collect(),
-            l: self.logs.iter().map(LogRow::of).collect(),
-            n: self.nonces.for_row(),
-        };
         // Plain integers, strings and arrays: there is nothing in a body that JSON cannot say.
-        Row { slot: self.ring.slot, body: serde_json::to_string(&body).unwrap_or_default() }
+        Row { slot: self.ring.slot, body: serde_json::to_string(&Body::of(self)).unwrap_or_default() }
     }
 
     /// The row of [`to_row`](Self::to_row) is stored.
@@ -176,7 +95,13 @@ impl State {
         let mut bodies = bodies.into_iter();
         let (slot, newest) = bodies.next().ok_or(DecodeError::NoRows)?;
         let older: Vec<_> = bodies.rev().collect();
-        newest.into_state(slot, &older)
+        let (seq, full) = (newest.seq, newest.is_full());
+        let mut state = newest.into_state(slot, &older)?;
+        state.ring = Ring { slot, seq };
+        if full {
+            state.next_slot();
+        }
+        Ok(state)
     }
 
     /// Leaves the open chunks in their row and goes on in the lowest slot that holds none.
@@ -186,173 +111,4 @@ impl State {
         let taken = |slot: u32| slot == full || self.logs.iter().any(|log| log.holds_slot(slot));
         self.ring.slot = (0..u32::MAX).find(|slot| !taken(*slot)).unwrap_or(full);
     }
-}
-
-impl Body {
-    fn parse(slot: u32, text: &str) -> Result<Self, DecodeError> {
-        let malformed = |error: serde_json::Error| DecodeError::Malformed { slot, reason: error.to_string() };
-        let Tag { v } = serde_json::from_str(text).map_err(malformed)?;
-        if v != VERSION {
-            return Err(DecodeError::Version { slot, found: v });
-        }
-        serde_json::from_str(text).map_err(malformed)
-    }
-
-    /// `older` are the other rows, oldest first.
-    fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<State, DecodeError> {
-        let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
-        let last = clamp(self.t);
-        let mut state = State::new(self.e);
-        state.last = last;
-        state.seen = last;
-        state.ring = Ring { slot, seq: self.seq };
-        state.fixed = fixed_from_rows(self.f);
-        state.nonces = Nonces::from_row(self.n);
-        let mut months = Vec::new();
-        for row in &self.m {
-            months.push(row.read().ok_or_else(|| malformed("not a month"))?);
-        }
-        state.months = Months::from_iter(months);
-        for row in self.b {
-            state.buckets.push(row.read().ok_or_else(|| malformed("not a bucket"))?);
-        }
-        for row in &self.l {
-            let (unit, period, span) = kind(row.k).ok_or_else(|| malformed("not a log"))?;
-            let mut log = Log::new(unit, period, span, row.s);
-            log.until = row.x.map(UnixMicros::from_micros);
-            for (slot, body) in older {
-                if let Some(chunk) = body.l.iter().find(|other| other.k == row.k && body.seq >= row.s) {
-                    chunk.pour_into(&mut log);
-                    log.close(*slot);
-                }
-            }
-            row.pour_into(&mut log);
-            log.forget(last);
-            state.logs.push(log);
-        }
-        if self.l.iter().any(|row| row.e.len() / 2 >= CHUNK) {
-            state.next_slot();
-        }
-        Ok(state)
-    }
-}
-
-impl MonthRow {
-    fn of(month: Month, t: &Totals) -> Self {
-        let flushed = (t.flushed_calls, t.flushed_denied);
-        Self(month.as_number(), t.calls, t.denied, t.carried, t.requests, t.tokens, flushed.0, flushed.1)
-    }
-
-    fn read(&self) -> Option<(Month, Totals)> {
-        let Self(month, calls, denied, carried, requests, tokens, flushed_calls, flushed_denied) = *self;
-        let totals = Totals { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
-        Some((Month::from_number(month)?, totals))
-    }
-}
-
-impl BucketRow {
-    fn of(bucket: &Bucket) -> Self {
-        let (units, fraction) = bucket.level();
-        Self {
-            n: bucket.name.clone(),
-            k: (unit_to_row(bucket.unit), period_to_row(bucket.period)),
-            q: bucket.quota,
-            l: (units, fraction, bucket.at().as_micros()),
-            x: bucket.until.map(UnixMicros::as_micros),
-        }
-    }
-
-    fn read(self) -> Option<Bucket> {
-        let (unit, period, span) = kind(self.k)?;
-        let (units, fraction, at) = self.l;
-        let mut bucket = Bucket::new(&self.n, unit, period, span, self.q).with_level(units, fraction, clamp(at));
-        bucket.until = self.x.map(UnixMicros::from_micros);
-        Some(bucket)
-    }
-}
-
-impl LogRow {
-    fn of(log: &Log) -> Self {
-        let mut entries = Vec::with_capacity(log.open().len() * 2);
-        let mut before = 0;
-        for entry in log.open() {
-            entries.extend([entry.millis() - before, entry.units()]);
-            before = entry.millis();
-        }
-        Self {
-            k: (unit_to_row(log.unit), period_to_row(log.period)),
-            s: log.since,
-            e: entries,
-            x: log.until.map(UnixMicros::as_micros),
-        }
-    }
-
-    fn pour_into(&self, log: &mut Log) {
-        let mut millis = 0_u64;
-        let (pairs, _) = self.e.as_chunks::<2>();
-        for [step, units] in pairs {
-            millis = millis.saturating_add(*step);
-            log.push(UnixMicros::from_millis(millis), *units);
-        }
-    }
-}
-
-fn fixed_to_rows(fixed: &Fixed) -> Vec<[Vec<(u64, u64)>; 3]> {
-    let row = |spans: &Spans| {
-        [(&spans.minute, MINUTE), (&spans.hour, HOUR), (&spans.day, DAY)]
-            .map(|(windows, span)| windows.iter().map(|(start, count)| (start.as_micros() / span, count)).collect())
-    };
-    let mut rows = vec![row(&fixed.requests), row(&fixed.tokens)];
-    while rows.pop_if(|row: &mut [Vec<_>; 3]| row.iter().all(Vec::is_empty)).is_some() {}
-    rows
-}
-
-fn fixed_from_rows(rows: Vec<[Vec<(u64, u64)>; 3]>) -> Fixed {
-    let mut spans = rows.into_iter().map(|[minute, hour, day]| Spans {
-        minute: windows_from_row(minute, MINUTE),
-        hour: windows_from_row(hour, HOUR),
-        day: windows_from_row(day, DAY),
-    });
-    Fixed { requests: spans.next().unwrap_or_default(), tokens: spans.next().unwrap_or_default() }
-}
-
-fn windows_from_row(row: Vec<(u64, u64)>, span: u64) -> Windows {
-    Windows::from_kept(row.into_iter().map(|(number, count)| (clamp(number.saturating_mul(span)), count)).collect())
-}
-
-/// A time that was read: never beyond what the engine works with.
-fn clamp(micros: u64) -> UnixMicros {
-    UnixMicros::from_micros(micros).min(UnixMicros::from_millis(MAX_MILLIS))
-}
-
-const fn unit_to_row(unit: Unit) -> u8 {
-    match unit {
-        Unit::Requests => 0,
-        Unit::Tokens => 1,
-    }
-}
-
-const fn period_to_row(period: Period) -> u8 {
-    match period {
-        Period::Minute => 0,
-        Period::Hour => 1,
-        Period::Day => 2,
-        Period::Month => 3,
-    }
-}
-
-/// Unit, period and the period's microseconds of a log or bucket.
-fn kind((unit, period): (u8, u8)) -> Option<(Unit, Period, u64)> {
-    let unit = match unit {
-        0 => Unit::Requests,
-        1 => Unit::Tokens,
-        _ => return None,
-    };
-    let period = match period {
-        0 => Period::Minute,
-        1 => Period::Hour,
-        2 => Period::Day,
-        _ => return None,
-    };
-    Some((unit, period, period.micros()?))
 }
