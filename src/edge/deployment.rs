@@ -36,6 +36,7 @@ impl Deployment {
             return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
         }
         let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
+        super::http::prepare_bad_gateway(&config.cors_allow_origin);
         let deployment = Rc::new(Self { config, objects, denials: RefCell::default(), next_nonce });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
         Ok(deployment)

@@ -14,12 +14,13 @@ use crate::key::PresentedKey;
 use crate::protocol::{self, Call, Known, Outcome};
 use crate::refusal::Refusal;
 use crate::target::Target;
+use wasm_bindgen::JsValue;
 
 /// Judges a request for the origin, and forwards it or answers it.
 pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &Deployment) -> Answer {
     let config = &deployment.config;
     if incoming.is_preflight || config.is_public(target.path) {
-        return forward_unmetered(incoming, target, config).await;
+        return Ok(forward_unmetered(incoming, target, config));
     }
     let refuse = |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, None);
     let credential = match find_credential(incoming, target, config) {
@@ -41,7 +42,7 @@ pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &D
     let denial = deployment.denials.borrow_mut().find(call, asked_at);
     if let Some(known) = denial {
         arrears::add_denied(key.id);
-        return pass_or_refuse(incoming, target, config, strip, key.id, &known).await;
+        return pass_or_refuse(incoming, target, config, strip, key.id, &known);
     }
     let answer = object_client::check(deployment, call).await;
     if let Ok(protocol::Answer::Known(known)) = &answer {
@@ -50,11 +51,11 @@ pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &D
         deployment.denials.borrow_mut().keep(call, known, asked_at..answered_at, cap);
     }
     match answer {
-        Ok(protocol::Answer::Known(known)) => pass_or_refuse(incoming, target, config, strip, key.id, &known).await,
+        Ok(protocol::Answer::Known(known)) => pass_or_refuse(incoming, target, config, strip, key.id, &known),
         Ok(protocol::Answer::Unknown) => refuse(Refusal::InvalidKey),
         // The object has logged why.
-        Ok(protocol::Answer::Failed) => fail(incoming, target, config, strip, key.id, None).await,
-        Err(fault) => fail(incoming, target, config, strip, key.id, Some(fault)).await,
+        Ok(protocol::Answer::Failed) => fail(incoming, target, config, strip, key.id, None),
+        Err(fault) => fail(incoming, target, config, strip, key.id, Some(fault)),
     }
 }
 
@@ -68,7 +69,7 @@ fn find_credential<'a>(
 }
 
 /// Public paths and preflights: forwarded without a key, and without the key that they may carry all the same.
-async fn forward_unmetered(incoming: &Incoming, target: Target<'_>, config: &Config) -> Answer {
+fn forward_unmetered(incoming: &Incoming, target: Target<'_>, config: &Config) -> JsValue {
     let mut strip = Strip::default();
     let bearer = credential::find(None, incoming.authorization.as_deref(), None);
     if bearer.as_ref().is_ok_and(|found| {
@@ -77,11 +78,10 @@ async fn forward_unmetered(incoming: &Incoming, target: Target<'_>, config: &Con
         strip.source = Some(Source::Bearer);
     }
     strip.key = incoming.api_key.as_deref();
-    let forwarded = origin::forward(incoming, target, config, strip, &Fields::default(), &Fields::default()).await;
-    or_bad_gateway(forwarded, config, None)
+    origin::forward(incoming, target, config, strip, &Fields::default(), &Fields::default())
 }
 
-async fn pass_or_refuse(
+fn pass_or_refuse(
     incoming: &Incoming,
     target: Target<'_>,
     config: &Config,
@@ -98,8 +98,7 @@ async fn pass_or_refuse(
             identity.set("X-Tollgate-Tier", &known.tier);
             let mut standing = Fields::default();
             standing.extend(headers::fields(known, config.legacy_headers));
-            let forwarded = origin::forward(incoming, target, config, strip, &identity, &standing).await;
-            or_bad_gateway(forwarded, config, Some(known))
+            Ok(origin::forward(incoming, target, config, strip, &identity, &standing))
         }
         Outcome::Denied { retry_after, .. } => {
             let retry_after = retry_after.div_ceil(1000).max(1);
@@ -120,7 +119,7 @@ async fn pass_or_refuse(
 }
 
 /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed.
-async fn fail(
+fn fail(
     incoming: &Incoming,
     target: Target<'_>,
     config: &Config,
@@ -143,16 +142,7 @@ async fn fail(
             marked.set("X-Tollgate-Fail-Open", "1");
             let mut answer = Fields::default();
             answer.set("X-Tollgate-Fail-Open", "1");
-            let forwarded = origin::forward(incoming, target, config, strip, &marked, &answer).await;
-            or_bad_gateway(forwarded, config, None)
+            Ok(origin::forward(incoming, target, config, strip, &marked, &answer))
         }
     }
-}
-
-fn or_bad_gateway(forwarded: Answer, config: &Config, known: Option<&Known>) -> Answer {
-    forwarded.or_else(|fault| {
-        worker::console_error!("tollgate: the origin did not answer: {fault}");
-        let known = known.map(|known| (known, config.legacy_headers));
-        http::refuse(&Refusal::BadGateway, &config.cors_allow_origin, known)
-    })
 }

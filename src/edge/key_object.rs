@@ -2,8 +2,8 @@
 //!
 //! The runtime delivers a key's questions to one object, one event at a time, and Rust code between two awaits runs alone. So
 //! reading, deciding and counting happen in one synchronous stretch on memory, and no lock is needed. What makes a count durable
-//! is the row that follows: questions that arrive together share one write, and none of them is answered before it is issued; the
-//! runtime's output gate then holds the answers back until it is confirmed. If the write fails, memory is thrown away and read
+//! is the row that follows: questions that arrive while one write is under way share the next, and none of them is answered before
+//! it is issued; the runtime's output gate then holds the answers back until it is confirmed. If the write fails, memory is thrown away and read
 //! again from storage, and every question that waited for it is answered "failed": nothing was counted.
 
 use super::clock;
@@ -12,6 +12,7 @@ use super::flush;
 use super::js::{self, Fault};
 use super::key_store::{self, StoredKey};
 use super::storage::{Storage, Stored};
+use super::{now_or_later, promise};
 use crate::config;
 use crate::decision::Decision;
 use crate::key::same_hash;
@@ -20,13 +21,16 @@ use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, Check, Known, Outcome, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
 use futures_channel::oneshot;
+use js_sys::Promise;
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
+use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
+use worker::worker_sys::DurableObjectState;
+use worker::{Env, Response, State};
 
 /// How old a profile may be and still judge. Changes made in D1 by hand take effect within this time.
 const PROFILE_LIFE: u64 = 60_000;
@@ -40,11 +44,11 @@ const FIRST_PROFILE_RETRY: u64 = 1_000;
 const PROFILE_DEADLINE: u32 = 3_000;
 /// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
 const DENIALS_WAIT: u32 = 5_000;
-/// A shared write that has not happened after this time never will; the next question does it. In milliseconds.
-const WRITE_OVERDUE: u64 = 100;
+/// A write that is not confirmed after this time no longer holds up the next one. In milliseconds.
+const WRITE_OVERDUE: u64 = 1_000;
 
 /// One key's object.
-#[durable_object(alarm)]
+#[wasm_bindgen]
 pub struct KeyObject {
     shared: Rc<Shared>,
 }
@@ -80,41 +84,59 @@ pub(super) struct Memory {
     pub(super) alarm: Option<bool>,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
+    /// When the write that is under way was issued, in milliseconds; `None` if all are confirmed.
+    writing_since: Option<u64>,
     /// The questions that wait for the next write.
-    batch: Option<Batch>,
+    waiting: Vec<oneshot::Sender<bool>>,
     is_denials_timer_set: bool,
     /// Rows written and writes issued since the object was started, for measurements.
     rows_written: f64,
     writes: u64,
 }
 
-struct Batch {
-    opened_at: u64,
-    waiting: Vec<oneshot::Sender<bool>>,
+impl Memory {
+    /// Has storage read again before anything else is judged.
+    fn distrust(&mut self) {
+        self.ledger = None;
+        self.alarm = None;
+    }
 }
 
-impl DurableObject for KeyObject {
-    fn new(state: State, env: Env) -> Self {
-        let storage = Storage::new(AsRef::<wasm_bindgen::JsValue>::as_ref(state.storage().as_raw()).clone());
+/// The class that the runtime sees. Written out instead of by `worker`'s macro, which takes every request apart and puts every
+/// response together again.
+#[wasm_bindgen]
+impl KeyObject {
+    /// Does nothing that could fail: an object whose constructor throws is lost until it is made again.
+    #[wasm_bindgen(constructor)]
+    pub fn new(state: DurableObjectState, env: Env) -> Self {
+        let state = State::from(state);
+        let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
         Self { shared: Rc::new(Shared { state, env, storage, memory: RefCell::default() }) }
     }
 
-    async fn fetch(&self, request: Request) -> Result<Response> {
-        let url = request.inner().url();
-        let shared = &self.shared;
-        let line = match Question::parse(&url) {
-            Some(Question::Check(check)) => shared.check(check).await.to_line(),
-            Some(Question::Usage { id }) => return shared.usage(id).await,
-            Some(Question::Refresh { id }) => return shared.refresh(id).await,
-            Some(Question::Stats { .. }) => return shared.stats(),
-            None => return Response::error("no such question", 400),
-        };
-        Ok(js::answer(&line)?.into())
+    /// Answers a question.
+    pub fn fetch(&self, request: &web_sys::Request) -> Result<JsValue, JsValue> {
+        let url = request.url();
+        let shared = Rc::clone(&self.shared);
+        now_or_later(async move {
+            let answer: web_sys::Response = match Question::parse(&url) {
+                Some(Question::Check(check)) => js::answer(&shared.check(check).await.to_line())?,
+                Some(Question::Usage { id }) => shared.usage(id).await?.into(),
+                Some(Question::Refresh { id }) => shared.refresh(id).await?.into(),
+                Some(Question::Stats { .. }) => shared.stats()?.into(),
+                None => Response::error("no such question", 400)?.into(),
+            };
+            Ok(answer.into())
+        })
     }
 
-    async fn alarm(&self) -> Result<Response> {
-        flush::alarm(&self.shared).await;
-        Response::empty()
+    /// Flushes what D1 does not have.
+    pub fn alarm(&self) -> Promise {
+        let shared = Rc::clone(&self.shared);
+        promise(async move {
+            flush::alarm(&shared).await;
+            Ok(JsValue::UNDEFINED)
+        })
     }
 }
 
@@ -130,7 +152,7 @@ impl Shared {
         }
     }
 
-    async fn try_check(self: &Rc<Self>, check: &Check<'_>) -> std::result::Result<Answer, Fault> {
+    async fn try_check(self: &Rc<Self>, check: &Check<'_>) -> Result<Answer, Fault> {
         let now = self.prepare(check.call.id).await?;
         let (answer, needs_write) = self.judge(check, now)?;
         if needs_write {
@@ -142,7 +164,7 @@ impl Shared {
     }
 
     /// The synchronous stretch: no await from the first look at memory to the last count.
-    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> std::result::Result<(Answer, bool), Fault> {
+    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> Result<(Answer, bool), Fault> {
         let mut memory = self.memory.borrow_mut();
         let Memory { ledger: Some(ledger), profile, .. } = &mut *memory else {
             return Err(Fault::new("storage has not been read"));
@@ -186,7 +208,7 @@ impl Shared {
     }
 
     /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
-    pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> std::result::Result<UnixMicros, Fault> {
+    pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
         let now = clock::now();
         self.load(now)?;
         self.look_for_alarm().await?;
@@ -226,7 +248,7 @@ impl Shared {
     }
 
     /// Reads storage into memory, once in the object's life and after every failed write.
-    pub(super) fn load(&self, now: UnixMicros) -> std::result::Result<(), Fault> {
+    pub(super) fn load(&self, now: UnixMicros) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         if memory.ledger.is_some() {
             return Ok(());
@@ -246,7 +268,7 @@ impl Shared {
     }
 
     /// Finds out, once, whether an alarm is set: counts that are not flushed must have one.
-    async fn look_for_alarm(&self) -> std::result::Result<(), Fault> {
+    async fn look_for_alarm(&self) -> Result<(), Fault> {
         if self.memory.borrow().alarm.is_some() {
             return Ok(());
         }
@@ -279,7 +301,7 @@ impl Shared {
     }
 
     /// Takes over what D1 said at `asked_at`.
-    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros) -> std::result::Result<(), Fault> {
+    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         let Some(stored) = stored else {
             memory.profile = None;
@@ -309,7 +331,7 @@ impl Shared {
     }
 
     /// Deletes everything once its key is gone and D1 has all that it counted.
-    pub(super) async fn forget_if_gone(&self) -> std::result::Result<(), Fault> {
+    pub(super) async fn forget_if_gone(&self) -> Result<(), Fault> {
         {
             let mut memory = self.memory.borrow_mut();
             let is_flushed = memory.ledger.as_ref().is_some_and(|ledger| ledger.unflushed().is_empty());
@@ -328,64 +350,87 @@ impl Shared {
     }
 
     /// Waits until everything that has been counted so far is written.
-    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> std::result::Result<(), Fault> {
-        let (written, opened_at) = self.join_batch(now);
-        match opened_at {
-            None => {
-                let shared = Rc::clone(self);
-                // Held by the object, not by the request that happens to be the first.
-                self.state.wait_until(async move {
-                    // Its failure would only mean that the write comes now.
-                    let _ = JsFuture::from(js::after(0)).await;
-                    shared.write_batch().await;
-                });
+    ///
+    /// One write is under way at a time. Who comes while none is, writes at once; who comes while one is, joins the next, which is
+    /// issued when that one is confirmed. So a call that comes alone waits for nothing but its own write, and the more calls come
+    /// together, the more of them share a row.
+    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
+        let joined = {
+            let mut memory = self.memory.borrow_mut();
+            // One that is never confirmed must not keep the others waiting for ever.
+            let is_under_way = memory.writing_since.is_some_and(|since| now.as_millis() <= since + WRITE_OVERDUE);
+            if is_under_way {
+                let (sender, receiver) = oneshot::channel();
+                memory.waiting.push(sender);
+                Some(receiver)
+            } else {
+                memory.writing_since = Some(now.as_millis());
+                None
             }
-            Some(opened_at) if now.as_millis() > opened_at + WRITE_OVERDUE => self.write_batch().await,
-            Some(_) => {}
-        }
-        match written.await {
-            Ok(true) => Ok(()),
-            _ => Err(Fault::new("the write failed, so nothing was counted")),
-        }
+        };
+        let is_written = if let Some(written) = joined {
+            written.await.unwrap_or(false)
+        } else {
+            let is_written = self.write_for_all();
+            // Held by the object, not by the request that happens to be the first.
+            self.state.wait_until(Rc::clone(self).write_on());
+            is_written
+        };
+        if is_written { Ok(()) } else { Err(Fault::new("the write failed, so nothing was counted")) }
     }
 
-    /// Joins the batch of the next write; with when it was opened, or opens it.
-    fn join_batch(&self, now: UnixMicros) -> (oneshot::Receiver<bool>, Option<u64>) {
-        let (sender, receiver) = oneshot::channel();
-        let mut memory = self.memory.borrow_mut();
-        let opened_at = memory.batch.as_ref().map(|batch| batch.opened_at);
-        let batch = memory.batch.get_or_insert_with(|| Batch { opened_at: now.as_millis(), waiting: Vec::new() });
-        batch.waiting.push(sender);
-        (receiver, opened_at)
-    }
-
-    /// Writes what has been counted, and answers those who wait for it.
-    async fn write_batch(&self) {
-        let Some(batch) = self.memory.borrow_mut().batch.take() else { return };
+    /// Writes what has been counted, and tells those who wait for it.
+    fn write_for_all(&self) -> bool {
+        let waiting = std::mem::take(&mut self.memory.borrow_mut().waiting);
         let written = self.write();
-        for waiting in batch.waiting {
+        for waiting in waiting {
             // One that no longer waits has been cancelled; its call stays counted.
             let _ = waiting.send(written.is_ok());
         }
-        match written {
-            Ok(()) => flush::arm(self).await,
-            Err(fault) => worker::console_error!("tollgate: a write to an object's storage failed: {fault}"),
+        if let Err(fault) = &written {
+            worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+        }
+        written.is_ok()
+    }
+
+    /// Follows a write until it is confirmed, then does the next, as long as somebody waits for one.
+    async fn write_on(self: Rc<Self>) {
+        loop {
+            // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
+            flush::arm(&self).await;
+            let confirmed = JsFuture::from(self.storage.sync()).await;
+            let mut memory = self.memory.borrow_mut();
+            if let Err(error) = confirmed {
+                // The runtime resets the object; should it go on all the same, it must not believe its memory.
+                worker::console_error!(
+                    "tollgate: a write to an object's storage was not confirmed: {}",
+                    Fault::from(error)
+                );
+                memory.distrust();
+                memory.waiting.clear();
+            }
+            if memory.waiting.is_empty() {
+                memory.writing_since = None;
+                return;
+            }
+            memory.writing_since = Some(clock::now().as_millis());
+            drop(memory);
+            self.write_for_all();
         }
     }
 
     /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.
-    pub(super) fn write(&self) -> std::result::Result<(), Fault> {
+    pub(super) fn write(&self) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         let result = self.write_memory(&mut memory);
         if result.is_err() {
             // What was counted since the last write is not in storage, and those who asked for it are told so.
-            memory.ledger = None;
-            memory.alarm = None;
+            memory.distrust();
         }
         result
     }
 
-    fn write_memory(&self, memory: &mut Memory) -> std::result::Result<(), Fault> {
+    fn write_memory(&self, memory: &mut Memory) -> Result<(), Fault> {
         let Some(ledger) = &mut memory.ledger else { return Err(Fault::new("storage has not been read")) };
         if !memory.is_saved {
             self.storage.create()?;
@@ -422,7 +467,7 @@ impl Shared {
         });
     }
 
-    async fn usage(self: &Rc<Self>, id: &str) -> Result<Response> {
+    async fn usage(self: &Rc<Self>, id: &str) -> worker::Result<Response> {
         let now = match self.prepare(id).await {
             Ok(now) => now,
             Err(fault) => {
@@ -449,7 +494,7 @@ impl Shared {
     }
 
     /// Reads the key's row in D1 now, because it has just been changed.
-    async fn refresh(self: &Rc<Self>, id: &str) -> Result<Response> {
+    async fn refresh(self: &Rc<Self>, id: &str) -> worker::Result<Response> {
         let (shared, owned) = (Rc::clone(self), id.to_owned());
         self.load(clock::now()).map_err(|fault| worker::Error::RustError(fault.to_string()))?;
         self.state
@@ -461,7 +506,7 @@ impl Shared {
         Response::empty()
     }
 
-    fn stats(&self) -> Result<Response> {
+    fn stats(&self) -> worker::Result<Response> {
         let memory = self.memory.borrow();
         Response::from_json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
     }
@@ -489,15 +534,12 @@ pub(super) fn is_unwritten(ledger: &Ledger) -> bool {
 }
 
 /// Names one life of an object's storage: 64 random bits.
-fn new_epoch() -> std::result::Result<String, Fault> {
+fn new_epoch() -> Result<String, Fault> {
     Ok(format!("{:016x}", getrandom::u64().map_err(Fault::new)?))
 }
 
 /// Gives up on `work` after that many milliseconds.
-pub(super) async fn within<T>(
-    milliseconds: u32,
-    work: impl Future<Output = std::result::Result<T, Fault>>,
-) -> std::result::Result<T, Fault> {
+pub(super) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let timer = JsFuture::from(js::after(milliseconds));
     match futures_util::future::select(std::pin::pin!(work), timer).await {
         futures_util::future::Either::Left((result, _)) => result,

@@ -22,20 +22,48 @@ use self::http::{Answer, Incoming};
 use crate::refusal::Refusal;
 use crate::route::{Route, route};
 use crate::target::Target;
-use worker::{Context, Env, event};
+use js_sys::Promise;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::task::{Context, Poll, Waker};
+use wasm_bindgen::prelude::*;
+use worker::{Env, event};
 
 #[event(start)]
 fn start() {
     console_error_panic_hook::set_once();
 }
 
-#[event(fetch)]
-async fn fetch(request: Incoming, env: Env, _context: Context) -> worker::Result<web_sys::Response> {
-    let answer = answer(&request, &env).await.or_else(|fault| {
-        worker::console_error!("tollgate: {fault}");
-        http::refuse(&Refusal::Internal, "*", None)
-    });
-    answer.map_err(|fault| worker::Error::RustError(fault.to_string()))
+/// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which turns every request into a promise: most
+/// refusals need none.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<JsValue, JsValue> {
+    now_or_later(async move {
+        let request = Incoming::new(request);
+        let answer = answer(&request, &env).await.or_else(|fault| {
+            worker::console_error!("tollgate: {fault}");
+            http::refuse(&Refusal::Internal, "*", None)
+        });
+        answer.map_err(|fault| JsError::new(&fault.to_string()).into())
+    })
+}
+
+/// Runs `work` until it has to wait: what is done by then is returned as it is, the rest as a promise.
+fn now_or_later<F>(work: F) -> Result<JsValue, JsValue>
+where
+    F: Future<Output = Result<JsValue, JsValue>> + 'static,
+{
+    let mut work = Box::pin(work);
+    match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => answer,
+        // What it waits for is a promise, which is asked again when the task is first run, with a waker that wakes.
+        Poll::Pending => Ok(promise(work).into()),
+    }
+}
+
+fn promise(work: impl Future<Output = Result<JsValue, JsValue>> + 'static) -> Promise {
+    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(work))
 }
 
 async fn answer(request: &Incoming, env: &Env) -> Answer {

@@ -6,10 +6,6 @@ use super::js::{self, Fault};
 use crate::protocol::{Answer, Call, Check, Question};
 use wasm_bindgen_futures::JsFuture;
 
-/// How long a question may take, in milliseconds. An object that is moved or restarted answers within a few seconds; a client that
-/// waits longer than this has lost patience anyway.
-const DEADLINE: u32 = 10_000;
-
 /// Asks whether a call may pass. A question whose answer was lost is asked once more under the same nonce, which the object
 /// counts once; an overloaded object is not asked again.
 pub(crate) async fn check(deployment: &Deployment, call: Call<'_>) -> Result<Answer, Fault> {
@@ -33,7 +29,7 @@ pub(crate) async fn check(deployment: &Deployment, call: Call<'_>) -> Result<Ans
 
 async fn ask(deployment: &Deployment, check: &Check<'_>) -> Result<String, Fault> {
     let url = Question::Check(check.clone()).to_url();
-    let line = JsFuture::from(js::ask(&deployment.objects, check.call.id, &url, DEADLINE)).await?;
+    let line = JsFuture::from(js::ask(&deployment.objects, check.call.id, &url)?).await?;
     line.as_string().ok_or_else(|| Fault::new("an answer that is no text"))
 }
 
