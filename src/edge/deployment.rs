@@ -4,6 +4,7 @@ use super::js::Fault;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use std::cell::{Cell, RefCell};
+use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use worker::Env;
@@ -23,6 +24,9 @@ pub(crate) struct Deployment {
     pub(crate) denials: RefCell<DenyCache>,
     next_nonce: Cell<u64>,
 }
+
+// A panic can leave nothing half-done in here: each borrow does one thing to one map.
+impl RefUnwindSafe for Deployment {}
 
 impl Deployment {
     /// The deployment that this isolate runs; variables and bindings do not change during an isolate's life.

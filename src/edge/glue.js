@@ -81,11 +81,11 @@ const readFailure = (error) =>
   `!${error?.retryable ? "r" : ""}${error?.overloaded ? "o" : ""} ${error?.message ?? error}`;
 
 /**
- * Asks a key's object; resolves to the answer header, or to "!" + flags + " " + message. Never rejects. A fresh stub each
- * time, because a stub that has failed once may fail for ever.
+ * Asks a key's object and lets the call go on with what comes back: the answer header, or "!" + flags + " " + message. A
+ * fresh stub each time, because a stub that has failed once may fail for ever.
  */
-export function ask(namespace, name, url) {
-  return namespace.getByName(name).fetch(url).then(readAnswer, readFailure);
+export function ask(namespace, name, url, call) {
+  return namespace.getByName(name).fetch(url).then(readAnswer, readFailure).then((line) => call.resume(line));
 }
 
 /** Asks a key's object for JSON; resolves to its text. */
@@ -98,6 +98,26 @@ export async function askText(namespace, name, url) {
 /** The object's side of `ask`. */
 export function answer(line) {
   return new Response(null, { headers: { "x-tollgate-answer": line } });
+}
+
+/** What waits for one write. */
+export function openBatch() {
+  return Promise.withResolvers();
+}
+
+/** The write is done, or has failed: then `failure` is the answer to all who wait. */
+export function closeBatch(batch, failure) {
+  batch.resolve(failure);
+}
+
+/** The object's answer once the batch is closed. */
+export function answerWith(batch, line) {
+  return batch.promise.then((failure) => answer(failure ?? line));
+}
+
+/** Resolves to the failure, if there is one. */
+export function batchClosed(batch) {
+  return batch.promise;
 }
 
 /** Resolves after that many milliseconds; after 0, when everything that has already arrived has been handled. */

@@ -4,6 +4,7 @@ use super::js::{self, Fault, Fields};
 use crate::headers::{self, EXPOSED};
 use crate::protocol::Known;
 use crate::refusal::Refusal;
+use crate::target::{Target, TargetError};
 use wasm_bindgen::JsValue;
 
 const PROBLEM_JSON: &str = "application/problem+json";
@@ -14,6 +15,8 @@ pub(crate) struct Incoming {
     pub(crate) method: String,
     /// As sent; nothing has resolved or decoded it.
     pub(crate) url: String,
+    path: String,
+    query: Option<String>,
     pub(crate) api_key: Option<String>,
     pub(crate) authorization: Option<String>,
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
@@ -21,15 +24,29 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(request: web_sys::Request) -> Self {
+    pub(crate) fn new(request: web_sys::Request) -> Result<Self, TargetError> {
         let facts = js::facts(&request);
         let mut lines = facts.split('\n');
         let mut line = || lines.next().unwrap_or_default();
-        let (method, url) = (line().to_owned(), line().to_owned());
+        let (method, url) = (line(), line());
         let mut header = || line().strip_prefix('+').map(str::to_owned);
         let (api_key, authorization) = (header(), header());
         let is_preflight = line() == "preflight";
-        Self { request, method, url, api_key, authorization, is_preflight }
+        let Target { path, query } = Target::parse(url)?;
+        Ok(Self {
+            request,
+            method: method.to_owned(),
+            url: url.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            api_key,
+            authorization,
+            is_preflight,
+        })
+    }
+
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { path: &self.path, query: self.query.as_deref() }
     }
 }
 

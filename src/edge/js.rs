@@ -1,5 +1,6 @@
 //! The JavaScript that [`glue.js`](../../../src/edge/glue.js) gives, and what belongs to it.
 
+use super::gateway::GatedCall;
 use js_sys::Promise;
 use std::fmt;
 use wasm_bindgen::prelude::*;
@@ -21,11 +22,19 @@ extern "C" {
     #[wasm_bindgen(js_name = readBody)]
     pub(crate) fn read_body(request: &web_sys::Request, limit: usize) -> Promise;
     #[wasm_bindgen(catch)]
-    pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str) -> Result<Promise, JsValue>;
+    pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str, call: GatedCall) -> Result<Promise, JsValue>;
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
     #[wasm_bindgen(catch)]
     pub(crate) fn answer(line: &str) -> Result<web_sys::Response, JsValue>;
+    #[wasm_bindgen(js_name = openBatch)]
+    pub(crate) fn open_batch() -> JsValue;
+    #[wasm_bindgen(js_name = closeBatch)]
+    pub(crate) fn close_batch(batch: &JsValue, failure: Option<&str>);
+    #[wasm_bindgen(js_name = answerWith)]
+    pub(crate) fn answer_with(batch: &JsValue, line: &str) -> Promise;
+    #[wasm_bindgen(js_name = batchClosed)]
+    pub(crate) fn batch_closed(batch: &JsValue) -> Promise;
     pub(crate) fn after(milliseconds: u32) -> Promise;
     pub(crate) fn sync(storage: &JsValue) -> Promise;
     #[wasm_bindgen(catch)]

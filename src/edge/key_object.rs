@@ -9,10 +9,11 @@
 use super::clock;
 use super::deployment::variable;
 use super::flush;
+use super::http;
 use super::js::{self, Fault};
 use super::key_store::{self, StoredKey};
 use super::storage::{Storage, Stored};
-use super::{now_or_later, promise};
+use super::{or_internal_error, promise};
 use crate::config;
 use crate::decision::Decision;
 use crate::key::same_hash;
@@ -20,7 +21,6 @@ use crate::limit::{Cost, State as Ledger};
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, Check, Known, Outcome, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
-use futures_channel::oneshot;
 use js_sys::Promise;
 use std::cell::RefCell;
 use std::future::Future;
@@ -30,7 +30,7 @@ use std::time::Duration;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use worker::worker_sys::DurableObjectState;
-use worker::{Env, Response, State};
+use worker::{Env, State};
 
 /// How old a profile may be and still judge. Changes made in D1 by hand take effect within this time.
 const PROFILE_LIFE: u64 = 60_000;
@@ -86,15 +86,40 @@ pub(super) struct Memory {
     pub(super) failed_flushes: u32,
     /// When the write that is under way was issued, in milliseconds; `None` if all are confirmed.
     writing_since: Option<u64>,
-    /// The questions that wait for the next write.
-    waiting: Vec<oneshot::Sender<bool>>,
+    /// The questions that wait for the next write, if there are any.
+    next_write: Option<JsValue>,
     is_denials_timer_set: bool,
     /// Rows written and writes issued since the object was started, for measurements.
     rows_written: f64,
     writes: u64,
 }
 
+/// What became of a count.
+enum Write {
+    /// It is written, or it failed.
+    Done(Result<(), Fault>),
+    /// It is in this batch of `glue.js`.
+    Shared(JsValue),
+}
+
+/// Tells those who wait for a write how it went.
+fn close(batch: &JsValue, is_written: bool) {
+    let failure = Answer::Failed.to_line();
+    js::close_batch(batch, (!is_written).then_some(failure.as_str()));
+}
+
+/// Nothing was counted: logged here, with its cause.
+fn failed(id: &str, fault: &Fault) -> http::Answer {
+    worker::console_error!("tollgate: key {id} could not be judged: {fault}");
+    Ok(js::answer(&Answer::Failed.to_line())?.into())
+}
+
 impl Memory {
+    /// How old the profile is, in milliseconds; as good as new while D1 is not to be asked again.
+    const fn profile_age(&self, now: UnixMicros) -> u64 {
+        if now.as_millis() < self.retry_at { 0 } else { now.as_millis().saturating_sub(self.checked_at) }
+    }
+
     /// Has storage read again before anything else is judged.
     fn distrust(&mut self) {
         self.ledger = None;
@@ -114,20 +139,21 @@ impl KeyObject {
         Self { shared: Rc::new(Shared { state, env, storage, memory: RefCell::default() }) }
     }
 
-    /// Answers a question.
+    /// Answers a question: with a response if nothing has to be waited for, otherwise with its promise.
     pub fn fetch(&self, request: &web_sys::Request) -> Result<JsValue, JsValue> {
         let url = request.url();
-        let shared = Rc::clone(&self.shared);
-        now_or_later(async move {
-            let answer: web_sys::Response = match Question::parse(&url) {
-                Some(Question::Check(check)) => js::answer(&shared.check(check).await.to_line())?,
-                Some(Question::Usage { id }) => shared.usage(id).await?.into(),
-                Some(Question::Refresh { id }) => shared.refresh(id).await?.into(),
-                Some(Question::Stats { .. }) => shared.stats()?.into(),
-                None => Response::error("no such question", 400)?.into(),
-            };
-            Ok(answer.into())
-        })
+        let shared = &self.shared;
+        let now = clock::now();
+        match Question::parse(&url) {
+            Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => {
+                or_internal_error(shared.answer(&check, now))
+            }
+            Some(_) => {
+                let shared = Rc::clone(shared);
+                Ok(promise(async move { shared.answer_later(&url).await }).into())
+            }
+            None => Err(JsError::new("no such question").into()),
+        }
     }
 
     /// Flushes what D1 does not have.
@@ -141,26 +167,36 @@ impl KeyObject {
 }
 
 impl Shared {
-    /// Judges a call and counts it.
-    async fn check(self: &Rc<Self>, check: Check<'_>) -> Answer {
-        match self.try_check(&check).await {
-            Ok(answer) => answer,
-            Err(fault) => {
-                worker::console_error!("tollgate: key {} could not be judged: {fault}", check.call.id);
-                Answer::Failed
-            }
+    /// Answers a question that D1 or storage has to be asked for first.
+    async fn answer_later(self: Rc<Self>, url: &str) -> http::Answer {
+        match Question::parse(url) {
+            Some(Question::Check(check)) => match self.prepare(check.call.id).await {
+                Ok(now) => self.answer(&check, now),
+                Err(fault) => failed(check.call.id, &fault),
+            },
+            Some(Question::Usage { id }) => self.usage(id).await,
+            Some(Question::Refresh { id }) => self.refresh(id).await,
+            Some(Question::Stats { .. }) => self.stats(),
+            None => Err(Fault::new("no such question")),
         }
     }
 
-    async fn try_check(self: &Rc<Self>, check: &Check<'_>) -> Result<Answer, Fault> {
-        let now = self.prepare(check.call.id).await?;
-        let (answer, needs_write) = self.judge(check, now)?;
-        if needs_write {
-            self.commit(now).await?;
-        } else {
+    /// Judges a call and answers when its count is written.
+    fn answer(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> http::Answer {
+        let (answer, needs_write) = match self.judge(check, now) {
+            Ok(judged) => judged,
+            Err(fault) => return failed(check.call.id, &fault),
+        };
+        let line = answer.to_line();
+        if !needs_write {
             self.write_denials_later(now);
+            return Ok(js::answer(&line)?.into());
         }
-        Ok(answer)
+        match self.write_or_join(now) {
+            Write::Done(Ok(())) => Ok(js::answer(&line)?.into()),
+            Write::Done(Err(fault)) => failed(check.call.id, &fault),
+            Write::Shared(batch) => Ok(js::answer_with(&batch, &line).into()),
+        }
     }
 
     /// The synchronous stretch: no await from the first look at memory to the last count.
@@ -207,44 +243,62 @@ impl Shared {
         Ok((Answer::Known(known), needs_write))
     }
 
+    /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
+    fn is_ready(self: &Rc<Self>, id: &str, now: UnixMicros) -> bool {
+        let memory = self.memory.borrow();
+        if memory.ledger.is_none() || memory.alarm.is_none() || memory.profile.is_none() {
+            return false;
+        }
+        match memory.profile_age(now) {
+            age if age >= PROFILE_LIFE => return false,
+            age if age >= PROFILE_RENEWAL && !memory.is_renewing => {
+                drop(memory);
+                self.renew_beside(id);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn renew_beside(self: &Rc<Self>, id: &str) {
+        self.memory.borrow_mut().is_renewing = true;
+        let (shared, id) = (Rc::clone(self), id.to_owned());
+        self.state.wait_until(async move {
+            shared.renew(&id).await;
+            shared.memory.borrow_mut().is_renewing = false;
+        });
+    }
+
     /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
     pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
         let now = clock::now();
         self.load(now)?;
         self.look_for_alarm().await?;
-        let age = {
+        let needs_d1 = {
             let memory = self.memory.borrow();
             let may_ask = now.as_millis() >= memory.retry_at;
-            match (&memory.profile, now.as_millis().saturating_sub(memory.checked_at)) {
-                (None, _) if memory.is_unknown && !may_ask => return Ok(now),
-                (None, _) if !may_ask => return Err(Fault::new("D1 could not be asked a moment ago")),
-                (None, _) => u64::MAX,
-                (Some(_), age) if may_ask => age,
-                (Some(_), _) => 0,
+            match &memory.profile {
+                Some(_) => memory.profile_age(now) >= PROFILE_LIFE,
+                None if memory.is_unknown => may_ask,
+                None if may_ask => true,
+                None => return Err(Fault::new("D1 could not be asked a moment ago")),
             }
         };
-        if age >= PROFILE_LIFE {
-            // Other events wait, so that a thousand first calls ask D1 once.
-            let (shared, id) = (Rc::clone(self), id.to_owned());
-            let renewal = self.state.block_concurrency_while(async move {
-                shared.renew(&id).await;
-                Ok(())
-            });
-            renewal.await?;
-            let memory = self.memory.borrow();
-            if memory.profile.is_none() && !memory.is_unknown {
-                return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
-            }
-            return Ok(clock::now());
+        if !needs_d1 {
+            return Ok(now);
         }
-        if age >= PROFILE_RENEWAL && !std::mem::replace(&mut self.memory.borrow_mut().is_renewing, true) {
-            let (shared, id) = (Rc::clone(self), id.to_owned());
-            self.state.wait_until(async move {
-                shared.renew(&id).await;
-                shared.memory.borrow_mut().is_renewing = false;
-            });
+        // Other events wait, so that a thousand first calls ask D1 once.
+        let (shared, id) = (Rc::clone(self), id.to_owned());
+        let renewal = self.state.block_concurrency_while(async move {
+            shared.renew(&id).await;
+            Ok(())
+        });
+        renewal.await?;
+        let memory = self.memory.borrow();
+        if memory.profile.is_none() && !memory.is_unknown {
+            return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
         }
-        Ok(now)
+        Ok(clock::now())
     }
 
     /// Reads storage into memory, once in the object's life and after every failed write.
@@ -349,48 +403,43 @@ impl Shared {
         self.state.id().name()
     }
 
-    /// Waits until everything that has been counted so far is written.
+    /// Sees to it that everything that has been counted so far is written.
     ///
     /// One write is under way at a time. Who comes while none is, writes at once; who comes while one is, joins the next, which is
     /// issued when that one is confirmed. So a call that comes alone waits for nothing but its own write, and the more calls come
     /// together, the more of them share a row.
-    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
-        let joined = {
+    fn write_or_join(self: &Rc<Self>, now: UnixMicros) -> Write {
+        {
             let mut memory = self.memory.borrow_mut();
             // One that is never confirmed must not keep the others waiting for ever.
-            let is_under_way = memory.writing_since.is_some_and(|since| now.as_millis() <= since + WRITE_OVERDUE);
-            if is_under_way {
-                let (sender, receiver) = oneshot::channel();
-                memory.waiting.push(sender);
-                Some(receiver)
-            } else {
-                memory.writing_since = Some(now.as_millis());
-                None
+            if memory.writing_since.is_some_and(|since| now.as_millis() <= since + WRITE_OVERDUE) {
+                return Write::Shared(memory.next_write.get_or_insert_with(js::open_batch).clone());
             }
-        };
-        let is_written = if let Some(written) = joined {
-            written.await.unwrap_or(false)
-        } else {
-            let is_written = self.write_for_all();
-            // Held by the object, not by the request that happens to be the first.
-            self.state.wait_until(Rc::clone(self).write_on());
-            is_written
-        };
-        if is_written { Ok(()) } else { Err(Fault::new("the write failed, so nothing was counted")) }
+            memory.writing_since = Some(now.as_millis());
+        }
+        let written = self.write_for_all();
+        // Held by the object, not by the request that happens to be the first.
+        self.state.wait_until(Rc::clone(self).write_on());
+        Write::Done(written)
+    }
+
+    /// Waits until everything that has been counted so far is written.
+    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
+        match self.write_or_join(now) {
+            Write::Done(written) => written,
+            Write::Shared(batch) if JsFuture::from(js::batch_closed(&batch)).await?.is_undefined() => Ok(()),
+            Write::Shared(_) => Err(Fault::new("the write failed, so nothing was counted")),
+        }
     }
 
     /// Writes what has been counted, and tells those who wait for it.
-    fn write_for_all(&self) -> bool {
-        let waiting = std::mem::take(&mut self.memory.borrow_mut().waiting);
+    fn write_for_all(&self) -> Result<(), Fault> {
+        let waiting = self.memory.borrow_mut().next_write.take();
         let written = self.write();
-        for waiting in waiting {
-            // One that no longer waits has been cancelled; its call stays counted.
-            let _ = waiting.send(written.is_ok());
+        if let Some(batch) = waiting {
+            close(&batch, written.is_ok());
         }
-        if let Err(fault) = &written {
-            worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
-        }
-        written.is_ok()
+        written
     }
 
     /// Follows a write until it is confirmed, then does the next, as long as somebody waits for one.
@@ -407,15 +456,19 @@ impl Shared {
                     Fault::from(error)
                 );
                 memory.distrust();
-                memory.waiting.clear();
+                if let Some(batch) = memory.next_write.take() {
+                    close(&batch, false);
+                }
             }
-            if memory.waiting.is_empty() {
+            if memory.next_write.is_none() {
                 memory.writing_since = None;
                 return;
             }
             memory.writing_since = Some(clock::now().as_millis());
             drop(memory);
-            self.write_for_all();
+            if let Err(fault) = self.write_for_all() {
+                worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+            }
         }
     }
 
@@ -467,17 +520,11 @@ impl Shared {
         });
     }
 
-    async fn usage(self: &Rc<Self>, id: &str) -> worker::Result<Response> {
-        let now = match self.prepare(id).await {
-            Ok(now) => now,
-            Err(fault) => {
-                worker::console_error!("tollgate: usage of key {id} could not be read: {fault}");
-                return Response::error("unavailable", 503);
-            }
-        };
+    async fn usage(self: &Rc<Self>, id: &str) -> http::Answer {
+        let now = self.prepare(id).await?;
         let mut memory = self.memory.borrow_mut();
         let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
-            return Response::error("no such key", 404);
+            return Err(Fault::new(format!("there is no key {id} in D1")));
         };
         let standings = ledger.standings(&profile.policies, now);
         let month = ledger.month(Month::of(now));
@@ -490,25 +537,25 @@ impl Shared {
             month: month.month.to_string(),
             calls: month.calls.saturating_add(month.carried),
         };
-        Response::from_json(&usage)
+        json(&usage)
     }
 
     /// Reads the key's row in D1 now, because it has just been changed.
-    async fn refresh(self: &Rc<Self>, id: &str) -> worker::Result<Response> {
+    async fn refresh(self: &Rc<Self>, id: &str) -> http::Answer {
         let (shared, owned) = (Rc::clone(self), id.to_owned());
-        self.load(clock::now()).map_err(|fault| worker::Error::RustError(fault.to_string()))?;
+        self.load(clock::now())?;
         self.state
             .block_concurrency_while(async move {
                 shared.renew(&owned).await;
                 Ok(())
             })
             .await?;
-        Response::empty()
+        json(&())
     }
 
-    fn stats(&self) -> worker::Result<Response> {
+    fn stats(&self) -> http::Answer {
         let memory = self.memory.borrow();
-        Response::from_json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
+        json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
     }
 
     /// `FLUSH_SECONDS`; its default, and a line in the log, if it is set to nonsense (the Worker then answers 503 to everything).
@@ -526,6 +573,10 @@ impl Shared {
             self.memory.borrow_mut().alarm = None;
         }
     }
+}
+
+fn json(value: &impl serde::Serialize) -> http::Answer {
+    Ok(js::reply(200, Some(&serde_json::to_string(value).map_err(Fault::new)?), "")?.into())
 }
 
 /// Whether something is counted that no row holds.

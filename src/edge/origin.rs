@@ -19,20 +19,20 @@ pub(crate) struct Strip<'a> {
 /// Forwards a request; the promise of the origin's answer with `answer_fields` added.
 pub(crate) fn forward(
     incoming: &Incoming,
-    target: Target<'_>,
     config: &Config,
     strip: Strip<'_>,
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let url = upstream_url(incoming, target, config, strip);
+    let url = upstream_url(incoming, config, strip);
     let drop_authorization = strip.source == Some(Source::Bearer);
     let (request_fields, answer_fields) = (request_fields.as_str(), answer_fields.as_str());
     js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields, answer_fields).into()
 }
 
 /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
-fn upstream_url(incoming: &Incoming, target: Target<'_>, config: &Config, strip: Strip<'_>) -> Option<String> {
+fn upstream_url(incoming: &Incoming, config: &Config, strip: Strip<'_>) -> Option<String> {
+    let target = incoming.target();
     let query = target.query.map(|_| query_without_key(target, config, strip));
     let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
     let base = match &config.origin {
