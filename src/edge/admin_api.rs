@@ -11,7 +11,7 @@ use crate::credential;
 use crate::key::{self, ENTROPY_BYTES, is_key_id, same_secret};
 use crate::profile::Status;
 use crate::refusal::Refusal;
-use crate::route::Admin;
+use crate::route::{Admin, Route, route};
 use crate::time::rfc3339;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
@@ -36,9 +36,9 @@ impl From<Fault> for Failure {
 }
 
 /// Answers a request to the admin API.
-pub(crate) async fn answer(incoming: &Incoming, admin: Admin<'_>, deployment: &Deployment, env: &Env) -> Answer {
+pub(crate) async fn answer(incoming: &Incoming, deployment: &Deployment, env: &Env) -> Answer {
     let cors = &deployment.config.cors_allow_origin;
-    match run(incoming, admin, deployment, env).await {
+    match run(incoming, deployment, env).await {
         Ok((status, body)) => http::json(status, &body, cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, cors, None),
         Err(Failure::Fault(fault)) => {
@@ -48,21 +48,17 @@ pub(crate) async fn answer(incoming: &Incoming, admin: Admin<'_>, deployment: &D
     }
 }
 
-async fn run(
-    incoming: &Incoming,
-    admin: Admin<'_>,
-    deployment: &Deployment,
-    env: &Env,
-) -> Result<(u16, String), Failure> {
+async fn run(incoming: &Incoming, deployment: &Deployment, env: &Env) -> Result<(u16, String), Failure> {
     authorize(incoming, deployment)?;
-    match admin {
-        Admin::CreateKey => create_key(incoming, deployment, env).await,
-        Admin::ReadKey(id) => read_key(id, env).await,
-        Admin::ReadUsage(id) => {
+    match route(&incoming.method, incoming.target().path, false) {
+        Route::Admin(Admin::CreateKey) => create_key(incoming, deployment, env).await,
+        Route::Admin(Admin::ReadKey(id)) => read_key(id, env).await,
+        Route::Admin(Admin::ReadUsage(id)) => {
             // An object must not be made for a key that was never issued, so D1 is asked first.
             find_key(id, env).await?;
             Ok((200, object_client::usage(deployment, id).await?))
         }
+        _ => Err(Refusal::NotFound("there is nothing at this path".to_owned()).into()),
     }
 }
 

@@ -4,6 +4,7 @@ use super::js::Fault;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use std::cell::{Cell, RefCell};
+use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use worker::Env;
@@ -24,6 +25,9 @@ pub(crate) struct Deployment {
     next_nonce: Cell<u64>,
 }
 
+// A panic can leave nothing half-done in here: each borrow does one thing to one map.
+impl RefUnwindSafe for Deployment {}
+
 impl Deployment {
     /// The deployment that this isolate runs; variables and bindings do not change during an isolate's life.
     pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Fault> {
@@ -36,6 +40,7 @@ impl Deployment {
             return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
         }
         let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
+        super::http::prepare_bad_gateway(&config.cors_allow_origin);
         let deployment = Rc::new(Self { config, objects, denials: RefCell::default(), next_nonce });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
         Ok(deployment)

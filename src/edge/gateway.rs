@@ -4,25 +4,28 @@ use super::arrears;
 use super::clock;
 use super::deployment::Deployment;
 use super::http::{self, Answer, Incoming};
-use super::js::{Fault, Fields};
-use super::object_client;
+use super::js::Fields;
+use super::object_client::{self, Reply};
+use super::or_internal_error;
 use super::origin::{self, Strip};
 use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
 use crate::key::PresentedKey;
-use crate::protocol::{self, Call, Known, Outcome};
+use crate::protocol::{self, Call, Check, Debt, Known, Outcome};
 use crate::refusal::Refusal;
-use crate::target::Target;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
 
 /// Judges a request for the origin, and forwards it or answers it.
-pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &Deployment) -> Answer {
+pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>) -> Answer {
     let config = &deployment.config;
+    let target = incoming.target();
     if incoming.is_preflight || config.is_public(target.path) {
-        return forward_unmetered(incoming, target, config).await;
+        return Ok(forward_unmetered(&incoming, config));
     }
     let refuse = |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, None);
-    let credential = match find_credential(incoming, target, config) {
+    let credential = match find_credential(&incoming, config) {
         Ok(credential) => credential,
         Err(error @ CredentialError::Missing) => return refuse(Refusal::NoCredential(error.to_string())),
         Err(error) => return refuse(Refusal::BadRequest(error.to_string())),
@@ -34,41 +37,149 @@ pub(crate) async fn gate(incoming: &Incoming, target: Target<'_>, deployment: &D
     let Some(key) = PresentedKey::verify(&credential.key, signer) else {
         return refuse(Refusal::InvalidKey);
     };
-    let strip = Strip { key: Some(&credential.key), source: Some(credential.source) };
-    let secret_hash = key.secret_hash();
-    let call = Call { id: key.id, secret_hash: &secret_hash, method: &incoming.method, path: target.path };
-    let asked_at = clock::now().as_millis();
-    let denial = deployment.denials.borrow_mut().find(call, asked_at);
+    let (id, secret_hash) = (key.id.to_owned(), key.secret_hash());
+    let (key, source) = (credential.key.into_owned(), credential.source);
+    let (asked_at, nonce) = (clock::now().as_millis(), deployment.nonce());
+    let mut call =
+        GatedCall { incoming, deployment, id, secret_hash, key, source, asked_at, nonce, debt: None, is_repeat: false };
+    let denial = call.deployment.denials.borrow_mut().find(call.call(), asked_at);
     if let Some(known) = denial {
-        arrears::add_denied(key.id);
-        return pass_or_refuse(incoming, target, config, strip, key.id, &known).await;
+        arrears::add_denied(&call.id);
+        return call.pass_or_refuse(&known);
     }
-    let answer = object_client::check(deployment, call).await;
-    if let Ok(protocol::Answer::Known(known)) = &answer {
-        let cap = config.deny_cache_seconds.saturating_mul(1000);
-        let answered_at = clock::now().as_millis();
-        deployment.denials.borrow_mut().keep(call, known, asked_at..answered_at, cap);
-    }
-    match answer {
-        Ok(protocol::Answer::Known(known)) => pass_or_refuse(incoming, target, config, strip, key.id, &known).await,
-        Ok(protocol::Answer::Unknown) => refuse(Refusal::InvalidKey),
-        // The object has logged why.
-        Ok(protocol::Answer::Failed) => fail(incoming, target, config, strip, key.id, None).await,
-        Err(fault) => fail(incoming, target, config, strip, key.id, Some(fault)).await,
+    call.debt = arrears::due(&call.id, call.deployment.nonce());
+    object_client::check(call)
+}
+
+/// A call with a genuine key, on its way through the gate. JavaScript holds it while the object is asked.
+#[wasm_bindgen]
+pub struct GatedCall {
+    incoming: Incoming,
+    pub(super) deployment: Rc<Deployment>,
+    pub(super) id: String,
+    secret_hash: String,
+    /// The presented key, and where it stood: it must not reach the origin.
+    key: String,
+    source: Source,
+    asked_at: u64,
+    nonce: u64,
+    debt: Option<Debt>,
+    is_repeat: bool,
+}
+
+#[wasm_bindgen]
+impl GatedCall {
+    /// Goes on with what the object said: the response or its promise.
+    ///
+    /// # Errors
+    /// Only if no response can be built at all.
+    pub fn resume(self, line: &str) -> Result<JsValue, JsValue> {
+        or_internal_error(self.go_on(line))
     }
 }
 
-fn find_credential<'a>(
-    incoming: &'a Incoming,
-    target: Target<'a>,
-    config: &Config,
-) -> Result<Credential<'a>, CredentialError> {
-    let query = config.allow_query_key.then(|| target.query());
+impl GatedCall {
+    fn call(&self) -> Call<'_> {
+        let Self { incoming, id, secret_hash, .. } = self;
+        Call { id, secret_hash, method: &incoming.method, path: incoming.target().path }
+    }
+
+    /// The question to the object.
+    pub(super) fn check(&self) -> Check<'_> {
+        Check { call: self.call(), nonce: self.nonce, is_repeat: self.is_repeat, debt: self.debt }
+    }
+
+    fn go_on(mut self, line: &str) -> Answer {
+        match object_client::read(line, &self.id) {
+            Reply::Answer(protocol::Answer::Known(known)) => {
+                if let Some(debt) = self.debt {
+                    arrears::settle(&self.id, debt);
+                }
+                let cap = self.deployment.config.deny_cache_seconds.saturating_mul(1000);
+                let asked = self.asked_at..clock::now().as_millis();
+                self.deployment.denials.borrow_mut().keep(self.call(), &known, asked, cap);
+                self.pass_or_refuse(&known)
+            }
+            Reply::Answer(protocol::Answer::Unknown) => {
+                http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
+            }
+            // The object has logged why.
+            Reply::Answer(protocol::Answer::Failed) => self.fail(),
+            // Asked once more under the same nonce, which the object counts once.
+            Reply::Lost(_) if !self.is_repeat => {
+                self.is_repeat = true;
+                object_client::check(self)
+            }
+            Reply::Lost(fault) | Reply::Failed(fault) => {
+                worker::console_error!("tollgate: {fault}");
+                self.fail()
+            }
+        }
+    }
+
+    fn pass_or_refuse(&self, known: &Known) -> Answer {
+        let config = &self.deployment.config;
+        let refuse =
+            |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.legacy_headers)));
+        match &known.outcome {
+            Outcome::Admitted => {
+                let mut identity = Fields::default();
+                identity.set("X-Tollgate-Key-Id", &self.id);
+                identity.set("X-Tollgate-Tier", &known.tier);
+                let mut standing = Fields::default();
+                standing.extend(headers::fields(known, config.legacy_headers));
+                Ok(self.forward(&identity, &standing))
+            }
+            Outcome::Denied { retry_after, .. } => {
+                let retry_after = retry_after.div_ceil(1000).max(1);
+                refuse(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
+            }
+            Outcome::CostExceedsQuota { policy, cost } => {
+                let (name, quota) =
+                    known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
+                refuse(Refusal::BadRequest(format!(
+                    "this call costs {cost}, more than policy {name} with its quota of {quota} can ever admit: waiting does not help"
+                )))
+            }
+            Outcome::Refused(status) => {
+                refuse(Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used")))
+            }
+        }
+    }
+
+    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed.
+    fn fail(&self) -> Answer {
+        let config = &self.deployment.config;
+        match config.fail_mode {
+            FailMode::Closed => {
+                let refusal = Refusal::Unavailable("the call could not be counted, so it was not forwarded");
+                http::refuse(&refusal, &config.cors_allow_origin, None)
+            }
+            FailMode::Open => {
+                arrears::add_uncounted(&self.id);
+                let mut marked = Fields::default();
+                marked.set("X-Tollgate-Key-Id", &self.id);
+                marked.set("X-Tollgate-Fail-Open", "1");
+                let mut answer = Fields::default();
+                answer.set("X-Tollgate-Fail-Open", "1");
+                Ok(self.forward(&marked, &answer))
+            }
+        }
+    }
+
+    fn forward(&self, request_fields: &Fields, answer_fields: &Fields) -> JsValue {
+        let strip = Strip { key: Some(&self.key), source: Some(self.source) };
+        origin::forward(&self.incoming, &self.deployment.config, strip, request_fields, answer_fields)
+    }
+}
+
+fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Credential<'a>, CredentialError> {
+    let query = config.allow_query_key.then(|| incoming.target().query());
     credential::find(incoming.api_key.as_deref(), incoming.authorization.as_deref(), query)
 }
 
 /// Public paths and preflights: forwarded without a key, and without the key that they may carry all the same.
-async fn forward_unmetered(incoming: &Incoming, target: Target<'_>, config: &Config) -> Answer {
+fn forward_unmetered(incoming: &Incoming, config: &Config) -> JsValue {
     let mut strip = Strip::default();
     let bearer = credential::find(None, incoming.authorization.as_deref(), None);
     if bearer.as_ref().is_ok_and(|found| {
@@ -77,82 +188,5 @@ async fn forward_unmetered(incoming: &Incoming, target: Target<'_>, config: &Con
         strip.source = Some(Source::Bearer);
     }
     strip.key = incoming.api_key.as_deref();
-    let forwarded = origin::forward(incoming, target, config, strip, &Fields::default(), &Fields::default()).await;
-    or_bad_gateway(forwarded, config, None)
-}
-
-async fn pass_or_refuse(
-    incoming: &Incoming,
-    target: Target<'_>,
-    config: &Config,
-    strip: Strip<'_>,
-    id: &str,
-    known: &Known,
-) -> Answer {
-    let refuse =
-        |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.legacy_headers)));
-    match &known.outcome {
-        Outcome::Admitted => {
-            let mut identity = Fields::default();
-            identity.set("X-Tollgate-Key-Id", id);
-            identity.set("X-Tollgate-Tier", &known.tier);
-            let mut standing = Fields::default();
-            standing.extend(headers::fields(known, config.legacy_headers));
-            let forwarded = origin::forward(incoming, target, config, strip, &identity, &standing).await;
-            or_bad_gateway(forwarded, config, Some(known))
-        }
-        Outcome::Denied { retry_after, .. } => {
-            let retry_after = retry_after.div_ceil(1000).max(1);
-            refuse(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
-        }
-        Outcome::CostExceedsQuota { policy, cost } => {
-            let (name, quota) =
-                known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
-            let detail = format!(
-                "this call costs {cost}, more than the quota of {quota} of policy {name}: waiting does not help"
-            );
-            refuse(Refusal::BadRequest(detail))
-        }
-        Outcome::Refused(status) => {
-            refuse(Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used")))
-        }
-    }
-}
-
-/// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed.
-async fn fail(
-    incoming: &Incoming,
-    target: Target<'_>,
-    config: &Config,
-    strip: Strip<'_>,
-    id: &str,
-    fault: Option<Fault>,
-) -> Answer {
-    if let Some(fault) = fault {
-        worker::console_error!("tollgate: {fault}");
-    }
-    match config.fail_mode {
-        FailMode::Closed => {
-            let refusal = Refusal::Unavailable("the call could not be counted, so it was not forwarded");
-            http::refuse(&refusal, &config.cors_allow_origin, None)
-        }
-        FailMode::Open => {
-            arrears::add_uncounted(id);
-            let mut marked = Fields::default();
-            marked.set("X-Tollgate-Key-Id", id);
-            marked.set("X-Tollgate-Fail-Open", "1");
-            let mut answer = Fields::default();
-            answer.set("X-Tollgate-Fail-Open", "1");
-            let forwarded = origin::forward(incoming, target, config, strip, &marked, &answer).await;
-            or_bad_gateway(forwarded, config, None)
-        }
-    }
-}
-
-fn or_bad_gateway(forwarded: Answer, config: &Config, known: Option<&Known>) -> Answer {
-    forwarded.or_else(|fault| {
-        worker::console_error!("tollgate: the origin did not answer: {fault}");
-        let known = known.map(|known| (known, config.legacy_headers));
-        http::refuse(&Refusal::BadGateway, &config.cors_allow_origin, known)
-    })
+    origin::forward(incoming, config, strip, &Fields::default(), &Fields::default())
 }

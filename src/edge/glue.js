@@ -25,22 +25,34 @@ export function facts(request) {
 // The key in both spellings (CGI servers fold "_" into "-"), and every name in which tollgate tells the origin something.
 const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
 
-/** Sends a request on: same method, headers and streamed body, redirects left to the client, nothing read from or left in a cache. */
-export function forward(request, url, dropAuthorization, fields) {
-  const upstream = url === undefined ? new Request(request) : new Request(url, request);
-  const { headers } = upstream;
-  const dropped = dropAuthorization ? ["authorization"] : [];
-  for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
-  for (const name of dropped) headers.delete(name);
-  setAll(headers, fields);
-  return fetch(upstream, { redirect: "manual", cache: "no-store" });
+/**
+ * Sends a request on: same method, headers and streamed body, redirects left to the client, nothing read from or left in a
+ * cache. The origin's answer is streamed back with `answerFields`; where there is none, the answer is 502.
+ */
+export async function forward(request, url, dropAuthorization, fields, answerFields) {
+  let response;
+  try {
+    const upstream = url === undefined ? new Request(request) : new Request(url, request);
+    const { headers } = upstream;
+    const dropped = dropAuthorization ? ["authorization"] : [];
+    for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
+    for (const name of dropped) headers.delete(name);
+    setAll(headers, fields);
+    response = await fetch(upstream, { redirect: "manual", cache: "no-store" });
+  } catch (error) {
+    console.error(`tollgate: the origin did not answer: ${error?.message ?? error}`);
+    return reply(502, badGateway.body, answerFields + badGateway.fields);
+  }
+  const answer = new Response(response.webSocket ? null : response.body, response);
+  setAll(answer.headers, answerFields);
+  return answer;
 }
 
-/** The origin's answer, streamed, with fields of ours. */
-export function relay(response, fields) {
-  const answer = new Response(response.webSocket ? null : response.body, response);
-  setAll(answer.headers, fields);
-  return answer;
+const badGateway = { body: "", fields: "" };
+
+/** What `forward` answers when the origin does not; set once for an isolate. */
+export function setBadGateway(body, fields) {
+  Object.assign(badGateway, { body, fields });
 }
 
 /** An answer of our own. */
@@ -63,23 +75,17 @@ export async function readBody(request, limit) {
   return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
+const readAnswer = (response) =>
+  response.headers.get("x-tollgate-answer") ?? `! the object answered ${response.status} without an answer`;
+const readFailure = (error) =>
+  `!${error?.retryable ? "r" : ""}${error?.overloaded ? "o" : ""} ${error?.message ?? error}`;
+
 /**
- * Asks a key's object; resolves to the answer header, or to "!" + flags + " " + message. Never rejects. A fresh stub each
- * time, because a stub that has failed once may fail for ever.
+ * Asks a key's object and lets the call go on with what comes back: the answer header, or "!" + flags + " " + message. A
+ * fresh stub each time, because a stub that has failed once may fail for ever.
  */
-export async function ask(namespace, name, url, milliseconds) {
-  let timer;
-  try {
-    const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
-    });
-    const response = await Promise.race([namespace.getByName(name).fetch(url), late]);
-    return response.headers.get("x-tollgate-answer") ?? `! the object answered ${response.status} without an answer`;
-  } catch (error) {
-    return `!${error?.retryable ? "r" : ""}${error?.overloaded ? "o" : ""} ${error?.message ?? error}`;
-  } finally {
-    clearTimeout(timer);
-  }
+export function ask(namespace, name, url, call) {
+  return namespace.getByName(name).fetch(url).then(readAnswer, readFailure).then((line) => call.resume(line));
 }
 
 /** Asks a key's object for JSON; resolves to its text. */
@@ -94,9 +100,34 @@ export function answer(line) {
   return new Response(null, { headers: { "x-tollgate-answer": line } });
 }
 
+/** What waits for one write. */
+export function openBatch() {
+  return Promise.withResolvers();
+}
+
+/** The write is done, or has failed: then `failure` is the answer to all who wait. */
+export function closeBatch(batch, failure) {
+  batch.resolve(failure);
+}
+
+/** The object's answer once the batch is closed. */
+export function answerWith(batch, line) {
+  return batch.promise.then((failure) => answer(failure ?? line));
+}
+
+/** Resolves to the failure, if there is one. */
+export function batchClosed(batch) {
+  return batch.promise;
+}
+
 /** Resolves after that many milliseconds; after 0, when everything that has already arrived has been handled. */
 export function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/** Resolves when every write so far is confirmed. */
+export async function sync(storage) {
+  return storage.sync();
 }
 
 /** All rows of a query, as JSON. */

@@ -4,6 +4,10 @@ use super::js::{self, Fault, Fields};
 use crate::headers::{self, EXPOSED};
 use crate::protocol::Known;
 use crate::refusal::Refusal;
+use crate::target::{Target, TargetError};
+use wasm_bindgen::JsValue;
+
+const PROBLEM_JSON: &str = "application/problem+json";
 
 /// A request, with what the gate judges of it.
 pub(crate) struct Incoming {
@@ -11,37 +15,65 @@ pub(crate) struct Incoming {
     pub(crate) method: String,
     /// As sent; nothing has resolved or decoded it.
     pub(crate) url: String,
+    path: String,
+    query: Option<String>,
     pub(crate) api_key: Option<String>,
     pub(crate) authorization: Option<String>,
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub(crate) is_preflight: bool,
 }
 
-impl worker::FromRequest for Incoming {
-    fn from_raw(request: web_sys::Request) -> Result<Self, impl Into<Box<dyn std::error::Error>>> {
+impl Incoming {
+    pub(crate) fn new(request: web_sys::Request) -> Result<Self, TargetError> {
         let facts = js::facts(&request);
         let mut lines = facts.split('\n');
         let mut line = || lines.next().unwrap_or_default();
-        let (method, url) = (line().to_owned(), line().to_owned());
+        let (method, url) = (line(), line());
         let mut header = || line().strip_prefix('+').map(str::to_owned);
         let (api_key, authorization) = (header(), header());
         let is_preflight = line() == "preflight";
-        Ok::<_, worker::Error>(Self { request, method, url, api_key, authorization, is_preflight })
+        let Target { path, query } = Target::parse(url)?;
+        Ok(Self {
+            request,
+            method: method.to_owned(),
+            url: url.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            api_key,
+            authorization,
+            is_preflight,
+        })
+    }
+
+    pub(crate) fn target(&self) -> Target<'_> {
+        Target { path: &self.path, query: self.query.as_deref() }
     }
 }
 
-/// A response, or the fault that becomes a 500.
-pub(crate) type Answer = Result<web_sys::Response, Fault>;
+/// A response or the promise of one; or the fault that becomes a 500.
+pub(crate) type Answer = Result<JsValue, Fault>;
 
 /// An answer of our own: never stored, and readable for scripts of any origin that is allowed to ask.
 fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: Fields) -> Answer {
-    fields.set("Cache-Control", "no-store");
-    fields.set("Access-Control-Allow-Origin", cors);
-    fields.set("Access-Control-Expose-Headers", EXPOSED);
+    set_own_fields(&mut fields, cors);
     if body.is_some() {
         fields.set("Content-Type", content_type);
     }
-    Ok(js::reply(status, body, fields.as_str())?)
+    Ok(js::reply(status, body, fields.as_str())?.into())
+}
+
+fn set_own_fields(fields: &mut Fields, cors: &str) {
+    fields.set("Cache-Control", "no-store");
+    fields.set("Access-Control-Allow-Origin", cors);
+    fields.set("Access-Control-Expose-Headers", EXPOSED);
+}
+
+/// Tells `glue.js` what to answer when the origin does not.
+pub(crate) fn prepare_bad_gateway(cors: &str) {
+    let mut fields = Fields::default();
+    set_own_fields(&mut fields, cors);
+    fields.set("Content-Type", PROBLEM_JSON);
+    js::set_bad_gateway(&Refusal::BadGateway.body(), fields.as_str());
 }
 
 /// The problem answer for a refusal; `known` adds where the key stands.
@@ -56,7 +88,7 @@ pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, bool)
     if let Some((name, value)) = refusal.extra_header() {
         fields.set(name, value);
     }
-    own(refusal.status(), "application/problem+json", Some(&refusal.body()), cors, fields)
+    own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
 }
 
 /// A JSON answer.

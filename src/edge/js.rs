@@ -1,5 +1,6 @@
 //! The JavaScript that [`glue.js`](../../../src/edge/glue.js) gives, and what belongs to it.
 
+use super::gateway::GatedCall;
 use js_sys::Promise;
 use std::fmt;
 use wasm_bindgen::prelude::*;
@@ -7,25 +8,35 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen(module = "/src/edge/glue.js")]
 extern "C" {
     pub(crate) fn facts(request: &web_sys::Request) -> String;
-    #[wasm_bindgen(catch)]
     pub(crate) fn forward(
         request: &web_sys::Request,
         url: Option<&str>,
         drop_authorization: bool,
         fields: &str,
-    ) -> Result<Promise, JsValue>;
-    #[wasm_bindgen(catch)]
-    pub(crate) fn relay(response: &web_sys::Response, fields: &str) -> Result<web_sys::Response, JsValue>;
+        answer_fields: &str,
+    ) -> Promise;
+    #[wasm_bindgen(js_name = setBadGateway)]
+    pub(crate) fn set_bad_gateway(body: &str, fields: &str);
     #[wasm_bindgen(catch)]
     pub(crate) fn reply(status: u16, body: Option<&str>, fields: &str) -> Result<web_sys::Response, JsValue>;
     #[wasm_bindgen(js_name = readBody)]
     pub(crate) fn read_body(request: &web_sys::Request, limit: usize) -> Promise;
-    pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str, milliseconds: u32) -> Promise;
+    #[wasm_bindgen(catch)]
+    pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str, call: GatedCall) -> Result<Promise, JsValue>;
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
     #[wasm_bindgen(catch)]
     pub(crate) fn answer(line: &str) -> Result<web_sys::Response, JsValue>;
+    #[wasm_bindgen(js_name = openBatch)]
+    pub(crate) fn open_batch() -> JsValue;
+    #[wasm_bindgen(js_name = closeBatch)]
+    pub(crate) fn close_batch(batch: &JsValue, failure: Option<&str>);
+    #[wasm_bindgen(js_name = answerWith)]
+    pub(crate) fn answer_with(batch: &JsValue, line: &str) -> Promise;
+    #[wasm_bindgen(js_name = batchClosed)]
+    pub(crate) fn batch_closed(batch: &JsValue) -> Promise;
     pub(crate) fn after(milliseconds: u32) -> Promise;
+    pub(crate) fn sync(storage: &JsValue) -> Promise;
     #[wasm_bindgen(catch)]
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]

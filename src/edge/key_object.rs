@@ -2,16 +2,18 @@
 //!
 //! The runtime delivers a key's questions to one object, one event at a time, and Rust code between two awaits runs alone. So
 //! reading, deciding and counting happen in one synchronous stretch on memory, and no lock is needed. What makes a count durable
-//! is the row that follows: questions that arrive together share one write, and none of them is answered before it is issued; the
-//! runtime's output gate then holds the answers back until it is confirmed. If the write fails, memory is thrown away and read
+//! is the row that follows: questions that arrive while one write is under way share the next, and none of them is answered before
+//! it is issued; the runtime's output gate then holds the answers back until it is confirmed. If the write fails, memory is thrown away and read
 //! again from storage, and every question that waited for it is answered "failed": nothing was counted.
 
 use super::clock;
 use super::deployment::variable;
 use super::flush;
+use super::http;
 use super::js::{self, Fault};
 use super::key_store::{self, StoredKey};
 use super::storage::{Storage, Stored};
+use super::{or_internal_error, promise};
 use crate::config;
 use crate::decision::Decision;
 use crate::key::same_hash;
@@ -19,14 +21,16 @@ use crate::limit::{Cost, State as Ledger};
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, Check, Known, Outcome, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
-use futures_channel::oneshot;
+use js_sys::Promise;
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 use std::time::Duration;
+use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
+use worker::worker_sys::DurableObjectState;
+use worker::{Env, State};
 
 /// How old a profile may be and still judge. Changes made in D1 by hand take effect within this time.
 const PROFILE_LIFE: u64 = 60_000;
@@ -40,11 +44,11 @@ const FIRST_PROFILE_RETRY: u64 = 1_000;
 const PROFILE_DEADLINE: u32 = 3_000;
 /// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
 const DENIALS_WAIT: u32 = 5_000;
-/// A shared write that has not happened after this time never will; the next question does it. In milliseconds.
-const WRITE_OVERDUE: u64 = 100;
+/// A write that is not confirmed after this time no longer holds up the next one. In milliseconds.
+const WRITE_OVERDUE: u64 = 1_000;
 
 /// One key's object.
-#[durable_object(alarm)]
+#[wasm_bindgen]
 pub struct KeyObject {
     shared: Rc<Shared>,
 }
@@ -80,69 +84,123 @@ pub(super) struct Memory {
     pub(super) alarm: Option<bool>,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
-    /// The questions that wait for the next write.
-    batch: Option<Batch>,
+    /// When the write that is under way was issued, in milliseconds; `None` if all are confirmed.
+    writing_since: Option<u64>,
+    /// The questions that wait for the next write, if there are any.
+    next_write: Option<JsValue>,
     is_denials_timer_set: bool,
     /// Rows written and writes issued since the object was started, for measurements.
     rows_written: f64,
     writes: u64,
 }
 
-struct Batch {
-    opened_at: u64,
-    waiting: Vec<oneshot::Sender<bool>>,
+/// What became of a count.
+enum Write {
+    /// It is written, or it failed.
+    Done(Result<(), Fault>),
+    /// It is in this batch of `glue.js`.
+    Shared(JsValue),
 }
 
-impl DurableObject for KeyObject {
-    fn new(state: State, env: Env) -> Self {
-        let storage = Storage::new(AsRef::<wasm_bindgen::JsValue>::as_ref(state.storage().as_raw()).clone());
+/// Tells those who wait for a write how it went.
+fn close(batch: &JsValue, is_written: bool) {
+    let failure = Answer::Failed.to_line();
+    js::close_batch(batch, (!is_written).then_some(failure.as_str()));
+}
+
+/// Nothing was counted: logged here, with its cause.
+fn failed(id: &str, fault: &Fault) -> http::Answer {
+    worker::console_error!("tollgate: key {id} could not be judged: {fault}");
+    Ok(js::answer(&Answer::Failed.to_line())?.into())
+}
+
+impl Memory {
+    /// How old the profile is, in milliseconds; as good as new while D1 is not to be asked again.
+    const fn profile_age(&self, now: UnixMicros) -> u64 {
+        if now.as_millis() < self.retry_at { 0 } else { now.as_millis().saturating_sub(self.checked_at) }
+    }
+
+    /// Has storage read again before anything else is judged.
+    fn distrust(&mut self) {
+        self.ledger = None;
+        self.alarm = None;
+    }
+}
+
+/// The class that the runtime sees. Written out instead of by `worker`'s macro, which takes every request apart and puts every
+/// response together again.
+#[wasm_bindgen]
+impl KeyObject {
+    /// Does nothing that could fail: an object whose constructor throws is lost until it is made again.
+    #[wasm_bindgen(constructor)]
+    pub fn new(state: DurableObjectState, env: Env) -> Self {
+        let state = State::from(state);
+        let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
         Self { shared: Rc::new(Shared { state, env, storage, memory: RefCell::default() }) }
     }
 
-    async fn fetch(&self, request: Request) -> Result<Response> {
-        let url = request.inner().url();
+    /// Answers a question: with a response if nothing has to be waited for, otherwise with its promise.
+    pub fn fetch(&self, request: &web_sys::Request) -> Result<JsValue, JsValue> {
+        let url = request.url();
         let shared = &self.shared;
-        let line = match Question::parse(&url) {
-            Some(Question::Check(check)) => shared.check(check).await.to_line(),
-            Some(Question::Usage { id }) => return shared.usage(id).await,
-            Some(Question::Refresh { id }) => return shared.refresh(id).await,
-            Some(Question::Stats { .. }) => return shared.stats(),
-            None => return Response::error("no such question", 400),
-        };
-        Ok(js::answer(&line)?.into())
+        let now = clock::now();
+        match Question::parse(&url) {
+            Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => {
+                or_internal_error(shared.answer(&check, now))
+            }
+            Some(_) => {
+                let shared = Rc::clone(shared);
+                Ok(promise(async move { shared.answer_later(&url).await }).into())
+            }
+            None => Err(JsError::new("no such question").into()),
+        }
     }
 
-    async fn alarm(&self) -> Result<Response> {
-        flush::alarm(&self.shared).await;
-        Response::empty()
+    /// Flushes what D1 does not have.
+    pub fn alarm(&self) -> Promise {
+        let shared = Rc::clone(&self.shared);
+        promise(async move {
+            flush::alarm(&shared).await;
+            Ok(JsValue::UNDEFINED)
+        })
     }
 }
 
 impl Shared {
-    /// Judges a call and counts it.
-    async fn check(self: &Rc<Self>, check: Check<'_>) -> Answer {
-        match self.try_check(&check).await {
-            Ok(answer) => answer,
-            Err(fault) => {
-                worker::console_error!("tollgate: key {} could not be judged: {fault}", check.call.id);
-                Answer::Failed
-            }
+    /// Answers a question that D1 or storage has to be asked for first.
+    async fn answer_later(self: Rc<Self>, url: &str) -> http::Answer {
+        match Question::parse(url) {
+            Some(Question::Check(check)) => match self.prepare(check.call.id).await {
+                Ok(now) => self.answer(&check, now),
+                Err(fault) => failed(check.call.id, &fault),
+            },
+            Some(Question::Usage { id }) => self.usage(id).await,
+            Some(Question::Refresh { id }) => self.refresh(id).await,
+            Some(Question::Stats { .. }) => self.stats(),
+            None => Err(Fault::new("no such question")),
         }
     }
 
-    async fn try_check(self: &Rc<Self>, check: &Check<'_>) -> std::result::Result<Answer, Fault> {
-        let now = self.prepare(check.call.id).await?;
-        let (answer, needs_write) = self.judge(check, now)?;
-        if needs_write {
-            self.commit(now).await?;
-        } else {
+    /// Judges a call and answers when its count is written.
+    fn answer(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> http::Answer {
+        let (answer, needs_write) = match self.judge(check, now) {
+            Ok(judged) => judged,
+            Err(fault) => return failed(check.call.id, &fault),
+        };
+        let line = answer.to_line();
+        if !needs_write {
             self.write_denials_later(now);
+            return Ok(js::answer(&line)?.into());
         }
-        Ok(answer)
+        match self.write_or_join(now) {
+            Write::Done(Ok(())) => Ok(js::answer(&line)?.into()),
+            Write::Done(Err(fault)) => failed(check.call.id, &fault),
+            Write::Shared(batch) => Ok(js::answer_with(&batch, &line).into()),
+        }
     }
 
     /// The synchronous stretch: no await from the first look at memory to the last count.
-    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> std::result::Result<(Answer, bool), Fault> {
+    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> Result<(Answer, bool), Fault> {
         let mut memory = self.memory.borrow_mut();
         let Memory { ledger: Some(ledger), profile, .. } = &mut *memory else {
             return Err(Fault::new("storage has not been read"));
@@ -185,48 +243,66 @@ impl Shared {
         Ok((Answer::Known(known), needs_write))
     }
 
+    /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
+    fn is_ready(self: &Rc<Self>, id: &str, now: UnixMicros) -> bool {
+        let memory = self.memory.borrow();
+        if memory.ledger.is_none() || memory.alarm.is_none() || memory.profile.is_none() {
+            return false;
+        }
+        match memory.profile_age(now) {
+            age if age >= PROFILE_LIFE => return false,
+            age if age >= PROFILE_RENEWAL && !memory.is_renewing => {
+                drop(memory);
+                self.renew_beside(id);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn renew_beside(self: &Rc<Self>, id: &str) {
+        self.memory.borrow_mut().is_renewing = true;
+        let (shared, id) = (Rc::clone(self), id.to_owned());
+        self.state.wait_until(async move {
+            shared.renew(&id).await;
+            shared.memory.borrow_mut().is_renewing = false;
+        });
+    }
+
     /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
-    pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> std::result::Result<UnixMicros, Fault> {
+    pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
         let now = clock::now();
         self.load(now)?;
         self.look_for_alarm().await?;
-        let age = {
+        let needs_d1 = {
             let memory = self.memory.borrow();
             let may_ask = now.as_millis() >= memory.retry_at;
-            match (&memory.profile, now.as_millis().saturating_sub(memory.checked_at)) {
-                (None, _) if memory.is_unknown && !may_ask => return Ok(now),
-                (None, _) if !may_ask => return Err(Fault::new("D1 could not be asked a moment ago")),
-                (None, _) => u64::MAX,
-                (Some(_), age) if may_ask => age,
-                (Some(_), _) => 0,
+            match &memory.profile {
+                Some(_) => memory.profile_age(now) >= PROFILE_LIFE,
+                None if memory.is_unknown => may_ask,
+                None if may_ask => true,
+                None => return Err(Fault::new("D1 could not be asked a moment ago")),
             }
         };
-        if age >= PROFILE_LIFE {
-            // Other events wait, so that a thousand first calls ask D1 once.
-            let (shared, id) = (Rc::clone(self), id.to_owned());
-            let renewal = self.state.block_concurrency_while(async move {
-                shared.renew(&id).await;
-                Ok(())
-            });
-            renewal.await?;
-            let memory = self.memory.borrow();
-            if memory.profile.is_none() && !memory.is_unknown {
-                return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
-            }
-            return Ok(clock::now());
+        if !needs_d1 {
+            return Ok(now);
         }
-        if age >= PROFILE_RENEWAL && !std::mem::replace(&mut self.memory.borrow_mut().is_renewing, true) {
-            let (shared, id) = (Rc::clone(self), id.to_owned());
-            self.state.wait_until(async move {
-                shared.renew(&id).await;
-                shared.memory.borrow_mut().is_renewing = false;
-            });
+        // Other events wait, so that a thousand first calls ask D1 once.
+        let (shared, id) = (Rc::clone(self), id.to_owned());
+        let renewal = self.state.block_concurrency_while(async move {
+            shared.renew(&id).await;
+            Ok(())
+        });
+        renewal.await?;
+        let memory = self.memory.borrow();
+        if memory.profile.is_none() && !memory.is_unknown {
+            return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
         }
-        Ok(now)
+        Ok(clock::now())
     }
 
     /// Reads storage into memory, once in the object's life and after every failed write.
-    pub(super) fn load(&self, now: UnixMicros) -> std::result::Result<(), Fault> {
+    pub(super) fn load(&self, now: UnixMicros) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         if memory.ledger.is_some() {
             return Ok(());
@@ -246,7 +322,7 @@ impl Shared {
     }
 
     /// Finds out, once, whether an alarm is set: counts that are not flushed must have one.
-    async fn look_for_alarm(&self) -> std::result::Result<(), Fault> {
+    async fn look_for_alarm(&self) -> Result<(), Fault> {
         if self.memory.borrow().alarm.is_some() {
             return Ok(());
         }
@@ -279,7 +355,7 @@ impl Shared {
     }
 
     /// Takes over what D1 said at `asked_at`.
-    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros) -> std::result::Result<(), Fault> {
+    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         let Some(stored) = stored else {
             memory.profile = None;
@@ -309,7 +385,7 @@ impl Shared {
     }
 
     /// Deletes everything once its key is gone and D1 has all that it counted.
-    pub(super) async fn forget_if_gone(&self) -> std::result::Result<(), Fault> {
+    pub(super) async fn forget_if_gone(&self) -> Result<(), Fault> {
         {
             let mut memory = self.memory.borrow_mut();
             let is_flushed = memory.ledger.as_ref().is_some_and(|ledger| ledger.unflushed().is_empty());
@@ -327,65 +403,87 @@ impl Shared {
         self.state.id().name()
     }
 
-    /// Waits until everything that has been counted so far is written.
-    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> std::result::Result<(), Fault> {
-        let (written, opened_at) = self.join_batch(now);
-        match opened_at {
-            None => {
-                let shared = Rc::clone(self);
-                // Held by the object, not by the request that happens to be the first.
-                self.state.wait_until(async move {
-                    // Its failure would only mean that the write comes now.
-                    let _ = JsFuture::from(js::after(0)).await;
-                    shared.write_batch().await;
-                });
+    /// Sees to it that everything that has been counted so far is written.
+    ///
+    /// One write is under way at a time. Who comes while none is, writes at once; who comes while one is, joins the next, which is
+    /// issued when that one is confirmed. So a call that comes alone waits for nothing but its own write, and the more calls come
+    /// together, the more of them share a row.
+    fn write_or_join(self: &Rc<Self>, now: UnixMicros) -> Write {
+        {
+            let mut memory = self.memory.borrow_mut();
+            // One that is never confirmed must not keep the others waiting for ever.
+            if memory.writing_since.is_some_and(|since| now.as_millis() <= since + WRITE_OVERDUE) {
+                return Write::Shared(memory.next_write.get_or_insert_with(js::open_batch).clone());
             }
-            Some(opened_at) if now.as_millis() > opened_at + WRITE_OVERDUE => self.write_batch().await,
-            Some(_) => {}
+            memory.writing_since = Some(now.as_millis());
         }
-        match written.await {
-            Ok(true) => Ok(()),
-            _ => Err(Fault::new("the write failed, so nothing was counted")),
+        let written = self.write_for_all();
+        // Held by the object, not by the request that happens to be the first.
+        self.state.wait_until(Rc::clone(self).write_on());
+        Write::Done(written)
+    }
+
+    /// Waits until everything that has been counted so far is written.
+    pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
+        match self.write_or_join(now) {
+            Write::Done(written) => written,
+            Write::Shared(batch) if JsFuture::from(js::batch_closed(&batch)).await?.is_undefined() => Ok(()),
+            Write::Shared(_) => Err(Fault::new("the write failed, so nothing was counted")),
         }
     }
 
-    /// Joins the batch of the next write; with when it was opened, or opens it.
-    fn join_batch(&self, now: UnixMicros) -> (oneshot::Receiver<bool>, Option<u64>) {
-        let (sender, receiver) = oneshot::channel();
-        let mut memory = self.memory.borrow_mut();
-        let opened_at = memory.batch.as_ref().map(|batch| batch.opened_at);
-        let batch = memory.batch.get_or_insert_with(|| Batch { opened_at: now.as_millis(), waiting: Vec::new() });
-        batch.waiting.push(sender);
-        (receiver, opened_at)
-    }
-
-    /// Writes what has been counted, and answers those who wait for it.
-    async fn write_batch(&self) {
-        let Some(batch) = self.memory.borrow_mut().batch.take() else { return };
+    /// Writes what has been counted, and tells those who wait for it.
+    fn write_for_all(&self) -> Result<(), Fault> {
+        let waiting = self.memory.borrow_mut().next_write.take();
         let written = self.write();
-        for waiting in batch.waiting {
-            // One that no longer waits has been cancelled; its call stays counted.
-            let _ = waiting.send(written.is_ok());
+        if let Some(batch) = waiting {
+            close(&batch, written.is_ok());
         }
-        match written {
-            Ok(()) => flush::arm(self).await,
-            Err(fault) => worker::console_error!("tollgate: a write to an object's storage failed: {fault}"),
+        written
+    }
+
+    /// Follows a write until it is confirmed, then does the next, as long as somebody waits for one.
+    async fn write_on(self: Rc<Self>) {
+        loop {
+            // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
+            flush::arm(&self).await;
+            let confirmed = JsFuture::from(self.storage.sync()).await;
+            let mut memory = self.memory.borrow_mut();
+            if let Err(error) = confirmed {
+                // The runtime resets the object; should it go on all the same, it must not believe its memory.
+                worker::console_error!(
+                    "tollgate: a write to an object's storage was not confirmed: {}",
+                    Fault::from(error)
+                );
+                memory.distrust();
+                if let Some(batch) = memory.next_write.take() {
+                    close(&batch, false);
+                }
+            }
+            if memory.next_write.is_none() {
+                memory.writing_since = None;
+                return;
+            }
+            memory.writing_since = Some(clock::now().as_millis());
+            drop(memory);
+            if let Err(fault) = self.write_for_all() {
+                worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+            }
         }
     }
 
     /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.
-    pub(super) fn write(&self) -> std::result::Result<(), Fault> {
+    pub(super) fn write(&self) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         let result = self.write_memory(&mut memory);
         if result.is_err() {
             // What was counted since the last write is not in storage, and those who asked for it are told so.
-            memory.ledger = None;
-            memory.alarm = None;
+            memory.distrust();
         }
         result
     }
 
-    fn write_memory(&self, memory: &mut Memory) -> std::result::Result<(), Fault> {
+    fn write_memory(&self, memory: &mut Memory) -> Result<(), Fault> {
         let Some(ledger) = &mut memory.ledger else { return Err(Fault::new("storage has not been read")) };
         if !memory.is_saved {
             self.storage.create()?;
@@ -422,17 +520,11 @@ impl Shared {
         });
     }
 
-    async fn usage(self: &Rc<Self>, id: &str) -> Result<Response> {
-        let now = match self.prepare(id).await {
-            Ok(now) => now,
-            Err(fault) => {
-                worker::console_error!("tollgate: usage of key {id} could not be read: {fault}");
-                return Response::error("unavailable", 503);
-            }
-        };
+    async fn usage(self: &Rc<Self>, id: &str) -> http::Answer {
+        let now = self.prepare(id).await?;
         let mut memory = self.memory.borrow_mut();
         let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
-            return Response::error("no such key", 404);
+            return Err(Fault::new(format!("there is no key {id} in D1")));
         };
         let standings = ledger.standings(&profile.policies, now);
         let month = ledger.month(Month::of(now));
@@ -445,25 +537,25 @@ impl Shared {
             month: month.month.to_string(),
             calls: month.calls.saturating_add(month.carried),
         };
-        Response::from_json(&usage)
+        json(&usage)
     }
 
     /// Reads the key's row in D1 now, because it has just been changed.
-    async fn refresh(self: &Rc<Self>, id: &str) -> Result<Response> {
+    async fn refresh(self: &Rc<Self>, id: &str) -> http::Answer {
         let (shared, owned) = (Rc::clone(self), id.to_owned());
-        self.load(clock::now()).map_err(|fault| worker::Error::RustError(fault.to_string()))?;
+        self.load(clock::now())?;
         self.state
             .block_concurrency_while(async move {
                 shared.renew(&owned).await;
                 Ok(())
             })
             .await?;
-        Response::empty()
+        json(&())
     }
 
-    fn stats(&self) -> Result<Response> {
+    fn stats(&self) -> http::Answer {
         let memory = self.memory.borrow();
-        Response::from_json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
+        json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
     }
 
     /// `FLUSH_SECONDS`; its default, and a line in the log, if it is set to nonsense (the Worker then answers 503 to everything).
@@ -483,21 +575,22 @@ impl Shared {
     }
 }
 
+fn json(value: &impl serde::Serialize) -> http::Answer {
+    Ok(js::reply(200, Some(&serde_json::to_string(value).map_err(Fault::new)?), "")?.into())
+}
+
 /// Whether something is counted that no row holds.
 pub(super) fn is_unwritten(ledger: &Ledger) -> bool {
     ledger.is_dirty() || ledger.has_uncommitted_denials()
 }
 
 /// Names one life of an object's storage: 64 random bits.
-fn new_epoch() -> std::result::Result<String, Fault> {
+fn new_epoch() -> Result<String, Fault> {
     Ok(format!("{:016x}", getrandom::u64().map_err(Fault::new)?))
 }
 
 /// Gives up on `work` after that many milliseconds.
-pub(super) async fn within<T>(
-    milliseconds: u32,
-    work: impl Future<Output = std::result::Result<T, Fault>>,
-) -> std::result::Result<T, Fault> {
+pub(super) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     let timer = JsFuture::from(js::after(milliseconds));
     match futures_util::future::select(std::pin::pin!(work), timer).await {
         futures_util::future::Either::Left((result, _)) => result,

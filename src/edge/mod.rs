@@ -21,34 +21,49 @@ use self::deployment::Deployment;
 use self::http::{Answer, Incoming};
 use crate::refusal::Refusal;
 use crate::route::{Route, route};
-use crate::target::Target;
-use worker::{Context, Env, event};
+use js_sys::Promise;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use wasm_bindgen::prelude::*;
+use worker::{Env, event};
 
 #[event(start)]
 fn start() {
     console_error_panic_hook::set_once();
 }
 
-#[event(fetch)]
-async fn fetch(request: Incoming, env: Env, _context: Context) -> worker::Result<web_sys::Response> {
-    let answer = answer(&request, &env).await.or_else(|fault| {
+/// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every request apart and turns every
+/// answer into a promise.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<JsValue, JsValue> {
+    or_internal_error(answer(request, env))
+}
+
+/// A fault that nothing else has taken care of: logged, and opaque to the client.
+fn or_internal_error(answer: Answer) -> Result<JsValue, JsValue> {
+    let answer = answer.or_else(|fault| {
         worker::console_error!("tollgate: {fault}");
         http::refuse(&Refusal::Internal, "*", None)
     });
-    answer.map_err(|fault| worker::Error::RustError(fault.to_string()))
+    answer.map_err(|fault| JsError::new(&fault.to_string()).into())
 }
 
-async fn answer(request: &Incoming, env: &Env) -> Answer {
-    let target = match Target::parse(&request.url) {
-        Ok(target) => target,
+fn promise(work: impl Future<Output = Answer> + 'static) -> Promise {
+    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move { or_internal_error(work.await) }))
+}
+
+fn answer(request: web_sys::Request, env: Env) -> Answer {
+    let incoming = match Incoming::new(request) {
+        Ok(incoming) => incoming,
         Err(error) => return http::refuse(&Refusal::BadRequest(error.to_string()), "*", None),
     };
-    let route = route(&request.method, target.path, request.is_preflight);
+    let route = route(&incoming.method, incoming.target().path, incoming.is_preflight);
     if route == Route::Health {
         // Before anything is set up: it is asked to find that out.
         return http::health();
     }
-    let deployment = match Deployment::get(env) {
+    let deployment = match Deployment::get(&env) {
         Ok(deployment) => deployment,
         Err(fault) => {
             worker::console_error!("tollgate is not set up: {fault}");
@@ -58,9 +73,9 @@ async fn answer(request: &Incoming, env: &Env) -> Answer {
     let cors = &deployment.config.cors_allow_origin;
     let refuse = |refusal: Refusal| http::refuse(&refusal, cors, None);
     match route {
-        Route::Gate => gateway::gate(request, target, &deployment).await,
+        Route::Gate => gateway::gate(incoming, deployment),
         Route::Preflight => http::preflight(cors),
-        Route::Admin(admin) => admin_api::answer(request, admin, &deployment, env).await,
+        Route::Admin(_) => Ok(promise(async move { admin_api::answer(&incoming, &deployment, &env).await }).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
         Route::Health => http::health(),

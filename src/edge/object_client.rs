@@ -1,46 +1,40 @@
 //! Asking a key's object: the only caller of the namespace.
 
-use super::arrears;
 use super::deployment::Deployment;
+use super::gateway::GatedCall;
+use super::http::Answer;
 use super::js::{self, Fault};
-use crate::protocol::{Answer, Call, Check, Question};
+use crate::protocol::{self, Question};
 use wasm_bindgen_futures::JsFuture;
 
-/// How long a question may take, in milliseconds. An object that is moved or restarted answers within a few seconds; a client that
-/// waits longer than this has lost patience anyway.
-const DEADLINE: u32 = 10_000;
-
-/// Asks whether a call may pass. A question whose answer was lost is asked once more under the same nonce, which the object
-/// counts once; an overloaded object is not asked again.
-pub(crate) async fn check(deployment: &Deployment, call: Call<'_>) -> Result<Answer, Fault> {
-    let debt = arrears::due(call.id, deployment.nonce());
-    let mut check = Check { call, nonce: deployment.nonce(), is_repeat: false, debt };
-    let mut line = ask(deployment, &check).await?;
-    if is_lost(&line) {
-        check.is_repeat = true;
-        line = ask(deployment, &check).await?;
-    }
-    if let Some(failure) = line.strip_prefix('!') {
-        return Err(Fault::new(format!("the object of key {} did not answer: {}", call.id, failure.trim_start())));
-    }
-    let answer =
-        Answer::parse(&line).ok_or_else(|| Fault::new(format!("the object of key {} answered `{line}`", call.id)))?;
-    if let (Some(debt), Answer::Known(_)) = (debt, &answer) {
-        arrears::settle(call.id, debt);
-    }
-    Ok(answer)
+/// Asks whether a call may pass; `call` goes on with the answer.
+pub(crate) fn check(call: GatedCall) -> Answer {
+    let url = Question::Check(call.check()).to_url();
+    let (objects, id) = (call.deployment.objects.clone(), call.id.clone());
+    Ok(js::ask(&objects, &id, &url, call)?.into())
 }
 
-async fn ask(deployment: &Deployment, check: &Check<'_>) -> Result<String, Fault> {
-    let url = Question::Check(check.clone()).to_url();
-    let line = JsFuture::from(js::ask(&deployment.objects, check.call.id, &url, DEADLINE)).await?;
-    line.as_string().ok_or_else(|| Fault::new("an answer that is no text"))
+/// What came back.
+pub(crate) enum Reply {
+    Answer(protocol::Answer),
+    /// The connection broke, before or after the question arrived.
+    Lost(Fault),
+    /// It failed otherwise: asking again does not help.
+    Failed(Fault),
 }
 
-/// Whether a failure says that the connection broke: it does not say whether the question had arrived.
-fn is_lost(line: &str) -> bool {
-    let flags = line.strip_prefix('!').and_then(|failure| failure.split(' ').next()).unwrap_or_default();
-    flags.contains('r') && !flags.contains('o')
+/// Reads what [`js::ask`] resolves to.
+pub(crate) fn read(line: &str, id: &str) -> Reply {
+    let Some(failure) = line.strip_prefix('!') else {
+        return match protocol::Answer::parse(line) {
+            Some(answer) => Reply::Answer(answer),
+            None => Reply::Failed(Fault::new(format!("the object of key {id} answered `{line}`"))),
+        };
+    };
+    let (flags, message) = failure.split_once(' ').unwrap_or((failure, ""));
+    let fault = Fault::new(format!("the object of key {id} did not answer: {message}"));
+    // An overloaded object is not asked again: more questions are what ails it.
+    if flags.contains('r') && !flags.contains('o') { Reply::Lost(fault) } else { Reply::Failed(fault) }
 }
 
 /// Asks for a key's usage, as JSON.

@@ -1,12 +1,11 @@
 //! The way to the origin: what a forwarded request looks like.
 
-use super::http::{Answer, Incoming};
-use super::js::{self, Fault, Fields};
+use super::http::Incoming;
+use super::js::{self, Fields};
 use crate::config::Config;
 use crate::credential::{QUERY_NAME, Source};
 use crate::target::{Target, percent_decode};
-use wasm_bindgen::JsCast;
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen::JsValue;
 
 /// What of a request must not reach the origin.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,25 +16,23 @@ pub(crate) struct Strip<'a> {
     pub(crate) source: Option<Source>,
 }
 
-/// Forwards a request and gives the origin's answer with `answer_fields` added.
-pub(crate) async fn forward(
+/// Forwards a request; the promise of the origin's answer with `answer_fields` added.
+pub(crate) fn forward(
     incoming: &Incoming,
-    target: Target<'_>,
     config: &Config,
     strip: Strip<'_>,
     request_fields: &Fields,
     answer_fields: &Fields,
-) -> Answer {
-    let url = upstream_url(incoming, target, config, strip);
+) -> JsValue {
+    let url = upstream_url(incoming, config, strip);
     let drop_authorization = strip.source == Some(Source::Bearer);
-    let promise = js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields.as_str())?;
-    let response: web_sys::Response =
-        JsFuture::from(promise).await?.dyn_into().map_err(|_| Fault::new("fetch gave no response"))?;
-    Ok(js::relay(&response, answer_fields.as_str())?)
+    let (request_fields, answer_fields) = (request_fields.as_str(), answer_fields.as_str());
+    js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields, answer_fields).into()
 }
 
 /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
-fn upstream_url(incoming: &Incoming, target: Target<'_>, config: &Config, strip: Strip<'_>) -> Option<String> {
+fn upstream_url(incoming: &Incoming, config: &Config, strip: Strip<'_>) -> Option<String> {
+    let target = incoming.target();
     let query = target.query.map(|_| query_without_key(target, config, strip));
     let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
     let base = match &config.origin {

@@ -107,6 +107,11 @@ impl Storage {
         Ok(written)
     }
 
+    /// Resolves when every write so far is confirmed.
+    pub(crate) fn sync(&self) -> js_sys::Promise {
+        js::sync(&self.raw)
+    }
+
     fn write(&self, sql: &str, [a, b, c]: [JsValue; 3]) -> Result<f64, Fault> {
         Ok(js::write(&self.raw, sql, a, b, c)?)
     }
