@@ -1,0 +1,80 @@
+//! What one decision costs, by algorithm, quota and number of policies, and what one row costs.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(missing_docs)] // the macro writes functions without any
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use tollgate::limit::{Cost, State};
+use tollgate::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::time::{MINUTE, SECOND, UnixMicros};
+
+const START: u64 = 1_795_160_894 * SECOND;
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket];
+
+fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
+    let periods = [Period::Minute, Period::Hour, Period::Day];
+    (0..count)
+        .map(|index| {
+            let unit = if index < 3 { Unit::Requests } else { Unit::Tokens };
+            Policy::new(format!("p{index}"), unit, quota, periods[index % 3], algorithm, None).unwrap()
+        })
+        .collect()
+}
+
+/// Requests that come a little faster than the quota allows: about nine of ten are admitted.
+fn steady(c: &mut Criterion) {
+    let mut group = c.benchmark_group("steady");
+    for algorithm in ALGORITHMS {
+        for (quota, count) in [(10, 1), (1_000, 1), (10_000, 1), (1_000, 3), (1_000, 6)] {
+            let policies = policies(algorithm, quota, count);
+            let (mut state, mut clock) = (State::new("e".into()), START);
+            let step = MINUTE * 9 / 10 / quota;
+            let id = BenchmarkId::new(algorithm.as_str(), format!("quota {quota}, {count} policies"));
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| {
+                    clock += step;
+                    black_box(state.decide(&policies, UnixMicros::from_micros(clock), Cost { requests: 1, tokens: 1 }))
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A key that is out of quota and goes on asking.
+fn denied(c: &mut Criterion) {
+    let mut group = c.benchmark_group("denied");
+    for algorithm in ALGORITHMS {
+        for quota in [10, 10_000] {
+            let policies = policies(algorithm, quota, 1);
+            let mut state = State::new("e".into());
+            let mut clock = START;
+            while state.decide(&policies, UnixMicros::from_micros(clock), Cost::default()).is_admitted() {
+                clock += 1000;
+            }
+            let id = BenchmarkId::new(algorithm.as_str(), format!("quota {quota}"));
+            group.bench_function(id, |bencher| {
+                bencher.iter(|| black_box(state.decide(&policies, UnixMicros::from_micros(clock), Cost::default())));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// One commit: a row of the usual two fixed policies, and one with half a chunk.
+fn row(c: &mut Criterion) {
+    let mut group = c.benchmark_group("row");
+    for (name, algorithm, calls) in [("fixed", Algorithm::Fixed, 5), ("sliding, 32 entries", Algorithm::Sliding, 32)] {
+        let policies = policies(algorithm, 1000, 2);
+        let mut state = State::new("0123456789abcdef".into());
+        for call in 0..calls {
+            state.decide(&policies, UnixMicros::from_micros(START + call * 7000), Cost::default());
+        }
+        group.bench_function(name, |bencher| bencher.iter(|| black_box(state.to_row())));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, steady, denied, row);
+criterion_main!(benches);
