@@ -23,8 +23,9 @@ pub struct DenyCache {
     swept_at: u64,
 }
 
+/// A denial and how long it is true.
 #[derive(Debug)]
-struct Denial {
+pub struct Denial {
     secret_hash: String,
     /// Method and path, if only they are known to cost so much. No call costs less than 1, so a denial of that cost is for all.
     only_for: Option<(String, String)>,
@@ -65,18 +66,36 @@ impl DenyCache {
         self.denials.len() < CAPACITY
     }
 
-    /// The denial that holds for this call at `now`, counted down to it.
-    pub fn find(&mut self, call: Call<'_>, now: u64) -> Option<Known> {
-        let denial = self.denials.get(call.id)?;
-        if !denial.is_true_at(now) {
+    /// The denial that holds for this call at `now`.
+    pub fn find(&mut self, call: Call<'_>, now: u64) -> Option<&Denial> {
+        if !self.denials.get(call.id)?.is_true_at(now) {
             self.denials.remove(call.id);
-            return None;
         }
-        denial.is_for(call).then(|| denial.known.later(now.saturating_sub(denial.answered_at)))
+        self.denials.get(call.id).filter(|denial| denial.is_for(call))
     }
 }
 
 impl Denial {
+    /// What it says at `now`, counted down.
+    #[must_use]
+    pub fn at(&self, now: u64) -> Known {
+        self.known.later(now.saturating_sub(self.answered_at))
+    }
+
+    /// How many milliseconds from `now` it says the same in whole seconds.
+    #[must_use]
+    pub fn unchanged_for(&self, now: u64) -> u64 {
+        let elapsed = now.saturating_sub(self.answered_at);
+        let Outcome::Denied { retry_after, .. } = self.known.outcome else { return 0 };
+        let resets = self.known.standings.iter().map(|standing| standing.reset_after);
+        // Rounded up to seconds, a wait changes when it has shrunk to a whole number of them.
+        resets
+            .chain([retry_after])
+            .map(|wait| wait.saturating_sub(elapsed).saturating_sub(1) % 1000 + 1)
+            .min()
+            .unwrap_or(0)
+    }
+
     /// A clock before the answer has stepped back: then nothing is known about how much time is left.
     const fn is_true_at(&self, now: u64) -> bool {
         self.answered_at <= now && now < self.ends_at
@@ -134,11 +153,28 @@ mod tests {
     #[test]
     fn tells_waits_counted_from_after_the_answer() {
         let mut cache = kept(1);
-        assert_eq!(waits(&cache.find(CALL, 1_200).unwrap()), (8_500, 8_500, 9_000_000));
-        let later = cache.find(CALL, 4_700).unwrap();
+        assert_eq!(waits(&cache.find(CALL, 1_200).unwrap().at(1_200)), (8_500, 8_500, 9_000_000));
+        let later = cache.find(CALL, 4_700).unwrap().at(4_700);
         assert_eq!(waits(&later), (5_000, 5_000, 8_996_500));
         assert_eq!(later.now, 1_003_500, "so that an absolute reset stays where it was");
         assert_eq!(later.violated(), ["minute"]);
+    }
+
+    #[test]
+    fn knows_how_long_its_words_stay_the_same() {
+        let mut cache = kept(1);
+        let denial = cache.find(CALL, 1_200).unwrap();
+        // 8.5 s, 8.5 s and 9,000 s are left at 1,200.
+        for (now, unchanged) in [(1_200, 500), (1_699, 1), (1_700, 500), (2_199, 1), (2_200, 500)] {
+            assert_eq!(denial.unchanged_for(now), unchanged, "{now}");
+            let words = |at: u64| {
+                let known = denial.at(at);
+                let waits = waits(&known);
+                (waits.0.div_ceil(1000), waits.1.div_ceil(1000), waits.2.div_ceil(1000))
+            };
+            assert_eq!(words(now), words(now + unchanged - 1));
+            assert_ne!(words(now), words(now + unchanged));
+        }
     }
 
     #[test]

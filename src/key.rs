@@ -21,7 +21,7 @@ const SECRET_LENGTH: usize = SECRET_BYTES / 5 * 8;
 const TAG_LENGTH: usize = TAG_BYTES / 5 * 8;
 /// Characters of a whole key.
 pub const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + TAG_LENGTH;
-/// Random bytes that [`issue`] and [`reissue`] take.
+/// Random bytes that [`issue`] takes.
 pub const ENTROPY_BYTES: usize = ID_BYTES + SECRET_BYTES;
 
 fn base32() -> &'static Encoding {

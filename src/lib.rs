@@ -6,7 +6,7 @@
 //!                              └─ edge::admin_api ── admin ── edge::key_store ─▶ D1 ◀── flush, by alarm
 //! ```
 //!
-//! Everything but [`edge`] is pure: no clock, no storage, no runtime; it compiles and is tested natively. `docs/architecture.md`
+//! Everything but `edge` is pure: no clock, no storage, no runtime; it compiles and is tested natively. `docs/architecture.md`
 //! has the whole picture.
 #![forbid(unsafe_code)]
 

@@ -21,6 +21,13 @@ const BASE: &str = "https://key.object/v1/";
 pub enum Question<'a> {
     /// May this call pass? If so, count it.
     Check(Check<'a>),
+    /// Add what an isolate owes, without a call to judge.
+    Settle {
+        /// The key's id.
+        id: &'a str,
+        /// What is owed.
+        debt: Debt,
+    },
     /// What has the key used? Answered in JSON, as [`Usage`].
     Usage {
         /// The key's id.
@@ -84,6 +91,7 @@ impl Question<'_> {
         // Writing to a String cannot fail.
         let _ = match self {
             Self::Check(check) => check.write(&mut url),
+            Self::Settle { id, debt } => write!(url, "settle?id={id}").and_then(|()| debt.write(&mut url)),
             Self::Usage { id } => write!(url, "usage?id={id}"),
             Self::Refresh { id } => write!(url, "refresh?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
@@ -99,8 +107,8 @@ impl Check<'_> {
         if self.is_repeat {
             url.push_str("&r=1");
         }
-        if let Some(Debt { nonce, uncounted, denied }) = self.debt {
-            write!(url, "&o={nonce}:{uncounted}:{denied}")?;
+        if let Some(debt) = self.debt {
+            debt.write(url)?;
         }
         // Last, because a path may hold everything but `?` and `#`: it needs no escapes here.
         write!(url, "&m={method}&p={path}")
@@ -131,6 +139,7 @@ impl<'a> Question<'a> {
         match name {
             _ if id.is_empty() => None,
             "check" if !check.call.secret_hash.is_empty() => Some(Self::Check(check)),
+            "settle" => Some(Self::Settle { id, debt: check.debt? }),
             "usage" => Some(Self::Usage { id }),
             "refresh" => Some(Self::Refresh { id }),
             "stats" => Some(Self::Stats { id }),
@@ -140,6 +149,11 @@ impl<'a> Question<'a> {
 }
 
 impl Debt {
+    fn write(self, url: &mut String) -> std::fmt::Result {
+        let Self { nonce, uncounted, denied } = self;
+        write!(url, "&o={nonce}:{uncounted}:{denied}")
+    }
+
     fn parse(value: &str) -> Option<Self> {
         let mut numbers = value.split(':').map(|number| number.parse().ok());
         let mut number = || numbers.next().flatten();
@@ -147,11 +161,13 @@ impl Debt {
     }
 }
 
-/// An object's answer to a [`Check`].
+/// An object's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// About a key that exists and whose secret was presented.
     Known(Known),
+    /// The debt is on the key's books.
+    Settled,
     /// No such key, or not its secret.
     Unknown,
     /// The object could not decide, or not store what it decided; nothing was counted.
@@ -293,6 +309,7 @@ impl Answer {
     pub fn to_line(&self) -> String {
         let mut line = String::with_capacity(128);
         match self {
+            Self::Settled => line.push_str("1 settled"),
             Self::Unknown => line.push_str("1 unknown"),
             Self::Failed => line.push_str("1 failed"),
             // Writing to a String cannot fail.
@@ -309,6 +326,7 @@ impl Answer {
             return None;
         }
         let outcome = match words.next()? {
+            "settled" => return Some(Self::Settled),
             "unknown" => return Some(Self::Unknown),
             "failed" => return Some(Self::Failed),
             outcome => Outcome::parse(outcome)?,
@@ -475,6 +493,10 @@ mod tests {
         for (question, url) in [
             (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
             (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
+            (
+                Question::Settle { id: "abc", debt: debt.unwrap_or_default() },
+                "https://key.object/v1/settle?id=abc&o=9:2:3",
+            ),
             (Question::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
             (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
@@ -525,6 +547,7 @@ mod tests {
             (known(Outcome::Refused(Status::Disabled)), format!("1 refused:disabled {rest}")),
             (known(Outcome::Refused(Status::Revoked)), format!("1 refused:revoked {rest}")),
             (known(Outcome::Refused(Status::Expired)), format!("1 refused:expired {rest}")),
+            (Answer::Settled, "1 settled".to_owned()),
             (Answer::Unknown, "1 unknown".to_owned()),
             (Answer::Failed, "1 failed".to_owned()),
         ] {

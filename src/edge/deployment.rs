@@ -4,6 +4,7 @@ use super::js::Fault;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::panic::RefUnwindSafe;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
@@ -18,10 +19,22 @@ thread_local! {
     static DEPLOYMENT: RefCell<Option<Rc<Deployment>>> = const { RefCell::new(None) };
 }
 
+/// Keys at most for which the answer to the flood is kept ready.
+pub(crate) const RENDERED: usize = 256;
+
+/// A 429 as JavaScript has it, for as long as its seconds stay the same.
+pub(crate) struct Rendered {
+    /// On the isolate's clock, in milliseconds.
+    pub(crate) until: u64,
+    pub(crate) body: JsValue,
+    pub(crate) headers: JsValue,
+}
+
 pub(crate) struct Deployment {
     pub(crate) config: Config,
     pub(crate) objects: JsValue,
     pub(crate) denials: RefCell<DenyCache>,
+    pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     next_nonce: Cell<u64>,
 }
 
@@ -41,7 +54,8 @@ impl Deployment {
         }
         let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
         super::http::prepare_bad_gateway(&config.cors_allow_origin);
-        let deployment = Rc::new(Self { config, objects, denials: RefCell::default(), next_nonce });
+        let deployment =
+            Rc::new(Self { config, objects, denials: RefCell::default(), rendered: RefCell::default(), next_nonce });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
         Ok(deployment)
     }

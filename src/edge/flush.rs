@@ -17,13 +17,14 @@ const FLUSH_DEADLINE: u32 = 30_000;
 const LONGEST_PAUSE: u64 = 900;
 
 /// Sets the alarm if something is due and none is set.
-pub(super) async fn arm(shared: &Shared) {
+pub(super) fn arm(shared: &Rc<Shared>) {
     let is_due = {
         let memory = shared.memory.borrow();
         memory.alarm != Some(true) && memory.ledger.as_ref().is_some_and(|ledger| !ledger.unflushed().is_empty())
     };
     if is_due {
-        shared.set_alarm(jittered(shared.flush_seconds())).await;
+        let setting = shared.set_alarm(jittered(shared.flush_seconds()));
+        shared.state.wait_until(setting);
     }
 }
 
@@ -60,14 +61,14 @@ pub(super) async fn alarm(shared: &Rc<Shared>) {
     }
 }
 
-async fn disarm(shared: &Shared) {
+async fn disarm(shared: &Rc<Shared>) {
     shared.memory.borrow_mut().alarm = Some(false);
     if let Err(error) = shared.state.storage().delete_alarm().await {
         worker::console_error!("tollgate: an alarm could not be deleted: {error}");
         shared.memory.borrow_mut().alarm = None;
     }
     // A call that was counted during the deletion saw no alarm and set its own; one that came before it did not.
-    arm(shared).await;
+    arm(shared);
 }
 
 async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {

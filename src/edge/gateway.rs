@@ -2,7 +2,7 @@
 
 use super::arrears;
 use super::clock;
-use super::deployment::Deployment;
+use super::deployment::{Deployment, RENDERED};
 use super::http::{self, Answer, Incoming};
 use super::js::Fields;
 use super::object_client::{self, Reply};
@@ -18,7 +18,7 @@ use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
 /// Judges a request for the origin, and forwards it or answers it.
-pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>) -> Answer {
+pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue) -> Answer {
     let config = &deployment.config;
     let target = incoming.target();
     if incoming.is_preflight || config.is_public(target.path) {
@@ -37,24 +37,61 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>) -> Answer {
     let Some(key) = PresentedKey::verify(&credential.key, signer) else {
         return refuse(Refusal::InvalidKey);
     };
-    let (id, secret_hash) = (key.id.to_owned(), key.secret_hash());
-    let (key, source) = (credential.key.into_owned(), credential.source);
-    let (asked_at, nonce) = (clock::now().as_millis(), deployment.nonce());
-    let mut call =
-        GatedCall { incoming, deployment, id, secret_hash, key, source, asked_at, nonce, debt: None, is_repeat: false };
-    let denial = call.deployment.denials.borrow_mut().find(call.call(), asked_at);
-    if let Some(known) = denial {
-        arrears::add_denied(&call.id);
-        return call.pass_or_refuse(&known);
+    let asked_at = clock::now().as_millis();
+    let secret_hash = key.secret_hash();
+    let call = Call { id: key.id, secret_hash: &secret_hash, method: &incoming.method, path: target.path };
+    if let Some(answer) = deny_at_once(&deployment, &context, call, asked_at) {
+        return answer;
     }
-    call.debt = arrears::due(&call.id, call.deployment.nonce());
-    object_client::check(call)
+    let (id, nonce) = (key.id.to_owned(), deployment.nonce());
+    let debt = arrears::due(&id, deployment.nonce());
+    let (key, source, is_repeat) = (credential.key.into_owned(), credential.source, false);
+    object_client::check(GatedCall {
+        incoming,
+        context,
+        deployment,
+        id,
+        secret_hash,
+        key,
+        source,
+        asked_at,
+        nonce,
+        debt,
+        is_repeat,
+    })
+}
+
+/// The 429 of a call that is known to be denied, without asking the object.
+fn deny_at_once(deployment: &Rc<Deployment>, context: &JsValue, call: Call<'_>, now: u64) -> Option<Answer> {
+    let mut denials = deployment.denials.borrow_mut();
+    let denial = denials.find(call, now)?;
+    arrears::add_denied(deployment, context, call.id, now);
+    let mut rendered = deployment.rendered.borrow_mut();
+    if let Some(rendered) = rendered.get(call.id).filter(|rendered| now < rendered.until) {
+        return Some(http::give(rendered));
+    }
+    let config = &deployment.config;
+    let known = denial.at(now);
+    let refusal = http::quota_exceeded(&known)?;
+    let until = now.saturating_add(denial.unchanged_for(now));
+    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.legacy_headers), until) {
+        Ok(fresh) => fresh,
+        Err(fault) => return Some(Err(fault)),
+    };
+    let answer = http::give(&fresh);
+    if rendered.len() >= RENDERED {
+        rendered.clear();
+    }
+    rendered.insert(call.id.to_owned(), fresh);
+    Some(answer)
 }
 
 /// A call with a genuine key, on its way through the gate. JavaScript holds it while the object is asked.
 #[wasm_bindgen]
 pub struct GatedCall {
     incoming: Incoming,
+    /// The request's `ExecutionContext`.
+    context: JsValue,
     pub(super) deployment: Rc<Deployment>,
     pub(super) id: String,
     secret_hash: String,
@@ -103,8 +140,8 @@ impl GatedCall {
             Reply::Answer(protocol::Answer::Unknown) => {
                 http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
             }
-            // The object has logged why.
-            Reply::Answer(protocol::Answer::Failed) => self.fail(),
+            // The object has logged why. (It does not answer "settled" to this question.)
+            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(),
             // Asked once more under the same nonce, which the object counts once.
             Reply::Lost(_) if !self.is_repeat => {
                 self.is_repeat = true;
@@ -130,10 +167,7 @@ impl GatedCall {
                 standing.extend(headers::fields(known, config.legacy_headers));
                 Ok(self.forward(&identity, &standing))
             }
-            Outcome::Denied { retry_after, .. } => {
-                let retry_after = retry_after.div_ceil(1000).max(1);
-                refuse(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
-            }
+            Outcome::Denied { .. } => refuse(http::quota_exceeded(known).unwrap_or(Refusal::Internal)),
             Outcome::CostExceedsQuota { policy, cost } => {
                 let (name, quota) =
                     known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
@@ -156,7 +190,7 @@ impl GatedCall {
                 http::refuse(&refusal, &config.cors_allow_origin, None)
             }
             FailMode::Open => {
-                arrears::add_uncounted(&self.id);
+                arrears::add_uncounted(&self.deployment, &self.context, &self.id, self.asked_at);
                 let mut marked = Fields::default();
                 marked.set("X-Tollgate-Key-Id", &self.id);
                 marked.set("X-Tollgate-Fail-Open", "1");

@@ -29,8 +29,8 @@ const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
  * Sends a request on: same method, headers and streamed body, redirects left to the client, nothing read from or left in a
  * cache. The origin's answer is streamed back with `answerFields`; where there is none, the answer is 502.
  */
-export async function forward(request, url, dropAuthorization, fields, answerFields) {
-  let response;
+export function forward(request, url, dropAuthorization, fields, answerFields) {
+  let sent;
   try {
     const upstream = url === undefined ? new Request(request) : new Request(url, request);
     const { headers } = upstream;
@@ -38,13 +38,22 @@ export async function forward(request, url, dropAuthorization, fields, answerFie
     for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
     for (const name of dropped) headers.delete(name);
     setAll(headers, fields);
-    response = await fetch(upstream, { redirect: "manual", cache: "no-store" });
+    sent = fetch(upstream, { redirect: "manual", cache: "no-store" });
   } catch (error) {
-    console.error(`tollgate: the origin did not answer: ${error?.message ?? error}`);
-    return reply(502, badGateway.body, answerFields + badGateway.fields);
+    sent = Promise.reject(error);
   }
+  return sent.then(
+    (response) => relay(response, answerFields),
+    (error) => {
+      console.error(`tollgate: the origin did not answer: ${error?.message ?? error}`);
+      return reply(502, badGateway.body, answerFields + badGateway.fields);
+    },
+  );
+}
+
+function relay(response, fields) {
   const answer = new Response(response.webSocket ? null : response.body, response);
-  setAll(answer.headers, answerFields);
+  setAll(answer.headers, fields);
   return answer;
 }
 
@@ -53,6 +62,18 @@ const badGateway = { body: "", fields: "" };
 /** What `forward` answers when the origin does not; set once for an isolate. */
 export function setBadGateway(body, fields) {
   Object.assign(badGateway, { body, fields });
+}
+
+/** Header fields that many answers share. */
+export function shareFields(fields) {
+  const headers = new Headers();
+  setAll(headers, fields);
+  return headers;
+}
+
+/** An answer of our own whose fields are shared. */
+export function replyShared(status, body, headers) {
+  return new Response(body, { status, headers });
 }
 
 /** An answer of our own. */
@@ -85,7 +106,23 @@ const readFailure = (error) =>
  * fresh stub each time, because a stub that has failed once may fail for ever.
  */
 export function ask(namespace, name, url, call) {
-  return namespace.getByName(name).fetch(url).then(readAnswer, readFailure).then((line) => call.resume(line));
+  return namespace
+    .getByName(name)
+    .fetch(url)
+    .then(
+      (response) => call.resume(readAnswer(response)),
+      (error) => call.resume(readFailure(error)),
+    );
+}
+
+/** Pays what an isolate owes to a key's counts, some time after the answer. */
+export function payLater(context, milliseconds, namespace, name, payment) {
+  const pay = async () => {
+    await after(milliseconds);
+    const url = payment.url();
+    if (url !== undefined) await ask(namespace, name, url, payment);
+  };
+  context.waitUntil(pay());
 }
 
 /** Asks a key's object for JSON; resolves to its text. */
@@ -125,9 +162,9 @@ export function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-/** Resolves when every write so far is confirmed. */
-export async function sync(storage) {
-  return storage.sync();
+/** Calls back when every write so far is confirmed, with the error if that failed. */
+export function whenConfirmed(storage, callback) {
+  storage.sync().then(() => callback(undefined), callback);
 }
 
 /** All rows of a query, as JSON. */

@@ -1,8 +1,9 @@
 //! Requests in, responses out: the only place that builds an answer of tollgate's own.
 
+use super::deployment::Rendered;
 use super::js::{self, Fault, Fields};
 use crate::headers::{self, EXPOSED};
-use crate::protocol::Known;
+use crate::protocol::{Known, Outcome};
 use crate::refusal::Refusal;
 use crate::target::{Target, TargetError};
 use wasm_bindgen::JsValue;
@@ -78,6 +79,11 @@ pub(crate) fn prepare_bad_gateway(cors: &str) {
 
 /// The problem answer for a refusal; `known` adds where the key stands.
 pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, bool)>) -> Answer {
+    let fields = refusal_fields(refusal, known);
+    own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
+}
+
+fn refusal_fields(refusal: &Refusal, known: Option<(&Known, bool)>) -> Fields {
     let mut fields = Fields::default();
     if let Some((known, legacy)) = known {
         fields.extend(headers::fields(known, legacy));
@@ -88,7 +94,27 @@ pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, bool)
     if let Some((name, value)) = refusal.extra_header() {
         fields.set(name, value);
     }
-    own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
+    fields
+}
+
+/// The refusal of a denied call.
+pub(crate) fn quota_exceeded(known: &Known) -> Option<Refusal> {
+    let Outcome::Denied { retry_after, .. } = known.outcome else { return None };
+    let retry_after = retry_after.div_ceil(1000).max(1);
+    Some(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
+}
+
+/// A refusal that is going to be given many times, until its words change.
+pub(crate) fn render(refusal: &Refusal, cors: &str, known: (&Known, bool), until: u64) -> Result<Rendered, Fault> {
+    let mut fields = refusal_fields(refusal, Some(known));
+    set_own_fields(&mut fields, cors);
+    fields.set("Content-Type", PROBLEM_JSON);
+    Ok(Rendered { until, body: refusal.body().into(), headers: js::share_fields(fields.as_str())? })
+}
+
+/// Gives a rendered 429.
+pub(crate) fn give(rendered: &Rendered) -> Answer {
+    Ok(js::reply_shared(429, &rendered.body, &rendered.headers)?.into())
 }
 
 /// A JSON answer.

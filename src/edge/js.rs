@@ -1,5 +1,6 @@
 //! The JavaScript that [`glue.js`](../../../src/edge/glue.js) gives, and what belongs to it.
 
+use super::arrears::Payment;
 use super::gateway::GatedCall;
 use js_sys::Promise;
 use std::fmt;
@@ -19,10 +20,16 @@ extern "C" {
     pub(crate) fn set_bad_gateway(body: &str, fields: &str);
     #[wasm_bindgen(catch)]
     pub(crate) fn reply(status: u16, body: Option<&str>, fields: &str) -> Result<web_sys::Response, JsValue>;
+    #[wasm_bindgen(catch, js_name = shareFields)]
+    pub(crate) fn share_fields(fields: &str) -> Result<JsValue, JsValue>;
+    #[wasm_bindgen(catch, js_name = replyShared)]
+    pub(crate) fn reply_shared(status: u16, body: &JsValue, headers: &JsValue) -> Result<web_sys::Response, JsValue>;
     #[wasm_bindgen(js_name = readBody)]
     pub(crate) fn read_body(request: &web_sys::Request, limit: usize) -> Promise;
     #[wasm_bindgen(catch)]
     pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str, call: GatedCall) -> Result<Promise, JsValue>;
+    #[wasm_bindgen(js_name = payLater)]
+    pub(crate) fn pay_later(context: &JsValue, milliseconds: u32, namespace: &JsValue, name: &str, payment: Payment);
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
     #[wasm_bindgen(catch)]
@@ -36,7 +43,8 @@ extern "C" {
     #[wasm_bindgen(js_name = batchClosed)]
     pub(crate) fn batch_closed(batch: &JsValue) -> Promise;
     pub(crate) fn after(milliseconds: u32) -> Promise;
-    pub(crate) fn sync(storage: &JsValue) -> Promise;
+    #[wasm_bindgen(js_name = whenConfirmed)]
+    pub(crate) fn when_confirmed(storage: &JsValue, callback: &JsValue);
     #[wasm_bindgen(catch)]
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]

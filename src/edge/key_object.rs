@@ -19,13 +19,14 @@ use crate::decision::Decision;
 use crate::key::same_hash;
 use crate::limit::{Cost, State as Ledger};
 use crate::profile::{Profile, Status};
-use crate::protocol::{Answer, Check, Known, Outcome, PolicyUsage, Question, Usage};
+use crate::protocol::{Answer, Check, Debt, Known, Outcome, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
 use js_sys::Promise;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::panic::RefUnwindSafe;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) storage: Storage,
     pub(super) memory: RefCell<Memory>,
+    /// The callback for confirmed writes, made once: it belongs to the object, not to the request that happens to write.
+    on_confirmed: OnceCell<JsValue>,
 }
 
 // A panic unwinds out of one event; `memory` is then at worst ahead of storage, which the next failed write or reload sets right.
@@ -136,7 +139,9 @@ impl KeyObject {
     pub fn new(state: DurableObjectState, env: Env) -> Self {
         let state = State::from(state);
         let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
-        Self { shared: Rc::new(Shared { state, env, storage, memory: RefCell::default() }) }
+        Self {
+            shared: Rc::new(Shared { state, env, storage, memory: RefCell::default(), on_confirmed: OnceCell::new() }),
+        }
     }
 
     /// Answers a question: with a response if nothing has to be waited for, otherwise with its promise.
@@ -174,6 +179,15 @@ impl Shared {
                 Ok(now) => self.answer(&check, now),
                 Err(fault) => failed(check.call.id, &fault),
             },
+            Some(Question::Settle { id, debt }) => {
+                let now = self.prepare(id).await?;
+                if self.settle(debt, now)? {
+                    self.commit(now).await?;
+                } else {
+                    self.write_denials_later(now);
+                }
+                Ok(js::answer(&Answer::Settled.to_line())?.into())
+            }
             Some(Question::Usage { id }) => self.usage(id).await,
             Some(Question::Refresh { id }) => self.refresh(id).await,
             Some(Question::Stats { .. }) => self.stats(),
@@ -209,15 +223,7 @@ impl Shared {
         if !same_hash(check.call.secret_hash, &profile.row.secret_hash) {
             return Ok((Answer::Unknown, false));
         }
-        let mut needs_write = false;
-        if let Some(debt) = check.debt.filter(|debt| !ledger.recalls(debt.nonce)) {
-            ledger.remember(debt.nonce);
-            ledger.deny_elsewhere(now, debt.denied);
-            if debt.uncounted > 0 {
-                ledger.charge_calls(now, debt.uncounted, Cost { requests: debt.uncounted, tokens: 0 });
-                needs_write = true;
-            }
-        }
+        let mut needs_write = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
         let peek = |ledger: &mut Ledger, verdict| Decision {
             verdict,
             standings: ledger.standings(&profile.policies, now),
@@ -241,6 +247,16 @@ impl Shared {
         };
         let known = Known::new(outcome, &profile.row.tier, &profile.policies, &decision);
         Ok((Answer::Known(known), needs_write))
+    }
+
+    /// Adds what an isolate owes; whether that has to be written before it is acknowledged.
+    fn settle(&self, debt: Debt, now: UnixMicros) -> Result<bool, Fault> {
+        match &mut *self.memory.borrow_mut() {
+            Memory { ledger: Some(ledger), profile: Some(_), .. } => Ok(add_debt(ledger, debt, now)),
+            // What is owed to a key that is gone is owed to nobody.
+            Memory { ledger: Some(_), .. } => Ok(false),
+            _ => Err(Fault::new("storage has not been read")),
+        }
     }
 
     /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
@@ -418,8 +434,7 @@ impl Shared {
             memory.writing_since = Some(now.as_millis());
         }
         let written = self.write_for_all();
-        // Held by the object, not by the request that happens to be the first.
-        self.state.wait_until(Rc::clone(self).write_on());
+        self.follow_write();
         Write::Done(written)
     }
 
@@ -442,34 +457,42 @@ impl Shared {
         written
     }
 
-    /// Follows a write until it is confirmed, then does the next, as long as somebody waits for one.
-    async fn write_on(self: Rc<Self>) {
-        loop {
-            // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
-            flush::arm(&self).await;
-            let confirmed = JsFuture::from(self.storage.sync()).await;
-            let mut memory = self.memory.borrow_mut();
-            if let Err(error) = confirmed {
-                // The runtime resets the object; should it go on all the same, it must not believe its memory.
-                worker::console_error!(
-                    "tollgate: a write to an object's storage was not confirmed: {}",
-                    Fault::from(error)
-                );
-                memory.distrust();
-                if let Some(batch) = memory.next_write.take() {
-                    close(&batch, false);
+    /// Has the next write, if anybody waits for one, follow the one that has just been issued.
+    fn follow_write(self: &Rc<Self>) {
+        // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
+        flush::arm(self);
+        let callback = self.on_confirmed.get_or_init(|| {
+            let shared = Rc::downgrade(self);
+            let confirmed = move |error: JsValue| {
+                if let Some(shared) = shared.upgrade() {
+                    shared.confirmed(error);
                 }
-            }
-            if memory.next_write.is_none() {
-                memory.writing_since = None;
-                return;
-            }
-            memory.writing_since = Some(clock::now().as_millis());
-            drop(memory);
-            if let Err(fault) = self.write_for_all() {
-                worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+            };
+            Closure::<dyn Fn(JsValue)>::own_assert_unwind_safe(confirmed).into_js_value()
+        });
+        self.storage.when_confirmed(callback);
+    }
+
+    fn confirmed(self: &Rc<Self>, error: JsValue) {
+        let mut memory = self.memory.borrow_mut();
+        if !error.is_undefined() {
+            // The runtime resets the object; should it go on all the same, it must not believe its memory.
+            worker::console_error!("tollgate: a write was not confirmed: {}", Fault::from(error));
+            memory.distrust();
+            if let Some(batch) = memory.next_write.take() {
+                close(&batch, false);
             }
         }
+        if memory.next_write.is_none() {
+            memory.writing_since = None;
+            return;
+        }
+        memory.writing_since = Some(clock::now().as_millis());
+        drop(memory);
+        if let Err(fault) = self.write_for_all() {
+            worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+        }
+        self.follow_write();
     }
 
     /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.
@@ -566,13 +589,34 @@ impl Shared {
         })
     }
 
-    pub(super) async fn set_alarm(&self, delay: Duration) {
+    /// Sets the alarm, in this very turn; the future only tells whether that was confirmed.
+    pub(super) fn set_alarm(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
         self.memory.borrow_mut().alarm = Some(true);
-        if let Err(error) = self.state.storage().set_alarm(delay).await {
-            worker::console_error!("tollgate: an alarm could not be set: {error}");
-            self.memory.borrow_mut().alarm = None;
-        }
+        let shared = Rc::clone(self);
+        let mut setting = Box::pin(async move {
+            if let Err(error) = shared.state.storage().set_alarm(delay).await {
+                worker::console_error!("tollgate: an alarm could not be set: {error}");
+                shared.memory.borrow_mut().alarm = None;
+            }
+        });
+        // Futures do nothing until they are polled.
+        let _ = setting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        setting
     }
+}
+
+/// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
+fn add_debt(ledger: &mut Ledger, debt: Debt, now: UnixMicros) -> bool {
+    if ledger.recalls(debt.nonce) {
+        // Its first write may still be under way.
+        return debt.uncounted > 0;
+    }
+    ledger.remember(debt.nonce);
+    ledger.deny_elsewhere(now, debt.denied);
+    if debt.uncounted > 0 {
+        ledger.charge_calls(now, debt.uncounted, Cost { requests: debt.uncounted, tokens: 0 });
+    }
+    debt.uncounted > 0
 }
 
 fn json(value: &impl serde::Serialize) -> http::Answer {

@@ -36,8 +36,8 @@ fn start() {
 /// answer into a promise.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
-pub fn fetch(request: web_sys::Request, env: Env, _context: JsValue) -> Result<JsValue, JsValue> {
-    or_internal_error(answer(request, env))
+pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<JsValue, JsValue> {
+    or_internal_error(answer(request, env, context))
 }
 
 /// A fault that nothing else has taken care of: logged, and opaque to the client.
@@ -53,7 +53,7 @@ fn promise(work: impl Future<Output = Answer> + 'static) -> Promise {
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move { or_internal_error(work.await) }))
 }
 
-fn answer(request: web_sys::Request, env: Env) -> Answer {
+fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
     let incoming = match Incoming::new(request) {
         Ok(incoming) => incoming,
         Err(error) => return http::refuse(&Refusal::BadRequest(error.to_string()), "*", None),
@@ -73,7 +73,7 @@ fn answer(request: web_sys::Request, env: Env) -> Answer {
     let cors = &deployment.config.cors_allow_origin;
     let refuse = |refusal: Refusal| http::refuse(&refusal, cors, None);
     match route {
-        Route::Gate => gateway::gate(incoming, deployment),
+        Route::Gate => gateway::gate(incoming, deployment, context),
         Route::Preflight => http::preflight(cors),
         Route::Admin(_) => Ok(promise(async move { admin_api::answer(&incoming, &deployment, &env).await }).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),

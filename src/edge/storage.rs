@@ -107,9 +107,9 @@ impl Storage {
         Ok(written)
     }
 
-    /// Resolves when every write so far is confirmed.
-    pub(crate) fn sync(&self) -> js_sys::Promise {
-        js::sync(&self.raw)
+    /// Calls back when every write so far is confirmed, with the error if that failed.
+    pub(crate) fn when_confirmed(&self, callback: &JsValue) {
+        js::when_confirmed(&self.raw, callback);
     }
 
     fn write(&self, sql: &str, [a, b, c]: [JsValue; 3]) -> Result<f64, Fault> {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 /// Nonces kept in memory.
 const KEPT: usize = 1024;
 /// Nonces a row is filled up to.
-const IN_ROW: usize = 64;
+const IN_ROW: usize = 8;
 
 /// Oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,11 +13,14 @@ pub(super) struct Nonces {
     known: VecDeque<u64>,
     /// How many of the newest are in no committed row yet.
     uncommitted: usize,
+    /// How many before those came with the last committed row.
+    last: usize,
 }
 
 impl Nonces {
     pub(super) fn from_row(nonces: Vec<u64>) -> Self {
-        Self { known: nonces.into(), uncommitted: 0 }
+        let last = nonces.len();
+        Self { known: nonces.into(), uncommitted: 0, last }
     }
 
     pub(super) fn remember(&mut self, nonce: u64) {
@@ -32,13 +35,15 @@ impl Nonces {
         self.known.contains(&nonce)
     }
 
-    /// All that no row holds yet, filled up with older ones.
+    /// All that no row holds yet and those of the last row, filled up with older ones. The answers of two commits at most
+    /// are on their way at a time: the next is written when the last is confirmed.
     pub(super) fn for_row(&self) -> Vec<u64> {
-        let count = self.uncommitted.max(IN_ROW);
+        let count = self.uncommitted.saturating_add(self.last).max(IN_ROW);
         self.known.iter().skip(self.known.len().saturating_sub(count)).copied().collect()
     }
 
     pub(super) fn committed(&mut self) {
+        self.last = self.uncommitted;
         self.uncommitted = 0;
     }
 }
