@@ -133,12 +133,9 @@ impl Log {
             *back = Entry::new(millis, back.units() + more);
             self.total += more;
             left -= more;
-            // A cursor past this entry has summed up its old units.
-            for cursor in [&mut self.live, &mut self.release] {
-                if cursor.index == self.entries.len() {
-                    *cursor = Cursor::default();
-                }
-            }
+            // A cursor past this entry would have summed up its old units.
+            self.live = Cursor::default();
+            self.release = Cursor::default();
         }
         while left > 0 {
             let units = left.min(MAX_UNITS);
@@ -183,7 +180,7 @@ impl Log {
     /// Moves what lies after `now` to `now`, and all entries into the next row, `since`.
     pub(super) fn rebase(&mut self, now: UnixMicros, since: u64) {
         let entries = std::mem::take(&mut self.entries);
-        *self = Self { until: self.until, ..Self::new(self.unit, self.period, self.span, since) };
+        *self = Self::new(self.unit, self.period, self.span, since);
         for entry in entries {
             self.push(UnixMicros::from_millis(entry.millis()).min(now), entry.units());
         }

@@ -1,0 +1,201 @@
+// What is judged is what is forwarded: raw request targets and hosts, at the gate's own socket.
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { startOrigin } from "../../scripts/lib/gate.mjs";
+import { assertRefused } from "./lib/client.mjs";
+import { directUsageOf, issueDirectKey, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { request } from "./lib/raw.mjs";
+
+let origin;
+let gate;
+let key;
+
+before(async () => {
+  origin = await startOrigin();
+  gate = await startDirectGate({ vars: { ORIGIN: origin.url, PUBLIC_PATHS: "/public,/v1/health" } });
+  key = await issueDirectKey(gate);
+});
+
+after(async () => {
+  await gate?.stop();
+  await origin?.stop();
+});
+
+async function get(url, { withKey = true, method = "GET" } = {}) {
+  origin.reset();
+  const headers = ["Host: api.test", ...(withKey ? [`X-API-Key: ${key.key}`] : [])];
+  const answer = await request(gate, `${method} ${url} HTTP/1.1`, headers);
+  return { answer, seen: origin.requests().map(({ path }) => path) };
+}
+
+const AS_SENT = [
+  "/",
+  "/a",
+  "/a?",
+  "/?",
+  "/a/b/?x=1&y=2&x=3",
+  "//a",
+  "//a//b///",
+  "//evil.test/a",
+  "/a%2Fb",
+  "/a%2fb%2F",
+  "/%7euser/%41",
+  "/a%20b+c",
+  "/a..b/.hidden/...",
+  "/a;v=1,2/b:c@d/!$&()*+=~'",
+  "/a?next=/../b/%2e%2e/c",
+  "/a?url=http://evil.test/%00",
+  "/a?&&=&a==b&c",
+  "/a?x=%zz%",
+  "/a?x=a+b%20c",
+  "/_tollgate",
+  "/_Tollgate/health",
+  "/%5ftollgate/health",
+  "/x/_tollgate/keys",
+];
+
+for (const target of AS_SENT) {
+  test(`an admitted request is forwarded with its path and query as sent: ${target}`, async () => {
+    const { answer, seen } = await get(PUBLIC_URL + target);
+    assert.equal(answer.status, 200, answer.body);
+    assert.deepEqual(seen, [target]);
+  });
+}
+
+test("an admitted request's query is forwarded byte for byte when it has an apostrophe", async () => {
+  const { answer, seen } = await get(`${PUBLIC_URL}/a?name=O'Brien`);
+  assert.equal(answer.status, 200);
+  assert.deepEqual(seen, ["/a?name=O'Brien"]);
+});
+
+const AMBIGUOUS = [
+  "/..",
+  "/.",
+  "/a/../b",
+  "/a/./b",
+  "/a/..",
+  "/%2e%2e/b",
+  "/a/%2E%2e/b",
+  "/a/.%2e/b",
+  "/a/%2e/b",
+  "/a/..%2fb",
+  "/a%2f..%2Fb",
+  "/a\\b",
+  "\\a",
+  "/a\\..\\b",
+  "/a%5cb",
+  "/a%5C..%5Cb",
+  "/a%00",
+  "/%00/b",
+  "/..;/b",
+  "/a/..;x=1/b",
+  "/a#b",
+  "/a?x#b",
+  "/public/../a",
+  "/a/../public",
+  "/_tollgate/../a",
+  "/_tollgate/health/../../a",
+];
+
+for (const target of AMBIGUOUS) {
+  test(`a path that could be read in two ways is refused, with a key or without: ${target}`, async () => {
+    for (const withKey of [true, false]) {
+      const { answer, seen } = await get(PUBLIC_URL + target, { withKey });
+      assertRefused(answer, 400);
+      assert.deepEqual(seen, []);
+    }
+  });
+}
+
+test("a public path needs no key, with any query", async () => {
+  for (const target of ["/public", "/public?x=/../a", "/v1/health"]) {
+    const { answer, seen } = await get(PUBLIC_URL + target, { withKey: false });
+    assert.equal(answer.status, 200, answer.body);
+    assert.deepEqual(seen, [target]);
+  }
+});
+
+const NOT_PUBLIC = [
+  "/public/",
+  "//public",
+  "/Public",
+  "/%70ublic",
+  "/public%20",
+  "/public%2F",
+  "/public;x",
+  "/public%3Fx",
+  "/publicx",
+  "/v1%2Fhealth",
+  "/v1//health",
+  "/a?/public",
+  "/?public",
+];
+
+for (const target of NOT_PUBLIC) {
+  test(`a path that is not exactly a public one needs a key: ${target}`, async () => {
+    const { answer, seen } = await get(PUBLIC_URL + target, { withKey: false });
+    assertRefused(answer, 401);
+    assert.match(answer.headers["www-authenticate"], /^Bearer /);
+    assert.deepEqual(seen, []);
+  });
+}
+
+const NO_URL = [
+  "http://user@evil.test/a",
+  "http://u:p@evil.test/a",
+  "http://api.test, evil.test/a",
+  "http:///a",
+  "ftp://api.test/a",
+  "/a",
+  "*",
+  "a",
+];
+
+for (const url of NO_URL) {
+  test(`a target that names no host, or more than one, is refused: ${url}`, async () => {
+    for (const withKey of [true, false]) {
+      const { answer, seen } = await get(url, { withKey });
+      assertRefused(answer, 400);
+      assert.deepEqual(seen, []);
+    }
+  });
+}
+
+test("a host that the client chooses changes neither the origin nor whether a key is needed", async () => {
+  for (const url of ["http://evil.test/a", "http://evil.test:81/a", `${origin.url}/a`, "http://127.0.0.1:1/a"]) {
+    assertRefused((await get(url, { withKey: false })).answer, 401);
+    const { answer, seen } = await get(url);
+    assert.equal(answer.status, 200);
+    assert.deepEqual(seen, ["/a"]);
+  }
+});
+
+test("what is refused before the key is judged counts nothing", async () => {
+  const before = (await directUsageOf(gate, key)).calls;
+  for (const target of ["/a/../b", "/a%00", "/a#b"]) assertRefused((await get(PUBLIC_URL + target)).answer, 400);
+  assert.equal((await directUsageOf(gate, key)).calls, before);
+  await get(`${PUBLIC_URL}/a`);
+  assert.equal((await directUsageOf(gate, key)).calls, before + 1);
+});
+
+describe("ORIGIN empty", () => {
+  let route;
+  let routeKey;
+
+  before(async () => {
+    route = await startDirectGate({ vars: { ORIGIN: "" } });
+    routeKey = await issueDirectKey(route);
+  });
+
+  after(() => route?.stop());
+
+  test("an admitted request goes to its own URL, byte for byte", async () => {
+    for (const target of [...AS_SENT, "/a?name=O'Brien", "/{a}|b^?q=\"<>`{}'"]) {
+      origin.reset();
+      const lines = [`Host: ${new URL(origin.url).host}`, `X-API-Key: ${routeKey.key}`];
+      const answer = await request(route, `GET ${origin.url}${target} HTTP/1.1`, lines);
+      assert.equal(answer.status, 200, answer.body);
+      assert.deepEqual(origin.requests().map(({ path }) => path), [target]);
+    }
+  });
+});

@@ -1,0 +1,239 @@
+// The admin API: who may, what it takes, what it gives.
+import { env } from "cloudflare:workers";
+import { describe, expect, test } from "vitest";
+import { databaseText, makeTier, setKey, sql, takeAway } from "./lib/database.mjs";
+import { admin, admit, call, denied, issue, problem, received, send, setClock, usage, wait } from "./lib/gate.mjs";
+import { countObjects, objectText, runAlarm } from "./lib/object.mjs";
+
+const ID = "abcdefghij234567";
+const ENDPOINTS = [
+  ["POST", "/keys"],
+  ["GET", `/keys/${ID}`],
+  ["GET", `/keys/${ID}/usage`],
+];
+
+describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method, path) => {
+  test.each([
+    ["without a token", {}],
+    ["with a wrong token", { Authorization: "Bearer wrong" }],
+    ["with an empty token", { Authorization: "Bearer " }],
+    ["with the token and more", { Authorization: "Bearer admin-token-of-the-testsX" }],
+    ["with part of the token", { Authorization: "Bearer admin-token-of-the-test" }],
+    ["with the token under another scheme", { Authorization: "Basic admin-token-of-the-tests" }],
+    ["with the token without a scheme", { Authorization: "admin-token-of-the-tests" }],
+    ["with the token twice", { Authorization: "Bearer admin-token-of-the-tests, Bearer admin-token-of-the-tests" }],
+    ["with the token as an API key", { "X-API-Key": "admin-token-of-the-tests" }],
+  ])("%s", async (_what, headers) => {
+    const response = await send(`/_tollgate${path}`, { method, headers, body: method === "POST" ? '{"tier":"free"}' : undefined });
+    expect(response.headers.get("www-authenticate")).toMatch(/^Bearer realm=/);
+    await problem(response, 401);
+  });
+});
+
+test("an API key is no admin token", async () => {
+  const key = await issue();
+  await problem(await send(`/_tollgate/keys/${key.id}`, { headers: { Authorization: `Bearer ${key.key}` } }), 401);
+});
+
+test("POST /_tollgate/keys answers 201 with id, key, tier, name, status and created_at", async () => {
+  setClock("2031-03-12T12:34:56.789Z");
+  const response = await admin("POST", "/keys", { tier: "free", name: "Käthes Firma" });
+  expect(response.status).toBe(201);
+  expect(response.headers.get("content-type")).toBe("application/json");
+  expect(response.headers.get("cache-control")).toBe("no-store");
+  const key = await response.json();
+  expect(key).toEqual({
+    id: expect.stringMatching(/^[a-z2-7]{16}$/),
+    key: expect.stringMatching(/^tg_/),
+    tier: "free",
+    name: "Käthes Firma",
+    status: "active",
+    created_at: "2031-03-12T12:34:56.789Z",
+  });
+  await admit(key, 1);
+});
+
+test("GET /_tollgate/keys/{id} answers the same without the key", async () => {
+  const { key, ...rest } = await issue("pro", "a name");
+  const response = await admin("GET", `/keys/${rest.id}`);
+  expect(response.status).toBe(200);
+  expect(await response.json()).toEqual(rest);
+  expect(key).toBeTruthy();
+});
+
+test("the key appears only when it is issued, and is stored nowhere", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  await runAlarm(key);
+  const answers = [await admin("GET", `/keys/${key.id}`), await admin("GET", `/keys/${key.id}/usage`)];
+  const texts = await Promise.all(answers.map((answer) => answer.text()));
+  for (const text of [...texts, await databaseText(), await objectText(key)]) {
+    expect(text).not.toContain(key.key);
+    expect(text).not.toContain(key.key.split("_")[2].slice(0, 32));
+  }
+});
+
+test("a name may be left out, and may have 200 characters", async () => {
+  expect((await (await admin("POST", "/keys", { tier: "free" })).json()).name).toBe("");
+  expect((await admin("POST", "/keys", { tier: "free", name: "ä".repeat(200) })).status).toBe(201);
+});
+
+describe("POST /_tollgate/keys makes no key from", () => {
+  test.each([
+    ["an empty body", undefined, 400],
+    ["half a JSON text", '{"tier":', 400],
+    ["bytes that are not UTF-8", new Uint8Array([0x7b, 0xff, 0x7d]).buffer, 400],
+    ["a list", "[]", 400],
+    ["a string", '"free"', 400],
+    ["null", "null", 400],
+    ["no tier", "{}", 422],
+    ["a tier of another type", '{"tier":7}', 422],
+    ["an empty tier", '{"tier":""}', 422],
+    ["a tier that there is not", '{"tier":"gold"}', 422],
+    ["a tier in capitals", '{"tier":"Free"}', 422],
+    ["SQL", `{"tier":"free' OR 1=1 --"}`, 422],
+    ["a name of another type", '{"tier":"free","name":7}', 422],
+    ["a name that is null", '{"tier":"free","name":null}', 422],
+    ["a name that is too long", JSON.stringify({ tier: "free", name: "x".repeat(201) }), 422],
+    ["a name with control characters", '{"tier":"free","name":"a\\u0000b"}', 422],
+    ["an unknown field", '{"tier":"free","nmae":"x"}', 422],
+    ["more than 16 KiB", JSON.stringify({ tier: "free", name: "x".repeat(17_000) }), 413],
+  ])("%s", async (_what, body, status) => {
+    const [{ count }] = await sql("SELECT COUNT(*) AS count FROM keys");
+    const headers = { Authorization: `Bearer ${env.ADMIN_TOKEN}` };
+    await problem(await send("/_tollgate/keys", { method: "POST", headers, body }), status);
+    expect(await sql("SELECT COUNT(*) AS count FROM keys")).toEqual([{ count }]);
+  });
+
+  test("a stream that goes on and on", async () => {
+    const chunk = new TextEncoder().encode(" ".repeat(4096));
+    const endless = new ReadableStream({ pull: (controller) => controller.enqueue(chunk) });
+    await problem(await admin("POST", "/keys", endless), 413);
+  });
+});
+
+test("a 422 names the field", async () => {
+  expect(await problem(await admin("POST", "/keys", { tier: "gold" }), 422)).toMatchObject({ field: "tier" });
+  expect(await problem(await admin("POST", "/keys", { tier: "free", name: 7 }), 422)).toMatchObject({ field: "name" });
+});
+
+test("a key can be issued of a tier that a user has made", async () => {
+  const key = await issue(await makeTier({ quota: 1, period: "hour" }));
+  await admit(key, 1);
+  await denied(key);
+});
+
+describe("GET /_tollgate/keys/{id}/usage", () => {
+  const policy = (name, quota, used, reset_at) => {
+    const rest = { unit: "requests", algorithm: "fixed", period: name };
+    return { policy: name, quota, used, remaining: quota - used, reset_at, ...rest };
+  };
+
+  test("has the shape of the contract, for a key that was never called too", async () => {
+    setClock("2031-03-12T12:00:17.250Z");
+    const key = await issue();
+    const expected = (calls) => ({
+      key_id: key.id,
+      tier: "free",
+      status: "active",
+      as_of: "2031-03-12T12:00:17.250Z",
+      policies: [policy("minute", 10, calls, "2031-03-12T12:01:00Z"), policy("month", 1000, calls, "2031-04-01T00:00:00Z")],
+      month: "2031-03",
+      calls,
+    });
+    expect(await usage(key)).toEqual(expected(0));
+    await admit(key, 3);
+    expect(await usage(key)).toEqual(expected(3));
+  });
+
+  test("spends nothing", async () => {
+    const key = await issue();
+    await admit(key, 9);
+    for (let i = 0; i < 5; i += 1) expect((await usage(key)).calls).toBe(9);
+    await admit(key, 1);
+    await denied(key);
+    for (let i = 0; i < 5; i += 1) await usage(key);
+    wait(60);
+    await admit(key, 10);
+  });
+
+  test("tells of sliding and bucket policies what counts now, and when all of it is there again", async () => {
+    const key = await issue(
+      await makeTier({ quota: 5, period: "minute", algorithm: "sliding" }, { quota: 60, period: "hour", algorithm: "bucket", burst: 3 }),
+    );
+    await admit(key, 2);
+    expect((await usage(key)).policies).toEqual([
+      expect.objectContaining({ policy: "minute", algorithm: "sliding", quota: 5, used: 2, remaining: 3, reset_at: "2031-03-12T12:01:00Z" }),
+      expect.objectContaining({ policy: "hour", algorithm: "bucket", quota: 60, used: 2, remaining: 1, reset_at: "2031-03-12T12:02:00Z" }),
+    ]);
+  });
+
+  test("is read from the object, not from what has been flushed", async () => {
+    const key = await issue();
+    await admit(key, 2);
+    await runAlarm(key);
+    await admit(key, 1);
+    expect((await usage(key)).calls).toBe(3);
+  });
+
+  test("shows usage above a quota that was lowered, and nothing remaining", async () => {
+    const key = await issue();
+    await admit(key, 8);
+    const tier = await makeTier({ quota: 5, period: "month" });
+    await setKey(key, "tier", tier);
+    wait(60);
+    expect((await usage(key)).policies).toEqual([expect.objectContaining({ quota: 5, used: 8, remaining: 0 })]);
+  });
+});
+
+describe("404 for", () => {
+  test.each([`/keys/${ID}`, `/keys/${ID}/usage`, "/keys/NOT-AN-ID", "/keys/NOT-AN-ID/usage", "/keys/", "/keys/%27%20OR%201=1"])(
+    "a key that there is not: GET /_tollgate%s",
+    async (path) => {
+      const before = await countObjects();
+      await problem(await admin("GET", path), 404);
+      expect(await countObjects()).toBe(before);
+    },
+  );
+
+  test.each(["/_tollgate/", "/_tollgate/nothing", "/_tollgate/health/", "/_tollgate//keys"])(
+    "what is not there under the reserved prefix, whatever key it comes with: %s",
+    async (path) => {
+      const key = await issue();
+      await problem(await call(key, path), 404);
+      expect(await received()).toEqual([]);
+      expect((await usage(key)).calls).toBe(0);
+    },
+  );
+});
+
+test("other methods are 405 with Allow", async () => {
+  for (const [method, path, allow] of [
+    ["PUT", "/keys", "POST"],
+    ["POST", `/keys/${ID}/usage`, "GET, HEAD"],
+    ["POST", "/health", "GET, HEAD"],
+  ]) {
+    const response = await admin(method, path);
+    expect(response.headers.get("allow")).toBe(allow);
+    await problem(response, 405);
+  }
+});
+
+test("GET /_tollgate/health answers without a token, and with D1 down", async () => {
+  const giveBack = await takeAway("keys");
+  const response = await send("/_tollgate/health");
+  await giveBack();
+  expect(response.status).toBe(200);
+  expect(response.headers.get("content-type")).toBe("application/json");
+  expect(await response.json()).toEqual({ status: "ok", version: expect.stringMatching(/^\d+\.\d+\.\d+/) });
+});
+
+test("while D1 is down the admin API is 503 with Retry-After, and tells nothing of why", async () => {
+  const giveBack = await takeAway("keys");
+  for (const [method, path] of ENDPOINTS) {
+    const response = await admin(method, path, method === "POST" ? { tier: "free" } : undefined);
+    expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+    expect(JSON.stringify(await problem(response, 503))).not.toMatch(/table|SQL|D1/i);
+  }
+  await giveBack();
+});

@@ -1,0 +1,114 @@
+// Clocks that step back, and clocks that were far ahead once.
+import { env } from "cloudflare:workers";
+import { expect, test } from "vitest";
+import { makeTier, metered, setKey, takeAway } from "./lib/database.mjs";
+import { admit, call, denied, issue, setClock, statuses, usage, wait } from "./lib/gate.mjs";
+import { alarmIn, crash, runAlarm } from "./lib/object.mjs";
+
+test("a clock that steps back opens no window again", async () => {
+  setClock("2031-03-12T12:00:05.000Z");
+  const key = await issue();
+  await admit(key, 10);
+  for (const time of ["2031-03-12T12:00:00.000Z", "2031-03-12T11:59:50.000Z", "2031-03-12T11:56:00.000Z"]) {
+    setClock(time);
+    const seconds = await denied(key);
+    expect(Date.now() + seconds * 1000).toBe(Date.UTC(2031, 2, 12, 12, 1));
+  }
+  setClock("2031-03-12T12:01:00.000Z");
+  await admit(key, 10);
+});
+
+test("a clock that steps back opens no window again after a crash either", async () => {
+  setClock("2031-03-12T12:00:05.000Z");
+  const key = await issue();
+  await admit(key, 10);
+  await crash(key);
+  setClock("2031-03-12T11:59:50.000Z");
+  expect(await denied(key)).toBe(70);
+});
+
+test("a client that waits for Retry-After on a clock that stepped back is admitted, and one second earlier it is not", async () => {
+  const key = await issue(await makeTier({ quota: 2, period: "minute", algorithm: "sliding" }));
+  await admit(key, 2);
+  wait(-45);
+  const seconds = await denied(key);
+  wait(seconds - 1);
+  await denied(key);
+  wait(1);
+  await admit(key, 1);
+});
+
+test("a clock that steps back over the month's end counts nothing for the closed month", async () => {
+  setClock("2031-02-01T00:00:02.000Z");
+  const key = await issue();
+  await admit(key, 1);
+  setClock("2031-01-31T23:59:58.000Z");
+  await admit(key, 1);
+  setClock("2031-02-01T00:01:00.000Z");
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ "2031-02": { calls: 2, denied: 0 } });
+});
+
+test("a clock that was far ahead once holds a key back by minutes at most", async () => {
+  const key = await issue();
+  setClock("2033-01-01T00:00:30.000Z");
+  await statuses(key, 11);
+  setClock("2031-03-12T12:00:00.000Z");
+  const response = await call(key);
+  expect([200, 429]).toContain(response.status);
+  await statuses(key, 10);
+  const seconds = await denied(key);
+  expect(seconds).toBeLessThanOrEqual(6 * 60);
+  wait(seconds);
+  await admit(key, 10);
+});
+
+test("after the clock was far ahead once, usage of the true month is complete", async () => {
+  const key = await issue("unlimited");
+  await admit(key, 3);
+  setClock("2031-08-01T00:00:00.000Z");
+  await admit(key, 1);
+  setClock("2031-03-12T12:10:00.000Z");
+  await admit(key, 2);
+  expect(await usage(key)).toMatchObject({ month: "2031-03", calls: 5 });
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ "2031-03": { calls: 5, denied: 0 }, "2031-08": { calls: 1, denied: 0 } });
+});
+
+test("after the clock was far ahead once, a change made by hand still takes effect within 60 seconds", async () => {
+  const key = await issue();
+  setClock("2031-03-12T18:00:00.000Z");
+  await admit(key, 1);
+  setClock("2031-03-12T12:00:00.000Z");
+  await admit(key, 1);
+  await setKey(key, "status", "disabled");
+  wait(60);
+  await call(key);
+  wait(60);
+  expect((await call(key)).status).toBe(403);
+});
+
+test("after the clock was far ahead during an outage of D1, a change made by hand still takes effect within 60 seconds", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  setClock("2031-03-12T18:00:00.000Z");
+  const giveBack = await takeAway("keys");
+  await admit(key, 1);
+  await giveBack();
+  setClock("2031-03-12T12:00:00.000Z");
+  await admit(key, 1);
+  await setKey(key, "status", "disabled");
+  wait(60);
+  await call(key);
+  wait(60);
+  expect((await call(key)).status).toBe(403);
+});
+
+test("after the clock was far ahead once, calls are flushed within FLUSH_SECONDS again", async () => {
+  const key = await issue();
+  setClock("2031-03-12T18:00:00.000Z");
+  await admit(key, 1);
+  setClock("2031-03-12T12:00:00.000Z");
+  await admit(key, 1);
+  expect(await alarmIn(key)).toBeLessThanOrEqual(Number(env.FLUSH_SECONDS) * 1000);
+});

@@ -1,0 +1,192 @@
+// An admitted request on its way to the origin, and the origin's answer on its way back.
+import { describe, expect, test } from "vitest";
+import { admit, call, issue, problem, received, receivedOne, releaseOrigin, send, usage } from "./lib/gate.mjs";
+
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+
+/** Reads until so many bytes have come. */
+async function read(reader, length) {
+  let text = "";
+  while (text.length < length) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    text += decoder.decode(value, { stream: true });
+  }
+  return text;
+}
+
+test.each(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])("%s is forwarded as it is, and counts as one call", async (method) => {
+  const key = await issue();
+  expect((await call(key, "/thing", { method })).status).toBe(200);
+  expect(await receivedOne()).toMatchObject({ method, path: "/thing" });
+  expect((await usage(key)).calls).toBe(1);
+});
+
+test.each([
+  "/",
+  "/a%2Fb/c%20d;v=1/",
+  "//double//slashes",
+  "/%7Bid%7D/%C3%A4",
+  "/search?q=%20+&&empty=&flag&q=again%2F",
+  "/?",
+  "/?url=https://elsewhere.test/?a=b",
+  "/_tollgate",
+  "/_Tollgate/health",
+])("path and query arrive as they were sent: %s", async (path) => {
+  const key = await issue();
+  await call(key, path);
+  expect((await receivedOne()).url.replace("https://origin.test", "")).toBe(path);
+});
+
+test("headers and body arrive as they were sent", async () => {
+  const key = await issue();
+  const headers = {
+    Accept: "application/vnd.test+json; q=0.5",
+    "Content-Type": "application/x-test",
+    Cookie: "a=1; b=2",
+    "Idempotency-Key": "i-1",
+    "If-None-Match": '"tag"',
+    "User-Agent": "a test/1.0",
+    "X-Custom_Header": "kept",
+    "X-API-Keys": "another header",
+    Range: "bytes=0-1",
+  };
+  await call(key, "/upload", { method: "POST", headers, body: "the body\n\u0000ä" });
+  const { headers: arrived, body } = await receivedOne();
+  for (const [name, value] of Object.entries(headers)) expect(arrived[name.toLowerCase()]).toBe(value);
+  expect(body).toBe("the body\n\u0000ä");
+});
+
+test("the origin is told the key's id and tier, and a client's own X-Tollgate headers are dropped", async () => {
+  const key = await issue("basic");
+  const headers = {
+    "X-Tollgate-Key-Id": "forged",
+    "x-tollgate-tier": "forged",
+    "X-Tollgate-Fail-Open": "forged",
+    "X-Tollgate-Anything": "forged",
+    X_Tollgate_Key_Id: "forged",
+    "X_TOLLGATE-TIER": "forged",
+    "x-tollgate_tier": "forged",
+  };
+  await call(key, "/", { headers });
+  const arrived = (await receivedOne()).headers;
+  const tollgate = Object.entries(arrived).filter(([name]) => name.includes("tollgate"));
+  expect(Object.fromEntries(tollgate)).toEqual({ "x-tollgate-key-id": key.id, "x-tollgate-tier": "basic" });
+  expect(JSON.stringify(arrived)).not.toContain("forged");
+});
+
+describe("the key is not forwarded", () => {
+  test.each([
+    ["from X-API-Key", (k) => ({ "X-API-Key": k })],
+    ["from Authorization", (k) => ({ Authorization: `Bearer ${k}` })],
+    ["from x_api_key beside X-API-Key", (k) => ({ "X-API-Key": k, x_api_key: k })],
+    ["from X_API-KEY beside Authorization", (k) => ({ Authorization: `bearer ${k}`, "X_API-KEY": k, "X-API_Key": k })],
+  ])("%s", async (_where, headers) => {
+    const { key } = await issue();
+    expect((await send("/", { headers: headers(key) })).status).toBe(200);
+    const { headers: arrived } = await receivedOne();
+    expect(JSON.stringify(arrived)).not.toContain(key);
+    for (const name of ["x-api-key", "x_api_key", "x_api-key", "x-api_key", "authorization"]) expect(arrived).not.toHaveProperty(name);
+  });
+
+  test("from a query that repeats it, and the rest of the query stays", async () => {
+    const key = await issue();
+    await call(key, `/?a=%20&api_key=${key.key}&api%5Fkey=${key.key.replace("t", "%74")}&b`);
+    expect((await receivedOne()).path).toBe("/?a=%20&b");
+  });
+});
+
+test("an Authorization that did not carry the key is the origin's business", async () => {
+  const key = await issue();
+  await call(key, "/", { headers: { Authorization: "Basic dTpw" } });
+  expect((await receivedOne()).headers.authorization).toBe("Basic dTpw");
+});
+
+test("redirects are not followed", async () => {
+  const response = await call(await issue(), "/redirect");
+  expect(response.status).toBe(302);
+  expect(response.headers.get("location")).toBe("https://elsewhere.test/landing");
+  expect(await received()).toHaveLength(1);
+});
+
+test.each([201, 204, 304, 400, 401, 403, 404, 418, 429, 500, 503])("the origin's %i passes as it is, with the fields added", async (code) => {
+  const key = await issue();
+  const response = await call(key, `/status?code=${code}`);
+  expect(response.status).toBe(code);
+  expect(await response.text()).toBe([204, 304].includes(code) ? "" : "as the origin said");
+  expect(response.headers.get("ratelimit")).toContain('"minute";r=9');
+});
+
+test("every Set-Cookie of the origin passes", async () => {
+  const { headers } = await call(await issue(), "/cookies");
+  expect(headers.getSetCookie()).toEqual(["a=1; Path=/", "b=2; Path=/"]);
+});
+
+test("a cacheable answer for one key is not served to another", async () => {
+  for (const key of [await issue(), await issue()]) {
+    for (let i = 0; i < 2; i += 1) expect(await (await call(key, "/cacheable")).text()).toBe(key.id);
+  }
+  expect(await received()).toHaveLength(4);
+});
+
+test("an answer streams: its first part is there before the origin has sent the second", async () => {
+  const response = await call(await issue(), "/in-two-parts");
+  const reader = response.body.getReader();
+  expect(await read(reader, 5)).toBe("first");
+  await releaseOrigin();
+  expect(await read(reader, 6)).toBe("second");
+  expect((await reader.read()).done).toBe(true);
+});
+
+test("a request body streams: the origin has its first part before the client has sent the second", async () => {
+  const key = await issue();
+  const { readable, writable } = new TransformStream();
+  const writer = writable.getWriter();
+  const first = writer.write(encoder.encode("first"));
+  const response = await call(key, "/echo", { method: "POST", body: readable });
+  await first;
+  const reader = response.body.getReader();
+  expect(await read(reader, 5)).toBe("first");
+  await Promise.all([writer.write(encoder.encode("second")), read(reader, 6).then((text) => expect(text).toBe("second"))]);
+  await writer.close();
+});
+
+test("an origin may answer before the request body has ended", async () => {
+  const { readable, writable } = new TransformStream();
+  const writer = writable.getWriter();
+  writer.write(encoder.encode("the beginning")).catch(() => {});
+  const response = await call(await issue(), "/early", { method: "POST", body: readable });
+  expect(await response.text()).toBe("early");
+  await writer.abort().catch(() => {});
+});
+
+test("a WebSocket upgrade passes through, and counts as one call", async () => {
+  const key = await issue();
+  const response = await call(key, "/socket", { headers: { Upgrade: "websocket" } });
+  expect(response.status).toBe(101);
+  const socket = response.webSocket;
+  const answer = new Promise((resolve) => socket.addEventListener("message", ({ data }) => resolve(data)));
+  socket.accept();
+  socket.send("hello");
+  expect(await answer).toBe("echo hello");
+  socket.close();
+  expect((await usage(key)).calls).toBe(1);
+});
+
+test("an origin that cannot be reached is 502, and the call stays counted", async () => {
+  const key = await issue();
+  const response = await call(key, "/down");
+  expect(response.headers.get("ratelimit")).toContain('"minute";r=9');
+  await problem(response, 502);
+  expect((await usage(key)).calls).toBe(1);
+});
+
+test("a call is counted before it is forwarded", async () => {
+  const key = await issue();
+  const response = await call(key, "/in-two-parts");
+  expect((await usage(key)).calls).toBe(1);
+  await releaseOrigin();
+  expect(await response.text()).toBe("firstsecond");
+  await admit(key, 9);
+});

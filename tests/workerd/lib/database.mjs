@@ -1,0 +1,60 @@
+// D1: what it has, what a user changes in it by hand, and how it fails.
+import { env } from "cloudflare:workers";
+
+/** Runs a statement; resolves to its rows. */
+export async function sql(query, ...values) {
+  return (await env.DB.prepare(query).bind(...values).all()).results;
+}
+
+let tiers = 0;
+
+/** Makes a tier of these policies and resolves to its name. */
+export async function makeTier(...policies) {
+  const tier = `tier-${(tiers += 1)}`;
+  await sql("INSERT INTO tiers (name) VALUES (?)", tier);
+  await setPolicies(tier, ...policies);
+  return tier;
+}
+
+/** Replaces the policies of a tier: `{ policy, quota, period, algorithm, burst }`. */
+export async function setPolicies(tier, ...policies) {
+  const insert = "INSERT INTO tier_limits (tier, policy, quota, period, algorithm, burst) VALUES (?, ?, ?, ?, ?, ?)";
+  await env.DB.batch([
+    env.DB.prepare("DELETE FROM tier_limits WHERE tier = ?").bind(tier),
+    ...policies.map(({ quota, period, policy = period, algorithm = "fixed", burst = null }) =>
+      env.DB.prepare(insert).bind(tier, policy, quota, period, algorithm, burst),
+    ),
+  ]);
+}
+
+/** Changes a key's row by hand. */
+export function setKey(key, column, value) {
+  return sql(`UPDATE keys SET ${column} = ? WHERE id = ?`, value, key.id);
+}
+
+/** Takes tables away until the function that it resolves to is called: whatever needs them fails. */
+export async function takeAway(...tables) {
+  for (const table of tables) await sql(`ALTER TABLE ${table} RENAME TO ${table}_away`);
+  return async () => {
+    for (const table of tables) await sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
+  };
+}
+
+/** The key's rows of usage: `{ month, epoch, calls, denied }`, oldest month first. */
+export function usageRows(key) {
+  return sql("SELECT month, epoch, calls, denied FROM usage_monthly WHERE key_id = ? ORDER BY month, epoch", key.id);
+}
+
+/** The key's usage by month, summed over its epochs: `{ "2031-03": { calls, denied } }`. */
+export async function metered(key) {
+  const query = "SELECT month, SUM(calls) AS calls, SUM(denied) AS denied FROM usage_monthly WHERE key_id = ? GROUP BY month";
+  const rows = await sql(query, key.id);
+  return Object.fromEntries(rows.map(({ month, calls, denied }) => [month, { calls, denied }]));
+}
+
+/** All rows of all tables, as text. */
+export async function databaseText() {
+  const tables = await sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE '\\_cf%' ESCAPE '\\'");
+  const rows = await Promise.all(tables.map(({ name }) => sql(`SELECT * FROM "${name}"`)));
+  return JSON.stringify(rows);
+}

@@ -1,0 +1,65 @@
+// The origin of these tests, a Worker of its own: everything that tollgate sends out of its isolate arrives here. It
+// records what it received and answers by path. `ORIGIN_CONTROL` reaches the same Worker under the host `control.test`.
+let requests = [];
+let release = () => {};
+
+const ANSWERS = {
+  "/status": (_request, url) => {
+    const status = Number(url.searchParams.get("code"));
+    return new Response([204, 304].includes(status) ? null : "as the origin said", { status });
+  },
+  "/redirect": () => new Response(null, { status: 302, headers: { location: "https://elsewhere.test/landing" } }),
+  "/cookies": () => new Response("ok", { headers: [["set-cookie", "a=1; Path=/"], ["set-cookie", "b=2; Path=/"]] }),
+  "/own-fields": () =>
+    new Response("ok", { headers: { ratelimit: '"origin";r=1;t=1', "x-ratelimit-limit": "77", "x-own": "kept" } }),
+  "/cacheable": (request) =>
+    new Response(request.headers.get("x-tollgate-key-id"), { headers: { "cache-control": "public, max-age=3600" } }),
+  "/echo": (request) => new Response(request.body),
+  "/early": () => new Response("early"),
+  "/in-two-parts": () => inTwoParts(),
+  "/down": () => {
+    throw new Error("the origin is down");
+  },
+  "/socket": () => {
+    const [client, server] = Object.values(new WebSocketPair());
+    server.accept();
+    server.addEventListener("message", ({ data }) => server.send(`echo ${data}`));
+    return new Response(null, { status: 101, webSocket: client });
+  },
+};
+// Those whose body is not to be waited for.
+const STREAMED = ["/echo", "/early", "/socket"];
+
+/** Sends the second part only after the test has asked for it. */
+function inTwoParts() {
+  const { readable, writable } = new TransformStream();
+  const released = new Promise((resolve) => (release = resolve));
+  const writer = writable.getWriter();
+  const encoder = new TextEncoder();
+  (async () => {
+    await writer.write(encoder.encode("first"));
+    await released;
+    await writer.write(encoder.encode("second"));
+    await writer.close();
+  })();
+  return new Response(readable);
+}
+
+function control(url) {
+  if (url.pathname === "/reset") requests = [];
+  if (url.pathname === "/release") release();
+  return Response.json(requests);
+}
+
+export default {
+  async fetch(request) {
+    const url = new URL(request.url);
+    if (url.hostname === "control.test") return control(url);
+    const { method, headers } = request;
+    const path = url.pathname.replace(/^\/base/, "");
+    const received = { method, url: request.url, path: url.pathname + url.search, headers: Object.fromEntries(headers) };
+    requests.push(received);
+    if (!STREAMED.includes(path)) received.body = await request.text();
+    return ANSWERS[path]?.(request, url) ?? new Response("ok", { headers: { "x-from": "origin" } });
+  },
+};

@@ -1,0 +1,31 @@
+// What every test starts from: migrated tables, noon of a day in the future (so that no alarm comes by itself), an origin
+// that has received nothing, and a log that is listened to.
+import { applyD1Migrations } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterEach, beforeAll, beforeEach, expect, vi } from "vitest";
+import { issuedKeys, received, setClock } from "./gate.mjs";
+import { secretPart } from "./keys.mjs";
+
+export const NOON = "2031-03-12T12:00:00.000Z";
+
+/** What was logged in this test. */
+export const logged = [];
+
+beforeAll(() => applyD1Migrations(env.DB, env.MIGRATIONS));
+
+beforeEach(async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  setClock(NOON);
+  logged.length = 0;
+  for (const method of ["debug", "log", "info", "warn", "error"]) {
+    vi.spyOn(console, method).mockImplementation((...values) => void logged.push(values.map(String).join(" ")));
+  }
+  await env.ORIGIN_CONTROL.fetch("https://control.test/reset");
+});
+
+afterEach(async () => {
+  const told = logged.join("\n") + JSON.stringify(await received());
+  for (const key of issuedKeys) expect(told).not.toContain(secretPart(key));
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});

@@ -1,0 +1,252 @@
+// Usage on its way to D1, by the object's alarm.
+import { runInDurableObject } from "cloudflare:test";
+import { env, exports } from "cloudflare:workers";
+import { describe, expect, test, vi } from "vitest";
+import { metered, sql, takeAway, usageRows } from "./lib/database.mjs";
+import { GATE, admit, call, denied, issue, setClock, usage, wait } from "./lib/gate.mjs";
+import { alarmIn, crash, inObject, runAlarm, stub } from "./lib/object.mjs";
+
+const FLUSH_MS = Number(env.FLUSH_SECONDS) * 1000;
+const MARCH = "2031-03";
+
+/** The one row of the key's usage. */
+async function row(key) {
+  const rows = await usageRows(key);
+  expect(rows).toHaveLength(1);
+  return rows[0];
+}
+
+/** Puts `instead(batch)` in the place of D1's `batch`, in which a flush writes, for as long as `work` takes. */
+async function withBatch(instead, work) {
+  const database = Object.getPrototypeOf(env.DB);
+  const { batch } = database;
+  const spy = vi.spyOn(database, "batch").mockImplementation(function (statements) {
+    return instead(() => batch.call(this, statements));
+  });
+  await work();
+  expect(spy).toHaveBeenCalled();
+  spy.mockRestore();
+}
+
+test("the first call that is not in D1 sets the alarm, between half of FLUSH_SECONDS and all of it ahead", async () => {
+  const delays = [];
+  for (let i = 0; i < 8; i += 1) {
+    const key = await issue();
+    expect(await alarmIn(key)).toBe(null);
+    await admit(key, 1);
+    delays.push(await alarmIn(key));
+  }
+  for (const delay of delays) {
+    expect(delay).toBeGreaterThanOrEqual(FLUSH_MS / 2);
+    expect(delay).toBeLessThanOrEqual(FLUSH_MS);
+  }
+  expect(new Set(delays).size).toBeGreaterThan(1);
+});
+
+test("calls that follow do not put the alarm off", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  const delay = await alarmIn(key);
+  wait(20);
+  await admit(key, 5);
+  expect(await alarmIn(key)).toBe(delay - 20_000);
+});
+
+test("a flush writes what was counted: id, month, calls and denied of one epoch, and when", async () => {
+  const key = await issue();
+  await admit(key, 10);
+  await denied(key);
+  await denied(key);
+  wait(45);
+  await runAlarm(key);
+  const rows = await sql("SELECT * FROM usage_monthly WHERE key_id = ?", key.id);
+  const epoch = expect.stringMatching(/^.+$/);
+  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, updated_at: "2031-03-12T12:00:45Z" }]);
+  expect((await usage(key)).calls).toBe(10);
+});
+
+test("a key with nothing left to flush has no alarm", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  expect(await runAlarm(key)).toBe(true);
+  expect(await alarmIn(key)).toBe(null);
+  await usage(key);
+  await crash(key);
+  await usage(key);
+  expect(await runAlarm(key)).toBe(false);
+});
+
+test("totals are absolute: each flush replaces the row, in the same epoch", async () => {
+  const key = await issue();
+  await admit(key, 3);
+  await runAlarm(key);
+  const { epoch } = await row(key);
+  await crash(key);
+  await admit(key, 4);
+  await runAlarm(key);
+  expect(await row(key)).toEqual({ month: MARCH, epoch, calls: 7, denied: 0 });
+});
+
+test("denials alone are metered too", async () => {
+  const key = await issue();
+  await admit(key, 10);
+  await runAlarm(key);
+  for (let i = 0; i < 3; i += 1) await denied(key);
+  wait(60);
+  await admit(key, 1);
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ [MARCH]: { calls: 11, denied: 3 } });
+});
+
+test("counts that an alarm finds unwritten are written before they go to D1", async () => {
+  const key = await issue();
+  await admit(key, 10);
+  await denied(key);
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ [MARCH]: { calls: 10, denied: 1 } });
+  await crash(key);
+  wait(60);
+  await admit(key, 1);
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ [MARCH]: { calls: 11, denied: 1 } });
+});
+
+describe("a flush", () => {
+  test("that is repeated changes nothing", async () => {
+    const key = await issue();
+    await admit(key, 3);
+    const before = await inObject(key, "SELECT * FROM state");
+    await runAlarm(key);
+    const flushed = await sql("SELECT * FROM usage_monthly WHERE key_id = ?", key.id);
+    await crash(key);
+    // The object as it was before it learned that D1 has its totals.
+    await inObject(key, "DELETE FROM state");
+    for (const { slot, body, checked_at } of before) {
+      await inObject(key, "INSERT INTO state (slot, body, checked_at) VALUES (?, ?, ?)", slot, body, checked_at);
+    }
+    wait(30);
+    await admit(key, 1);
+    expect(await runAlarm(key)).toBe(true);
+    expect((await row(key)).calls).toBe(4);
+    expect(flushed).toHaveLength(1);
+  });
+
+  test("that arrives late changes nothing", async () => {
+    const key = await issue();
+    await admit(key, 3);
+    await runAlarm(key);
+    await sql("UPDATE usage_monthly SET calls = 9, denied = 9, updated_at = 'later' WHERE key_id = ?", key.id);
+    await admit(key, 1);
+    await runAlarm(key);
+    expect(await sql("SELECT calls, denied, updated_at FROM usage_monthly WHERE key_id = ?", key.id)).toEqual([
+      { calls: 9, denied: 9, updated_at: "later" },
+    ]);
+  });
+
+  test("that D1 committed, but whose acknowledgement was lost, is repeated and counts nothing twice", async () => {
+    const key = await issue();
+    await admit(key, 3);
+    const lose = async (batch) => {
+      await batch();
+      throw new Error("D1_ERROR: Network connection lost.");
+    };
+    await withBatch(lose, () => runAlarm(key));
+    expect((await row(key)).calls).toBe(3);
+    expect(await alarmIn(key)).not.toBe(null);
+    await crash(key);
+    await admit(key, 2);
+    await runAlarm(key);
+    expect((await row(key)).calls).toBe(5);
+    expect(await alarmIn(key)).toBe(null);
+  });
+
+  test("that fails keeps the alarm set and loses nothing, however often", async () => {
+    const key = await issue();
+    await admit(key, 3);
+    const giveBack = await takeAway("usage_monthly");
+    for (let i = 0; i < 8; i += 1) {
+      expect(await runAlarm(key)).toBe(true);
+      expect(await alarmIn(key)).toBeGreaterThan(0);
+    }
+    await crash(key);
+    await admit(key, 2);
+    expect(await alarmIn(key)).toBeGreaterThan(0);
+    await giveBack();
+    await runAlarm(key);
+    expect(await metered(key)).toEqual({ [MARCH]: { calls: 5, denied: 0 } });
+    expect(await alarmIn(key)).toBe(null);
+  });
+
+  test("has its alarm set again before it works", async () => {
+    const key = await issue();
+    await admit(key, 1);
+    let during;
+    const look = async (batch) => {
+      during = await alarmIn(key);
+      return batch();
+    };
+    await withBatch(look, () => runAlarm(key));
+    expect(during).toBeGreaterThan(0);
+    expect(during).toBeLessThanOrEqual(FLUSH_MS);
+  });
+
+  test("leaves calls that arrive in its middle to the next one, and loses none", async () => {
+    const key = await issue();
+    await admit(key, 3);
+    const callMeanwhile = async (batch) => {
+      const response = await exports.default.fetch(GATE, { headers: { "X-API-Key": key.key } });
+      await response.text();
+      const results = await batch();
+      await (await exports.default.fetch(GATE, { headers: { "X-API-Key": key.key } })).text();
+      return results;
+    };
+    await withBatch(callMeanwhile, () => runAlarm(key));
+    expect((await row(key)).calls).toBe(3);
+    expect(await alarmIn(key)).not.toBe(null);
+    await runAlarm(key);
+    expect((await row(key)).calls).toBe(5);
+    expect(await alarmIn(key)).toBe(null);
+  });
+});
+
+test("a key that was counted but whose alarm is gone gets one with its next request", async () => {
+  const key = await issue();
+  await admit(key, 2);
+  await runInDurableObject(stub(key), (_object, state) => state.storage.deleteAlarm());
+  await crash(key);
+  await admit(key, 1);
+  expect(await alarmIn(key)).toBeGreaterThan(0);
+  await runAlarm(key);
+  expect((await row(key)).calls).toBe(3);
+});
+
+test("the calls of a month are the sum over its epochs, and equal what the object counted", async () => {
+  const key = await issue();
+  await sql("INSERT INTO usage_monthly VALUES (?, ?, 'earlier', 70, 5, '')", key.id, MARCH);
+  await admit(key, 4);
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ [MARCH]: { calls: 74, denied: 5 } });
+  expect((await usage(key)).calls).toBe(74);
+});
+
+test("the alarm comes by itself when its time has come", async () => {
+  vi.useRealTimers();
+  const key = await issue();
+  await admit(key, 2);
+  await runInDurableObject(stub(key), (_object, state) => state.storage.setAlarm(Date.now() + 1));
+  await expect.poll(() => usageRows(key), { timeout: 4000, interval: 20 }).toHaveLength(1);
+  expect((await row(key)).calls).toBe(2);
+  await expect.poll(() => alarmIn(key), { timeout: 4000, interval: 20 }).toBe(null);
+});
+
+test("a flush during one month reports the other months that are due with it", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  setClock("2031-04-02T00:00:00.000Z");
+  await admit(key, 2);
+  await runAlarm(key);
+  setClock("2031-04-03T00:00:00.000Z");
+  await admit(key, 3);
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ [MARCH]: { calls: 1, denied: 0 }, "2031-04": { calls: 5, denied: 0 } });
+});

@@ -1,0 +1,160 @@
+// D1 out of reach, writes that fail, storage that is lost, with FAIL_MODE=closed.
+import { describe, expect, test } from "vitest";
+import { metered, sql, takeAway, usageRows } from "./lib/database.mjs";
+import { admit, call, denied, issue, problem, rateLimit, received, setClock, statuses, usage, used, wait } from "./lib/gate.mjs";
+import { forge } from "./lib/keys.mjs";
+import { breakWrites, crash, evict, loseStorage, objectText, runAlarm } from "./lib/object.mjs";
+
+test("the first use of a key while D1 is down is 503 with Retry-After, and nothing reaches the origin", async () => {
+  const key = await issue();
+  const giveBack = await takeAway("keys");
+  const response = await call(key);
+  expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+  await problem(response, 503);
+  expect(await received()).toEqual([]);
+  await giveBack();
+  wait(5);
+  await admit(key, 1);
+  expect((await usage(key)).calls).toBe(1);
+});
+
+test("a key that was never issued is 503 too while D1 is down, and 401 again afterwards", async () => {
+  const presented = await forge();
+  const giveBack = await takeAway("keys");
+  await problem(await call(presented), 503);
+  await giveBack();
+  wait(5);
+  await problem(await call(presented), 401);
+});
+
+test("an object that has a profile decides with D1 down, for as long as that lasts and after a crash too", async () => {
+  const key = await issue();
+  await admit(key, 2);
+  const giveBack = await takeAway("keys", "tier_limits", "usage_monthly");
+  try {
+    wait(60);
+    expect(await statuses(key, 11)).toEqual([...Array(10).fill(200), 429]);
+    await crash(key);
+    await denied(key);
+    setClock("2031-03-13T00:00:00.000Z");
+    await admit(key, 10);
+  } finally {
+    await giveBack();
+  }
+  expect(await used(key)).toEqual({ minute: 10, month: 22 });
+});
+
+test("after an outage of D1 a change made by hand takes effect within 60 seconds", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  const giveBack = await takeAway("keys");
+  wait(60);
+  await admit(key, 1);
+  await giveBack();
+  await sql("UPDATE keys SET status = 'disabled' WHERE id = ?", key.id);
+  wait(60);
+  await problem(await call(key), 403);
+});
+
+describe("a write that fails", () => {
+  test("is 503 with Retry-After, never forwarded, and counts nothing", async () => {
+    const key = await issue();
+    await admit(key, 2);
+    const repair = await breakWrites(key);
+    for (let i = 0; i < 3; i += 1) {
+      const response = await call(key, "/lost");
+      expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+      await problem(response, 503);
+    }
+    await repair();
+    expect((await received()).map(({ path }) => path)).toEqual(["/", "/"]);
+    expect((await usage(key)).calls).toBe(2);
+    expect(await statuses(key, 9)).toEqual([...Array(8).fill(200), 429]);
+    await runAlarm(key);
+    expect(await metered(key)).toMatchObject({ "2031-03": { calls: 10 } });
+  });
+
+  test("fails all the calls that shared it, and none of them is counted", async () => {
+    const key = await issue();
+    await admit(key, 1);
+    const repair = await breakWrites(key);
+    const all = await Promise.all(Array.from({ length: 5 }, () => call(key)));
+    expect(all.map(({ status }) => status)).toEqual(Array(5).fill(503));
+    await repair();
+    expect((await usage(key)).calls).toBe(1);
+    await runAlarm(key);
+    expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 } });
+  });
+
+  test("of counts does not stop denials", async () => {
+    const key = await issue();
+    await admit(key, 10);
+    const repair = await breakWrites(key);
+    await denied(key);
+    await repair();
+  });
+});
+
+describe("an object whose storage was lost", () => {
+  test("counts this month on from what D1 has, in a new epoch", async () => {
+    const key = await issue();
+    await admit(key, 6);
+    await runAlarm(key);
+    await loseStorage(key);
+    expect(rateLimit(await call(key))).toMatchObject({ month: { r: 993 } });
+    await admit(key, 1);
+    await runAlarm(key);
+    const rows = await usageRows(key);
+    expect(rows.map(({ calls }) => calls).sort()).toEqual([2, 6]);
+    expect(new Set(rows.map(({ epoch }) => epoch)).size).toBe(2);
+    expect(await metered(key)).toEqual({ "2031-03": { calls: 8, denied: 0 } });
+    expect(await usage(key)).toMatchObject({ month: "2031-03", calls: 8 });
+    await crash(key);
+    expect(await used(key)).toMatchObject({ month: 8 });
+  });
+
+  test("denies when D1 says that the month is used up", async () => {
+    const key = await issue();
+    await sql("INSERT INTO usage_monthly VALUES (?, '2031-03', 'earlier', 600, 0, ''), (?, '2031-03', 'early', 398, 0, '')", key.id, key.id);
+    await sql("INSERT INTO usage_monthly VALUES (?, '2031-02', 'earlier', 900, 0, '')", key.id);
+    expect(await statuses(key, 3)).toEqual([200, 200, 429]);
+    expect((await problem(await call(key), 429))["violated-policies"]).toEqual(["month"]);
+    setClock("2031-04-01T00:00:00.000Z");
+    expect(rateLimit(await call(key))).toMatchObject({ month: { r: 999 } });
+  });
+
+  test("takes over what D1 has once, however often it is asked before the first call", async () => {
+    const key = await issue();
+    await sql("INSERT INTO usage_monthly VALUES (?, '2031-03', 'earlier', 400, 0, '')", key.id);
+    for (let i = 0; i < 3; i += 1) {
+      expect(await used(key)).toMatchObject({ month: 400 });
+      wait(61);
+    }
+    expect(rateLimit(await call(key))).toMatchObject({ month: { r: 599 } });
+  });
+
+  test("takes over what D1 has once, however often its key is refused before the first call", async () => {
+    const key = await issue();
+    await sql("INSERT INTO usage_monthly VALUES (?, '2031-03', 'earlier', 1000, 0, '')", key.id);
+    for (let i = 0; i < 3; i += 1) {
+      await denied(key);
+      wait(61);
+    }
+    expect(await used(key)).toMatchObject({ month: 1000 });
+  });
+});
+
+test("nothing that has been done keeps an idle object in memory", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  await runAlarm(key);
+  const late = new Promise((resolve) => setTimeout(resolve, 2000, "still in memory"));
+  expect(await Promise.race([evict(key).then(() => "evicted"), late])).toBe("evicted");
+});
+
+test("a key that is only asked about leaves nothing stored and no alarm behind", async () => {
+  const key = await issue();
+  await usage(key);
+  expect(await objectText(key)).toBe("");
+  expect(await runAlarm(key)).toBe(false);
+});

@@ -1,0 +1,64 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+import { unstable_readConfig as readConfig } from "wrangler";
+
+const ROOT = path.resolve(import.meta.dirname, "../..");
+const CONFIG = path.join(ROOT, "wrangler.toml");
+const migrations = await readD1Migrations(path.join(ROOT, "migrations"));
+const originScript = await readFile(path.join(import.meta.dirname, "lib/origin-worker.mjs"), "utf8");
+
+// An isolate reads its vars once, so each set of them is a project: `gate` takes every test file, and `with-<name>*` only the
+// files that begin so. Every test file gets a workerd and storage of its own.
+function project(name, vars) {
+  const files = name === "gate" ? { include: ["*.test.mjs"], exclude: ["with-*"] } : { include: [`with-${name}*.test.mjs`] };
+  const worker = cloudflareTest({
+    main: path.join(ROOT, "build/index.js"),
+    wrangler: { configPath: CONFIG },
+    remoteBindings: false,
+    verbose: false,
+    miniflare: {
+      // All of them, so that a .dev.vars of this machine changes nothing.
+      bindings: {
+        ...readConfig({ config: CONFIG }).vars,
+        ADMIN_TOKEN: "admin-token-of-the-tests",
+        KEY_SECRET: "key-secret-of-the-tests",
+        KEY_SECRET_PREVIOUS: "",
+        ORIGIN: "https://origin.test",
+        ...vars,
+        MIGRATIONS: migrations,
+      },
+      // Whatever leaves the isolate goes to the test origin; nothing goes to the network.
+      outboundService: "origin",
+      serviceBindings: { ORIGIN_CONTROL: "origin" },
+      workers: [{ name: "origin", modules: true, script: originScript, compatibilityDate: "2026-09-01" }],
+    },
+  });
+  return {
+    plugins: [worker],
+    test: { name, root: import.meta.dirname, setupFiles: ["lib/setup.mjs"], testTimeout: 20_000, ...files },
+  };
+}
+
+export default defineConfig({
+  test: {
+    root: import.meta.dirname,
+    projects: [
+      // Denials are never cached here, so that every call is the object's decision.
+      project("gate", { DENY_CACHE_SECONDS: "0" }),
+      project("deny-cache", {}),
+      project("fail-open", { FAIL_MODE: "open", ORIGIN: "https://origin.test/base/", DENY_CACHE_SECONDS: "0" }),
+      project("options", {
+        ORIGIN: "",
+        PUBLIC_PATHS: "/public, /a%20b",
+        ALLOW_QUERY_KEY: "true",
+        LEGACY_HEADERS: "false",
+        CORS_ALLOW_ORIGIN: "https://app.test",
+        KEY_SECRET_PREVIOUS: "an-older-secret, the-oldest-secret",
+      }),
+      project("unset", { ADMIN_TOKEN: "", KEY_SECRET: "" }),
+      project("wrong", { FAIL_MODE: "maybe" }),
+    ],
+  },
+});

@@ -1,0 +1,121 @@
+// FAIL_MODE=open, and an ORIGIN with a path.
+import { expect, test } from "vitest";
+import { metered, setKey, takeAway } from "./lib/database.mjs";
+import { admit, call, denied, issue, problem, received, receivedOne, send, statuses, usage, used, wait } from "./lib/gate.mjs";
+import { forge, mistype } from "./lib/keys.mjs";
+import { breakWrites, crash, intercept, runAlarm } from "./lib/object.mjs";
+
+test("requests go to ORIGIN, under its path", async () => {
+  const key = await issue();
+  await call(key, "/a%2Fb?x=1");
+  expect((await receivedOne()).url).toBe("https://origin.test/base/a%2Fb?x=1");
+});
+
+test("while nothing fails, calls are limited as ever and bear no mark", async () => {
+  const key = await issue();
+  const response = await call(key);
+  expect(response.headers.has("x-tollgate-fail-open")).toBe(false);
+  expect((await receivedOne()).headers).not.toHaveProperty("x-tollgate-fail-open");
+  expect(await statuses(key, 10)).toEqual([...Array(9).fill(200), 429]);
+});
+
+test("a key's first use with D1 down is forwarded with X-Tollgate-Fail-Open: 1, and counted later", async () => {
+  const key = await issue();
+  const giveBack = await takeAway("keys");
+  for (let i = 0; i < 3; i += 1) {
+    const response = await call(key, "/open");
+    expect(response.status).toBe(200);
+    expect(response.headers.get("x-tollgate-fail-open")).toBe("1");
+  }
+  await giveBack();
+  const requests = await received();
+  expect(requests.map(({ headers }) => headers["x-tollgate-fail-open"])).toEqual(["1", "1", "1"]);
+  expect(requests.map(({ headers }) => headers["x-tollgate-key-id"])).toEqual(Array(3).fill(key.id));
+  wait(5);
+  await admit(key, 2);
+  expect(await used(key)).toEqual({ minute: 5, month: 5 });
+  await runAlarm(key);
+  expect(await metered(key)).toEqual({ "2031-03": { calls: 5, denied: 0 } });
+});
+
+test("calls let through while writes failed are counted once, with the calls that follow", async () => {
+  const key = await issue();
+  await admit(key, 2);
+  const repair = await breakWrites(key);
+  for (let i = 0; i < 3; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  await repair();
+  await admit(key, 2);
+  expect((await usage(key)).calls).toBe(7);
+  await admit(key, 1);
+  await crash(key);
+  expect((await usage(key)).calls).toBe(8);
+});
+
+test("an object that fails lets the call through, and it is counted later", async () => {
+  const key = await issue();
+  await intercept(key, () => {
+    throw new Error("no answer for you");
+  });
+  expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  expect(await received()).toHaveLength(1);
+  await crash(key);
+  await admit(key, 2);
+  expect((await usage(key)).calls).toBe(3);
+});
+
+test("a call that the object had counted before its answer was lost is not counted again later", async () => {
+  const key = await issue();
+  await intercept(key, async (answer, state) => {
+    await answer();
+    await state.storage.sync();
+    throw new Error("no answer for you");
+  });
+  expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  await crash(key);
+  await admit(key, 2);
+  expect(await received()).toHaveLength(3);
+  expect((await usage(key)).calls).toBe(3);
+});
+
+test("calls let through use up the quota", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  const repair = await breakWrites(key);
+  await statuses(key, 12);
+  await repair();
+  await admit(key, 1);
+  await denied(key);
+  expect(await used(key)).toEqual({ minute: 14, month: 14 });
+});
+
+test("a client's own X-Tollgate-Fail-Open is dropped while tollgate fails open, and the key is not forwarded", async () => {
+  const key = await issue();
+  const giveBack = await takeAway("keys");
+  await call(key, `/?api_key=${key.key}`, { headers: { "X-Tollgate-Fail-Open": "no", "X-Tollgate-Tier": "forged", x_api_key: key.key } });
+  await giveBack();
+  const { headers, url } = await receivedOne();
+  expect(headers["x-tollgate-fail-open"]).toBe("1");
+  expect(headers).not.toHaveProperty("x-tollgate-tier");
+  expect(JSON.stringify(headers) + url).not.toContain(key.key);
+});
+
+test("what is refused on the CPU alone is refused while everything else fails", async () => {
+  const key = await issue();
+  const giveBack = await takeAway("keys");
+  const refused = [mistype(key.key), await forge({ secret: "not-the-secret" }), "hello"];
+  for (const presented of refused) await problem(await call(presented), 401);
+  await problem(await send("/"), 401);
+  await giveBack();
+  expect(await received()).toEqual([]);
+});
+
+test("an object that has a profile goes on denying and refusing with D1 down", async () => {
+  const [key, disabled] = [await issue(), await issue()];
+  await admit(key, 10);
+  await setKey(disabled, "status", "disabled");
+  await problem(await call(disabled), 403);
+  const giveBack = await takeAway("keys", "usage_monthly");
+  await denied(key);
+  await problem(await call(disabled), 403);
+  await giveBack();
+});

@@ -1,0 +1,190 @@
+// PUBLIC_PATHS, ALLOW_QUERY_KEY, no LEGACY_HEADERS, an ORIGIN that is the request's own URL, and an older KEY_SECRET.
+import { env } from "cloudflare:workers";
+import { describe, expect, test } from "vitest";
+import { sql } from "./lib/database.mjs";
+import { admit, call, denied, issue, problem, received, receivedOne, send, usage } from "./lib/gate.mjs";
+import { forge, mistype } from "./lib/keys.mjs";
+
+test("with an empty ORIGIN a request goes on to its own URL", async () => {
+  const key = await issue();
+  await call(key, "/a%2Fb?x=%20");
+  expect((await receivedOne()).url).toBe("https://gate.test/a%2Fb?x=%20");
+});
+
+test("without LEGACY_HEADERS there are RateLimit and RateLimit-Policy, and no X- fields", async () => {
+  const key = await issue();
+  await admit(key, 9);
+  for (const response of [await call(key), await call(key)]) {
+    expect(response.headers.has("ratelimit")).toBe(true);
+    expect(response.headers.has("ratelimit-policy")).toBe(true);
+    expect([...response.headers.keys()].filter((name) => /^x-(ratelimit|monthly)/.test(name))).toEqual([]);
+  }
+});
+
+describe("refusals carry the Access-Control-Allow-Origin of CORS_ALLOW_ORIGIN", () => {
+  test.each([
+    ["no credential", 401, () => send("/")],
+    ["two credentials", 400, () => send("/", { headers: { "X-API-Key": "a", Authorization: "Bearer b" } })],
+    ["a path that is refused", 400, () => send("/x/..%2fpublic")],
+    ["nothing there", 404, () => send("/_tollgate/nothing")],
+    ["an origin that is down", 502, async () => call(await issue(), "/down")],
+  ])("%s", async (_what, status, request) => {
+    expect(env.CORS_ALLOW_ORIGIN).toBe("https://app.test");
+    await problem(await request(), status);
+  });
+});
+
+describe("a public path needs no key", () => {
+  test.each(["/public", "/public?any=query", "/a%20b"])("%s", async (path) => {
+    expect((await send(path)).status).toBe(200);
+    const request = await receivedOne();
+    expect(request.path).toBe(path);
+    expect(Object.keys(request.headers).filter((name) => name.includes("tollgate"))).toEqual([]);
+  });
+
+  test("for any method, and the answer has no fields", async () => {
+    const response = await send("/public", { method: "POST", body: "x" });
+    expect(response.headers.has("ratelimit")).toBe(false);
+    expect(await receivedOne()).toMatchObject({ method: "POST", body: "x" });
+  });
+
+  test("and with a key it is not counted, and the key is not forwarded", async () => {
+    const key = await issue();
+    await call(key, "/public");
+    await send("/public", { headers: { Authorization: `Bearer ${key.key}` } });
+    await send(`/public?api_key=${key.key}&a=1`, { headers: { "X-Tollgate-Key-Id": "forged" } });
+    const requests = await received();
+    expect(requests).toHaveLength(3);
+    expect(JSON.stringify(requests)).not.toMatch(new RegExp(`${key.key}|forged`));
+    expect(requests[2].path).toBe("/public?a=1");
+    expect((await usage(key)).calls).toBe(0);
+  });
+
+  test("and an Authorization of somebody else's passes", async () => {
+    await send("/public", { headers: { Authorization: "Bearer another-token" } });
+    expect((await receivedOne()).headers.authorization).toBe("Bearer another-token");
+  });
+
+  test("and an origin that cannot be reached is 502", async () => {
+    await problem(await send("/down", { method: "OPTIONS", headers: { Origin: "https://a.test", "Access-Control-Request-Method": "GET" } }), 502);
+  });
+});
+
+describe("no other path slips past as a public one", () => {
+  test.each([
+    "/public/",
+    "/public/x",
+    "/publicx",
+    "/Public",
+    "/PUBLIC",
+    "/%70ublic",
+    "/publi%63",
+    "/public%20",
+    "/public%3Fx",
+    "/public;x=1",
+    "//public",
+    "/x//public",
+    "/x?/public",
+    "/?path=/public",
+    "/a+b",
+    "/a%2520b",
+  ])("%s", async (path) => {
+    await problem(await send(path), 401);
+    expect(await received()).toEqual([]);
+  });
+
+  test.each([
+    "/x/..%2fpublic",
+    "/x%2f..%2fpublic",
+    "/x/..%2Fpublic",
+    "/..%2fpublic",
+    "/public/..%2fprivate",
+    "/public%2f..%2fprivate",
+    "/x/..;/public",
+    "/public/..;/private",
+    "/public/.;/private",
+    "/x%5c..%5cpublic",
+    "/public%5c..%5cprivate",
+    "/public%00",
+    "/public%00%2f..%2fprivate",
+  ])("what an origin might resolve to another path is 400, with a key too: %s", async (path) => {
+    const key = await issue();
+    for (const response of [await send(path), await call(key, path)]) {
+      expect(response.status).toBe(400);
+      expect(response.headers.get("content-type")).toBe("application/problem+json");
+    }
+    expect(await received()).toEqual([]);
+    expect((await usage(key)).calls).toBe(0);
+  });
+});
+
+describe("with ALLOW_QUERY_KEY=true", () => {
+  test.each([
+    ["?api_key=<key>", (k) => `?api_key=${k}`, "/"],
+    ["among other parameters", (k) => `?a=%20&api_key=${k}&b&c=+`, "/?a=%20&b&c=+"],
+    ["with an encoded name", (k) => `?api%5Fkey=${k}&a=1`, "/?a=1"],
+    ["with an encoded value", (k) => `?a=1&api_key=${k.replace("tg", "%74%67")}`, "/?a=1"],
+  ])("a key may stand in the query, %s, and is not forwarded", async (_what, query, forwarded) => {
+    const key = await issue();
+    expect((await send(`/${query(key.key)}`)).status).toBe(200);
+    const request = await receivedOne();
+    expect(request.path).toBe(forwarded);
+    expect(request.headers["x-tollgate-key-id"]).toBe(key.id);
+    expect((await usage(key)).calls).toBe(1);
+  });
+
+  test.each([
+    ["in the query and in X-API-Key", (k) => [`/?api_key=${k}`, { "X-API-Key": k }]],
+    ["in the query and in Authorization", (k) => [`/?api_key=${k}`, { Authorization: `Bearer ${k}` }]],
+    ["in the query twice", (k) => [`/?api_key=${k}&api_key=${k}`, {}]],
+    ["in the query under two spellings of the name", (k) => [`/?api_key=${k}&api%5fkey=${k}`, {}]],
+    ["in the query and an empty one", (k) => [`/?api_key=${k}&api_key=`, {}]],
+  ])("two credentials are 400: %s", async (_what, request) => {
+    const { key } = await issue();
+    const [path, headers] = request(key);
+    await problem(await send(path, { headers }), 400);
+    expect(await received()).toEqual([]);
+  });
+
+  test("a malformed or forged key in the query is 401 with the one body, and an empty one too", async () => {
+    const { key } = await issue();
+    const bodies = new Set();
+    for (const presented of ["", "hello", mistype(key), await forge()]) {
+      bodies.add(JSON.stringify(await problem(await send(`/?api_key=${presented}`), 401)));
+    }
+    expect([...bodies]).toHaveLength(1);
+  });
+
+  test("a parameter of another name is no credential", async () => {
+    const { key } = await issue();
+    for (const query of [`API_KEY=${key}`, `xapi_key=${key}`, `api-key=${key}`]) {
+      await problem(await send(`/?${query}`), 401);
+    }
+  });
+
+  test("a preflight that carries the key in its query is forwarded without it", async () => {
+    const { key } = await issue();
+    const headers = { Origin: "https://app.test", "Access-Control-Request-Method": "POST" };
+    await send(`/x?api_key=${key}&a=1`, { method: "OPTIONS", headers });
+    expect((await receivedOne()).path).toBe("/x?a=1");
+  });
+});
+
+test("a key of an older KEY_SECRET stays good while KEY_SECRET_PREVIOUS has it, and new keys are of the new one", async () => {
+  const key = await issue();
+  const part = key.key.split("_")[2].slice(0, 32);
+  for (const secret of [env.KEY_SECRET, "an-older-secret", "the-oldest-secret"]) {
+    expect((await call(await forge({ secret, id: key.id, part }))).status).toBe(200);
+  }
+  expect((await call(await forge({ secret: "another-secret", id: key.id, part }))).status).toBe(401);
+  expect(key.key).toBe(await forge({ id: key.id, part }));
+  expect(await sql("SELECT COUNT(*) AS count FROM keys WHERE id = ?", key.id)).toEqual([{ count: 1 }]);
+});
+
+test("the quota is the key's, wherever the key stood", async () => {
+  const key = await issue();
+  await admit(key, 8);
+  expect((await send(`/?api_key=${key.key}`)).status).toBe(200);
+  expect((await send("/", { headers: { Authorization: `Bearer ${key.key}` } })).status).toBe(200);
+  await denied(key);
+});
