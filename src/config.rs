@@ -5,6 +5,7 @@
 
 use crate::key::Signer;
 use crate::target::Target;
+use std::rc::Rc;
 
 /// What to do with a request whose key's object cannot be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub struct Config {
     /// Longest time in seconds for which an isolate may deny by itself; 0 switches that off.
     pub deny_cache_seconds: u64,
     /// `Access-Control-Allow-Origin` of tollgate's own answers.
-    pub cors_allow_origin: String,
+    pub cors_allow_origin: Rc<str>,
     /// `None` without `KEY_SECRET`: then no key can be verified or issued.
     pub signer: Option<Signer>,
     /// `None` without `ADMIN_TOKEN`: then the admin API answers 503.
@@ -71,7 +72,7 @@ impl Config {
             allow_query_key: flag("ALLOW_QUERY_KEY", text("ALLOW_QUERY_KEY").as_deref(), false)?,
             legacy_headers: flag("LEGACY_HEADERS", text("LEGACY_HEADERS").as_deref(), true)?,
             deny_cache_seconds: seconds("DENY_CACHE_SECONDS", text("DENY_CACHE_SECONDS"), 10, 0..=3600)?,
-            cors_allow_origin: cors_origin(text("CORS_ALLOW_ORIGIN").unwrap_or_else(|| "*".to_owned()))?,
+            cors_allow_origin: cors_origin(text("CORS_ALLOW_ORIGIN").as_deref().unwrap_or("*"))?,
             signer: text("KEY_SECRET").and_then(|current| Signer::new(&current, previous.split(',').map(str::trim))),
             admin_token: text("ADMIN_TOKEN"),
         })
@@ -135,9 +136,9 @@ fn public_paths(value: &str) -> Result<Vec<String>, ConfigError> {
         .collect()
 }
 
-fn cors_origin(value: String) -> Result<String, ConfigError> {
+fn cors_origin(value: &str) -> Result<Rc<str>, ConfigError> {
     if value.bytes().all(|b| b.is_ascii_graphic()) {
-        Ok(value)
+        Ok(Rc::from(value))
     } else {
         Err(wrong("CORS_ALLOW_ORIGIN", "must be `*` or one origin"))
     }
@@ -160,7 +161,7 @@ mod tests {
         assert!(!config.allow_query_key);
         assert!(config.legacy_headers);
         assert_eq!(config.deny_cache_seconds, 10);
-        assert_eq!(config.cors_allow_origin, "*");
+        assert_eq!(&*config.cors_allow_origin, "*");
         assert!(config.signer.is_none());
         assert!(config.admin_token.is_none());
         assert_eq!(flush_seconds(|_| None), Ok(60));

@@ -44,8 +44,9 @@ pub struct Standing {
     /// What counts against the quota now. More than the quota if the quota was lowered since; of a bucket its level,
     /// rounded up.
     pub used: u64,
-    /// Microseconds from the clock reading to the end of the window (fixed), or to the moment at which everything is
-    /// available again if nothing more is admitted (sliding, bucket; 0 if it is now).
+    /// Microseconds from the clock reading to the end of the window (fixed), or to the moment at which more than
+    /// `remaining` can be spent (sliding, bucket; 0 if nothing counts now). So a wait for what does not fit now is never
+    /// shorter than this, as draft-ietf-httpapi-ratelimit-headers asks of `Retry-After` and `t`.
     pub reset_after: u64,
 }
 

@@ -78,7 +78,8 @@ pub struct Query<'a>(&'a str);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<'a> {
     raw: &'a str,
-    name: &'a str,
+    /// The name, still encoded.
+    pub name: &'a str,
     /// The value, still encoded.
     pub value: &'a str,
 }

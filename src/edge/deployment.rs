@@ -60,6 +60,14 @@ impl Deployment {
         Ok(deployment)
     }
 
+    /// `CORS_ALLOW_ORIGIN`, or its default while nothing is set up.
+    pub(crate) fn cors() -> Rc<str> {
+        DEPLOYMENT.with_borrow(|deployment| match deployment {
+            Some(deployment) => Rc::clone(&deployment.config.cors_allow_origin),
+            None => Rc::from("*"),
+        })
+    }
+
     /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.
     pub(crate) fn nonce(&self) -> u64 {
         let nonce = self.next_nonce.get();

@@ -6,7 +6,7 @@
 
 use super::clock;
 use super::js::Fault;
-use super::key_object::{Shared, is_unwritten, within};
+use super::key_object::{Alarm, Shared, is_unwritten, within};
 use super::key_store;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,7 +20,11 @@ const LONGEST_PAUSE: u64 = 900;
 pub(super) fn arm(shared: &Rc<Shared>) {
     let is_due = {
         let memory = shared.memory.borrow();
-        memory.alarm != Some(true) && memory.ledger.as_ref().is_some_and(|ledger| !ledger.unflushed().is_empty())
+        // An alarm beyond the longest pause was set by a clock that was ahead.
+        let longest = LONGEST_PAUSE.max(shared.flush_seconds()).saturating_mul(1000);
+        let last = clock::now().as_millis().saturating_add(longest);
+        let is_set = matches!(memory.alarm, Alarm::Set(at) if at <= last);
+        !is_set && memory.ledger.as_ref().is_some_and(|ledger| !ledger.unflushed().is_empty())
     };
     if is_due {
         let setting = shared.set_alarm(jittered(shared.flush_seconds()));
@@ -62,10 +66,10 @@ pub(super) async fn alarm(shared: &Rc<Shared>) {
 }
 
 async fn disarm(shared: &Rc<Shared>) {
-    shared.memory.borrow_mut().alarm = Some(false);
+    shared.memory.borrow_mut().alarm = Alarm::Unset;
     if let Err(error) = shared.state.storage().delete_alarm().await {
         worker::console_error!("tollgate: an alarm could not be deleted: {error}");
-        shared.memory.borrow_mut().alarm = None;
+        shared.memory.borrow_mut().alarm = Alarm::Unknown;
     }
     // A call that was counted during the deletion saw no alarm and set its own; one that came before it did not.
     arm(shared);
@@ -73,7 +77,7 @@ async fn disarm(shared: &Rc<Shared>) {
 
 async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {
     let now = clock::now();
-    shared.load(now)?;
+    shared.load()?;
     let Some(id) = shared.key_id() else { return Ok(()) };
     // D1 must not learn of counts that a failing write could still take back.
     if shared.memory.borrow().ledger.as_ref().is_some_and(is_unwritten) {
@@ -90,7 +94,7 @@ async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {
             key_store::flush(&db, &id, &epoch, &totals, now).await
         };
         within(FLUSH_DEADLINE, send).await?;
-        shared.load(now)?;
+        shared.load()?;
         if let Some(ledger) = &mut shared.memory.borrow_mut().ledger {
             for total in &totals {
                 ledger.mark_flushed(total.month, total.calls, total.denied);

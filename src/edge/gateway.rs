@@ -7,7 +7,7 @@ use super::http::{self, Answer, Incoming};
 use super::js::Fields;
 use super::object_client::{self, Reply};
 use super::or_internal_error;
-use super::origin::{self, Strip};
+use super::origin;
 use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
@@ -45,14 +45,13 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsVa
     }
     let (id, nonce) = (key.id.to_owned(), deployment.nonce());
     let debt = arrears::due(&id, deployment.nonce());
-    let (key, source, is_repeat) = (credential.key.into_owned(), credential.source, false);
+    let (source, is_repeat) = (credential.source, false);
     object_client::check(GatedCall {
         incoming,
         context,
         deployment,
         id,
         secret_hash,
-        key,
         source,
         asked_at,
         nonce,
@@ -95,8 +94,7 @@ pub struct GatedCall {
     pub(super) deployment: Rc<Deployment>,
     pub(super) id: String,
     secret_hash: String,
-    /// The presented key, and where it stood: it must not reach the origin.
-    key: String,
+    /// Where the key stood: it must not reach the origin.
     source: Source,
     asked_at: u64,
     nonce: u64,
@@ -127,11 +125,21 @@ impl GatedCall {
     }
 
     fn go_on(mut self, line: &str) -> Answer {
-        match object_client::read(line, &self.id) {
+        let reply = object_client::read(line, &self.id);
+        if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
+            // Asked once more under the same nonce, which the object counts once.
+            self.is_repeat = true;
+            return object_client::check(self);
+        }
+        if let Some(debt) = self.debt {
+            match reply {
+                Reply::Answer(protocol::Answer::Failed) => arrears::take_back(&self.id, debt),
+                Reply::Answer(_) => arrears::settle(&self.id, debt),
+                Reply::Lost(_) | Reply::Failed(_) => arrears::doubt(&self.id, debt),
+            }
+        }
+        match reply {
             Reply::Answer(protocol::Answer::Known(known)) => {
-                if let Some(debt) = self.debt {
-                    arrears::settle(&self.id, debt);
-                }
                 let cap = self.deployment.config.deny_cache_seconds.saturating_mul(1000);
                 let asked = self.asked_at..clock::now().as_millis();
                 self.deployment.denials.borrow_mut().keep(self.call(), &known, asked, cap);
@@ -141,15 +149,10 @@ impl GatedCall {
                 http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
             }
             // The object has logged why. (It does not answer "settled" to this question.)
-            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(),
-            // Asked once more under the same nonce, which the object counts once.
-            Reply::Lost(_) if !self.is_repeat => {
-                self.is_repeat = true;
-                object_client::check(self)
-            }
+            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(None),
             Reply::Lost(fault) | Reply::Failed(fault) => {
                 worker::console_error!("tollgate: {fault}");
-                self.fail()
+                self.fail(Some(self.nonce))
             }
         }
     }
@@ -181,8 +184,9 @@ impl GatedCall {
         }
     }
 
-    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed.
-    fn fail(&self) -> Answer {
+    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed. `doubt` is the
+    /// call's nonce if the object may have counted it.
+    fn fail(&self, doubt: Option<u64>) -> Answer {
         let config = &self.deployment.config;
         match config.fail_mode {
             FailMode::Closed => {
@@ -190,7 +194,7 @@ impl GatedCall {
                 http::refuse(&refusal, &config.cors_allow_origin, None)
             }
             FailMode::Open => {
-                arrears::add_uncounted(&self.deployment, &self.context, &self.id, self.asked_at);
+                arrears::add_uncounted(&self.deployment, &self.context, &self.id, self.asked_at, doubt);
                 let mut marked = Fields::default();
                 marked.set("X-Tollgate-Key-Id", &self.id);
                 marked.set("X-Tollgate-Fail-Open", "1");
@@ -202,8 +206,7 @@ impl GatedCall {
     }
 
     fn forward(&self, request_fields: &Fields, answer_fields: &Fields) -> JsValue {
-        let strip = Strip { key: Some(&self.key), source: Some(self.source) };
-        origin::forward(&self.incoming, &self.deployment.config, strip, request_fields, answer_fields)
+        origin::forward(&self.incoming, &self.deployment.config, Some(self.source), request_fields, answer_fields)
     }
 }
 
@@ -214,13 +217,8 @@ fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Creden
 
 /// Public paths and preflights: forwarded without a key, and without the key that they may carry all the same.
 fn forward_unmetered(incoming: &Incoming, config: &Config) -> JsValue {
-    let mut strip = Strip::default();
     let bearer = credential::find(None, incoming.authorization.as_deref(), None);
-    if bearer.as_ref().is_ok_and(|found| {
-        config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(&found.key, signer).is_some())
-    }) {
-        strip.source = Some(Source::Bearer);
-    }
-    strip.key = incoming.api_key.as_deref();
-    origin::forward(incoming, config, strip, &Fields::default(), &Fields::default())
+    let is_key = |text: &str| config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(text, signer).is_some());
+    let source = bearer.ok().filter(|found| is_key(&found.key)).map(|found| found.source);
+    origin::forward(incoming, config, source, &Fields::default(), &Fields::default())
 }

@@ -119,8 +119,7 @@ export function ask(namespace, name, url, call) {
 export function payLater(context, milliseconds, namespace, name, payment) {
   const pay = async () => {
     await after(milliseconds);
-    const url = payment.url();
-    if (url !== undefined) await ask(namespace, name, url, payment);
+    for (let url = payment.url(); url !== undefined; url = payment.url()) await ask(namespace, name, url, payment);
   };
   context.waitUntil(pay());
 }
@@ -160,6 +159,20 @@ export function batchClosed(batch) {
 /** Resolves after that many milliseconds; after 0, when everything that has already arrived has been handled. */
 export function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/** The same, but it can be cleared. */
+export function startTimer(milliseconds) {
+  const { promise, resolve } = Promise.withResolvers();
+  return { promise, id: setTimeout(resolve, milliseconds) };
+}
+
+export function timerPromise(timer) {
+  return timer.promise;
+}
+
+export function clearTimer(timer) {
+  clearTimeout(timer.id);
 }
 
 /** Calls back when every write so far is confirmed, with the error if that failed. */

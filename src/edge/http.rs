@@ -122,9 +122,9 @@ pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
     own(status, "application/json", Some(body), cors, Fields::default())
 }
 
-/// `GET /_tollgate/health`: answers even when nothing is set up, because it is asked to find that out.
-pub(crate) fn health() -> Answer {
-    json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), "*")
+/// `GET /_tollgate/health`.
+pub(crate) fn health(cors: &str) -> Answer {
+    json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), cors)
 }
 
 /// The answer to a CORS preflight for one of tollgate's own endpoints.

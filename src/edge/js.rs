@@ -43,6 +43,12 @@ extern "C" {
     #[wasm_bindgen(js_name = batchClosed)]
     pub(crate) fn batch_closed(batch: &JsValue) -> Promise;
     pub(crate) fn after(milliseconds: u32) -> Promise;
+    #[wasm_bindgen(js_name = startTimer)]
+    pub(crate) fn start_timer(milliseconds: u32) -> JsValue;
+    #[wasm_bindgen(js_name = timerPromise)]
+    pub(crate) fn timer_promise(timer: &JsValue) -> Promise;
+    #[wasm_bindgen(js_name = clearTimer)]
+    pub(crate) fn clear_timer(timer: &JsValue);
     #[wasm_bindgen(js_name = whenConfirmed)]
     pub(crate) fn when_confirmed(storage: &JsValue, callback: &JsValue);
     #[wasm_bindgen(catch)]

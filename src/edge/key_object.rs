@@ -83,8 +83,7 @@ pub(super) struct Memory {
     /// Whether D1 said that there is no such key.
     is_unknown: bool,
     is_renewing: bool,
-    /// Whether an alarm is set, as far as is known.
-    pub(super) alarm: Option<bool>,
+    pub(super) alarm: Alarm,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
     /// When the write that is under way was issued, in milliseconds; `None` if all are confirmed.
@@ -95,6 +94,18 @@ pub(super) struct Memory {
     /// Rows written and writes issued since the object was started, for measurements.
     rows_written: f64,
     writes: u64,
+}
+
+/// What is known of the object's alarm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Alarm {
+    /// Storage has not been asked yet.
+    #[default]
+    Unknown,
+    /// None is set.
+    Unset,
+    /// One is set for this time, in milliseconds.
+    Set(u64),
 }
 
 /// What became of a count.
@@ -118,15 +129,28 @@ fn failed(id: &str, fault: &Fault) -> http::Answer {
 }
 
 impl Memory {
-    /// How old the profile is, in milliseconds; as good as new while D1 is not to be asked again.
+    /// How old the profile is, in milliseconds; as good as new while D1 is not to be asked again. One from the future is as
+    /// old as can be: the clock was wrong then or is now.
     const fn profile_age(&self, now: UnixMicros) -> u64 {
-        if now.as_millis() < self.retry_at { 0 } else { now.as_millis().saturating_sub(self.checked_at) }
+        match now.as_millis().checked_sub(self.checked_at) {
+            _ if !self.may_ask_d1(now) => 0,
+            Some(age) => age,
+            None => u64::MAX,
+        }
+    }
+
+    /// Whether D1 may be asked. A pause that is longer than any was set by a clock that was ahead.
+    const fn may_ask_d1(&self, now: UnixMicros) -> bool {
+        match self.retry_at.checked_sub(now.as_millis()) {
+            Some(pause) => pause == 0 || pause > PROFILE_RETRY,
+            None => true,
+        }
     }
 
     /// Has storage read again before anything else is judged.
     fn distrust(&mut self) {
         self.ledger = None;
-        self.alarm = None;
+        self.alarm = Alarm::Unknown;
     }
 }
 
@@ -262,7 +286,7 @@ impl Shared {
     /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
     fn is_ready(self: &Rc<Self>, id: &str, now: UnixMicros) -> bool {
         let memory = self.memory.borrow();
-        if memory.ledger.is_none() || memory.alarm.is_none() || memory.profile.is_none() {
+        if memory.ledger.is_none() || memory.alarm == Alarm::Unknown || memory.profile.is_none() {
             return false;
         }
         match memory.profile_age(now) {
@@ -288,11 +312,11 @@ impl Shared {
     /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
     pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
         let now = clock::now();
-        self.load(now)?;
+        self.load()?;
         self.look_for_alarm().await?;
         let needs_d1 = {
             let memory = self.memory.borrow();
-            let may_ask = now.as_millis() >= memory.retry_at;
+            let may_ask = memory.may_ask_d1(now);
             match &memory.profile {
                 Some(_) => memory.profile_age(now) >= PROFILE_LIFE,
                 None if memory.is_unknown => may_ask,
@@ -318,7 +342,7 @@ impl Shared {
     }
 
     /// Reads storage into memory, once in the object's life and after every failed write.
-    pub(super) fn load(&self, now: UnixMicros) -> Result<(), Fault> {
+    pub(super) fn load(&self) -> Result<(), Fault> {
         let mut memory = self.memory.borrow_mut();
         if memory.ledger.is_some() {
             return Ok(());
@@ -326,24 +350,26 @@ impl Shared {
         if let Some(Stored { state, profile, checked_at }) = self.storage.load()? {
             memory.ledger = Some(state);
             memory.is_saved = true;
-            // A clock that was ahead when it was written must not make it young for longer than a life.
-            memory.checked_at = checked_at.min(now.as_millis());
+            memory.checked_at = checked_at;
             memory.profile = profile;
         } else {
             memory.ledger = Some(Ledger::new(new_epoch()?));
             memory.is_saved = false;
-            memory.alarm = Some(false);
+            memory.alarm = Alarm::Unset;
         }
         Ok(())
     }
 
     /// Finds out, once, whether an alarm is set: counts that are not flushed must have one.
     async fn look_for_alarm(&self) -> Result<(), Fault> {
-        if self.memory.borrow().alarm.is_some() {
+        if self.memory.borrow().alarm != Alarm::Unknown {
             return Ok(());
         }
-        let is_set = self.state.storage().get_alarm().await?.is_some();
-        self.memory.borrow_mut().alarm.get_or_insert(is_set);
+        let found = self.state.storage().get_alarm().await?.and_then(|at| u64::try_from(at).ok());
+        let mut memory = self.memory.borrow_mut();
+        if memory.alarm == Alarm::Unknown {
+            memory.alarm = found.map_or(Alarm::Unset, Alarm::Set);
+        }
         Ok(())
     }
 
@@ -409,7 +435,7 @@ impl Shared {
                 return Ok(());
             }
             memory.ledger = None;
-            memory.alarm = None;
+            memory.alarm = Alarm::Unknown;
         }
         Ok(self.state.storage().delete_all().await?)
     }
@@ -566,7 +592,7 @@ impl Shared {
     /// Reads the key's row in D1 now, because it has just been changed.
     async fn refresh(self: &Rc<Self>, id: &str) -> http::Answer {
         let (shared, owned) = (Rc::clone(self), id.to_owned());
-        self.load(clock::now())?;
+        self.load()?;
         self.state
             .block_concurrency_while(async move {
                 shared.renew(&owned).await;
@@ -591,12 +617,13 @@ impl Shared {
 
     /// Sets the alarm, in this very turn; the future only tells whether that was confirmed.
     pub(super) fn set_alarm(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
-        self.memory.borrow_mut().alarm = Some(true);
+        let at = clock::now().saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)).as_millis();
+        self.memory.borrow_mut().alarm = Alarm::Set(at);
         let shared = Rc::clone(self);
         let mut setting = Box::pin(async move {
             if let Err(error) = shared.state.storage().set_alarm(delay).await {
                 worker::console_error!("tollgate: an alarm could not be set: {error}");
-                shared.memory.borrow_mut().alarm = None;
+                shared.memory.borrow_mut().alarm = Alarm::Unknown;
             }
         });
         // Futures do nothing until they are polled.
@@ -635,9 +662,24 @@ fn new_epoch() -> Result<String, Fault> {
 
 /// Gives up on `work` after that many milliseconds.
 pub(super) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-    let timer = JsFuture::from(js::after(milliseconds));
-    match futures_util::future::select(std::pin::pin!(work), timer).await {
+    let timer = Timer::start(milliseconds);
+    match futures_util::future::select(std::pin::pin!(work), JsFuture::from(js::timer_promise(&timer.0))).await {
         futures_util::future::Either::Left((result, _)) => result,
         futures_util::future::Either::Right(_) => Err(Fault::new(format!("no answer within {milliseconds} ms"))),
+    }
+}
+
+/// A timer that ends with its use: one that is still running keeps an idle object in memory, and billed.
+struct Timer(JsValue);
+
+impl Timer {
+    fn start(milliseconds: u32) -> Self {
+        Self(js::start_timer(milliseconds))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        js::clear_timer(&self.0);
     }
 }

@@ -44,7 +44,7 @@ pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<Js
 fn or_internal_error(answer: Answer) -> Result<JsValue, JsValue> {
     let answer = answer.or_else(|fault| {
         worker::console_error!("tollgate: {fault}");
-        http::refuse(&Refusal::Internal, "*", None)
+        http::refuse(&Refusal::Internal, &Deployment::cors(), None)
     });
     answer.map_err(|fault| JsError::new(&fault.to_string()).into())
 }
@@ -54,30 +54,31 @@ fn promise(work: impl Future<Output = Answer> + 'static) -> Promise {
 }
 
 fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
+    let deployment = Deployment::get(&env);
+    let cors = Deployment::cors();
+    let refuse = |refusal: Refusal| http::refuse(&refusal, &cors, None);
     let incoming = match Incoming::new(request) {
         Ok(incoming) => incoming,
-        Err(error) => return http::refuse(&Refusal::BadRequest(error.to_string()), "*", None),
+        Err(error) => return refuse(Refusal::BadRequest(error.to_string())),
     };
     let route = route(&incoming.method, incoming.target().path, incoming.is_preflight);
     if route == Route::Health {
-        // Before anything is set up: it is asked to find that out.
-        return http::health();
+        // Whatever is set up: it is asked to find that out.
+        return http::health(&cors);
     }
-    let deployment = match Deployment::get(&env) {
+    let deployment = match deployment {
         Ok(deployment) => deployment,
         Err(fault) => {
             worker::console_error!("tollgate is not set up: {fault}");
-            return http::refuse(&Refusal::Unavailable("tollgate is not set up"), "*", None);
+            return refuse(Refusal::Unavailable("tollgate is not set up"));
         }
     };
-    let cors = &deployment.config.cors_allow_origin;
-    let refuse = |refusal: Refusal| http::refuse(&refusal, cors, None);
     match route {
         Route::Gate => gateway::gate(incoming, deployment, context),
-        Route::Preflight => http::preflight(cors),
+        Route::Preflight => http::preflight(&cors),
         Route::Admin(_) => Ok(promise(async move { admin_api::answer(&incoming, &deployment, &env).await }).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
-        Route::Health => http::health(),
+        Route::Health => http::health(&cors),
     }
 }

@@ -4,36 +4,28 @@ use super::http::Incoming;
 use super::js::{self, Fields};
 use crate::config::Config;
 use crate::credential::{QUERY_NAME, Source};
+use crate::key::PresentedKey;
 use crate::target::{Target, percent_decode};
 use wasm_bindgen::JsValue;
 
-/// What of a request must not reach the origin.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Strip<'a> {
-    /// The presented key, wherever else it may stand in the query.
-    pub(crate) key: Option<&'a str>,
-    /// Where it stood.
-    pub(crate) source: Option<Source>,
-}
-
-/// Forwards a request; the promise of the origin's answer with `answer_fields` added.
+/// Forwards a request whose key stood at `key_source`; the promise of the origin's answer with `answer_fields` added.
 pub(crate) fn forward(
     incoming: &Incoming,
     config: &Config,
-    strip: Strip<'_>,
+    key_source: Option<Source>,
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let url = upstream_url(incoming, config, strip);
-    let drop_authorization = strip.source == Some(Source::Bearer);
+    let url = upstream_url(incoming, config);
+    let drop_authorization = key_source == Some(Source::Bearer);
     let (request_fields, answer_fields) = (request_fields.as_str(), answer_fields.as_str());
     js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields, answer_fields).into()
 }
 
 /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
-fn upstream_url(incoming: &Incoming, config: &Config, strip: Strip<'_>) -> Option<String> {
+fn upstream_url(incoming: &Incoming, config: &Config) -> Option<String> {
     let target = incoming.target();
-    let query = target.query.map(|_| query_without_key(target, config, strip));
+    let query = target.query.map(|_| query_without_key(target, config));
     let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
     let base = match &config.origin {
         Some(origin) => origin.as_str(),
@@ -50,11 +42,14 @@ fn upstream_url(incoming: &Incoming, config: &Config, strip: Strip<'_>) -> Optio
     Some(url)
 }
 
-/// The query as sent, less what carries the key: the credential itself, and every parameter of its name that repeats it.
-fn query_without_key(target: Target<'_>, config: &Config, strip: Strip<'_>) -> Option<String> {
+/// The query as sent, less what carries a key: the credential itself, and every parameter that is a genuine key.
+fn query_without_key(target: Target<'_>, config: &Config) -> Option<String> {
     target.query().without(|pair| {
-        pair.is_named(QUERY_NAME)
-            && (config.allow_query_key || strip.key.is_some_and(|key| percent_decode(pair.value) == key))
+        let is_key = |text| {
+            let text = percent_decode(text);
+            config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(&text, signer).is_some())
+        };
+        config.allow_query_key && pair.is_named(QUERY_NAME) || is_key(pair.value) || is_key(pair.name)
     })
 }
 

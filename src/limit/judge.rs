@@ -86,10 +86,12 @@ impl State {
             }
             Algorithm::Sliding => self.log_of(policy).map_or((0, quota, clock), |log| {
                 let used = log.used(now);
-                (used, quota.saturating_sub(used), log.empty_at())
+                let remaining = quota.saturating_sub(used);
+                (used, remaining, log.first_fit(now, remaining.saturating_add(1), quota))
             }),
             Algorithm::Bucket => self.bucket_of(policy).map_or((0, policy.burst(), clock), |bucket| {
-                (bucket.used(now), bucket.remaining(now, policy.burst()), bucket.empty_at())
+                let remaining = bucket.remaining(now, policy.burst());
+                (bucket.used(now), remaining, bucket.first_fit(now, remaining.saturating_add(1), policy.burst()))
             }),
         };
         let unused = used == 0 && policy.algorithm() != Algorithm::Fixed;

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use months::MonthTotal;
 pub use row::{DecodeError, Row};
 
-use crate::decision::{Decision, Standing};
+use crate::decision::{Decision, Standing, Verdict};
 use crate::policy::{Policy, Unit};
 use crate::time::{MINUTE, Month, UnixMicros};
 
@@ -118,7 +118,8 @@ impl State {
         let verdict = self.judge(policies, now, clock, cost);
         if verdict.is_admitted() {
             self.spend(now, 1, cost);
-        } else {
+        } else if matches!(verdict, Verdict::Denied { .. }) {
+            // A cost that can never fit is a mistake in the request, not a denial.
             self.months.deny(Month::of(now), 1);
             self.denials = true;
         }
