@@ -1,0 +1,202 @@
+//! Closed-loop HTTP/1.1 load: each connection is kept alive and sends its next request when it has read the answer to the
+//! last one. One JSON object on standard input says what to do, one on standard output what came of it. One thread, so that
+//! the server keeps the other cores.
+
+mod cpu;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{HOST, HeaderName, HeaderValue};
+use hyper::{Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::task::{LocalSet, spawn_local};
+
+/// So many failed connections or requests end the run.
+const MOST_FAILURES: u64 = 100;
+/// How long a request may stay unanswered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Plan {
+    /// `host:port`.
+    address: String,
+    path: String,
+    connections: usize,
+    /// Load before the measurement begins.
+    warmup_ms: u64,
+    measure_ms: u64,
+    /// A header whose values go round over the requests of all connections.
+    header: String,
+    values: Vec<String>,
+    /// The server's process, to measure its CPU time.
+    pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    requests: u64,
+    seconds: f64,
+    per_second: f64,
+    /// Microseconds.
+    latency: Latency,
+    /// All answers, by status: those before the measurement and those that came too late for it are among them.
+    statuses: BTreeMap<u16, u64>,
+    failures: u64,
+    /// Microseconds of CPU time per request of the server's process and of this one; null where the system does not say.
+    server_cpu: Option<f64>,
+    own_cpu: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    mean: f64,
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    max: f64,
+}
+
+struct Run {
+    plan: Plan,
+    header: HeaderName,
+    values: Vec<HeaderValue>,
+    host: HeaderValue,
+    path: Uri,
+    measure_from: Instant,
+    end: Instant,
+    next_value: Cell<usize>,
+    failures: Cell<u64>,
+    last_failure: RefCell<String>,
+    statuses: RefCell<BTreeMap<u16, u64>>,
+    /// Nanoseconds.
+    latencies: RefCell<hdrhistogram::Histogram<u64>>,
+}
+
+type Fault = Box<dyn Error>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Fault> {
+    let plan: Plan = serde_json::from_reader(std::io::stdin().lock())?;
+    let report = LocalSet::new().run_until(run(plan)).await?;
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+async fn run(plan: Plan) -> Result<Report, Fault> {
+    if plan.values.is_empty() || plan.connections == 0 {
+        return Err("at least one connection and one value are needed".into());
+    }
+    let measure_from = Instant::now() + Duration::from_millis(plan.warmup_ms);
+    let run = Rc::new(Run {
+        header: plan.header.parse()?,
+        values: plan.values.iter().map(|value| value.parse()).collect::<Result<_, _>>()?,
+        host: plan.address.parse()?,
+        path: plan.path.parse()?,
+        measure_from,
+        end: measure_from + Duration::from_millis(plan.measure_ms),
+        next_value: Cell::new(0),
+        failures: Cell::new(0),
+        last_failure: RefCell::default(),
+        statuses: RefCell::default(),
+        latencies: RefCell::new(hdrhistogram::Histogram::new(3)?),
+        plan,
+    });
+    let connections: Vec<_> = (0..run.plan.connections).map(|_| spawn_local(connection(Rc::clone(&run)))).collect();
+
+    tokio::time::sleep_until(run.measure_from.into()).await;
+    let cpu_before = (run.plan.pid.and_then(cpu::time_of), cpu::time_of(std::process::id()));
+    tokio::time::sleep_until(run.end.into()).await;
+    let cpu_after = (run.plan.pid.and_then(cpu::time_of), cpu::time_of(std::process::id()));
+    for connection in connections {
+        connection.await?;
+    }
+    if run.failures.get() >= MOST_FAILURES {
+        return Err(format!("{} failures, the last: {}", run.failures.get(), run.last_failure.borrow()).into());
+    }
+    Ok(report(&run, cpu_before, cpu_after))
+}
+
+type CpuTimes = (Option<Duration>, Option<Duration>);
+
+fn report(run: &Run, before: CpuTimes, after: CpuTimes) -> Report {
+    let latencies = run.latencies.borrow();
+    let seconds = (run.end - run.measure_from).as_secs_f64();
+    let requests = latencies.len();
+    let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+    let per_request = |before: Option<Duration>, after: Option<Duration>| {
+        Some((after?.saturating_sub(before?)).as_secs_f64() * 1e6 / requests.max(1) as f64)
+    };
+    Report {
+        requests,
+        seconds,
+        per_second: requests as f64 / seconds,
+        latency: Latency {
+            mean: latencies.mean() / 1e3,
+            p50: micros(0.5),
+            p90: micros(0.9),
+            p99: micros(0.99),
+            max: latencies.max() as f64 / 1e3,
+        },
+        statuses: run.statuses.borrow().clone(),
+        failures: run.failures.get(),
+        server_cpu: per_request(before.0, after.0),
+        own_cpu: per_request(before.1, after.1),
+    }
+}
+
+/// Opens connections one after the other until the time is up; one is enough unless it breaks.
+async fn connection(run: Rc<Run>) {
+    while Instant::now() < run.end && run.failures.get() < MOST_FAILURES {
+        if let Err(fault) = requests(&run).await {
+            run.failures.set(run.failures.get() + 1);
+            *run.last_failure.borrow_mut() = fault.to_string();
+        }
+    }
+}
+
+/// Sends requests on one connection until the time is up or the connection breaks.
+async fn requests(run: &Run) -> Result<(), Fault> {
+    let stream = TcpStream::connect(&run.plan.address).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    spawn_local(connection);
+    loop {
+        let sent_at = Instant::now();
+        if sent_at >= run.end {
+            return Ok(());
+        }
+        let status = tokio::time::timeout(PATIENCE, exchange(run, &mut sender)).await??;
+        let answered_at = Instant::now();
+        *run.statuses.borrow_mut().entry(status).or_insert(0) += 1;
+        if answered_at >= run.measure_from && answered_at < run.end {
+            let nanos = u64::try_from((answered_at - sent_at).as_nanos())?;
+            run.latencies.borrow_mut().record(nanos)?;
+        }
+    }
+}
+
+/// Sends one request and reads its whole answer.
+async fn exchange(run: &Run, sender: &mut SendRequest<Empty<Bytes>>) -> Result<u16, Fault> {
+    let turn = run.next_value.get();
+    run.next_value.set((turn + 1) % run.values.len());
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = run.path.clone();
+    request.headers_mut().insert(HOST, run.host.clone());
+    request.headers_mut().insert(run.header.clone(), run.values[turn].clone());
+    sender.ready().await?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status().as_u16();
+    let mut body = answer.into_body();
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(status)
+}

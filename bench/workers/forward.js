@@ -1,0 +1,6 @@
+// Forwards and does nothing else.
+export default {
+  fetch(request) {
+    return fetch(request);
+  },
+};
