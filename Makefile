@@ -39,4 +39,4 @@ doc: setup ## Build the crate's documentation into target/doc/
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 clean: ## Remove what was built and local state; keeps installed tools and .dev.vars
-	@rm -rf build target .wrangler
+	@rm -rf build target .wrangler .bench

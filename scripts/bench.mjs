@@ -1,23 +1,35 @@
-// `make bench`: compares tollgate with other Workers, side by side in one run. See docs/benchmarks.md.
+// `make bench`: compares tollgate with other Workers, side by side in one run, and writes docs/benchmarks.md and its plot.
 //
-//   npm run bench -- --only admit           one group of measurements: admit, deny
-//     --contenders tollgate,js-memory       some of the contenders
-//     --connections 64                      some of the numbers of connections (1,64)
-//     --rounds 5 --seconds 0.5              how often and how long (also BENCH_SECONDS)
+//   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start
+//     --contenders tollgate,js-memory       some of the contenders of admit and deny
+//     --connections 64                      some of the numbers of connections (1,64) of admit and deny
+//     --rounds 5 --seconds 1.2              how often and how long (also BENCH_SECONDS)
 //     --build after=some/directory          another build of tollgate beside the current one; may be repeated
 //     --hold tollgate                       no comparison: load on one contender, for a profiler (with --seconds)
-//     --state /tmp                          where the objects' storage is made (also BENCH_STATE; in memory where /dev/shm is)
+//     --storage disk,memory                 where objects store what they write; disk counts, memory is for comparison
+//     --state some/directory                the same as a directory (also BENCH_STATE)
+//     --docs some/directory                 where to write the results; a run of all groups writes into docs/
 //     --inspector 9229                      workerd's inspector on that loopback port
+// Times never decide the exit code; wrong statuses and wrong numbers of rows do.
 import { existsSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { parseArgs } from "node:util";
-import { CONSTANT, FORWARD, GROUP, MEMORY, services, tollgate, WRITE } from "../bench/lib/contenders.mjs";
+import { bundleWorkers } from "../bench/lib/bundle.mjs";
+import { tollgate } from "../bench/lib/contenders.mjs";
+import { byKeys, byPolicies, byQuota, callsPerDenial, COMPARED, COMPARED_AGAIN, comparison, start, withRuntime } from "../bench/lib/groups.mjs";
 import { buildLoad, load } from "../bench/lib/load.mjs";
-import { compare, table, warm } from "../bench/lib/compare.mjs";
-import { startWorkerd } from "../bench/lib/workerd.mjs";
-import { build } from "./lib/gate.mjs";
+import { machine, machineLoad } from "../bench/lib/machine.mjs";
+import { plot } from "../bench/lib/plot.mjs";
+import { markdown } from "../bench/lib/report.mjs";
+import { buildRustWorker } from "../bench/lib/rust.mjs";
+import { callsText, comparisonText, keysText, policiesText, quotaText, startText } from "../bench/lib/tables.mjs";
+import { build, ROOT } from "./lib/gate.mjs";
 
 const MEMORY_DIRECTORY = "/dev/shm";
+const DISK = { name: "disk", directory: path.join(ROOT, ".bench") };
+const MEMORY = existsSync(MEMORY_DIRECTORY) ? { name: "memory", directory: MEMORY_DIRECTORY } : undefined;
 
 const { values: options } = parseArgs({
   options: {
@@ -25,66 +37,117 @@ const { values: options } = parseArgs({
     contenders: { type: "string" },
     connections: { type: "string", default: "1,64" },
     rounds: { type: "string", default: "5" },
-    seconds: { type: "string", default: process.env.BENCH_SECONDS ?? "0.5" },
+    seconds: { type: "string", default: process.env.BENCH_SECONDS || "1.2" },
     build: { type: "string", multiple: true, default: [] },
     hold: { type: "string" },
-    // A disk's own time per commit says little about Durable Objects, and would hide what the code costs.
-    state: { type: "string", default: process.env.BENCH_STATE ?? (existsSync(MEMORY_DIRECTORY) ? MEMORY_DIRECTORY : tmpdir()) },
+    storage: { type: "string", default: "disk,memory" },
+    state: { type: "string", default: process.env.BENCH_STATE },
+    docs: { type: "string" },
     inspector: { type: "string" },
     "no-build": { type: "boolean", default: false },
     json: { type: "boolean", default: false },
   },
 });
 
-const GROUPS = {
-  admit: [CONSTANT, FORWARD, WRITE, MEMORY, GROUP],
-  deny: [CONSTANT, WRITE, MEMORY],
-};
+const GROUPS = ["admit", "deny", "calls", "keys", "policies", "quota", "start"];
 
+const fail = (message) => {
+  console.error(message);
+  process.exit(2);
+};
 const seconds = Number(options.seconds);
+const rounds = Number(options.rounds);
+const connections = options.connections.split(",").map(Number);
+const kinds = options.only?.split(",") ?? GROUPS;
+if (!(seconds > 0)) fail("--seconds (or BENCH_SECONDS): a number above 0");
+if (!(rounds >= 1)) fail("--rounds: a number of rounds");
+if (!connections.every((count) => count >= 1)) fail("--connections: numbers of connections");
+for (const kind of kinds) if (!GROUPS.includes(kind)) fail(`--only: some of ${GROUPS.join(",")}`);
+
+const storages = options.state
+  ? [{ name: options.state, directory: path.resolve(options.state) }]
+  : options.storage.split(",").flatMap((name) => ({ disk: [DISK], memory: MEMORY ? [MEMORY] : [] })[name] ?? fail("--storage: disk, memory"));
+if (storages.length === 0) storages.push({ name: "temporary files", directory: tmpdir() });
+/** The storage that counts; and the one of the measurements of growth, which show what the code costs and not the disk. */
+const [headline] = storages;
+const light = storages.at(-1);
+
 const others = options.build.map((given) => {
   const [name, directory] = given.split("=");
-  return tollgate(`tollgate-${name}`, directory);
+  if (!directory) fail("--build: name=directory");
+  return tollgate({ name: `tollgate-${name}`, build: path.resolve(directory) });
 });
 const gates = [tollgate(), ...others];
-
-const kinds = options.only?.split(",") ?? Object.keys(GROUPS);
-const known = [...new Set([...kinds.flatMap((kind) => GROUPS[kind] ?? [])]), ...gates];
+const known = [...new Set(Object.values(COMPARED).flat()), ...gates];
 const wanted = options.hold ? [options.hold] : options.contenders?.split(",");
-const contenders = known.filter(({ name }) => !wanted || wanted.includes(name) || gates.slice(1).some((g) => g.name === name));
-if (!(seconds > 0)) throw new Error("--seconds (or BENCH_SECONDS): a number above 0");
-for (const kind of kinds) if (!GROUPS[kind]) throw new Error(`--only: one of ${Object.keys(GROUPS).join(", ")}`);
-if (wanted?.some((name) => !known.some((one) => one.name === name))) throw new Error(`--contenders: some of ${known.map(({ name }) => name).join(",")}`);
+if (wanted?.some((name) => !known.some((one) => one.name === name))) fail(`--contenders: some of ${known.map(({ name }) => name).join(",")}`);
+const isWanted = (one) => !wanted || wanted.includes(one.name) || others.includes(one);
 
+const begun = Date.now();
 if (!options["no-build"]) await build({ stdio: ["ignore", "pipe", "pipe"] });
 await buildLoad();
-const runtime = await startWorkerd(services(contenders), { inspectorPort: options.inspector, stateIn: options.state });
-try {
-  for (const contender of contenders) await contender.prepare?.(runtime);
-  if (options.hold) await hold();
-  else for (const kind of kinds) await group(kind);
-} finally {
-  await runtime.stop();
-}
+await bundleWorkers();
+const isRustWanted = kinds.includes("start") || known.some((one) => one.name.endsWith("-rust") && isWanted(one));
+if (isRustWanted) await buildRustWorker();
+if (options.hold) await hold();
+else await measure();
 
-async function group(kind) {
-  if (!options.json) console.log(`storage in ${options.state}; load of the machine ${loadavg()[0].toFixed(1)} before ${kind}`);
-  const some = contenders.filter((c) => GROUPS[kind].includes(c) || gates.includes(c));
-  for (const contender of some) await warm({ runtime, contender, kind });
-  for (const connections of options.connections.split(",").map(Number)) {
-    const results = await compare({ runtime, contenders: some, kind, connections, rounds: Number(options.rounds), seconds });
-    if (options.json) console.log(JSON.stringify({ kind, connections, results }));
-    else console.log(`\n${kind}, ${connections} connection${connections === 1 ? "" : "s"}\n${table(results)}`);
+async function measure() {
+  const measuredFrom = Date.now();
+  const results = { date: new Date().toISOString(), seconds, rounds, storage: light.name };
+  const say = (text) => options.json || console.log(text);
+  const note = (name, one) => say(`\n${name}; load of the machine before: ${one.load.toFixed(1)}`);
+
+  for (const kind of kinds.filter((name) => COMPARED[name])) {
+    results[kind] = [];
+    // Denials write nothing: one storage will do.
+    for (const storage of kind === "deny" ? [headline] : storages) {
+      const compared = storage === headline ? COMPARED[kind] : COMPARED_AGAIN;
+      const contenders = [...compared, ...gates].filter(isWanted);
+      say(`\n${kind}, storage: ${storage.name}; load of the machine before: ${machineLoad().toFixed(1)}`);
+      const onTable = (one) =>
+        options.json ? console.log(JSON.stringify({ kind, storage: storage.name, ...one })) : console.log(`\n${comparisonText(kind, one)}`);
+      results[kind].push(await comparison({ kind, contenders, storage, connections, rounds, seconds, inspectorPort: options.inspector, onTable }));
+    }
   }
+  const groups = {
+    calls: [() => callsPerDenial({ storage: headline, seconds }), callsText],
+    keys: [() => byKeys({ storage: light, seconds }), keysText],
+    policies: [() => byPolicies({ storage: light, seconds }), policiesText],
+    quota: [() => byQuota({ storage: light, seconds }), quotaText],
+    start: [() => start({ storage: headline }), startText],
+  };
+  for (const kind of kinds.filter((name) => groups[name])) {
+    const [run, text] = groups[kind];
+    results[kind] = await run();
+    note(kind, results[kind]);
+    if (options.json) console.log(JSON.stringify({ kind, ...results[kind] }));
+    else console.log(text(results[kind]));
+  }
+
+  const isWhole = GROUPS.every((name) => results[name]) && !wanted && others.length === 0 && !options.state && headline === DISK;
+  const directory = options.docs ?? (isWhole ? path.join(ROOT, "docs") : undefined);
+  if (!directory) return;
+  if (!GROUPS.every((name) => results[name])) fail("--docs: needs all groups");
+  results.minutes = (Date.now() - measuredFrom) / 60_000;
+  results.machine = await machine();
+  results.loadAfter = machineLoad();
+  const findings = await readFile(path.join(ROOT, "bench/findings.md"), "utf8");
+  await writeFile(path.join(directory, "benchmarks.md"), markdown(results, findings));
+  await writeFile(path.join(directory, "benchmarks.svg"), plot(results));
+  say(`\nwritten: ${path.relative(process.cwd(), directory) || "."}/benchmarks.md and benchmarks.svg, ${((Date.now() - begun) / 60_000).toFixed(1)} minutes after the start`);
 }
 
 /** Load on one contender until the time is up. */
 async function hold() {
-  const [contender] = contenders;
+  const contender = known.find(({ name }) => name === options.hold);
   const [kind] = kinds;
-  const connections = Number(options.connections.split(",").at(-1));
-  console.log(`${contender.name} on http://${runtime.address(contender.name)}/, workerd is process ${runtime.pid}`);
-  console.log(`curl -i -H 'x-api-key: ${contender.keys[kind][0]}' http://${runtime.address(contender.name)}/`);
-  const plan = { warmup_ms: 500, address: runtime.address(contender.name), values: contender.keys[kind], connections, pid: runtime.pid };
-  console.log(JSON.stringify(await load({ ...plan, measure_ms: seconds * 1000 }), null, 2));
+  if (!COMPARED[kind]) fail("--hold: with --only admit or deny");
+  const plan = { connections: connections.at(-1), warmup_ms: 500, measure_ms: Math.round(seconds * 1000) };
+  await withRuntime([contender], { stateIn: headline.directory, inspectorPort: options.inspector }, async (runtime) => {
+    const address = runtime.address(contender.name);
+    console.log(`${contender.name} on http://${address}/, workerd is process ${runtime.pid}`);
+    console.log(`curl -i -H 'x-api-key: ${contender.keys[kind][0]}' http://${address}/`);
+    console.log(JSON.stringify(await load({ ...plan, address, values: contender.keys[kind], pid: runtime.pid }), null, 2));
+  });
 }

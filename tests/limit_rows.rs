@@ -68,8 +68,9 @@ fn golden_all() {
     state.charge(after(61), Cost { requests: 1, tokens: 2 });
     // The last two policies are gone, and are kept until what they hold has run out.
     state.standings(&policies[..2], after(61));
+    let row = state.to_row();
     assert_eq!(
-        state.to_row().body,
+        row.body,
         concat!(
             r#"{"v":1,"seq":2,"e":"e1","t":1795160955000000,"#,
             r#""f":[[[[29919348,5],[29919349,1]],[[498655,6]],[[20777,6]]],"#,
@@ -80,6 +81,8 @@ fn golden_all() {
             r#""l":[{"k":[0,0],"s":1,"e":[1795160955000,1]},{"k":[1,1],"s":1,"e":[1795160894002,30,60998,2]}]}"#,
         )
     );
+    state.committed();
+    assert_eq!(State::from_rows([(row.slot, row.body)]).unwrap().to_row(), state.to_row());
 }
 
 /// What deployed code wrote is read, and unknown fields are no reason to refuse it.

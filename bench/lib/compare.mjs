@@ -1,11 +1,15 @@
 // Measurements side by side: rounds in alternating order, medians, ratios.
 import { load } from "./load.mjs";
 
-/** In a flood of denials each minute that begins lets one call through, and one measurement may touch two minutes. */
-const admittedInFlood = (seconds) => 1 + Math.ceil(seconds / 60);
-
-/** How long each contender is under load before the first round. */
+/** How long each case is under load before the first round. */
 const WARM_MS = 1000;
+/** How long it may take at most to call each key once. */
+const WARM_ALL_MS = 60_000;
+const WARM_CONNECTIONS = 64;
+/** Load before each measurement. */
+const LEAD_MS = 100;
+/** Objects at most that are asked what they have written; more are judged by that many of them, evenly picked. */
+const MOST_ASKED = 100;
 
 export function median(numbers) {
   const sorted = numbers.filter((number) => number !== null && number !== undefined).sort((a, b) => a - b);
@@ -14,73 +18,120 @@ export function median(numbers) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Loads every contender in turn, `rounds` times, every other round in reverse. Returns medians over the rounds. */
-export async function compare({ runtime, contenders, kind, connections, rounds, seconds }) {
-  const reports = new Map(contenders.map((contender) => [contender, []]));
-  for (let round = 0; round < rounds; round += 1) {
-    const order = round % 2 ? [...contenders].reverse() : contenders;
-    for (const contender of order) reports.get(contender).push(await measure({ runtime, contender, kind, connections, seconds }));
+/** A contender in a runtime under the load of one set of keys, which is denied if its name says so. */
+export function caseOf(runtime, contender, set, more = {}) {
+  const { name, title, isConstant, keys } = contender;
+  const isDenied = set.startsWith("deny") && !isConstant;
+  const address = runtime.address(name);
+  return { name, title, runtime, contender, set, address, values: keys[set], expected: isDenied ? 429 : 200, isDenied, ...more };
+}
+
+/** In a flood of denials each minute that begins lets one call through, and one measurement may touch two minutes. */
+const admittedInFlood = (seconds) => 1 + Math.ceil(seconds / 60);
+
+/**
+ * The objects wake, V8 compiles what is hot, rows are made, and exhausted keys are exhausted, before anything is counted. Each key is
+ * called once at least; those that were not reached in time are left out of the case.
+ */
+export async function warm(cases) {
+  for (const one of cases) {
+    const { address, values } = one;
+    const plan = { address, values, connections: WARM_CONNECTIONS, warmup_ms: 0 };
+    const { statuses } = await load({ ...plan, measure_ms: WARM_ALL_MS, most_requests: values.length });
+    one.values = values.slice(0, sum(Object.values(statuses)));
+    // Where calls are few, none is spent on this.
+    if (!one.mostRequests) await load({ ...plan, values: one.values, measure_ms: WARM_MS });
   }
-  return contenders.map((contender) => {
-    const runs = reports.get(contender);
-    const of = (pick) => median(runs.map(pick));
-    return {
-      name: contender.name,
-      title: contender.title,
-      perSecond: of((run) => run.per_second),
-      p50: of((run) => run.latency.p50),
-      p90: of((run) => run.latency.p90),
-      p99: of((run) => run.latency.p99),
-      serverCpu: of((run) => run.server_cpu),
-      rowsPerCall: of((run) => run.rows_per_call),
-      spread: Math.max(...runs.map((run) => run.per_second)) / Math.min(...runs.map((run) => run.per_second)),
-    };
-  });
 }
 
-/** The object wakes, V8 compiles what is hot, rows are made, and an exhausted key is exhausted, before anything is counted. */
-export async function warm({ runtime, contender, kind }) {
-  await load({ address: runtime.address(contender.name), values: contender.keys[kind], connections: 64, warmup_ms: 0, measure_ms: WARM_MS });
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+
+/** Loads every case in turn, `rounds` times, every other round in reverse. Returns medians over the rounds. */
+export async function compare({ cases, connections, rounds, seconds }) {
+  const reports = new Map(cases.map((one) => [one, []]));
+  for (let round = 0; round < rounds; round += 1) {
+    const order = round % 2 ? [...cases].reverse() : cases;
+    for (const one of order) reports.get(one).push(await measure({ one, connections, seconds }));
+  }
+  return cases.map((one) => summary(one, reports.get(one), connections));
 }
 
-async function measure({ runtime, contender, kind, connections, seconds }) {
-  const plan = {
-    address: runtime.address(contender.name),
-    values: contender.keys[kind],
+/** Medians over the rounds of one case. */
+export function summary({ name, title, values }, runs, connections) {
+  const of = (pick) => median(runs.map(pick));
+  const rates = runs.map((run) => run.per_second);
+  return {
+    name,
+    title,
+    connections,
+    keys: values.length,
+    perSecond: of((run) => run.per_second),
+    p50: of((run) => run.latency.p50),
+    p90: of((run) => run.latency.p90),
+    p99: of((run) => run.latency.p99),
+    serverCpu: of((run) => run.server_cpu),
+    rowsPerCall: of((run) => run.rows_per_call),
+    spread: Math.max(...rates) / Math.min(...rates),
+    runs: runs.map((run) => ({ perSecond: run.per_second, p50: run.latency.p50, serverCpu: run.server_cpu })),
+  };
+}
+
+/** How one result stands to another: the median over the rounds of the ratio in each round. */
+export function ratio(ours, other, field) {
+  const ratios = ours.runs.map((run, i) => (run[field] && other.runs[i]?.[field] ? run[field] / other.runs[i][field] : undefined));
+  return median(ratios);
+}
+
+/** One round of one case. */
+export async function measure({ one, connections, seconds }) {
+  const { runtime, contender, set, address, values, expected, mostRequests } = one;
+  const step = Math.ceil(values.length / MOST_ASKED);
+  const asked = values.map((_, i) => i).filter((i) => i % step === 0);
+  const isCounted = contender.rows !== undefined && !one.isDenied;
+  const rowsBefore = isCounted ? await contender.rows(runtime, set, asked) : undefined;
+  const first = one.nextValue ?? 0;
+  const report = await load({
+    address,
+    values,
+    first_value: first,
     connections,
     pid: runtime.pid,
-  };
-  const expected = contender.answers[kind];
-  const rowsBefore = await contender.rowsWritten?.(runtime, kind);
-  const report = await load({ ...plan, warmup_ms: 100, measure_ms: seconds * 1000 });
-  const answers = Object.values(report.statuses).reduce((sum, count) => sum + count, 0);
+    warmup_ms: mostRequests ? 0 : LEAD_MS,
+    measure_ms: Math.round(seconds * 1000),
+    ...(mostRequests ? { most_requests: mostRequests } : {}),
+  });
+  const answers = sum(Object.values(report.statuses));
+  one.nextValue = (first + answers) % values.length;
   const unexpected = answers - (report.statuses[expected] ?? 0);
-  if (answers === 0 || unexpected > (kind === "deny" ? admittedInFlood(seconds) : 0) || report.failures > 0) {
-    const got = JSON.stringify(report.statuses);
-    throw new Error(`${contender.name}, ${kind}: expected ${expected}, got ${got} and ${report.failures} failures; workerd's log:\n${runtime.log().slice(-2000)}`);
+  const fail = (what) => {
+    throw new Error(`${one.name}, ${set}, ${connections} connections: ${what}; workerd's log:\n${runtime.log().slice(-2000)}`);
+  };
+  if (answers === 0 || report.failures > 0 || unexpected > (one.isDenied ? admittedInFlood(seconds) : 0)) {
+    fail(`expected ${expected}, got ${JSON.stringify(report.statuses)} and ${report.failures} failures`);
   }
-  if (rowsBefore !== undefined) report.rows_per_call = ((await contender.rowsWritten(runtime, kind)) - rowsBefore) / answers;
+  if (isCounted) {
+    // The keys took turns from the first on.
+    const place = (i) => (i - first + values.length) % values.length;
+    const calls = sum(asked.map((i) => Math.floor((answers - place(i) + values.length - 1) / values.length)));
+    const rows = (await contender.rows(runtime, set, asked)) - rowsBefore;
+    report.rows_per_call = calls > 0 ? rows / calls : undefined;
+    if (one.rowsAtOne !== undefined && connections === 1 && report.rows_per_call !== one.rowsAtOne) {
+      fail(`expected exactly ${one.rowsAtOne} rows written per call, got ${report.rows_per_call}`);
+    }
+  }
   return report;
 }
 
-/** A table for the terminal, with each contender's share of every other's requests per second. */
-export function table(results) {
-  const format = (number, digits = 0) => (number === undefined ? "" : number.toFixed(digits));
-  const ours = results.find(({ name }) => name === "tollgate");
-  const head = ["", "req/s", "p50 µs", "p90 µs", "p99 µs", "CPU µs/req", "rows/call", "max/min", "tollgate ÷ this", "CPU this ÷ tollgate"];
-  const rows = results.map((r) => [
-    r.name,
-    format(r.perSecond),
-    format(r.p50),
-    format(r.p90),
-    format(r.p99),
-    format(r.serverCpu, 1),
-    format(r.rowsPerCall, 3),
-    format(r.spread, 2),
-    ours ? format(ours.perSecond / r.perSecond, 2) : "",
-    ours && r.serverCpu !== undefined ? format(r.serverCpu / ours.serverCpu, 2) : "",
-  ]);
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i].length)));
-  const line = (row) => row.map((cell, i) => (i ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join("  ");
-  return [head, ...rows].map(line).join("\n");
+/** A flood of denials on a contender whose objects count: how many questions they were asked, by how many denied calls. */
+export async function flood({ one, connections, seconds }) {
+  const { runtime, contender, set, address, values } = one;
+  const before = await contender.asked(runtime, set);
+  const report = await load({ address, values, connections, warmup_ms: 0, measure_ms: Math.round(seconds * 1000) });
+  const asked = (await contender.asked(runtime, set)) - before;
+  const denied = report.statuses[one.expected] ?? 0;
+  const answers = sum(Object.values(report.statuses));
+  if (denied === 0 || answers - denied > admittedInFlood(seconds)) {
+    throw new Error(`${one.name}, flood of ${one.set}: expected ${one.expected}, got ${JSON.stringify(report.statuses)}`);
+  }
+  return { keys: one.values.length, seconds, denied, asked, perDenied: asked / denied, perSecond: report.per_second };
 }

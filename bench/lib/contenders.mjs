@@ -2,63 +2,90 @@
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
+import { HONO_WORKER } from "./bundle.mjs";
 import { issueKey } from "./keys.mjs";
+import { RUST_WORKER } from "./rust.mjs";
+import { BASIC_SETS, insertTiers } from "./tiers.mjs";
 
 const KEY_SECRET = "bench";
 export const ORIGIN = "origin";
+/** Rows of one INSERT into D1. */
+const ROWS_AT_ONCE = 500;
 
 const file = (name) => path.join(ROOT, "bench/workers", name);
 const script = (...names) => Object.fromEntries(names.map((name) => [name, file(name)]));
+const wasmWorker = (directory) =>
+  Object.fromEntries(["index.js", "index_bg.wasm"].map((name) => [name, path.join(directory, name)]));
 
-/** The contenders without tollgate: a service each; `keys` gives the values of the key header per kind of load. */
-const PLAIN_KEYS = { admit: ["open"], deny: ["exhausted"] };
-export const CONSTANT = {
-  name: "constant-js",
-  title: "constant, JavaScript",
-  service: { modules: script("constant.js") },
-  keys: PLAIN_KEYS,
+/**
+ * The values of the key header that a contender without tollgate gets for a set of keys: its objects know by the name whether
+ * the key is exhausted.
+ */
+const plainKeys = (sets) =>
+  Object.fromEntries(
+    sets.map(({ name, keys }) => {
+      const word = name.startsWith("deny") ? "exhausted" : "open";
+      return [name, Array.from({ length: keys }, (_, i) => `${word}-${name}-${i}`)];
+    }),
+  );
+
+const constant = (name, title, service) => ({
+  name,
+  title,
+  service,
+  keys: plainKeys(BASIC_SETS),
   // It answers 200 to everything.
-  answers: { admit: 200, deny: 200 },
-};
-export const FORWARD = {
-  name: "forward-js",
-  title: "bare forward, JavaScript",
-  service: { modules: script("forward.js"), outbound: ORIGIN },
-  keys: PLAIN_KEYS,
-  answers: { admit: 200 },
+  isConstant: true,
+});
+export const CONSTANT = constant("constant-js", "constant, JavaScript", { modules: script("constant.js") });
+export const CONSTANT_RUST = constant("constant-rust", "constant, Rust", { modules: wasmWorker(RUST_WORKER) });
+export const FORWARD = constant("forward-js", "bare forward, JavaScript", { modules: script("forward.js"), outbound: ORIGIN });
+export const FORWARD_RUST = constant("forward-rust", "bare forward, Rust", {
+  modules: wasmWorker(RUST_WORKER),
+  vars: { FORWARD: "1" },
+  outbound: ORIGIN,
+});
+
+export const HONO = {
+  name: "hono-rate-limiter",
+  title: "hono-rate-limiter, Durable Object store",
+  service: { modules: { "hono.js": HONO_WORKER }, objects: ["DurableObjectRateLimiter"], outbound: ORIGIN },
+  keys: plainKeys(BASIC_SETS),
 };
 
-function javaScriptObject(name, title) {
+/** A JavaScript object that counts in one of three ways. */
+function javaScriptObject(kind, title, sets = BASIC_SETS) {
+  const name = `js-${kind}`;
+  const inspect = inspector(name, "Counter");
+  const keys = plainKeys(sets);
   return {
-    name: `js-${name}`,
+    name,
     title,
-    service: { modules: script(`${name}.js`, "gate.js"), objects: ["Counter"], outbound: ORIGIN },
-    keys: PLAIN_KEYS,
-    answers: { admit: 200, deny: 429 },
+    service: { modules: script(`${kind}.js`, "gate.js"), objects: ["Counter"], outbound: ORIGIN },
+    beside: [inspect],
+    keys,
+    rows: (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => keys[set][i])),
   };
 }
-export const WRITE = javaScriptObject("write", "JavaScript object, a row per request");
+export const writeObject = (sets) => javaScriptObject("write", "JavaScript object, a row per request", sets);
+export const WRITE = writeObject();
 export const MEMORY = javaScriptObject("memory", "JavaScript object, memory only");
 export const GROUP = javaScriptObject("group", "JavaScript object, group commit");
 
-/** Tiers of the measurements: full checks, with a quota that no run reaches, or one that the first call exhausts. */
-const TIERS = { admit: "bench", deny: "bench-exhausted" };
-const INSERT_TIERS = `
-INSERT INTO tiers (name) VALUES ('bench'), ('bench-exhausted');
-INSERT INTO tier_limits (tier, policy, quota, period) VALUES
-  ('bench', 'minute', 1000000000, 'minute'), ('bench', 'month', 1000000000, 'month'),
-  ('bench-exhausted', 'minute', 1000000000, 'minute'), ('bench-exhausted', 'month', 1, 'month');`;
-
-/** tollgate as built in a directory; several builds can stand beside each other. */
-export function tollgate(name = "tollgate", build = path.join(ROOT, "build"), vars = {}) {
-  const issued = { admit: [issueKey(KEY_SECRET)], deny: [issueKey(KEY_SECRET)] };
+/**
+ * tollgate as built in a directory; several builds can stand beside each other. With `isCounted` its objects count what they are
+ * asked, which takes time of its own.
+ */
+export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), sets = BASIC_SETS, isCounted = false, vars = {} } = {}) {
+  const issued = new Map(sets.map((set) => [set.name, Array.from({ length: set.keys }, () => issueKey(KEY_SECRET))]));
+  const ids = (set) => issued.get(set).map(({ id }) => id);
   const database = `${name}-d1`;
-  const inspect = `${name}-inspect`;
+  const inspect = inspector(name, "KeyObject");
   return {
     name,
     title: name,
     service: {
-      modules: { "index.js": path.join(build, "index.js"), "index_bg.wasm": path.join(build, "index_bg.wasm") },
+      modules: { ...(isCounted ? script("counted.js") : {}), ...wasmWorker(build) },
       vars: { KEY_SECRET, ORIGIN: "", ...vars },
       objects: ["KeyObject"],
       bindings: [
@@ -66,39 +93,43 @@ export function tollgate(name = "tollgate", build = path.join(ROOT, "build"), va
       ],
       outbound: ORIGIN,
     },
-    beside: [
-      { name: database, modules: script("d1.js"), objects: ["Database"] },
-      {
-        name: inspect,
-        modules: script("inspect.js"),
-        bindings: [`(name = "KEYS", durableObjectNamespace = (className = "KeyObject", serviceName = ${JSON.stringify(name)}))`],
-      },
-    ],
-    keys: { admit: issued.admit.map(({ key }) => key), deny: issued.deny.map(({ key }) => key) },
-    answers: { admit: 200, deny: 429 },
+    beside: [{ name: database, modules: script("d1.js"), objects: ["Database"] }, inspect],
+    keys: Object.fromEntries([...issued].map(([set, keys]) => [set, keys.map(({ key }) => key)])),
     /** Fills the database. */
     async prepare(runtime) {
       const migrations = path.join(ROOT, "migrations");
       const files = (await readdir(migrations)).filter((name) => name.endsWith(".sql")).sort();
       const statements = await Promise.all(files.map((name) => readFile(path.join(migrations, name), "utf8")));
-      const rows = Object.entries(issued).flatMap(([kind, keys]) =>
-        keys.map(({ id, secretHash }) => `('${id}', '${TIERS[kind]}', '${secretHash}', '2026-01-01T00:00:00Z')`),
+      statements.push(...insertTiers(sets));
+      const rows = sets.flatMap((set) =>
+        issued.get(set.name).map(({ id, secretHash }) => `('${id}', '${set.tier}', '${secretHash}', '2026-01-01T00:00:00Z')`),
       );
-      statements.push(INSERT_TIERS, `INSERT INTO keys (id, tier, secret_hash, created_at) VALUES ${rows.join(", ")}`);
+      for (let at = 0; at < rows.length; at += ROWS_AT_ONCE) {
+        const some = rows.slice(at, at + ROWS_AT_ONCE).join(", ");
+        statements.push(`INSERT INTO keys (id, tier, secret_hash, created_at) VALUES ${some}`);
+      }
       await query(runtime.address(database), statements);
     },
-    /** Rows written so far for the keys of a kind of load. */
-    async rowsWritten(runtime, kind) {
-      let rows = 0;
-      for (const { id } of issued[kind]) {
-        const answer = await fetch(`http://${runtime.address(inspect)}/${id}`);
-        if (!answer.ok) throw new Error(`stats of a key: ${answer.status} ${await answer.text()}`);
-        rows += (await answer.json()).rows_written;
-      }
-      return rows;
-    },
+    /** Rows that the objects of some keys of a set, by their places in it, have written so far. */
+    rows: isCounted ? undefined : (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => ids(set)[i])),
+    /** Questions that all objects together have been asked so far. */
+    asked: isCounted ? async (runtime, set) => (await ask(runtime.address(inspect.name), ids(set).slice(0, 1))).asked : undefined,
   };
 }
+
+/** A Worker beside `service` that asks its objects. */
+function inspector(service, className) {
+  const binding = `(name = "KEYS", durableObjectNamespace = (className = ${JSON.stringify(className)}, serviceName = ${JSON.stringify(service)}))`;
+  return { name: `${service}-inspect`, modules: script("inspect.js"), bindings: [binding] };
+}
+
+async function ask(address, names) {
+  const answer = await fetch(`http://${address}/`, { method: "POST", body: JSON.stringify(names) });
+  if (!answer.ok) throw new Error(`stats of objects: ${answer.status} ${await answer.text()}`);
+  return answer.json();
+}
+
+const rowsWritten = async (address, names) => (await ask(address, names)).rows_written;
 
 async function query(address, statements) {
   const body = JSON.stringify(statements.map((sql) => ({ sql })));

@@ -22,21 +22,23 @@ const text = JSON.stringify;
  * A service is `{ name, modules, vars, bindings, objects, outbound }`: `modules` maps a module's name (`.js` or `.wasm`)
  * to a file, the first is the main one; `bindings` are capnp texts; `objects` are the class names of its Durable Objects,
  * bound under `KEYS`; `outbound` is the service that its `fetch` reaches (none by default).
- * `stateIn` is the directory in which the state directory is made. Returns `address(name)`, `pid`, `log()` and `stop()`.
+ * `stateIn` is the directory in which the state directory is made; `state` is one that is there already, and stays. `keepAwake` leaves idle objects in memory.
+ * Returns `address(name)`, `pid`, `log()` and `stop()`.
  */
-export async function startWorkerd(services, { inspectorPort, stateIn = tmpdir() } = {}) {
+export async function startWorkerd(services, { inspectorPort, stateIn = tmpdir(), state, keepAwake = false } = {}) {
+  await mkdir(stateIn, { recursive: true });
   const scratch = await mkdtemp(path.join(stateIn, "tollgate-bench-"));
   const clear = () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 });
   process.once("exit", clear);
   try {
-    const state = path.join(scratch, "state");
-    await mkdir(state);
+    const directory = state ?? path.join(scratch, "state");
+    await mkdir(directory, { recursive: true });
     const definitions = [];
-    for (const service of services) definitions.push(await define(service, scratch));
+    for (const service of services) definitions.push(await define({ keepAwake, ...service }, scratch));
     const config = `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [
-    (name = "state", disk = (path = ${text(state)}, writable = true)),
+    (name = "state", disk = (path = ${text(directory)}, writable = true)),
     (name = "nowhere", network = (allow = [])),
     ${definitions.join(",\n    ")}
   ],
@@ -66,7 +68,8 @@ const config :Workerd.Config = (
 }
 
 /** A service's definition; its modules are copied, so that a build during the run changes nothing. */
-async function define({ name, modules, vars = {}, bindings = [], objects = [], outbound = "nowhere" }, scratch) {
+async function define(service, scratch) {
+  const { name, modules, vars = {}, bindings = [], objects = [], outbound = "nowhere", keepAwake } = service;
   await mkdir(path.join(scratch, name));
   const embedded = [];
   for (const [module, file] of Object.entries(modules)) {
@@ -80,7 +83,7 @@ async function define({ name, modules, vars = {}, bindings = [], objects = [], o
     ...bindings,
   ];
   const namespaces = objects.map(
-    (className) => `(className = ${text(className)}, uniqueKey = ${text(`${name}-${className}`)}, enableSql = true)`,
+    (className) => `(className = ${text(className)}, uniqueKey = ${text(`${name}-${className}`)}, enableSql = true, preventEviction = ${keepAwake})`,
   );
   return `(name = ${text(name)}, worker = (
       compatibilityDate = ${text(COMPATIBILITY_DATE)},
@@ -101,7 +104,7 @@ async function listening(group, count) {
       await group.stop({ hard: true });
       throw new Error(`workerd did not start; its log:\n${log}`);
     }
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, 2));
     for (const [, socket, port] of group.log().matchAll(/"socket":"([^"]+)","port":(\d+)/g)) ports.set(socket, port);
   }
   return ports;

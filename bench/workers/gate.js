@@ -22,12 +22,14 @@ export class Window {
     this.sql.exec("CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY, start INTEGER, count INTEGER)");
     this.start = 0;
     this.count = 0;
+    this.rowsWritten = 0;
     const [row] = this.sql.exec("SELECT start, count FROM counter").toArray();
     if (row) ({ start: this.start, count: this.count } = row);
   }
 
   async fetch(request) {
     const quota = Number(request.url.slice(request.url.indexOf("=") + 1));
+    if (Number.isNaN(quota)) return Response.json({ rows_written: this.rowsWritten });
     const now = Date.now();
     const start = now - (now % 60_000);
     if (start > this.start) {
@@ -46,6 +48,6 @@ export class Window {
   write() {
     const upsert =
       "INSERT INTO counter (id, start, count) VALUES (1, ?, ?) ON CONFLICT (id) DO UPDATE SET start = excluded.start, count = excluded.count";
-    this.sql.exec(upsert, this.start, this.count);
+    this.rowsWritten += this.sql.exec(upsert, this.start, this.count).rowsWritten;
   }
 }

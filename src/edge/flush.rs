@@ -5,16 +5,48 @@
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
 use super::clock;
+use super::commit::is_unwritten;
+use super::deployment::variable;
 use super::js::Fault;
-use super::key_object::{Alarm, Shared, is_unwritten, within};
+use super::key_object::{Alarm, Shared};
 use super::key_store;
+use super::timer::within;
+use crate::config;
+use std::future::Future;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// How long a flush may take, in milliseconds. D1 itself gives up on a query after 30 s.
 const FLUSH_DEADLINE: u32 = 30_000;
 /// The longest pause between two attempts while D1 is out of reach, in seconds.
 const LONGEST_PAUSE: u64 = 900;
+
+impl Shared {
+    /// `FLUSH_SECONDS`; its default, and a line in the log, if it is set to nonsense (the Worker then answers 503 to everything).
+    pub(super) fn flush_seconds(&self) -> u64 {
+        config::flush_seconds(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+            worker::console_error!("tollgate: {error}");
+            60
+        })
+    }
+
+    /// Sets the alarm, in this very turn; the future only tells whether that was confirmed.
+    pub(super) fn set_alarm(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
+        let at = clock::now().saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)).as_millis();
+        self.memory.borrow_mut().alarm = Alarm::Set(at);
+        let shared = Rc::clone(self);
+        let mut setting = Box::pin(async move {
+            if let Err(error) = shared.state.storage().set_alarm(delay).await {
+                worker::console_error!("tollgate: an alarm could not be set: {error}");
+                shared.memory.borrow_mut().alarm = Alarm::Unknown;
+            }
+        });
+        // Futures do nothing until they are polled.
+        let _ = setting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        setting
+    }
+}
 
 /// Sets the alarm if something is due and none is set.
 pub(super) fn arm(shared: &Rc<Shared>) {

@@ -6,6 +6,7 @@
 mod admin_api;
 mod arrears;
 mod clock;
+mod commit;
 mod deployment;
 mod flush;
 mod gateway;
@@ -15,7 +16,9 @@ mod key_object;
 mod key_store;
 mod object_client;
 mod origin;
+mod renewal;
 mod storage;
+mod timer;
 
 use self::deployment::Deployment;
 use self::http::{Answer, Incoming};

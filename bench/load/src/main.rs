@@ -17,7 +17,7 @@ use std::error::Error;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 /// So many failed connections or requests end the run.
 const MOST_FAILURES: u64 = 100;
@@ -33,9 +33,14 @@ struct Plan {
     /// Load before the measurement begins.
     warmup_ms: u64,
     measure_ms: u64,
+    /// The run ends sooner when it has sent so many requests.
+    most_requests: Option<u64>,
     /// A header whose values go round over the requests of all connections.
     header: String,
     values: Vec<String>,
+    /// Which of them is the first.
+    #[serde(default)]
+    first_value: usize,
     /// The server's process, to measure its CPU time.
     pid: Option<u32>,
 }
@@ -72,6 +77,7 @@ struct Run {
     path: Uri,
     measure_from: Instant,
     end: Instant,
+    requests_left: Cell<u64>,
     next_value: Cell<usize>,
     failures: Cell<u64>,
     last_failure: RefCell<String>,
@@ -102,33 +108,46 @@ async fn run(plan: Plan) -> Result<Report, Fault> {
         path: plan.path.parse()?,
         measure_from,
         end: measure_from + Duration::from_millis(plan.measure_ms),
-        next_value: Cell::new(0),
+        requests_left: Cell::new(plan.most_requests.unwrap_or(u64::MAX)),
+        next_value: Cell::new(plan.first_value),
         failures: Cell::new(0),
         last_failure: RefCell::default(),
         statuses: RefCell::default(),
         latencies: RefCell::new(hdrhistogram::Histogram::new(3)?),
         plan,
     });
-    let connections: Vec<_> = (0..run.plan.connections).map(|_| spawn_local(connection(Rc::clone(&run)))).collect();
+    let mut connections = JoinSet::new();
+    for _ in 0..run.plan.connections {
+        connections.spawn_local(connection(Rc::clone(&run)));
+    }
 
     tokio::time::sleep_until(run.measure_from.into()).await;
     let cpu_before = (run.plan.pid.and_then(cpu::time_of), cpu::time_of(std::process::id()));
-    tokio::time::sleep_until(run.end.into()).await;
-    let cpu_after = (run.plan.pid.and_then(cpu::time_of), cpu::time_of(std::process::id()));
-    for connection in connections {
-        connection.await?;
+    if let Ok(ended) = tokio::time::timeout_at(run.end.into(), end(&mut connections)).await {
+        ended?;
     }
+    let measured = Instant::now().min(run.end) - run.measure_from;
+    let cpu_after = (run.plan.pid.and_then(cpu::time_of), cpu::time_of(std::process::id()));
+    end(&mut connections).await?;
     if run.failures.get() >= MOST_FAILURES {
         return Err(format!("{} failures, the last: {}", run.failures.get(), run.last_failure.borrow()).into());
     }
-    Ok(report(&run, cpu_before, cpu_after))
+    Ok(report(&run, measured, cpu_before, cpu_after))
+}
+
+/// Waits until every connection has ended.
+async fn end(connections: &mut JoinSet<()>) -> Result<(), Fault> {
+    while let Some(ended) = connections.join_next().await {
+        ended?;
+    }
+    Ok(())
 }
 
 type CpuTimes = (Option<Duration>, Option<Duration>);
 
-fn report(run: &Run, before: CpuTimes, after: CpuTimes) -> Report {
+fn report(run: &Run, measured: Duration, before: CpuTimes, after: CpuTimes) -> Report {
     let latencies = run.latencies.borrow();
-    let seconds = (run.end - run.measure_from).as_secs_f64();
+    let seconds = measured.as_secs_f64();
     let requests = latencies.len();
     let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let per_request = |before: Option<Duration>, after: Option<Duration>| {
@@ -154,7 +173,7 @@ fn report(run: &Run, before: CpuTimes, after: CpuTimes) -> Report {
 
 /// Opens connections one after the other until the time is up; one is enough unless it breaks.
 async fn connection(run: Rc<Run>) {
-    while Instant::now() < run.end && run.failures.get() < MOST_FAILURES {
+    while Instant::now() < run.end && run.requests_left.get() > 0 && run.failures.get() < MOST_FAILURES {
         if let Err(fault) = requests(&run).await {
             run.failures.set(run.failures.get() + 1);
             *run.last_failure.borrow_mut() = fault.to_string();
@@ -170,9 +189,11 @@ async fn requests(run: &Run) -> Result<(), Fault> {
     spawn_local(connection);
     loop {
         let sent_at = Instant::now();
-        if sent_at >= run.end {
+        let left = run.requests_left.get();
+        if sent_at >= run.end || left == 0 {
             return Ok(());
         }
+        run.requests_left.set(left - 1);
         let status = tokio::time::timeout(PATIENCE, exchange(run, &mut sender)).await??;
         let answered_at = Instant::now();
         *run.statuses.borrow_mut().entry(status).or_insert(0) += 1;
@@ -185,8 +206,8 @@ async fn requests(run: &Run) -> Result<(), Fault> {
 
 /// Sends one request and reads its whole answer.
 async fn exchange(run: &Run, sender: &mut SendRequest<Empty<Bytes>>) -> Result<u16, Fault> {
-    let turn = run.next_value.get();
-    run.next_value.set((turn + 1) % run.values.len());
+    let turn = run.next_value.get() % run.values.len();
+    run.next_value.set(turn + 1);
     let mut request = Request::new(Empty::new());
     *request.uri_mut() = run.path.clone();
     request.headers_mut().insert(HOST, run.host.clone());

@@ -1,0 +1,79 @@
+// docs/benchmarks.md.
+import { callsSentence, comparisonTable, keysTable, markdownTable, number, policiesTable, quotaTable, sizeTable, startTable } from "./tables.mjs";
+import { targetsTable } from "./targets.mjs";
+
+const STORED = {
+  disk: "files on this machine's disk, in `.bench/`",
+  memory: "files in memory, in `/dev/shm`",
+};
+
+const load = ({ load: before }) => `Load of the machine before: ${number(before, 1)}.`;
+
+function tablesOf(comparison) {
+  return comparison.tables.map((one) => {
+    const title = one.connections === 1 ? "1 connection" : `${one.connections} connections`;
+    return `**${title}**\n\n${markdownTable(comparisonTable(one, { isForPeople: true }))}`;
+  });
+}
+
+/** The whole document; `findings` is put in as it is. */
+export function markdown(results, findings) {
+  const { admit, deny, calls, keys, policies, quota, start, machine, seconds, rounds } = results;
+  const [disk] = admit;
+  const facts = [
+    ...machine,
+    ["measured", `${results.date.slice(0, 16).replace("T", " ")} UTC, by \`make bench\` in one run of ${number(results.minutes, 1)} minutes; load of the machine ${number(disk.load, 1)} before and ${number(results.loadAfter, 1)} after`],
+    ["each number", `the median of ${rounds} rounds of ${seconds} s (growth: 3 rounds of ${number(seconds / 2, 2)} s)`],
+    ["tollgate", `wasm and script with SHA-256 ${start.sizes.hash}…`],
+  ];
+  const sections = [
+    "# Measurements",
+    "Written by `make bench`; only [what was found](#what-was-found) is written by hand. `BENCH_SECONDS=0.2 make bench` is a quick look.",
+    markdownTable({ head: ["", ""], rows: facts }).replaceAll("--:", "---"),
+    "![Requests per second](benchmarks.svg)",
+    "## Targets",
+    "Ratios of requests per second or of times in one run, full checks and fields included.",
+    markdownTable(targetsTable(results)),
+    "## How it is measured",
+    METHOD,
+    "## Admitting",
+    "One hot key, whose tier has a minute and a month. Counts of a key are durable before the answer, so where objects store them matters.",
+    ...admit.flatMap((one) => [`### Storage: ${STORED[one.storage] ?? one.storage}`, load(one), ...tablesOf(one)]),
+    "## Denying",
+    "One exhausted key. The constant Workers answer 200 to it.",
+    ...deny.flatMap((one) => [load(one), ...tablesOf(one)]),
+    `A flood on one exhausted key from 64 connections: ${callsSentence(calls)}. ${load(calls)}`,
+    "## Growth",
+    `64 connections. Storage: ${STORED[results.storage] ?? results.storage}; idle objects stay awake, so that these show what the code costs and not the disk or waking.`,
+    "### Number of keys",
+    `Keys take turns. An object that is awake has three files open, so the limit of open files can keep the third row below 10,000. In the last row every call wakes an object, which reads its storage. An isolate keeps a denial for at most 10 seconds, so each of many keys asks its object at least that often. ${load(keys)}`,
+    markdownTable(keysTable(keys)),
+    "### Number of policies",
+    `A month, a minute, an hour, a day, and two buckets, all fixed but those. ${load(policies)}`,
+    markdownTable(policiesTable(policies)),
+    "### Quota",
+    `One policy of a day. The smaller the quota, the more keys take turns, so that every cell is of equally many admitted calls; read along a row to compare algorithms. Two calls share a row only if they are of one key. ${load(quota)}`,
+    markdownTable(quotaTable(quota)),
+    "## Size and start",
+    `workerd started anew ${start.first[0].times} times for each, medians. tollgate's first request is an admitted one: it wakes the object and reads its storage. ${load(start)}`,
+    markdownTable(startTable(start)),
+    markdownTable(sizeTable(start)),
+    findings.trim(),
+  ];
+  return `${sections.join("\n\n")}\n`;
+}
+
+const METHOD = `- One workerd process holds every contender, each on a loopback socket of its own with nothing in between, and one constant origin Worker
+  to which each forwards what it admits. workerd does all of it on one thread, so what bounds requests per second is the work for
+  one request, the origin's share included.
+- The load generator (\`bench/load\`) is native, has one thread, and keeps its connections alive: each sends its next request when it has
+  read the last answer. Latency is what it sees.
+- Rounds alternate in order; a ratio is the median over the rounds of the ratio in each round. \`max ÷ min\` is the fastest round
+  over the slowest.
+- CPU is that of the whole workerd process per request. It moves less than requests per second when others use the machine: the load
+  (processes that want to run, one-minute average) is printed with every table, and above the number of cores it says that they did.
+- Rows written are what the objects' own SQL cursors counted. hono-rate-limiter puts one value per call, a denied one included, and is not
+  counted here.
+- Questions to the object are counted by a second copy of tollgate, in which a few lines of JavaScript stand around the object class;
+  no time is taken from it.
+- The JavaScript objects check nothing of the key and add no fields. hono-rate-limiter is used as its README shows.`;

@@ -1,0 +1,232 @@
+//! What an object knows of its key, and how it stays true: read from storage when the object wakes, from D1 on first use and from
+//! then on while the key is in use. D1 may be down; then the object goes on with what it knows.
+
+use super::clock;
+use super::http;
+use super::js::Fault;
+use super::key_object::{Alarm, Memory, Shared, json};
+use super::key_store::{self, StoredKey};
+use super::storage::Stored;
+use super::timer::within;
+use crate::limit::State as Ledger;
+use crate::time::{Month, UnixMicros};
+use std::rc::Rc;
+
+/// How old a profile may be and still judge. Changes made in D1 by hand take effect within this time.
+const PROFILE_LIFE: u64 = 60_000;
+/// From this age on a profile is read again beside the request, so that a busy key never waits for D1.
+const PROFILE_RENEWAL: u64 = 30_000;
+/// How long not to ask D1 again after it failed, or after it said that there is no such key.
+const PROFILE_RETRY: u64 = 5_000;
+/// The same while nothing can be judged without it: no longer than clients are told to wait.
+const FIRST_PROFILE_RETRY: u64 = 1_000;
+/// How long a read of D1 may hold up a key's requests, in milliseconds.
+const PROFILE_DEADLINE: u32 = 3_000;
+impl Memory {
+    /// How old the profile is, in milliseconds; as good as new while D1 is not to be asked again. One from the future is as
+    /// old as can be: the clock was wrong then or is now.
+    const fn profile_age(&self, now: UnixMicros) -> u64 {
+        match now.as_millis().checked_sub(self.checked_at) {
+            _ if !self.may_ask_d1(now) => 0,
+            Some(age) => age,
+            None => u64::MAX,
+        }
+    }
+
+    /// Whether D1 may be asked. A pause that is longer than any was set by a clock that was ahead.
+    const fn may_ask_d1(&self, now: UnixMicros) -> bool {
+        match self.retry_at.checked_sub(now.as_millis()) {
+            Some(pause) => pause == 0 || pause > PROFILE_RETRY,
+            None => true,
+        }
+    }
+}
+
+impl Shared {
+    /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
+    pub(super) fn is_ready(self: &Rc<Self>, id: &str, now: UnixMicros) -> bool {
+        let memory = self.memory.borrow();
+        if memory.ledger.is_none() || memory.alarm == Alarm::Unknown || memory.profile.is_none() {
+            return false;
+        }
+        match memory.profile_age(now) {
+            age if age >= PROFILE_LIFE => return false,
+            age if age >= PROFILE_RENEWAL && !memory.is_renewing => {
+                drop(memory);
+                self.renew_beside(id);
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn renew_beside(self: &Rc<Self>, id: &str) {
+        self.memory.borrow_mut().is_renewing = true;
+        let (shared, id) = (Rc::clone(self), id.to_owned());
+        self.state.wait_until(async move {
+            shared.renew(&id).await;
+            shared.memory.borrow_mut().is_renewing = false;
+        });
+    }
+
+    /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
+    pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
+        let now = clock::now();
+        self.load()?;
+        self.look_for_alarm().await?;
+        let needs_d1 = {
+            let memory = self.memory.borrow();
+            let may_ask = memory.may_ask_d1(now);
+            match &memory.profile {
+                Some(_) => memory.profile_age(now) >= PROFILE_LIFE,
+                None if memory.is_unknown => may_ask,
+                None if may_ask => true,
+                None => return Err(Fault::new("D1 could not be asked a moment ago")),
+            }
+        };
+        if !needs_d1 {
+            return Ok(now);
+        }
+        // Other events wait, so that a thousand first calls ask D1 once.
+        let (shared, id) = (Rc::clone(self), id.to_owned());
+        let renewal = self.state.block_concurrency_while(async move {
+            shared.renew(&id).await;
+            Ok(())
+        });
+        renewal.await?;
+        let memory = self.memory.borrow();
+        if memory.profile.is_none() && !memory.is_unknown {
+            return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
+        }
+        Ok(clock::now())
+    }
+
+    /// Reads storage into memory, once in the object's life and after every failed write.
+    pub(super) fn load(&self) -> Result<(), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        if memory.ledger.is_some() {
+            return Ok(());
+        }
+        if let Some(Stored { state, profile, checked_at }) = self.storage.load()? {
+            memory.ledger = Some(state);
+            memory.is_saved = true;
+            memory.checked_at = checked_at;
+            memory.profile = profile;
+        } else {
+            memory.ledger = Some(Ledger::new(new_epoch()?));
+            memory.is_saved = false;
+            memory.alarm = Alarm::Unset;
+        }
+        Ok(())
+    }
+
+    /// Finds out, once, whether an alarm is set: counts that are not flushed must have one.
+    async fn look_for_alarm(&self) -> Result<(), Fault> {
+        if self.memory.borrow().alarm != Alarm::Unknown {
+            return Ok(());
+        }
+        let found = self.state.storage().get_alarm().await?.and_then(|at| u64::try_from(at).ok());
+        let mut memory = self.memory.borrow_mut();
+        if memory.alarm == Alarm::Unknown {
+            memory.alarm = found.map_or(Alarm::Unset, Alarm::Set);
+        }
+        Ok(())
+    }
+
+    /// Reads the key's row in D1. What fails here leaves everything as it was: the object goes on with what it knows.
+    async fn renew(&self, id: &str) {
+        let asked_at = clock::now();
+        let read_number = {
+            let mut memory = self.memory.borrow_mut();
+            memory.reads += 1;
+            memory.reads
+        };
+        let epoch = self.memory.borrow().ledger.as_ref().map(|ledger| ledger.epoch().to_owned()).unwrap_or_default();
+        let read = async {
+            let db = key_store::database(&self.env)?;
+            key_store::profile(&db, id, Month::of(asked_at), &epoch).await
+        };
+        let result = match within(PROFILE_DEADLINE, read).await {
+            Ok(_) if self.memory.borrow().adopted > read_number => return,
+            Ok(stored) => match self.adopt(stored, asked_at, read_number) {
+                Ok(()) => self.forget_if_gone().await,
+                Err(fault) => Err(fault),
+            },
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = result {
+            worker::console_error!("tollgate: key {id} could not be read from D1: {fault}");
+            let mut memory = self.memory.borrow_mut();
+            let pause = if memory.profile.is_some() { PROFILE_RETRY } else { FIRST_PROFILE_RETRY };
+            memory.retry_at = asked_at.as_millis() + pause;
+        }
+    }
+
+    /// Takes over what D1 said when it was read at `asked_at`.
+    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros, read_number: u64) -> Result<(), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        memory.adopted = read_number;
+        let Some(stored) = stored else {
+            memory.profile = None;
+            memory.is_unknown = true;
+            memory.retry_at = asked_at.as_millis() + PROFILE_RETRY;
+            if memory.is_saved {
+                self.storage.delete_profile()?;
+            }
+            return Ok(());
+        };
+        let is_new = !memory.is_saved;
+        let is_changed = memory.profile.as_ref() != Some(&stored.profile);
+        if let (true, Some(ledger)) = (is_new, &mut memory.ledger) {
+            // This storage has counted nothing yet: what D1 has of this month was counted by an earlier life of it.
+            ledger.carry_over(Month::of(asked_at), stored.carried);
+        }
+        memory.is_unknown = false;
+        memory.checked_at = asked_at.as_millis();
+        memory.profile = Some(stored.profile);
+        if is_changed
+            && !is_new
+            && let Some(profile) = &memory.profile
+        {
+            self.storage.save_profile(profile)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything once its key is gone and D1 has all that it counted.
+    pub(super) async fn forget_if_gone(&self) -> Result<(), Fault> {
+        {
+            let mut memory = self.memory.borrow_mut();
+            let is_flushed = memory.ledger.as_ref().is_some_and(|ledger| ledger.unflushed().is_empty());
+            if !memory.is_saved || memory.profile.is_some() || !is_flushed {
+                return Ok(());
+            }
+            memory.ledger = None;
+            memory.alarm = Alarm::Unknown;
+        }
+        Ok(self.state.storage().delete_all().await?)
+    }
+
+    /// The key's id, which is the object's name.
+    pub(super) fn key_id(&self) -> Option<String> {
+        self.state.id().name()
+    }
+
+    /// Reads the key's row in D1 now, because it has just been changed.
+    pub(super) async fn refresh(self: &Rc<Self>, id: &str) -> http::Answer {
+        let (shared, owned) = (Rc::clone(self), id.to_owned());
+        self.load()?;
+        self.state
+            .block_concurrency_while(async move {
+                shared.renew(&owned).await;
+                Ok(())
+            })
+            .await?;
+        json(&())
+    }
+}
+
+/// Names one life of an object's storage: 64 random bits.
+fn new_epoch() -> Result<String, Fault> {
+    Ok(format!("{:016x}", getrandom::u64().map_err(Fault::new)?))
+}
