@@ -157,14 +157,14 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
     await admit(key, 10);
   });
 
-  test("tells of sliding and bucket policies what counts now, and when all of it is there again", async () => {
+  test("tells of sliding and bucket policies what counts now, and when more can be spent", async () => {
     const key = await issue(
       await makeTier({ quota: 5, period: "minute", algorithm: "sliding" }, { quota: 60, period: "hour", algorithm: "bucket", burst: 3 }),
     );
     await admit(key, 2);
     expect((await usage(key)).policies).toEqual([
       expect.objectContaining({ policy: "minute", algorithm: "sliding", quota: 5, used: 2, remaining: 3, reset_at: "2031-03-12T12:01:00Z" }),
-      expect.objectContaining({ policy: "hour", algorithm: "bucket", quota: 60, used: 2, remaining: 1, reset_at: "2031-03-12T12:02:00Z" }),
+      expect.objectContaining({ policy: "hour", algorithm: "bucket", quota: 60, used: 2, remaining: 1, reset_at: "2031-03-12T12:01:00Z" }),
     ]);
   });
 

@@ -55,13 +55,13 @@ test("a sliding policy admits no more than its quota in any rolling period", asy
   expect(await denied(key)).toBe(15);
 });
 
-test("a sliding policy tells what is left and when all of it is there again", async () => {
+test("a sliding policy tells what is left and when more of it is there", async () => {
   const key = await issue(await makeTier({ quota: 3, period: "hour", algorithm: "sliding" }));
   await admit(key, 1);
   wait(600);
   const response = await call(key);
   expect(rateLimitPolicy(response)).toEqual({ hour: { q: 3, w: 3600 } });
-  expect(rateLimit(response)).toEqual({ hour: { r: 1, t: 3600 } });
+  expect(rateLimit(response)).toEqual({ hour: { r: 1, t: 3000 } });
 });
 
 test("a bucket admits its burst at once and then its quota per period, evenly", async () => {

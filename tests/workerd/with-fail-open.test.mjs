@@ -83,9 +83,8 @@ test("calls let through use up the quota", async () => {
   const repair = await breakWrites(key);
   await statuses(key, 12);
   await repair();
-  await admit(key, 1);
   await denied(key);
-  expect(await used(key)).toEqual({ minute: 14, month: 14 });
+  expect(await used(key)).toEqual({ minute: 13, month: 13 });
 });
 
 test("a client's own X-Tollgate-Fail-Open is dropped while tollgate fails open, and the key is not forwarded", async () => {
