@@ -22,7 +22,8 @@ fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
         .collect()
 }
 
-/// Requests that come a little faster than the quota allows: about nine of ten are admitted.
+/// Requests that come a little faster than a minute's quota allows. With one policy about nine of ten are admitted; with
+/// more, the longer periods deny most of them.
 fn steady(c: &mut Criterion) {
     let mut group = c.benchmark_group("steady");
     for algorithm in ALGORITHMS {

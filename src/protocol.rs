@@ -488,15 +488,12 @@ mod tests {
     fn questions_are_frozen() {
         let call = Call { id: "abc", secret_hash: HASH, method: "GET", path: "/a&p=b%2F" };
         let plain = Check { call, nonce: 7, is_repeat: false, debt: None };
-        let debt = Some(Debt { nonce: 9, uncounted: 2, denied: 3 });
-        let full = Check { is_repeat: true, debt, ..plain.clone() };
+        let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
+        let full = Check { is_repeat: true, debt: Some(debt), ..plain.clone() };
         for (question, url) in [
             (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
             (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
-            (
-                Question::Settle { id: "abc", debt: debt.unwrap_or_default() },
-                "https://key.object/v1/settle?id=abc&o=9:2:3",
-            ),
+            (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (Question::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
             (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),

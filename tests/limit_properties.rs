@@ -300,7 +300,7 @@ proptest! {
         }
     }
 
-    /// Everything is available again at `reset_after` and not before, if nothing more is spent.
+    /// If nothing more is spent, a window is as new at `reset_after`, and of the others there is more; not before.
     #[test]
     fn a_reset_is_the_end_of_the_window_or_when_more_can_be_spent(policies in policies(), steps in steps()) {
         let mut key = Key::new();

@@ -86,8 +86,7 @@ impl State {
             }
             Algorithm::Sliding => self.log_of(policy).map_or((0, quota, clock), |log| {
                 let used = log.used(now);
-                let remaining = quota.saturating_sub(used);
-                (used, remaining, log.first_fit(now, remaining.saturating_add(1), quota))
+                (used, quota.saturating_sub(used), log.first_release(now, quota))
             }),
             Algorithm::Bucket => self.bucket_of(policy).map_or((0, policy.burst(), clock), |bucket| {
                 let remaining = bucket.remaining(now, policy.burst());

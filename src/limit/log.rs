@@ -172,6 +172,15 @@ impl Log {
         self.entries.get(self.release.index).map_or(from, |entry| self.expiry(entry.millis()).max(from))
     }
 
+    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of it fits.
+    pub(super) fn first_release(&mut self, now: UnixMicros, quota: u64) -> UnixMicros {
+        if self.used(now) > quota {
+            return self.first_fit(now, 1, quota);
+        }
+        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a request costs.
+        self.entries.get(self.live.index).map_or(now, |entry| self.expiry(entry.millis()))
+    }
+
     /// The first moment at which nothing counts any more.
     pub(super) fn empty_at(&self) -> UnixMicros {
         self.entries.back().map_or(UnixMicros::default(), |entry| self.expiry(entry.millis()))
