@@ -43,11 +43,9 @@ export async function withRuntime(contenders, options, body) {
 export async function comparison({ kind, contenders, storage, connections, rounds, seconds, inspectorPort, onTable }) {
   const load = machineLoad();
   return withRuntime(contenders, { stateIn: storage.directory, inspectorPort }, async (runtime) => {
-    const cases = contenders.map((contender) => {
-      // One call at a time: no two can share a row.
-      const more = contender.name.startsWith("tollgate") ? { rowsAtOne: 1 } : {};
-      return caseOf(runtime, contender, kind, more);
-    });
+    const cases = contenders.map((contender) =>
+      caseOf(runtime, contender, kind, { isOneRowEach: contender.name.startsWith("tollgate") }),
+    );
     await warm(cases);
     const tables = [];
     for (const count of connections) {

@@ -40,7 +40,7 @@ function lines(title, axis, names, series, { left, top, width, height }) {
     return [
       `<polyline points="${points}" fill="none" stroke="${color}" stroke-width="2"/>`,
       ...values.map((value, i) => `<circle cx="${x(i).toFixed(1)}" cy="${y(value).toFixed(1)}" r="3" fill="${color}"/>`),
-      label(left, top + height + 66 + line * 16, `— ${name}: ${values.map((value) => number(value)).join(", ")}`, `fill="${color}"`),
+      label(left, top + height + 78 + line * 16, `— ${name}: ${values.map((value) => number(value)).join(", ")}`, `fill="${color}" font-size="10"`),
     ];
   });
   return [

@@ -46,7 +46,7 @@ export function markdown(results, findings) {
     "## Growth",
     `64 connections. Storage: ${STORED[results.storage] ?? results.storage}; idle objects stay awake, so that these show what the code costs and not the disk or waking.`,
     "### Number of keys",
-    `Keys take turns. An object that is awake has three files open, so the limit of open files can keep the third row below 10,000. In the last row every call wakes an object, which reads its storage. An isolate keeps a denial for at most 10 seconds, so each of many keys asks its object at least that often. ${load(keys)}`,
+    `Keys take turns. An object that is awake has three files open, so the limit of open files can keep the third row below 10,000. In the last row every call wakes an object, which reads its storage and, where what it knows of the key has become old, D1. An isolate keeps a denial for at most 10 seconds, so each of many keys asks its object at least that often. ${load(keys)}`,
     markdownTable(keysTable(keys)),
     "### Number of policies",
     `A month, a minute, an hour, a day, and two buckets, all fixed but those. ${load(policies)}`,

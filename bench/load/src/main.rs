@@ -55,6 +55,7 @@ struct Report {
     /// All answers, by status: those before the measurement and those that came too late for it are among them.
     statuses: BTreeMap<u16, u64>,
     failures: u64,
+    last_failure: String,
     /// Microseconds of CPU time per request of the server's process and of this one; null where the system does not say.
     server_cpu: Option<f64>,
     own_cpu: Option<f64>,
@@ -166,6 +167,7 @@ fn report(run: &Run, measured: Duration, before: CpuTimes, after: CpuTimes) -> R
         },
         statuses: run.statuses.borrow().clone(),
         failures: run.failures.get(),
+        last_failure: run.last_failure.borrow().clone(),
         server_cpu: per_request(before.0, after.0),
         own_cpu: per_request(before.1, after.1),
     }
