@@ -32,13 +32,15 @@ const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
 export function forward(request, url, dropAuthorization, fields, answerFields) {
   let sent;
   try {
-    const upstream = url === undefined ? new Request(request) : new Request(url, request);
-    const { headers } = upstream;
+    const headers = new Headers(request.headers);
     const dropped = dropAuthorization ? ["authorization"] : [];
     for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
     for (const name of dropped) headers.delete(name);
     setAll(headers, fields);
-    sent = fetch(upstream, { redirect: "manual", cache: "no-store" });
+    // One copy of the request, made by `fetch` itself. Its own URL is left as it came.
+    const { method, body } = request;
+    const init = { headers, redirect: "manual", cache: "no-store" };
+    sent = url === undefined ? fetch(request, init) : fetch(url, { ...init, method, body });
   } catch (error) {
     sent = Promise.reject(error);
   }
