@@ -13,6 +13,9 @@ use wasm_bindgen_futures::JsFuture;
 
 /// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
 const DENIALS_WAIT: u32 = 5_000;
+/// From this many calls waiting for a write on, it is put off to the next turn of the event loop, about a millisecond: where so
+/// many come, more are on their way.
+const COMPANY: u32 = 2;
 /// A write that is not confirmed after this time no longer holds up the next one. In milliseconds.
 const WRITE_OVERDUE: u64 = 1_000;
 
@@ -41,6 +44,7 @@ impl Shared {
             let mut memory = self.memory.borrow_mut();
             // One that is never confirmed must not keep the others waiting for ever.
             if memory.writing_since.is_some_and(|since| now.as_millis() <= since + WRITE_OVERDUE) {
+                memory.waiting += 1;
                 return Write::Shared(memory.next_write.get_or_insert_with(js::open_batch).clone());
             }
             memory.writing_since = Some(now.as_millis());
@@ -61,7 +65,11 @@ impl Shared {
 
     /// Writes what has been counted, and tells those who wait for it.
     fn write_for_all(&self) -> Result<(), Fault> {
-        let waiting = self.memory.borrow_mut().next_write.take();
+        let waiting = {
+            let mut memory = self.memory.borrow_mut();
+            memory.waiting = 0;
+            memory.next_write.take()
+        };
         let written = self.write();
         if let Some(batch) = waiting {
             close(&batch, written.is_ok());
@@ -99,8 +107,22 @@ impl Shared {
             memory.writing_since = None;
             return;
         }
-        memory.writing_since = Some(clock::now().as_millis());
+        let is_company = memory.waiting >= COMPANY;
         drop(memory);
+        if !is_company {
+            self.write_next();
+            return;
+        }
+        let shared = Rc::clone(self);
+        self.state.wait_until(async move {
+            // Its failure would only mean that the write comes now.
+            let _ = JsFuture::from(js::after(0)).await;
+            shared.write_next();
+        });
+    }
+
+    fn write_next(self: &Rc<Self>) {
+        self.memory.borrow_mut().writing_since = Some(clock::now().as_millis());
         if let Err(fault) = self.write_for_all() {
             worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
         }

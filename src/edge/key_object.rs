@@ -72,6 +72,8 @@ pub(super) struct Memory {
     pub(super) writing_since: Option<u64>,
     /// The questions that wait for the next write, if there are any.
     pub(super) next_write: Option<JsValue>,
+    /// How many they are.
+    pub(super) waiting: u32,
     pub(super) is_denials_timer_set: bool,
     /// Rows written and writes issued since the object was started, for measurements.
     pub(super) rows_written: f64,
