@@ -1,0 +1,13 @@
+//! What the Worker and a key's object say to each other.
+//!
+//! A question is a URL and an answer one header value: both are lines of text, so that neither side reads a body or builds
+//! a map for a message of a hundred bytes. A new Worker may talk to an old object, and the other way round, for seconds to
+//! minutes of a deployment: so each line has a version, unknown parameters are ignored, and new ones must be optional.
+
+mod answer;
+mod question;
+mod usage;
+
+pub use answer::{Answer, Known, Outcome, PolicyStanding};
+pub use question::{Call, Check, Debt, Question};
+pub use usage::{PolicyUsage, Usage};

@@ -1,0 +1,63 @@
+//! What a key has used, for people.
+
+use crate::policy::{Algorithm, Period, Policy, Unit};
+use crate::profile::Status;
+use crate::time::UnixMicros;
+use serde::{Deserialize, Serialize};
+
+/// The answer to [`Question::Usage`](super::Question::Usage), and the body of `GET /_tollgate/keys/{id}/usage`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The key's id.
+    pub key_id: String,
+    /// Its tier.
+    pub tier: String,
+    /// Its status.
+    pub status: Status,
+    /// When this was read, RFC 3339.
+    pub as_of: String,
+    /// Where it stands with each policy.
+    pub policies: Vec<PolicyUsage>,
+    /// The current UTC month.
+    pub month: String,
+    /// Calls admitted in it.
+    pub calls: u64,
+}
+
+/// Where a key stands with one policy, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyUsage {
+    /// Its name.
+    pub policy: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// Units per period.
+    pub quota: u64,
+    /// Units that count against it now.
+    pub used: u64,
+    /// Units left.
+    pub remaining: u64,
+    /// Its period.
+    pub period: Period,
+    /// How it counts.
+    pub algorithm: Algorithm,
+    /// When it resets, RFC 3339.
+    pub reset_at: String,
+}
+
+impl PolicyUsage {
+    /// Joins a policy and where a key stands with it at `now`.
+    #[must_use]
+    pub fn new(policy: &Policy, standing: &crate::decision::Standing, now: UnixMicros) -> Self {
+        Self {
+            policy: policy.name().to_owned(),
+            unit: policy.unit(),
+            quota: policy.quota(),
+            used: standing.used,
+            remaining: standing.remaining,
+            period: policy.period(),
+            algorithm: policy.algorithm(),
+            reset_at: crate::time::rfc3339(now.saturating_add(standing.reset_after)),
+        }
+    }
+}
