@@ -155,7 +155,7 @@ fn a_policy_does_not_judge_what_costs_it_nothing() {
         let policies = [tokens(algorithm)];
         assert!(state.decide(&policies, START, Cost { requests: 1, tokens: 10 }).is_admitted());
         assert!(!state.decide(&policies, START, Cost { requests: 1, tokens: 1 }).is_admitted());
-        state.charge(START, Cost { requests: 1, tokens: 5 });
+        state.charge_calls(START, 1, Cost { requests: 1, tokens: 5 });
         assert_eq!(used(&mut state, &policies, START), 15);
         assert_eq!(standing(&mut state, &policies, START).remaining, 0);
         assert!(state.decide(&policies, START, Cost::default()).is_admitted());
@@ -306,7 +306,7 @@ fn a_log_takes_more_units_in_a_millisecond_than_an_entry_holds() {
     let policies = sliding(5);
     state.standings(&policies, START);
     for requests in [1_000_000, 48_575, 100_000, 2_100_000, 7] {
-        state.charge(START, Cost { requests, tokens: 0 });
+        state.charge_calls(START, requests, Cost { requests, tokens: 0 });
     }
     assert_eq!(used(&mut state, &policies, START), 3_248_582);
     let row = state.to_row();
@@ -427,7 +427,7 @@ fn calls_are_metered_whatever_they_cost() {
     state.decide(&fixed(100), START, Cost { requests: 7, tokens: 900 });
     state.decide(&fixed(100), START, Cost { requests: 0, tokens: 0 });
     assert_eq!(state.month(november).calls, 2);
-    state.charge(START, Cost { requests: 3, tokens: 10 });
+    state.charge_calls(START, 3, Cost { requests: 3, tokens: 10 });
     assert_eq!(state.month(november).calls, 5);
     state.charge_calls(START, 1, Cost { requests: 20, tokens: 0 });
     assert_eq!(state.month(november).calls, 6);
@@ -549,7 +549,7 @@ fn the_largest_numbers_do_not_overflow() {
     .collect();
     state.standings(&policies, START);
     for _ in 0..3 {
-        state.charge(START, Cost { requests: u64::MAX, tokens: u64::MAX });
+        state.charge_calls(START, u64::MAX, Cost { requests: u64::MAX, tokens: u64::MAX });
     }
     let standings = state.standings(&policies, START);
     assert!(standings.iter().all(|standing| standing.remaining == 0 && standing.used >= MAX_QUOTA));

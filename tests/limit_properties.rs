@@ -496,7 +496,7 @@ proptest! {
         let later = start.saturating_add(wait);
         for _ in 0..between {
             prop_assert!(swapped.decide(&[], later, Cost::default()).is_admitted());
-            kept.charge(later, Cost::default());
+            kept.charge_calls(later, 1, Cost::default());
         }
         prop_assert_eq!(swapped.standings(bucket, later), kept.standings(bucket, later));
     }
@@ -548,7 +548,7 @@ proptest! {
             let clock = UnixMicros::from_micros(clock);
             state.decide(&policies, clock, Cost::default());
             state.decide(&[], clock, cost);
-            state.charge(clock, cost);
+            state.charge_calls(clock, cost.requests, cost);
             state.deny_elsewhere(clock, cost.tokens);
             state.decide(&policies, clock, cost);
             let row = state.to_row();

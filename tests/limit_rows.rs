@@ -65,7 +65,7 @@ fn golden_all() {
     assert!(state.decide(&policies, START.saturating_add(1_500), Cost { requests: 2, tokens: 30 }).is_admitted());
     assert!(!state.decide(&policies, after(7), Cost::default()).is_admitted());
     state.mark_flushed(Month::of(START), 2, 0);
-    state.charge(after(61), Cost { requests: 1, tokens: 2 });
+    state.charge_calls(after(61), 1, Cost { requests: 1, tokens: 2 });
     // The last two policies are gone, and are kept until what they hold has run out.
     state.standings(&policies[..2], after(61));
     let row = state.to_row();
@@ -311,7 +311,7 @@ proptest! {
                 let cost = Cost { requests: 90, tokens: 50 };
                 prop_assert_eq!(read.clone().decide(&policies, at, cost), state.clone().decide(&policies, at, cost));
             }
-            read.charge(clock, Cost::default());
+            read.charge_calls(clock, 1, Cost::default());
             prop_assert!(read.is_dirty());
         }
         prop_assert!(rows.len() <= 40);
@@ -325,7 +325,7 @@ fn a_log_far_over_its_quota_stays_small() {
     let mut state = State::new("e".into());
     state.standings(&policies, START);
     for step in 0..12_000 {
-        state.charge(START.saturating_add(step * SECOND), Cost::default());
+        state.charge_calls(START.saturating_add(step * SECOND), 1, Cost::default());
     }
     let standing = state.standings(&policies, after(12_000))[0];
     assert_eq!((standing.used, standing.remaining), (10_000, 0));

@@ -133,11 +133,6 @@ impl State {
         self.measure(policies, now, clock)
     }
 
-    /// Counts `cost.requests` calls that were let through without a decision, and what they cost together.
-    pub fn charge(&mut self, clock: UnixMicros, cost: Cost) {
-        self.charge_calls(clock, cost.requests, cost);
-    }
-
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
     pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
         let now = self.settle(clock);
