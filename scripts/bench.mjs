@@ -5,6 +5,7 @@
 //     --connections 64                      some of the numbers of connections (1,64) of admit and deny
 //     --rounds 5 --seconds 1.2              how often and how long (also BENCH_SECONDS)
 //     --build after=some/directory          another build of tollgate beside the current one; may be repeated
+//     --script idea=some/file.js            a Worker with a class Counter, as the JavaScript objects have it; may be repeated
 //     --hold tollgate                       no comparison: load on one contender, for a profiler (with --seconds)
 //     --storage disk,memory                 where objects store what they write; disk counts, memory is for comparison
 //     --state some/directory                the same as a directory (also BENCH_STATE)
@@ -17,7 +18,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { bundleWorkers } from "../bench/lib/bundle.mjs";
-import { tollgate } from "../bench/lib/contenders.mjs";
+import { scripted, tollgate } from "../bench/lib/contenders.mjs";
 import { byKeys, byPolicies, byQuota, callsPerDenial, COMPARED, COMPARED_AGAIN, comparison, start, withRuntime } from "../bench/lib/groups.mjs";
 import { buildLoad, load } from "../bench/lib/load.mjs";
 import { machine, machineLoad } from "../bench/lib/machine.mjs";
@@ -39,6 +40,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "5" },
     seconds: { type: "string", default: process.env.BENCH_SECONDS || "1.2" },
     build: { type: "string", multiple: true, default: [] },
+    script: { type: "string", multiple: true, default: [] },
     hold: { type: "string" },
     storage: { type: "string", default: "disk,memory" },
     state: { type: "string", default: process.env.BENCH_STATE },
@@ -77,6 +79,10 @@ const others = options.build.map((given) => {
   if (!directory) fail("--build: name=directory");
   return tollgate({ name: `tollgate-${name}`, build: path.resolve(directory) });
 });
+for (const given of options.script) {
+  const [name, file] = given.split("=");
+  others.push(scripted(name, path.resolve(file)));
+}
 const gates = [tollgate(), ...others];
 const known = [...new Set(Object.values(COMPARED).flat()), ...gates];
 const wanted = options.hold ? [options.hold] : options.contenders?.split(",");

@@ -1,4 +1,5 @@
 // What is compared. Every contender stands in the same workerd, before the same constant origin.
+import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
@@ -14,8 +15,13 @@ const ROWS_AT_ONCE = 500;
 
 const file = (name) => path.join(ROOT, "bench/workers", name);
 const script = (...names) => Object.fromEntries(names.map((name) => [name, file(name)]));
+/** The modules of a build: its first is the one that the runtime loads. */
 const wasmWorker = (directory) =>
-  Object.fromEntries(["index.js", "index_bg.wasm"].map((name) => [name, path.join(directory, name)]));
+  Object.fromEntries(
+    ["index.js", "gate.js", "index_bg.wasm"]
+      .filter((name) => existsSync(path.join(directory, name)))
+      .map((name) => [name, path.join(directory, name)]),
+  );
 
 /**
  * The values of the key header that a contender without tollgate gets for a set of keys: its objects know by the name whether
@@ -66,6 +72,11 @@ function javaScriptObject(kind, title, sets = BASIC_SETS) {
     keys,
     rows: (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => keys[set][i])),
   };
+}
+/** A Worker of one file, to try an idea. */
+export function scripted(name, file) {
+  const one = javaScriptObject(name, name);
+  return { ...one, name, service: { ...one.service, modules: { "idea.js": file } }, beside: [inspector(name, "Counter")], rows: undefined };
 }
 export const writeObject = (sets) => javaScriptObject("write", "JavaScript object, a row per request", sets);
 export const WRITE = writeObject();

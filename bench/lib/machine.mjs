@@ -1,5 +1,6 @@
 // What the measurements ran on.
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { arch, cpus, loadavg, release, totalmem, type } from "node:os";
 import path from "node:path";
@@ -29,7 +30,8 @@ export async function machine() {
 /** Sizes of a built Worker in bytes, and what tells it from another. */
 export async function sizes(directory) {
   const wasm = await readFile(path.join(directory, "index_bg.wasm"));
-  const script = await readFile(path.join(directory, "index.js"));
+  const names = ["index.js", "gate.js"].filter((name) => existsSync(path.join(directory, name)));
+  const script = Buffer.concat(await Promise.all(names.map((name) => readFile(path.join(directory, name)))));
   const gzipped = (bytes) => gzipSync(bytes, { level: 9 }).length;
   return {
     wasm: wasm.length,

@@ -1,19 +1,24 @@
 // tollgate with objects that count what they are asked, all of them together: to count, not to measure times.
+import { DurableObject } from "cloudflare:workers";
 import tollgate, { KeyObject as Inner } from "./index.js";
 
 export default tollgate;
 
 let asked = 0;
 
-export class KeyObject {
+export class KeyObject extends DurableObject {
   constructor(state, env) {
+    super(state, env);
     this.inner = new Inner(state, env);
   }
 
-  fetch(request) {
-    if (request.url.includes("/v1/stats?")) return Response.json({ asked });
+  ask(question) {
     asked += 1;
-    return this.inner.fetch(request);
+    return this.inner.ask(question);
+  }
+
+  fetch(request) {
+    return request.url.includes("/v1/stats?") ? Response.json({ asked }) : this.inner.fetch(request);
   }
 
   alarm() {

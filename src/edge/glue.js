@@ -98,21 +98,19 @@ export async function readBody(request, limit) {
   return new Uint8Array(await new Blob(chunks).arrayBuffer());
 }
 
-const readAnswer = (response) =>
-  response.headers.get("x-tollgate-answer") ?? `! the object answered ${response.status} without an answer`;
 const readFailure = (error) =>
   `!${error?.retryable ? "r" : ""}${error?.overloaded ? "o" : ""} ${error?.message ?? error}`;
 
 /**
- * Asks a key's object and lets the call go on with what comes back: the answer header, or "!" + flags + " " + message. A
+ * Asks a key's object and lets the call go on with what comes back: the answer's line, or "!" + flags + " " + message. A
  * fresh stub each time, because a stub that has failed once may fail for ever.
  */
-export function ask(namespace, name, url, call) {
+export function ask(namespace, name, question, call) {
   return namespace
     .getByName(name)
-    .fetch(url)
+    .ask(question)
     .then(
-      (response) => call.resume(readAnswer(response)),
+      (line) => call.resume(line),
       (error) => call.resume(readFailure(error)),
     );
 }
@@ -133,11 +131,6 @@ export async function askText(namespace, name, url) {
   return response.text();
 }
 
-/** The object's side of `ask`. */
-export function answer(line) {
-  return new Response(null, { headers: { "x-tollgate-answer": line } });
-}
-
 /** What waits for one write. */
 export function openBatch() {
   return Promise.withResolvers();
@@ -150,7 +143,7 @@ export function closeBatch(batch, failure) {
 
 /** The object's answer once the batch is closed. */
 export function answerWith(batch, line) {
-  return batch.promise.then((failure) => answer(failure ?? line));
+  return batch.promise.then((failure) => failure ?? line);
 }
 
 /** Resolves to the failure, if there is one. */

@@ -27,13 +27,11 @@ extern "C" {
     #[wasm_bindgen(js_name = readBody)]
     pub(crate) fn read_body(request: &web_sys::Request, limit: usize) -> Promise;
     #[wasm_bindgen(catch)]
-    pub(crate) fn ask(namespace: &JsValue, name: &str, url: &str, call: GatedCall) -> Result<Promise, JsValue>;
+    pub(crate) fn ask(namespace: &JsValue, name: &str, question: &str, call: GatedCall) -> Result<Promise, JsValue>;
     #[wasm_bindgen(js_name = payLater)]
     pub(crate) fn pay_later(context: &JsValue, milliseconds: u32, namespace: &JsValue, name: &str, payment: Payment);
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
-    #[wasm_bindgen(catch)]
-    pub(crate) fn answer(line: &str) -> Result<web_sys::Response, JsValue>;
     #[wasm_bindgen(js_name = openBatch)]
     pub(crate) fn open_batch() -> JsValue;
     #[wasm_bindgen(js_name = closeBatch)]

@@ -12,7 +12,7 @@ use super::flush;
 use super::http;
 use super::js::{self, Fault};
 use super::storage::Storage;
-use super::{or_internal_error, promise};
+use super::promise;
 use crate::decision::Decision;
 use crate::key::same_hash;
 use crate::limit::{Cost, State as Ledger};
@@ -21,7 +21,7 @@ use crate::protocol::{Answer, Check, Debt, Known, Outcome, PolicyUsage, Question
 use crate::time::{Month, UnixMicros, rfc3339};
 use js_sys::Promise;
 use std::cell::{OnceCell, RefCell};
-use std::panic::RefUnwindSafe;
+use std::panic::{AssertUnwindSafe, RefUnwindSafe};
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use worker::worker_sys::DurableObjectState;
@@ -93,9 +93,9 @@ pub(super) enum Alarm {
 }
 
 /// Nothing was counted: logged here, with its cause.
-fn failed(id: &str, fault: &Fault) -> http::Answer {
+fn failed(id: &str, fault: &Fault) -> JsValue {
     worker::console_error!("tollgate: key {id} could not be judged: {fault}");
-    Ok(js::answer(&Answer::Failed.to_line())?.into())
+    Answer::Failed.to_line().into()
 }
 
 impl Memory {
@@ -120,21 +120,32 @@ impl KeyObject {
         }
     }
 
-    /// Answers a question: with a response if nothing has to be waited for, otherwise with its promise.
-    pub fn fetch(&self, request: &web_sys::Request) -> Result<JsValue, JsValue> {
-        let url = request.url();
+    /// Answers a question about a call: with a line if nothing has to be waited for, otherwise with its promise.
+    pub fn ask(&self, question: String) -> Result<JsValue, JsValue> {
         let shared = &self.shared;
         let now = clock::now();
-        match Question::parse(&url) {
-            Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => {
-                or_internal_error(shared.answer(&check, now))
-            }
-            Some(_) => {
+        match Question::parse(&question) {
+            Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => Ok(shared.answer(&check, now)),
+            Some(Question::Check(_) | Question::Settle { .. }) => {
                 let shared = Rc::clone(shared);
-                Ok(promise(async move { shared.answer_later(&url).await }).into())
+                let line = async move { Ok(shared.answer_later(&question).await) };
+                Ok(wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(line)).into())
             }
-            None => Err(JsError::new("no such question").into()),
+            _ => Err(JsError::new("no such question").into()),
         }
+    }
+
+    /// Answers a question about the key with JSON.
+    pub fn fetch(&self, request: &web_sys::Request) -> Promise {
+        let (shared, url) = (Rc::clone(&self.shared), request.url());
+        promise(async move {
+            match Question::parse(&url) {
+                Some(Question::Usage { id }) => shared.usage(id).await,
+                Some(Question::Refresh { id }) => shared.refresh(id).await,
+                Some(Question::Stats { .. }) => shared.stats(),
+                _ => Err(Fault::new("no such question")),
+            }
+        })
     }
 
     /// Flushes what D1 does not have.
@@ -149,30 +160,32 @@ impl KeyObject {
 
 impl Shared {
     /// Answers a question that D1 or storage has to be asked for first.
-    async fn answer_later(self: Rc<Self>, url: &str) -> http::Answer {
-        match Question::parse(url) {
+    async fn answer_later(self: Rc<Self>, question: &str) -> JsValue {
+        match Question::parse(question) {
             Some(Question::Check(check)) => match self.prepare(check.call.id).await {
                 Ok(now) => self.answer(&check, now),
                 Err(fault) => failed(check.call.id, &fault),
             },
             Some(Question::Settle { id, debt }) => {
-                let now = self.prepare(id).await?;
-                if self.settle(debt, now)? {
-                    self.commit(now).await?;
-                } else {
-                    self.write_denials_later(now);
-                }
-                Ok(js::answer(&Answer::Settled.to_line())?.into())
+                let settled = self.settle_later(id, debt).await;
+                settled.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
             }
-            Some(Question::Usage { id }) => self.usage(id).await,
-            Some(Question::Refresh { id }) => self.refresh(id).await,
-            Some(Question::Stats { .. }) => self.stats(),
-            None => Err(Fault::new("no such question")),
+            _ => failed("", &Fault::new("no such question")),
         }
     }
 
+    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt) -> Result<(), Fault> {
+        let now = self.prepare(id).await?;
+        if self.settle(debt, now)? {
+            self.commit(now).await?;
+        } else {
+            self.write_denials_later(now);
+        }
+        Ok(())
+    }
+
     /// Judges a call and answers when its count is written.
-    fn answer(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> http::Answer {
+    fn answer(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> JsValue {
         let (answer, needs_write) = match self.judge(check, now) {
             Ok(judged) => judged,
             Err(fault) => return failed(check.call.id, &fault),
@@ -180,12 +193,12 @@ impl Shared {
         let line = answer.to_line();
         if !needs_write {
             self.write_denials_later(now);
-            return Ok(js::answer(&line)?.into());
+            return line.into();
         }
         match self.write_or_join(now) {
-            Write::Done(Ok(())) => Ok(js::answer(&line)?.into()),
+            Write::Done(Ok(())) => line.into(),
             Write::Done(Err(fault)) => failed(check.call.id, &fault),
-            Write::Shared(batch) => Ok(js::answer_with(&batch, &line).into()),
+            Write::Shared(batch) => js::answer_with(&batch, &line).into(),
         }
     }
 

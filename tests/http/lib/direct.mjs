@@ -18,6 +18,7 @@ export async function startDirectGate({ vars = {} } = {}) {
       modulesRoot: path.join(ROOT, "build"),
       modules: [
         { type: "ESModule", path: path.join(ROOT, "build/index.js") },
+        { type: "ESModule", path: path.join(ROOT, "build/gate.js") },
         { type: "CompiledWasm", path: path.join(ROOT, "build/index_bg.wasm") },
       ],
       compatibilityDate: await compatibilityDate(),

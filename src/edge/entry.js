@@ -1,0 +1,28 @@
+// The module that the runtime loads: what it calls, around the Rust crate in ./gate.js. scripts/build.sh puts both into build/.
+import { DurableObject } from "cloudflare:workers";
+import gate, { KeyObject as Inner } from "./gate.js";
+
+export default gate;
+
+/** One key's object. Only a class of `DurableObject`'s own kin can be asked by method calls. */
+export class KeyObject extends DurableObject {
+  #inner;
+
+  constructor(context, env) {
+    super(context, env);
+    this.#inner = new Inner(context, env);
+  }
+
+  /** A question about a call and its answer, both lines of text: no request, response and header maps are made for them. */
+  ask(question) {
+    return this.#inner.ask(question);
+  }
+
+  fetch(request) {
+    return this.#inner.fetch(request);
+  }
+
+  alarm() {
+    return this.#inner.alarm();
+  }
+}
