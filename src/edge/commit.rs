@@ -13,11 +13,11 @@ use wasm_bindgen_futures::JsFuture;
 
 /// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
 const DENIALS_WAIT: u32 = 5_000;
-/// From this many calls waiting for a write on, it is put off to the next turn of the event loop, about a millisecond: where so
-/// many come, more are on their way.
+/// From this many calls that share a write on, the object is busy: its writes come once a turn of the event loop, about a
+/// millisecond apart, for all who came in between.
 const COMPANY: u32 = 2;
-/// A write that is not confirmed after this time no longer holds up the next one. In milliseconds.
-const WRITE_OVERDUE: u64 = 1_000;
+/// A write that is not confirmed after this time, or a turn that does not come, no longer holds up the next write. In milliseconds.
+const OVERDUE: u64 = 1_000;
 
 /// What became of a count.
 pub(super) enum Write {
@@ -33,25 +33,63 @@ fn close(batch: &JsValue, is_written: bool) {
     js::close_batch(batch, (!is_written).then_some(failure.as_str()));
 }
 
+/// When the next write comes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Pace {
+    /// With the next call.
+    #[default]
+    Idle,
+    /// When the one that was issued at `since` (in milliseconds) is confirmed.
+    Confirming { since: u64 },
+    /// With the next turn, which was asked for at `since`.
+    Gathering { since: u64 },
+    /// One turn after the next call, since the last was shared by many.
+    Busy,
+}
+
+/// A callback that belongs to the object, not to the request that happens to write.
+fn callback(shared: &Rc<Shared>, then: fn(&Rc<Shared>, JsValue)) -> JsValue {
+    let shared = Rc::downgrade(shared);
+    let call = move |value: JsValue| {
+        if let Some(shared) = shared.upgrade() {
+            then(&shared, value);
+        }
+    };
+    Closure::<dyn Fn(JsValue)>::own_assert_unwind_safe(call).into_js_value()
+}
+
+/// For a write that nobody waits for in Rust; those who share it have been told.
+fn logged(written: Result<(), Fault>) {
+    if let Err(fault) = written {
+        worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+    }
+}
+
 impl Shared {
     /// Sees to it that everything that has been counted so far is written.
     ///
-    /// One write is under way at a time. Who comes while none is, writes at once; who comes while one is, joins the next, which is
-    /// issued when that one is confirmed. So a call that comes alone waits for nothing but its own write, and the more calls come
-    /// together, the more of them share a row.
+    /// Who comes while no write is under way, writes at once; who comes while one is, joins the next. If that is shared by few, it
+    /// is issued when the one before is confirmed: a call that comes alone waits for nothing but its own write. If it is shared by
+    /// many, the object is busy: then writes come once a turn, and nobody asks when they are confirmed (the output gate does).
     pub(super) fn write_or_join(self: &Rc<Self>, now: UnixMicros) -> Write {
-        {
-            let mut memory = self.memory.borrow_mut();
-            // One that is never confirmed must not keep the others waiting for ever.
-            if memory.writing_since.is_some_and(|since| now.as_millis() <= since + WRITE_OVERDUE) {
+        let mut memory = self.memory.borrow_mut();
+        match memory.pace {
+            Pace::Confirming { since } | Pace::Gathering { since }
+                if now.as_millis() <= since.saturating_add(OVERDUE) =>
+            {
                 memory.waiting += 1;
                 return Write::Shared(memory.next_write.get_or_insert_with(js::open_batch).clone());
             }
-            memory.writing_since = Some(now.as_millis());
+            Pace::Busy => {
+                memory.waiting += 1;
+                let batch = memory.next_write.get_or_insert_with(js::open_batch).clone();
+                self.gather(&mut memory, now);
+                return Write::Shared(batch);
+            }
+            Pace::Idle | Pace::Confirming { .. } | Pace::Gathering { .. } => {}
         }
-        let written = self.write_for_all();
-        self.follow_write();
-        Write::Done(written)
+        drop(memory);
+        Write::Done(self.write_and_follow(now))
     }
 
     /// Waits until everything that has been counted so far is written.
@@ -63,37 +101,40 @@ impl Shared {
         }
     }
 
+    /// Writes what has been counted, tells those who wait for it, and asks when it is confirmed.
+    fn write_and_follow(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
+        self.memory.borrow_mut().pace = Pace::Confirming { since: now.as_millis() };
+        let written = self.write_for_all(now);
+        let callback = self.on_confirmed.get_or_init(|| callback(self, Self::confirmed));
+        self.storage.when_confirmed(callback);
+        written
+    }
+
     /// Writes what has been counted, and tells those who wait for it.
-    fn write_for_all(&self) -> Result<(), Fault> {
+    fn write_for_all(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
         let waiting = {
             let mut memory = self.memory.borrow_mut();
             memory.waiting = 0;
             memory.next_write.take()
         };
         let written = self.write();
+        // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
+        flush::arm(self, now);
         if let Some(batch) = waiting {
             close(&batch, written.is_ok());
         }
         written
     }
 
-    /// Has the next write, if anybody waits for one, follow the one that has just been issued.
-    fn follow_write(self: &Rc<Self>) {
-        // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
-        flush::arm(self);
-        let callback = self.on_confirmed.get_or_init(|| {
-            let shared = Rc::downgrade(self);
-            let confirmed = move |error: JsValue| {
-                if let Some(shared) = shared.upgrade() {
-                    shared.confirmed(error);
-                }
-            };
-            Closure::<dyn Fn(JsValue)>::own_assert_unwind_safe(confirmed).into_js_value()
-        });
-        self.storage.when_confirmed(callback);
+    /// Has the next write come in a turn of the event loop.
+    fn gather(self: &Rc<Self>, memory: &mut Memory, now: UnixMicros) {
+        memory.pace = Pace::Gathering { since: now.as_millis() };
+        js::next_turn(self.on_turn.get_or_init(|| callback(self, |shared, _| shared.turn())));
     }
 
+    /// The write under way is confirmed, or has failed.
     fn confirmed(self: &Rc<Self>, error: JsValue) {
+        let now = clock::now();
         let mut memory = self.memory.borrow_mut();
         if !error.is_undefined() {
             // The runtime resets the object; should it go on all the same, it must not believe its memory.
@@ -103,30 +144,34 @@ impl Shared {
                 close(&batch, false);
             }
         }
+        if !matches!(memory.pace, Pace::Confirming { .. }) {
+            return;
+        }
         if memory.next_write.is_none() {
-            memory.writing_since = None;
-            return;
+            memory.pace = Pace::Idle;
+        } else if memory.waiting >= COMPANY {
+            self.gather(&mut memory, now);
+        } else {
+            drop(memory);
+            logged(self.write_and_follow(now));
         }
-        let is_company = memory.waiting >= COMPANY;
-        drop(memory);
-        if !is_company {
-            self.write_next();
-            return;
-        }
-        let shared = Rc::clone(self);
-        self.state.wait_until(async move {
-            // Its failure would only mean that the write comes now.
-            let _ = JsFuture::from(js::after(0)).await;
-            shared.write_next();
-        });
     }
 
-    fn write_next(self: &Rc<Self>) {
-        self.memory.borrow_mut().writing_since = Some(clock::now().as_millis());
-        if let Err(fault) = self.write_for_all() {
-            worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
-        }
-        self.follow_write();
+    /// The turn of a busy object: writes for all who came since the last. It goes on so until hardly anybody comes.
+    fn turn(self: &Rc<Self>) {
+        let now = clock::now();
+        let is_busy = {
+            let mut memory = self.memory.borrow_mut();
+            if !matches!(memory.pace, Pace::Gathering { .. }) {
+                return;
+            }
+            let is_busy = memory.waiting >= COMPANY;
+            if is_busy {
+                memory.pace = Pace::Busy;
+            }
+            is_busy
+        };
+        logged(if is_busy { self.write_for_all(now) } else { self.write_and_follow(now) });
     }
 
     /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.

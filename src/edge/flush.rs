@@ -12,6 +12,7 @@ use super::key_object::{Alarm, Shared};
 use super::key_store;
 use super::timer::within;
 use crate::config;
+use crate::time::UnixMicros;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -25,9 +26,11 @@ const LONGEST_PAUSE: u64 = 900;
 impl Shared {
     /// `FLUSH_SECONDS`; its default, and a line in the log, if it is set to nonsense (the Worker then answers 503 to everything).
     pub(super) fn flush_seconds(&self) -> u64 {
-        config::flush_seconds(|name| variable(&self.env, name)).unwrap_or_else(|error| {
-            worker::console_error!("tollgate: {error}");
-            60
+        *self.flush_seconds.get_or_init(|| {
+            config::flush_seconds(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+                worker::console_error!("tollgate: {error}");
+                60
+            })
         })
     }
 
@@ -49,12 +52,12 @@ impl Shared {
 }
 
 /// Sets the alarm if something is due and none is set.
-pub(super) fn arm(shared: &Rc<Shared>) {
+pub(super) fn arm(shared: &Rc<Shared>, now: UnixMicros) {
     let is_due = {
         let memory = shared.memory.borrow();
         // An alarm beyond the longest pause was set by a clock that was ahead.
         let longest = LONGEST_PAUSE.max(shared.flush_seconds()).saturating_mul(1000);
-        let last = clock::now().as_millis().saturating_add(longest);
+        let last = now.as_millis().saturating_add(longest);
         let is_set = matches!(memory.alarm, Alarm::Set(at) if at <= last);
         !is_set && memory.ledger.as_ref().is_some_and(|ledger| !ledger.unflushed().is_empty())
     };
@@ -104,7 +107,7 @@ async fn disarm(shared: &Rc<Shared>) {
         shared.memory.borrow_mut().alarm = Alarm::Unknown;
     }
     // A call that was counted during the deletion saw no alarm and set its own; one that came before it did not.
-    arm(shared);
+    arm(shared, clock::now());
 }
 
 async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {

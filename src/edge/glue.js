@@ -151,7 +151,7 @@ export function batchClosed(batch) {
   return batch.promise;
 }
 
-/** Resolves after that many milliseconds; after 0, when everything that has already arrived has been handled. */
+/** Resolves after that many milliseconds. */
 export function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
@@ -168,6 +168,11 @@ export function timerPromise(timer) {
 
 export function clearTimer(timer) {
   clearTimeout(timer.id);
+}
+
+/** Calls back when everything that has already arrived has been handled. */
+export function nextTurn(callback) {
+  setTimeout(callback, 0);
 }
 
 /** Calls back when every write so far is confirmed, with the error if that failed. */

@@ -47,6 +47,8 @@ extern "C" {
     pub(crate) fn timer_promise(timer: &JsValue) -> Promise;
     #[wasm_bindgen(js_name = clearTimer)]
     pub(crate) fn clear_timer(timer: &JsValue);
+    #[wasm_bindgen(js_name = nextTurn)]
+    pub(crate) fn next_turn(callback: &JsValue);
     #[wasm_bindgen(js_name = whenConfirmed)]
     pub(crate) fn when_confirmed(storage: &JsValue, callback: &JsValue);
     #[wasm_bindgen(catch)]

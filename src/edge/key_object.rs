@@ -7,12 +7,12 @@
 //! again from storage, and every question that waited for it is answered "failed": nothing was counted.
 
 use super::clock;
-use super::commit::Write;
+use super::commit::{Pace, Write};
 use super::flush;
 use super::http;
 use super::js::{self, Fault};
-use super::storage::Storage;
 use super::promise;
+use super::storage::Storage;
 use crate::decision::Decision;
 use crate::key::same_hash;
 use crate::limit::{Cost, State as Ledger};
@@ -39,8 +39,10 @@ pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) storage: Storage,
     pub(super) memory: RefCell<Memory>,
-    /// The callback for confirmed writes, made once: it belongs to the object, not to the request that happens to write.
+    /// The callbacks for a confirmed write and for a turn of the event loop, made once.
     pub(super) on_confirmed: OnceCell<JsValue>,
+    pub(super) on_turn: OnceCell<JsValue>,
+    pub(super) flush_seconds: OnceCell<u64>,
 }
 
 // A panic unwinds out of one event; `memory` is then at worst ahead of storage, which the next failed write or reload sets right.
@@ -68,8 +70,7 @@ pub(super) struct Memory {
     pub(super) alarm: Alarm,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
-    /// When the write that is under way was issued, in milliseconds; `None` if all are confirmed.
-    pub(super) writing_since: Option<u64>,
+    pub(super) pace: Pace,
     /// The questions that wait for the next write, if there are any.
     pub(super) next_write: Option<JsValue>,
     /// How many they are.
@@ -116,7 +117,15 @@ impl KeyObject {
         let state = State::from(state);
         let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
         Self {
-            shared: Rc::new(Shared { state, env, storage, memory: RefCell::default(), on_confirmed: OnceCell::new() }),
+            shared: Rc::new(Shared {
+                state,
+                env,
+                storage,
+                memory: RefCell::default(),
+                on_confirmed: OnceCell::new(),
+                on_turn: OnceCell::new(),
+                flush_seconds: OnceCell::new(),
+            }),
         }
     }
 
