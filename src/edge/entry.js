@@ -2,7 +2,14 @@
 import { DurableObject } from "cloudflare:workers";
 import gate, { KeyObject as Inner } from "./gate.js";
 
-export default gate;
+// A handler and not the class that worker-build makes: of that the runtime makes an instance for each request.
+const { fetch } = gate.prototype;
+
+export default {
+  fetch(request, env, ctx) {
+    return fetch.call({ env, ctx }, request);
+  },
+};
 
 /** One key's object. Only a class of `DurableObject`'s own kin can be asked by method calls. */
 export class KeyObject extends DurableObject {
