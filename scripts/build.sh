@@ -27,11 +27,11 @@ STAMP=build/.stamp
 DEP_INFO="${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.d"
 
 # Every file that the build reads, one a line: what cargo's own list of the last build names (it has the files taken in
-# by `include_str!` too), all of src/, and the manifests and scripts.
+# by `include_str!` too), all of src/ but the command-line client, and the manifests and scripts.
 input_files() {
   {
     find src .cargo build.rs Cargo.toml Cargo.lock package-lock.json scripts/build.sh scripts/shims \
-      scripts/lib/common.sh scripts/versions.env -type f 2>/dev/null || true
+      scripts/lib/common.sh scripts/versions.env -type f -not -path 'src/bin/*' 2>/dev/null || true
     # `output: input input …`, where a space inside a name is `\ `.
     sed -n 's/^[^:]*: *//p' "$DEP_INFO" 2>/dev/null | sed 's/\\ /|/g' | tr ' |' '\n ' || true
   } | LC_ALL=C sort -u

@@ -1,0 +1,410 @@
+//! What each command asks the server, and how its answer is printed.
+
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _, Write};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use crate::args::{
+    Cli, Command, Global, Keys, Me, MeCommand, Overrides, Paging, SetTier, Tiers, Tokens, Update, Usage,
+};
+use crate::client::{CSV, Client, Credential, JSON};
+use crate::endpoint::Endpoint;
+use crate::failure::Failure;
+use crate::import;
+use crate::output::{Document, Output};
+use crate::view::Table;
+
+/// The server's largest page.
+const LARGEST_PAGE: u32 = 500;
+
+/// Carries out a command. `variable` reads the environment.
+pub(crate) fn run(cli: Cli, variable: &dyn Fn(&str) -> Option<String>, to: &mut dyn Write) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    let credential = credential_of(&command, &global, variable)?;
+    let url =
+        global.url.ok_or_else(|| Failure::Usage("where is the gate? set TOLLGATE_URL or give --url".to_owned()))?;
+    let mut session = Session {
+        client: Client::new(&url, &credential, global.timeout, global.quiet)?,
+        out: Output::new(to, global.json, global.quiet),
+        ask: !global.yes && io::stdin().is_terminal(),
+    };
+    session.run(command)?;
+    session.out.flush()
+}
+
+fn credential_of(
+    command: &Command,
+    global: &Global,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Credential, Failure> {
+    match command {
+        Command::Health => Ok(Credential::None),
+        Command::Me(Me { key, key_file, .. }) => secret(key.as_deref(), key_file.as_deref(), variable("TOLLGATE_KEY"))?
+            .map(Credential::Key)
+            .ok_or_else(|| Failure::Usage("no key: set TOLLGATE_KEY or give --key-file".to_owned())),
+        _ => secret(global.token.as_deref(), global.token_file.as_deref(), variable("TOLLGATE_TOKEN"))?
+            .map(Credential::Token)
+            .ok_or_else(|| Failure::Usage("no admin token: set TOLLGATE_TOKEN or give --token-file".to_owned())),
+    }
+}
+
+/// A secret from its flag, its file, or the environment, in this order.
+fn secret(flag: Option<&str>, file: Option<&Path>, variable: Option<String>) -> Result<Option<String>, Failure> {
+    if let Some(path) = file {
+        let text = fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))?;
+        let text = text.trim();
+        return if text.is_empty() {
+            Err(Failure::Usage(format!("{} is empty", path.display())))
+        } else {
+            Ok(Some(text.to_owned()))
+        };
+    }
+    Ok(flag.map(str::to_owned).or(variable))
+}
+
+/// How much of a list is still wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Everything,
+    /// One page, of the server's own size.
+    OnePage,
+    AtMost(u32),
+}
+
+impl Extent {
+    fn after(self, rows: usize) -> Self {
+        match self {
+            Self::Everything => Self::Everything,
+            Self::OnePage => Self::AtMost(0),
+            Self::AtMost(left) => Self::AtMost(left.saturating_sub(u32::try_from(rows).unwrap_or(u32::MAX))),
+        }
+    }
+}
+
+struct Session<'a> {
+    client: Client,
+    out: Output<'a>,
+    /// Is there somebody to ask?
+    ask: bool,
+}
+
+impl Session<'_> {
+    fn run(&mut self, command: Command) -> Result<(), Failure> {
+        match command {
+            Command::Keys(keys) => self.keys(keys),
+            Command::Overrides(overrides) => self.overrides(overrides),
+            Command::Tiers(tiers) => self.tiers(tiers),
+            Command::Usage(usage) => self.usage(&usage),
+            Command::Report { month, csv } => {
+                let endpoint = Endpoint::new(&["report"]).with("month", month);
+                if csv {
+                    let text = self.client.get(&endpoint, CSV)?;
+                    return self.out.raw(&text);
+                }
+                self.show(&endpoint)
+            }
+            Command::Alerts { threshold, paging } => {
+                self.list(Endpoint::new(&["alerts"]).with("threshold", threshold), "alerts", paging, &[])
+            }
+            Command::Audit { id, range, paging } => {
+                let endpoint = Endpoint::new(&["keys", &id, "audit"]).with("from", range.from).with("to", range.to);
+                self.list(endpoint, "entries", paging, &[])
+            }
+            Command::Reconcile { id } => self.show(&Endpoint::new(&["keys", &id, "reconcile"])),
+            Command::Log { target, actor, paging } => {
+                self.list(Endpoint::new(&["log"]).with("target", target).with("actor", actor), "entries", paging, &[])
+            }
+            Command::Tokens(tokens) => self.tokens(tokens),
+            Command::Me(Me { what: None, .. }) => self.show(&Endpoint::new(&["me"])),
+            Command::Me(Me { what: Some(MeCommand::Usage), .. }) => self.show(&Endpoint::new(&["me", "usage"])),
+            Command::Health => self.show(&Endpoint::new(&["health"])),
+        }
+    }
+
+    fn keys(&mut self, keys: Keys) -> Result<(), Failure> {
+        match keys {
+            Keys::List { tier, status, owner, q, paging } => {
+                let endpoint = Endpoint::new(&["keys"]).with("tier", tier).with("status", status);
+                self.list(endpoint.with("owner", owner).with("q", q), "keys", paging, &["metadata"])
+            }
+            Keys::Show { id } => self.show(&Endpoint::new(&["keys", &id])),
+            Keys::Create { tier, name, owner, metadata, expires_at } => {
+                let body = fields([
+                    ("tier", Some(tier.into())),
+                    ("name", Some(name.into())),
+                    ("owner", owner.map(Value::from)),
+                    ("metadata", metadata),
+                    ("expires_at", expires_at.map(Value::from)),
+                ]);
+                self.issue(&Endpoint::new(&["keys"]), &body, "key")
+            }
+            Keys::Update(update) => self.patch(&update.id.clone(), &changes(update)),
+            Keys::Disable { id } => self.patch(&id, &json!({"status": "disabled"})),
+            Keys::Enable { id } => self.patch(&id, &json!({"status": "active"})),
+            Keys::Rotate { id, grace } => {
+                if grace == 0 {
+                    self.confirm(&format!("The present secret of key {id} ends at once. Rotate it?"))?;
+                }
+                self.issue(&Endpoint::new(&["keys", &id, "rotate"]), &json!({"grace_seconds": grace}), "key")
+            }
+            Keys::Revoke { id } => {
+                self.confirm(&format!("Key {id} will never be admitted again. Revoke it?"))?;
+                self.change(&Method::POST, &Endpoint::new(&["keys", &id, "revoke"]), None)
+            }
+            Keys::Delete { id } => {
+                self.confirm(&format!("Key {id} and its overrides will be gone. Delete it?"))?;
+                self.delete(&Endpoint::new(&["keys", &id]))
+            }
+            Keys::Import(arguments) => import::run(&arguments, &self.client, &mut self.out),
+        }
+    }
+
+    fn overrides(&mut self, overrides: Overrides) -> Result<(), Failure> {
+        match overrides {
+            Overrides::List { id } => self.whole_list(&Endpoint::new(&["keys", &id, "overrides"]), "overrides"),
+            Overrides::Set { id, policy, quota, period, algorithm, burst, unit, from, until } => {
+                let body = fields([
+                    ("quota", Some(quota.into())),
+                    ("period", Some(period.into())),
+                    ("algorithm", algorithm.map(Value::from)),
+                    ("burst", burst.map(Value::from)),
+                    ("unit", unit.map(Value::from)),
+                    ("from", from.map(Value::from)),
+                    ("until", until.map(Value::from)),
+                ]);
+                self.change(&Method::PUT, &Endpoint::new(&["keys", &id, "overrides", &policy]), Some(&body))
+            }
+            Overrides::Delete { id, policy } => {
+                self.confirm(&format!("Key {id} goes back to what its tier says of `{policy}`. Delete the override?"))?;
+                self.delete(&Endpoint::new(&["keys", &id, "overrides", &policy]))
+            }
+        }
+    }
+
+    fn tiers(&mut self, tiers: Tiers) -> Result<(), Failure> {
+        match tiers {
+            Tiers::List => self.whole_list(&Endpoint::new(&["tiers"]), "tiers"),
+            Tiers::Show { name } => self.show(&Endpoint::new(&["tiers", &name])),
+            Tiers::Set(set) => {
+                let endpoint = Endpoint::new(&["tiers", &set.name]);
+                let body = tier(set)?;
+                self.change(&Method::PUT, &endpoint, Some(&body))
+            }
+        }
+    }
+
+    fn usage(&mut self, usage: &Usage) -> Result<(), Failure> {
+        self.show(&match usage {
+            Usage::Show { id } => Endpoint::new(&["keys", id, "usage"]),
+            Usage::Hours { id, range } => {
+                let endpoint = Endpoint::new(&["keys", id, "hours"]);
+                endpoint.with("from", range.from.as_deref()).with("to", range.to.as_deref())
+            }
+            Usage::History { id, months } => Endpoint::new(&["keys", id, "history"]).with("months", *months),
+        })
+    }
+
+    fn tokens(&mut self, tokens: Tokens) -> Result<(), Failure> {
+        match tokens {
+            Tokens::List => self.whole_list(&Endpoint::new(&["tokens"]), "tokens"),
+            Tokens::Create { name, scopes } => {
+                self.issue(&Endpoint::new(&["tokens"]), &json!({"name": name, "scopes": scopes}), "token")
+            }
+            Tokens::Delete { id } => {
+                self.confirm(&format!("Whoever uses token {id} will be refused. Delete it?"))?;
+                self.delete(&Endpoint::new(&["tokens", &id]))
+            }
+        }
+    }
+
+    /// Prints one thing.
+    fn show(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let document = Document::parse(self.client.get(endpoint, JSON)?)?;
+        self.out.document(&document)
+    }
+
+    /// Changes something and prints what it is now.
+    fn change(&mut self, method: &Method, endpoint: &Endpoint, body: Option<&Value>) -> Result<(), Failure> {
+        let document = Document::parse(self.client.change(method, endpoint, body)?)?;
+        self.out.document(&document)
+    }
+
+    fn patch(&mut self, id: &str, body: &Value) -> Result<(), Failure> {
+        self.change(&Method::PATCH, &Endpoint::new(&["keys", id]), Some(body))
+    }
+
+    fn delete(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+        self.client.change(&Method::DELETE, endpoint, None)?;
+        self.out.note("deleted");
+        Ok(())
+    }
+
+    /// Makes something whose answer holds a secret.
+    fn issue(&mut self, endpoint: &Endpoint, body: &Value, field: &str) -> Result<(), Failure> {
+        let document = Document::parse(self.client.change(&Method::POST, endpoint, Some(body))?)?;
+        self.out.secret(&document, field)
+    }
+
+    /// A list that is short by nature, always printed whole.
+    fn whole_list(&mut self, endpoint: &Endpoint, name: &str) -> Result<(), Failure> {
+        self.pages(endpoint, name, Extent::Everything, None, &[])
+    }
+
+    /// A list that can be long, as much of it as is wanted.
+    fn list(
+        &mut self,
+        endpoint: Endpoint,
+        name: &str,
+        paging: Paging,
+        hidden: &'static [&'static str],
+    ) -> Result<(), Failure> {
+        let (endpoint, extent) = match paging.limit {
+            Some(limit) => (endpoint, Extent::AtMost(limit)),
+            None if paging.all => (endpoint.with("limit", Some(LARGEST_PAGE)), Extent::Everything),
+            None => (endpoint, Extent::OnePage),
+        };
+        self.pages(&endpoint, name, extent, paging.cursor, hidden)
+    }
+
+    fn pages(
+        &mut self,
+        endpoint: &Endpoint,
+        name: &str,
+        mut extent: Extent,
+        mut cursor: Option<String>,
+        hidden: &'static [&'static str],
+    ) -> Result<(), Failure> {
+        let mut table = Table::new(hidden, !self.out.quiet);
+        let mut empty = true;
+        loop {
+            let mut page = endpoint.clone().with("cursor", cursor.as_deref());
+            if let Extent::AtMost(left) = extent {
+                page = page.with("limit", Some(left.min(LARGEST_PAGE)));
+            }
+            let page = Document::parse(self.client.get(&page, JSON)?)?;
+            let rows = page.json.get(name).and_then(Value::as_array).ok_or_else(|| {
+                Failure::Broken(format!("the answer has no list `{name}`: is this the address of a tollgate?"))
+            })?;
+            self.out.page(&page, rows, &mut table)?;
+            empty &= rows.is_empty();
+            let Some(next) = page.str("next_cursor") else { break };
+            if cursor.as_deref() == Some(next) {
+                return Err(Failure::Broken("the server gives the same page again".to_owned()));
+            }
+            extent = extent.after(rows.len());
+            if extent == Extent::AtMost(0) {
+                self.out.note(&format!("there is more: --all, or --cursor {next}"));
+                break;
+            }
+            cursor = Some(next.to_owned());
+        }
+        if empty {
+            self.out.note("none");
+        }
+        Ok(())
+    }
+
+    /// Asks before what cannot be taken back, where there is somebody to ask.
+    fn confirm(&self, question: &str) -> Result<(), Failure> {
+        if !self.ask {
+            return Ok(());
+        }
+        let mut stderr = io::stderr();
+        let _ = write!(stderr, "{question} [y/N] ");
+        let _ = stderr.flush();
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        if read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(());
+        }
+        Err(Failure::Usage("nothing was done".to_owned()))
+    }
+}
+
+/// An object of the fields that have a value.
+fn fields<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    given.collect::<Map<_, _>>().into()
+}
+
+fn changes(update: Update) -> Value {
+    let expiry = if update.no_expiry { Some(Value::Null) } else { update.expires_at.map(Value::from) };
+    fields([
+        ("name", update.name.map(Value::from)),
+        ("owner", update.owner.map(Value::from)),
+        ("metadata", update.metadata),
+        ("tier", update.tier.map(Value::from)),
+        ("expires_at", expiry),
+    ])
+}
+
+fn tier(set: SetTier) -> Result<Value, Failure> {
+    let Some(path) = set.file else {
+        return Ok(json!({"description": set.description, "audit_days": set.audit_days, "policies": set.policy}));
+    };
+    let text = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(&path) };
+    let text = text.map_err(|error| Failure::unreadable(&path, &error))?;
+    serde_json::from_str::<Map<String, Value>>(&text)
+        .map(Value::from)
+        .map_err(|error| Failure::Usage(format!("{} does not hold a JSON object: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn no_environment(_: &str) -> Option<String> {
+        None
+    }
+
+    fn updated(line: &str) -> Value {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        match cli.command {
+            Command::Keys(Keys::Update(update)) => changes(update),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_update_holds_what_was_given_and_nothing_else() {
+        assert_eq!(updated("tollgate keys update k --tier pro"), json!({"tier": "pro"}));
+        assert_eq!(updated("tollgate keys update k --no-expiry"), json!({"expires_at": null}));
+        assert_eq!(
+            updated(r#"tollgate keys update k --name= --metadata {"a":1} --expires-at 2027-01-01T00:00:00+01:00"#),
+            json!({"name": "", "metadata": {"a": 1}, "expires_at": "2027-01-01T00:00:00+01:00"})
+        );
+    }
+
+    #[test]
+    fn a_secret_is_taken_from_the_file_the_flag_and_the_environment_in_turn() {
+        let path = std::env::temp_dir().join(format!("tollgate-secret-{}", std::process::id()));
+        fs::write(&path, "from-file\n").unwrap();
+        let from = |flag, file, variable: Option<&str>| secret(flag, file, variable.map(str::to_owned));
+        assert_eq!(from(None, Some(path.as_path()), Some("v")), Ok(Some("from-file".to_owned())));
+        assert_eq!(from(Some("f"), None, Some("v")), Ok(Some("f".to_owned())));
+        assert_eq!(from(None, None, Some("v")), Ok(Some("v".to_owned())));
+        assert_eq!(from(None, None, None), Ok(None));
+        fs::write(&path, " \n").unwrap();
+        assert!(matches!(from(None, Some(path.as_path()), None), Err(Failure::Usage(_))));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(from(None, Some(path.as_path()), None), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn health_asks_for_no_token_and_a_holder_for_their_key() {
+        let credential = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            credential_of(&cli.command, &cli.global, &no_environment)
+        };
+        assert_eq!(credential("tollgate health --token t"), Ok(Credential::None));
+        assert_eq!(credential("tollgate me --key k --token t"), Ok(Credential::Key("k".to_owned())));
+        assert_eq!(credential("tollgate log --token t"), Ok(Credential::Token("t".to_owned())));
+        assert!(matches!(credential("tollgate me --token t"), Err(Failure::Usage(_))));
+        assert!(matches!(credential("tollgate log"), Err(Failure::Usage(_))));
+    }
+}

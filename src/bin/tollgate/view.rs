@@ -1,0 +1,297 @@
+//! JSON as text for people: tables, and fields of one thing.
+//!
+//! Which fields there are is the server's business. [`ORDER`] only says which come first.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+use unicode_width::UnicodeWidthStr as _;
+
+/// What a table shows first, from left to right, and what is said of one thing first, from top to bottom. Fields that are
+/// not here follow, by name.
+const ORDER: &[&str] = &[
+    "line",
+    "id",
+    "key_id",
+    "key",
+    "token",
+    "at",
+    "hour",
+    "month",
+    "actor",
+    "action",
+    "target",
+    "method",
+    "class",
+    "tier",
+    "name",
+    "owner",
+    "status",
+    "origin_status",
+    "hint",
+    "scopes",
+    "description",
+    "audit_days",
+    "state",
+    "policy",
+    "threshold",
+    "unit",
+    "quota",
+    "used",
+    "remaining",
+    "period",
+    "algorithm",
+    "burst",
+    "from",
+    "until",
+    "reset_at",
+    "keys",
+    "calls",
+    "denied",
+    "cost",
+    "growth_percent",
+    "average",
+    "trend",
+    "duration_ms",
+    "idempotency_key",
+    "as_of",
+    "created_at",
+    "expires_at",
+    "metadata",
+    "before",
+    "after",
+];
+
+const GAP: &str = "  ";
+const NOTHING: &str = "-";
+
+/// The text without what could break the line or command a terminal: names and details are somebody else's.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Beside the control characters, those that reorder what is shown.
+        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => NOTHING.to_owned(),
+        Value::String(text) if text.is_empty() => NOTHING.to_owned(),
+        Value::String(text) => one_line(text),
+        Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
+        Value::Array(items) if !items.iter().any(|item| item.is_object() || item.is_array()) => {
+            items.iter().map(cell).collect::<Vec<_>>().join(", ")
+        }
+        Value::Object(fields) if fields.is_empty() => NOTHING.to_owned(),
+        other => one_line(&other.to_string()),
+    }
+}
+
+fn heading(field: &str) -> String {
+    one_line(field).replace('_', " ").to_uppercase()
+}
+
+fn rank(field: &str) -> usize {
+    ORDER.iter().position(|&known| known == field).unwrap_or(ORDER.len())
+}
+
+/// `text` in `width` columns of a terminal.
+fn pad(text: &str, width: usize, right: bool) -> String {
+    let fill = " ".repeat(width.saturating_sub(text.width()));
+    if right { fill + text } else { text.to_owned() + &fill }
+}
+
+fn joined(cells: impl Iterator<Item = String>) -> String {
+    cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
+}
+
+struct Column {
+    field: String,
+    width: usize,
+    right: bool,
+}
+
+/// A table that comes in pages: the first fixes the columns, each may widen them.
+pub(crate) struct Table {
+    hidden: &'static [&'static str],
+    heading: bool,
+    columns: Vec<Column>,
+}
+
+impl Table {
+    /// A table without the `hidden` fields; `heading` says whether it has a line of names.
+    pub(crate) const fn new(hidden: &'static [&'static str], heading: bool) -> Self {
+        Self { hidden, heading, columns: Vec::new() }
+    }
+
+    /// The lines of the next rows.
+    pub(crate) fn lines(&mut self, rows: &[Value]) -> Vec<String> {
+        let first = self.columns.is_empty();
+        if first {
+            self.columns = columns_of(rows, self.hidden);
+        }
+        let texts: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| self.columns.iter().map(|column| cell(row.get(&column.field).unwrap_or(&Value::Null))).collect())
+            .collect();
+        for row in &texts {
+            for (column, text) in self.columns.iter_mut().zip(row) {
+                column.width = column.width.max(text.width());
+            }
+        }
+        let mut lines = Vec::with_capacity(texts.len() + 1);
+        if first && self.heading && !rows.is_empty() {
+            lines.push(joined(self.columns.iter().map(|c| pad(&heading(&c.field), c.width, c.right))));
+        }
+        for row in &texts {
+            lines.push(joined(self.columns.iter().zip(row).map(|(c, text)| pad(text, c.width, c.right))));
+        }
+        lines
+    }
+}
+
+fn columns_of(rows: &[Value], hidden: &[&str]) -> Vec<Column> {
+    let mut fields: Vec<&String> = rows.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+    fields.sort_by_key(|&field| (rank(field), field));
+    fields.dedup();
+    fields.retain(|field| !hidden.contains(&field.as_str()));
+    let column = |field: &String| {
+        let mut values = rows.iter().filter_map(|row| row.get(field)).filter(|value| !value.is_null()).peekable();
+        let right = values.peek().is_some() && values.all(Value::is_number);
+        Column { field: field.clone(), width: heading(field).width(), right }
+    };
+    fields.into_iter().map(column).collect()
+}
+
+/// One thing: its fields line by line, then a table for each list of things in it.
+pub(crate) fn document(value: &Value) -> Vec<String> {
+    let Value::Object(object) = value else { return vec![cell(value)] };
+    let mut fields = Vec::new();
+    let mut tables = Vec::new();
+    collect(object, "", &mut fields, &mut tables);
+    let width = fields.iter().map(|(name, _)| name.width()).max().unwrap_or_default();
+    let mut lines: Vec<String> =
+        fields.iter().map(|(name, text)| joined([pad(name, width, false), text.clone()].into_iter())).collect();
+    for (name, rows) in tables {
+        if !lines.is_empty() {
+            lines.push(String::new());
+        }
+        if rows.is_empty() {
+            lines.push(format!("{name}: none"));
+        } else {
+            lines.push(format!("{name}:"));
+            lines.extend(Table::new(&[], true).lines(rows));
+        }
+    }
+    lines
+}
+
+/// Things within things are told by dotted names.
+fn collect<'a>(
+    object: &'a Map<String, Value>,
+    prefix: &str,
+    fields: &mut Vec<(String, String)>,
+    tables: &mut Vec<(String, &'a [Value])>,
+) {
+    let mut names: Vec<&String> = object.keys().collect();
+    names.sort_by_key(|&name| (rank(name), name));
+    for name in names {
+        let Some(value) = object.get(name) else { continue };
+        let mut full = String::from(prefix);
+        if !full.is_empty() {
+            full.push('.');
+        }
+        let _ = write!(full, "{}", one_line(name));
+        match value {
+            Value::Object(inner) if !inner.is_empty() => collect(inner, &full, fields, tables),
+            // A list of scalars fits in a line. An empty one may be either; of those only `scopes` is known to be scalars.
+            Value::Array(rows) if rows.iter().all(Value::is_object) && (!rows.is_empty() || name != "scopes") => {
+                tables.push((full, rows));
+            }
+            _ => fields.push((full, cell(value))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_orders_its_columns_and_aligns_numbers() {
+        let rows = [
+            json!({"tier": "free", "calls": 7, "key_id": "a", "name": "", "zz": true}),
+            json!({"tier": "enterprise", "calls": 12345, "key_id": "b", "name": "日本", "zz": null}),
+        ];
+        assert_eq!(
+            Table::new(&[], true).lines(&rows),
+            [
+                "KEY ID  TIER        NAME  CALLS  ZZ",
+                "a       free        -         7  true",
+                "b       enterprise  日本  12345  -",
+            ]
+        );
+    }
+
+    #[test]
+    fn pages_share_one_heading_and_its_columns() {
+        let mut table = Table::new(&["metadata"], true);
+        assert_eq!(table.lines(&[json!({"id": "a", "metadata": {}, "tier": "x"})]), ["ID  TIER", "a   x"]);
+        assert_eq!(table.lines(&[json!({"id": "long", "tier": "y"}), json!({"id": "b"})]), ["long  y", "b     -"]);
+        assert!(table.lines(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_table_without_a_heading_has_only_rows() {
+        assert_eq!(Table::new(&[], false).lines(&[json!({"id": "a", "tier": "x"})]), ["a   x"]);
+    }
+
+    #[test]
+    fn one_thing_is_told_by_fields_and_tables() {
+        let usage = json!({
+            "key_id": "k", "tier": "free", "status": "active", "calls": 3, "month": "2026-11",
+            "policies": [{"policy": "minute", "quota": 10, "used": 3}],
+            "metadata": {"plan": "x", "tags": ["a", "b"]}, "scopes": [], "hours": [],
+        });
+        assert_eq!(
+            document(&usage),
+            [
+                "key_id         k",
+                "month          2026-11",
+                "tier           free",
+                "status         active",
+                "scopes         -",
+                "calls          3",
+                "metadata.plan  x",
+                "metadata.tags  a, b",
+                "",
+                "hours: none",
+                "",
+                "policies:",
+                "POLICY  QUOTA  USED",
+                "minute     10     3",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_commands_a_terminal_is_shown_and_not_sent() {
+        assert_eq!(one_line("a\u{1b}[2Jb\nc\u{202e}d ü"), "a\\u{1b}[2Jb\\nc\\u{202e}d ü");
+        assert_eq!(document(&json!({"na\nme": "x\ty"})), ["na\\nme  x\\ty"]);
+    }
+
+    #[test]
+    fn what_is_neither_a_field_nor_a_table_is_printed_as_json() {
+        assert_eq!(document(&json!("ok")), ["ok"]);
+        let odd = json!({"before": null, "deep": [[1], {"a": 2}]});
+        assert_eq!(document(&odd), ["before  -", "deep    [[1],{\"a\":2}]"]);
+    }
+}

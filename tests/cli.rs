@@ -1,0 +1,361 @@
+//! The `tollgate` binary against a server that plays back answers: what it asks, prints, repeats, and exits with.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// One request as it came: method and target, the credential, and the body.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    line: String,
+    credential: String,
+    body: String,
+}
+
+/// A server that gives these answers in turn and then hangs up: status line and fields, and body.
+struct Server {
+    url: String,
+    thread: JoinHandle<Vec<Asked>>,
+}
+
+impl Server {
+    fn start(answers: Vec<(&'static str, String)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let thread = thread::spawn(move || {
+            let answer = |(head, body): (&str, String)| {
+                let (stream, _) = listener.accept().unwrap();
+                serve(&stream, head, &body)
+            };
+            answers.into_iter().map(answer).collect()
+        });
+        Self { url, thread }
+    }
+
+    /// What was asked; all answers must have been fetched.
+    fn asked(self) -> Vec<Asked> {
+        self.thread.join().unwrap()
+    }
+
+    fn lines(self) -> Vec<String> {
+        self.asked().into_iter().map(|asked| asked.line).collect()
+    }
+}
+
+fn serve(mut stream: &TcpStream, head: &str, body: &str) -> Asked {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let line = line.trim().trim_end_matches(" HTTP/1.1").to_owned();
+    let (mut length, mut credential) = (0, String::new());
+    loop {
+        let mut field = String::new();
+        reader.read_line(&mut field).unwrap();
+        let Some((name, value)) = field.trim().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "authorization" | "x-api-key" => value.clone_into(&mut credential),
+            _ => {}
+        }
+    }
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent).unwrap();
+    let length = body.len();
+    write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").unwrap();
+    Asked { line, credential, body: String::from_utf8(sent).unwrap() }
+}
+
+fn tollgate(url: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(arguments).env_clear().env("TOLLGATE_URL", url).env("TOLLGATE_TOKEN", "tga_id_secret");
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Exit code, stdout, stderr.
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn run(url: &str, arguments: &[&str]) -> (i32, String, String) {
+    told(&tollgate(url, arguments).output().unwrap())
+}
+
+/// Runs a command whose one request is given this answer.
+fn once(head: &'static str, body: &str, arguments: &[&str]) -> (i32, String, String) {
+    let server = Server::start(vec![(head, body.to_owned())]);
+    let told = run(&server.url, arguments);
+    server.asked();
+    told
+}
+
+/// A file of this test alone, which is not there yet.
+fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("tollgate-cli-{}-{name}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    path
+}
+
+#[test]
+fn each_command_asks_what_the_contract_has() {
+    for (arguments, line, body) in [
+        ("keys list", "GET /_tollgate/keys", ""),
+        (
+            "keys list --tier pro --status expired --owner me --search 5% --limit 7",
+            "GET /_tollgate/keys?tier=pro&status=expired&owner=me&q=5%25&limit=7",
+            "",
+        ),
+        ("keys show k", "GET /_tollgate/keys/k", ""),
+        ("keys update k --no-expiry --name n", "PATCH /_tollgate/keys/k", r#"{"expires_at":null,"name":"n"}"#),
+        ("keys disable k", "PATCH /_tollgate/keys/k", r#"{"status":"disabled"}"#),
+        ("keys enable k", "PATCH /_tollgate/keys/k", r#"{"status":"active"}"#),
+        ("keys rotate k --grace 1d", "POST /_tollgate/keys/k/rotate", r#"{"grace_seconds":86400}"#),
+        ("keys revoke k", "POST /_tollgate/keys/k/revoke", ""),
+        ("keys delete k", "DELETE /_tollgate/keys/k", ""),
+        ("overrides list k", "GET /_tollgate/keys/k/overrides", ""),
+        (
+            "overrides set k day --quota 5 --period day --algorithm bucket --burst 9 --from A --until B",
+            "PUT /_tollgate/keys/k/overrides/day",
+            r#"{"algorithm":"bucket","burst":9,"from":"A","period":"day","quota":5,"until":"B"}"#,
+        ),
+        ("overrides delete k day", "DELETE /_tollgate/keys/k/overrides/day", ""),
+        ("tiers list", "GET /_tollgate/tiers", ""),
+        ("tiers show free", "GET /_tollgate/tiers/free", ""),
+        (
+            "tiers set t --description d --audit-days 7 --policy minute=1/minute",
+            "PUT /_tollgate/tiers/t",
+            r#"{"audit_days":7,"description":"d","policies":[{"algorithm":"fixed","period":"minute","policy":"minute","quota":1,"unit":"requests"}]}"#,
+        ),
+        ("usage show k", "GET /_tollgate/keys/k/usage", ""),
+        ("usage hours k --from A --to B", "GET /_tollgate/keys/k/hours?from=A&to=B", ""),
+        ("usage history k --months 3", "GET /_tollgate/keys/k/history?months=3", ""),
+        ("report --month 2026-10", "GET /_tollgate/report?month=2026-10", ""),
+        ("report --csv", "GET /_tollgate/report", ""),
+        ("alerts --threshold 0.8", "GET /_tollgate/alerts?threshold=0.8", ""),
+        (
+            "audit k --from 2026-11-20T00:00:00+01:00 --all",
+            "GET /_tollgate/keys/k/audit?from=2026-11-20T00%3A00%3A00%2B01%3A00&limit=500",
+            "",
+        ),
+        ("reconcile k", "GET /_tollgate/keys/k/reconcile", ""),
+        ("log --actor ci", "GET /_tollgate/log?actor=ci", ""),
+        ("tokens list", "GET /_tollgate/tokens", ""),
+        (
+            "tokens create ci --scope read --scope write",
+            "POST /_tollgate/tokens",
+            r#"{"name":"ci","scopes":["read","write"]}"#,
+        ),
+        ("tokens delete t", "DELETE /_tollgate/tokens/t", ""),
+    ] {
+        // Every list and secret that any of these commands looks for.
+        let answer =
+            r#"{"keys":[],"overrides":[],"tiers":[],"alerts":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
+        let server = Server::start(vec![("200 OK", answer.to_owned())]);
+        let (code, _, stderr) = run(&server.url, &arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(code, 0, "{arguments}: {stderr}");
+        let expected =
+            Asked { line: line.to_owned(), credential: "Bearer tga_id_secret".to_owned(), body: body.to_owned() };
+        assert_eq!(server.asked(), [expected], "{arguments}");
+    }
+}
+
+#[test]
+fn a_holder_asks_with_their_key_and_health_with_nothing() {
+    for (arguments, line, credential) in [
+        (&["me", "--key", "tg_k"][..], "GET /_tollgate/me", "tg_k"),
+        (&["me", "usage", "--key", "tg_k"], "GET /_tollgate/me/usage", "tg_k"),
+        (&["health"], "GET /_tollgate/health", ""),
+    ] {
+        let server = Server::start(vec![("200 OK", r#"{"status":"ok"}"#.to_owned())]);
+        assert_eq!(run(&server.url, arguments).0, 0);
+        let expected = Asked { line: line.to_owned(), credential: credential.to_owned(), body: String::new() };
+        assert_eq!(server.asked(), [expected]);
+    }
+}
+
+#[test]
+fn the_exit_code_says_who_is_at_fault() {
+    let problem =
+        r#"{"type":"about:blank","title":"x","status":0,"detail":"tier: there is no tier `x`","field":"tier"}"#;
+    for (head, code, said) in [
+        ("422 Unprocessable Content", 1, "tollgate: 422 tier: there is no tier `x`\n"),
+        ("500 Internal Server Error", 3, "tollgate: 500 tier: there is no tier `x`\n"),
+        ("302 Found\r\nLocation: /login", 3, "tollgate: the server redirects to /login: is the URL right?\n"),
+    ] {
+        assert_eq!(once(head, problem, &["keys", "show", "k"]), (code, String::new(), said.to_owned()));
+    }
+    let (code, _, stderr) = once("200 OK", "<html>", &["health"]);
+    assert_eq!((code, stderr.as_str()), (3, "tollgate: the answer is not JSON: is this the address of a tollgate?\n"));
+
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, _, stderr) = run(&format!("http://{nobody}"), &["health"]);
+    assert!(code == 3 && stderr.starts_with("tollgate: no answer from http://127.0.0.1:"), "{code} {stderr}");
+
+    assert_eq!(run("ftp://x", &["health"]).0, 2);
+    assert_eq!(told(&tollgate("", &["health"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 2);
+    let no_token = told(&tollgate("http://x", &["log"]).env_remove("TOLLGATE_TOKEN").output().unwrap());
+    assert_eq!(no_token.2, "tollgate: no admin token: set TOLLGATE_TOKEN or give --token-file\n");
+    assert_eq!(no_token.0, 2);
+}
+
+#[test]
+fn a_get_is_repeated_when_the_server_asks_for_it_and_a_change_never() {
+    let busy = ("503 Service Unavailable\r\nRetry-After: 0", r#"{"detail":"busy"}"#.to_owned());
+    let ok = ("200 OK", r#"{"status":"ok"}"#.to_owned());
+
+    let server = Server::start(vec![busy.clone(), busy.clone(), busy.clone(), ok]);
+    let (code, stdout, stderr) = run(&server.url, &["health"]);
+    assert_eq!((code, stdout.as_str()), (0, "status  ok\n"));
+    assert_eq!(stderr.lines().collect::<Vec<_>>(), ["tollgate: 503, asking again in 0 s"; 3]);
+    assert_eq!(server.lines().len(), 4);
+
+    let server = Server::start(vec![busy.clone(); 4]);
+    assert_eq!(run(&server.url, &["health"]).0, 3);
+    assert_eq!(server.lines().len(), 4);
+
+    // One answer, so another try would find nobody; and a wait that is too long is left to the user.
+    let (code, _, stderr) = once(busy.0, &busy.1, &["keys", "disable", "k"]);
+    assert_eq!((code, stderr.as_str()), (3, "tollgate: 503 busy (try again in 0 s)\n"));
+    let (code, _, stderr) =
+        once("429 Too Many Requests\r\nRetry-After: 3600", r#"{"detail":"no"}"#, &["keys", "show", "k"]);
+    assert_eq!((code, stderr.as_str()), (1, "tollgate: 429 no (try again in 3600 s)\n"));
+}
+
+fn page(ids: &[&str], next: Option<&str>) -> (&'static str, String) {
+    let keys: Vec<_> = ids.iter().map(|id| serde_json::json!({"id": id, "tier": "free"})).collect();
+    ("200 OK", serde_json::json!({"keys": keys, "next_cursor": next}).to_string())
+}
+
+#[test]
+fn lists_follow_their_cursors_as_far_as_is_wanted() {
+    let server = Server::start(vec![page(&["a"], Some("x/y")), page(&["b"], None)]);
+    assert_eq!(
+        run(&server.url, &["keys", "list", "--all"]),
+        (0, "ID  TIER\na   free\nb   free\n".to_owned(), String::new())
+    );
+    assert_eq!(server.lines(), ["GET /_tollgate/keys?limit=500", "GET /_tollgate/keys?limit=500&cursor=x%2Fy"]);
+
+    let server = Server::start(vec![page(&["a", "b"], Some("x"))]);
+    let (code, stdout, stderr) = run(&server.url, &["keys", "list"]);
+    assert_eq!((code, stdout.lines().count()), (0, 3));
+    assert_eq!(stderr, "tollgate: there is more: --all, or --cursor x\n");
+    assert_eq!(server.lines(), ["GET /_tollgate/keys"]);
+
+    let server = Server::start(vec![page(&["a"; 500], Some("x")), page(&["b"; 100], Some("y"))]);
+    let (_, stdout, _) = run(&server.url, &["keys", "list", "--limit", "600", "--json", "--quiet"]);
+    let pages: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((pages.len(), &pages[1]["next_cursor"]), (2, &"y".into()));
+    assert_eq!(server.lines(), ["GET /_tollgate/keys?limit=500", "GET /_tollgate/keys?cursor=x&limit=100"]);
+
+    let server = Server::start(vec![page(&["a"], Some("x")), page(&["a"], Some("x"))]);
+    assert_eq!(run(&server.url, &["keys", "list", "--all"]).0, 3);
+    server.asked();
+}
+
+#[test]
+fn a_new_secret_is_alone_on_stdout_when_quiet() {
+    let created = r#"{"id":"k","key":"tg_k_s","tier":"free"}"#;
+    let create = ["keys", "create", "--tier", "free", "--name", "n"];
+    let (code, stdout, stderr) = once("201 Created", created, &create);
+    assert_eq!((code, stdout.as_str()), (0, "id    k\nkey   tg_k_s\ntier  free\n"));
+    assert_eq!(stderr, "tollgate: keep the key: it is not shown again\n");
+    let quiet: Vec<&str> = create.iter().copied().chain(["-q"]).collect();
+    assert_eq!(once("201 Created", created, &quiet), (0, "tg_k_s\n".to_owned(), String::new()));
+    let json: Vec<&str> = create.iter().copied().chain(["--json"]).collect();
+    assert_eq!(once("201 Created", created, &json).1, format!("{created}\n"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let server = Server::start(vec![page(&["a"; 500], None)]);
+    let mut child =
+        tollgate(&server.url, &["keys", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let (code, _, stderr) = told(&child.wait_with_output().unwrap());
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    server.asked();
+}
+
+fn results(lines: &[&str]) -> (&'static str, String) {
+    ("200 OK", lines.join("\n"))
+}
+
+#[test]
+fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
+    let input = scratch("input");
+    let output = scratch("output");
+    let line = |n: u32| format!("{{\"key\":\"imported-key-number-{n}\",\"tier\":\"free\",\"name\":\"{n}\"}}\n");
+    fs::write(&input, format!("{}{}\n{}{}{}", line(1), line(2), line(4), line(5), line(6))).unwrap();
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let import = ["keys", "import", input, "--output", output, "--batch", "3"];
+
+    // The first request is taken in two parts; the second fails.
+    let server = Server::start(vec![
+        results(&[r#"{"line":1,"id":"a"}"#, r#"{"line":2,"error":"tier: there is no tier `x`"}"#]),
+        results(&[r#"{"line":1,"id":"d"}"#, r#"{"line":2,"id":"e"}"#]),
+        ("500 Internal Server Error", r#"{"detail":"something went wrong on our side"}"#.to_owned()),
+    ]);
+    let (code, stdout, stderr) = run(&server.url, &import);
+    assert_eq!((code, stdout.as_str()), (3, ""));
+    assert_eq!(
+        stderr.lines().collect::<Vec<_>>(),
+        [
+            "tollgate: 3 imported, 1 refused, 0 skipped",
+            "tollgate: 500 something went wrong on our side; go on with --resume"
+        ]
+    );
+    let asked = server.asked();
+    assert!(asked.iter().all(|asked| asked.line == "POST /_tollgate/keys/import"));
+    let bodies: Vec<&str> = asked.iter().map(|asked| asked.body.as_str()).collect();
+    let sent = |numbers: &[u32]| numbers.iter().map(|&n| line(n)).collect::<String>();
+    assert_eq!(bodies, [sent(&[1, 2, 4]), sent(&[4, 5, 6]), sent(&[6])]);
+
+    // Without --resume nothing is overwritten.
+    let (code, _, stderr) = run("http://127.0.0.1:1", &import);
+    assert!(code == 2 && stderr.contains("go on with --resume"), "{code} {stderr}");
+
+    let server = Server::start(vec![results(&[r#"{"line":1,"id":"b"}"#, r#"{"line":2,"id":"f"}"#])]);
+    let resumed: Vec<&str> = import.iter().copied().chain(["--resume"]).collect();
+    let (code, _, stderr) = run(&server.url, &resumed);
+    assert_eq!((code, stderr.as_str()), (0, "tollgate: 2 imported, 0 refused, 3 skipped\n"));
+    assert_eq!(server.asked()[0].body, sent(&[2, 6]));
+    let written = fs::read_to_string(output).unwrap();
+    let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<_> = lines.iter().map(|line| (line["line"].as_u64().unwrap(), line["id"].as_str())).collect();
+    assert_eq!(lines, [(1, Some("a")), (2, None), (4, Some("d")), (5, Some("e")), (2, Some("b")), (6, Some("f"))]);
+    fs::remove_file(input).unwrap();
+    fs::remove_file(output).unwrap();
+}
+
+#[test]
+fn an_import_that_is_too_large_for_one_request_is_halved() {
+    let server = Server::start(vec![
+        ("413 Content Too Large", "{}".to_owned()),
+        results(&[r#"{"line":1,"id":"a"}"#]),
+        ("413 Content Too Large", "{}".to_owned()),
+    ]);
+    let mut child = tollgate(&server.url, &["keys", "import"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"key\":1}\n{\"key\":2}\n").unwrap();
+    let (code, stdout, stderr) = told(&child.wait_with_output().unwrap());
+    assert_eq!(stdout, "{\"line\":1,\"id\":\"a\"}\n{\"line\":2,\"error\":\"the line is too long\"}\n");
+    assert_eq!(code, 1);
+    assert!(stderr.ends_with("tollgate: 1 lines were refused: see the results\n"), "{stderr}");
+    assert_eq!(server.lines().len(), 3);
+}
+
+#[test]
+fn help_goes_to_stdout_and_needs_no_server() {
+    let (code, stdout, _) = told(&tollgate("", &["--help"]).env_remove("TOLLGATE_URL").output().unwrap());
+    assert!(code == 0 && stdout.contains("Usage: tollgate"));
+    assert_eq!(told(&tollgate("", &["--version"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 0);
+}
