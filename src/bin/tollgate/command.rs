@@ -347,9 +347,17 @@ fn tier(set: SetTier) -> Result<Value, Failure> {
     };
     let text = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(&path) };
     let text = text.map_err(|error| Failure::unreadable(&path, &error))?;
-    serde_json::from_str::<Map<String, Value>>(&text)
-        .map(Value::from)
-        .map_err(|error| Failure::Usage(format!("{} does not hold a JSON object: {error}", path.display())))
+    tier_in(&text, &set.name).map_err(|reason| Failure::Usage(format!("{}: {reason}", path.display())))
+}
+
+/// What `tiers show --json` prints is what `tiers set --file` takes. There the name is in the path alone.
+fn tier_in(text: &str, name: &str) -> Result<Value, String> {
+    let mut tier: Map<String, Value> =
+        serde_json::from_str(text).map_err(|error| format!("does not hold a JSON object: {error}"))?;
+    match tier.remove("name") {
+        Some(other) if other != name => Err(format!("is the tier {other}, not `{name}`")),
+        _ => Ok(tier.into()),
+    }
 }
 
 #[cfg(test)]
@@ -378,6 +386,14 @@ mod tests {
             updated(r#"tollgate keys update k --name= --metadata {"a":1} --expires-at 2027-01-01T00:00:00+01:00"#),
             json!({"name": "", "metadata": {"a": 1}, "expires_at": "2027-01-01T00:00:00+01:00"})
         );
+    }
+
+    #[test]
+    fn a_tier_that_was_shown_can_be_set() {
+        assert_eq!(tier_in(r#"{"name":"pro","policies":[]}"#, "pro"), Ok(json!({"policies": []})));
+        assert_eq!(tier_in(r#"{"policies":[]}"#, "pro"), Ok(json!({"policies": []})));
+        assert_eq!(tier_in(r#"{"name":"free"}"#, "pro"), Err("is the tier \"free\", not `pro`".to_owned()));
+        assert!(tier_in("[]", "pro").is_err());
     }
 
     #[test]

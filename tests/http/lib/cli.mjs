@@ -1,0 +1,46 @@
+// The `tollgate` command line as a user runs it: a process with flags, an environment and a standard input.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { ROOT } from "../../../scripts/lib/gate.mjs";
+import { run } from "../../../scripts/lib/processes.mjs";
+
+/** Builds the client and returns its path; cargo does nothing when it is current. */
+export async function buildCli() {
+  const messages = await run("cargo", ["build", "--locked", "--quiet", "--bin", "tollgate", "--message-format=json"], {
+    cwd: ROOT,
+  });
+  const built = messages.split("\n").filter(Boolean).map((line) => JSON.parse(line));
+  const { executable } = built.find(({ executable }) => executable) ?? {};
+  assert.ok(executable, "cargo names no executable");
+  return executable;
+}
+
+/**
+ * The client for one gate: `cli("keys", "list")` resolves to `{ code, stdout, stderr }`. `cli.ok` is for what must succeed
+ * and returns stdout, `cli.json` what that says with `--json`. A last argument may be `{ input, env }`.
+ */
+export function cliFor(program, gate) {
+  async function cli(...args) {
+    const { input = "", env } = typeof args.at(-1) === "object" ? args.pop() : {};
+    const child = spawn(program, args, {
+      env: { ...process.env, TOLLGATE_URL: gate.url, TOLLGATE_TOKEN: gate.adminToken, TOLLGATE_KEY: "", ...env },
+    });
+    let stdout = "";
+    let stderr = "";
+    child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
+    child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
+    // A command that ends without reading closes the pipe.
+    child.stdin.on("error", () => {});
+    child.stdin.end(input);
+    const [code] = await once(child, "close");
+    return { code, stdout, stderr };
+  }
+  cli.ok = async (...args) => {
+    const { code, stdout, stderr } = await cli(...args);
+    assert.equal(code, 0, `${args.join(" ")}: ${stderr}`);
+    return stdout;
+  };
+  cli.json = async (...args) => JSON.parse(await cli.ok("--json", ...args));
+  return cli;
+}
