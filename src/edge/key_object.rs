@@ -14,7 +14,6 @@ use super::js::{self, Fault};
 use super::storage::Storage;
 use super::{or_internal_error, promise};
 use crate::decision::Decision;
-use crate::key::same_hash;
 use crate::limit::{Cost, State as Ledger};
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, Check, Debt, Known, Outcome, PolicyUsage, Question, Usage};
@@ -129,6 +128,10 @@ impl KeyObject {
             Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => {
                 or_internal_error(shared.answer(&check, now))
             }
+            Some(Question::Adopt { .. } | Question::Relay { .. }) => {
+                let (shared, request) = (Rc::clone(shared), Clone::clone(request));
+                Ok(promise(async move { shared.take_push(&request).await }).into())
+            }
             Some(_) => {
                 let shared = Rc::clone(shared);
                 Ok(promise(async move { shared.answer_later(&url).await }).into())
@@ -167,7 +170,7 @@ impl Shared {
             Some(Question::Usage { id }) => self.usage(id).await,
             Some(Question::Refresh { id }) => self.refresh(id).await,
             Some(Question::Stats { .. }) => self.stats(),
-            None => Err(Fault::new("no such question")),
+            Some(Question::Adopt { .. } | Question::Relay { .. }) | None => Err(Fault::new("no such question")),
         }
     }
 
@@ -196,7 +199,8 @@ impl Shared {
             return Err(Fault::new("storage has not been read"));
         };
         let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
-        if !same_hash(check.call.secret_hash, &profile.row.secret_hash) {
+        profile.turn_to(now);
+        if !profile.accepts(check.call.secret_hash, now) {
             return Ok((Answer::Unknown, false));
         }
         let mut needs_write = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
@@ -241,6 +245,7 @@ impl Shared {
         let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
             return Err(Fault::new(format!("there is no key {id} in D1")));
         };
+        profile.turn_to(now);
         let standings = ledger.standings(&profile.policies, now);
         let month = ledger.month(Month::of(now));
         let usage = Usage {
@@ -257,7 +262,8 @@ impl Shared {
 
     fn stats(&self) -> http::Answer {
         let memory = self.memory.borrow();
-        json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
+        let Memory { rows_written, writes, reads, .. } = *memory;
+        json(&serde_json::json!({ "rows_written": rows_written, "writes": writes, "d1_reads": reads }))
     }
 }
 

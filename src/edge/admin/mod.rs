@@ -1,21 +1,39 @@
 //! The admin API: who may, and commands to the key store and the keys' objects.
 
+mod keys;
+mod log;
+mod overrides;
+mod tiers;
+mod tokens;
+
 use super::clock;
 use super::deployment::Deployment;
 use super::http::{self, Answer, Incoming};
 use super::js::{self, Fault};
-use super::key_store::{self, KeyColumns, NewKey};
+use super::key_store::{self, Change, Database};
 use super::object_client;
-use crate::admin::{BODY_LIMIT, CreateKey, KeyView};
+use crate::admin::attempts::Attempts;
+use crate::admin::tokens::{ROOT, Scope};
+use crate::admin::{BODY_LIMIT, Parameters, parse};
 use crate::credential;
-use crate::key::{self, ENTROPY_BYTES, is_key_id, same_secret};
-use crate::profile::Status;
+use crate::key::{same_hash, same_secret, token_hash, token_id};
 use crate::refusal::Refusal;
 use crate::route::{Admin, Route, route};
-use crate::time::rfc3339;
-use wasm_bindgen::JsCast;
+use crate::time::UnixMicros;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+use std::rc::Rc;
+use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use worker::Env;
+
+/// How often a change is tried that finds something else than was read.
+const TRIES: u32 = 3;
+
+thread_local! {
+    static ATTEMPTS: RefCell<Attempts> = RefCell::default();
+}
 
 /// Why a command has no success to show.
 enum Failure {
@@ -35,87 +53,156 @@ impl From<Fault> for Failure {
     }
 }
 
+/// A success: the status and the JSON to answer, or nothing to tell (204).
+enum Success {
+    Json(u16, String),
+    NoContent,
+}
+
+type Outcome = Result<Success, Failure>;
+
+/// A request that may do what it asks for.
+struct Command {
+    incoming: Incoming,
+    deployment: Rc<Deployment>,
+    db: Database,
+    /// The request's `ExecutionContext`.
+    context: JsValue,
+    /// The name of the token.
+    actor: String,
+    /// The one reading of the clock.
+    now: UnixMicros,
+}
+
 /// Answers a request to the admin API.
-pub(crate) async fn answer(incoming: &Incoming, deployment: &Deployment, env: &Env) -> Answer {
-    let cors = &deployment.config.cors_allow_origin;
-    match run(incoming, deployment, env).await {
-        Ok((status, body)) => http::json(status, &body, cors),
-        Err(Failure::Refused(refusal)) => http::refuse(&refusal, cors, None),
+pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
+    let cors = Rc::clone(&deployment.config.cors_allow_origin);
+    match run(incoming, deployment, &env, context).await {
+        Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
+        Ok(Success::NoContent) => http::no_content(&cors),
+        Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
         Err(Failure::Fault(fault)) => {
             worker::console_error!("tollgate: admin API: {fault}");
-            http::refuse(&Refusal::Unavailable("the request could not be carried out now"), cors, None)
+            http::refuse(&Refusal::Unavailable("the request could not be carried out now"), &cors, None)
         }
     }
 }
 
-async fn run(incoming: &Incoming, deployment: &Deployment, env: &Env) -> Result<(u16, String), Failure> {
-    authorize(incoming, deployment)?;
-    match route(&incoming.method, incoming.target().path, false) {
-        Route::Admin(Admin::CreateKey) => create_key(incoming, deployment, env).await,
-        Route::Admin(Admin::ReadKey(id)) => read_key(id, env).await,
-        Route::Admin(Admin::ReadUsage(id)) => {
-            // An object must not be made for a key that was never issued, so D1 is asked first.
-            find_key(id, env).await?;
-            Ok((200, object_client::usage(deployment, id).await?))
+async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context: JsValue) -> Outcome {
+    let path = incoming.target().path.to_owned();
+    let Route::Admin(admin) = route(&incoming.method, &path, false) else {
+        return Err(Refusal::NotFound("there is nothing at this path".to_owned()).into());
+    };
+    let now = clock::now();
+    let db = key_store::database(env)?;
+    let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
+    let command = Command { incoming, deployment, db, context, actor, now };
+    match admin {
+        Admin::CreateKey => keys::create(&command).await,
+        Admin::ListKeys => keys::list(&command).await,
+        Admin::ReadKey(id) => keys::read(&command, id).await,
+        Admin::ChangeKey(id) => keys::change(&command, id).await,
+        Admin::DeleteKey(id) => keys::delete(&command, id).await,
+        Admin::RotateKey(id) => keys::rotate(&command, id).await,
+        Admin::RevokeKey(id) => keys::revoke(&command, id).await,
+        Admin::ReadUsage(id) => keys::usage(&command, id).await,
+        Admin::ListOverrides(id) => overrides::list(&command, id).await,
+        Admin::PutOverride(id, policy) => overrides::put(&command, id, policy).await,
+        Admin::DeleteOverride(id, policy) => overrides::delete(&command, id, policy).await,
+        Admin::ListTiers => tiers::list(&command).await,
+        Admin::ReadTier(name) => tiers::read(&command, name).await,
+        Admin::PutTier(name) => tiers::put(&command, name).await,
+        Admin::ListTokens => tokens::list(&command).await,
+        Admin::CreateToken => tokens::create(&command).await,
+        Admin::DeleteToken(id) => tokens::delete(&command, id).await,
+        Admin::ReadLog => log::read(&command).await,
+    }
+}
+
+/// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
+async fn authorize(
+    incoming: &Incoming,
+    deployment: &Deployment,
+    db: &Database,
+    needed: Scope,
+    now: UnixMicros,
+) -> Result<String, Failure> {
+    let Some(root) = &deployment.config.admin_token else {
+        return Err(Refusal::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
+    };
+    // Cloudflare sets it on every request from outside; what has none is not limited, since all of it would be as one.
+    let address = incoming.request.headers().get("cf-connecting-ip").ok().flatten();
+    if let Some(address) = &address
+        && let Some(seconds) = ATTEMPTS.with_borrow(|attempts| attempts.wait(address, now.as_millis()))
+    {
+        return Err(Refusal::TooManyAttempts(seconds).into());
+    }
+    let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
+        return Err(Refusal::InvalidAdminToken.into());
+    };
+    if same_secret(&presented.key, root) {
+        return Ok(ROOT.to_owned());
+    }
+    let stored = match token_id(&presented.key) {
+        Some(id) => key_store::token(db, id).await?,
+        None => None,
+    };
+    match stored.filter(|stored| same_hash(&token_hash(&presented.key), &stored.secret_hash)) {
+        Some(token) if token.scopes.iter().any(|scope| *scope >= needed) => Ok(token.name),
+        Some(_) => Err(Refusal::Forbidden("this admin token is not allowed to do that").into()),
+        None => {
+            if let Some(address) = &address {
+                ATTEMPTS.with_borrow_mut(|attempts| attempts.add(address, now.as_millis()));
+            }
+            Err(Refusal::InvalidAdminToken.into())
         }
-        _ => Err(Refusal::NotFound("there is nothing at this path".to_owned()).into()),
     }
 }
 
-fn authorize(incoming: &Incoming, deployment: &Deployment) -> Result<(), Refusal> {
-    let Some(expected) = &deployment.config.admin_token else {
-        return Err(Refusal::Unavailable("the admin API is off: ADMIN_TOKEN is not set"));
-    };
-    match credential::find(None, incoming.authorization.as_deref(), None) {
-        Ok(presented) if same_secret(&presented.key, expected) => Ok(()),
-        _ => Err(Refusal::InvalidAdminToken),
+impl Command {
+    /// Reads the body.
+    async fn body<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let body = JsFuture::from(js::read_body(&self.incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
+        let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
+        Ok(parse(&body.to_vec())?)
+    }
+
+    /// Reads the query, of which `known` are the parameters.
+    fn parameters(&self, known: &[&str]) -> Result<Parameters, Refusal> {
+        Parameters::parse(self.incoming.target().query(), known)
+    }
+
+    /// What the admin log is to tell of a change.
+    fn log<B: Serialize, A: Serialize>(
+        &self,
+        action: &'static str,
+        target: String,
+        before: Option<&B>,
+        after: Option<&A>,
+    ) -> Result<Change<'_>, Fault> {
+        let before = before.map(serde_json::to_string).transpose().map_err(Fault::new)?;
+        let after = after.map(serde_json::to_string).transpose().map_err(Fault::new)?;
+        Ok(Change { at: self.now, actor: &self.actor, action, target, before, after })
+    }
+
+    /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
+    async fn refresh(&self, id: &str) {
+        self.deployment.forget_denials(Some(id));
+        if let Err(fault) = object_client::refresh(&self.deployment, id).await {
+            worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
+        }
     }
 }
 
-async fn find_key(id: &str, env: &Env) -> Result<KeyColumns, Failure> {
-    let row = if is_key_id(id) { key_store::key(&key_store::database(env)?, id).await? } else { None };
-    row.ok_or_else(|| Refusal::NotFound("there is no key with this id".to_owned()).into())
+fn json(status: u16, value: &impl Serialize) -> Outcome {
+    Ok(Success::Json(status, serde_json::to_string(value).map_err(Fault::new)?))
 }
 
-async fn create_key(incoming: &Incoming, deployment: &Deployment, env: &Env) -> Result<(u16, String), Failure> {
-    let body = JsFuture::from(js::read_body(&incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
-    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
-    let create = CreateKey::parse(&body.to_vec())?;
-    let Some(signer) = &deployment.config.signer else {
-        return Err(Refusal::Unavailable("keys cannot be issued: KEY_SECRET is not set").into());
-    };
-    let mut entropy = [0; ENTROPY_BYTES];
-    getrandom::fill(&mut entropy).map_err(Fault::new)?;
-    let issued = key::issue(signer, &entropy);
-    let created_at = rfc3339(clock::now());
-    let row = NewKey {
-        id: &issued.id,
-        tier: &create.tier,
-        name: &create.name,
-        secret_hash: &issued.secret_hash,
-        hint: &issued.hint,
-        created_at: &created_at,
-    };
-    if !key_store::insert_key(&key_store::database(env)?, &row).await? {
-        return Err(Refusal::Invalid("tier", format!("there is no tier `{}`", create.tier)).into());
-    }
-    let view = KeyView {
-        id: issued.id,
-        key: Some(issued.key),
-        tier: create.tier,
-        name: create.name,
-        status: Status::Active,
-        created_at,
-    };
-    json(201, &view)
+/// A change found something else than was read, again and again.
+fn contended() -> Failure {
+    Refusal::Conflict("somebody else is changing this: try again".to_owned()).into()
 }
 
-async fn read_key(id: &str, env: &Env) -> Result<(u16, String), Failure> {
-    let row = find_key(id, env).await?;
-    let status = row.status.at(row.expires_at(), clock::now());
-    json(200, &KeyView { id: row.id, key: None, tier: row.tier, name: row.name, status, created_at: row.created_at })
-}
-
-fn json(status: u16, view: &KeyView) -> Result<(u16, String), Failure> {
-    Ok((status, serde_json::to_string(view).map_err(Fault::new)?))
-}
+/// `None::<&Nothing>` is what the log has before something is made, and after it is gone.
+#[derive(Serialize)]
+enum Nothing {}
