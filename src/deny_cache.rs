@@ -55,6 +55,14 @@ impl DenyCache {
         self.denials.insert(call.id.to_owned(), denial);
     }
 
+    /// Forgets the denial of a key, or all of them.
+    pub fn forget(&mut self, id: Option<&str>) {
+        match id {
+            Some(id) => drop(self.denials.remove(id)),
+            None => self.denials.clear(),
+        }
+    }
+
     fn has_room(&mut self, id: &str, now: u64) -> bool {
         if self.denials.len() < CAPACITY || self.denials.contains_key(id) {
             return true;

@@ -80,7 +80,17 @@ pub struct IssuedKey {
 #[must_use]
 pub fn issue(signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     let (id, secret) = entropy.split_at(ID_BYTES);
-    let id = base32().encode(id);
+    issue_for(base32().encode(id), signer, secret)
+}
+
+/// Makes another key of the same id, with the secret part of fresh random bytes.
+#[must_use]
+pub fn reissue(id: &str, signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
+    let (_, secret) = entropy.split_at(ID_BYTES);
+    issue_for(id.to_owned(), signer, secret)
+}
+
+fn issue_for(id: String, signer: &Signer, secret: &[u8]) -> IssuedKey {
     let secret = base32().encode(secret);
     let untagged = format!("{PREFIX}{id}_{secret}");
     let tag = Signer::mac(&signer.current, &untagged).finalize().into_bytes();
@@ -138,6 +148,34 @@ fn secret_hash(id: &str, secret: &str) -> String {
     HEXLOWER.encode(&hash.finalize())
 }
 
+const TOKEN_PREFIX: &str = "tga_";
+
+/// Makes a token of the admin API, `tga_<id>_<secret>`, from fresh random bytes.
+#[must_use]
+pub fn issue_token(entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
+    let (id, secret) = entropy.split_at(ID_BYTES);
+    let id = base32().encode(id);
+    let key = format!("{TOKEN_PREFIX}{id}_{}", base32().encode(secret));
+    let hint = key.get(key.len() - 4..).unwrap_or_default().to_owned();
+    IssuedKey { secret_hash: token_hash(&key), id, key, hint }
+}
+
+/// The id of a presented token; `None` if it has not the form of one.
+#[must_use]
+pub fn token_id(token: &str) -> Option<&str> {
+    let (id, secret) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
+    (is_key_id(id) && secret.len() == SECRET_LENGTH).then_some(id)
+}
+
+/// The hash under which a token is stored.
+#[must_use]
+pub fn token_hash(token: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"tollgate admin token v1\0");
+    hash.update(token.as_bytes());
+    HEXLOWER.encode(&hash.finalize())
+}
+
 /// Compares two texts in a time that tells nothing about where they differ.
 #[must_use]
 pub fn same_secret(a: &str, b: &str) -> bool {
@@ -176,6 +214,29 @@ mod tests {
         assert!(same_hash(&presented.secret_hash(), &issued.secret_hash));
         assert!(!issued.secret_hash.contains(presented.secret));
     }
+
+    #[test]
+    fn a_reissued_key_has_the_same_id_and_another_secret() {
+        let (first, signer) = (issue(&signer(), &entropy(1)), signer());
+        let second = reissue(&first.id, &signer, &entropy(4));
+        let presented = PresentedKey::verify(&second.key, &signer).unwrap();
+        assert_eq!(presented.id, first.id);
+        assert_eq!(presented.secret_hash(), second.secret_hash);
+        assert_ne!(first.secret_hash, second.secret_hash);
+    }
+
+    /// Tokens live for years too.
+    #[test]
+    fn tokens_of_the_admin_api_are_frozen() {
+        let token = issue_token(&[0; ENTROPY_BYTES]);
+        assert_eq!(token.key, "tga_aaaaaaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+        assert_eq!(token.secret_hash, TOKEN_HASH);
+        assert_eq!((token_id(&token.key), token.hint.as_str()), (Some(token.id.as_str()), "aaaa"));
+        for other in ["", "tga_", "tga_aaaaaaaaaaaaaaaa_", &token.key[1..], &format!("{}a", token.key)] {
+            assert_eq!(token_id(other), None, "{other}");
+        }
+    }
+    const TOKEN_HASH: &str = "5f251bba8e0da065aa3a82b153147cdcf06f276a454c1df1e46691982dd1ac99";
 
     /// The form is public and keys live for years: a change here strands every key in the field.
     #[test]

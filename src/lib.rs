@@ -3,7 +3,7 @@
 //! ```text
 //! edge::fetch ─ target, route ─┬─ edge::gateway ── credential, key ── edge::object_client ─▶ edge::key_object ─ limit ─▶ row
 //!                              │        └── edge::origin ◀── admitted ─── protocol ◀──────────────┘
-//!                              └─ edge::admin_api ── admin ── edge::key_store ─▶ D1 ◀── flush, by alarm
+//!                              └─ edge::admin ── admin ── edge::key_store ─▶ D1 ◀── flush, by alarm
 //! ```
 //!
 //! Everything but `edge` is pure: no clock, no storage, no runtime; it compiles and is tested natively. `docs/architecture.md`

@@ -178,6 +178,19 @@ pub enum PolicyError {
     },
 }
 
+impl PolicyError {
+    /// The field that is wrong, under its name in the API.
+    #[must_use]
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Name(_) => "policy",
+            Self::Quota { .. } | Self::SlidingQuota { .. } => "quota",
+            Self::Month { .. } => "algorithm",
+            Self::BurstNotBucket { .. } | Self::Burst { .. } => "burst",
+        }
+    }
+}
+
 /// One limit of a tier. Can only be had through validation, also from JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked", into = "Unchecked")]

@@ -1,9 +1,11 @@
 //! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
 
+use crate::key::same_hash;
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::route_cost::{self, RouteCost};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Whether a key may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,38 @@ impl PolicyRow {
     }
 }
 
+/// A row of `overrides`: a policy of this key alone. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideRow {
+    /// The policy; it replaces the one of its name.
+    pub policy: PolicyRow,
+    /// From when on it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// Until when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl OverrideRow {
+    fn holds_at(&self, now: u64) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// What a change of a tier is for the objects of its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierChange {
+    /// The tier.
+    pub tier: String,
+    /// Grows with every change.
+    pub version: u64,
+    /// For how many days requests are kept one by one.
+    pub audit_days: u32,
+    /// All its policies.
+    pub policies: Vec<PolicyRow>,
+}
+
 /// The stored form of a profile. Rows of it lie in objects in the field: new fields need a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileRow {
@@ -91,8 +125,23 @@ pub struct ProfileRow {
     /// Milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// The tier's policies, in the order in which clients see them.
+    /// The tier's policies.
     pub policies: Vec<PolicyRow>,
+    /// The key's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<OverrideRow>,
+    /// Hash of the secret that a rotation replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_hash: Option<String>,
+    /// Until when that one is valid, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_until: Option<u64>,
+    /// Orders the changes of the tier that the admin API makes.
+    #[serde(default)]
+    pub tier_version: u64,
+    /// For how many days requests are kept one by one.
+    #[serde(default)]
+    pub audit_days: u32,
     /// What calls cost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteCost>,
@@ -103,8 +152,10 @@ pub struct ProfileRow {
 pub struct Profile {
     /// What it was made from.
     pub row: ProfileRow,
-    /// Its policies, validated.
+    /// The policies that hold, validated, in the order in which clients see them. See [`Profile::turn_to`].
     pub policies: Vec<Policy>,
+    /// The milliseconds for which `policies` are right: an override begins or ends at their end.
+    holds: Range<u64>,
 }
 
 impl Profile {
@@ -112,9 +163,65 @@ impl Profile {
     ///
     /// # Errors
     /// If a policy is not one that the engine can keep; the schema of D1 lets none of these in.
-    pub fn new(row: ProfileRow) -> Result<Self, PolicyError> {
-        let policies = row.policies.iter().map(PolicyRow::policy).collect::<Result<_, _>>()?;
-        Ok(Self { row, policies })
+    pub fn new(mut row: ProfileRow) -> Result<Self, PolicyError> {
+        // In one order wherever they come from, so that equal profiles are found to be equal.
+        row.policies.sort_by(|a, b| (a.period, &a.policy).cmp(&(b.period, &b.policy)));
+        for policy in row.policies.iter().chain(row.overrides.iter().map(|own| &own.policy)) {
+            policy.policy()?;
+        }
+        let mut profile = Self { row, policies: Vec::new(), holds: 0..0 };
+        profile.turn_to(UnixMicros::default());
+        Ok(profile)
+    }
+
+    /// Makes `policies` those that hold at `now`.
+    pub fn turn_to(&mut self, now: UnixMicros) {
+        let now = now.as_millis();
+        if self.holds.contains(&now) {
+            return;
+        }
+        let overrides = &self.row.overrides;
+        let own: Vec<&PolicyRow> = overrides.iter().filter(|own| own.holds_at(now)).map(|own| &own.policy).collect();
+        let of_tier = self.row.policies.iter().filter(|row| own.iter().all(|own| own.policy != row.policy));
+        // All of them were found to be valid when the profile was made.
+        self.policies = of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()).collect();
+        self.policies.sort_by(|a, b| (a.period(), a.name()).cmp(&(b.period(), b.name())));
+        let mut holds = 0..u64::MAX;
+        for moment in overrides.iter().flat_map(|own| [own.from, own.until]).flatten() {
+            if moment <= now {
+                holds.start = holds.start.max(moment);
+            } else {
+                holds.end = holds.end.min(moment);
+            }
+        }
+        self.holds = holds;
+    }
+
+    /// Takes over a change of the key's tier; `false` if it is of another tier or not news.
+    ///
+    /// # Errors
+    /// As [`Profile::new`]; the profile is then as it was.
+    pub fn adopt(&mut self, change: &TierChange) -> Result<bool, PolicyError> {
+        if self.row.tier != change.tier || self.row.tier_version >= change.version {
+            return Ok(false);
+        }
+        let mut row = self.row.clone();
+        row.policies.clone_from(&change.policies);
+        row.audit_days = change.audit_days;
+        row.tier_version = change.version;
+        *self = Self::new(row)?;
+        Ok(true)
+    }
+
+    /// Whether a presented secret is the key's own, or was until a rotation that still gives it time.
+    #[must_use]
+    pub fn accepts(&self, secret_hash: &str, now: UnixMicros) -> bool {
+        let row = &self.row;
+        let is_current = same_hash(secret_hash, &row.secret_hash);
+        let previous =
+            row.previous_hash.as_deref().filter(|_| row.previous_until.is_some_and(|until| now.as_millis() < until));
+        // Both are compared in any case, so that the time tells nothing.
+        is_current | previous.is_some_and(|previous| same_hash(secret_hash, previous))
     }
 
     /// What a call costs.
@@ -137,10 +244,87 @@ mod tests {
     /// Rows of this form lie in objects in the field.
     #[test]
     fn the_stored_form_is_frozen() {
-        let text = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"}]}"#;
-        let row: ProfileRow = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&row).unwrap(), text);
+        let first = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"}]}"#;
+        let row: ProfileRow = serde_json::from_str(first).unwrap();
+        assert_eq!((row.tier_version, row.overrides.len()), (0, 0));
         assert_eq!(Profile::new(row).unwrap().policies.len(), 1);
+        let text = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","expires_at":9,"policies":[],"routes":[],"overrides":[{"policy":{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":3},"from":1,"until":2}],"previous_hash":"g","previous_until":8,"tier_version":4,"audit_days":7}"#;
+        let row: ProfileRow = serde_json::from_str(text).unwrap();
+        let sorted = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let printed = serde_json::to_string(&row).unwrap();
+        assert_eq!(sorted(&printed), sorted(&text.replace(r#""routes":[],"#, "")));
+    }
+
+    const TIER: &str = r#"{"id":"k","tier":"free","status":"active","secret_hash":"hh","policies":[
+        {"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"},
+        {"policy":"month","unit":"requests","quota":1000,"period":"month","algorithm":"fixed"}]"#;
+
+    fn profile(rest: &str) -> Profile {
+        Profile::new(serde_json::from_str(&format!("{TIER}{rest}}}")).unwrap()).unwrap()
+    }
+
+    fn limits(profile: &mut Profile, now: u64) -> Vec<(String, u64)> {
+        profile.turn_to(UnixMicros::from_millis(now));
+        profile.policies.iter().map(|policy| (policy.name().to_owned(), policy.quota())).collect()
+    }
+
+    #[test]
+    fn overrides_replace_and_add_while_they_hold() {
+        let mut profile = profile(
+            r#","overrides":[
+            {"policy":{"policy":"minute","unit":"requests","quota":99,"period":"minute","algorithm":"fixed"},"from":100,"until":200},
+            {"policy":{"policy":"a","unit":"requests","quota":5,"period":"day","algorithm":"fixed"},"from":150}]"#,
+        );
+        let named = |pairs: &[(&str, u64)]| pairs.iter().map(|(n, q)| ((*n).to_owned(), *q)).collect::<Vec<_>>();
+        for (now, expected) in [
+            (0, named(&[("minute", 10), ("month", 1000)])),
+            (99, named(&[("minute", 10), ("month", 1000)])),
+            (100, named(&[("minute", 99), ("month", 1000)])),
+            (150, named(&[("minute", 99), ("a", 5), ("month", 1000)])),
+            (200, named(&[("minute", 10), ("a", 5), ("month", 1000)])),
+            (199, named(&[("minute", 99), ("a", 5), ("month", 1000)])),
+            (u64::MAX / 1000, named(&[("minute", 10), ("a", 5), ("month", 1000)])),
+            (0, named(&[("minute", 10), ("month", 1000)])),
+        ] {
+            assert_eq!(limits(&mut profile, now), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_tier_is_taken_over_once_and_in_order() {
+        let mut profile = profile(r#","tier_version":4"#);
+        let change = |tier: &str, version, quota| TierChange {
+            tier: tier.to_owned(),
+            version,
+            audit_days: 3,
+            policies: vec![PolicyRow { quota, ..profile_policy() }],
+        };
+        assert_eq!(profile.adopt(&change("pro", 9, 1)), Ok(false));
+        assert_eq!(profile.adopt(&change("free", 4, 1)), Ok(false));
+        assert_eq!(profile.adopt(&change("free", 6, 2)), Ok(true));
+        assert_eq!(profile.adopt(&change("free", 5, 3)), Ok(false));
+        assert!(profile.adopt(&change("free", 7, u64::MAX)).is_err());
+        assert_eq!(limits(&mut profile, 0), [("minute".to_owned(), 2)]);
+        assert_eq!((profile.row.audit_days, profile.row.tier_version), (3, 6));
+    }
+
+    fn profile_policy() -> PolicyRow {
+        PolicyRow {
+            policy: "minute".to_owned(),
+            unit: Unit::Requests,
+            quota: 1,
+            period: Period::Minute,
+            algorithm: Algorithm::Fixed,
+            burst: None,
+        }
+    }
+
+    #[test]
+    fn a_replaced_secret_is_accepted_until_its_time_is_over() {
+        let profile = profile(r#","previous_hash":"gg","previous_until":50"#);
+        let accepts = |hash: &str, now| profile.accepts(hash, UnixMicros::from_millis(now));
+        assert!(accepts("hh", 49) && accepts("hh", 50) && accepts("gg", 49));
+        assert!(!accepts("gg", 50) && !accepts("ff", 0) && !accepts("", 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Every answer that tollgate gives instead of the origin's: status, problem body (RFC 9457), and what may be told.
 
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// The problem type that draft-ietf-httpapi-ratelimit-headers-11 registers for an exhausted quota.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -22,10 +23,14 @@ pub enum Refusal {
     NotFound(String),
     /// 405: not with this method.
     MethodNotAllowed(&'static str),
+    /// 409: the thing is not in a state that allows this.
+    Conflict(String),
     /// 413: the body is larger than this many bytes.
     TooLarge(usize),
     /// 422: well-formed JSON with a field that cannot be; the field, and what it must be.
-    Invalid(&'static str, String),
+    Invalid(Cow<'static, str>, String),
+    /// 429: too many attempts with wrong admin tokens; whole seconds until the next is heard.
+    TooManyAttempts(u64),
     /// 429: at least one policy has no room.
     QuotaExceeded {
         /// The names of the policies that refused.
@@ -42,6 +47,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// 422 for a field of a body.
+    #[must_use]
+    pub fn invalid(field: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
+        Self::Invalid(field.into(), reason.into())
+    }
+
     /// The HTTP status.
     #[must_use]
     pub const fn status(&self) -> u16 {
@@ -51,9 +62,10 @@ impl Refusal {
             Self::Forbidden(_) => 403,
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed(_) => 405,
+            Self::Conflict(_) => 409,
             Self::TooLarge(_) => 413,
             Self::Invalid(..) => 422,
-            Self::QuotaExceeded { .. } => 429,
+            Self::QuotaExceeded { .. } | Self::TooManyAttempts(_) => 429,
             Self::Internal => 500,
             Self::BadGateway => 502,
             Self::Unavailable(_) => 503,
@@ -67,6 +79,8 @@ impl Refusal {
             Self::Forbidden(_) => "Forbidden",
             Self::NotFound(_) => "Not Found",
             Self::MethodNotAllowed(_) => "Method Not Allowed",
+            Self::Conflict(_) => "Conflict",
+            Self::TooManyAttempts(_) => "Too Many Requests",
             Self::TooLarge(_) => "Content Too Large",
             Self::Invalid(..) => "Unprocessable Content",
             Self::QuotaExceeded { .. } => "Quota Exceeded",
@@ -78,13 +92,18 @@ impl Refusal {
 
     fn detail(&self) -> String {
         match self {
-            Self::BadRequest(detail) | Self::NoCredential(detail) | Self::NotFound(detail) => detail.clone(),
+            Self::BadRequest(detail) | Self::NoCredential(detail) | Self::NotFound(detail) | Self::Conflict(detail) => {
+                detail.clone()
+            }
             Self::InvalidKey => "the API key is not valid".to_owned(),
             Self::InvalidAdminToken => "the admin API needs Authorization: Bearer <admin token>".to_owned(),
             Self::Forbidden(detail) | Self::Unavailable(detail) => (*detail).to_owned(),
             Self::MethodNotAllowed(allow) => format!("allowed here: {allow}"),
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
             Self::Invalid(field, reason) => format!("{field}: {reason}"),
+            Self::TooManyAttempts(seconds) => {
+                format!("too many attempts with wrong admin tokens: try again in {seconds} s")
+            }
             Self::QuotaExceeded { violated, retry_after } => {
                 format!("no quota left in {}: try again in {retry_after} s", violated.join(", "))
             }
@@ -97,7 +116,7 @@ impl Refusal {
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::QuotaExceeded { retry_after, .. } => Some(*retry_after),
+            Self::QuotaExceeded { retry_after, .. } | Self::TooManyAttempts(retry_after) => Some(*retry_after),
             Self::Unavailable(_) => Some(1),
             _ => None,
         }
@@ -130,7 +149,7 @@ impl Refusal {
                 body.insert("retry_after".to_owned(), (*retry_after).into());
             }
             Self::Invalid(field, _) => {
-                body.insert("field".to_owned(), (*field).into());
+                body.insert("field".to_owned(), field.as_ref().into());
             }
             _ => {}
         }

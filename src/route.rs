@@ -1,5 +1,7 @@
 //! Which part of tollgate a request is for. Total, and blind to configuration and storage.
 
+use crate::admin::tokens::Scope;
+
 /// The prefix of tollgate's own endpoints.
 pub const RESERVED: &str = "/_tollgate/";
 
@@ -20,15 +22,70 @@ pub enum Route<'a> {
     NotFound,
 }
 
-/// What a request asks of the admin API.
+/// What a request asks of the admin API. Parts of paths are as sent, whatever they look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admin<'a> {
     /// `POST /_tollgate/keys`
     CreateKey,
-    /// `GET /_tollgate/keys/{id}`, whatever the id looks like.
+    /// `GET /_tollgate/keys`
+    ListKeys,
+    /// `GET /_tollgate/keys/{id}`
     ReadKey(&'a str),
+    /// `PATCH /_tollgate/keys/{id}`
+    ChangeKey(&'a str),
+    /// `DELETE /_tollgate/keys/{id}`
+    DeleteKey(&'a str),
+    /// `POST /_tollgate/keys/{id}/rotate`
+    RotateKey(&'a str),
+    /// `POST /_tollgate/keys/{id}/revoke`
+    RevokeKey(&'a str),
     /// `GET /_tollgate/keys/{id}/usage`
     ReadUsage(&'a str),
+    /// `GET /_tollgate/keys/{id}/overrides`
+    ListOverrides(&'a str),
+    /// `PUT /_tollgate/keys/{id}/overrides/{policy}`
+    PutOverride(&'a str, &'a str),
+    /// `DELETE /_tollgate/keys/{id}/overrides/{policy}`
+    DeleteOverride(&'a str, &'a str),
+    /// `GET /_tollgate/tiers`
+    ListTiers,
+    /// `GET /_tollgate/tiers/{name}`
+    ReadTier(&'a str),
+    /// `PUT /_tollgate/tiers/{name}`
+    PutTier(&'a str),
+    /// `GET /_tollgate/tokens`
+    ListTokens,
+    /// `POST /_tollgate/tokens`
+    CreateToken,
+    /// `DELETE /_tollgate/tokens/{id}`
+    DeleteToken(&'a str),
+    /// `GET /_tollgate/log`
+    ReadLog,
+}
+
+impl Admin<'_> {
+    /// What a token must be allowed to do.
+    #[must_use]
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::ListTokens | Self::CreateToken | Self::DeleteToken(_) => Scope::Root,
+            Self::ListKeys
+            | Self::ReadKey(_)
+            | Self::ReadUsage(_)
+            | Self::ListOverrides(_)
+            | Self::ListTiers
+            | Self::ReadTier(_)
+            | Self::ReadLog => Scope::Read,
+            Self::CreateKey
+            | Self::ChangeKey(_)
+            | Self::DeleteKey(_)
+            | Self::RotateKey(_)
+            | Self::RevokeKey(_)
+            | Self::PutOverride(..)
+            | Self::DeleteOverride(..)
+            | Self::PutTier(_) => Scope::Write,
+        }
+    }
 }
 
 /// Finds the route of a method and a path, both as sent.
@@ -38,15 +95,81 @@ pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {
     if is_preflight {
         return Route::Preflight;
     }
-    let reads = matches!(method, "GET" | "HEAD");
-    let read = |route| if reads { route } else { Route::MethodNotAllowed("GET, HEAD") };
+    // HEAD is GET without a body, which the runtime leaves out.
+    let method = if method == "HEAD" { "GET" } else { method };
     let mut segments = rest.split('/');
-    match (segments.next(), segments.next(), segments.next(), segments.next()) {
-        (Some("health"), None, ..) => read(Route::Health),
-        (Some("keys"), None, ..) if method == "POST" => Route::Admin(Admin::CreateKey),
-        (Some("keys"), None, ..) => Route::MethodNotAllowed("POST"),
-        (Some("keys"), Some(id), None, _) => read(Route::Admin(Admin::ReadKey(id))),
-        (Some("keys"), Some(id), Some("usage"), None) => read(Route::Admin(Admin::ReadUsage(id))),
+    let path = (segments.next(), segments.next(), segments.next(), segments.next());
+    if segments.next().is_some() {
+        return Route::NotFound;
+    }
+    match path {
+        (Some("health"), None, ..) => match method {
+            "GET" => Route::Health,
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        (Some("keys"), id, action, policy) => keys(method, id, action, policy),
+        (Some("tiers"), None, ..) => match method {
+            "GET" => Route::Admin(Admin::ListTiers),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        (Some("tiers"), Some(name), None, _) => match method {
+            "GET" => Route::Admin(Admin::ReadTier(name)),
+            "PUT" => Route::Admin(Admin::PutTier(name)),
+            _ => Route::MethodNotAllowed("GET, HEAD, PUT"),
+        },
+        (Some("tokens"), None, ..) => match method {
+            "GET" => Route::Admin(Admin::ListTokens),
+            "POST" => Route::Admin(Admin::CreateToken),
+            _ => Route::MethodNotAllowed("GET, HEAD, POST"),
+        },
+        (Some("tokens"), Some(id), None, _) => match method {
+            "DELETE" => Route::Admin(Admin::DeleteToken(id)),
+            _ => Route::MethodNotAllowed("DELETE"),
+        },
+        (Some("log"), None, ..) => match method {
+            "GET" => Route::Admin(Admin::ReadLog),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        _ => Route::NotFound,
+    }
+}
+
+fn keys<'a>(method: &str, id: Option<&'a str>, action: Option<&'a str>, policy: Option<&'a str>) -> Route<'a> {
+    let Some(id) = id else {
+        return match method {
+            "GET" => Route::Admin(Admin::ListKeys),
+            "POST" => Route::Admin(Admin::CreateKey),
+            _ => Route::MethodNotAllowed("GET, HEAD, POST"),
+        };
+    };
+    match (action, policy) {
+        (None, _) => match method {
+            "GET" => Route::Admin(Admin::ReadKey(id)),
+            "PATCH" => Route::Admin(Admin::ChangeKey(id)),
+            "DELETE" => Route::Admin(Admin::DeleteKey(id)),
+            _ => Route::MethodNotAllowed("GET, HEAD, PATCH, DELETE"),
+        },
+        (Some("usage"), None) => match method {
+            "GET" => Route::Admin(Admin::ReadUsage(id)),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        (Some("rotate"), None) => match method {
+            "POST" => Route::Admin(Admin::RotateKey(id)),
+            _ => Route::MethodNotAllowed("POST"),
+        },
+        (Some("revoke"), None) => match method {
+            "POST" => Route::Admin(Admin::RevokeKey(id)),
+            _ => Route::MethodNotAllowed("POST"),
+        },
+        (Some("overrides"), None) => match method {
+            "GET" => Route::Admin(Admin::ListOverrides(id)),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        (Some("overrides"), Some(policy)) => match method {
+            "PUT" => Route::Admin(Admin::PutOverride(id, policy)),
+            "DELETE" => Route::Admin(Admin::DeleteOverride(id, policy)),
+            _ => Route::MethodNotAllowed("PUT, DELETE"),
+        },
         _ => Route::NotFound,
     }
 }
@@ -60,6 +183,7 @@ mod tests {
         let id = "abcdefghij234567";
         let key = format!("/_tollgate/keys/{id}");
         let usage = format!("{key}/usage");
+        let overrides = format!("{key}/overrides");
         for (method, path, expected) in [
             ("GET", "/", Route::Gate),
             ("GET", "/_tollgate", Route::Gate),
@@ -70,8 +194,29 @@ mod tests {
             ("HEAD", "/_tollgate/health", Route::Health),
             ("POST", "/_tollgate/health", Route::MethodNotAllowed("GET, HEAD")),
             ("POST", "/_tollgate/keys", Route::Admin(Admin::CreateKey)),
-            ("PUT", "/_tollgate/keys", Route::MethodNotAllowed("POST")),
+            ("GET", "/_tollgate/keys", Route::Admin(Admin::ListKeys)),
+            ("PUT", "/_tollgate/keys", Route::MethodNotAllowed("GET, HEAD, POST")),
             ("GET", &key, Route::Admin(Admin::ReadKey(id))),
+            ("HEAD", &key, Route::Admin(Admin::ReadKey(id))),
+            ("PATCH", &key, Route::Admin(Admin::ChangeKey(id))),
+            ("DELETE", &key, Route::Admin(Admin::DeleteKey(id))),
+            ("PUT", &key, Route::MethodNotAllowed("GET, HEAD, PATCH, DELETE")),
+            ("POST", &format!("{key}/rotate"), Route::Admin(Admin::RotateKey(id))),
+            ("POST", &format!("{key}/revoke"), Route::Admin(Admin::RevokeKey(id))),
+            ("GET", &format!("{key}/revoke"), Route::MethodNotAllowed("POST")),
+            ("GET", &overrides, Route::Admin(Admin::ListOverrides(id))),
+            ("PUT", &format!("{overrides}/minute"), Route::Admin(Admin::PutOverride(id, "minute"))),
+            ("DELETE", &format!("{overrides}/minute"), Route::Admin(Admin::DeleteOverride(id, "minute"))),
+            ("POST", &format!("{overrides}/minute"), Route::MethodNotAllowed("PUT, DELETE")),
+            ("GET", &format!("{overrides}/minute/x"), Route::NotFound),
+            ("GET", "/_tollgate/tiers", Route::Admin(Admin::ListTiers)),
+            ("PUT", "/_tollgate/tiers/free", Route::Admin(Admin::PutTier("free"))),
+            ("GET", "/_tollgate/tiers/free/x", Route::NotFound),
+            ("POST", "/_tollgate/tokens", Route::Admin(Admin::CreateToken)),
+            ("GET", "/_tollgate/tokens", Route::Admin(Admin::ListTokens)),
+            ("DELETE", &format!("/_tollgate/tokens/{id}"), Route::Admin(Admin::DeleteToken(id))),
+            ("GET", "/_tollgate/log", Route::Admin(Admin::ReadLog)),
+            ("POST", "/_tollgate/log", Route::MethodNotAllowed("GET, HEAD")),
             ("GET", &usage, Route::Admin(Admin::ReadUsage(id))),
             ("POST", &usage, Route::MethodNotAllowed("GET, HEAD")),
             ("GET", "/_tollgate/keys/NOT-AN-ID", Route::Admin(Admin::ReadKey("NOT-AN-ID"))),

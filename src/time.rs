@@ -102,6 +102,48 @@ pub fn rfc3339(t: UnixMicros) -> String {
     if millis == 0 { format!("{head}Z") } else { format!("{head}.{millis:03}Z") }
 }
 
+/// Reads an RFC 3339 time with any offset, 1970 to 9999 in UTC; what is below a microsecond is cut off.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<UnixMicros> {
+    let number = |at: usize, width: usize| digits(text.get(at..at + width)?, width).ok();
+    let is = |at: usize, any: &[u8]| text.as_bytes().get(at).is_some_and(|byte| any.contains(byte));
+    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt") && is(13, b":") && is(16, b":")) {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
+    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
+    let first = Month::from_number(year * 100 + month)?.start();
+    if !(1..=days_in_month(year, month)).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (micros, zone) = fraction(text.get(19..)?)?;
+    let local = first.0 + (day - 1) * DAY + hour * HOUR + minute * MINUTE + second * SECOND + micros;
+    let utc = match zone {
+        "Z" | "z" => local,
+        _ => {
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            let (hours, minutes) = (digits(hours, 2).ok()?, digits(minutes, 2).ok()?);
+            let offset = (hours < 24 && minutes < 60).then_some(hours * HOUR + minutes * MINUTE)?;
+            match zone.as_bytes().first()? {
+                b'+' => local.checked_sub(offset)?,
+                b'-' => local + offset,
+                _ => return None,
+            }
+        }
+    };
+    (Month::of(UnixMicros(utc)).year() <= 9999).then_some(UnixMicros(utc))
+}
+
+/// The microseconds of a fraction of a second, if there is one, and what follows it.
+fn fraction(text: &str) -> Option<(u64, &str)> {
+    let Some(rest) = text.strip_prefix('.') else { return Some((0, text)) };
+    let end = rest.find(|c: char| !c.is_ascii_digit())?;
+    let (digits, zone) = rest.split_at_checked(end.max(1))?;
+    let mut micros = digits.bytes().chain(std::iter::repeat(b'0')).take(6);
+    let micros = micros.try_fold(0, |sum, digit| Some(sum * 10 + u64::from(digit.checked_sub(b'0')?)))?;
+    (end > 0).then_some((micros, zone))
+}
+
 /// A UTC calendar month, from 1970-01 on. It prints and parses as `YYYY-MM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Month {
@@ -275,6 +317,51 @@ mod tests {
 
     fn month(text: &str) -> Month {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn times_are_read_as_rfc_3339_says() {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "2031-03-12T12:34:56.789Z",
+            "2031-03-12t12:34:56.7890129z",
+            "2028-02-29T23:59:59+05:30",
+            "2031-01-01T00:00:00-23:59",
+            "1970-01-01T12:00:00.5+12:00",
+        ] {
+            assert_eq!(parse_rfc3339(text), Some(at(text)), "{text}");
+        }
+        let last = "9999-12-31T23:59:59.999Z";
+        assert_eq!(parse_rfc3339(last).map(rfc3339).as_deref(), Some(last));
+        for text in [
+            "",
+            "2031-03-12",
+            "2031-03-12 12:00:00Z",
+            "2031-03-12T12:00:00",
+            "2031-03-12T12:00Z",
+            "2031-02-29T12:00:00Z",
+            "2031-00-01T12:00:00Z",
+            "2031-13-01T12:00:00Z",
+            "2031-03-00T12:00:00Z",
+            "2031-03-12T24:00:00Z",
+            "2031-03-12T12:60:00Z",
+            "2031-03-12T12:00:60Z",
+            "2031-03-12T12:00:00.Z",
+            "2031-03-12T12:00:00.5",
+            "2031-03-12T12:00:00,5Z",
+            "2031-03-12T12:00:00+0100",
+            "2031-03-12T12:00:00+24:00",
+            "2031-03-12T12:00:00+01:60",
+            "2031-03-12T12:00:00 01:00",
+            "2031-03-12T12:00:00ZZ",
+            "+031-03-12T12:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "2031-03-12T12:00:0éZ",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -21,6 +21,24 @@ fn refusal(db: &Connection, sql: &str) -> String {
     db.execute_batch(sql).expect_err(sql).to_string()
 }
 
+fn key(values: &str) -> String {
+    let hash = "0".repeat(64);
+    format!(
+        "INSERT INTO keys (tier, secret_hash, created_at, id, metadata, previous_hash) VALUES ('free', '{hash}', '', {values})"
+    )
+}
+
+fn own(values: &str) -> String {
+    format!(
+        "INSERT INTO overrides (created_at, key_id, policy, quota, period, algorithm, until_at) VALUES ('', {values})"
+    )
+}
+
+fn token(values: &str) -> String {
+    let hash = "0".repeat(64);
+    format!("INSERT INTO admin_tokens (secret_hash, created_at, id, name, scopes) VALUES ('{hash}', '', {values})")
+}
+
 fn limit(values: &str) -> String {
     format!("INSERT INTO tier_limits (tier, policy, unit, quota, period, algorithm, burst) VALUES ({values})")
 }
@@ -64,6 +82,7 @@ fn limits_that_the_engine_can_keep_are_taken() {
 #[test]
 fn what_it_cannot_keep_is_refused_and_told_why() {
     let db = database();
+    db.execute_batch(&key("'k', '{}', NULL")).unwrap();
     for (sql, word) in [
         (limit("'free', 's', 'requests', 10001, 'day', 'sliding', NULL"), "use algorithm bucket"),
         (limit("'free', 's', 'requests', 10, 'month', 'sliding', NULL"), "a month is fixed"),
@@ -80,13 +99,68 @@ fn what_it_cannot_keep_is_refused_and_told_why() {
         ("INSERT INTO route_costs (pattern, cost) VALUES ('export', 2)".to_owned(), "a pattern is a path"),
         ("INSERT INTO route_costs (pattern, method, cost) VALUES ('/x', 'get', 2)".to_owned(), "method is"),
         ("INSERT INTO route_costs (pattern, cost) VALUES ('/x', 0)".to_owned(), "cost is"),
-        ("INSERT INTO usage_monthly VALUES ('k', '2026-1', 'e', 1, 0, 'now')".to_owned(), "month is"),
+        ("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES ('k', '2026-1', 'e', 1, 0, 'now')".to_owned(), "month is"),
         (
             "INSERT INTO keys (id, tier, secret_hash, created_at) VALUES ('k', 'free', 'short', 'now')".to_owned(),
             "secret_hash is",
         ),
+        (key("'k1', '[]', NULL"), "metadata is a JSON object"),
+        (key("'k1', '{', NULL"), "metadata is a JSON object"),
+        (key(&format!("'k1', '{{\"a\":\"{}\"}}', NULL", "x".repeat(4089))), "metadata is a JSON object"),
+        (key("'k1', '{}', 'short'"), "previous_hash is"),
+        ("UPDATE tiers SET audit_days = 3651".to_owned(), "audit_days is"),
+        (own("'nobody', 'p', 1, 'day', 'fixed', NULL"), "FOREIGN KEY"),
+        (own("'k', 'P', 1, 'day', 'fixed', NULL"), "policy's name"),
+        (own("'k', 'p', 1, 'month', 'bucket', NULL"), "a month is fixed"),
+        (own("'k', 'p', 10001, 'day', 'sliding', NULL"), "use algorithm bucket"),
+        (own("'k', 'p', 0, 'day', 'bucket', NULL"), "at least 1"),
+        (own("'k', 'p', 1, 'day', 'fixed', 'soon'"), "until_at is"),
+        (token("'t', 'root', '[\"read\"]'"), "and not root"),
+        (token("'t', 't', '[\"root\"]'"), "scopes is"),
+        (token("'t', 't', '[]'"), "scopes is"),
+        (
+            "INSERT INTO usage_hourly (key_id, hour, class, epoch, updated_at) VALUES ('k', '2026-01-01T10:30:00Z', '', 'e', '')".to_owned(),
+            "hour is",
+        ),
+        (
+            "INSERT INTO admin_log (at, actor, action, target) VALUES ('', '', NULL, '')".to_owned(),
+            "NOT NULL constraint failed: admin_log.action",
+        ),
     ] {
         let message = refusal(&db, &sql);
         assert!(message.contains(word), "{sql}: {message}");
+    }
+}
+
+#[test]
+fn the_shipped_tiers_keep_requests_for_their_time() {
+    let db = database();
+    let days: String = db
+        .query_row("SELECT group_concat(name || ' ' || audit_days, ', ' ORDER BY name) FROM tiers", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(days, "basic 30, enterprise 365, free 7, pro 90, unlimited 0");
+}
+
+#[test]
+fn the_overrides_of_a_key_go_with_it() {
+    let db = database();
+    db.execute_batch(&key("'k', '{}', NULL")).unwrap();
+    db.execute_batch(&own("'k', 'p', 1, 'day', 'fixed', '2031-01-01T00:00:00Z'")).unwrap();
+    db.execute_batch("DELETE FROM keys").unwrap();
+    let left: i64 = db.query_row("SELECT count(*) FROM overrides", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn the_admin_log_is_append_only() {
+    let db = database();
+    db.execute_batch(
+        "INSERT INTO admin_log (at, actor, action, target, after) VALUES ('', 'root', 'put', 'tiers/x', '{}')",
+    )
+    .unwrap();
+    for sql in ["UPDATE admin_log SET actor = ''", "DELETE FROM admin_log"] {
+        assert!(refusal(&db, sql).contains("append-only"), "{sql}");
     }
 }

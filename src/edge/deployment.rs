@@ -68,6 +68,16 @@ impl Deployment {
         })
     }
 
+    /// Forgets what this isolate denies by itself: of one key, or of all.
+    pub(crate) fn forget_denials(&self, id: Option<&str>) {
+        self.denials.borrow_mut().forget(id);
+        let mut rendered = self.rendered.borrow_mut();
+        match id {
+            Some(id) => drop(rendered.remove(id)),
+            None => rendered.clear(),
+        }
+    }
+
     /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.
     pub(crate) fn nonce(&self) -> u64 {
         let nonce = self.next_nonce.get();

@@ -190,3 +190,43 @@ export function write(storage, sql, a, b, c) {
   const values = [a, b, c].filter((value) => value !== undefined);
   return storage.sql.exec(sql, ...values).rowsWritten;
 }
+
+/** Runs statements `[[sql, values], …]` in D1, as one transaction; resolves to the rows of the last one, as JSON. */
+export async function runSql(database, statements) {
+  const prepared = JSON.parse(statements).map(([sql, values]) => database.prepare(sql).bind(...values));
+  const results = await database.batch(prepared);
+  return JSON.stringify(results.at(-1).results);
+}
+
+/** Sends a key's object a body; resolves to the text of its answer. */
+export async function postText(namespace, name, url, body) {
+  const response = await namespace.getByName(name).fetch(url, { method: "POST", body });
+  if (!response.ok) throw new Error(`the object answered ${response.status}`);
+  return response.text();
+}
+
+/** Sends `body` to the objects of all `names` (JSON), at `url` + name, so many at a time; resolves to how many took it. */
+export async function postToAll(namespace, names, url, body, width) {
+  let taken = 0;
+  let failure;
+  const rest = JSON.parse(names).values();
+  const lane = async () => {
+    for (const name of rest) {
+      try {
+        await postText(namespace, name, url + name, body);
+        taken += 1;
+      } catch (error) {
+        failure ??= `key ${name}: ${error?.message ?? error}`;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: width }, lane));
+  // One line, however many there were.
+  if (failure !== undefined) console.error(`tollgate: a change did not reach every object: ${failure}`);
+  return taken;
+}
+
+/** Lets work go on after the answer. */
+export function keepAlive(context, work) {
+  context.waitUntil(work);
+}

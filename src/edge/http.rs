@@ -122,6 +122,11 @@ pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
     own(status, "application/json", Some(body), cors, Fields::default())
 }
 
+/// 204.
+pub(crate) fn no_content(cors: &str) -> Answer {
+    own(204, "", None, cors, Fields::default())
+}
+
 /// `GET /_tollgate/health`.
 pub(crate) fn health(cors: &str) -> Answer {
     json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), cors)

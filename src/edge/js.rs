@@ -55,6 +55,14 @@ extern "C" {
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]
     pub(crate) fn write(storage: &JsValue, sql: &str, a: JsValue, b: JsValue, c: JsValue) -> Result<f64, JsValue>;
+    #[wasm_bindgen(js_name = runSql)]
+    pub(crate) fn run_sql(database: &JsValue, statements: &str) -> Promise;
+    #[wasm_bindgen(js_name = postText)]
+    pub(crate) fn post_text(namespace: &JsValue, name: &str, url: &str, body: &str) -> Promise;
+    #[wasm_bindgen(js_name = postToAll)]
+    pub(crate) fn post_to_all(namespace: &JsValue, names: &str, url: &str, body: &str, width: u32) -> Promise;
+    #[wasm_bindgen(js_name = keepAlive)]
+    pub(crate) fn keep_alive(context: &JsValue, work: &Promise);
 }
 
 /// A fault of ours or of the platform, with its cause for the log. Never shown to a client.

@@ -14,7 +14,6 @@ use super::js::{self, Fault};
 use super::promise;
 use super::storage::Storage;
 use crate::decision::Decision;
-use crate::key::same_hash;
 use crate::limit::{Cost, State as Ledger};
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, Check, Debt, Known, Outcome, PolicyUsage, Question, Usage};
@@ -145,10 +144,11 @@ impl KeyObject {
     }
 
     /// Answers a question about the key with JSON.
-    pub fn fetch(&self, request: &web_sys::Request) -> Promise {
+    pub fn fetch(&self, request: web_sys::Request) -> Promise {
         let (shared, url) = (Rc::clone(&self.shared), request.url());
         promise(async move {
             match Question::parse(&url) {
+                Some(Question::Adopt { .. } | Question::Relay { .. }) => shared.take_push(&request).await,
                 Some(Question::Usage { id }) => shared.usage(id).await,
                 Some(Question::Refresh { id }) => shared.refresh(id).await,
                 Some(Question::Stats { .. }) => shared.stats(),
@@ -218,7 +218,8 @@ impl Shared {
             return Err(Fault::new("storage has not been read"));
         };
         let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
-        if !same_hash(check.call.secret_hash, &profile.row.secret_hash) {
+        profile.turn_to(now);
+        if !profile.accepts(check.call.secret_hash, now) {
             return Ok((Answer::Unknown, false));
         }
         let mut needs_write = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
@@ -263,6 +264,7 @@ impl Shared {
         let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
             return Err(Fault::new(format!("there is no key {id} in D1")));
         };
+        profile.turn_to(now);
         let standings = ledger.standings(&profile.policies, now);
         let month = ledger.month(Month::of(now));
         let usage = Usage {
@@ -279,7 +281,8 @@ impl Shared {
 
     fn stats(&self) -> http::Answer {
         let memory = self.memory.borrow();
-        json(&serde_json::json!({ "rows_written": memory.rows_written, "writes": memory.writes }))
+        let Memory { rows_written, writes, reads, .. } = *memory;
+        json(&serde_json::json!({ "rows_written": rows_written, "writes": writes, "d1_reads": reads }))
     }
 }
 

@@ -3,7 +3,7 @@
 //! # Panics
 //! None are meant to happen, and lints keep panicking code out; the build unwinds all the same, so that one would cost one request.
 
-mod admin_api;
+mod admin;
 mod arrears;
 mod clock;
 mod commit;
@@ -16,6 +16,7 @@ mod key_object;
 mod key_store;
 mod object_client;
 mod origin;
+mod push;
 mod renewal;
 mod storage;
 mod timer;
@@ -79,7 +80,7 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
     match route {
         Route::Gate => gateway::gate(incoming, deployment, context),
         Route::Preflight => http::preflight(&cors),
-        Route::Admin(_) => Ok(promise(async move { admin_api::answer(&incoming, &deployment, &env).await }).into()),
+        Route::Admin(_) => Ok(promise(async move { admin::answer(incoming, deployment, env, context).await }).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
         Route::Health => http::health(&cors),

@@ -4,7 +4,8 @@ use super::deployment::Deployment;
 use super::gateway::GatedCall;
 use super::http::Answer;
 use super::js::{self, Fault};
-use crate::protocol::{self, Question};
+use crate::protocol::{self, Question, Relay, Relayed};
+use js_sys::Promise;
 use wasm_bindgen_futures::JsFuture;
 
 /// Asks whether a call may pass; `call` goes on with the answer.
@@ -40,6 +41,23 @@ pub(crate) fn read(line: &str, id: &str) -> Reply {
 /// Asks for a key's usage, as JSON.
 pub(crate) async fn usage(deployment: &Deployment, id: &str) -> Result<String, Fault> {
     let url = Question::Usage { id }.to_url();
-    let text = JsFuture::from(js::ask_text(&deployment.objects, id, &url)).await?;
-    text.as_string().ok_or_else(|| Fault::new("an answer that is no text"))
+    text(js::ask_text(&deployment.objects, id, &url)).await
+}
+
+/// Tells a key's object that the key has changed in D1.
+pub(crate) async fn refresh(deployment: &Deployment, id: &str) -> Result<(), Fault> {
+    let url = Question::Refresh { id }.to_url();
+    text(js::ask_text(&deployment.objects, id, &url)).await.map(drop)
+}
+
+/// Has a key's object take over a change of its tier, and pass it on to others. Gives the number of objects that took it.
+pub(crate) async fn relay(deployment: &Deployment, id: &str, relay: &Relay) -> Result<u64, Fault> {
+    let url = Question::Relay { id }.to_url();
+    let body = serde_json::to_string(relay).map_err(Fault::new)?;
+    let answer = text(js::post_text(&deployment.objects, id, &url, &body)).await?;
+    Ok(serde_json::from_str::<Relayed>(&answer).map_err(Fault::new)?.taken)
+}
+
+async fn text(promise: Promise) -> Result<String, Fault> {
+    JsFuture::from(promise).await?.as_string().ok_or_else(|| Fault::new("an answer that is no text"))
 }

@@ -9,6 +9,7 @@ use super::key_store::{self, StoredKey};
 use super::storage::Stored;
 use super::timer::within;
 use crate::limit::State as Ledger;
+use crate::profile::TierChange;
 use crate::time::{Month, UnixMicros};
 use std::rc::Rc;
 
@@ -176,7 +177,7 @@ impl Shared {
             return Ok(());
         };
         let is_new = !memory.is_saved;
-        let is_changed = memory.profile.as_ref() != Some(&stored.profile);
+        let is_changed = memory.profile.as_ref().map(|profile| &profile.row) != Some(&stored.profile.row);
         if let (true, Some(ledger)) = (is_new, &mut memory.ledger) {
             // This storage has counted nothing yet: what D1 has of this month was counted by an earlier life of it.
             ledger.carry_over(Month::of(asked_at), stored.carried);
@@ -189,6 +190,25 @@ impl Shared {
             && let Some(profile) = &memory.profile
         {
             self.storage.save_profile(profile)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over a change of the key's tier without asking D1. A profile that has to be read before it judges again is not touched.
+    pub(super) fn adopt_tier(&self, change: &TierChange) -> Result<(), Fault> {
+        self.load()?;
+        let mut memory = self.memory.borrow_mut();
+        let is_young = memory.profile_age(clock::now()) < PROFILE_LIFE;
+        let Some(mut profile) = memory.profile.clone() else { return Ok(()) };
+        if profile.adopt(change).map_err(Fault::new)? {
+            if is_young {
+                if memory.is_saved {
+                    self.storage.save_profile(&profile)?;
+                }
+                memory.profile = Some(profile);
+            }
+            // What a read that is under way brings may be older than this.
+            memory.adopted = memory.reads + 1;
         }
         Ok(())
     }

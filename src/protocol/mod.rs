@@ -5,9 +5,11 @@
 //! minutes of a deployment: so each line has a version, unknown parameters are ignored, and new ones must be optional.
 
 mod answer;
+mod push;
 mod question;
 mod usage;
 
 pub use answer::{Answer, Known, Outcome, PolicyStanding};
+pub use push::{Relay, Relayed};
 pub use question::{Call, Check, Debt, Question};
 pub use usage::{PolicyUsage, Usage};

@@ -27,6 +27,16 @@ pub enum Question<'a> {
         /// The key's id.
         id: &'a str,
     },
+    /// Take over the [`TierChange`](crate::profile::TierChange) in the body.
+    Adopt {
+        /// The key's id.
+        id: &'a str,
+    },
+    /// Take over the tier's change in the body, and tell the other objects that it names.
+    Relay {
+        /// The key's id.
+        id: &'a str,
+    },
     /// How many rows has the object written? For measurements.
     Stats {
         /// The key's id.
@@ -83,6 +93,8 @@ impl Question<'_> {
             Self::Settle { id, debt } => write!(url, "settle?id={id}").and_then(|()| debt.write(&mut url)),
             Self::Usage { id } => write!(url, "usage?id={id}"),
             Self::Refresh { id } => write!(url, "refresh?id={id}"),
+            Self::Adopt { id } => write!(url, "adopt?id={id}"),
+            Self::Relay { id } => write!(url, "relay?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
         };
         url
@@ -131,6 +143,8 @@ impl<'a> Question<'a> {
             "settle" => Some(Self::Settle { id, debt: check.debt? }),
             "usage" => Some(Self::Usage { id }),
             "refresh" => Some(Self::Refresh { id }),
+            "adopt" => Some(Self::Adopt { id }),
+            "relay" => Some(Self::Relay { id }),
             "stats" => Some(Self::Stats { id }),
             _ => None,
         }
@@ -169,6 +183,8 @@ mod tests {
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (Question::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
             (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
+            (Question::Adopt { id: "abc" }, "https://key.object/v1/adopt?id=abc"),
+            (Question::Relay { id: "abc" }, "https://key.object/v1/relay?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
         ] {
             assert_eq!(question.to_url(), url);

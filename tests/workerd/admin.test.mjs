@@ -8,9 +8,29 @@ import { countObjects, objectText, runAlarm } from "./lib/object.mjs";
 const ID = "abcdefghij234567";
 const ENDPOINTS = [
   ["POST", "/keys"],
+  ["GET", "/keys"],
   ["GET", `/keys/${ID}`],
+  ["PATCH", `/keys/${ID}`],
+  ["DELETE", `/keys/${ID}`],
+  ["POST", `/keys/${ID}/rotate`],
+  ["POST", `/keys/${ID}/revoke`],
   ["GET", `/keys/${ID}/usage`],
+  ["GET", `/keys/${ID}/overrides`],
+  ["PUT", `/keys/${ID}/overrides/minute`],
+  ["DELETE", `/keys/${ID}/overrides/minute`],
+  ["GET", "/tiers"],
+  ["GET", "/tiers/free"],
+  ["PUT", "/tiers/free"],
+  ["GET", "/tokens"],
+  ["POST", "/tokens"],
+  ["DELETE", `/tokens/${ID}`],
+  ["GET", "/log"],
 ];
+const BODIES = {
+  PATCH: {},
+  POST: { tier: "free" },
+  PUT: { quota: 1, period: "minute" },
+};
 
 describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method, path) => {
   test.each([
@@ -24,7 +44,8 @@ describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method
     ["with the token twice", { Authorization: "Bearer admin-token-of-the-tests, Bearer admin-token-of-the-tests" }],
     ["with the token as an API key", { "X-API-Key": "admin-token-of-the-tests" }],
   ])("%s", async (_what, headers) => {
-    const response = await send(`/_tollgate${path}`, { method, headers, body: method === "POST" ? '{"tier":"free"}' : undefined });
+    const body = BODIES[method] && JSON.stringify(BODIES[method]);
+    const response = await send(`/_tollgate${path}`, { method, headers, body });
     expect(response.headers.get("www-authenticate")).toMatch(/^Bearer realm=/);
     await problem(response, 401);
   });
@@ -35,7 +56,7 @@ test("an API key is no admin token", async () => {
   await problem(await send(`/_tollgate/keys/${key.id}`, { headers: { Authorization: `Bearer ${key.key}` } }), 401);
 });
 
-test("POST /_tollgate/keys answers 201 with id, key, tier, name, status and created_at", async () => {
+test("POST /_tollgate/keys answers 201 with the key, which appears only here", async () => {
   setClock("2031-03-12T12:34:56.789Z");
   const response = await admin("POST", "/keys", { tier: "free", name: "Käthes Firma" });
   expect(response.status).toBe(201);
@@ -47,8 +68,12 @@ test("POST /_tollgate/keys answers 201 with id, key, tier, name, status and crea
     key: expect.stringMatching(/^tg_/),
     tier: "free",
     name: "Käthes Firma",
+    owner: "",
     status: "active",
+    hint: key.key.slice(-4),
+    metadata: {},
     created_at: "2031-03-12T12:34:56.789Z",
+    expires_at: null,
   });
   await admit(key, 1);
 });
@@ -97,7 +122,13 @@ describe("POST /_tollgate/keys makes no key from", () => {
     ["a name that is too long", JSON.stringify({ tier: "free", name: "x".repeat(201) }), 422],
     ["a name with control characters", '{"tier":"free","name":"a\\u0000b"}', 422],
     ["an unknown field", '{"tier":"free","nmae":"x"}', 422],
-    ["more than 16 KiB", JSON.stringify({ tier: "free", name: "x".repeat(17_000) }), 413],
+    ["a field that is a key's, but not the caller's to choose", '{"tier":"free","status":"disabled"}', 422],
+    ["an owner that is too long", JSON.stringify({ tier: "free", owner: "x".repeat(201) }), 422],
+    ["metadata that is a list", '{"tier":"free","metadata":[]}', 422],
+    ["metadata that is too large", JSON.stringify({ tier: "free", metadata: { a: "x".repeat(4089) } }), 422],
+    ["an expiry that is no time", '{"tier":"free","expires_at":"tomorrow"}', 422],
+    ["an expiry without an offset", '{"tier":"free","expires_at":"2031-03-12T12:00:00"}', 422],
+    ["more than 64 KiB", JSON.stringify({ tier: "free", name: "x".repeat(66_000) }), 413],
   ])("%s", async (_what, body, status) => {
     const [{ count }] = await sql("SELECT COUNT(*) AS count FROM keys");
     const headers = { Authorization: `Bearer ${env.ADMIN_TOKEN}` };
@@ -115,6 +146,8 @@ describe("POST /_tollgate/keys makes no key from", () => {
 test("a 422 names the field", async () => {
   expect(await problem(await admin("POST", "/keys", { tier: "gold" }), 422)).toMatchObject({ field: "tier" });
   expect(await problem(await admin("POST", "/keys", { tier: "free", name: 7 }), 422)).toMatchObject({ field: "name" });
+  expect(await problem(await admin("POST", "/keys", {}), 422)).toMatchObject({ field: "tier" });
+  expect(await problem(await admin("POST", "/keys", { tier: "free", nmae: "" }), 422)).toMatchObject({ field: "nmae" });
 });
 
 test("a key can be issued of a tier that a user has made", async () => {
@@ -187,7 +220,7 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
 });
 
 describe("404 for", () => {
-  test.each([`/keys/${ID}`, `/keys/${ID}/usage`, "/keys/NOT-AN-ID", "/keys/NOT-AN-ID/usage", "/keys/", "/keys/%27%20OR%201=1"])(
+  test.each([`/keys/${ID}`, `/keys/${ID}/usage`, "/keys/NOT-AN-ID", "/keys/NOT-AN-ID/usage", "/keys/", "/keys/%27%20OR%201=1", `/keys/${ID}/overrides`])(
     "a key that there is not: GET /_tollgate%s",
     async (path) => {
       const before = await countObjects();
@@ -209,7 +242,13 @@ describe("404 for", () => {
 
 test("other methods are 405 with Allow", async () => {
   for (const [method, path, allow] of [
-    ["PUT", "/keys", "POST"],
+    ["PUT", "/keys", "GET, HEAD, POST"],
+    ["POST", `/keys/${ID}`, "GET, HEAD, PATCH, DELETE"],
+    ["GET", `/keys/${ID}/rotate`, "POST"],
+    ["GET", `/keys/${ID}/overrides/minute`, "PUT, DELETE"],
+    ["DELETE", "/tiers/free", "GET, HEAD, PUT"],
+    ["DELETE", "/log", "GET, HEAD"],
+    ["PATCH", `/tokens/${ID}`, "DELETE"],
     ["POST", `/keys/${ID}/usage`, "GET, HEAD"],
     ["POST", "/health", "GET, HEAD"],
   ]) {
@@ -230,8 +269,9 @@ test("GET /_tollgate/health answers without a token, and with D1 down", async ()
 
 test("while D1 is down the admin API is 503 with Retry-After, and tells nothing of why", async () => {
   const giveBack = await takeAway("keys");
-  for (const [method, path] of ENDPOINTS) {
-    const response = await admin(method, path, method === "POST" ? { tier: "free" } : undefined);
+  for (const [method, path] of ENDPOINTS.filter(([, path]) => path.startsWith("/keys"))) {
+    const body = path.endsWith("/rotate") ? { grace_seconds: 0 } : BODIES[method];
+    const response = await admin(method, path, body);
     expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
     expect(JSON.stringify(await problem(response, 503))).not.toMatch(/table|SQL|D1/i);
   }

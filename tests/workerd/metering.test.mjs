@@ -222,7 +222,7 @@ test("a key that was counted but whose alarm is gone gets one with its next requ
 
 test("the calls of a month are the sum over its epochs, and equal what the object counted", async () => {
   const key = await issue();
-  await sql("INSERT INTO usage_monthly VALUES (?, ?, 'earlier', 70, 5, '')", key.id, MARCH);
+  await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, ?, 'earlier', 70, 5, '')", key.id, MARCH);
   await admit(key, 4);
   await runAlarm(key);
   expect(await metered(key)).toEqual({ [MARCH]: { calls: 74, denied: 5 } });

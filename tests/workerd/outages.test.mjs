@@ -115,8 +115,8 @@ describe("an object whose storage was lost", () => {
 
   test("denies when D1 says that the month is used up", async () => {
     const key = await issue();
-    await sql("INSERT INTO usage_monthly VALUES (?, '2031-03', 'earlier', 600, 0, ''), (?, '2031-03', 'early', 398, 0, '')", key.id, key.id);
-    await sql("INSERT INTO usage_monthly VALUES (?, '2031-02', 'earlier', 900, 0, '')", key.id);
+    await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 600, 0, ''), (?, '2031-03', 'early', 398, 0, '')", key.id, key.id);
+    await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-02', 'earlier', 900, 0, '')", key.id);
     expect(await statuses(key, 3)).toEqual([200, 200, 429]);
     expect((await problem(await call(key), 429))["violated-policies"]).toEqual(["month"]);
     setClock("2031-04-01T00:00:00.000Z");
@@ -125,7 +125,7 @@ describe("an object whose storage was lost", () => {
 
   test("takes over what D1 has once, however often it is asked before the first call", async () => {
     const key = await issue();
-    await sql("INSERT INTO usage_monthly VALUES (?, '2031-03', 'earlier', 400, 0, '')", key.id);
+    await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 400, 0, '')", key.id);
     for (let i = 0; i < 3; i += 1) {
       expect(await used(key)).toMatchObject({ month: 400 });
       wait(61);
@@ -135,7 +135,7 @@ describe("an object whose storage was lost", () => {
 
   test("takes over what D1 has once, however often its key is refused before the first call", async () => {
     const key = await issue();
-    await sql("INSERT INTO usage_monthly VALUES (?, '2031-03', 'earlier', 1000, 0, '')", key.id);
+    await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 1000, 0, '')", key.id);
     for (let i = 0; i < 3; i += 1) {
       await denied(key);
       wait(61);

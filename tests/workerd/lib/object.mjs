@@ -90,12 +90,14 @@ export function intercept(key, instead = (answer) => answer()) {
     const asked = [];
     // In its class: RPC does not call what an instance has of its own.
     const { prototype } = object.constructor;
-    const original = prototype.ask;
-    prototype.ask = function (question) {
-      if (this !== object) return original.call(this, question);
-      asked.push(new URL(question).pathname);
-      return instead(() => original.call(this, question), state);
-    };
+    for (const method of ["ask", "fetch"]) {
+      const original = prototype[method];
+      prototype[method] = function (question) {
+        if (this !== object) return original.call(this, question);
+        asked.push(new URL(question.url ?? question).pathname);
+        return instead(() => original.call(this, question), state);
+      };
+    }
     return asked;
   });
 }

@@ -1,0 +1,391 @@
+//! Keys.
+
+use super::{Text, Timestamp, some};
+use crate::key::IssuedKey;
+use crate::profile::Status;
+use crate::refusal::Refusal;
+use crate::time::{UnixMicros, rfc3339};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Bytes of a key's metadata at most, as compact JSON.
+const METADATA_LIMIT: usize = 4096;
+/// Seconds for which a replaced secret may stay valid at most: 30 days.
+const GRACE_LIMIT: u64 = 30 * 86_400;
+
+/// What an operator keeps with a key: a JSON object of at most 4096 bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct Metadata(pub Map<String, Value>);
+
+impl TryFrom<Map<String, Value>> for Metadata {
+    type Error = String;
+
+    fn try_from(map: Map<String, Value>) -> Result<Self, String> {
+        let metadata = Self(map);
+        if metadata.to_text().len() > METADATA_LIMIT {
+            return Err(format!("must be at most {METADATA_LIMIT} bytes as compact JSON"));
+        }
+        Ok(metadata)
+    }
+}
+
+impl Metadata {
+    /// As compact JSON.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+/// Body of `POST /_tollgate/keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateKey {
+    /// The tier that the key gets.
+    pub tier: String,
+    /// A name for people.
+    #[serde(default)]
+    pub name: Text,
+    /// Whose key it is, in the operator's own terms.
+    #[serde(default)]
+    pub owner: Text,
+    /// What the operator keeps with it.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// From when on it is refused.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl CreateKey {
+    /// The row of the key that was issued for this.
+    #[must_use]
+    pub fn into_row(self, issued: &IssuedKey, now: UnixMicros) -> KeyRow {
+        KeyRow {
+            id: issued.id.clone(),
+            tier: self.tier,
+            name: self.name.0,
+            owner: self.owner.0,
+            status: Status::Active,
+            hint: issued.hint.clone(),
+            metadata: self.metadata,
+            created_at: rfc3339(now),
+            expires_at: self.expires_at.map(|at| at.0.as_millis()),
+            secret_hash: issued.secret_hash.clone(),
+            previous_hash: None,
+            previous_until: None,
+        }
+    }
+}
+
+/// Body of `PATCH /_tollgate/keys/{id}`: what is not in it stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeKey {
+    /// See [`CreateKey::tier`].
+    #[serde(default, deserialize_with = "some")]
+    pub tier: Option<String>,
+    /// See [`CreateKey::name`].
+    #[serde(default, deserialize_with = "some")]
+    pub name: Option<Text>,
+    /// See [`CreateKey::owner`].
+    #[serde(default, deserialize_with = "some")]
+    pub owner: Option<Text>,
+    /// See [`CreateKey::metadata`]; replaced as a whole.
+    #[serde(default, deserialize_with = "some")]
+    pub metadata: Option<Metadata>,
+    /// Switches the key off and on.
+    #[serde(default, deserialize_with = "some")]
+    pub status: Option<Switch>,
+    /// See [`CreateKey::expires_at`]; `null` clears it.
+    #[serde(default, deserialize_with = "some")]
+    pub expires_at: Option<Option<Timestamp>>,
+}
+
+/// A status that a key can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// The key may be used.
+    Active,
+    /// It may not, for now.
+    Disabled,
+}
+
+impl ChangeKey {
+    /// Changes a row.
+    ///
+    /// # Errors
+    /// 409 for a status of a key that is revoked.
+    pub fn apply(&self, row: &mut KeyRow) -> Result<(), Refusal> {
+        if let Some(switch) = self.status {
+            if row.status == Status::Revoked {
+                return Err(Refusal::Conflict("the key is revoked for ever".to_owned()));
+            }
+            row.status = if switch == Switch::Active { Status::Active } else { Status::Disabled };
+        }
+        let set = |field: &mut String, new: Option<&String>| {
+            if let Some(new) = new {
+                field.clone_from(new);
+            }
+        };
+        set(&mut row.tier, self.tier.as_ref());
+        set(&mut row.name, self.name.as_ref().map(|name| &name.0));
+        set(&mut row.owner, self.owner.as_ref().map(|owner| &owner.0));
+        if let Some(metadata) = &self.metadata {
+            row.metadata = metadata.clone();
+        }
+        if let Some(expires_at) = self.expires_at {
+            row.expires_at = expires_at.map(|at| at.0.as_millis());
+        }
+        Ok(())
+    }
+}
+
+/// Body of `POST /_tollgate/keys/{id}/rotate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateKey {
+    /// For how long the old secret stays valid.
+    pub grace_seconds: Grace,
+}
+
+/// Seconds from 0 to 30 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Grace(u64);
+
+impl TryFrom<u64> for Grace {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        if seconds > GRACE_LIMIT {
+            return Err(format!("must be 0 to {GRACE_LIMIT}"));
+        }
+        Ok(Self(seconds))
+    }
+}
+
+impl RotateKey {
+    /// Puts a new secret in the place of a row's own.
+    ///
+    /// # Errors
+    /// 409 for a key that is revoked.
+    pub fn apply(self, row: &mut KeyRow, issued: &IssuedKey, now: UnixMicros) -> Result<(), Refusal> {
+        if row.status == Status::Revoked {
+            return Err(Refusal::Conflict("the key is revoked for ever".to_owned()));
+        }
+        let old = std::mem::replace(&mut row.secret_hash, issued.secret_hash.clone());
+        let until = now.as_millis().saturating_add(self.grace_seconds.0.saturating_mul(1000));
+        let has_grace = self.grace_seconds.0 > 0;
+        row.previous_hash = has_grace.then_some(old);
+        row.previous_until = has_grace.then_some(until);
+        row.hint.clone_from(&issued.hint);
+        Ok(())
+    }
+}
+
+/// A row of `keys`. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct KeyRow {
+    /// Its id.
+    pub id: String,
+    /// Its tier.
+    pub tier: String,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub owner: String,
+    /// As stored; expiry is not in it.
+    pub status: Status,
+    /// The last four characters of the key.
+    pub hint: String,
+    /// What the operator keeps with it.
+    pub metadata: Metadata,
+    /// When it was issued, as stored.
+    pub created_at: String,
+    /// From when on it is refused.
+    pub expires_at: Option<u64>,
+    /// Hash of its secret.
+    pub secret_hash: String,
+    /// Hash of the secret that a rotation replaced.
+    pub previous_hash: Option<String>,
+    /// Until when that one is valid.
+    pub previous_until: Option<u64>,
+}
+
+impl KeyRow {
+    /// As the admin API shows it at `now`; `key` only in the answer that issues it.
+    #[must_use]
+    pub fn view(self, key: Option<String>, now: UnixMicros) -> KeyView {
+        let expires_at = self.expires_at.map(UnixMicros::from_millis);
+        KeyView {
+            status: self.status.at(expires_at, now),
+            id: self.id,
+            key,
+            tier: self.tier,
+            name: self.name,
+            owner: self.owner,
+            hint: self.hint,
+            metadata: self.metadata,
+            created_at: self.created_at,
+            expires_at: expires_at.map(rfc3339),
+        }
+    }
+}
+
+/// A key as the admin API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyView {
+    /// Its id.
+    pub id: String,
+    /// The key itself: only in the answer that issues it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Its tier.
+    pub tier: String,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub owner: String,
+    /// Its status.
+    pub status: Status,
+    /// Its last four characters.
+    pub hint: String,
+    /// What the operator keeps with it.
+    pub metadata: Metadata,
+    /// When it was issued, RFC 3339.
+    pub created_at: String,
+    /// From when on it is refused, RFC 3339.
+    pub expires_at: Option<String>,
+}
+
+/// A page of keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyList {
+    /// In the order of issue.
+    pub keys: Vec<KeyView>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::parse;
+
+    fn row() -> KeyRow {
+        let issued = IssuedKey {
+            id: "abc".to_owned(),
+            key: "tg_abc".to_owned(),
+            secret_hash: "one".to_owned(),
+            hint: "wxyz".to_owned(),
+        };
+        let create: CreateKey = parse(br#"{"tier":"free","name":"n","owner":"o","metadata":{"b":1,"a":[]}}"#).unwrap();
+        create.into_row(&issued, UnixMicros::from_millis(5))
+    }
+
+    fn change(body: &str, row: &mut KeyRow) -> Result<(), Refusal> {
+        parse::<ChangeKey>(body.as_bytes())?.apply(row)
+    }
+
+    #[test]
+    fn a_good_body() {
+        let create: CreateKey = parse(br#"{"tier":"free","name":"K\u00e4thes Firma"}"#).unwrap();
+        assert_eq!((create.tier.as_str(), create.name.0.as_str()), ("free", "Käthes Firma"));
+        assert_eq!(parse::<CreateKey>(br#"{"tier":"free","expires_at":null}"#).unwrap().expires_at, None);
+    }
+
+    #[test]
+    fn a_bad_body_is_told_what_is_wrong() {
+        let long = format!(r#"{{"tier":"free","name":"{}"}}"#, "x".repeat(201));
+        let heavy = format!(r#"{{"tier":"free","metadata":{{"a":"{}"}}}}"#, "x".repeat(4089));
+        for (body, status, word, field) in [
+            ("", 400, "not JSON", ""),
+            ("{", 400, "not JSON", ""),
+            ("[]", 400, "JSON object", ""),
+            (r#""free""#, 400, "JSON object", ""),
+            ("{}", 422, "missing field `tier`", "tier"),
+            (r#"{"tier":7}"#, 422, "tier: invalid type", "tier"),
+            (r#"{"tier":"free","name":null}"#, 422, "name: ", "name"),
+            (r#"{"tier":"free","nam":"x"}"#, 422, "unknown field `nam`", "nam"),
+            (r#"{"tier":"free","name":"a\nb"}"#, 422, "name: ", "name"),
+            (r#"{"tier":"free","owner":"a\nb"}"#, 422, "owner: ", "owner"),
+            (r#"{"tier":"free","metadata":[]}"#, 422, "metadata: ", "metadata"),
+            (r#"{"tier":"free","metadata":null}"#, 422, "metadata: ", "metadata"),
+            (r#"{"tier":"free","expires_at":"tomorrow"}"#, 422, "RFC 3339", "expires_at"),
+            (r#"{"tier":"free","expires_at":7}"#, 422, "expires_at: ", "expires_at"),
+            (long.as_str(), 422, "name: ", "name"),
+            (heavy.as_str(), 422, "4096 bytes", "metadata"),
+        ] {
+            let refusal = parse::<CreateKey>(body.as_bytes()).unwrap_err();
+            assert_eq!(refusal.status(), status, "{body}");
+            assert!(refusal.body().contains(word), "{body}: {}", refusal.body());
+            if let Refusal::Invalid(named, _) = refusal {
+                assert_eq!(named, field, "{body}");
+            }
+        }
+        assert!(parse::<CreateKey>(heavy.replacen('x', "", 1).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_change_changes_what_it_names() {
+        let mut changed = row();
+        change("{}", &mut changed).unwrap();
+        assert_eq!(changed, row());
+        change(r#"{"name":"","tier":"pro","metadata":{},"expires_at":"2031-03-12T13:00:00.5+01:00"}"#, &mut changed)
+            .unwrap();
+        assert_eq!((changed.name.as_str(), changed.tier.as_str(), changed.owner.as_str()), ("", "pro", "o"));
+        let view = changed.clone().view(None, UnixMicros::default());
+        assert_eq!(view.expires_at.as_deref(), Some("2031-03-12T12:00:00.500Z"));
+        change(r#"{"expires_at":null,"status":"disabled"}"#, &mut changed).unwrap();
+        assert_eq!((changed.expires_at, changed.status), (None, Status::Disabled));
+        for (body, field) in [
+            (r#"{"status":"revoked"}"#, "status"),
+            (r#"{"status":"expired"}"#, "status"),
+            (r#"{"status":null}"#, "status"),
+            (r#"{"name":null}"#, "name"),
+            (r#"{"id":"x"}"#, "id"),
+        ] {
+            match change(body, &mut changed) {
+                Err(Refusal::Invalid(named, _)) => assert_eq!(named, field),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn revoked_is_for_ever() {
+        let mut revoked = KeyRow { status: Status::Revoked, ..row() };
+        assert_eq!(change(r#"{"status":"active"}"#, &mut revoked).unwrap_err().status(), 409);
+        change(r#"{"name":"still named"}"#, &mut revoked).unwrap();
+        let rotate: RotateKey = parse(br#"{"grace_seconds":0}"#).unwrap();
+        let issued =
+            IssuedKey { id: String::new(), key: String::new(), secret_hash: String::new(), hint: String::new() };
+        assert_eq!(rotate.apply(&mut revoked, &issued, UnixMicros::default()).unwrap_err().status(), 409);
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_last_secret_for_its_grace() {
+        let mut row = row();
+        let new = |secret: &str| IssuedKey {
+            id: "abc".to_owned(),
+            key: String::new(),
+            secret_hash: secret.to_owned(),
+            hint: secret.to_owned(),
+        };
+        let rotate = |seconds: u64| parse::<RotateKey>(format!(r#"{{"grace_seconds":{seconds}}}"#).as_bytes());
+        let now = UnixMicros::from_millis(1_000);
+        rotate(60).unwrap().apply(&mut row, &new("two"), now).unwrap();
+        assert_eq!((row.secret_hash.as_str(), row.previous_hash.as_deref()), ("two", Some("one")));
+        assert_eq!((row.previous_until, row.hint.as_str()), (Some(61_000), "two"));
+        rotate(2_592_000).unwrap().apply(&mut row, &new("three"), now).unwrap();
+        assert_eq!(row.previous_hash.as_deref(), Some("two"));
+        rotate(0).unwrap().apply(&mut row, &new("four"), now).unwrap();
+        assert_eq!((row.previous_hash, row.previous_until), (None, None));
+        assert_eq!(rotate(2_592_001).unwrap_err().status(), 422);
+        assert_eq!(parse::<RotateKey>(br#"{"grace_seconds":-1}"#).unwrap_err().status(), 422);
+        assert_eq!(parse::<RotateKey>(b"{}").unwrap_err().status(), 422);
+    }
+}

@@ -1,0 +1,208 @@
+//! The admin API: who may, and commands to the key store and the keys' objects.
+
+mod keys;
+mod log;
+mod overrides;
+mod tiers;
+mod tokens;
+
+use super::clock;
+use super::deployment::Deployment;
+use super::http::{self, Answer, Incoming};
+use super::js::{self, Fault};
+use super::key_store::{self, Change, Database};
+use super::object_client;
+use crate::admin::attempts::Attempts;
+use crate::admin::tokens::{ROOT, Scope};
+use crate::admin::{BODY_LIMIT, Parameters, parse};
+use crate::credential;
+use crate::key::{same_hash, same_secret, token_hash, token_id};
+use crate::refusal::Refusal;
+use crate::route::{Admin, Route, route};
+use crate::time::UnixMicros;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+use std::rc::Rc;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use worker::Env;
+
+/// How often a change is tried that finds something else than was read.
+const TRIES: u32 = 3;
+
+thread_local! {
+    static ATTEMPTS: RefCell<Attempts> = RefCell::default();
+}
+
+/// Why a command has no success to show.
+enum Failure {
+    Refused(Refusal),
+    Fault(Fault),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A success: the status and the JSON to answer, or nothing to tell (204).
+enum Success {
+    Json(u16, String),
+    NoContent,
+}
+
+type Outcome = Result<Success, Failure>;
+
+/// A request that may do what it asks for.
+struct Command {
+    incoming: Incoming,
+    deployment: Rc<Deployment>,
+    db: Database,
+    /// The request's `ExecutionContext`.
+    context: JsValue,
+    /// The name of the token.
+    actor: String,
+    /// The one reading of the clock.
+    now: UnixMicros,
+}
+
+/// Answers a request to the admin API.
+pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
+    let cors = Rc::clone(&deployment.config.cors_allow_origin);
+    match run(incoming, deployment, &env, context).await {
+        Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
+        Ok(Success::NoContent) => http::no_content(&cors),
+        Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
+        Err(Failure::Fault(fault)) => {
+            worker::console_error!("tollgate: admin API: {fault}");
+            http::refuse(&Refusal::Unavailable("the request could not be carried out now"), &cors, None)
+        }
+    }
+}
+
+async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context: JsValue) -> Outcome {
+    let path = incoming.target().path.to_owned();
+    let Route::Admin(admin) = route(&incoming.method, &path, false) else {
+        return Err(Refusal::NotFound("there is nothing at this path".to_owned()).into());
+    };
+    let now = clock::now();
+    let db = key_store::database(env)?;
+    let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
+    let command = Command { incoming, deployment, db, context, actor, now };
+    match admin {
+        Admin::CreateKey => keys::create(&command).await,
+        Admin::ListKeys => keys::list(&command).await,
+        Admin::ReadKey(id) => keys::read(&command, id).await,
+        Admin::ChangeKey(id) => keys::change(&command, id).await,
+        Admin::DeleteKey(id) => keys::delete(&command, id).await,
+        Admin::RotateKey(id) => keys::rotate(&command, id).await,
+        Admin::RevokeKey(id) => keys::revoke(&command, id).await,
+        Admin::ReadUsage(id) => keys::usage(&command, id).await,
+        Admin::ListOverrides(id) => overrides::list(&command, id).await,
+        Admin::PutOverride(id, policy) => overrides::put(&command, id, policy).await,
+        Admin::DeleteOverride(id, policy) => overrides::delete(&command, id, policy).await,
+        Admin::ListTiers => tiers::list(&command).await,
+        Admin::ReadTier(name) => tiers::read(&command, name).await,
+        Admin::PutTier(name) => tiers::put(&command, name).await,
+        Admin::ListTokens => tokens::list(&command).await,
+        Admin::CreateToken => tokens::create(&command).await,
+        Admin::DeleteToken(id) => tokens::delete(&command, id).await,
+        Admin::ReadLog => log::read(&command).await,
+    }
+}
+
+/// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
+async fn authorize(
+    incoming: &Incoming,
+    deployment: &Deployment,
+    db: &Database,
+    needed: Scope,
+    now: UnixMicros,
+) -> Result<String, Failure> {
+    let Some(root) = &deployment.config.admin_token else {
+        return Err(Refusal::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
+    };
+    // Cloudflare sets it on every request from outside; what has none is not limited, since all of it would be as one.
+    let address = incoming.request.headers().get("cf-connecting-ip").ok().flatten();
+    if let Some(address) = &address
+        && let Some(seconds) = ATTEMPTS.with_borrow(|attempts| attempts.wait(address, now.as_millis()))
+    {
+        return Err(Refusal::TooManyAttempts(seconds).into());
+    }
+    let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
+        return Err(Refusal::InvalidAdminToken.into());
+    };
+    if same_secret(&presented.key, root) {
+        return Ok(ROOT.to_owned());
+    }
+    let stored = match token_id(&presented.key) {
+        Some(id) => key_store::token(db, id).await?,
+        None => None,
+    };
+    match stored.filter(|stored| same_hash(&token_hash(&presented.key), &stored.secret_hash)) {
+        Some(token) if token.scopes.iter().any(|scope| *scope >= needed) => Ok(token.name),
+        Some(_) => Err(Refusal::Forbidden("this admin token is not allowed to do that").into()),
+        None => {
+            if let Some(address) = &address {
+                ATTEMPTS.with_borrow_mut(|attempts| attempts.add(address, now.as_millis()));
+            }
+            Err(Refusal::InvalidAdminToken.into())
+        }
+    }
+}
+
+impl Command {
+    /// Reads the body.
+    async fn body<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let body = JsFuture::from(js::read_body(&self.incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
+        let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
+        Ok(parse(&body.to_vec())?)
+    }
+
+    /// Reads the query, of which `known` are the parameters.
+    fn parameters(&self, known: &[&str]) -> Result<Parameters, Refusal> {
+        Parameters::parse(self.incoming.target().query(), known)
+    }
+
+    /// What the admin log is to tell of a change.
+    fn log<B: Serialize, A: Serialize>(
+        &self,
+        action: &'static str,
+        target: String,
+        before: Option<&B>,
+        after: Option<&A>,
+    ) -> Result<Change<'_>, Fault> {
+        let before = before.map(serde_json::to_string).transpose().map_err(Fault::new)?;
+        let after = after.map(serde_json::to_string).transpose().map_err(Fault::new)?;
+        Ok(Change { at: self.now, actor: &self.actor, action, target, before, after })
+    }
+
+    /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
+    async fn refresh(&self, id: &str) {
+        self.deployment.forget_denials(Some(id));
+        if let Err(fault) = object_client::refresh(&self.deployment, id).await {
+            worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
+        }
+    }
+}
+
+fn json(status: u16, value: &impl Serialize) -> Outcome {
+    Ok(Success::Json(status, serde_json::to_string(value).map_err(Fault::new)?))
+}
+
+/// A change found something else than was read, again and again.
+fn contended() -> Failure {
+    Refusal::Conflict("somebody else is changing this: try again".to_owned()).into()
+}
+
+/// `None::<&Nothing>` is what the log has before something is made, and after it is gone.
+#[derive(Serialize)]
+enum Nothing {}

@@ -1,0 +1,50 @@
+//! What an object needs to know of its key.
+
+use super::{Database, Statement, millis};
+use crate::edge::js::Fault;
+use crate::policy::PolicyError;
+use crate::profile::{Profile, ProfileRow};
+use crate::time::Month;
+use serde::Deserialize;
+
+/// A key's profile and what other epochs of its storage have used of `month`.
+pub(crate) struct StoredKey {
+    pub(crate) profile: Profile,
+    pub(crate) carried: u64,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    profile: ProfileRow,
+    carried: u64,
+}
+
+/// A policy as JSON.
+macro_rules! policy {
+    () => {
+        "json_object('policy', policy, 'unit', unit, 'quota', quota, 'period', period, 'algorithm', algorithm, 'burst', burst)"
+    };
+}
+pub(super) use policy;
+
+const SELECT_PROFILE: &str = concat!(
+    "SELECT json_object('profile', json_object('id', k.id, 'tier', k.tier, 'status', k.status, 'secret_hash', k.secret_hash,
+       'expires_at', ", millis!("k.expires_at"), ",
+       'previous_hash', k.previous_hash, 'previous_until', ", millis!("k.previous_until"), ",
+       'tier_version', COALESCE(t.version, 0), 'audit_days', COALESCE(t.audit_days, 0),
+       'policies', json((SELECT json_group_array(", policy!(), ") FROM tier_limits WHERE tier = k.tier)),
+       'overrides', json((SELECT json_group_array(json_object('policy', ", policy!(), ",
+           'from', ", millis!("from_at"), ", 'until', ", millis!("until_at"), ")) FROM overrides WHERE key_id = k.id)),
+       'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs))),
+     'carried', (SELECT COALESCE(SUM(calls), 0) FROM usage_monthly WHERE key_id = k.id AND month = ?2 AND epoch <> ?3)) AS row
+     FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
+);
+
+/// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
+pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Fault> {
+    let values = [id.into(), month.to_string().into(), epoch.into()];
+    let Some(stored) = db.rows::<Stored>(Statement::new(SELECT_PROFILE, values)).await?.pop() else { return Ok(None) };
+    let profile =
+        Profile::new(stored.profile).map_err(|error: PolicyError| Fault::new(format!("policies in D1: {error}")))?;
+    Ok(Some(StoredKey { profile, carried: stored.carried }))
+}

@@ -1,0 +1,83 @@
+//! Tiers.
+
+use super::profile::policy;
+use super::{Change, Database, Statement};
+use crate::admin::Page;
+use crate::admin::tiers::Tier;
+use crate::edge::js::Fault;
+use serde::Deserialize;
+
+/// A tier as JSON: what is read, and what a change must find unchanged.
+macro_rules! tier_row {
+    () => {
+        concat!(
+            "json_object('name', name, 'description', description, 'audit_days', audit_days, 'policies', json((
+               SELECT json_group_array(", policy!(), ") FROM (SELECT * FROM tier_limits WHERE tier = name
+                 ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy))))"
+        )
+    };
+}
+
+/// A page of tiers by name, and one more if there is one.
+pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<Vec<Tier>, Fault> {
+    let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name > ? ORDER BY name LIMIT ?");
+    let after = page.after.as_deref().unwrap_or_default();
+    db.rows(Statement::new(select, [after.into(), page.rows().into()])).await
+}
+
+/// One tier, as it is stored and as it is read.
+pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<(String, Tier)>, Fault> {
+    let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name = ?");
+    let Some(stored) = db.texts(Statement::new(select, [name.into()])).await?.pop() else { return Ok(None) };
+    let tier = serde_json::from_str(&stored).map_err(Fault::new)?;
+    Ok(Some((stored, tier)))
+}
+
+/// Whether there is such a tier.
+pub(crate) async fn has_tier(db: &Database, name: &str) -> Result<bool, Fault> {
+    let select = "SELECT name AS row FROM tiers WHERE name = ?";
+    Ok(!db.texts(Statement::new(select, [name.into()])).await?.is_empty())
+}
+
+/// What a change of a tier is to be pushed as.
+#[derive(Deserialize)]
+pub(crate) struct Pushed {
+    pub(crate) version: u64,
+    /// How many keys the tier has.
+    pub(crate) keys: u64,
+}
+
+/// Makes a tier what `tier` says; `None` if it is no longer as `stored`.
+pub(crate) async fn put_tier(
+    db: &Database,
+    stored: Option<&str>,
+    tier: &Tier,
+    change: Change<'_>,
+) -> Result<Option<Pushed>, Fault> {
+    let name = tier.name.as_str();
+    let upsert = "INSERT INTO tiers (name, description, audit_days, version) VALUES (?, ?, ?, 1)
+                  ON CONFLICT (name) DO UPDATE SET description = excluded.description, audit_days = excluded.audit_days,
+                    version = version + 1";
+    let insert = "INSERT INTO tier_limits (tier, policy, unit, quota, period, algorithm, burst)
+                  SELECT ?, value ->> 'policy', value ->> 'unit', value ->> 'quota', value ->> 'period', value ->> 'algorithm',
+                    value ->> 'burst' FROM json_each(?)";
+    // Read in the same transaction: the version must be that of these very policies.
+    let select = "SELECT version, (SELECT COUNT(*) FROM keys WHERE tier = ?1) AS keys FROM tiers WHERE name = ?1";
+    let policies = serde_json::to_string(&tier.policies).map_err(Fault::new)?;
+    let changes = vec![
+        Statement::new(upsert, [name.into(), tier.description.as_str().into(), tier.audit_days.into()]),
+        Statement::new("DELETE FROM tier_limits WHERE tier = ?", [name.into()]),
+        Statement::new(insert, [name.into(), policies.into()]),
+        Statement::new(select, [name.into()]),
+    ];
+    let guard = concat!("(SELECT ", tier_row!(), " FROM tiers WHERE name = ?) IS ?");
+    let guard = Statement::new(guard, [name.into(), stored.into()]);
+    let Some(rows) = db.change_and_read(change, guard, changes).await? else { return Ok(None) };
+    Ok(serde_json::from_str::<Vec<Pushed>>(&rows).map_err(Fault::new)?.pop())
+}
+
+/// The ids of so many keys of a tier, those that come after `after`.
+pub(crate) async fn ids_of_tier(db: &Database, tier: &str, after: &str, limit: usize) -> Result<Vec<String>, Fault> {
+    let select = "SELECT id AS row FROM keys WHERE tier = ? AND id > ? ORDER BY id LIMIT ?";
+    db.texts(Statement::new(select, [tier.into(), after.into(), limit.into()])).await
+}
