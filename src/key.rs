@@ -5,10 +5,9 @@
 //! over the id and the secret, cut to 10 bytes (RFC 2104 §5 allows no less than half of the hash or 80 bits). It lets the edge refuse a forged or mistyped key
 //! on the CPU alone. What admits a key is its secret, of which only a hash is stored.
 
-use data_encoding::{Encoding, HEXLOWER, Specification};
+use crate::encoding::{base32, hex, unbase32};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
-use std::sync::OnceLock;
 use subtle::ConstantTimeEq;
 
 const PREFIX: &str = "tg_";
@@ -23,16 +22,6 @@ const TAG_LENGTH: usize = TAG_BYTES / 5 * 8;
 pub const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + TAG_LENGTH;
 /// Random bytes that [`issue`] takes.
 pub const ENTROPY_BYTES: usize = ID_BYTES + SECRET_BYTES;
-
-fn base32() -> &'static Encoding {
-    static BASE32: OnceLock<Encoding> = OnceLock::new();
-    BASE32.get_or_init(|| {
-        let mut specification = Specification::new();
-        specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
-        // The symbols are a fixed, valid alphabet; the fallback only keeps this function total.
-        specification.encoding().unwrap_or(data_encoding::BASE32_NOPAD)
-    })
-}
 
 /// Makes and checks the tags of keys. Holds the current `KEY_SECRET` and those that it replaced.
 #[derive(Clone)]
@@ -80,7 +69,7 @@ pub struct IssuedKey {
 #[must_use]
 pub fn issue(signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     let (id, secret) = entropy.split_at(ID_BYTES);
-    issue_for(base32().encode(id), signer, secret)
+    issue_for(base32(id), signer, secret)
 }
 
 /// Makes another key of the same id, with the secret part of fresh random bytes.
@@ -91,10 +80,10 @@ pub fn reissue(id: &str, signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> Issu
 }
 
 fn issue_for(id: String, signer: &Signer, secret: &[u8]) -> IssuedKey {
-    let secret = base32().encode(secret);
+    let secret = base32(secret);
     let untagged = format!("{PREFIX}{id}_{secret}");
     let tag = Signer::mac(&signer.current, &untagged).finalize().into_bytes();
-    let tag = base32().encode(tag.get(..TAG_BYTES).unwrap_or_default());
+    let tag = base32(tag.get(..TAG_BYTES).unwrap_or_default());
     let hint = tag.get(TAG_LENGTH - 4..).unwrap_or_default().to_owned();
     IssuedKey { secret_hash: secret_hash(&id, &secret), key: untagged + &tag, id, hint }
 }
@@ -121,7 +110,7 @@ impl<'a> PresentedKey<'a> {
             return None;
         }
         let untagged = presented.get(..KEY_LENGTH - TAG_LENGTH)?;
-        let tag = base32().decode(tag.as_bytes()).ok()?;
+        let tag = unbase32(tag)?;
         signer.verifies(untagged, &tag).then_some(Self { id, secret })
     }
 
@@ -145,7 +134,7 @@ fn secret_hash(id: &str, secret: &str) -> String {
     hash.update(id.as_bytes());
     hash.update(b"\0");
     hash.update(secret.as_bytes());
-    HEXLOWER.encode(&hash.finalize())
+    hex(&hash.finalize())
 }
 
 const TOKEN_PREFIX: &str = "tga_";
@@ -154,8 +143,8 @@ const TOKEN_PREFIX: &str = "tga_";
 #[must_use]
 pub fn issue_token(entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     let (id, secret) = entropy.split_at(ID_BYTES);
-    let id = base32().encode(id);
-    let key = format!("{TOKEN_PREFIX}{id}_{}", base32().encode(secret));
+    let id = base32(id);
+    let key = format!("{TOKEN_PREFIX}{id}_{}", base32(secret));
     let hint = key.get(key.len() - 4..).unwrap_or_default().to_owned();
     IssuedKey { secret_hash: token_hash(&key), id, key, hint }
 }
@@ -173,7 +162,7 @@ pub fn token_hash(token: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(b"tollgate admin token v1\0");
     hash.update(token.as_bytes());
-    HEXLOWER.encode(&hash.finalize())
+    hex(&hash.finalize())
 }
 
 /// Compares two texts in a time that tells nothing about where they differ.

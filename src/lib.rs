@@ -15,6 +15,7 @@ pub mod config;
 pub mod credential;
 pub mod decision;
 pub mod deny_cache;
+pub mod encoding;
 pub mod headers;
 pub mod key;
 pub mod limit;

@@ -298,7 +298,8 @@ impl Policy {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a policy or a tier may be called so.
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }

@@ -106,7 +106,7 @@ pub struct TierChange {
     /// Grows with every change.
     pub version: u64,
     /// For how many days requests are kept one by one.
-    pub audit_days: u32,
+    pub audit_days: u64,
     /// All its policies.
     pub policies: Vec<PolicyRow>,
 }
@@ -125,7 +125,7 @@ pub struct ProfileRow {
     /// Milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// The tier's policies.
+    /// The tier's policies, by period and name wherever they come from, so that equal profiles are found to be equal.
     pub policies: Vec<PolicyRow>,
     /// The key's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -141,7 +141,7 @@ pub struct ProfileRow {
     pub tier_version: u64,
     /// For how many days requests are kept one by one.
     #[serde(default)]
-    pub audit_days: u32,
+    pub audit_days: u64,
     /// What calls cost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteCost>,
@@ -163,9 +163,7 @@ impl Profile {
     ///
     /// # Errors
     /// If a policy is not one that the engine can keep; the schema of D1 lets none of these in.
-    pub fn new(mut row: ProfileRow) -> Result<Self, PolicyError> {
-        // In one order wherever they come from, so that equal profiles are found to be equal.
-        row.policies.sort_by(|a, b| (a.period, &a.policy).cmp(&(b.period, &b.policy)));
+    pub fn new(row: ProfileRow) -> Result<Self, PolicyError> {
         for policy in row.policies.iter().chain(row.overrides.iter().map(|own| &own.policy)) {
             policy.policy()?;
         }
@@ -182,10 +180,14 @@ impl Profile {
         }
         let overrides = &self.row.overrides;
         let own: Vec<&PolicyRow> = overrides.iter().filter(|own| own.holds_at(now)).map(|own| &own.policy).collect();
+        self.policies.clear();
         let of_tier = self.row.policies.iter().filter(|row| own.iter().all(|own| own.policy != row.policy));
         // All of them were found to be valid when the profile was made.
-        self.policies = of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()).collect();
-        self.policies.sort_by(|a, b| (a.period(), a.name()).cmp(&(b.period(), b.name())));
+        for policy in of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()) {
+            let is_later = |other: &Policy| (other.period(), other.name()) > (policy.period(), policy.name());
+            let at = self.policies.iter().position(is_later).unwrap_or(self.policies.len());
+            self.policies.insert(at, policy);
+        }
         let mut holds = 0..u64::MAX;
         for moment in overrides.iter().flat_map(|own| [own.from, own.until]).flatten() {
             if moment <= now {

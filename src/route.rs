@@ -88,6 +88,33 @@ impl Admin<'_> {
     }
 }
 
+impl Admin<'_> {
+    /// The query parameters that it takes.
+    #[must_use]
+    pub const fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::ListKeys => &["limit", "cursor", "tier", "status", "owner", "q"],
+            Self::ReadLog => &["limit", "cursor", "target", "actor"],
+            Self::ListOverrides(_) | Self::ListTiers | Self::ListTokens => &["limit", "cursor"],
+            _ => &[],
+        }
+    }
+
+    /// Whether it takes a body.
+    #[must_use]
+    pub const fn has_body(self) -> bool {
+        matches!(
+            self,
+            Self::CreateKey
+                | Self::ChangeKey(_)
+                | Self::RotateKey(_)
+                | Self::PutOverride(..)
+                | Self::PutTier(_)
+                | Self::CreateToken
+        )
+    }
+}
+
 /// Finds the route of a method and a path, both as sent.
 #[must_use]
 pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {

@@ -1,7 +1,6 @@
 //! Attempts with wrong admin tokens, by the address that they come from. Each isolate counts for itself: this slows down
 //! guessing, what makes it hopeless is a long token.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Wrong tokens that an address may try in [`WINDOW`].
@@ -13,17 +12,18 @@ pub const CAPACITY: usize = 1_000;
 
 /// The attempts that one isolate has seen. Times are milliseconds on its clock.
 #[derive(Debug, Default)]
-pub struct Attempts(HashMap<String, Tried>);
+pub struct Attempts(Vec<Tried>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Tried {
+    network: String,
     since: u64,
     times: u32,
 }
 
 impl Tried {
     /// A clock that stepped back tells nothing: the window is over then, too.
-    const fn rest(self, now: u64) -> u64 {
+    const fn rest(&self, now: u64) -> u64 {
         match now.checked_sub(self.since) {
             Some(age) => WINDOW.saturating_sub(age),
             None => 0,
@@ -35,7 +35,8 @@ impl Attempts {
     /// Seconds for which nothing from this address is heard; `None` if it is.
     #[must_use]
     pub fn wait(&self, address: &str, now: u64) -> Option<u64> {
-        let tried = self.0.get(&network(address)).filter(|tried| tried.times >= ATTEMPTS)?;
+        let network = network(address);
+        let tried = self.0.iter().find(|tried| tried.network == network && tried.times >= ATTEMPTS)?;
         let rest = tried.rest(now);
         (rest > 0).then(|| rest.div_ceil(1000))
     }
@@ -43,18 +44,16 @@ impl Attempts {
     /// Counts a wrong token.
     pub fn add(&mut self, address: &str, now: u64) {
         let network = network(address);
-        if self.0.len() >= CAPACITY && !self.0.contains_key(&network) {
-            self.0.retain(|_, tried| tried.rest(now) > 0);
-            let oldest = self.0.iter().min_by_key(|(_, tried)| tried.since).map(|(network, _)| network.clone());
-            if let Some(oldest) = oldest.filter(|_| self.0.len() >= CAPACITY) {
-                self.0.remove(&oldest);
-            }
+        self.0.retain(|tried| tried.rest(now) > 0);
+        if let Some(tried) = self.0.iter_mut().find(|tried| tried.network == network) {
+            tried.times = tried.times.saturating_add(1);
+            return;
         }
-        let tried = self.0.entry(network).or_insert(Tried { since: now, times: 0 });
-        if tried.rest(now) == 0 {
-            *tried = Tried { since: now, times: 0 };
+        if self.0.len() >= CAPACITY {
+            // The oldest: they are in the order of their first attempts.
+            self.0.remove(0);
         }
-        tried.times = tried.times.saturating_add(1);
+        self.0.push(Tried { network, since: now, times: 1 });
     }
 }
 

@@ -1,11 +1,11 @@
 //! Keys.
 
-use super::{Text, Timestamp, some};
+use super::body::{Body, Fields};
 use crate::key::IssuedKey;
 use crate::profile::Status;
 use crate::refusal::Refusal;
 use crate::time::{UnixMicros, rfc3339};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// Bytes of a key's metadata at most, as compact JSON.
@@ -14,21 +14,9 @@ const METADATA_LIMIT: usize = 4096;
 const GRACE_LIMIT: u64 = 30 * 86_400;
 
 /// What an operator keeps with a key: a JSON object of at most 4096 bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Map<String, Value>")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Metadata(pub Map<String, Value>);
-
-impl TryFrom<Map<String, Value>> for Metadata {
-    type Error = String;
-
-    fn try_from(map: Map<String, Value>) -> Result<Self, String> {
-        let metadata = Self(map);
-        if metadata.to_text().len() > METADATA_LIMIT {
-            return Err(format!("must be at most {METADATA_LIMIT} bytes as compact JSON"));
-        }
-        Ok(metadata)
-    }
-}
 
 impl Metadata {
     /// As compact JSON.
@@ -36,26 +24,42 @@ impl Metadata {
     pub fn to_text(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
+
+    fn read(fields: &mut Fields) -> Result<Option<Self>, Refusal> {
+        let metadata = fields.object("metadata")?.map(Self);
+        if metadata.as_ref().is_some_and(|metadata| metadata.to_text().len() > METADATA_LIMIT) {
+            return Err(fields.wrong("metadata", format!("must be at most {METADATA_LIMIT} bytes as compact JSON")));
+        }
+        Ok(metadata)
+    }
 }
 
 /// Body of `POST /_tollgate/keys`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateKey {
     /// The tier that the key gets.
     pub tier: String,
     /// A name for people.
-    #[serde(default)]
-    pub name: Text,
+    pub name: String,
     /// Whose key it is, in the operator's own terms.
-    #[serde(default)]
-    pub owner: Text,
+    pub owner: String,
     /// What the operator keeps with it.
-    #[serde(default)]
     pub metadata: Metadata,
-    /// From when on it is refused.
-    #[serde(default)]
-    pub expires_at: Option<Timestamp>,
+    /// From when on it is refused, in milliseconds since the Unix epoch.
+    pub expires_at: Option<u64>,
+}
+
+impl Body for CreateKey {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let tier = fields.string("tier")?;
+        Ok(Self {
+            tier: fields.required("tier", tier)?,
+            name: fields.text("name")?.unwrap_or_default(),
+            owner: fields.text("owner")?.unwrap_or_default(),
+            metadata: Metadata::read(fields)?.unwrap_or_default(),
+            expires_at: if fields.is_null("expires_at") { None } else { fields.time("expires_at")? },
+        })
+    }
 }
 
 impl CreateKey {
@@ -65,13 +69,13 @@ impl CreateKey {
         KeyRow {
             id: issued.id.clone(),
             tier: self.tier,
-            name: self.name.0,
-            owner: self.owner.0,
+            name: self.name,
+            owner: self.owner,
             status: Status::Active,
             hint: issued.hint.clone(),
             metadata: self.metadata,
             created_at: rfc3339(now),
-            expires_at: self.expires_at.map(|at| at.0.as_millis()),
+            expires_at: self.expires_at,
             secret_hash: issued.secret_hash.clone(),
             previous_hash: None,
             previous_until: None,
@@ -80,37 +84,41 @@ impl CreateKey {
 }
 
 /// Body of `PATCH /_tollgate/keys/{id}`: what is not in it stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangeKey {
     /// See [`CreateKey::tier`].
-    #[serde(default, deserialize_with = "some")]
     pub tier: Option<String>,
     /// See [`CreateKey::name`].
-    #[serde(default, deserialize_with = "some")]
-    pub name: Option<Text>,
+    pub name: Option<String>,
     /// See [`CreateKey::owner`].
-    #[serde(default, deserialize_with = "some")]
-    pub owner: Option<Text>,
+    pub owner: Option<String>,
     /// See [`CreateKey::metadata`]; replaced as a whole.
-    #[serde(default, deserialize_with = "some")]
     pub metadata: Option<Metadata>,
     /// Switches the key off and on.
-    #[serde(default, deserialize_with = "some")]
-    pub status: Option<Switch>,
+    pub status: Option<Status>,
     /// See [`CreateKey::expires_at`]; `null` clears it.
-    #[serde(default, deserialize_with = "some")]
-    pub expires_at: Option<Option<Timestamp>>,
+    pub expires_at: Option<Option<u64>>,
 }
 
-/// A status that a key can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// The key may be used.
-    Active,
-    /// It may not, for now.
-    Disabled,
+impl Body for ChangeKey {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let status = match fields.string("status")?.as_deref() {
+            None => None,
+            Some("active") => Some(Status::Active),
+            Some("disabled") => Some(Status::Disabled),
+            Some(_) => {
+                return Err(fields.wrong("status", "must be active or disabled; to revoke a key, post to revoke"));
+            }
+        };
+        Ok(Self {
+            tier: fields.string("tier")?,
+            name: fields.text("name")?,
+            owner: fields.text("owner")?,
+            metadata: Metadata::read(fields)?,
+            status,
+            expires_at: if fields.is_null("expires_at") { Some(None) } else { fields.time("expires_at")?.map(Some) },
+        })
+    }
 }
 
 impl ChangeKey {
@@ -119,11 +127,11 @@ impl ChangeKey {
     /// # Errors
     /// 409 for a status of a key that is revoked.
     pub fn apply(&self, row: &mut KeyRow) -> Result<(), Refusal> {
-        if let Some(switch) = self.status {
+        if let Some(status) = self.status {
             if row.status == Status::Revoked {
-                return Err(Refusal::Conflict("the key is revoked for ever".to_owned()));
+                return Err(revoked());
             }
-            row.status = if switch == Switch::Active { Status::Active } else { Status::Disabled };
+            row.status = status;
         }
         let set = |field: &mut String, new: Option<&String>| {
             if let Some(new) = new {
@@ -131,39 +139,33 @@ impl ChangeKey {
             }
         };
         set(&mut row.tier, self.tier.as_ref());
-        set(&mut row.name, self.name.as_ref().map(|name| &name.0));
-        set(&mut row.owner, self.owner.as_ref().map(|owner| &owner.0));
+        set(&mut row.name, self.name.as_ref());
+        set(&mut row.owner, self.owner.as_ref());
         if let Some(metadata) = &self.metadata {
             row.metadata = metadata.clone();
         }
         if let Some(expires_at) = self.expires_at {
-            row.expires_at = expires_at.map(|at| at.0.as_millis());
+            row.expires_at = expires_at;
         }
         Ok(())
     }
 }
 
-/// Body of `POST /_tollgate/keys/{id}/rotate`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RotateKey {
-    /// For how long the old secret stays valid.
-    pub grace_seconds: Grace,
+fn revoked() -> Refusal {
+    Refusal::Conflict("the key is revoked for ever".to_owned())
 }
 
-/// Seconds from 0 to 30 days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u64")]
-pub struct Grace(u64);
+/// Body of `POST /_tollgate/keys/{id}/rotate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotateKey {
+    /// For how long the old secret stays valid.
+    pub grace_seconds: u64,
+}
 
-impl TryFrom<u64> for Grace {
-    type Error = String;
-
-    fn try_from(seconds: u64) -> Result<Self, String> {
-        if seconds > GRACE_LIMIT {
-            return Err(format!("must be 0 to {GRACE_LIMIT}"));
-        }
-        Ok(Self(seconds))
+impl Body for RotateKey {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let grace_seconds = fields.number_to("grace_seconds", GRACE_LIMIT)?;
+        Ok(Self { grace_seconds: fields.required("grace_seconds", grace_seconds)? })
     }
 }
 
@@ -174,11 +176,11 @@ impl RotateKey {
     /// 409 for a key that is revoked.
     pub fn apply(self, row: &mut KeyRow, issued: &IssuedKey, now: UnixMicros) -> Result<(), Refusal> {
         if row.status == Status::Revoked {
-            return Err(Refusal::Conflict("the key is revoked for ever".to_owned()));
+            return Err(revoked());
         }
         let old = std::mem::replace(&mut row.secret_hash, issued.secret_hash.clone());
-        let until = now.as_millis().saturating_add(self.grace_seconds.0.saturating_mul(1000));
-        let has_grace = self.grace_seconds.0 > 0;
+        let until = now.as_millis().saturating_add(self.grace_seconds.saturating_mul(1000));
+        let has_grace = self.grace_seconds > 0;
         row.previous_hash = has_grace.then_some(old);
         row.previous_until = has_grace.then_some(until);
         row.hint.clone_from(&issued.hint);
@@ -187,7 +189,7 @@ impl RotateKey {
 }
 
 /// A row of `keys`. Times are milliseconds since the Unix epoch.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRow {
     /// Its id.
     pub id: String,
@@ -213,6 +215,34 @@ pub struct KeyRow {
     pub previous_hash: Option<String>,
     /// Until when that one is valid.
     pub previous_until: Option<u64>,
+}
+
+impl Body for KeyRow {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let mut string = |name: &str| fields.string(name).map(Option::unwrap_or_default);
+        let (id, tier, name, owner) = (string("id")?, string("tier")?, string("name")?, string("owner")?);
+        let (hint, created_at, secret_hash) = (string("hint")?, string("created_at")?, string("secret_hash")?);
+        let status = match string("status")?.as_str() {
+            "active" => Status::Active,
+            "disabled" => Status::Disabled,
+            "revoked" => Status::Revoked,
+            _ => return Err(fields.wrong("status", "must be active, disabled or revoked")),
+        };
+        Ok(Self {
+            id,
+            tier,
+            name,
+            owner,
+            status,
+            hint,
+            metadata: Metadata(fields.object("metadata")?.unwrap_or_default()),
+            created_at,
+            expires_at: if fields.is_null("expires_at") { None } else { fields.number("expires_at")? },
+            secret_hash,
+            previous_hash: if fields.is_null("previous_hash") { None } else { fields.string("previous_hash")? },
+            previous_until: if fields.is_null("previous_until") { None } else { fields.number("previous_until")? },
+        })
+    }
 }
 
 impl KeyRow {
@@ -261,19 +291,10 @@ pub struct KeyView {
     pub expires_at: Option<String>,
 }
 
-/// A page of keys.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeyList {
-    /// In the order of issue.
-    pub keys: Vec<KeyView>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::parse;
+    use crate::admin::body::{parse, read_row};
 
     fn row() -> KeyRow {
         let issued = IssuedKey {
@@ -293,7 +314,7 @@ mod tests {
     #[test]
     fn a_good_body() {
         let create: CreateKey = parse(br#"{"tier":"free","name":"K\u00e4thes Firma"}"#).unwrap();
-        assert_eq!((create.tier.as_str(), create.name.0.as_str()), ("free", "Käthes Firma"));
+        assert_eq!((create.tier.as_str(), create.name.as_str()), ("free", "Käthes Firma"));
         assert_eq!(parse::<CreateKey>(br#"{"tier":"free","expires_at":null}"#).unwrap().expires_at, None);
     }
 
@@ -306,10 +327,10 @@ mod tests {
             ("{", 400, "not JSON", ""),
             ("[]", 400, "JSON object", ""),
             (r#""free""#, 400, "JSON object", ""),
-            ("{}", 422, "missing field `tier`", "tier"),
-            (r#"{"tier":7}"#, 422, "tier: invalid type", "tier"),
+            ("{}", 422, "tier: is missing", "tier"),
+            (r#"{"tier":7}"#, 422, "tier: must be a string", "tier"),
             (r#"{"tier":"free","name":null}"#, 422, "name: ", "name"),
-            (r#"{"tier":"free","nam":"x"}"#, 422, "unknown field `nam`", "nam"),
+            (r#"{"tier":"free","nam":"x"}"#, 422, "nam: there is no such field", "nam"),
             (r#"{"tier":"free","name":"a\nb"}"#, 422, "name: ", "name"),
             (r#"{"tier":"free","owner":"a\nb"}"#, 422, "owner: ", "owner"),
             (r#"{"tier":"free","metadata":[]}"#, 422, "metadata: ", "metadata"),
@@ -353,6 +374,17 @@ mod tests {
                 other => panic!("{body}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_row_is_read_as_d1_gives_it() {
+        let text = r#"{"id":"a","tier":"free","name":"n","owner":"o","status":"disabled","hint":"h","metadata":{"a":1},
+            "created_at":"c","expires_at":5,"secret_hash":"s","previous_hash":null,"previous_until":null}"#;
+        let row: KeyRow = read_row(text).unwrap();
+        assert_eq!((row.status, row.expires_at, row.previous_hash.as_deref()), (Status::Disabled, Some(5), None));
+        assert_eq!(row.metadata.to_text(), r#"{"a":1}"#);
+        assert!(read_row::<KeyRow>(&text.replace("disabled", "expired")).is_err());
+        assert!(read_row::<KeyRow>(&text.replace("5,", "-5,")).is_err());
     }
 
     #[test]

@@ -1,18 +1,15 @@
 //! What the admin API takes and gives: bodies, parameters, pages, their validation, their JSON. No storage, no HTTP.
 
 pub mod attempts;
+pub mod body;
 pub mod keys;
-pub mod log;
 pub mod overrides;
 pub mod tiers;
 pub mod tokens;
 
+use crate::encoding::{hex, unhex};
 use crate::refusal::Refusal;
 use crate::target::{Query, percent_decode};
-use crate::time::{UnixMicros, parse_rfc3339};
-use data_encoding::BASE64URL_NOPAD;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
 
 /// The largest body that is read, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -22,74 +19,6 @@ const PAGE_DEFAULT: usize = 50;
 const PAGE_LIMIT: usize = 500;
 /// Characters of a name, or of any other text for people, at most.
 const TEXT_LIMIT: usize = 200;
-
-/// Reads a body.
-///
-/// # Errors
-/// 400 for what is no JSON object, 422 for a field that is missing, unknown, or not as it must be.
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_path_to_error::deserialize(object(body)?)
-        .map_err(|error| wrong_field(error.path().to_string(), &error.into_inner().to_string()))
-}
-
-fn object(body: &[u8]) -> Result<serde_json::Value, Refusal> {
-    let value: serde_json::Value =
-        serde_json::from_slice(body).map_err(|error| Refusal::BadRequest(format!("the body is not JSON: {error}")))?;
-    if value.is_object() { Ok(value) } else { Err(Refusal::BadRequest("the body must be a JSON object".to_owned())) }
-}
-
-/// Names the field that a message is about: where it is missing or unknown, the path ends at the object around it.
-fn wrong_field(path: String, message: &str) -> Refusal {
-    let named = ["missing field `", "unknown field `"]
-        .iter()
-        .find_map(|start| message.strip_prefix(start))
-        .and_then(|rest| rest.split_once('`'))
-        .map(|(name, _)| name);
-    let around = if path == "." { "" } else { path.as_str() };
-    let field = match named {
-        Some(name) if around.is_empty() => name.to_owned(),
-        Some(name) if around == name || around.ends_with(&format!(".{name}")) => path,
-        Some(name) => format!("{around}.{name}"),
-        None if around.is_empty() => "body".to_owned(),
-        None => path,
-    };
-    Refusal::invalid(field, message)
-}
-
-/// Reads a field whose absence and whose `null` are two things, or whose `null` is none.
-fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// A text for people: at most 200 characters, none of them control characters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Text(pub String);
-
-impl TryFrom<String> for Text {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.chars().count() > TEXT_LIMIT || text.chars().any(char::is_control) {
-            return Err(format!("must be at most {TEXT_LIMIT} characters, none of them control characters"));
-        }
-        Ok(Self(text))
-    }
-}
-
-/// A time in a body: RFC 3339, with any offset. What is below a millisecond is cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Timestamp(pub UnixMicros);
-
-impl TryFrom<String> for Timestamp {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let time = parse_rfc3339(&text).ok_or("must be an RFC 3339 time such as 2031-03-12T12:00:00Z")?;
-        Ok(Self(UnixMicros::from_millis(time.as_millis())))
-    }
-}
 
 /// The parameters of a query, each known and given once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -139,8 +68,7 @@ impl Parameters {
             Some(_) => return Err(Refusal::BadRequest(format!("limit: must be a number from 1 to {PAGE_LIMIT}"))),
         };
         let after = self.get("cursor").map(|cursor| {
-            let bytes = BASE64URL_NOPAD.decode(cursor.as_bytes()).ok()?;
-            let text = String::from_utf8(bytes).ok()?;
+            let text = String::from_utf8(unhex(cursor)?).ok()?;
             Some(text.strip_prefix(list)?.strip_prefix(':')?.to_owned())
         });
         match after {
@@ -167,13 +95,17 @@ impl Page {
         self.limit + 1
     }
 
-    /// Cuts `rows` to the page. Gives the cursor of the next one, if there are more; `position` is what [`Page::after`] will be.
-    pub fn cut<T>(&self, rows: &mut Vec<T>, position: impl Fn(&T) -> String) -> Option<String> {
-        if rows.len() <= self.limit {
-            return None;
-        }
-        rows.truncate(self.limit);
-        rows.last().map(|last| BASE64URL_NOPAD.encode(format!("{}:{}", self.list, position(last)).as_bytes()))
+    /// The cursor of the page that begins after `position`.
+    #[must_use]
+    pub fn cursor(&self, position: &str) -> String {
+        hex(format!("{}:{position}", self.list).as_bytes())
+    }
+
+    /// The answer that shows `entries`, the JSON of each, with the position of the last if there are more.
+    #[must_use]
+    pub fn show(&self, entries: &[String], last: Option<&str>) -> String {
+        let cursor = last.map_or("null".to_owned(), |last| format!("\"{}\"", self.cursor(last)));
+        format!("{{\"{}\":[{}],\"next_cursor\":{cursor}}}", self.list, entries.join(","))
     }
 }
 
@@ -190,11 +122,10 @@ mod tests {
         let first = page("").unwrap();
         assert_eq!((first.limit, first.rows(), first.after.clone()), (50, 51, None));
         assert_eq!(page("limit=500&cursor=").unwrap().limit, 500);
-        let mut rows: Vec<u32> = (0..3).collect();
-        assert_eq!(first.cut(&mut rows, u32::to_string), None);
-        let mut rows: Vec<u32> = (0..51).collect();
-        let cursor = first.cut(&mut rows, |last| format!("{last}\nx")).unwrap();
-        assert_eq!((rows.len(), rows[49]), (50, 49));
+        assert_eq!(first.show(&[], None), r#"{"keys":[],"next_cursor":null}"#);
+        let cursor = first.cursor("49\nx");
+        let two = ["1".to_owned(), "2".to_owned()];
+        assert_eq!(first.show(&two, Some("49\nx")), format!(r#"{{"keys":[1,2],"next_cursor":"{cursor}"}}"#));
         assert_eq!(page(&format!("cursor={cursor}&limit=1")).unwrap().after.as_deref(), Some("49\nx"));
         let other = Parameters::parse(Query::new(&format!("cursor={cursor}")), &["cursor"]).unwrap().page("log");
         assert_eq!(other.unwrap_err().status(), 400);
@@ -210,7 +141,8 @@ mod tests {
             ("limit=1&limit=2", "`limit`"),
             ("cursor=%%", "cursor: "),
             ("cursor=abc", "cursor: "),
-            ("cursor=a2V5czo=", "cursor: "),
+            ("cursor=6b6579733", "cursor: "),
+            ("cursor=6b657973", "cursor: "),
             ("page=2", "`page`"),
             ("=2", "``"),
         ] {

@@ -1,57 +1,50 @@
 //! Policies of one key.
 
-use super::Timestamp;
-use super::tiers::{PolicyBody, default_algorithm, default_unit};
-use crate::policy::{Algorithm, Period, Unit};
-use crate::profile::{OverrideRow, PolicyRow};
+use super::body::{Body, Fields};
+use super::tiers::Limit;
+use crate::policy::{Algorithm, Period, Policy, Unit};
 use crate::refusal::Refusal;
 use crate::time::{UnixMicros, rfc3339};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Overrides of one key at most.
 pub const OVERRIDES_LIMIT: usize = 16;
 
-/// Body of `PUT /_tollgate/keys/{id}/overrides/{policy}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Body of `PUT /_tollgate/keys/{id}/overrides/{policy}`. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutOverride {
-    /// What the policy counts.
-    #[serde(default = "default_unit")]
-    pub unit: Unit,
-    /// Units per period.
-    pub quota: u64,
-    /// Its period.
-    pub period: Period,
-    /// How it counts.
-    #[serde(default = "default_algorithm")]
-    pub algorithm: Algorithm,
-    /// Units at once, for buckets.
-    #[serde(default)]
-    pub burst: Option<u64>,
+    /// The policy; its name is in the path.
+    pub limit: Limit,
     /// From when on it holds.
-    #[serde(default)]
-    pub from: Option<Timestamp>,
+    pub from: Option<u64>,
     /// Until when it does.
-    #[serde(default)]
-    pub until: Option<Timestamp>,
+    pub until: Option<u64>,
+}
+
+impl Body for PutOverride {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let limit = Limit::read(fields)?;
+        let from = if fields.is_null("from") { None } else { fields.time("from")? };
+        let until = if fields.is_null("until") { None } else { fields.time("until")? };
+        Ok(Self { limit, from, until })
+    }
 }
 
 impl PutOverride {
-    /// The row of the override of this name.
+    /// The override of this name.
     ///
     /// # Errors
     /// 422 for a policy that the engine cannot keep, and for one that ends before it begins.
-    pub fn into_row(self, policy: &str) -> Result<OverrideRow, Refusal> {
-        let Self { unit, quota, period, algorithm, burst, .. } = self;
-        let policy = PolicyBody { policy: policy.to_owned(), unit, quota, period, algorithm, burst };
-        let policy = policy.into_row().map_err(|error| Refusal::invalid(error.field(), error.to_string()))?;
-        let [from, until] = [self.from, self.until].map(|time| time.map(|time| time.0.as_millis()));
-        if let (Some(from), Some(until)) = (from, until)
-            && until <= from
-        {
+    pub fn named(self, policy: &str) -> Result<OverrideView, Refusal> {
+        let Limit { unit, quota, period, algorithm, burst } = self.limit;
+        let checked = Policy::new(policy, unit, quota, period, algorithm, burst);
+        checked.map_err(|error| Refusal::invalid(error.field(), error.to_string()))?;
+        if self.from.is_some_and(|from| self.until.is_some_and(|until| until <= from)) {
             return Err(Refusal::invalid("until", "must be later than from"));
         }
-        Ok(OverrideRow { policy, from, until })
+        let time = |time: Option<u64>| time.map(|at| rfc3339(UnixMicros::from_millis(at)));
+        let (policy, from, until) = (policy.to_owned(), time(self.from), time(self.until));
+        Ok(OverrideView { policy, unit, quota, period, algorithm, burst, from, until })
     }
 }
 
@@ -76,37 +69,20 @@ pub struct OverrideView {
     pub until: Option<String>,
 }
 
-impl From<OverrideRow> for OverrideView {
-    fn from(row: OverrideRow) -> Self {
-        let [from, until] = [row.from, row.until].map(|time| time.map(|at| rfc3339(UnixMicros::from_millis(at))));
-        let PolicyRow { policy, unit, quota, period, algorithm, burst } = row.policy;
-        Self { policy, unit, quota, period, algorithm, burst, from, until }
-    }
-}
-
-/// A page of overrides.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct OverrideList {
-    /// By name.
-    pub overrides: Vec<OverrideView>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::parse;
+    use crate::admin::body::parse;
 
-    fn row(name: &str, body: &str) -> Result<OverrideRow, Refusal> {
-        parse::<PutOverride>(body.as_bytes())?.into_row(name)
+    fn row(name: &str, body: &str) -> Result<OverrideView, Refusal> {
+        parse::<PutOverride>(body.as_bytes())?.named(name)
     }
 
     #[test]
     fn a_good_body() {
-        let row = row("minute", r#"{"quota":5,"period":"minute","from":"2031-01-01T00:00:00Z"}"#).unwrap();
-        assert_eq!((row.policy.unit, row.policy.algorithm), (Unit::Requests, Algorithm::Fixed));
-        let view = OverrideView::from(row);
+        let view =
+            row("minute", r#"{"quota":5,"period":"minute","from":"2031-01-01T01:00:00+01:00","burst":null}"#).unwrap();
+        assert_eq!((view.unit, view.algorithm), (Unit::Requests, Algorithm::Fixed));
         assert_eq!((view.from.as_deref(), view.until), (Some("2031-01-01T00:00:00Z"), None));
     }
 

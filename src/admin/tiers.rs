@@ -1,84 +1,106 @@
 //! Tiers and their policies.
 
-use super::Text;
-use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
+use super::body::{Body, Fields};
+use crate::policy::{Algorithm, Period, Policy, Unit, is_name};
 use crate::profile::PolicyRow;
 use crate::refusal::Refusal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// Policies of one tier at most.
 const POLICIES_LIMIT: usize = 16;
 /// The longest time for which the requests of a tier's keys are kept.
-const AUDIT_DAYS_LIMIT: u32 = 3650;
+const AUDIT_DAYS_LIMIT: u64 = 3650;
 
-pub(super) const fn default_unit() -> Unit {
-    Unit::Requests
+/// What a policy is beside its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// What it counts; requests unless it is said.
+    pub unit: Unit,
+    /// Units per period.
+    pub quota: u64,
+    /// Its period.
+    pub period: Period,
+    /// How it counts; fixed unless it is said.
+    pub algorithm: Algorithm,
+    /// Units at once, for buckets.
+    pub burst: Option<u64>,
 }
 
-pub(super) const fn default_algorithm() -> Algorithm {
-    Algorithm::Fixed
+impl Body for Limit {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let (quota, period) = (fields.number("quota")?, fields.word("period")?);
+        Ok(Self {
+            unit: fields.word("unit")?.unwrap_or(Unit::Requests),
+            quota: fields.required("quota", quota)?,
+            period: fields.required("period", period)?,
+            algorithm: fields.word("algorithm")?.unwrap_or(Algorithm::Fixed),
+            burst: if fields.is_null("burst") { None } else { fields.number("burst")? },
+        })
+    }
 }
 
 /// A policy, as the admin API takes and shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PolicyBody {
     /// The name that clients see.
     pub policy: String,
     /// What it counts.
-    #[serde(default = "default_unit")]
     pub unit: Unit,
     /// Units per period.
     pub quota: u64,
     /// Its period.
     pub period: Period,
     /// How it counts.
-    #[serde(default = "default_algorithm")]
     pub algorithm: Algorithm,
     /// Units at once, for buckets.
-    #[serde(default)]
     pub burst: Option<u64>,
 }
 
-impl PolicyBody {
-    /// The row of this policy.
-    ///
-    /// # Errors
-    /// If it is not one that the engine can keep.
-    pub fn into_row(self) -> Result<PolicyRow, PolicyError> {
-        let Self { policy, unit, quota, period, algorithm, burst } = self;
-        Policy::new(policy.as_str(), unit, quota, period, algorithm, burst)?;
-        Ok(PolicyRow { policy, unit, quota, period, algorithm, burst })
+impl Body for PolicyBody {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let policy = fields.string("policy")?;
+        let policy = fields.required("policy", policy)?;
+        let Limit { unit, quota, period, algorithm, burst } = Limit::read(fields)?;
+        Policy::new(policy.as_str(), unit, quota, period, algorithm, burst)
+            .map_err(|error| fields.wrong(error.field(), error.to_string()))?;
+        Ok(Self { policy, unit, quota, period, algorithm, burst })
+    }
+}
+
+impl From<&PolicyBody> for PolicyRow {
+    fn from(body: &PolicyBody) -> Self {
+        let PolicyBody { policy, unit, quota, period, algorithm, burst } = body.clone();
+        Self { policy, unit, quota, period, algorithm, burst }
     }
 }
 
 /// Body of `PUT /_tollgate/tiers/{name}`: the whole tier.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutTier {
     /// For people.
-    #[serde(default)]
-    pub description: Text,
+    pub description: String,
     /// For how many days requests are kept one by one.
-    #[serde(default)]
-    pub audit_days: AuditDays,
-    /// All its policies.
+    pub audit_days: u64,
+    /// All its policies, in the order in which clients see them.
     pub policies: Vec<PolicyBody>,
 }
 
-/// Days from 0 to 3650.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u32")]
-pub struct AuditDays(pub u32);
-
-impl TryFrom<u32> for AuditDays {
-    type Error = String;
-
-    fn try_from(days: u32) -> Result<Self, String> {
-        if days > AUDIT_DAYS_LIMIT {
-            return Err(format!("must be 0 to {AUDIT_DAYS_LIMIT}"));
+impl Body for PutTier {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let given = fields.objects::<PolicyBody>("policies", POLICIES_LIMIT)?;
+        let mut policies: Vec<PolicyBody> = Vec::new();
+        for (at, policy) in fields.required("policies", given)?.into_iter().enumerate() {
+            if policies.iter().any(|other| other.policy == policy.policy) {
+                return Err(fields.wrong(&format!("policies[{at}].policy"), "there is another one of this name"));
+            }
+            let is_later = |other: &PolicyBody| (other.period, &other.policy) > (policy.period, &policy.policy);
+            policies.insert(policies.iter().position(is_later).unwrap_or(policies.len()), policy);
         }
-        Ok(Self(days))
+        Ok(Self {
+            description: fields.text("description")?.unwrap_or_default(),
+            audit_days: fields.number_to("audit_days", AUDIT_DAYS_LIMIT)?.unwrap_or_default(),
+            policies,
+        })
     }
 }
 
@@ -86,76 +108,44 @@ impl PutTier {
     /// The tier of this name.
     ///
     /// # Errors
-    /// 422 for a name or a policy that cannot be.
-    pub fn into_tier(self, name: &str) -> Result<Tier, Refusal> {
-        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-        if !(1..=32).contains(&name.len()) || !name.bytes().all(is_plain) {
+    /// 422 for a name that cannot be.
+    pub fn named(self, name: &str) -> Result<Tier, Refusal> {
+        if !is_name(name) {
             return Err(Refusal::invalid("name", "a tier's name is 1 to 32 characters of a-z, 0-9, '_' and '-'"));
         }
-        if self.policies.len() > POLICIES_LIMIT {
-            return Err(Refusal::invalid("policies", format!("a tier has at most {POLICIES_LIMIT}")));
-        }
-        for (at, policy) in self.policies.iter().enumerate() {
-            let wrong = |field: &str, reason| Refusal::invalid(format!("policies[{at}].{field}"), reason);
-            if let Err(error) = policy.clone().into_row() {
-                return Err(wrong(error.field(), error.to_string()));
-            }
-            if self.policies.iter().take(at).any(|other| other.policy == policy.policy) {
-                return Err(wrong("policy", "there is another one of this name".to_owned()));
-            }
-        }
-        let mut policies = self.policies;
-        policies.sort_by(|a, b| (a.period, &a.policy).cmp(&(b.period, &b.policy)));
-        Ok(Tier { name: name.to_owned(), description: self.description.0, audit_days: self.audit_days.0, policies })
+        let Self { description, audit_days, policies } = self;
+        Ok(Tier { name: name.to_owned(), description, audit_days, policies })
     }
 }
 
 /// A tier, as the admin API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tier {
     /// Its name.
     pub name: String,
     /// For people.
     pub description: String,
     /// For how many days requests are kept one by one.
-    pub audit_days: u32,
+    pub audit_days: u64,
     /// Its policies, in the order in which clients see them.
     pub policies: Vec<PolicyBody>,
 }
 
-/// What `PUT` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TierChanged {
-    /// Its name.
-    pub name: String,
-    /// See [`Tier`].
-    pub description: String,
-    /// See [`Tier`].
-    pub audit_days: u32,
-    /// See [`Tier`].
-    pub policies: Vec<PolicyBody>,
-    /// How many keys of the tier have been told.
-    pub pushed: u64,
-    /// How many have not yet; they find out within 60 seconds.
-    pub pending: u64,
-}
-
-/// A page of tiers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TierList {
-    /// By name.
-    pub tiers: Vec<Tier>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
+/// What `PUT` answers: the tier, as JSON, and how many of its keys have been told, and have not yet; these find out within 60
+/// seconds.
+#[must_use]
+pub fn changed(tier: &str, pushed: u64, pending: u64) -> String {
+    let open = tier.strip_suffix('}').unwrap_or(tier);
+    format!("{open},\"pushed\":{pushed},\"pending\":{pending}}}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::parse;
+    use crate::admin::body::parse;
 
     fn tier(name: &str, body: &str) -> Result<Tier, Refusal> {
-        parse::<PutTier>(body.as_bytes())?.into_tier(name)
+        parse::<PutTier>(body.as_bytes())?.named(name)
     }
 
     #[test]
@@ -166,6 +156,9 @@ mod tests {
             {"policy":"a","quota":1,"period":"minute"}]}"#;
         let tier = tier("gold", body).unwrap();
         assert_eq!((tier.name.as_str(), tier.description.as_str(), tier.audit_days), ("gold", "", 0));
+        let text = changed(&serde_json::to_string(&tier).unwrap(), 3, 4);
+        let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&shown["name"], &shown["pushed"], &shown["pending"]), (&"gold".into(), &3.into(), &4.into()));
         assert_eq!(tier.policies.iter().map(|p| p.policy.as_str()).collect::<Vec<_>>(), ["a", "z", "b"]);
     }
 

@@ -1,7 +1,8 @@
 //! Named tokens of the admin API.
 
+use super::body::{Body, Fields};
 use crate::refusal::Refusal;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// The name under which the holder of `ADMIN_TOKEN` is logged; no token can have it.
 pub const ROOT: &str = "root";
@@ -9,7 +10,7 @@ pub const ROOT: &str = "root";
 const NAME_LIMIT: usize = 100;
 
 /// What a token may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Look at everything but tokens.
@@ -22,57 +23,45 @@ pub enum Scope {
 }
 
 /// Body of `POST /_tollgate/tokens`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateToken {
     /// Who it is for; the admin log calls its holder so.
-    pub name: TokenName,
-    /// What it may do.
+    pub name: String,
+    /// What it may do, each once.
     pub scopes: Vec<Scope>,
 }
 
-/// 1 to 100 characters, none of them control characters, and not `root`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct TokenName(pub String);
-
-impl TryFrom<String> for TokenName {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        let length = name.chars().count();
-        if !(1..=NAME_LIMIT).contains(&length) || name.chars().any(char::is_control) || name == ROOT {
-            return Err(format!(
-                "must be 1 to {NAME_LIMIT} characters, none of them control characters, and not {ROOT}"
-            ));
+impl Body for CreateToken {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let name = fields.text("name")?;
+        let name = fields.required("name", name)?;
+        if !(1..=NAME_LIMIT).contains(&name.chars().count()) || name == ROOT {
+            return Err(fields.wrong("name", format!("must be 1 to {NAME_LIMIT} characters, and not {ROOT}")));
         }
-        Ok(Self(name))
-    }
-}
-
-impl CreateToken {
-    /// The scopes, each once.
-    ///
-    /// # Errors
-    /// 422 if there is none.
-    pub fn scopes(&self) -> Result<Vec<Scope>, Refusal> {
-        let mut scopes = self.scopes.clone();
-        scopes.sort_unstable();
-        scopes.dedup();
+        let given = fields.list("scopes", 16)?;
+        let given = fields.required("scopes", given)?;
+        for (at, scope) in given.iter().enumerate() {
+            if scope != "read" && scope != "write" {
+                return Err(fields.wrong(&format!("scopes[{at}]"), "must be read or write"));
+            }
+        }
+        let has = |word: &str| given.iter().any(|scope| scope == word);
+        let all = [("read", Scope::Read), ("write", Scope::Write)];
+        let scopes: Vec<Scope> = all.into_iter().filter(|(word, _)| has(word)).map(|(_, scope)| scope).collect();
         if scopes.is_empty() {
-            return Err(Refusal::invalid("scopes", "must name read, write or both"));
+            return Err(fields.wrong("scopes", "must name read, write or both"));
         }
-        Ok(scopes)
+        Ok(Self { name, scopes })
     }
 }
 
 /// A token as the admin API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TokenView {
     /// Its id.
     pub id: String,
     /// The token itself: only in the answer that creates it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// Who it is for.
     pub name: String,
@@ -84,24 +73,15 @@ pub struct TokenView {
     pub created_at: String,
 }
 
-/// A page of tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TokenList {
-    /// By name.
-    pub tokens: Vec<TokenView>,
-    /// Where the next page begins.
-    pub next_cursor: Option<String>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::parse;
+    use crate::admin::body::parse;
 
     #[test]
     fn bodies() {
-        let create: CreateToken = parse(br#"{"name":"ci","scopes":["write","read","write"]}"#).unwrap();
-        assert_eq!(create.scopes().unwrap(), [Scope::Read, Scope::Write]);
+        let create: CreateToken = parse(br#"{"name":"ci","scopes":["write","read"]}"#).unwrap();
+        assert_eq!(create.scopes, [Scope::Read, Scope::Write]);
         for (body, field) in [
             (r#"{"scopes":["read"]}"#, "name"),
             (r#"{"name":"","scopes":["read"]}"#, "name"),
@@ -112,7 +92,7 @@ mod tests {
             (r#"{"name":"ci","scopes":"read"}"#, "scopes"),
             (r#"{"name":"ci","scopes":["read","root"]}"#, "scopes[1]"),
         ] {
-            let refusal = parse::<CreateToken>(body.as_bytes()).and_then(|create| create.scopes()).unwrap_err();
+            let refusal = parse::<CreateToken>(body.as_bytes()).unwrap_err();
             match refusal {
                 Refusal::Invalid(named, _) => assert_eq!(named, field, "{body}"),
                 other => panic!("{body}: {other:?}"),

@@ -226,6 +226,29 @@ export async function postToAll(namespace, names, url, body, width) {
   return taken;
 }
 
+/**
+ * Sends a change to the objects of all `names` (JSON), a page of them through one object of each page, all pages at once; should
+ * that one be out of order, through another one. Resolves to how many objects took it.
+ */
+export async function relayToAll(namespace, names, urlOf, change, size) {
+  const all = JSON.parse(names);
+  const pages = Array.from({ length: Math.ceil(all.length / size) }, (_, n) => all.slice(n * size, (n + 1) * size));
+  const taken = await Promise.all(
+    pages.map(async (page) => {
+      for (const name of page.slice(0, 2)) {
+        const ids = JSON.stringify(page.filter((other) => other !== name));
+        try {
+          return JSON.parse(await postText(namespace, name, urlOf + name, `{"change":${change},"ids":${ids}}`)).taken;
+        } catch (error) {
+          console.error(`tollgate: key ${name} did not pass a change of its tier on: ${error?.message ?? error}`);
+        }
+      }
+      return 0;
+    }),
+  );
+  return taken.reduce((sum, one) => sum + one, 0);
+}
+
 /** Lets work go on after the answer. */
 export function keepAlive(context, work) {
   context.waitUntil(work);

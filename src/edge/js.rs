@@ -57,10 +57,10 @@ extern "C" {
     pub(crate) fn write(storage: &JsValue, sql: &str, a: JsValue, b: JsValue, c: JsValue) -> Result<f64, JsValue>;
     #[wasm_bindgen(js_name = runSql)]
     pub(crate) fn run_sql(database: &JsValue, statements: &str) -> Promise;
-    #[wasm_bindgen(js_name = postText)]
-    pub(crate) fn post_text(namespace: &JsValue, name: &str, url: &str, body: &str) -> Promise;
     #[wasm_bindgen(js_name = postToAll)]
     pub(crate) fn post_to_all(namespace: &JsValue, names: &str, url: &str, body: &str, width: u32) -> Promise;
+    #[wasm_bindgen(js_name = relayToAll)]
+    pub(crate) fn relay_to_all(namespace: &JsValue, names: &str, url_of: &str, change: &str, size: usize) -> Promise;
     #[wasm_bindgen(js_name = keepAlive)]
     pub(crate) fn keep_alive(context: &JsValue, work: &Promise);
 }

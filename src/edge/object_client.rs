@@ -4,7 +4,7 @@ use super::deployment::Deployment;
 use super::gateway::GatedCall;
 use super::http::Answer;
 use super::js::{self, Fault};
-use crate::protocol::{self, Question, Relay, Relayed};
+use crate::protocol::{self, Question};
 use js_sys::Promise;
 use wasm_bindgen_futures::JsFuture;
 
@@ -50,12 +50,13 @@ pub(crate) async fn refresh(deployment: &Deployment, id: &str) -> Result<(), Fau
     text(js::ask_text(&deployment.objects, id, &url)).await.map(drop)
 }
 
-/// Has a key's object take over a change of its tier, and pass it on to others. Gives the number of objects that took it.
-pub(crate) async fn relay(deployment: &Deployment, id: &str, relay: &Relay) -> Result<u64, Fault> {
-    let url = Question::Relay { id }.to_url();
-    let body = serde_json::to_string(relay).map_err(Fault::new)?;
-    let answer = text(js::post_text(&deployment.objects, id, &url, &body)).await?;
-    Ok(serde_json::from_str::<Relayed>(&answer).map_err(Fault::new)?.taken)
+/// Has the objects of these keys take over a change of their tier, `size` of them through one. Gives how many took it.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of at most some thousands")]
+pub(crate) async fn relay(deployment: &Deployment, ids: &[String], change: &str, size: usize) -> Result<u64, Fault> {
+    let names = serde_json::to_string(ids).map_err(Fault::new)?;
+    let url = Question::Relay { id: "" }.to_url();
+    let taken = JsFuture::from(js::relay_to_all(&deployment.objects, &names, &url, change, size)).await?;
+    Ok(taken.as_f64().unwrap_or_default() as u64)
 }
 
 async fn text(promise: Promise) -> Result<String, Fault> {

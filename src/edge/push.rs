@@ -19,14 +19,15 @@ impl Shared {
     pub(super) async fn take_push(self: Rc<Self>, request: &web_sys::Request) -> http::Answer {
         let body = JsFuture::from(js::read_body(request, PUSH_LIMIT)).await?;
         let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Fault::new("the push is too large"))?.to_vec();
+        let body = str::from_utf8(&body).map_err(Fault::new)?;
         let url = request.url();
         match Question::parse(&url) {
             Some(Question::Adopt { .. }) => {
-                self.adopt_tier(&serde_json::from_slice(&body).map_err(Fault::new)?)?;
+                self.adopt_tier(&serde_json::from_str(body).map_err(Fault::new)?)?;
                 json(&())
             }
             Some(Question::Relay { .. }) => {
-                let relay: Relay = serde_json::from_slice(&body).map_err(Fault::new)?;
+                let relay: Relay = serde_json::from_str(body).map_err(Fault::new)?;
                 self.adopt_tier(&relay.change)?;
                 json(&Relayed { taken: 1 + self.pass_on(&relay).await? })
             }

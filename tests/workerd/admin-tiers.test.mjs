@@ -177,6 +177,9 @@ describe("a change", () => {
     const second = await Promise.all(keys.map((key) => statuses(key, 2)));
     await giveBack();
     expect(second).toEqual(keys.map(() => [200, 429]));
-    expect(await Promise.all(keys.map(d1Reads))).toEqual(before);
+    // An object that was taken out of memory meanwhile counts from 0 again.
+    const after = await Promise.all(keys.map(d1Reads));
+    expect(after.filter((reads, n) => reads > 0 && reads !== before[n])).toEqual([]);
+    expect(logged).toEqual([]);
   });
 });

@@ -13,16 +13,17 @@ use super::js::{self, Fault};
 use super::key_store::{self, Change, Database};
 use super::object_client;
 use crate::admin::attempts::Attempts;
+use crate::admin::body::{Body, parse};
 use crate::admin::tokens::{ROOT, Scope};
-use crate::admin::{BODY_LIMIT, Parameters, parse};
+use crate::admin::{BODY_LIMIT, Parameters};
 use crate::credential;
 use crate::key::{same_hash, same_secret, token_hash, token_id};
 use crate::refusal::Refusal;
 use crate::route::{Admin, Route, route};
 use crate::time::UnixMicros;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
@@ -63,7 +64,6 @@ type Outcome = Result<Success, Failure>;
 
 /// A request that may do what it asks for.
 struct Command {
-    incoming: Incoming,
     deployment: Rc<Deployment>,
     db: Database,
     /// The request's `ExecutionContext`.
@@ -72,7 +72,12 @@ struct Command {
     actor: String,
     /// The one reading of the clock.
     now: UnixMicros,
+    parameters: Parameters,
+    body: Vec<u8>,
 }
+
+/// Work that several commands do. Boxed, so that it is compiled once and not into each of them.
+type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Answers a request to the admin API.
 pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
@@ -96,27 +101,30 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     let now = clock::now();
     let db = key_store::database(env)?;
     let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
-    let command = Command { incoming, deployment, db, context, actor, now };
-    match admin {
-        Admin::CreateKey => keys::create(&command).await,
-        Admin::ListKeys => keys::list(&command).await,
-        Admin::ReadKey(id) => keys::read(&command, id).await,
-        Admin::ChangeKey(id) => keys::change(&command, id).await,
-        Admin::DeleteKey(id) => keys::delete(&command, id).await,
-        Admin::RotateKey(id) => keys::rotate(&command, id).await,
-        Admin::RevokeKey(id) => keys::revoke(&command, id).await,
-        Admin::ReadUsage(id) => keys::usage(&command, id).await,
-        Admin::ListOverrides(id) => overrides::list(&command, id).await,
-        Admin::PutOverride(id, policy) => overrides::put(&command, id, policy).await,
-        Admin::DeleteOverride(id, policy) => overrides::delete(&command, id, policy).await,
-        Admin::ListTiers => tiers::list(&command).await,
-        Admin::ReadTier(name) => tiers::read(&command, name).await,
-        Admin::PutTier(name) => tiers::put(&command, name).await,
-        Admin::ListTokens => tokens::list(&command).await,
-        Admin::CreateToken => tokens::create(&command).await,
-        Admin::DeleteToken(id) => tokens::delete(&command, id).await,
-        Admin::ReadLog => log::read(&command).await,
-    }
+    let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
+    let body = if admin.has_body() { read_body(&incoming).await? } else { Vec::new() };
+    let command = Command { deployment, db, context, actor, now, parameters, body };
+    let work: Work<'_, Outcome> = match admin {
+        Admin::CreateKey => Box::pin(keys::create(&command)),
+        Admin::ListKeys => Box::pin(keys::list(&command)),
+        Admin::ReadKey(id) => Box::pin(keys::read(&command, id)),
+        Admin::ChangeKey(id) => Box::pin(keys::change(&command, id)),
+        Admin::DeleteKey(id) => Box::pin(keys::delete(&command, id)),
+        Admin::RotateKey(id) => Box::pin(keys::rotate(&command, id)),
+        Admin::RevokeKey(id) => Box::pin(keys::revoke(&command, id)),
+        Admin::ReadUsage(id) => Box::pin(keys::usage(&command, id)),
+        Admin::ListOverrides(id) => Box::pin(overrides::list(&command, id)),
+        Admin::PutOverride(id, policy) => Box::pin(overrides::put(&command, id, policy)),
+        Admin::DeleteOverride(id, policy) => Box::pin(overrides::delete(&command, id, policy)),
+        Admin::ListTiers => Box::pin(tiers::list(&command)),
+        Admin::ReadTier(name) => Box::pin(tiers::read(&command, name)),
+        Admin::PutTier(name) => Box::pin(tiers::put(&command, name)),
+        Admin::ListTokens => Box::pin(tokens::list(&command)),
+        Admin::CreateToken => Box::pin(tokens::create(&command)),
+        Admin::DeleteToken(id) => Box::pin(tokens::delete(&command, id)),
+        Admin::ReadLog => Box::pin(log::read(&command)),
+    };
+    work.await
 }
 
 /// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
@@ -144,11 +152,11 @@ async fn authorize(
         return Ok(ROOT.to_owned());
     }
     let stored = match token_id(&presented.key) {
-        Some(id) => key_store::token(db, id).await?,
+        Some(id) => key_store::stored_token(db, id).await?,
         None => None,
     };
     match stored.filter(|stored| same_hash(&token_hash(&presented.key), &stored.secret_hash)) {
-        Some(token) if token.scopes.iter().any(|scope| *scope >= needed) => Ok(token.name),
+        Some(token) if token.scope >= needed => Ok(token.name),
         Some(_) => Err(Refusal::Forbidden("this admin token is not allowed to do that").into()),
         None => {
             if let Some(address) = &address {
@@ -159,50 +167,39 @@ async fn authorize(
     }
 }
 
+async fn read_body(incoming: &Incoming) -> Result<Vec<u8>, Failure> {
+    let body = JsFuture::from(js::read_body(&incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
+    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
+    Ok(body.to_vec())
+}
+
 impl Command {
-    /// Reads the body.
-    async fn body<T: DeserializeOwned>(&self) -> Result<T, Failure> {
-        let body = JsFuture::from(js::read_body(&self.incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
-        let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
-        Ok(parse(&body.to_vec())?)
+    /// The body, read and checked.
+    fn body<T: Body>(&self) -> Result<T, Refusal> {
+        parse(&self.body)
     }
 
-    /// Reads the query, of which `known` are the parameters.
-    fn parameters(&self, known: &[&str]) -> Result<Parameters, Refusal> {
-        Parameters::parse(self.incoming.target().query(), known)
-    }
-
-    /// What the admin log is to tell of a change.
-    fn log<B: Serialize, A: Serialize>(
-        &self,
-        action: &'static str,
-        target: String,
-        before: Option<&B>,
-        after: Option<&A>,
-    ) -> Result<Change<'_>, Fault> {
-        let before = before.map(serde_json::to_string).transpose().map_err(Fault::new)?;
-        let after = after.map(serde_json::to_string).transpose().map_err(Fault::new)?;
-        Ok(Change { at: self.now, actor: &self.actor, action, target, before, after })
+    /// What the admin log is to tell of a change: the thing before and after, as JSON.
+    fn log(&self, action: &'static str, target: String, before: Option<String>, after: Option<String>) -> Change<'_> {
+        Change { at: self.now, actor: &self.actor, action, target, before, after }
     }
 
     /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
-    async fn refresh(&self, id: &str) {
+    fn refresh<'a>(&'a self, id: &'a str) -> Work<'a, ()> {
         self.deployment.forget_denials(Some(id));
-        if let Err(fault) = object_client::refresh(&self.deployment, id).await {
-            worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
-        }
+        Box::pin(async move {
+            if let Err(fault) = object_client::refresh(&self.deployment, id).await {
+                worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
+            }
+        })
     }
 }
 
-fn json(status: u16, value: &impl Serialize) -> Outcome {
-    Ok(Success::Json(status, serde_json::to_string(value).map_err(Fault::new)?))
+fn text(value: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(value).map_err(Fault::new)
 }
 
 /// A change found something else than was read, again and again.
 fn contended() -> Failure {
     Refusal::Conflict("somebody else is changing this: try again".to_owned()).into()
 }
-
-/// `None::<&Nothing>` is what the log has before something is made, and after it is gone.
-#[derive(Serialize)]
-enum Nothing {}

@@ -3,17 +3,15 @@
 //! The change is pushed, so that thousands of objects do not read D1 for it at the same moment: the Worker reads the ids of the
 //! tier's keys, some thousand at a time, and has one object of each page pass the change on to the others.
 
-use super::{Command, Outcome, TRIES, contended, json};
-use crate::admin::tiers::{PutTier, Tier, TierChanged, TierList};
+use super::{Command, Outcome, Success, TRIES, contended, text};
+use crate::admin::tiers::{PutTier, Tier, changed};
 use crate::edge::deployment::Deployment;
 use crate::edge::js::{self, Fault};
 use crate::edge::key_store::{self, Database};
 use crate::edge::object_client;
 use crate::edge::timer::within;
-use crate::profile::TierChange;
-use crate::protocol::Relay;
+use crate::profile::{PolicyRow, TierChange};
 use crate::refusal::Refusal;
-use futures_util::future::join4;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -28,41 +26,33 @@ const PAGES: usize = 4;
 const PATIENCE: u32 = 25_000;
 
 pub(super) async fn list(command: &Command) -> Outcome {
-    let page = command.parameters(&["limit", "cursor"])?.page("tiers")?;
-    let mut tiers = key_store::tiers(&command.db, &page).await?;
-    let next_cursor = page.cut(&mut tiers, |tier| tier.name.clone());
-    json(200, &TierList { tiers, next_cursor })
+    let page = command.parameters.page("tiers")?;
+    Ok(Success::Json(200, key_store::tiers(&command.db, &page).await?))
 }
 
 pub(super) async fn read(command: &Command, name: &str) -> Outcome {
-    command.parameters(&[])?;
-    match key_store::tier(&command.db, name).await? {
-        Some((_, tier)) => json(200, &tier),
-        None => Err(Refusal::NotFound("there is no tier of this name".to_owned()).into()),
-    }
+    let tier = key_store::tier(&command.db, name).await?;
+    Ok(Success::Json(200, tier.ok_or_else(|| Refusal::NotFound("there is no tier of this name".to_owned()))?))
 }
 
 pub(super) async fn put(command: &Command, name: &str) -> Outcome {
-    command.parameters(&[])?;
-    let tier = command.body::<PutTier>().await?.into_tier(name)?;
+    let tier = command.body::<PutTier>()?.named(name)?;
+    let view = text(&tier)?;
     for _ in 0..TRIES {
-        let (stored, before) = key_store::tier(&command.db, name).await?.unzip();
-        let log = command.log("put", format!("tiers/{name}"), before.as_ref(), Some(&tier))?;
+        let stored = key_store::tier(&command.db, name).await?;
+        let log = command.log("put", format!("tiers/{name}"), stored.clone(), Some(view.clone()));
         let Some(made) = key_store::put_tier(&command.db, stored.as_deref(), &tier, log).await? else { continue };
-        let pushed = push(command, &tier, made.version).await?;
-        let Tier { name, description, audit_days, policies } = tier;
-        let pending = made.keys.saturating_sub(pushed);
-        let changed = TierChanged { name, description, audit_days, policies, pushed, pending };
-        return json(if stored.is_some() { 200 } else { 201 }, &changed);
+        let pushed = push(command, &tier, made.version).await;
+        let answer = changed(&view, pushed, made.keys.saturating_sub(pushed));
+        return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, answer));
     }
     Err(contended())
 }
 
 /// Tells the objects of the tier's keys. Gives how many have been told when all have or time is up; the rest is told afterwards.
-async fn push(command: &Command, tier: &Tier, version: u64) -> Result<u64, Fault> {
+async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
     command.deployment.forget_denials(None);
-    let policies = tier.policies.iter().cloned().map(|policy| policy.into_row().map_err(Fault::new));
-    let policies = policies.collect::<Result<_, _>>()?;
+    let policies = tier.policies.iter().map(PolicyRow::from).collect();
     let change = TierChange { tier: tier.name.clone(), version, audit_days: tier.audit_days, policies };
     let told = Rc::new(Cell::new(0));
     let push =
@@ -77,7 +67,7 @@ async fn push(command: &Command, tier: &Tier, version: u64) -> Result<u64, Fault
     if within(PATIENCE, async { Ok(JsFuture::from(work).await?) }).await.is_err() {
         worker::console_warn!("tollgate: a change of tier {} is still being pushed", tier.name);
     }
-    Ok(told.get())
+    told.get()
 }
 
 struct Push {
@@ -89,31 +79,16 @@ struct Push {
 
 impl Push {
     async fn all(&self) -> Result<(), Fault> {
+        let change = text(&self.change)?;
         let mut after = String::new();
         loop {
             let ids = key_store::ids_of_tier(&self.db, &self.change.tier, &after, PAGE * PAGES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
-            let mut pages = ids.chunks(PAGE);
-            let mut next = || self.page(pages.next().unwrap_or_default());
-            join4(next(), next(), next(), next()).await;
+            let taken = object_client::relay(&self.deployment, &ids, &change, PAGE).await?;
+            self.told.set(self.told.get() + taken);
             if ids.len() < PAGE * PAGES {
                 return Ok(());
-            }
-        }
-    }
-
-    /// Has one of these keys' objects tell the others; should that one be out of order, another one.
-    async fn page(&self, ids: &[String]) {
-        for relay in ids.iter().take(2) {
-            let others = ids.iter().filter(|id| *id != relay).cloned().collect();
-            match object_client::relay(&self.deployment, relay, &Relay { change: self.change.clone(), ids: others })
-                .await
-            {
-                Ok(taken) => return self.told.set(self.told.get() + taken),
-                Err(fault) => {
-                    worker::console_error!("tollgate: key {relay} did not pass a change of its tier on: {fault}");
-                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Change, Database, Statement, millis, time};
 use crate::admin::Page;
+use crate::admin::body::read_row;
 use crate::admin::keys::KeyRow;
 use crate::edge::js::Fault;
 use crate::refusal::Refusal;
@@ -23,11 +24,15 @@ macro_rules! key_row {
     };
 }
 
+fn read(row: &str) -> Result<KeyRow, Fault> {
+    read_row(row).map_err(|refusal| Fault::new(format!("a row of keys: {}", refusal.body())))
+}
+
 /// One key, as it is stored and as it is read; `None` if there is no such key.
 pub(crate) async fn key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Fault> {
     let select = concat!("SELECT ", key_row!(), " AS row FROM keys WHERE id = ?");
-    let Some(stored) = db.texts(Statement::new(select, [id.into()])).await?.pop() else { return Ok(None) };
-    let row = serde_json::from_str(&stored).map_err(Fault::new)?;
+    let Some(stored) = db.text(Statement::new(select, [id.into()])).await? else { return Ok(None) };
+    let row = read(&stored)?;
     Ok(Some((stored, row)))
 }
 
@@ -40,14 +45,18 @@ pub(crate) struct KeyFilter<'a> {
     pub(crate) name_part: Option<&'a str>,
 }
 
-/// A page of keys in the order of issue, and one more if there is one.
+/// A page of keys in the order of issue and, if there are more, the position of the last.
 pub(crate) async fn keys(
     db: &Database,
     filter: &KeyFilter<'_>,
     page: &Page,
     now: UnixMicros,
-) -> Result<Result<Vec<KeyRow>, Refusal>, Fault> {
-    let mut select = String::from(concat!("SELECT ", key_row!(), " AS row FROM keys WHERE 1"));
+) -> Result<Result<(Vec<KeyRow>, Option<String>), Refusal>, Fault> {
+    let mut select = String::from(concat!(
+        "SELECT ",
+        key_row!(),
+        " AS row, created_at || char(10) || id AS position FROM keys WHERE 1"
+    ));
     let mut values: Vec<Value> = Vec::new();
     let mut add = |condition: &str, new: &[Value]| {
         select.push_str(" AND ");
@@ -80,7 +89,9 @@ pub(crate) async fn keys(
     }
     select.push_str(" ORDER BY created_at, id LIMIT ?");
     values.push(page.rows().into());
-    db.rows(Statement::new(select, values)).await.map(Ok)
+    let (rows, last) = db.page(page, Statement::new(select, values)).await?;
+    let rows = rows.iter().map(|row| read(row)).collect::<Result<_, _>>()?;
+    Ok(Ok((rows, last)))
 }
 
 /// Adds a key; `false` if there is no such tier.

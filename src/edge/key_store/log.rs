@@ -2,21 +2,20 @@
 
 use super::{Database, Statement};
 use crate::admin::Page;
-use crate::admin::log::LogEntry;
 use crate::edge::js::Fault;
 use serde_json::Value;
 
-/// A page of the log, newest first, and one more if there is one. `before` is the id of the entry that comes before them.
+/// A page of the log, newest first. `before` is the id of the entry that comes before them.
 pub(crate) async fn log(
     db: &Database,
     target: Option<&str>,
     actor: Option<&str>,
     before: Option<u64>,
     page: &Page,
-) -> Result<Vec<LogEntry>, Fault> {
+) -> Result<String, Fault> {
     let mut select = String::from(
         "SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target,
-           'before', json(before), 'after', json(after)) AS row FROM admin_log WHERE 1",
+           'before', json(before), 'after', json(after)) AS row, CAST(id AS TEXT) AS position FROM admin_log WHERE 1",
     );
     let mut values: Vec<Value> = Vec::new();
     let conditions: [(&str, Value); 3] =
@@ -29,5 +28,5 @@ pub(crate) async fn log(
     }
     select.push_str(" ORDER BY id DESC LIMIT ?");
     values.push(page.rows().into());
-    db.rows(Statement::new(select, values)).await
+    db.list(page, Statement::new(select, values)).await
 }

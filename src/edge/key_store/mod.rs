@@ -16,13 +16,13 @@ pub(crate) use log::log;
 pub(crate) use overrides::{count_overrides, delete_override, overrides, policy_override, put_override};
 pub(crate) use profile::{StoredKey, profile};
 pub(crate) use tiers::{has_tier, ids_of_tier, put_tier, tier, tiers};
-pub(crate) use tokens::{create_token, delete_token, token, token_by_id, tokens};
+pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
 pub(crate) use usage::flush;
 
 use super::deployment::DATABASE;
 use super::js::{self, Fault};
+use crate::admin::Page;
 use crate::time::{UnixMicros, rfc3339};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -37,6 +37,14 @@ macro_rules! millis {
     };
 }
 use millis;
+
+/// Such a column in RFC 3339, as [`rfc3339`] writes it.
+macro_rules! rfc {
+    ($column:literal) => {
+        concat!("replace(strftime('%Y-%m-%dT%H:%M:%fZ', ", $column, "), '.000Z', 'Z')")
+    };
+}
+use rfc;
 
 /// The database.
 #[derive(Clone)]
@@ -71,29 +79,46 @@ pub(crate) struct Change<'a> {
     pub(crate) after: Option<String>,
 }
 
-/// One value of a row, JSON or not.
+/// A row: what was asked for, as JSON or not, and its position in a list.
 #[derive(Deserialize)]
 struct Row {
     row: String,
+    #[serde(default)]
+    position: Option<String>,
 }
 
 impl Database {
-    /// Runs statements as one transaction; gives the rows of the last one, as JSON.
-    async fn run(&self, statements: &[Statement]) -> Result<String, Fault> {
+    /// Runs statements as one transaction; gives the rows of the last one.
+    async fn run(&self, statements: &[Statement]) -> Result<Vec<Row>, Fault> {
         let statements = serde_json::to_string(statements).map_err(Fault::new)?;
         let rows = JsFuture::from(js::run_sql(&self.0, &statements)).await?;
-        rows.as_string().ok_or_else(|| Fault::new("D1 gave no rows"))
+        let rows = rows.as_string().ok_or_else(|| Fault::new("D1 gave no rows"))?;
+        serde_json::from_str(&rows).map_err(Fault::new)
     }
 
-    /// The values of the column `row`.
+    /// What the rows of a query say.
     async fn texts(&self, statement: Statement) -> Result<Vec<String>, Fault> {
-        let rows: Vec<Row> = serde_json::from_str(&self.run(&[statement]).await?).map_err(Fault::new)?;
-        Ok(rows.into_iter().map(|row| row.row).collect())
+        Ok(self.run(&[statement]).await?.into_iter().map(|row| row.row).collect())
     }
 
-    /// The same, read as JSON.
-    async fn rows<T: DeserializeOwned>(&self, statement: Statement) -> Result<Vec<T>, Fault> {
-        self.texts(statement).await?.iter().map(|row| serde_json::from_str(row).map_err(Fault::new)).collect()
+    /// The first of them.
+    async fn text(&self, statement: Statement) -> Result<Option<String>, Fault> {
+        Ok(self.run(&[statement]).await?.into_iter().next().map(|row| row.row))
+    }
+
+    /// A page of rows and, if there are more, the position of the last.
+    async fn page(&self, page: &Page, statement: Statement) -> Result<(Vec<String>, Option<String>), Fault> {
+        let mut rows = self.run(&[statement]).await?;
+        let has_more = rows.len() > page.limit;
+        rows.truncate(page.limit);
+        let last = rows.last().and_then(|last| last.position.clone()).filter(|_| has_more);
+        Ok((rows.into_iter().map(|row| row.row).collect(), last))
+    }
+
+    /// The answer that shows a page whose rows are the JSON of its entries.
+    async fn list(&self, page: &Page, statement: Statement) -> Result<String, Fault> {
+        let (entries, last) = self.page(page, statement).await?;
+        Ok(page.show(&entries, last.as_deref()))
     }
 
     /// Makes a change and logs it, in one transaction; `false`, and nothing is changed, if `guard` does not hold.
@@ -101,13 +126,13 @@ impl Database {
         Ok(self.change_and_read(change, guard, changes).await?.is_some())
     }
 
-    /// The same; gives the rows of the last statement, as JSON.
+    /// The same; gives the rows of the last statement.
     async fn change_and_read(
         &self,
         change: Change<'_>,
         guard: Statement,
         changes: Vec<Statement>,
-    ) -> Result<Option<String>, Fault> {
+    ) -> Result<Option<Vec<Row>>, Fault> {
         // Where the guard does not hold, the row of the log has no action, and the schema undoes the transaction over it.
         let Statement(guard, mut values) = guard;
         let insert = format!(

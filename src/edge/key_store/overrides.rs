@@ -1,51 +1,41 @@
 //! Policies of single keys.
 
-use super::profile::policy;
-use super::{Change, Database, Statement, millis, time};
+use super::{Change, Database, Statement, rfc};
 use crate::admin::Page;
-use crate::admin::overrides::OVERRIDES_LIMIT;
+use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
 use crate::edge::js::Fault;
-use crate::profile::OverrideRow;
 use crate::time::{UnixMicros, rfc3339};
 
-/// A row as JSON.
+/// An override as the admin API shows it: what is read, and what a change must find unchanged.
 macro_rules! override_row {
     () => {
         concat!(
-            "json_object('policy', ",
-            policy!(),
-            ", 'from', ",
-            millis!("from_at"),
+            "json_object('policy', policy, 'unit', unit, 'quota', quota, 'period', period, 'algorithm', algorithm,
+             'burst', burst, 'from', ",
+            rfc!("from_at"),
             ", 'until', ",
-            millis!("until_at"),
+            rfc!("until_at"),
             ")"
         )
     };
 }
 
-/// A page of a key's overrides by name, and one more if there is one.
-pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<Vec<OverrideRow>, Fault> {
+/// A page of a key's overrides by name.
+pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<String, Fault> {
     let select = concat!(
         "SELECT ",
         override_row!(),
-        " AS row FROM overrides WHERE key_id = ? AND policy > ? ORDER BY policy LIMIT ?"
+        " AS row, policy AS position FROM overrides WHERE key_id = ? AND policy > ?
+         ORDER BY policy LIMIT ?"
     );
     let after = page.after.as_deref().unwrap_or_default();
-    db.rows(Statement::new(select, [id.into(), after.into(), page.rows().into()])).await
+    db.list(page, Statement::new(select, [id.into(), after.into(), page.rows().into()])).await
 }
 
-/// One override, as it is stored and as it is read.
-pub(crate) async fn policy_override(
-    db: &Database,
-    id: &str,
-    policy: &str,
-) -> Result<Option<(String, OverrideRow)>, Fault> {
+/// One override.
+pub(crate) async fn policy_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Fault> {
     let select = concat!("SELECT ", override_row!(), " AS row FROM overrides WHERE key_id = ? AND policy = ?");
-    let Some(stored) = db.texts(Statement::new(select, [id.into(), policy.into()])).await?.pop() else {
-        return Ok(None);
-    };
-    let row = serde_json::from_str(&stored).map_err(Fault::new)?;
-    Ok(Some((stored, row)))
+    db.text(Statement::new(select, [id.into(), policy.into()])).await
 }
 
 /// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the key is gone or has too many.
@@ -53,7 +43,7 @@ pub(crate) async fn put_override(
     db: &Database,
     id: &str,
     stored: Option<&str>,
-    row: &OverrideRow,
+    row: &OverrideView,
     now: UnixMicros,
     change: Change<'_>,
 ) -> Result<bool, Fault> {
@@ -63,17 +53,16 @@ pub(crate) async fn put_override(
                   ON CONFLICT (key_id, policy) DO UPDATE SET unit = excluded.unit, quota = excluded.quota,
                     period = excluded.period, algorithm = excluded.algorithm, burst = excluded.burst,
                     from_at = excluded.from_at, until_at = excluded.until_at";
-    let policy = &row.policy;
     let values = [
         id.into(),
-        policy.policy.as_str().into(),
-        policy.unit.as_str().into(),
-        policy.quota.into(),
-        policy.period.as_str().into(),
-        policy.algorithm.as_str().into(),
-        policy.burst.into(),
-        time(row.from),
-        time(row.until),
+        row.policy.as_str().into(),
+        row.unit.as_str().into(),
+        row.quota.into(),
+        row.period.as_str().into(),
+        row.algorithm.as_str().into(),
+        row.burst.into(),
+        row.from.as_deref().into(),
+        row.until.as_deref().into(),
         rfc3339(now).into(),
     ];
     let guard = concat!(
@@ -83,7 +72,7 @@ pub(crate) async fn put_override(
            WHERE key_id = ?1 AND policy = ?2) IS ?3
          AND (SELECT COUNT(*) FROM overrides WHERE key_id = ?1 AND policy <> ?2) < ?4"
     );
-    let guard_values = [id.into(), policy.policy.as_str().into(), stored.into(), OVERRIDES_LIMIT.into()];
+    let guard_values = [id.into(), row.policy.as_str().into(), stored.into(), OVERRIDES_LIMIT.into()];
     db.change(change, Statement::new(guard, guard_values), vec![Statement::new(upsert, values)]).await
 }
 

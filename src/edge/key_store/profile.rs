@@ -32,7 +32,8 @@ const SELECT_PROFILE: &str = concat!(
        'expires_at', ", millis!("k.expires_at"), ",
        'previous_hash', k.previous_hash, 'previous_until', ", millis!("k.previous_until"), ",
        'tier_version', COALESCE(t.version, 0), 'audit_days', COALESCE(t.audit_days, 0),
-       'policies', json((SELECT json_group_array(", policy!(), ") FROM tier_limits WHERE tier = k.tier)),
+       'policies', json((SELECT json_group_array(", policy!(), ") FROM (SELECT * FROM tier_limits WHERE tier = k.tier
+         ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy))),
        'overrides', json((SELECT json_group_array(json_object('policy', ", policy!(), ",
            'from', ", millis!("from_at"), ", 'until', ", millis!("until_at"), ")) FROM overrides WHERE key_id = k.id)),
        'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs))),
@@ -43,7 +44,8 @@ const SELECT_PROFILE: &str = concat!(
 /// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
 pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Fault> {
     let values = [id.into(), month.to_string().into(), epoch.into()];
-    let Some(stored) = db.rows::<Stored>(Statement::new(SELECT_PROFILE, values)).await?.pop() else { return Ok(None) };
+    let Some(stored) = db.text(Statement::new(SELECT_PROFILE, values)).await? else { return Ok(None) };
+    let stored: Stored = serde_json::from_str(&stored).map_err(Fault::new)?;
     let profile =
         Profile::new(stored.profile).map_err(|error: PolicyError| Fault::new(format!("policies in D1: {error}")))?;
     Ok(Some(StoredKey { profile, carried: stored.carried }))

@@ -5,7 +5,6 @@ use super::{Change, Database, Statement};
 use crate::admin::Page;
 use crate::admin::tiers::Tier;
 use crate::edge::js::Fault;
-use serde::Deserialize;
 
 /// A tier as JSON: what is read, and what a change must find unchanged.
 macro_rules! tier_row {
@@ -18,29 +17,27 @@ macro_rules! tier_row {
     };
 }
 
-/// A page of tiers by name, and one more if there is one.
-pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<Vec<Tier>, Fault> {
-    let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name > ? ORDER BY name LIMIT ?");
+/// A page of tiers by name.
+pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Fault> {
+    let select =
+        concat!("SELECT ", tier_row!(), " AS row, name AS position FROM tiers WHERE name > ? ORDER BY name LIMIT ?");
     let after = page.after.as_deref().unwrap_or_default();
-    db.rows(Statement::new(select, [after.into(), page.rows().into()])).await
+    db.list(page, Statement::new(select, [after.into(), page.rows().into()])).await
 }
 
-/// One tier, as it is stored and as it is read.
-pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<(String, Tier)>, Fault> {
+/// One tier.
+pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<String>, Fault> {
     let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name = ?");
-    let Some(stored) = db.texts(Statement::new(select, [name.into()])).await?.pop() else { return Ok(None) };
-    let tier = serde_json::from_str(&stored).map_err(Fault::new)?;
-    Ok(Some((stored, tier)))
+    db.text(Statement::new(select, [name.into()])).await
 }
 
 /// Whether there is such a tier.
 pub(crate) async fn has_tier(db: &Database, name: &str) -> Result<bool, Fault> {
     let select = "SELECT name AS row FROM tiers WHERE name = ?";
-    Ok(!db.texts(Statement::new(select, [name.into()])).await?.is_empty())
+    Ok(db.text(Statement::new(select, [name.into()])).await?.is_some())
 }
 
 /// What a change of a tier is to be pushed as.
-#[derive(Deserialize)]
 pub(crate) struct Pushed {
     pub(crate) version: u64,
     /// How many keys the tier has.
@@ -62,7 +59,9 @@ pub(crate) async fn put_tier(
                   SELECT ?, value ->> 'policy', value ->> 'unit', value ->> 'quota', value ->> 'period', value ->> 'algorithm',
                     value ->> 'burst' FROM json_each(?)";
     // Read in the same transaction: the version must be that of these very policies.
-    let select = "SELECT version, (SELECT COUNT(*) FROM keys WHERE tier = ?1) AS keys FROM tiers WHERE name = ?1";
+    let select =
+        "SELECT CAST(version AS TEXT) AS row, CAST((SELECT COUNT(*) FROM keys WHERE tier = ?1) AS TEXT) AS position
+                  FROM tiers WHERE name = ?1";
     let policies = serde_json::to_string(&tier.policies).map_err(Fault::new)?;
     let changes = vec![
         Statement::new(upsert, [name.into(), tier.description.as_str().into(), tier.audit_days.into()]),
@@ -73,7 +72,8 @@ pub(crate) async fn put_tier(
     let guard = concat!("(SELECT ", tier_row!(), " FROM tiers WHERE name = ?) IS ?");
     let guard = Statement::new(guard, [name.into(), stored.into()]);
     let Some(rows) = db.change_and_read(change, guard, changes).await? else { return Ok(None) };
-    Ok(serde_json::from_str::<Vec<Pushed>>(&rows).map_err(Fault::new)?.pop())
+    let number = |text: Option<&str>| text.and_then(|text| text.parse().ok()).unwrap_or_default();
+    Ok(rows.first().map(|row| Pushed { version: number(Some(&row.row)), keys: number(row.position.as_deref()) }))
 }
 
 /// The ids of so many keys of a tier, those that come after `after`.
