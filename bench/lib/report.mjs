@@ -54,7 +54,7 @@ export function markdown(results, findings) {
     markdownTable({ head: ["", ""], rows: facts }).replaceAll("--:", "---"),
     "![Requests per second](benchmarks.svg)",
     "## Targets",
-    "Ratios of requests per second or of times in one run, full checks and fields included. The floor is what “JavaScript, the same work” reaches in tollgate's place: a gate in JavaScript that asks, stores, forwards and answers as tollgate does and computes nothing. A target that it misses too, the platform does not allow to a gate that works this way.",
+    "Ratios of requests per second or of times in one run, full checks and fields included. The floor is what “JavaScript, the same work” reaches in tollgate's place: a gate in JavaScript that asks, stores, forwards and answers as tollgate does and computes nothing. Where the floor misses a target too, the platform's part of the work is what holds it.",
     markdownTable(targetsTable(results)),
     "## How it is measured",
     METHOD,
