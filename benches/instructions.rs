@@ -51,7 +51,7 @@ fn run(case: &str, times: u64) -> Option<()> {
                 "denied" => denied(&policies(algorithm, QUOTA, 1), times),
                 quota => {
                     let quota = quota.parse().ok()?;
-                    admitted(&policies(algorithm, quota, 1), MINUTE / quota, times);
+                    admitted(&policies(algorithm, quota, 1), MINUTE.checked_div(quota)?, times);
                 }
             }
         }

@@ -1,6 +1,7 @@
 // `make bench`: compares tollgate with other Workers, side by side in one run, and writes docs/benchmarks.md and its plot.
 //
-//   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start, instructions
+//   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start,
+//                                           instructions (by valgrind, if it is installed)
 //     --contenders tollgate,js-memory       some of the contenders of admit and deny
 //     --connections 64                      some of the numbers of connections (1,64) of admit and deny
 //     --rounds 5 --seconds 1.2              how often and how long (also BENCH_SECONDS)
