@@ -1,6 +1,7 @@
 // `make bench`: compares tollgate with other Workers, side by side in one run, and writes docs/benchmarks.md and its plot.
 //
-//   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start
+//   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start,
+//                                           instructions (by valgrind, if it is installed)
 //     --contenders tollgate,js-memory       some of the contenders of admit and deny
 //     --connections 64                      some of the numbers of connections (1,64) of admit and deny
 //     --rounds 5 --seconds 1.2              how often and how long (also BENCH_SECONDS)
@@ -20,12 +21,13 @@ import { parseArgs } from "node:util";
 import { bundleWorkers } from "../bench/lib/bundle.mjs";
 import { scripted, tollgate } from "../bench/lib/contenders.mjs";
 import { byKeys, byPolicies, byQuota, callsPerDenial, COMPARED, COMPARED_AGAIN, comparison, start, withRuntime } from "../bench/lib/groups.mjs";
+import { instructions } from "../bench/lib/instructions.mjs";
 import { buildLoad, load } from "../bench/lib/load.mjs";
 import { machine, machineLoad } from "../bench/lib/machine.mjs";
 import { plot } from "../bench/lib/plot.mjs";
 import { markdown } from "../bench/lib/report.mjs";
 import { buildRustWorker } from "../bench/lib/rust.mjs";
-import { callsText, comparisonText, keysText, policiesText, quotaText, startText } from "../bench/lib/tables.mjs";
+import { callsText, comparisonText, instructionsText, keysText, policiesText, quotaText, startText } from "../bench/lib/tables.mjs";
 import { build, ROOT } from "./lib/gate.mjs";
 
 const MEMORY_DIRECTORY = "/dev/shm";
@@ -51,7 +53,9 @@ const { values: options } = parseArgs({
   },
 });
 
-const GROUPS = ["admit", "deny", "calls", "keys", "policies", "quota", "start"];
+/** Those that load Workers, and those that do not. */
+const LOADS = ["admit", "deny", "calls", "keys", "policies", "quota", "start"];
+const GROUPS = [...LOADS, "instructions"];
 
 const fail = (message) => {
   console.error(message);
@@ -81,19 +85,24 @@ const others = options.build.map((given) => {
 });
 for (const given of options.script) {
   const [name, file] = given.split("=");
+  if (!file) fail("--script: name=file");
   others.push(scripted(name, path.resolve(file)));
 }
 const gates = [tollgate(), ...others];
 const known = [...new Set(Object.values(COMPARED).flat()), ...gates];
 const wanted = options.hold ? [options.hold] : options.contenders?.split(",");
 if (wanted?.some((name) => !known.some((one) => one.name === name))) fail(`--contenders: some of ${known.map(({ name }) => name).join(",")}`);
+if (options.docs && (wanted || !GROUPS.every((name) => kinds.includes(name)))) fail("--docs: needs all groups and contenders");
 const isWanted = (one) => !wanted || wanted.includes(one.name) || others.includes(one);
 
 const begun = Date.now();
-if (!options["no-build"]) await build({ stdio: ["ignore", "pipe", "pipe"] });
-await buildLoad();
-await bundleWorkers();
-const isRustWanted = kinds.includes("start") || known.some((one) => one.name.endsWith("-rust") && isWanted(one));
+if (kinds.some((name) => LOADS.includes(name))) {
+  if (!options["no-build"]) await build({ stdio: ["ignore", "pipe", "pipe"] });
+  await buildLoad();
+  await bundleWorkers();
+}
+const compared = new Set(kinds.flatMap((kind) => COMPARED[kind] ?? []));
+const isRustWanted = kinds.includes("start") || [...compared].some((one) => one.name.endsWith("-rust") && isWanted(one));
 if (isRustWanted) await buildRustWorker();
 if (options.hold) await hold();
 else await measure();
@@ -108,8 +117,8 @@ async function measure() {
     results[kind] = [];
     // Denials write nothing: one storage will do.
     for (const storage of kind === "deny" ? [headline] : storages) {
-      const compared = storage === headline ? COMPARED[kind] : COMPARED_AGAIN;
-      const contenders = [...compared, ...gates].filter(isWanted);
+      const beside = storage === headline ? COMPARED[kind] : COMPARED_AGAIN;
+      const contenders = [...beside, ...gates].filter(isWanted);
       say(`\n${kind}, storage: ${storage.name}; load of the machine before: ${machineLoad().toFixed(1)}`);
       const onTable = (one) =>
         options.json ? console.log(JSON.stringify({ kind, storage: storage.name, ...one })) : console.log(`\n${comparisonText(kind, one)}`);
@@ -122,6 +131,7 @@ async function measure() {
     policies: [() => byPolicies({ storage: light, seconds }), policiesText],
     quota: [() => byQuota({ storage: light, seconds }), quotaText],
     start: [() => start({ storage: headline }), startText],
+    instructions: [async () => ({ load: machineLoad(), counted: await instructions() }), ({ counted }) => instructionsText(counted)],
   };
   for (const kind of kinds.filter((name) => groups[name])) {
     const [run, text] = groups[kind];
@@ -134,7 +144,6 @@ async function measure() {
   const isWhole = GROUPS.every((name) => results[name]) && !wanted && others.length === 0 && !options.state && headline === DISK;
   const directory = options.docs ?? (isWhole ? path.join(ROOT, "docs") : undefined);
   if (!directory) return;
-  if (!GROUPS.every((name) => results[name])) fail("--docs: needs all groups");
   results.minutes = (Date.now() - measuredFrom) / 60_000;
   results.machine = await machine();
   results.loadAfter = machineLoad();

@@ -4,7 +4,7 @@ import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
 import { HONO_WORKER } from "./bundle.mjs";
-import { issueKey } from "./keys.mjs";
+import { idOf, issueKey } from "./keys.mjs";
 import { RUST_WORKER } from "./rust.mjs";
 import { BASIC_SETS, insertTiers } from "./tiers.mjs";
 
@@ -59,29 +59,41 @@ export const HONO = {
   keys: plainKeys(BASIC_SETS),
 };
 
-/** A JavaScript object that counts in one of three ways. */
-function javaScriptObject(kind, title, sets = BASIC_SETS) {
-  const name = `js-${kind}`;
+/** A Worker before objects of a class `Counter`, which say what they have written; `nameOf` a key is its object's name. */
+function counting({ name, title = name, modules, keys, nameOf = (key) => key }) {
   const inspect = inspector(name, "Counter");
-  const keys = plainKeys(sets);
   return {
     name,
     title,
-    service: { modules: script(`${kind}.js`, "gate.js"), objects: ["Counter"], outbound: ORIGIN },
+    service: { modules, objects: ["Counter"], outbound: ORIGIN },
     beside: [inspect],
     keys,
-    rows: (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => keys[set][i])),
+    rows: (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => nameOf(keys[set][i]))),
   };
 }
-/** A Worker of one file, to try an idea. */
-export function scripted(name, file) {
-  const one = javaScriptObject(name, name);
-  return { ...one, name, service: { ...one.service, modules: { "idea.js": file } }, beside: [inspector(name, "Counter")], rows: undefined };
-}
+
+/** A JavaScript object that counts in one of three ways. */
+const javaScriptObject = (kind, title, sets = BASIC_SETS) =>
+  counting({ name: `js-${kind}`, title, modules: script(`${kind}.js`, "gate.js"), keys: plainKeys(sets) });
 export const writeObject = (sets) => javaScriptObject("write", "JavaScript object, a row per request", sets);
 export const WRITE = writeObject();
 export const MEMORY = javaScriptObject("memory", "JavaScript object, memory only");
 export const GROUP = javaScriptObject("group", "JavaScript object, group commit");
+
+/** What the platform allows: see bench/workers/same.js. It is called with keys of tollgate's form, and denies nothing. */
+export const SAME = {
+  ...counting({
+    name: "js-same",
+    title: "JavaScript, the same work",
+    modules: script("same.js"),
+    keys: Object.fromEntries(BASIC_SETS.map(({ name, keys }) => [name, Array.from({ length: keys }, () => issueKey(KEY_SECRET).key)])),
+    nameOf: idOf,
+  }),
+  isOneRowEach: true,
+};
+
+/** A Worker of one file, to try an idea; its objects need not say what they have written. */
+export const scripted = (name, file) => ({ ...counting({ name, modules: { "idea.js": file }, keys: plainKeys(BASIC_SETS) }), rows: undefined });
 
 /**
  * tollgate as built in a directory; several builds can stand beside each other. With `isCounted` its objects count what they are
@@ -95,6 +107,8 @@ export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), 
   return {
     name,
     title: name,
+    // One call at a time shares its row with no other.
+    isOneRowEach: true,
     service: {
       modules: { ...(isCounted ? script("counted.js") : {}), ...wasmWorker(build) },
       vars: { KEY_SECRET, ORIGIN: "", ...vars },

@@ -2,7 +2,7 @@
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
 import { caseOf, compare, flood, warm } from "./compare.mjs";
-import { CONSTANT, CONSTANT_RUST, FORWARD, FORWARD_RUST, GROUP, HONO, MEMORY, services, tollgate, WRITE } from "./contenders.mjs";
+import { CONSTANT, CONSTANT_RUST, FORWARD, FORWARD_RUST, GROUP, HONO, MEMORY, SAME, services, tollgate, WRITE } from "./contenders.mjs";
 import { machineLoad, sizes } from "./machine.mjs";
 import { asleep, awake } from "./many.mjs";
 import { RUST_WORKER } from "./rust.mjs";
@@ -20,10 +20,10 @@ const STARTS = 7;
 
 /** Contenders of the two comparisons, without tollgate; and those of admitting again on a second storage. */
 export const COMPARED = {
-  admit: [CONSTANT, CONSTANT_RUST, FORWARD, FORWARD_RUST, WRITE, MEMORY, GROUP, HONO],
+  admit: [CONSTANT, CONSTANT_RUST, FORWARD, FORWARD_RUST, WRITE, MEMORY, GROUP, HONO, SAME],
   deny: [CONSTANT, CONSTANT_RUST, WRITE, MEMORY, HONO],
 };
-export const COMPARED_AGAIN = [CONSTANT, WRITE, MEMORY, GROUP, HONO];
+export const COMPARED_AGAIN = [CONSTANT, WRITE, MEMORY, GROUP, HONO, SAME];
 
 /** Runs `body(runtime)` on a workerd with some contenders. */
 export async function withRuntime(contenders, options, body) {
@@ -43,9 +43,7 @@ export async function withRuntime(contenders, options, body) {
 export async function comparison({ kind, contenders, storage, connections, rounds, seconds, inspectorPort, onTable }) {
   const load = machineLoad();
   return withRuntime(contenders, { stateIn: storage.directory, inspectorPort }, async (runtime) => {
-    const cases = contenders.map((contender) =>
-      caseOf(runtime, contender, kind, { isOneRowEach: contender.name.startsWith("tollgate") }),
-    );
+    const cases = contenders.map((contender) => caseOf(runtime, contender, kind));
     await warm(cases);
     const tables = [];
     for (const count of connections) {

@@ -19,3 +19,6 @@ export function issueKey(keySecret) {
   const secretHash = createHash("sha256").update(`tollgate secret v1\0${id}\0${secret}`).digest("hex");
   return { id, key: signed + base32(tag), secretHash };
 }
+
+/** The id in a key. */
+export const idOf = (key) => key.split("_")[1];

@@ -4,7 +4,7 @@ import { number } from "./tables.mjs";
 const WIDTH = 960;
 const MARGIN = 20;
 const BAR = { height: 20, gap: 6, label: 280 };
-const OURS = "#c2410c";
+const COLORS = { tollgate: "#c2410c", "js-same": "#0f766e" };
 const THEIRS = "#64748b";
 const LINES = ["#c2410c", "#0f766e", "#4338ca"];
 
@@ -18,7 +18,7 @@ function bars(title, results, top) {
   const drawn = results.map(({ name, title: text, perSecond }, i) => {
     const y = top + 28 + i * (BAR.height + BAR.gap);
     const width = Math.max(1, (perSecond / most) * widest);
-    const color = name === "tollgate" ? OURS : THEIRS;
+    const color = COLORS[name] ?? THEIRS;
     return [
       label(MARGIN + BAR.label - 8, y + 15, text, 'text-anchor="end"'),
       `<rect x="${MARGIN + BAR.label}" y="${y}" width="${width.toFixed(1)}" height="${BAR.height}" fill="${color}"/>`,

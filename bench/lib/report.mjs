@@ -1,5 +1,18 @@
 // docs/benchmarks.md.
-import { callsSentence, comparisonTable, keysTable, markdownTable, number, policiesTable, quotaTable, sizeTable, startTable } from "./tables.mjs";
+import {
+  callsSentence,
+  comparisonTable,
+  decisionsTable,
+  keysTable,
+  markdownTable,
+  NO_VALGRIND,
+  number,
+  otherWorkTable,
+  policiesTable,
+  quotaTable,
+  sizeTable,
+  startTable,
+} from "./tables.mjs";
 import { targetsTable } from "./targets.mjs";
 
 const STORED = {
@@ -14,6 +27,15 @@ function tablesOf(comparison) {
     const title = one.connections === 1 ? "1 connection" : `${one.connections} connections`;
     return `**${title}**\n\n${markdownTable(comparisonTable(one, { isForPeople: true }))}`;
   });
+}
+
+function instructionsOf({ counted }) {
+  if (!counted) return [NO_VALGRIND];
+  return [
+    "Of the core, compiled natively and counted by `valgrind --tool=callgrind`: a run with twice the work less a run with it, so that start and preparation fall out. They can be compared between machines of the same architecture and compiler. A decision includes what follows its commit, but not the row's text.",
+    markdownTable(decisionsTable(counted)),
+    markdownTable(otherWorkTable(counted)),
+  ];
 }
 
 /** The whole document; `findings` is put in as it is. */
@@ -32,7 +54,7 @@ export function markdown(results, findings) {
     markdownTable({ head: ["", ""], rows: facts }).replaceAll("--:", "---"),
     "![Requests per second](benchmarks.svg)",
     "## Targets",
-    "Ratios of requests per second or of times in one run, full checks and fields included.",
+    "Ratios of requests per second or of times in one run, full checks and fields included. The floor is what “JavaScript, the same work” reaches in tollgate's place: a gate in JavaScript that asks, stores, forwards and answers as tollgate does and computes nothing. Where the floor misses a target too, the platform's part of the work is what holds it.",
     markdownTable(targetsTable(results)),
     "## How it is measured",
     METHOD,
@@ -58,6 +80,8 @@ export function markdown(results, findings) {
     `workerd started anew ${start.first[0].times} times for each, medians. tollgate's first request is an admitted one: it wakes the object and reads its storage. ${load(start)}`,
     markdownTable(startTable(start)),
     markdownTable(sizeTable(start)),
+    "## Instructions",
+    ...instructionsOf(results.instructions),
     findings.trim(),
   ];
   return `${sections.join("\n\n")}\n`;
@@ -76,4 +100,7 @@ const METHOD = `- One workerd process holds every contender, each on a loopback 
   counted here.
 - Questions to the object are counted by a second copy of tollgate, in which a few lines of JavaScript stand around the object class;
   no time is taken from it.
-- The JavaScript objects check nothing of the key and add no fields. hono-rate-limiter is used as its README shows.`;
+- The JavaScript objects check nothing of the key and add no fields. hono-rate-limiter is used as its README shows.
+- “JavaScript, the same work” (\`bench/workers/same.js\`) asks the key's object by a method call, with a question and an answer as long as
+  tollgate's; shares writes as tollgate does, of a row as long; copies the request's headers, takes the key out and puts the identity in;
+  adds the six fields. It verifies no key, judges no policy and denies nothing.`;

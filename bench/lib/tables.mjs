@@ -87,6 +87,20 @@ export function sizeTable({ sizes, constantSizes }) {
   };
 }
 
+export const NO_VALGRIND = "Instructions were not counted: valgrind is not installed.";
+
+export function decisionsTable({ rows }) {
+  const algorithms = Object.keys(rows[0].counts);
+  return {
+    head: ["one decision", ...algorithms],
+    rows: rows.map(({ title, counts }) => [title, ...algorithms.map((name) => number(counts[name]))]),
+  };
+}
+
+export function otherWorkTable({ others }) {
+  return { head: ["other work", "instructions"], rows: others.map(({ title, count }) => [title, number(count)]) };
+}
+
 export const callsSentence = ({ asked, denied, seconds, perDenied }) =>
   `${number(asked)} questions to the object for ${number(denied)} denied calls in ${number(seconds)} s: ${number(perDenied, 5)} per denied call`;
 
@@ -107,3 +121,4 @@ export const keysText = (result) => text(keysTable(result));
 export const policiesText = (result) => text(policiesTable(result));
 export const quotaText = (result) => text(quotaTable(result));
 export const startText = (result) => `${text(startTable(result))}\n\n${text(sizeTable(result))}`;
+export const instructionsText = (result) => (result ? `${text(decisionsTable(result))}\n\n${text(otherWorkTable(result))}` : NO_VALGRIND);

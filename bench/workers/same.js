@@ -1,0 +1,134 @@
+// The floor: what the platform makes any such gate do for an admitted call, in JavaScript, and nothing else. It asks, stores,
+// forwards and answers as tollgate does, but parses, checks and computes nothing: what it says is constant, and as long as
+// what tollgate says of the same call.
+import { DurableObject } from "cloudflare:workers";
+
+const HASH = "0123456789abcdef".repeat(4);
+const NONCE = "12345678901234567890";
+const ANSWER = "1 admitted admit 1795160894123 minute:rm:1000000000:60:999876543:45877 month:rM:1000000000:2592000:987654321:922305877";
+const FIELDS = [
+  ["RateLimit-Policy", '"minute";q=1000000000;w=60, "month";q=1000000000;w=2592000'],
+  ["RateLimit", '"minute";r=999876543;t=46, "month";r=987654321;t=922306'],
+  ["X-RateLimit-Limit", "1000000000"],
+  ["X-RateLimit-Remaining", "999876543"],
+  ["X-RateLimit-Reset", "1795160940"],
+  ["X-Monthly-Remaining", "987654321"],
+];
+// The key in both spellings, and every name in which tollgate tells the origin something.
+const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
+
+export default {
+  async fetch(request, env) {
+    const key = request.headers.get("x-api-key");
+    if (key === null) return new Response("no key\n", { status: 401 });
+    // What a call costs may depend on its method and path, so the object is told.
+    const id = key.slice(3, 19);
+    await env.KEYS.getByName(id).ask(`v1/check?id=${id}&h=${HASH}&n=${NONCE}&m=${request.method}&p=${request.url}`);
+    const response = await fetch(request, { headers: identified(request.headers, id), redirect: "manual", cache: "no-store" });
+    const answer = new Response(response.body, response);
+    for (const [name, value] of FIELDS) answer.headers.set(name, value);
+    return answer;
+  },
+};
+
+/** The headers for the origin: without the key, with who it is. */
+function identified(given, id) {
+  const headers = new Headers(given);
+  const dropped = [];
+  for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
+  for (const name of dropped) headers.delete(name);
+  headers.set("X-Tollgate-Key-Id", id);
+  headers.set("X-Tollgate-Tier", "admit");
+  return headers;
+}
+
+const COUNTERS =
+  '{"v":1,"seq":123456,"e":"0123456789abcdef","t":1795160894123456,"f":[[[[29919347,123456],[29919348,123456]],[[498655,246912]],' +
+  '[[20777,246912]]]],"m":[[202611,246912,0,0,246912,0,123456,0]],"n":[]}';
+/** tollgate's row names the calls of this write and of the last, and so many at least. */
+const LEAST_NAMED = 8;
+/** From this many calls that share a write on, the object is busy. */
+const COMPANY = 2;
+
+/** Writes as src/edge/commit.rs does; `pace` has the same four values. */
+export class Counter extends DurableObject {
+  constructor(ctx, env) {
+    super(ctx, env);
+    this.storage = ctx.storage;
+    this.sql = ctx.storage.sql;
+    this.sql.exec("CREATE TABLE IF NOT EXISTS counter (id INTEGER PRIMARY KEY, body TEXT NOT NULL, count INTEGER NOT NULL)");
+    this.count = this.sql.exec("SELECT count FROM counter").toArray()[0]?.count ?? 0;
+    this.stored = this.count;
+    this.named = 0;
+    this.rowsWritten = 0;
+    this.pace = "idle";
+    this.waiting = 0;
+    this.next = undefined;
+  }
+
+  /** Counts a call; answers at once if it is written at once, otherwise with a promise. */
+  ask(_question) {
+    this.count += 1;
+    if (this.pace === "idle") {
+      this.writeAndFollow();
+      return ANSWER;
+    }
+    this.waiting += 1;
+    this.next ??= Promise.withResolvers();
+    if (this.pace === "busy") this.gather();
+    return this.next.promise.then(() => ANSWER);
+  }
+
+  /** How many rows it has written. */
+  fetch() {
+    return Response.json({ rows_written: this.rowsWritten });
+  }
+
+  gather() {
+    this.pace = "gathering";
+    setTimeout(() => this.turn(), 0);
+  }
+
+  turn() {
+    if (this.waiting >= COMPANY) {
+      this.pace = "busy";
+      this.write();
+    } else {
+      this.writeAndFollow();
+    }
+  }
+
+  writeAndFollow() {
+    this.pace = "confirming";
+    this.write();
+    // Should it fail, the runtime starts the object anew.
+    this.storage.sync().then(() => this.confirmed());
+  }
+
+  confirmed() {
+    if (this.pace !== "confirming") return;
+    if (this.next === undefined) this.pace = "idle";
+    else if (this.waiting >= COMPANY) this.gather();
+    else this.writeAndFollow();
+  }
+
+  /** Writes what has been counted, and tells those who wait for it. */
+  write() {
+    const { next } = this;
+    this.next = undefined;
+    this.waiting = 0;
+    const calls = this.count - this.stored;
+    const body = COUNTERS + `${NONCE},`.repeat(Math.max(LEAST_NAMED, calls + this.named));
+    const upsert =
+      "INSERT INTO counter (id, body, count) VALUES (1, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body, count = excluded.count";
+    try {
+      this.rowsWritten += this.sql.exec(upsert, body, this.count).rowsWritten;
+    } catch (error) {
+      // All who wait are told, and the object is started anew from what is stored.
+      this.ctx.abort(error);
+    }
+    this.named = calls;
+    this.stored = this.count;
+    next?.resolve();
+  }
+}

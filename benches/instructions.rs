@@ -1,0 +1,174 @@
+//! Does the work of one case so many times and ends. `scripts/instructions.mjs` puts an instruction counter around it: a run with
+//! twice the times differs from another by that work alone, so start and preparation fall out.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use tollgate::deny_cache::DenyCache;
+use tollgate::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
+use tollgate::limit::{Cost, State};
+use tollgate::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::protocol::{Answer, Call, Check, Known, Outcome, Question};
+use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
+
+/// 2026-11-20T07:48:14Z, in microseconds.
+const START: u64 = 1_795_160_894 * SECOND;
+const EPOCH: &str = "0123456789abcdef";
+/// Of the cases that are about something else.
+const QUOTA: u64 = 1_000;
+/// Spent from every policy.
+const COST: Cost = Cost { requests: 1, tokens: 1 };
+const PERIODS: [Period; 3] = [Period::Minute, Period::Hour, Period::Day];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let (Some(case), Some(Ok(times))) = (args.next(), args.next().map(|times| times.parse())) else {
+        // `cargo bench` runs it so.
+        println!("instructions CASE TIMES: see scripts/instructions.mjs");
+        return ExitCode::SUCCESS;
+    };
+    if run(&case, times).is_none() {
+        eprintln!("no such case: {case}");
+        return ExitCode::from(2);
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(case: &str, times: u64) -> Option<()> {
+    match case {
+        "row" => row(Algorithm::Fixed, 8, times),
+        "row-sliding" => row(Algorithm::Sliding, 32, times),
+        "protocol" => protocol(times),
+        "key" => key(times),
+        "key-hash" => key_hash(times),
+        "deny-cache" => deny_cache(times),
+        decision => {
+            let (algorithm, rest) = decision.split_once('-')?;
+            let algorithm = algorithm.parse().ok()?;
+            match rest {
+                "six" => admitted(&policies(algorithm, QUOTA, 6), DAY / QUOTA, times),
+                "denied" => denied(&policies(algorithm, QUOTA, 1), times),
+                quota => {
+                    let quota = quota.parse().ok()?;
+                    admitted(&policies(algorithm, quota, 1), MINUTE.checked_div(quota)?, times);
+                }
+            }
+        }
+    }
+    Some(())
+}
+
+/// Up to six: of a minute, an hour and a day, of requests and of tokens.
+fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
+    let all = [Unit::Requests, Unit::Tokens].into_iter().flat_map(|unit| PERIODS.map(|period| (unit, period)));
+    let policy =
+        |(index, (unit, period))| Policy::new(format!("p{index}"), unit, quota, period, algorithm, None).unwrap();
+    all.enumerate().take(count).map(policy).collect()
+}
+
+fn repeat<T>(times: u64, mut work: impl FnMut() -> T) {
+    for _ in 0..times {
+        black_box(work());
+    }
+}
+
+/// Calls that come at nine tenths of a rate that the policies allow, each followed by a commit, as an object does with those
+/// that come one by one.
+fn admitted(policies: &[Policy], pace: u64, times: u64) {
+    let mut state = State::new(EPOCH.into());
+    let mut clock = START;
+    let mut call = || {
+        clock += pace * 10 / 9;
+        let decision = state.decide(policies, UnixMicros::from_micros(clock), COST);
+        assert!(decision.is_admitted());
+        state.committed();
+        decision
+    };
+    // Until logs and windows are as full as they get.
+    repeat(2 * policies[0].quota(), &mut call);
+    repeat(times, call);
+}
+
+/// A key that is out of quota and goes on asking.
+fn denied(policies: &[Policy], times: u64) {
+    let (mut state, clock) = exhausted(policies);
+    repeat(times, || state.decide(policies, clock, COST));
+}
+
+/// A key that is out of quota, and when; its last calls were a millisecond apart.
+fn exhausted(policies: &[Policy]) -> (State, UnixMicros) {
+    let mut state = State::new(EPOCH.into());
+    let mut clock = UnixMicros::from_micros(START);
+    while state.decide(policies, clock, COST).is_admitted() {
+        state.committed();
+        clock = clock.saturating_add(SECOND / 1000);
+    }
+    (state, clock)
+}
+
+/// The text of a row, after so many calls.
+fn row(algorithm: Algorithm, calls: u64, times: u64) {
+    let policies = policies(algorithm, QUOTA, 2);
+    let mut state = State::new(EPOCH.into());
+    for call in 0..calls {
+        state.decide(&policies, UnixMicros::from_micros(START + call * 7_000), COST);
+    }
+    // As many as a row names that is shared by few.
+    (0..8).for_each(|nonce| state.remember(u64::MAX / 2 + nonce));
+    repeat(times, || state.to_row());
+}
+
+const CALL: Call<'_> = Call {
+    id: "abcdefghijklmnop",
+    secret_hash: "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+    method: "GET",
+    path: "/v1/models?limit=10",
+};
+
+/// What an object says of a call with two policies.
+fn known(state: &mut State, policies: &[Policy], clock: UnixMicros) -> Known {
+    let decision = state.decide(policies, clock, COST);
+    Known::new(Outcome::new(&decision, COST.requests), "free", policies, &decision)
+}
+
+/// A question and its answer, each written and read.
+fn protocol(times: u64) {
+    let question = Question::Check(Check { call: CALL, nonce: u64::MAX / 2, is_repeat: false, debt: None });
+    let policies = policies(Algorithm::Fixed, QUOTA, 2);
+    let answer = Answer::Known(known(&mut State::new(EPOCH.into()), &policies, UnixMicros::from_micros(START)));
+    repeat(times, || {
+        let asked = question.to_url();
+        black_box(Question::parse(&asked));
+        Answer::parse(&answer.to_line())
+    });
+}
+
+/// A presented key: its form and its tag.
+fn key(times: u64) {
+    let (signer, key) = issued();
+    repeat(times, || PresentedKey::verify(black_box(&key), &signer).is_some());
+}
+
+/// The hash under which its secret is stored.
+fn key_hash(times: u64) {
+    let (signer, key) = issued();
+    let presented = PresentedKey::verify(&key, &signer).unwrap();
+    repeat(times, || black_box(presented).secret_hash());
+}
+
+fn issued() -> (Signer, String) {
+    let signer = Signer::new("a secret of some length, as KEY_SECRET is", []).unwrap();
+    let key = key::issue(&signer, &[7; ENTROPY_BYTES]).key;
+    (signer, key)
+}
+
+/// A call that an isolate knows to be denied.
+fn deny_cache(times: u64) {
+    let policies = policies(Algorithm::Fixed, QUOTA, 2);
+    let (mut state, clock) = exhausted(&policies);
+    let denial = known(&mut state, &policies, clock);
+    let mut denials = DenyCache::default();
+    denials.keep(CALL, &denial, 0..1, 10_000);
+    repeat(times, || denials.find(black_box(CALL), 2).is_some());
+}
