@@ -83,6 +83,7 @@ fn admitted(policies: &[Policy], pace: u64, times: u64) {
         let decision = state.decide(policies, UnixMicros::from_micros(clock), COST);
         assert!(decision.is_admitted());
         state.committed();
+        state.confirmed(state.last_commit());
         decision
     };
     // Until logs and windows are as full as they get.
@@ -102,6 +103,7 @@ fn exhausted(policies: &[Policy]) -> (State, UnixMicros) {
     let mut clock = UnixMicros::from_micros(START);
     while state.decide(policies, clock, COST).is_admitted() {
         state.committed();
+        state.confirmed(state.last_commit());
         clock = clock.saturating_add(SECOND / 1000);
     }
     (state, clock)

@@ -247,9 +247,9 @@ fn entries_on_both_sides_of_a_chunk_may_share_their_millisecond() {
     assert_eq!(State::from_rows(rows).unwrap().standings(&policies, after(1))[0].used, 66);
 }
 
-/// The answers of the last two commits may still be on their way.
+/// Answers of all commits that are not confirmed, and of the last that is, may still be on their way.
 #[test]
-fn a_row_holds_the_nonces_of_this_commit_and_of_the_one_before() {
+fn a_row_holds_the_nonces_since_the_last_confirmed_commit() {
     let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
     let mut next = 0_u64;
     let mut remember = |state: &mut State, until: u64| {
@@ -269,13 +269,36 @@ fn a_row_holds_the_nonces_of_this_commit_and_of_the_one_before() {
         assert!(state.is_dirty());
         commit(&mut state, &mut rows);
         assert_eq!(first(&rows, until), oldest);
+        state.confirmed(state.last_commit());
+        assert_eq!(state.unconfirmed(), 0);
     }
-    // The memory holds 1024, or more if no row does.
+    // The memory holds 1024, or more if rows must name them.
     assert!(state.recalls(96) && !state.recalls(95));
     remember(&mut state, 3120);
-    assert!(state.recalls(1120) && !state.recalls(1119));
+    assert!(state.recalls(113) && !state.recalls(112));
     commit(&mut state, &mut rows);
-    assert_eq!(first(&rows, 3120), 1120);
+    assert_eq!(first(&rows, 3120), 113);
+
+    // While no confirmation comes, rows name what came with all that wait for it.
+    let third = state.last_commit();
+    for until in [3130, 3140, 3150] {
+        remember(&mut state, until);
+        commit(&mut state, &mut rows);
+    }
+    assert_eq!((state.unconfirmed(), first(&rows, 3150)), (4, 113));
+    state.confirmed(third + 1);
+    remember(&mut state, 3151);
+    commit(&mut state, &mut rows);
+    assert_eq!((state.unconfirmed(), first(&rows, 3151)), (3, 3120));
+    // A confirmation that comes late says nothing new.
+    state.confirmed(third);
+    assert_eq!(state.unconfirmed(), 3);
+    // What was read from rows counts as confirmed: its answers may have been lost with the object.
+    let mut state = State::from_rows(rows.clone()).unwrap();
+    assert_eq!(state.unconfirmed(), 0);
+    state.remember(3151);
+    commit(&mut state, &mut rows);
+    assert_eq!(first(&rows, 3152), 3120);
 }
 
 proptest! {

@@ -18,6 +18,9 @@ const DENIALS_WAIT: u32 = 5_000;
 const COMPANY: u32 = 2;
 /// A write that is not confirmed after this time, or a turn that does not come, no longer holds up the next write. In milliseconds.
 const OVERDUE: u64 = 1_000;
+/// Writes of a busy object that may wait for their confirmation together. Each row names the calls of all of them, so that one
+/// that is asked again after a crash is known.
+const UNCONFIRMED: usize = 8;
 
 /// What became of a count.
 pub(super) enum Write {
@@ -70,7 +73,7 @@ impl Shared {
     ///
     /// Who comes while no write is under way, writes at once; who comes while one is, joins the next. If that is shared by few, it
     /// is issued when the one before is confirmed: a call that comes alone waits for nothing but its own write. If it is shared by
-    /// many, the object is busy: then writes come once a turn, and nobody asks when they are confirmed (the output gate does).
+    /// many, the object is busy: then writes come once a turn, confirmed or not (the output gate holds the answers back).
     pub(super) fn write_or_join(self: &Rc<Self>, now: UnixMicros) -> Write {
         let mut memory = self.memory.borrow_mut();
         match memory.pace {
@@ -101,13 +104,10 @@ impl Shared {
         }
     }
 
-    /// Writes what has been counted, tells those who wait for it, and asks when it is confirmed.
+    /// Writes what has been counted; who comes next waits until it is confirmed.
     fn write_and_follow(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
         self.memory.borrow_mut().pace = Pace::Confirming { since: now.as_millis() };
-        let written = self.write_for_all(now);
-        let callback = self.on_confirmed.get_or_init(|| callback(self, Self::confirmed));
-        self.storage.when_confirmed(callback);
-        written
+        self.write_for_all(now)
     }
 
     /// Writes what has been counted, and tells those who wait for it.
@@ -123,7 +123,19 @@ impl Shared {
         if let Some(batch) = waiting {
             close(&batch, written.is_ok());
         }
+        self.follow();
         written
+    }
+
+    /// Asks when what is written so far is confirmed, unless that question is still open.
+    fn follow(self: &Rc<Self>) {
+        let mut memory = self.memory.borrow_mut();
+        if memory.confirming.is_some() {
+            return;
+        }
+        memory.confirming = Some(memory.ledger.as_ref().map_or(0, Ledger::last_commit));
+        drop(memory);
+        self.storage.when_confirmed(self.on_confirmed.get_or_init(|| callback(self, Self::confirmed)));
     }
 
     /// Has the next write come in a turn of the event loop.
@@ -132,10 +144,14 @@ impl Shared {
         js::next_turn(self.on_turn.get_or_init(|| callback(self, |shared, _| shared.turn())));
     }
 
-    /// The write under way is confirmed, or has failed.
+    /// What was written when it was asked is confirmed, or has failed.
     fn confirmed(self: &Rc<Self>, error: JsValue) {
         let now = clock::now();
         let mut memory = self.memory.borrow_mut();
+        let confirmed = memory.confirming.take();
+        if let (Some(ledger), Some(confirmed)) = (&mut memory.ledger, confirmed) {
+            ledger.confirmed(confirmed);
+        }
         if !error.is_undefined() {
             // The runtime resets the object; should it go on all the same, it must not believe its memory.
             worker::console_error!("tollgate: a write was not confirmed: {}", Fault::from(error));
@@ -145,6 +161,12 @@ impl Shared {
             }
         }
         if !matches!(memory.pace, Pace::Confirming { .. }) {
+            return;
+        }
+        if memory.ledger.as_ref().is_some_and(|ledger| ledger.unconfirmed() > 0) {
+            // It was asked before the last write.
+            drop(memory);
+            self.follow();
             return;
         }
         if memory.next_write.is_none() {
@@ -163,6 +185,11 @@ impl Shared {
         let is_busy = {
             let mut memory = self.memory.borrow_mut();
             if !matches!(memory.pace, Pace::Gathering { .. }) {
+                return;
+            }
+            if memory.ledger.as_ref().is_some_and(|ledger| ledger.unconfirmed() >= UNCONFIRMED) {
+                // Storage does not keep up: the next write waits for it.
+                memory.pace = Pace::Confirming { since: now.as_millis() };
                 return;
             }
             let is_busy = memory.waiting >= COMPANY;

@@ -70,6 +70,8 @@ pub(super) struct Memory {
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
     pub(super) pace: Pace,
+    /// The last commit of which it has been asked when it is confirmed, while there is no answer.
+    pub(super) confirming: Option<u64>,
     /// The questions that wait for the next write, if there are any.
     pub(super) next_write: Option<JsValue>,
     /// How many they are.

@@ -8,26 +8,32 @@ const KEPT: usize = 1024;
 const IN_ROW: usize = 8;
 
 /// Oldest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Nonces {
     known: VecDeque<u64>,
     /// How many of the newest are in no committed row yet.
     uncommitted: usize,
-    /// How many before those came with the last committed row.
-    last: usize,
+    /// The last confirmed commit and all after it: which, and how many of the nonces came with it.
+    commits: VecDeque<(u64, usize)>,
+}
+
+impl Default for Nonces {
+    fn default() -> Self {
+        Self::from_row(Vec::new())
+    }
 }
 
 impl Nonces {
     pub(super) fn from_row(nonces: Vec<u64>) -> Self {
-        let last = nonces.len();
-        Self { known: nonces.into(), uncommitted: 0, last }
+        let commits = VecDeque::from([(0, nonces.len())]);
+        Self { known: nonces.into(), uncommitted: 0, commits }
     }
 
     pub(super) fn remember(&mut self, nonce: u64) {
         self.known.push_back(nonce);
         self.uncommitted += 1;
-        // Never drops one that no row holds: a crash would forget an admission that was answered.
-        let keep = self.uncommitted.max(KEPT);
+        // Never drops one that only a row still holds whose answers may be on their way.
+        let keep = self.needed().max(KEPT);
         self.known.drain(..self.known.len().saturating_sub(keep));
     }
 
@@ -35,15 +41,29 @@ impl Nonces {
         self.known.contains(&nonce)
     }
 
-    /// All that no row holds yet and those of the last row, filled up with older ones. The answers of two commits at most
-    /// are on their way at a time: the next is written when the last is confirmed.
+    /// All that no confirmed row holds and those of the last one, filled up with older ones. Of these commits answers may be on
+    /// their way, or be lost with the object, when their rows are found by the next.
     pub(super) fn for_row(&self) -> Vec<u64> {
-        let count = self.uncommitted.saturating_add(self.last).max(IN_ROW);
+        let count = self.needed().max(IN_ROW);
         self.known.iter().skip(self.known.len().saturating_sub(count)).copied().collect()
     }
 
-    pub(super) fn committed(&mut self) {
-        self.last = self.uncommitted;
-        self.uncommitted = 0;
+    fn needed(&self) -> usize {
+        self.commits.iter().fold(self.uncommitted, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    pub(super) fn committed(&mut self, commit: u64) {
+        self.commits.push_back((commit, std::mem::take(&mut self.uncommitted)));
+    }
+
+    pub(super) fn unconfirmed(&self) -> usize {
+        // The first is the last that is confirmed, or that was there when this state was read.
+        self.commits.len().saturating_sub(1)
+    }
+
+    pub(super) fn confirmed(&mut self, commit: u64) {
+        while self.commits.front().is_some_and(|(first, _)| *first < commit) {
+            self.commits.pop_front();
+        }
     }
 }

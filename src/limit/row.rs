@@ -74,12 +74,30 @@ impl State {
     /// The row of [`to_row`](Self::to_row) is stored.
     pub fn committed(&mut self) {
         self.ring.seq = self.ring.next_seq();
-        self.nonces.committed();
+        self.nonces.committed(self.ring.seq);
         self.dirty = false;
         self.denials = false;
         if self.logs.iter().any(|log| log.open().len() >= CHUNK) {
             self.next_slot();
         }
+    }
+
+    /// The number of the last row that is [`committed`](Self::committed), higher than any before it.
+    #[must_use]
+    pub const fn last_commit(&self) -> u64 {
+        self.ring.seq
+    }
+
+    /// Storage has confirmed the rows up to this number: retries of the calls that came with those before it need not be
+    /// recognised by rows any more. Until then each row names them all.
+    pub fn confirmed(&mut self, commit: u64) {
+        self.nonces.confirmed(commit);
+    }
+
+    /// How many rows are committed and not confirmed.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        self.nonces.unconfirmed()
     }
 
     /// Reads a state back from all rows of a key.
