@@ -18,6 +18,7 @@ pub mod deny_cache;
 pub mod headers;
 pub mod key;
 pub mod limit;
+pub mod meter;
 pub mod policy;
 pub mod profile;
 pub mod protocol;

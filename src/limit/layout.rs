@@ -1,5 +1,7 @@
 //! The layout of a row's body: compact JSON, whose keys are short because a row is written on nearly every request.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limit::State;
@@ -9,6 +11,7 @@ use crate::limit::months::{Months, Totals};
 use crate::limit::nonces::Nonces;
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
+use crate::meter::hours::Hours;
 use crate::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
@@ -23,7 +26,7 @@ struct Tag {
 
 /// The body of a row. Times are microseconds where not said otherwise.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Body {
+pub(super) struct Body<'a> {
     v: u64,
     pub(super) seq: u64,
     /// Epoch.
@@ -42,6 +45,9 @@ pub(super) struct Body {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
+    /// Usage by hour and class, if that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    h: Option<Cow<'a, Hours>>,
 }
 
 /// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
@@ -75,9 +81,9 @@ pub(super) struct LogRow {
     x: Option<u64>,
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// What the next row of `state` says.
-    pub(super) fn of(state: &State) -> Self {
+    pub(super) fn of(state: &'a State) -> Self {
         Self {
             v: VERSION,
             seq: state.ring.next_seq(),
@@ -88,6 +94,7 @@ impl Body {
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
             n: state.nonces.for_row(),
+            h: state.hours.as_ref().map(Cow::Borrowed),
         }
     }
 
@@ -115,6 +122,7 @@ impl Body {
         state.seen = last;
         state.fixed = fixed_from_rows(self.f);
         state.nonces = Nonces::from_row(self.n);
+        state.hours = self.h.map(|hours| hours.into_owned().sorted());
         let mut months = Vec::new();
         for row in &self.m {
             months.push(row.read().ok_or_else(|| malformed("not a month"))?);

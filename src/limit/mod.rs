@@ -26,6 +26,7 @@ pub use months::MonthTotal;
 pub use row::{DecodeError, Row};
 
 use crate::decision::{Decision, Standing, Verdict};
+use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::policy::{Policy, Unit};
 use crate::time::{MINUTE, Month, UnixMicros};
 
@@ -65,6 +66,17 @@ impl Cost {
     }
 }
 
+/// A call to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// What it spends.
+    pub cost: Cost,
+    /// Its class: see [`route_cost::class`](crate::route_cost::class).
+    pub class: &'a str,
+    /// Names it: a call that is admitted is remembered by it.
+    pub nonce: u64,
+}
+
 /// All that is known of one key's usage.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -79,6 +91,8 @@ pub struct State {
     logs: Vec<Log>,
     buckets: Vec<Bucket>,
     nonces: Nonces,
+    /// `None` if nobody asked for [`count_hours`](State::count_hours).
+    hours: Option<Hours>,
     ring: Ring,
     /// Changes that must be in a row before they are answered.
     dirty: bool,
@@ -99,6 +113,7 @@ impl State {
             logs: Vec::new(),
             buckets: Vec::new(),
             nonces: Nonces::default(),
+            hours: None,
             ring: Ring::default(),
             dirty: false,
             denials: false,
@@ -111,17 +126,34 @@ impl State {
         &self.epoch
     }
 
+    /// From here on calls are also counted by hour and class; rows of this state say so to those who read them.
+    pub fn count_hours(&mut self) {
+        self.hours.get_or_insert_default();
+    }
+
     /// Judges one request against all policies: it is spent from every one of them, or from none.
     pub fn decide(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost) -> Decision {
+        self.judge_as(policies, clock, cost, hours::OTHER)
+    }
+
+    /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its count.
+    pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Decision {
+        let decision = self.judge_as(policies, clock, call.cost, call.class);
+        if decision.is_admitted() {
+            self.remember(call.nonce);
+        }
+        decision
+    }
+
+    fn judge_as(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost, class: &str) -> Decision {
         let now = self.settle(clock);
         self.adopt(policies, now);
         let verdict = self.judge(policies, now, clock, cost);
         if verdict.is_admitted() {
-            self.spend(now, 1, cost);
+            self.spend(now, 1, cost, class);
         } else if matches!(verdict, Verdict::Denied { .. }) {
             // A cost that can never fit is a mistake in the request, not a denial.
-            self.months.deny(Month::of(now), 1);
-            self.denials = true;
+            self.deny(now, 1, class);
         }
         Decision { verdict, standings: self.measure(policies, now, clock), now: clock }
     }
@@ -136,15 +168,14 @@ impl State {
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
     pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
         let now = self.settle(clock);
-        self.spend(now, calls, cost);
+        self.spend(now, calls, cost, hours::UNJUDGED);
     }
 
     /// Counts `denied` denials that were answered without a decision.
     pub fn deny_elsewhere(&mut self, clock: UnixMicros, denied: u64) {
         if denied > 0 {
             let now = self.settle(clock);
-            self.months.deny(Month::of(now), denied);
-            self.denials = true;
+            self.deny(now, denied, hours::EDGE);
         }
     }
 
@@ -172,6 +203,28 @@ impl State {
     pub fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64) {
         let current = Month::of(self.seen.max(self.last));
         self.dirty |= self.months.mark_flushed(month, calls, denied, current);
+    }
+
+    /// What each hour holds of each class and differs from what [`mark_hour_flushed`](Self::mark_hour_flushed) acknowledged,
+    /// oldest first.
+    #[must_use]
+    pub fn unflushed_hours(&self) -> Vec<HourTotal> {
+        self.hours.as_ref().map_or_else(Vec::new, Hours::unflushed)
+    }
+
+    /// Whether all months and hours are stored elsewhere.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.months.is_flushed() && self.hours.as_ref().is_none_or(Hours::is_flushed)
+    }
+
+    /// Notes that this very total is stored elsewhere, as [`mark_flushed`](Self::mark_flushed) does for months. Then drops hours
+    /// that are flushed and over.
+    pub fn mark_hour_flushed(&mut self, total: &HourTotal) {
+        let current = Month::of(self.seen.max(self.last));
+        if let Some(hours) = &mut self.hours {
+            self.dirty |= hours.mark_flushed(total, current);
+        }
     }
 
     /// Whether there are changes, other than counted denials, that no committed row holds.
@@ -215,10 +268,13 @@ impl State {
     }
 
     /// Counts an admission everywhere, whether a policy asks for it today or not.
-    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost) {
+    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost, class: &str) {
         self.pass(now);
         self.fixed.add(now, cost);
         self.months.count(Month::of(now), calls, cost);
+        if let Some(hours) = &mut self.hours {
+            hours.count(now, class, Counts { calls, denied: 0, cost: cost.requests });
+        }
         for log in &mut self.logs {
             log.push(now, cost.of(log.unit));
         }
@@ -226,6 +282,14 @@ impl State {
             bucket.pour(now, cost.of(bucket.unit));
         }
         self.dirty = true;
+    }
+
+    fn deny(&mut self, now: UnixMicros, denied: u64, class: &str) {
+        self.months.deny(Month::of(now), denied);
+        if let Some(hours) = &mut self.hours {
+            hours.count(now, class, Counts { calls: 0, denied, cost: 0 });
+        }
+        self.denials = true;
     }
 
     /// From here on the judged time does not go back behind `now`.

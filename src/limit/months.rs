@@ -19,6 +19,10 @@ pub struct MonthTotal {
     pub denied: u64,
     /// Calls of this month that an earlier epoch recorded: spent from month policies, not part of `calls`.
     pub carried: u64,
+    /// Requests charged in this epoch: what the calls cost.
+    pub cost: u64,
+    /// Tokens charged in this epoch.
+    pub tokens: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,7 +89,12 @@ impl Months {
 
     pub(super) fn total(&self, month: Month) -> MonthTotal {
         let totals = self.kept.get(&month).copied().unwrap_or_default();
-        MonthTotal { month, calls: totals.calls, denied: totals.denied, carried: totals.carried }
+        let Totals { calls, denied, carried, requests, tokens, .. } = totals;
+        MonthTotal { month, calls, denied, carried, cost: requests, tokens }
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.kept.values().all(Totals::is_flushed)
     }
 
     pub(super) fn unflushed(&self) -> Vec<MonthTotal> {

@@ -1,0 +1,16 @@
+//! What a key's state keeps beside its limits: usage by hour and class.
+//!
+//! All of it is part of the one [`State`](crate::limit::State) of a key, so that one row holds a call's counts together with
+//! what else is known of it, or none of that.
+
+pub(crate) mod hours;
+
+pub use hours::{Counts, HourTotal, MAX_CLASSES};
+
+/// Bytes of a class's name at most.
+pub const MAX_CLASS_BYTES: usize = 64;
+
+/// A class's name as it is kept.
+pub(crate) fn cut(class: &str) -> &str {
+    class.get(..class.floor_char_boundary(MAX_CLASS_BYTES)).unwrap_or(class)
+}

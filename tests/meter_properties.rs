@@ -1,0 +1,264 @@
+//! Accounts that add up, whatever calls, clocks, crashes and flushes come together.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use tollgate::limit::{Call, Cost, Row, State};
+use tollgate::meter::{Counts, MAX_CLASSES};
+use tollgate::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
+
+/// 2026-11-30T22:30:00Z: the month ends soon.
+const START: u64 = 1_796_077_800 * SECOND;
+
+fn policies() -> impl Strategy<Value = Vec<Policy>> {
+    let algorithms = select(&[Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket][..]);
+    (algorithms, 1..20_u64, 5..200_u64, 10..100_u64).prop_map(|(algorithm, minute, month, tokens)| {
+        vec![
+            Policy::new("minute", Unit::Requests, minute, Period::Minute, algorithm, None).unwrap(),
+            Policy::new("month", Unit::Requests, month, Period::Month, Algorithm::Fixed, None).unwrap(),
+            Policy::new("tokens", Unit::Tokens, tokens, Period::Hour, Algorithm::Fixed, None).unwrap(),
+        ]
+    })
+}
+
+/// A step of the clock in microseconds.
+fn step() -> impl Strategy<Value = i64> {
+    let micros = |span: u64| i64::try_from(span).unwrap();
+    prop_oneof![
+        8 => 0..micros(5 * SECOND),
+        4 => 0..micros(5 * MINUTE),
+        2 => 0..micros(3 * HOUR),
+        1 => 0..micros(40 * DAY),
+        1 => -micros(MINUTE)..0,
+        1 => -micros(3 * HOUR)..0,
+        1 => -micros(20 * DAY)..0,
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Call {
+        class: usize,
+        cost: u64,
+        tokens: u64,
+    },
+    Uncounted(u64),
+    DeniedElsewhere(u64),
+    Commit,
+    /// What no row holds is lost.
+    Crash,
+    Flush {
+        is_acknowledged: bool,
+    },
+    /// The acknowledgement of the flush before comes only now.
+    LateAcknowledgement,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        20 => (0..4_usize, 1..4_u64, 0..9_u64).prop_map(|(class, cost, tokens)| Action::Call { class, cost, tokens }),
+        4 => (0..50_usize).prop_map(|class| Action::Call { class, cost: 1, tokens: 0 }),
+        1 => (1..5_u64).prop_map(Action::Uncounted),
+        1 => (0..5_u64).prop_map(Action::DeniedElsewhere),
+        6 => Just(Action::Commit),
+        2 => Just(Action::Crash),
+        2 => any::<bool>().prop_map(|is_acknowledged| Action::Flush { is_acknowledged }),
+        1 => Just(Action::LateAcknowledgement),
+    ]
+}
+
+/// A table of absolute totals in D1, merged by MAX.
+type Table<K> = BTreeMap<K, [u64; 3]>;
+
+fn merge<K: Ord>(table: &mut Table<K>, key: K, counts: [u64; 3]) {
+    let row = table.entry(key).or_default();
+    for (kept, new) in row.iter_mut().zip(counts) {
+        *kept = (*kept).max(new);
+    }
+}
+
+fn sum(counts: impl IntoIterator<Item = [u64; 3]>) -> [u64; 3] {
+    counts.into_iter().fold([0; 3], |sum, counts| [0, 1, 2].map(|i| sum[i] + counts[i]))
+}
+
+struct World {
+    state: State,
+    rows: BTreeMap<u32, String>,
+    clock: u64,
+    latest: u64,
+    months: Table<Month>,
+    hours: Table<(u64, String)>,
+    sent: (Vec<tollgate::limit::MonthTotal>, Vec<tollgate::meter::HourTotal>),
+    /// What was admitted, denied and charged: in rows, and since the last row.
+    counted: [u64; 3],
+    uncommitted: [u64; 3],
+    nonce: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut state = State::new("e".into());
+        state.count_hours();
+        let mut world = Self {
+            state,
+            rows: BTreeMap::new(),
+            clock: START,
+            latest: START,
+            months: BTreeMap::new(),
+            hours: BTreeMap::new(),
+            sent: (Vec::new(), Vec::new()),
+            counted: [0; 3],
+            uncommitted: [0; 3],
+            nonce: 0,
+        };
+        world.commit();
+        world
+    }
+
+    fn now(&self) -> UnixMicros {
+        UnixMicros::from_micros(self.clock)
+    }
+
+    /// Back by less than a month at most: a month before the one before is dropped when it is flushed.
+    fn step(&mut self, step: i64) {
+        self.clock = self.clock.saturating_add_signed(step).max(self.latest - 25 * DAY);
+        self.latest = self.latest.max(self.clock);
+    }
+
+    fn count(&mut self, counts: [u64; 3]) {
+        self.uncommitted = sum([self.uncommitted, counts]);
+    }
+
+    fn commit(&mut self) {
+        let Row { slot, body } = self.state.to_row();
+        self.rows.insert(slot, body);
+        self.state.committed();
+        self.counted = sum([self.counted, self.uncommitted]);
+        self.uncommitted = [0; 3];
+    }
+
+    fn crash(&mut self) {
+        self.state = State::from_rows(self.rows.clone()).unwrap();
+        self.uncommitted = [0; 3];
+    }
+
+    fn flush(&mut self) {
+        self.commit();
+        self.sent = (self.state.unflushed(), self.state.unflushed_hours());
+        for total in &self.sent.0 {
+            merge(&mut self.months, total.month, [total.calls, total.denied, total.cost]);
+        }
+        for total in &self.sent.1 {
+            let Counts { calls, denied, cost } = total.counts;
+            merge(&mut self.hours, (total.hour, total.class.clone()), [calls, denied, cost]);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        for total in &self.sent.0 {
+            self.state.mark_flushed(total.month, total.calls, total.denied);
+        }
+        for total in &self.sent.1 {
+            self.state.mark_hour_flushed(total);
+        }
+    }
+
+    fn call(&mut self, policies: &[Policy], class: usize, cost: Cost) {
+        self.nonce += 1;
+        let class = format!("GET /{class}");
+        let call = Call { cost, class: &class, nonce: self.nonce };
+        let decision = self.state.judge_call(policies, self.now(), &call);
+        if decision.is_admitted() {
+            self.count([1, 0, cost.requests]);
+        } else if matches!(decision.verdict, tollgate::decision::Verdict::Denied { .. }) {
+            self.count([0, 1, 0]);
+        }
+    }
+
+    fn act(&mut self, policies: &[Policy], action: &Action) {
+        match *action {
+            Action::Call { class, cost, tokens } => self.call(policies, class, Cost { requests: cost, tokens }),
+            Action::Uncounted(calls) => {
+                self.state.charge_calls(self.now(), calls, Cost { requests: 2 * calls, tokens: 0 });
+                self.count([calls, 0, 2 * calls]);
+            }
+            Action::DeniedElsewhere(denied) => {
+                self.state.deny_elsewhere(self.now(), denied);
+                self.count([0, denied, 0]);
+            }
+            Action::Commit => self.commit(),
+            Action::Crash => self.crash(),
+            Action::Flush { is_acknowledged } => {
+                self.flush();
+                if is_acknowledged {
+                    self.acknowledge();
+                }
+            }
+            Action::LateAcknowledgement => self.acknowledge(),
+        }
+    }
+}
+
+/// `PROPTEST_CASES` sets how many cases; without it, as many as a debug build runs in some seconds.
+fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 96, ..config } }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// The hours of a month sum up to the month, and the months to what was counted and not lost.
+    #[test]
+    fn hours_sum_up_to_months(policies in policies(), steps in vec((step(), action()), 1..300)) {
+        let mut world = World::new();
+        for (step, action) in &steps {
+            world.step(*step);
+            world.act(&policies, action);
+            let is_flushed = world.state.unflushed().is_empty() && world.state.unflushed_hours().is_empty();
+            prop_assert_eq!(world.state.is_flushed(), is_flushed);
+        }
+        world.flush();
+        for (month, counts) in &world.months {
+            let of_month = |hour: u64| Month::of(UnixMicros::from_micros(hour * HOUR)) == *month;
+            let hours = world.hours.iter().filter(|((hour, _), _)| of_month(*hour));
+            prop_assert_eq!(sum(hours.map(|(_, counts)| *counts)), *counts, "{}", month);
+        }
+        prop_assert_eq!(sum(world.months.values().copied()), world.counted);
+        prop_assert_eq!(sum(world.hours.values().copied()), world.counted);
+        let mut classes = BTreeMap::<u64, usize>::new();
+        for (hour, class) in world.hours.keys() {
+            *classes.entry(*hour).or_default() += usize::from(class.starts_with("GET"));
+        }
+        prop_assert!(classes.values().all(|classes| *classes <= MAX_CLASSES));
+        // With all of it acknowledged, no more is kept than the last hours of two months, and of one that the clock was ahead.
+        world.acknowledge();
+        prop_assert!(world.state.is_flushed());
+        let body = world.state.to_row().body;
+        prop_assert!(body.matches(r#"{"h":"#).count() <= 3, "{}", body);
+    }
+
+    /// A state that was read from its rows counts on as the one that wrote them.
+    #[test]
+    fn a_state_that_was_read_counts_on(policies in policies(), steps in vec((step(), action()), 1..120)) {
+        let mut world = World::new();
+        for (step, action) in &steps {
+            world.step(*step);
+            world.act(&policies, action);
+            if world.uncommitted != [0; 3] || world.state.is_dirty() {
+                continue;
+            }
+            let mut read = State::from_rows(world.rows.clone()).unwrap();
+            let mut kept = world.state.clone();
+            let call = Call { cost: Cost::default(), class: "GET /7", nonce: 7 };
+            read.judge_call(&policies, world.now(), &call);
+            kept.judge_call(&policies, world.now(), &call);
+            prop_assert_eq!(read.unflushed_hours(), kept.unflushed_hours());
+            prop_assert_eq!(read.unflushed(), kept.unflushed());
+        }
+    }
+}
