@@ -1,8 +1,11 @@
 //! Metering, case by case, and what of it is stored: frozen, because rows of deployed code hold it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use tollgate::limit::{Call, Cost, State};
-use tollgate::meter::{Counts, HourTotal, MAX_CLASS_BYTES, MAX_CLASSES};
+use std::collections::BTreeMap;
+
+use tollgate::decision::Judgement;
+use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
+use tollgate::meter::{Counts, HourTotal, MAX_CLASS_BYTES, MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
 
@@ -26,7 +29,7 @@ fn reread(state: &mut State) -> State {
 }
 
 fn of_class(class: &str) -> Call<'_> {
-    Call { cost: Cost { requests: 2, tokens: 5 }, class, nonce: 7 }
+    Call { cost: Cost { requests: 2, tokens: 5 }, class, nonce: 7, idempotency_key: None }
 }
 
 /// (hour since that of START, class, calls, denied, cost)
@@ -80,7 +83,9 @@ fn what_was_counted_since_a_flush_stays_due() {
     let row = |hour, calls, cost| (hour, "GET /a".to_owned(), calls, 0, cost);
     assert_eq!(unflushed(&state), [row(0, 2, 4), row(1, 1, 2)]);
     let sent = state.unflushed_hours();
-    sent.iter().for_each(|total| state.mark_hour_flushed(total));
+    for total in &sent {
+        state.mark_hour_flushed(total);
+    }
     assert!(unflushed(&state).is_empty());
     // An acknowledgement that comes late, and one of what is not there.
     state.committed();
@@ -100,7 +105,9 @@ fn an_hour_that_was_dropped_is_not_opened_again() {
         let at = START.saturating_add(hours * HOUR);
         state.judge_call(&[], at, &of_class("GET /a"));
         let sent = state.unflushed_hours();
-        sent.iter().for_each(|total| state.mark_hour_flushed(total));
+        for total in &sent {
+            state.mark_hour_flushed(total);
+        }
         sent.into_iter().map(|total| (total.hour - START.as_micros() / HOUR, total.counts.calls)).collect::<Vec<_>>()
     };
     let december = Month::of(START).end().since(START).div_ceil(HOUR);
@@ -174,4 +181,187 @@ fn a_row_without_hours_is_read() {
     state.judge_call(&[], START, &of_class("GET /a"));
     assert_eq!(unflushed(&state), [(0, "GET /a".into(), 1, 0, 2)]);
     assert_eq!(state.month(Month::of(START)).calls, 10);
+}
+
+fn keyed(nonce: u64, key: &str) -> Call<'_> {
+    Call { cost: Cost { requests: 2, tokens: 5 }, class: "POST /a", nonce, idempotency_key: Some(key) }
+}
+
+fn replay_policies() -> [Policy; 3] {
+    [
+        fixed("minute", 5, Period::Minute),
+        fixed("month", 5, Period::Month),
+        Policy::new("tokens", Unit::Tokens, 9, Period::Minute, Algorithm::Fixed, None).unwrap(),
+    ]
+}
+
+/// One letter for each answer: admitted, denied, replayed, a replay denied, conflict.
+fn ask(state: &mut State, at: UnixMicros, call: &Call<'_>) -> char {
+    match state.judge_call(&replay_policies(), at, call) {
+        Judgement::Decided(decision) if decision.is_admitted() => 'a',
+        Judgement::Decided(_) => 'd',
+        Judgement::Replay(decision) if decision.is_admitted() => 'r',
+        Judgement::Replay(_) => 'D',
+        Judgement::Conflict { .. } => 'c',
+    }
+}
+
+fn used(state: &mut State, at: UnixMicros) -> [u64; 3] {
+    let standings = state.standings(&replay_policies(), at);
+    [standings[0].used, standings[1].used, standings[2].used]
+}
+
+#[test]
+fn a_repeat_is_a_conflict_then_a_replay_then_new() {
+    let mut state = metered();
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    state = reread(&mut state);
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
+    assert!(!state.is_dirty() && !state.recalls(2));
+    state.complete(2);
+    assert!(!state.has_uncommitted_notes());
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
+    state.complete(1);
+    assert!(state.has_uncommitted_notes() && !state.is_dirty());
+    state = reread(&mut state);
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
+    assert_eq!(used(&mut state, START), [4, 2, 5]);
+    assert!(state.is_dirty() && state.recalls(2));
+    // The minute has no room for another, whoever asks.
+    assert_eq!(ask(&mut state, START, &keyed(3, "k")), 'D');
+    assert_eq!(used(&mut state, START), [4, 2, 5]);
+    let row = |calls, denied, cost| (0, "POST /a".to_owned(), calls, denied, cost);
+    assert_eq!(unflushed(&state), [row(2, 1, 2)]);
+    let month = state.month(Month::of(START));
+    assert_eq!((month.calls, month.denied, month.cost, month.tokens), (2, 1, 2, 5));
+    // A replay does not start the 24 hours again.
+    let day = START.saturating_add(DAY);
+    assert_eq!(ask(&mut state, day.saturating_sub(1), &keyed(4, "k")), 'r');
+    assert_eq!(ask(&mut state, day, &keyed(5, "k")), 'a');
+    assert_eq!(used(&mut state, day), [4, 4, 5]);
+    // The month has no room left, which does not matter to a replay. Another key's first call is charged.
+    let later = day.saturating_add(MAX_FLIGHT);
+    assert_eq!(ask(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
+    assert_eq!(ask(&mut state, later, &keyed(6, "k")), 'r');
+    assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
+    state.complete(7);
+    assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
+    assert_eq!(used(&mut state, later), [2, 4, 0]);
+}
+
+#[test]
+fn a_retry_of_a_question_is_no_repeat() {
+    let mut state = metered();
+    let policies = replay_policies();
+    assert_eq!(state.recall_call(&policies, START, &keyed(1, "k")), None);
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    let recall = |state: &mut State, call: &Call<'_>| match state.recall_call(&policies, START, call) {
+        Some(Judgement::Decided(decision)) if decision.is_admitted() => 'a',
+        Some(Judgement::Replay(decision)) if decision.is_admitted() => 'r',
+        None => '-',
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
+    state = reread(&mut state);
+    assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
+    assert_eq!(recall(&mut state, &keyed(2, "k")), '-');
+    assert!(!state.is_dirty());
+    state.complete(1);
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
+    assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
+    assert_eq!(used(&mut state, START), [4, 2, 5]);
+}
+
+/// The first denied attempt is forgotten; so is what is older than the newest that can be remembered.
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut state = metered();
+    let (mut chunks, mut over) = (BTreeMap::new(), Vec::new());
+    let key = |call: usize| format!("key {call}");
+    let at = |call: usize| START.saturating_add(SECOND / 10 * u64::try_from(call).unwrap());
+    let mut written = 0;
+    for call in 0..MAX_REPLAYS + 2000 {
+        let nonce = u64::try_from(call).unwrap();
+        let call = Call { idempotency_key: Some(&key(call)), nonce, ..of_class("POST /a") };
+        assert!(state.judge_call(&[], at(usize::try_from(nonce).unwrap()), &call).is_admitted());
+        if nonce % 100 == 0 {
+            let rows = state.to_rows();
+            written += rows.replays.len() + rows.replays_over.len();
+            chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
+            over.extend(rows.replays_over);
+            state.committed();
+        }
+    }
+    // Calls that never ended make the row no larger than this.
+    let flights = state.to_row().body.split_once(r#""p":"#).unwrap().1.matches('[').count() - 1;
+    assert_eq!(flights, MAX_IN_FLIGHT);
+    assert!(state.to_row().body.len() < 100_000, "{}", state.to_row().body.len());
+    assert!(written <= 2 * (MAX_REPLAYS + 2000) / 512, "{written}");
+    let last = at(MAX_REPLAYS + 2000);
+    let known = |state: &State, call: usize| {
+        let policies = [fixed("month", 0, Period::Month)];
+        let judgement = state.clone().judge_call(&policies, last, &keyed(0, &key(call)));
+        matches!(judgement, Judgement::Replay(_))
+    };
+    assert!(known(&state, 2000) && !known(&state, 0));
+    assert!(!over.is_empty());
+    for id in &over {
+        chunks.remove(id);
+    }
+    assert_eq!(chunks.len(), MAX_REPLAYS / 512);
+    let Row { slot, body } = state.to_row();
+    let mut read = State::from_rows([(slot, body)]).unwrap();
+    read.load_replays(chunks.clone()).unwrap();
+    assert!(known(&read, 2000) && !known(&read, 0));
+    // All of it is let go of when its time is over.
+    let end = read.next_expiry().unwrap();
+    read.expire(end.saturating_sub(1));
+    assert!(!read.is_dirty());
+    read.expire(end);
+    assert!(read.is_dirty());
+    assert_eq!(read.to_rows().replays_over.len(), 1);
+    read.expire(last.saturating_add(2 * DAY));
+    assert_eq!(read.to_rows().replays_over, chunks.keys().copied().collect::<Vec<_>>());
+    assert_eq!(read.next_expiry(), None);
+}
+
+/// A clock that was far ahead holds nothing for longer than a day.
+#[test]
+fn marks_of_the_future_are_moved_back() {
+    let mut state = metered();
+    let ahead = START.saturating_add(100 * DAY);
+    let mut chunks = BTreeMap::new();
+    for call in 0..600_u64 {
+        let key = format!("key {call}");
+        let call = Call { idempotency_key: Some(&key), nonce: call, ..of_class("POST /a") };
+        assert!(state.judge_call(&[], ahead, &call).is_admitted());
+        state.complete(call.nonce);
+        chunks.extend(state.to_rows().replays.into_iter().map(|row| (row.id, row.until)));
+        state.committed();
+    }
+    assert_eq!(chunks, BTreeMap::from([(0, ahead.saturating_add(DAY))]));
+    assert_eq!(ask(&mut state, START, &keyed(1000, "key 1")), 'r');
+    let rows = state.to_rows();
+    assert_eq!((rows.replays[0].id, rows.replays[0].until), (0, START.saturating_add(MAX_SKEW + DAY)));
+    for key in ["key 1", "key 599"] {
+        let mut state = state.clone();
+        assert_eq!(ask(&mut state, START.saturating_add(MAX_SKEW + DAY - 1), &keyed(1001, key)), 'r');
+        assert_eq!(ask(&mut state, START.saturating_add(MAX_SKEW + DAY), &keyed(1001, key)), 'a');
+    }
+}
+
+#[test]
+fn the_stored_form_of_idempotency_keys_is_frozen() {
+    let mut state = State::new("e".into());
+    assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
+    let row = state.to_row();
+    let end = r#""n":[7],"i":{"t":"DAwnbvvzT6Vq__s_","x":0,"p":[[7,868112185802575781,1795160894000]]}}"#;
+    assert!(row.body.ends_with(end), "{}", row.body);
+    let other = |i: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":{i}}}"#))]);
+    assert!(other(r#"{"t":""}"#).is_ok());
+    for wrong in [r#"{"t":"x"}"#, r#"{"t":"AAAAAAAAAAAAAAAAAAAA"}"#] {
+        assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not idempotency keys");
+    }
+    let error = state.load_replays([(5, "AAAA".to_owned())]).unwrap_err();
+    assert_eq!(error.to_string(), "row in slot 5 cannot be read: not idempotency keys");
 }

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use tollgate::limit::{Call, Cost, Row, State};
-use tollgate::meter::{Counts, MAX_CLASSES};
+use tollgate::decision::{Decision, Judgement, Verdict};
+use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
+use tollgate::meter::{Counts, MAX_CLASSES, MAX_FLIGHT, REPLAY_SECONDS};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -170,12 +171,11 @@ impl World {
     fn call(&mut self, policies: &[Policy], class: usize, cost: Cost) {
         self.nonce += 1;
         let class = format!("GET /{class}");
-        let call = Call { cost, class: &class, nonce: self.nonce };
-        let decision = self.state.judge_call(policies, self.now(), &call);
-        if decision.is_admitted() {
-            self.count([1, 0, cost.requests]);
-        } else if matches!(decision.verdict, tollgate::decision::Verdict::Denied { .. }) {
-            self.count([0, 1, 0]);
+        let call = Call { cost, class: &class, nonce: self.nonce, idempotency_key: None };
+        match self.state.judge_call(policies, self.now(), &call) {
+            Judgement::Decided(decision) if decision.is_admitted() => self.count([1, 0, cost.requests]),
+            Judgement::Decided(Decision { verdict: Verdict::Denied { .. }, .. }) => self.count([0, 1, 0]),
+            _ => {}
         }
     }
 
@@ -254,11 +254,233 @@ proptest! {
             }
             let mut read = State::from_rows(world.rows.clone()).unwrap();
             let mut kept = world.state.clone();
-            let call = Call { cost: Cost::default(), class: "GET /7", nonce: 7 };
+            let call = Call { cost: Cost::default(), class: "GET /7", nonce: 7, idempotency_key: None };
             read.judge_call(&policies, world.now(), &call);
             kept.judge_call(&policies, world.now(), &call);
             prop_assert_eq!(read.unflushed_hours(), kept.unflushed_hours());
             prop_assert_eq!(read.unflushed(), kept.unflushed());
         }
+    }
+}
+
+/// One call that was admitted under an idempotency key.
+#[derive(Debug, Clone)]
+struct First {
+    key: u64,
+    nonce: u64,
+    at: u64,
+    is_complete: bool,
+}
+
+/// All that was admitted, as a plain list.
+#[derive(Debug, Clone, Default)]
+struct Book {
+    firsts: Vec<First>,
+    /// The judged time of the last admission.
+    last: u64,
+    /// The latest judged time: what was over then may have been let go of.
+    latest: u64,
+    /// Calls and cost.
+    months: BTreeMap<Month, [u64; 2]>,
+}
+
+impl Book {
+    fn settle(&mut self, clock: u64) -> u64 {
+        let now = clock.max(self.last.min(clock + MAX_SKEW));
+        if now < self.last {
+            self.last = now;
+            self.firsts.iter_mut().for_each(|first| first.at = first.at.min(now));
+        }
+        self.latest = self.latest.max(now);
+        now
+    }
+
+    fn until(first: &First) -> u64 {
+        (first.at.div_ceil(SECOND) + REPLAY_SECONDS) * SECOND
+    }
+
+    /// What a call with this key must be, and whether that is certain.
+    fn expect(&self, key: u64, now: u64) -> (char, bool) {
+        let first = self.firsts.iter().rev().find(|first| first.key == key && now < Self::until(first));
+        let is_certain = first.is_none_or(|first| Self::until(first) > self.latest);
+        let expected = match first {
+            None => 'n',
+            Some(first) if !first.is_complete && now.saturating_sub(first.at / 1000 * 1000) < MAX_FLIGHT => 'c',
+            Some(_) => 'r',
+        };
+        (expected, is_certain)
+    }
+
+    fn admit(&mut self, key: u64, nonce: u64, now: u64, cost: u64, is_first: bool) {
+        self.last = now;
+        let month = self.months.entry(Month::of(UnixMicros::from_micros(now))).or_default();
+        month[0] += 1;
+        if is_first {
+            month[1] += cost;
+            // Once taken as complete, a call stays so, whatever the clock says then.
+            let open = self.firsts.iter_mut().filter(|first| !first.is_complete);
+            for first in open.take_while(|first| now.saturating_sub(first.at / 1000 * 1000) >= MAX_FLIGHT) {
+                first.is_complete = true;
+            }
+            self.firsts.push(First { key, nonce, at: now, is_complete: false });
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Call {
+        key: u64,
+        cost: u64,
+        tokens: u64,
+    },
+    /// Many calls with keys of their own.
+    Burst(u64),
+    Complete(usize),
+    Expire,
+    Commit,
+    Crash,
+}
+
+fn a_move() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        20 => (0..6_u64, 1..4_u64, 0..9_u64).prop_map(|(key, cost, tokens)| Move::Call { key, cost, tokens }),
+        1 => (100..700_u64).prop_map(Move::Burst),
+        6 => (0..8_usize).prop_map(Move::Complete),
+        1 => Just(Move::Expire),
+        6 => Just(Move::Commit),
+        2 => Just(Move::Crash),
+    ]
+}
+
+struct Shop {
+    state: State,
+    rows: BTreeMap<u32, String>,
+    replays: BTreeMap<u32, String>,
+    written: usize,
+    book: Book,
+    stored: Book,
+    clock: u64,
+    nonce: u64,
+}
+
+impl Shop {
+    fn new() -> Self {
+        let mut shop = Self {
+            state: State::new("e".into()),
+            rows: BTreeMap::new(),
+            replays: BTreeMap::new(),
+            written: 0,
+            book: Book::default(),
+            stored: Book::default(),
+            clock: START,
+            nonce: 0,
+        };
+        shop.commit();
+        shop
+    }
+
+    fn commit(&mut self) {
+        let rows = self.state.to_rows();
+        self.rows.insert(rows.row.slot, rows.row.body);
+        self.written += rows.replays.len() + rows.replays_over.len();
+        self.replays.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
+        for id in rows.replays_over {
+            self.replays.remove(&id);
+        }
+        self.state.committed();
+        self.stored = self.book.clone();
+    }
+
+    fn crash(&mut self) {
+        self.state = State::from_rows(self.rows.clone()).unwrap();
+        self.state.load_replays(self.replays.clone()).unwrap();
+        self.book = Book { latest: self.book.latest, ..self.stored.clone() };
+    }
+
+    fn call(&mut self, policies: &[Policy], key: u64, cost: Cost) -> Result<(), TestCaseError> {
+        self.nonce += 1;
+        let clock = UnixMicros::from_micros(self.clock);
+        let now = self.book.settle(self.clock);
+        let (expected, is_certain) = self.book.expect(key, now);
+        let before = self.state.clone();
+        let text = format!("key {key}");
+        let call = Call { cost, class: "GET /", nonce: self.nonce, idempotency_key: Some(&text) };
+        let judgement = self.state.judge_call(policies, clock, &call);
+        match (&judgement, expected) {
+            (Judgement::Conflict { standings, .. }, 'c') => {
+                prop_assert_eq!(standings, &before.clone().standings(policies, clock));
+                prop_assert_eq!(self.state.month(Month::of(clock)), before.month(Month::of(clock)));
+            }
+            (Judgement::Replay(decision), 'r') => {
+                let due = Cost { tokens: 0, ..cost };
+                prop_assert_eq!(&decision.verdict, &before.clone().decide(&policies[..1], clock, due).verdict);
+                if decision.is_admitted() {
+                    self.book.admit(key, self.nonce, now, 0, false);
+                }
+            }
+            (Judgement::Decided(decision), _) if expected == 'n' || !is_certain => {
+                prop_assert_eq!(decision, &before.clone().decide(policies, clock, cost));
+                if decision.is_admitted() {
+                    self.book.admit(key, self.nonce, now, cost.requests, true);
+                }
+            }
+            _ => prop_assert!(false, "{judgement:?} instead of {expected}"),
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, policies: &[Policy], action: &Move) -> Result<(), TestCaseError> {
+        match *action {
+            Move::Call { key, cost, tokens } => self.call(policies, key, Cost { requests: cost, tokens })?,
+            Move::Burst(calls) => {
+                let clock = UnixMicros::from_micros(self.clock);
+                for _ in 0..calls {
+                    self.nonce += 1;
+                    let (now, nonce) = (self.book.settle(self.clock), self.nonce);
+                    let text = format!("key {}", 1000 + nonce);
+                    let call = Call { cost: Cost::default(), class: "GET /", nonce, idempotency_key: Some(&text) };
+                    prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
+                    self.book.admit(1000 + nonce, nonce, now, 1, true);
+                    self.state.complete(nonce);
+                    self.book.firsts.last_mut().unwrap().is_complete = true;
+                }
+            }
+            Move::Complete(back) => {
+                if let Some(first) = self.book.firsts.iter_mut().rev().nth(back) {
+                    first.is_complete = true;
+                    self.state.complete(first.nonce);
+                }
+            }
+            Move::Expire => {
+                self.book.settle(self.clock);
+                self.state.expire(UnixMicros::from_micros(self.clock));
+            }
+            Move::Commit => self.commit(),
+            Move::Crash => self.crash(),
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Every call with an idempotency key is taken as the plain list of admissions says, and charged accordingly.
+    #[test]
+    fn repeats_are_known_by_the_list(policies in policies(), steps in vec((step(), a_move()), 1..150)) {
+        let mut shop = Shop::new();
+        for (step, action) in &steps {
+            shop.clock = shop.clock.saturating_add_signed(*step).max(START - 25 * DAY);
+            shop.act(&policies, action)?;
+        }
+        for (month, [calls, cost]) in &shop.book.months {
+            let total = shop.state.month(*month);
+            prop_assert_eq!((total.calls, total.cost), (*calls, *cost));
+        }
+        let calls = usize::try_from(shop.nonce).unwrap();
+        let back = steps.iter().filter(|(step, _)| *step < 0).count();
+        // A clock that stepped back has chunks written again.
+        prop_assert!(shop.written <= (2 + back) * (calls / 512 + 1), "{} of {}", shop.written, calls);
     }
 }

@@ -12,6 +12,7 @@ use crate::limit::nonces::Nonces;
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
 use crate::meter::hours::Hours;
+use crate::meter::replays::{Replays, ReplaysRow};
 use crate::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
@@ -48,6 +49,9 @@ pub(super) struct Body<'a> {
     /// Usage by hour and class, if that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     h: Option<Cow<'a, Hours>>,
+    /// Idempotency keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<ReplaysRow<'a>>,
 }
 
 /// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
@@ -95,6 +99,7 @@ impl<'a> Body<'a> {
             l: state.logs.iter().map(LogRow::of).collect(),
             n: state.nonces.for_row(),
             h: state.hours.as_ref().map(Cow::Borrowed),
+            i: state.replays.to_row(),
         }
     }
 
@@ -123,6 +128,9 @@ impl<'a> Body<'a> {
         state.fixed = fixed_from_rows(self.f);
         state.nonces = Nonces::from_row(self.n);
         state.hours = self.h.map(|hours| hours.into_owned().sorted());
+        if let Some(row) = self.i {
+            state.replays = Replays::from_row(row).ok_or_else(|| malformed("not idempotency keys"))?;
+        }
         let mut months = Vec::new();
         for row in &self.m {
             months.push(row.read().ok_or_else(|| malformed("not a month"))?);

@@ -23,10 +23,11 @@ mod windows;
 use serde::{Deserialize, Serialize};
 
 pub use months::MonthTotal;
-pub use row::{DecodeError, Row};
+pub use row::{DecodeError, Row, Rows};
 
-use crate::decision::{Decision, Standing, Verdict};
+use crate::decision::{Decision, Judgement, Standing, Verdict};
 use crate::meter::hours::{self, Counts, HourTotal, Hours};
+use crate::meter::replays::{KeyHash, Replays, Seen};
 use crate::policy::{Policy, Unit};
 use crate::time::{MINUTE, Month, UnixMicros};
 
@@ -75,6 +76,8 @@ pub struct Call<'a> {
     pub class: &'a str,
     /// Names it: a call that is admitted is remembered by it.
     pub nonce: u64,
+    /// Its idempotency key: a later call with the same one repeats it.
+    pub idempotency_key: Option<&'a str>,
 }
 
 /// All that is known of one key's usage.
@@ -93,11 +96,14 @@ pub struct State {
     nonces: Nonces,
     /// `None` if nobody asked for [`count_hours`](State::count_hours).
     hours: Option<Hours>,
+    replays: Replays,
     ring: Ring,
     /// Changes that must be in a row before they are answered.
     dirty: bool,
     /// Denials counted since the last row.
     denials: bool,
+    /// Other changes since the last row that can wait for the next.
+    notes: bool,
 }
 
 impl State {
@@ -114,9 +120,11 @@ impl State {
             buckets: Vec::new(),
             nonces: Nonces::default(),
             hours: None,
+            replays: Replays::default(),
             ring: Ring::default(),
             dirty: false,
             denials: false,
+            notes: false,
         }
     }
 
@@ -133,24 +141,73 @@ impl State {
 
     /// Judges one request against all policies: it is spent from every one of them, or from none.
     pub fn decide(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost) -> Decision {
-        self.judge_as(policies, clock, cost, hours::OTHER)
+        let now = self.settle(clock);
+        self.decide_at(policies, now, clock, cost, false, hours::OTHER)
     }
 
-    /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its count.
-    pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Decision {
-        let decision = self.judge_as(policies, clock, call.cost, call.class);
+    /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its counts.
+    ///
+    /// The first call under an idempotency key that is admitted is remembered for 24 hours. Calls that repeat it are refused while
+    /// it is in flight: until it is [`complete`](Self::complete), for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that
+    /// they are replays, which cost nothing that is paid for.
+    pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
+        let now = self.settle(clock);
+        let key = call.idempotency_key.map(KeyHash::of);
+        let seen = key.map_or(Seen::Never, |key| self.replays.seen(key, now));
+        if let Seen::InFlight { .. } = seen {
+            self.adopt(policies, now);
+            return Judgement::Conflict { standings: self.measure(policies, now, clock), now: clock };
+        }
+        let is_replay = seen == Seen::Complete;
+        let cost = if is_replay { Cost { tokens: 0, ..call.cost } } else { call.cost };
+        let decision = self.decide_at(policies, now, clock, cost, is_replay, call.class);
         if decision.is_admitted() {
             self.remember(call.nonce);
+            if let Some(key) = key.filter(|_| !is_replay) {
+                self.replays.begin(key, call.nonce, now);
+            }
+            self.replays.expire(now);
         }
-        decision
+        if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
     }
 
-    fn judge_as(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost, class: &str) -> Decision {
+    /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
+    /// such call is remembered.
+    pub fn recall_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Option<Judgement> {
+        if !self.recalls(call.nonce) {
+            return None;
+        }
         let now = self.settle(clock);
+        let seen = call.idempotency_key.map(|key| self.replays.seen(KeyHash::of(key), now));
+        let standings = self.standings(policies, clock);
+        let decision = Decision { verdict: Verdict::Admitted, standings, now: clock };
+        Some(match seen {
+            None | Some(Seen::Never) => Judgement::Decided(decision),
+            Some(Seen::InFlight { nonce }) if nonce == call.nonce => Judgement::Decided(decision),
+            Some(_) => Judgement::Replay(decision),
+        })
+    }
+
+    /// Notes that the call of this nonce has ended. Nobody has to wait until a row holds that.
+    pub fn complete(&mut self, nonce: u64) {
+        self.notes |= self.replays.complete(nonce);
+    }
+
+    /// A replay costs nothing that is counted by the month.
+    fn decide_at(
+        &mut self,
+        policies: &[Policy],
+        now: UnixMicros,
+        clock: UnixMicros,
+        cost: Cost,
+        is_replay: bool,
+        class: &str,
+    ) -> Decision {
         self.adopt(policies, now);
-        let verdict = self.judge(policies, now, clock, cost);
+        let verdict = self.judge(policies, now, clock, cost, is_replay);
         if verdict.is_admitted() {
-            self.spend(now, 1, cost, class);
+            let due = if is_replay { Cost { requests: 0, tokens: 0 } } else { cost };
+            self.spend(now, 1, cost, due, class);
         } else if matches!(verdict, Verdict::Denied { .. }) {
             // A cost that can never fit is a mistake in the request, not a denial.
             self.deny(now, 1, class);
@@ -168,7 +225,7 @@ impl State {
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
     pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
         let now = self.settle(clock);
-        self.spend(now, calls, cost, hours::UNJUDGED);
+        self.spend(now, calls, cost, cost, hours::UNJUDGED);
     }
 
     /// Counts `denied` denials that were answered without a decision.
@@ -249,7 +306,26 @@ impl State {
     /// Whether the nonce is one of a request admitted lately.
     #[must_use]
     pub fn recalls(&self, nonce: u64) -> bool {
-        self.nonces.recalls(nonce)
+        self.nonces.recalls(nonce) || self.replays.is_in_flight(nonce)
+    }
+
+    /// Whether there are changes that no committed row holds and nobody waits for: a call has ended. They should be in a row
+    /// before the memory is lost, but are no reason to write one for each.
+    #[must_use]
+    pub const fn has_uncommitted_notes(&self) -> bool {
+        self.notes
+    }
+
+    /// Lets go of what is over at `clock`, so that the next commit deletes its rows.
+    pub fn expire(&mut self, clock: UnixMicros) {
+        let now = self.settle(clock);
+        self.dirty |= self.replays.expire(now);
+    }
+
+    /// When there will be rows to let go of.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<UnixMicros> {
+        self.replays.next_expiry()
     }
 
     /// The judged time for a clock reading. See the module's head.
@@ -261,19 +337,20 @@ impl State {
             let since = self.ring.next_seq();
             self.logs.iter_mut().for_each(|log| log.rebase(now, since));
             self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
+            self.replays.rebase(now);
             self.dirty = true;
         }
         self.seen = self.seen.max(now);
         now
     }
 
-    /// Counts an admission everywhere, whether a policy asks for it today or not.
-    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost, class: &str) {
+    /// Counts an admission everywhere, whether a policy asks for it today or not. `due` is what months count of its cost.
+    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost, due: Cost, class: &str) {
         self.pass(now);
         self.fixed.add(now, cost);
-        self.months.count(Month::of(now), calls, cost);
+        self.months.count(Month::of(now), calls, due);
         if let Some(hours) = &mut self.hours {
-            hours.count(now, class, Counts { calls, denied: 0, cost: cost.requests });
+            hours.count(now, class, Counts { calls, denied: 0, cost: due.requests });
         }
         for log in &mut self.logs {
             log.push(now, cost.of(log.unit));

@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 
 use crate::limit::State;
 use crate::limit::layout::{Body, VERSION};
+use crate::meter::ReplayRow;
 
 /// Entries that fill a chunk.
 pub(super) const CHUNK: usize = 64;
@@ -21,6 +22,17 @@ pub struct Row {
     pub slot: u32,
     /// Compact JSON.
     pub body: String,
+}
+
+/// All that a commit stores and deletes, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// The state's own.
+    pub row: Row,
+    /// Idempotency keys: to be stored.
+    pub replays: Vec<ReplayRow>,
+    /// Ids of idempotency keys' rows: to be deleted.
+    pub replays_over: Vec<u32>,
 }
 
 /// Stored rows are not a state.
@@ -63,23 +75,45 @@ impl Ring {
 }
 
 impl State {
-    /// The one row that makes everything up to now durable. Store it, then call [`committed`](Self::committed) before
-    /// anything else is asked of this state; if storing fails, drop the state and read it back.
+    /// What makes everything up to now durable. Store it, then call [`committed`](Self::committed) before anything else is
+    /// asked of this state; if storing fails, drop the state and read it back.
+    #[must_use]
+    pub fn to_rows(&self) -> Rows {
+        Rows { row: self.to_row(), replays: self.replays.rows(), replays_over: self.replays.over().to_vec() }
+    }
+
+    /// The one row that all commits store; the others of [`to_rows`](Self::to_rows) are there now and then, and only for calls
+    /// with idempotency keys.
     #[must_use]
     pub fn to_row(&self) -> Row {
         // Plain integers, strings and arrays: there is nothing in a body that JSON cannot say.
         Row { slot: self.ring.slot, body: serde_json::to_string(&Body::of(self)).unwrap_or_default() }
     }
 
-    /// The row of [`to_row`](Self::to_row) is stored.
+    /// The rows of [`to_rows`](Self::to_rows) are stored.
     pub fn committed(&mut self) {
         self.ring.seq = self.ring.next_seq();
         self.nonces.committed();
+        self.replays.committed();
         self.dirty = false;
         self.denials = false;
+        self.notes = false;
         if self.logs.iter().any(|log| log.open().len() >= CHUNK) {
             self.next_slot();
         }
+    }
+
+    /// Takes back the rows of idempotency keys, right after [`from_rows`](Self::from_rows).
+    ///
+    /// # Errors
+    /// [`DecodeError`] if any of them cannot be read.
+    pub fn load_replays(&mut self, rows: impl IntoIterator<Item = (u32, String)>) -> Result<(), DecodeError> {
+        for (slot, body) in rows {
+            if !self.replays.load(slot, &body) {
+                return Err(DecodeError::Malformed { slot, reason: "not idempotency keys".to_owned() });
+            }
+        }
+        Ok(())
     }
 
     /// Reads a state back from all rows of a key.

@@ -1,11 +1,13 @@
-//! What a key's state keeps beside its limits: usage by hour and class.
+//! What a key's state keeps beside its limits: usage by hour and class, and the idempotency keys of its calls.
 //!
 //! All of it is part of the one [`State`](crate::limit::State) of a key, so that one row holds a call's counts together with
 //! what else is known of it, or none of that.
 
 pub(crate) mod hours;
+pub(crate) mod replays;
 
 pub use hours::{Counts, HourTotal, MAX_CLASSES};
+pub use replays::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, REPLAY_SECONDS, ReplayRow};
 
 /// Bytes of a class's name at most.
 pub const MAX_CLASS_BYTES: usize = 64;
