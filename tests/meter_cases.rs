@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use tollgate::decision::Judgement;
 use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
-use tollgate::meter::{Counts, HourTotal, MAX_CLASS_BYTES, MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
+use tollgate::meter::{
+    AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal, MAX_CLASS_BYTES,
+    MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over,
+};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
 
@@ -14,6 +17,23 @@ const START: UnixMicros = UnixMicros::from_micros(1_795_160_894 * SECOND);
 
 fn fixed(name: &str, quota: u64, period: Period) -> Policy {
     Policy::new(name, Unit::Requests, quota, period, Algorithm::Fixed, None).unwrap()
+}
+
+const CALL: Call<'_> = Call {
+    cost: Cost { requests: 2, tokens: 5 },
+    method: "POST",
+    class: "POST /a",
+    nonce: 7,
+    idempotency_key: None,
+    is_audited: false,
+};
+
+fn ended(nonce: u64) -> End {
+    End { nonce, status: 201, duration_ms: 190 }
+}
+
+fn end(state: &mut State, nonce: u64) {
+    state.complete(START, ended(nonce), false);
 }
 
 fn metered() -> State {
@@ -29,7 +49,7 @@ fn reread(state: &mut State) -> State {
 }
 
 fn of_class(class: &str) -> Call<'_> {
-    Call { cost: Cost { requests: 2, tokens: 5 }, class, nonce: 7, idempotency_key: None }
+    Call { class, ..CALL }
 }
 
 /// (hour since that of START, class, calls, denied, cost)
@@ -184,7 +204,7 @@ fn a_row_without_hours_is_read() {
 }
 
 fn keyed(nonce: u64, key: &str) -> Call<'_> {
-    Call { cost: Cost { requests: 2, tokens: 5 }, class: "POST /a", nonce, idempotency_key: Some(key) }
+    Call { nonce, idempotency_key: Some(key), ..CALL }
 }
 
 fn replay_policies() -> [Policy; 3] {
@@ -218,10 +238,10 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     state = reread(&mut state);
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
     assert!(!state.is_dirty() && !state.recalls(2));
-    state.complete(2);
+    end(&mut state, 2);
     assert!(!state.has_uncommitted_notes());
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
-    state.complete(1);
+    end(&mut state, 1);
     assert!(state.has_uncommitted_notes() && !state.is_dirty());
     state = reread(&mut state);
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
@@ -244,7 +264,7 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     assert_eq!(ask(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
     assert_eq!(ask(&mut state, later, &keyed(6, "k")), 'r');
     assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
-    state.complete(7);
+    end(&mut state, 7);
     assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
     assert_eq!(used(&mut state, later), [2, 4, 0]);
 }
@@ -266,7 +286,7 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
     assert_eq!(recall(&mut state, &keyed(2, "k")), '-');
     assert!(!state.is_dirty());
-    state.complete(1);
+    end(&mut state, 1);
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
@@ -282,7 +302,7 @@ fn what_is_remembered_is_bounded() {
     let mut written = 0;
     for call in 0..MAX_REPLAYS + 2000 {
         let nonce = u64::try_from(call).unwrap();
-        let call = Call { idempotency_key: Some(&key(call)), nonce, ..of_class("POST /a") };
+        let call = Call { idempotency_key: Some(&key(call)), nonce, ..CALL };
         assert!(state.judge_call(&[], at(usize::try_from(nonce).unwrap()), &call).is_admitted());
         if nonce % 100 == 0 {
             let rows = state.to_rows();
@@ -333,9 +353,9 @@ fn marks_of_the_future_are_moved_back() {
     let mut chunks = BTreeMap::new();
     for call in 0..600_u64 {
         let key = format!("key {call}");
-        let call = Call { idempotency_key: Some(&key), nonce: call, ..of_class("POST /a") };
+        let call = Call { idempotency_key: Some(&key), nonce: call, ..CALL };
         assert!(state.judge_call(&[], ahead, &call).is_admitted());
-        state.complete(call.nonce);
+        state.complete(ahead, ended(call.nonce), false);
         chunks.extend(state.to_rows().replays.into_iter().map(|row| (row.id, row.until)));
         state.committed();
     }
@@ -365,3 +385,207 @@ fn the_stored_form_of_idempotency_keys_is_frozen() {
     let error = state.load_replays([(5, "AAAA".to_owned())]).unwrap_err();
     assert_eq!(error.to_string(), "row in slot 5 cannot be read: not idempotency keys");
 }
+
+fn audited(nonce: u64, class: &str) -> Call<'_> {
+    Call { method: "GET", class, nonce, is_audited: true, ..CALL }
+}
+
+/// All entries between two times, read page by page.
+fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: usize) -> Vec<Entry> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let mut reader = AuditReader::new(AuditQuery { from, to, cursor, limit });
+        for (seq, body) in chunks {
+            if cursor.is_none_or(|cursor: AuditCursor| *seq >= cursor.seq) && !reader.feed(*seq, body).unwrap() {
+                break;
+            }
+        }
+        let (page, next) = reader.finish();
+        assert!(page.len() == limit || (next.is_none() && page.len() < limit));
+        all.extend(page);
+        let Some(next) = next else { return all };
+        assert_eq!(next.to_string().parse(), Ok(next));
+        cursor = Some(next);
+    }
+}
+
+fn tail(state: &State) -> Vec<(u64, String)> {
+    state.audit_tail().into_iter().map(|(seq, text)| (seq, text.into_owned())).collect()
+}
+
+fn log(state: &State) -> Vec<String> {
+    let show = |entry: Entry| {
+        let at = entry.at.since(START) / 1000;
+        let Entry { method, class, status, is_replay, cost, idempotency_key, count, end, .. } = entry;
+        let replay = if is_replay { "replay " } else { "" };
+        format!("{at} {method} [{class}] {status} {replay}{cost} {idempotency_key:?} x{count} {end:?}")
+    };
+    entries(&tail(state), START, START.saturating_add(DAY), 2).into_iter().map(show).collect()
+}
+
+#[test]
+fn calls_are_in_the_audit_log() {
+    let policies = [fixed("minute", 3, Period::Minute), fixed("month", 10, Period::Month)];
+    let mut state = metered();
+    let at = |millis: u64| START.saturating_add(millis * 1000);
+    let judge = |state: &mut State, millis: u64, call: &Call<'_>| {
+        state.judge_call(&policies, at(millis), call);
+    };
+    judge(&mut state, 0, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(1, "GET /v1") });
+    judge(&mut state, 0, &Call { is_audited: false, ..audited(2, "GET /v1") });
+    judge(&mut state, 10, &audited(3, "/v1/*"));
+    judge(&mut state, 20, &audited(4, "/v1/*"));
+    judge(&mut state, 30, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(5, "GET /v1") });
+    judge(&mut state, 40, &Call { cost: Cost { requests: 99, tokens: 0 }, ..audited(6, "GET /x\t|") });
+    state.refuse_call(at(50), &audited(7, "GET ~/é"), 403);
+    state.refuse_call(at(60), &Call { is_audited: false, ..audited(8, "GET /v1") }, 403);
+    assert!(state.has_uncommitted_notes());
+    state = reread(&mut state);
+    assert!(!state.has_uncommitted_notes());
+    state.complete(at(90), End { nonce: 1, status: 502, duration_ms: 90 }, true);
+    assert!(state.has_uncommitted_notes() && !state.is_dirty());
+    state.complete(at(95), End { nonce: 1, status: 200, duration_ms: 95 }, true);
+    state.complete(at(95), End { nonce: 77, status: 200, duration_ms: 95 }, true);
+    // The next window.
+    judge(&mut state, 60_000, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(9, "GET /v1") });
+    let expected = [
+        r#"0 GET [GET /v1] 200 2 Some("a;b|c\n~\"ö") x1 Some((502, 90))"#,
+        r"10 GET [/v1/*] 429 2 None x2 None",
+        r#"30 GET [GET /v1] 409 2 Some("a;b|c\n~\"ö") x1 None"#,
+        r"40 GET [GET /x\u{9}|] 400 99 None x1 None",
+        r"50 GET [GET ~/é] 403 2 None x1 None",
+        r#"60000 GET [GET /v1] 200 replay 0 Some("a;b|c\n~\"ö") x1 None"#,
+    ]
+    .map(|line| line.replace(r"\u{9}", "\t"));
+    assert_eq!(log(&state), expected);
+    assert_eq!(log(&reread(&mut state)), expected);
+}
+
+#[test]
+fn refusals_of_a_second_are_one_entry() {
+    let policies = [fixed("minute", 0, Period::Minute)];
+    let mut state = metered();
+    let refuse = |state: &mut State, millis: u64, class: &str, key| {
+        let call = Call { idempotency_key: key, ..audited(millis, class) };
+        assert!(!state.judge_call(&policies, START.saturating_add(millis * 1000), &call).is_admitted());
+        state.refuse_call(START.saturating_add(millis * 1000), &call, 403);
+    };
+    for step in 0..10 {
+        refuse(&mut state, step * 150, ["GET /a", "GET /b"][usize::try_from(step % 2).unwrap()], Some("k"));
+    }
+    refuse(&mut state, 1499, "GET /a", Some("other"));
+    let line = |at, class, status, key: &str, count| format!("{at} GET [GET /{class}] {status} 2 {key} x{count} None");
+    let expected = [
+        (0, "a", "Some(\"k\")", 4),
+        (150, "b", "Some(\"k\")", 3),
+        (1050, "b", "Some(\"k\")", 2),
+        (1200, "a", "None", 2),
+    ];
+    let expected = expected.map(|(at, class, key, count)| [400, 403].map(|status| line(at, class, status, key, count)));
+    assert_eq!(log(&state), expected.concat());
+    state = reread(&mut state);
+    // However long it goes on and whatever is asked for: bounded.
+    for step in 0..20_000_u64 {
+        refuse(&mut state, 2000 + step * 90, &format!("GET /{}", step % 300), None);
+        if step % 1000 == 0 {
+            state = reread(&mut state);
+        }
+    }
+    assert!(state.to_rows().audit.is_empty());
+    assert!(state.to_row().body.len() < 5000, "{}", state.to_row().body.len());
+    let entries = entries(&tail(&state), START, START.saturating_add(DAY), 500);
+    assert_eq!(entries.iter().map(|entry| entry.count).sum::<u64>(), 22 + 40_000);
+}
+
+#[test]
+fn a_full_tail_becomes_a_chunk() {
+    let mut state = metered();
+    let mut chunks = Vec::new();
+    let mut kept = 0;
+    for call in 0..1000_u64 {
+        let at = START.saturating_add(call * SECOND);
+        let key = format!("{call:0255}{call}");
+        let idempotency_key = (call >= 500).then_some(key.as_str());
+        state.judge_call(&[], at, &Call { idempotency_key, ..audited(call, "GET /v1") });
+        state.complete(at, End { nonce: call.saturating_sub(30), ..ended(0) }, true);
+        if call % 7 == 0 {
+            let rows = state.to_rows();
+            for row in rows.audit {
+                assert_eq!(row.seq, u64::try_from(chunks.len()).unwrap());
+                assert!(row.body.len() < 4200 + 32 * 300, "{}", row.body.len());
+                assert!(row.from <= row.to && row.to <= at);
+                chunks.push((row.seq, row.body));
+            }
+            kept = kept.max(rows.row.body.len());
+            state.committed();
+        }
+    }
+    assert!(kept < 20_000, "{kept}");
+    assert!((20..30).contains(&chunks.len()), "{}", chunks.len());
+    chunks.extend(state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
+    state.committed();
+    let read = reread(&mut state);
+    assert_eq!(read.audit_tail(), state.audit_tail());
+    chunks.extend(tail(&state));
+    let from = START.saturating_add(10 * SECOND);
+    let found = entries(&chunks, from, START.saturating_add(990 * SECOND), 37);
+    let times: Vec<u64> = found.iter().map(|entry| entry.at.since(START) / SECOND).collect();
+    assert_eq!(times, (10..990).collect::<Vec<_>>());
+    assert!(found[..960].iter().all(|entry| entry.end == Some((201, 190))));
+    assert_eq!(found[979].idempotency_key.as_ref().map(String::len), Some(255));
+    // A reader asks for no more than it needs.
+    let query = AuditQuery { from, to: START.saturating_add(DAY), cursor: None, limit: 20 };
+    let mut reader = AuditReader::new(query);
+    let fed = chunks.iter().take_while(|(seq, body)| reader.feed(*seq, body).unwrap()).count();
+    assert!(fed <= 1, "{fed}");
+    // Nobody knows how the last ones ended.
+    let mut reader = AuditReader::new(AuditQuery { from: START.saturating_add(980 * SECOND), ..query });
+    assert!(chunks.iter().all(|(seq, body)| reader.feed(*seq, body).unwrap()));
+    let (page, next) = reader.finish();
+    assert_eq!((page.len(), next), (20, None));
+    assert_eq!(page[19].end, None);
+}
+
+#[test]
+fn the_audit_log_expires() {
+    let mut state = metered();
+    state.judge_call(&[], START, &audited(1, "GET /v1"));
+    state.committed();
+    let over = audit_over(START.saturating_add(7 * DAY), 7);
+    assert_eq!((over, audit_over(START, 0)), (START, START));
+    state.forget_audit(over.saturating_sub(1));
+    assert!(!state.is_dirty() && log(&state).len() == 1);
+    state.forget_audit(over);
+    assert!(state.is_dirty() && log(&state).is_empty());
+    assert_eq!(state.audit_tail(), [(1, "".into())]);
+    assert_eq!(reread(&mut state).audit_tail(), [(1, "".into())]);
+    assert_eq!(rfc3339(audit_next(START, 7)), "2026-11-28T00:00:00Z");
+}
+
+#[test]
+fn the_stored_form_of_the_audit_log_is_frozen() {
+    let mut state = State::new("e".into());
+    let policies = [fixed("minute", 2, Period::Minute)];
+    state.judge_call(&policies, START, &Call { idempotency_key: Some("order 7;"), ..audited(2547, "GET /v1") });
+    state.judge_call(&policies, START.saturating_add(500_000), &audited(2548, "/v1/*"));
+    state.judge_call(&policies, START.saturating_add(590_000), &audited(2549, "/v1/*"));
+    state.complete(START.saturating_add(610_000), ended(2547), true);
+    let text = "1795160894000;a0|GET|~/v1|2|9f3|order 7%3B;c610|9f3|201|190;d500|GET|/v1/*|2|429||2|1|590;";
+    let body = state.to_row().body;
+    assert!(body.ends_with(&format!(r#","a":{{"s":0,"t":"{text}"}}}}"#)), "{body}");
+    let feed = |text: &str| AuditReader::new(ALL).feed(3, text).map_err(|error| error.to_string());
+    assert_eq!([feed(text), feed(""), feed("1795160894000;")], [Ok(true), Ok(true), Ok(true)]);
+    let other =
+        |text: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":{{"s":1,"t":"{text}"}}}}"#))]);
+    for wrong in ["x", "1", "1;b0;", "1;a0|GET", "1;c0|9f3|201", "1;a-2|GET|/|1|2|;", "1;a0|GET|/|1|x|;"] {
+        assert_eq!(feed(wrong), Err("chunk 3 of the audit log cannot be read".to_owned()), "{wrong}");
+        assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not an audit log");
+    }
+    for wrong in ["", "1", "1-", "-1", "+1-1", "1-+1", "1-1-1", "99999999999999999999-1"] {
+        assert_eq!(wrong.parse::<AuditCursor>(), Err(AuditCursorError), "{wrong}");
+    }
+    assert_eq!(AuditCursorError.to_string(), "not a cursor of this list");
+}
+
+const ALL: AuditQuery =
+    AuditQuery { from: UnixMicros::from_micros(0), to: UnixMicros::from_micros(u64::MAX), cursor: None, limit: 500 };

@@ -8,12 +8,23 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::decision::{Decision, Judgement, Verdict};
 use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
-use tollgate::meter::{Counts, MAX_CLASSES, MAX_FLIGHT, REPLAY_SECONDS};
+use tollgate::meter::{
+    AuditQuery, AuditReader, Counts, End, Entry, MAX_CLASSES, MAX_DURATION, MAX_FLIGHT, REPLAY_SECONDS,
+};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// 2026-11-30T22:30:00Z: the month ends soon.
 const START: u64 = 1_796_077_800 * SECOND;
+
+const CALL: Call<'_> = Call {
+    cost: Cost { requests: 1, tokens: 0 },
+    method: "GET",
+    class: "GET /",
+    nonce: 7,
+    idempotency_key: None,
+    is_audited: false,
+};
 
 fn policies() -> impl Strategy<Value = Vec<Policy>> {
     let algorithms = select(&[Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket][..]);
@@ -171,7 +182,7 @@ impl World {
     fn call(&mut self, policies: &[Policy], class: usize, cost: Cost) {
         self.nonce += 1;
         let class = format!("GET /{class}");
-        let call = Call { cost, class: &class, nonce: self.nonce, idempotency_key: None };
+        let call = Call { cost, class: &class, nonce: self.nonce, ..CALL };
         match self.state.judge_call(policies, self.now(), &call) {
             Judgement::Decided(decision) if decision.is_admitted() => self.count([1, 0, cost.requests]),
             Judgement::Decided(Decision { verdict: Verdict::Denied { .. }, .. }) => self.count([0, 1, 0]),
@@ -254,7 +265,7 @@ proptest! {
             }
             let mut read = State::from_rows(world.rows.clone()).unwrap();
             let mut kept = world.state.clone();
-            let call = Call { cost: Cost::default(), class: "GET /7", nonce: 7, idempotency_key: None };
+            let call = Call { class: "GET /7", ..CALL };
             read.judge_call(&policies, world.now(), &call);
             kept.judge_call(&policies, world.now(), &call);
             prop_assert_eq!(read.unflushed_hours(), kept.unflushed_hours());
@@ -405,7 +416,7 @@ impl Shop {
         let (expected, is_certain) = self.book.expect(key, now);
         let before = self.state.clone();
         let text = format!("key {key}");
-        let call = Call { cost, class: "GET /", nonce: self.nonce, idempotency_key: Some(&text) };
+        let call = Call { cost, nonce: self.nonce, idempotency_key: Some(&text), ..CALL };
         let judgement = self.state.judge_call(policies, clock, &call);
         match (&judgement, expected) {
             (Judgement::Conflict { standings, .. }, 'c') => {
@@ -439,17 +450,21 @@ impl Shop {
                     self.nonce += 1;
                     let (now, nonce) = (self.book.settle(self.clock), self.nonce);
                     let text = format!("key {}", 1000 + nonce);
-                    let call = Call { cost: Cost::default(), class: "GET /", nonce, idempotency_key: Some(&text) };
+                    let call = Call { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
                     self.book.admit(1000 + nonce, nonce, now, 1, true);
-                    self.state.complete(nonce);
+                    self.state.complete(clock, End { nonce, status: 200, duration_ms: 1 }, false);
                     self.book.firsts.last_mut().unwrap().is_complete = true;
                 }
             }
             Move::Complete(back) => {
+                self.book.settle(self.clock);
+                let clock = UnixMicros::from_micros(self.clock);
                 if let Some(first) = self.book.firsts.iter_mut().rev().nth(back) {
                     first.is_complete = true;
-                    self.state.complete(first.nonce);
+                    self.state.complete(clock, End { nonce: first.nonce, status: 200, duration_ms: 1 }, false);
+                } else {
+                    self.state.expire(clock);
                 }
             }
             Move::Expire => {
@@ -482,5 +497,195 @@ proptest! {
         let back = steps.iter().filter(|(step, _)| *step < 0).count();
         // A clock that stepped back has chunks written again.
         prop_assert!(shop.written <= (2 + back) * (calls / 512 + 1), "{} of {}", shop.written, calls);
+    }
+}
+
+/// Nonce, when, and how long it took.
+type Admitted = (u64, u64, Option<u64>);
+
+/// A key whose calls are all in the audit log.
+struct Logged {
+    state: State,
+    rows: BTreeMap<u32, String>,
+    chunks: BTreeMap<u64, String>,
+    clock: u64,
+    nonce: u64,
+    /// What was admitted, as rows have it and as it is.
+    admitted: [Vec<Admitted>; 2],
+    /// How often each was refused, by status and class.
+    refused: [BTreeMap<(u16, String), u64>; 2],
+}
+
+impl Logged {
+    fn new() -> Self {
+        let mut logged = Self {
+            state: State::new("e".into()),
+            rows: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            clock: START,
+            nonce: 0,
+            admitted: Default::default(),
+            refused: Default::default(),
+        };
+        logged.commit();
+        logged
+    }
+
+    fn now(&self) -> UnixMicros {
+        UnixMicros::from_micros(self.clock)
+    }
+
+    fn commit(&mut self) {
+        let rows = self.state.to_rows();
+        self.rows.insert(rows.row.slot, rows.row.body);
+        self.chunks.extend(rows.audit.into_iter().map(|row| (row.seq, row.body)));
+        self.state.committed();
+        let ([stored, now], [stored_refusals, refusals]) = (&mut self.admitted, &mut self.refused);
+        stored.clone_from(now);
+        stored_refusals.clone_from(refusals);
+    }
+
+    fn crash(&mut self) {
+        self.state = State::from_rows(self.rows.clone()).unwrap();
+        let ([stored, now], [stored_refusals, refusals]) = (&mut self.admitted, &mut self.refused);
+        now.clone_from(stored);
+        refusals.clone_from(stored_refusals);
+    }
+
+    fn call(&mut self, policies: &[Policy], class: &str) {
+        self.nonce += 1;
+        let key = format!("{:x}", self.nonce);
+        let idempotency_key = self.nonce.is_multiple_of(3).then_some(key.as_str());
+        let call = Call { class, nonce: self.nonce, idempotency_key, is_audited: true, ..CALL };
+        if self.state.judge_call(policies, self.now(), &call).is_admitted() {
+            self.admitted[1].push((self.nonce, self.clock / 1000, None));
+        } else {
+            self.count_refusal(429, class);
+        }
+    }
+
+    fn count_refusal(&mut self, status: u16, class: &str) {
+        *self.refused[1].entry((status, class.to_owned())).or_default() += 1;
+    }
+
+    fn end(&mut self, back: usize) {
+        let (clock, now) = (self.clock, self.now());
+        let Some((nonce, at, end)) = self.admitted[1].iter_mut().rev().nth(back) else { return };
+        let duration_ms = clock / 1000 - *at;
+        // An end that comes later than that is not looked for.
+        if duration_ms <= MAX_DURATION / 1000 {
+            end.get_or_insert(duration_ms);
+        }
+        self.state.complete(now, End { nonce: *nonce, status: 204, duration_ms }, true);
+    }
+
+    fn read(&self, limit: usize) -> Vec<Entry> {
+        let mut chunks = self.chunks.clone();
+        chunks.extend(self.state.audit_tail().into_iter().map(|(seq, text)| (seq, text.into_owned())));
+        let (mut entries, mut cursor) = (Vec::new(), None);
+        loop {
+            let (from, to) = (UnixMicros::default(), UnixMicros::from_micros(u64::MAX));
+            let mut reader = AuditReader::new(AuditQuery { from, to, cursor, limit });
+            for (seq, body) in chunks.range(cursor.map_or(0, |cursor| cursor.seq)..) {
+                if !reader.feed(*seq, body).unwrap() {
+                    break;
+                }
+            }
+            let (page, next) = reader.finish();
+            entries.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                return entries;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// All that was judged is in the audit log, once, in order, with its end; whatever is read stays in its place.
+    #[test]
+    fn the_audit_log_is_complete(
+        minute in 1..60_u64,
+        limit in 1..90_usize,
+        steps in vec((0..30_000_000_u64, 0..12_u8, 1..60_usize), 1..120),
+    ) {
+        let policies = [Policy::new("minute", Unit::Requests, minute, Period::Minute, Algorithm::Fixed, None).unwrap()];
+        let mut logged = Logged::new();
+        let mut before: Vec<(UnixMicros, u16, String)> = Vec::new();
+        for (step, action, count) in steps {
+            logged.clock += step / u64::from(action + 1);
+            let class = format!("GET /{}", count % 5);
+            match action {
+                0..5 => (0..count).for_each(|_| logged.call(&policies, &class)),
+                5 => {
+                    let call = Call { class: &class, is_audited: true, ..CALL };
+                    logged.state.refuse_call(logged.now(), &call, 403);
+                    logged.count_refusal(403, &class);
+                }
+                6..9 => (0..count).for_each(|back| logged.end(back)),
+                9 => logged.crash(),
+                10 => logged.clock += MAX_DURATION * u64::try_from(count % 3).unwrap(),
+                _ => {
+                    logged.commit();
+                    let read = logged.read(limit).into_iter().map(|entry| (entry.at, entry.status, entry.class));
+                    let read: Vec<_> = read.collect();
+                    prop_assert!(read.starts_with(&before));
+                    before = read;
+                }
+            }
+        }
+        let entries = logged.read(limit);
+        let admitted: Vec<_> = entries.iter().filter(|entry| entry.status == 200).collect();
+        prop_assert_eq!(admitted.len(), logged.admitted[1].len());
+        for (entry, (nonce, at, end)) in admitted.iter().zip(&logged.admitted[1]) {
+            prop_assert_eq!((entry.at.as_millis(), entry.count), (*at, 1));
+            prop_assert_eq!(entry.end, end.map(|duration| (204, duration)));
+            prop_assert_eq!(entry.idempotency_key.clone(), nonce.is_multiple_of(3).then(|| format!("{nonce:x}")));
+        }
+        let mut refused = BTreeMap::new();
+        for entry in entries.iter().filter(|entry| entry.status != 200) {
+            *refused.entry((entry.status, entry.class.clone())).or_default() += entry.count;
+        }
+        prop_assert_eq!(&refused, &logged.refused[1]);
+    }
+
+    /// With a row for each admitted call, nothing shared: all that is written and deleted is 1.1 rows for each at most.
+    #[test]
+    fn a_call_costs_little_more_than_a_row(
+        refused in 0..20_u32,
+        classes in 1..200_u32,
+        key_length in prop_oneof![Just(0_usize), 1..400_usize],
+        gap in prop_oneof![0..2_u64, 0..2_000_u64],
+        ends in 0..3_u32,
+        calls in 200..700_u32,
+    ) {
+        let mut state = State::new("e".into());
+        state.count_hours();
+        let (mut admits, mut rows, mut clock) = (0_u64, 0, START);
+        for number in 0..calls {
+            clock += gap * 1000;
+            let (now, nonce) = (UnixMicros::from_micros(clock), u64::from(number));
+            let (class, key) = (format!("GET /{}", number % classes), format!("{nonce:0key_length$}"));
+            let idempotency_key = (key_length > 0).then_some(key.as_str());
+            let call = Call { class: &class, nonce, idempotency_key, is_audited: true, ..CALL };
+            for _ in 0..refused {
+                state.refuse_call(now, &call, 403);
+            }
+            if state.judge_call(&[], now, &call).is_admitted() {
+                admits += 1;
+                let written = state.to_rows();
+                state.committed();
+                // Each chunk is deleted one day.
+                rows += 1 + 2 * written.replays.len() + 2 * written.audit.len();
+                prop_assert!(written.row.body.len() < 90_000, "{}", written.row.body.len());
+            }
+            for _ in 0..ends {
+                state.complete(now, End { nonce, status: 200, duration_ms: 7 }, true);
+            }
+        }
+        let rows = u64::try_from(rows).unwrap();
+        prop_assert!(rows * 10 <= admits * 11, "{rows} rows for {admits} calls");
     }
 }

@@ -11,6 +11,7 @@ use crate::limit::months::{Months, Totals};
 use crate::limit::nonces::Nonces;
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
+use crate::meter::audit::{Audit, AuditTail};
 use crate::meter::hours::Hours;
 use crate::meter::replays::{Replays, ReplaysRow};
 use crate::policy::{Period, Unit};
@@ -52,6 +53,9 @@ pub(super) struct Body<'a> {
     /// Idempotency keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     i: Option<ReplaysRow<'a>>,
+    /// The end of the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    a: Option<AuditTail<'a>>,
 }
 
 /// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
@@ -100,6 +104,7 @@ impl<'a> Body<'a> {
             n: state.nonces.for_row(),
             h: state.hours.as_ref().map(Cow::Borrowed),
             i: state.replays.to_row(),
+            a: state.audit.to_row(),
         }
     }
 
@@ -130,6 +135,9 @@ impl<'a> Body<'a> {
         state.hours = self.h.map(|hours| hours.into_owned().sorted());
         if let Some(row) = self.i {
             state.replays = Replays::from_row(row).ok_or_else(|| malformed("not idempotency keys"))?;
+        }
+        if let Some(row) = &self.a {
+            state.audit = Audit::from_row(row).ok_or_else(|| malformed("not an audit log"))?;
         }
         let mut months = Vec::new();
         for row in &self.m {

@@ -20,12 +20,16 @@ mod policies;
 mod row;
 mod windows;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 pub use months::MonthTotal;
 pub use row::{DecodeError, Row, Rows};
 
 use crate::decision::{Decision, Judgement, Standing, Verdict};
+use crate::meter::End;
+use crate::meter::audit::{Audit, Subject};
 use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::meter::replays::{KeyHash, Replays, Seen};
 use crate::policy::{Policy, Unit};
@@ -37,6 +41,11 @@ use months::Months;
 use nonces::Nonces;
 use row::Ring;
 use windows::Fixed;
+
+/// Statuses of refusals, as the audit log has them.
+const BAD_REQUEST: u16 = 400;
+const CONFLICT: u16 = 409;
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * MINUTE;
@@ -72,12 +81,22 @@ impl Cost {
 pub struct Call<'a> {
     /// What it spends.
     pub cost: Cost,
+    /// Its method.
+    pub method: &'a str,
     /// Its class: see [`route_cost::class`](crate::route_cost::class).
     pub class: &'a str,
     /// Names it: a call that is admitted is remembered by it.
     pub nonce: u64,
     /// Its idempotency key: a later call with the same one repeats it.
     pub idempotency_key: Option<&'a str>,
+    /// Whether it is to be in the audit log.
+    pub is_audited: bool,
+}
+
+impl<'a> Call<'a> {
+    const fn subject(&self, cost: u64) -> Subject<'a> {
+        Subject { method: self.method, class: self.class, cost, key: self.idempotency_key }
+    }
 }
 
 /// All that is known of one key's usage.
@@ -97,6 +116,7 @@ pub struct State {
     /// `None` if nobody asked for [`count_hours`](State::count_hours).
     hours: Option<Hours>,
     replays: Replays,
+    audit: Audit,
     ring: Ring,
     /// Changes that must be in a row before they are answered.
     dirty: bool,
@@ -121,6 +141,7 @@ impl State {
             nonces: Nonces::default(),
             hours: None,
             replays: Replays::default(),
+            audit: Audit::default(),
             ring: Ring::default(),
             dirty: false,
             denials: false,
@@ -148,13 +169,14 @@ impl State {
     /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its counts.
     ///
     /// The first call under an idempotency key that is admitted is remembered for 24 hours. Calls that repeat it are refused while
-    /// it is in flight: until it is [`complete`](Self::complete), for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that
+    /// it is in flight: until it is [complete](Self::complete), for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that
     /// they are replays, which cost nothing that is paid for.
     pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
         let now = self.settle(clock);
         let key = call.idempotency_key.map(KeyHash::of);
         let seen = key.map_or(Seen::Never, |key| self.replays.seen(key, now));
         if let Seen::InFlight { .. } = seen {
+            self.audit_refusal(now, call, CONFLICT);
             self.adopt(policies, now);
             return Judgement::Conflict { standings: self.measure(policies, now, clock), now: clock };
         }
@@ -167,6 +189,13 @@ impl State {
                 self.replays.begin(key, call.nonce, now);
             }
             self.replays.expire(now);
+            if call.is_audited {
+                let due = if is_replay { 0 } else { cost.requests };
+                self.audit.admit(now, call.subject(due), call.nonce, is_replay);
+            }
+        } else {
+            let is_denial = matches!(decision.verdict, Verdict::Denied { .. });
+            self.audit_refusal(now, call, if is_denial { TOO_MANY_REQUESTS } else { BAD_REQUEST });
         }
         if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
     }
@@ -188,9 +217,37 @@ impl State {
         })
     }
 
-    /// Notes that the call of this nonce has ended. Nobody has to wait until a row holds that.
-    pub fn complete(&mut self, nonce: u64) {
-        self.notes |= self.replays.complete(nonce);
+    /// Notes in the audit log that a call was refused with this status without being judged. Counts it nowhere.
+    pub fn refuse_call(&mut self, clock: UnixMicros, call: &Call<'_>, status: u16) {
+        let now = self.settle(clock);
+        self.audit_refusal(now, call, status);
+    }
+
+    fn audit_refusal(&mut self, now: UnixMicros, call: &Call<'_>, status: u16) {
+        if call.is_audited {
+            self.audit.refuse(now, call.subject(call.cost.requests), status);
+            self.notes = true;
+        }
+    }
+
+    /// Notes that a call has ended, in the audit log only if it `is_audited`. Nobody has to wait until a row holds that.
+    pub fn complete(&mut self, clock: UnixMicros, end: End, is_audited: bool) {
+        let now = self.settle(clock);
+        self.notes |= self.replays.complete(end.nonce) || is_audited;
+        if is_audited {
+            self.audit.end(now, end);
+        }
+    }
+
+    /// The end of the audit log that no stored chunk holds: texts as of chunks, with the numbers that these have or will have.
+    #[must_use]
+    pub fn audit_tail(&self) -> Vec<(u64, Cow<'_, str>)> {
+        self.audit.tail()
+    }
+
+    /// Forgets the end of the audit log if it says nothing about the time after `until`. Chunks are rows; the caller deletes them.
+    pub fn forget_audit(&mut self, until: UnixMicros) {
+        self.dirty |= self.audit.forget(until);
     }
 
     /// A replay costs nothing that is counted by the month.
@@ -309,8 +366,8 @@ impl State {
         self.nonces.recalls(nonce) || self.replays.is_in_flight(nonce)
     }
 
-    /// Whether there are changes that no committed row holds and nobody waits for: a call has ended. They should be in a row
-    /// before the memory is lost, but are no reason to write one for each.
+    /// Whether there are changes that no committed row holds and nobody waits for: calls have ended, or refusals are in the audit
+    /// log. They should be in a row before the memory is lost, but are no reason to write one for each.
     #[must_use]
     pub const fn has_uncommitted_notes(&self) -> bool {
         self.notes

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 use crate::limit::State;
 use crate::limit::layout::{Body, VERSION};
-use crate::meter::ReplayRow;
+use crate::meter::{AuditRow, ReplayRow};
 
 /// Entries that fill a chunk.
 pub(super) const CHUNK: usize = 64;
@@ -33,6 +33,8 @@ pub struct Rows {
     pub replays: Vec<ReplayRow>,
     /// Ids of idempotency keys' rows: to be deleted.
     pub replays_over: Vec<u32>,
+    /// The audit log: to be stored.
+    pub audit: Vec<AuditRow>,
 }
 
 /// Stored rows are not a state.
@@ -79,11 +81,16 @@ impl State {
     /// asked of this state; if storing fails, drop the state and read it back.
     #[must_use]
     pub fn to_rows(&self) -> Rows {
-        Rows { row: self.to_row(), replays: self.replays.rows(), replays_over: self.replays.over().to_vec() }
+        Rows {
+            row: self.to_row(),
+            replays: self.replays.rows(),
+            replays_over: self.replays.over().to_vec(),
+            audit: self.audit.rows().to_vec(),
+        }
     }
 
     /// The one row that all commits store; the others of [`to_rows`](Self::to_rows) are there now and then, and only for calls
-    /// with idempotency keys.
+    /// with idempotency keys or with an audit log.
     #[must_use]
     pub fn to_row(&self) -> Row {
         // Plain integers, strings and arrays: there is nothing in a body that JSON cannot say.
@@ -95,6 +102,7 @@ impl State {
         self.ring.seq = self.ring.next_seq();
         self.nonces.committed();
         self.replays.committed();
+        self.audit.committed();
         self.dirty = false;
         self.denials = false;
         self.notes = false;
