@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tollgate::decision::Judgement;
 use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
 use tollgate::meter::{
-    AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal, MAX_CLASS_BYTES,
+    Alert, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal, MAX_CLASS_BYTES,
     MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over,
 };
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
@@ -26,6 +26,7 @@ const CALL: Call<'_> = Call {
     nonce: 7,
     idempotency_key: None,
     is_audited: false,
+    thresholds: &[],
 };
 
 fn ended(nonce: u64) -> End {
@@ -589,3 +590,89 @@ fn the_stored_form_of_the_audit_log_is_frozen() {
 
 const ALL: AuditQuery =
     AuditQuery { from: UnixMicros::from_micros(0), to: UnixMicros::from_micros(u64::MAX), cursor: None, limit: 500 };
+
+/// The thresholds at which there is an alert after a call, and lets go of them.
+fn alerts(state: &mut State, quota: u64, at: UnixMicros, cost: u64) -> Vec<u16> {
+    let policies = [fixed("minute", 1000, Period::Minute), fixed("month", quota, Period::Month)];
+    let cost = Cost { requests: cost, tokens: 0 };
+    state.judge_call(&policies, at, &Call { cost, thresholds: &[80, 100], ..CALL });
+    let month = Month::of(at);
+    let told = state.pending_alerts().to_vec();
+    for alert in &told {
+        assert_eq!((alert.policy.as_str(), alert.month, alert.quota, alert.at), ("month", month, quota, at));
+        state.mark_alerted(alert);
+    }
+    assert!(state.pending_alerts().is_empty() && (told.is_empty() || state.is_dirty()));
+    told.iter().map(|alert| alert.threshold).collect()
+}
+
+#[test]
+fn an_alert_comes_once_and_again_after_a_raise() {
+    let mut state = metered();
+    let none: [u16; 0] = [];
+    assert_eq!(alerts(&mut state, 10, START, 7), none);
+    assert_eq!(alerts(&mut state, 10, START, 1), [80]);
+    assert_eq!(alerts(&mut state, 10, START, 1), none);
+    state = reread(&mut state);
+    assert_eq!(alerts(&mut state, 10, START, 1), [100]);
+    // Over quota and denied: it stands where it stood.
+    for _ in 0..3 {
+        assert_eq!(alerts(&mut state, 10, START, 1), none);
+    }
+    // Raised a little: still above 80 %, no longer at 100 %.
+    assert_eq!(alerts(&mut state, 12, START, 1), none);
+    assert_eq!(alerts(&mut state, 12, START, 1), [100]);
+    // Raised well above, and crossed again.
+    assert_eq!(alerts(&mut state, 20, START, 3), none);
+    assert_eq!(alerts(&mut state, 20, START, 1), [80]);
+    // Lowered under what is used: told by a call that is denied.
+    assert_eq!(alerts(&mut state, 100, START, 1), none);
+    assert_eq!(alerts(&mut state, 5, START, 1), [80, 100]);
+    assert_eq!(alerts(&mut state, 5, START, 1), none);
+    // The next month begins anew, and a clock between two months does not count twice.
+    let december = Month::of(START).end();
+    assert_eq!(alerts(&mut state, 5, december, 5), [80, 100]);
+    assert_eq!(alerts(&mut state, 5, december.saturating_sub(HOUR), 1), none);
+    assert_eq!(alerts(&mut state, 5, december, 1), none);
+    assert_eq!(alerts(&mut state, 5, december.saturating_add(62 * DAY), 1), none);
+    assert!(!state.to_row().body.contains(r#","w":"#));
+}
+
+#[test]
+fn an_alert_stays_until_it_is_told() {
+    let mut state = metered();
+    let policies = [
+        fixed("month", 10, Period::Month),
+        fixed("day", 1, Period::Day),
+        Policy::new("tokens", Unit::Tokens, 1000, Period::Month, Algorithm::Fixed, None).unwrap(),
+    ];
+    let call = Call { cost: Cost { requests: 1, tokens: 800 }, thresholds: &[80], ..CALL };
+    state.judge_call(&policies, START, &call);
+    state = reread(&mut state);
+    state.charge_calls(START, 8, Cost { requests: 8, tokens: 0 });
+    assert_eq!(state.pending_alerts().len(), 1);
+    state.judge_call(&policies, START, &call);
+    let alert = |policy: &str, quota, used| {
+        let (threshold, month, policy) = (80, Month::of(START), policy.to_owned());
+        Alert { policy, threshold, month, quota, used, at: START }
+    };
+    assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 10, 9)]);
+    assert!(reread(&mut state).to_row().body.ends_with(
+        r#""w":{"m":[["tokens",80,202611],["month",80,202611]],"p":[["tokens",80,202611,1000,800,1795160894000000],["month",80,202611,10,9,1795160894000000]]}}"#
+    ));
+    // Raised and crossed again before it was told: the news takes its place, and telling the old one changes nothing.
+    let raised = [fixed("month", 20, Period::Month)];
+    let call = Call { cost: Cost { requests: 7, tokens: 0 }, ..call };
+    state.judge_call(&raised, START, &Call { cost: Cost { requests: 1, tokens: 0 }, ..call });
+    state.judge_call(&raised, START, &call);
+    assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 20, 17)]);
+    state.committed();
+    state.mark_alerted(&alert("month", 10, 9));
+    assert!(!state.is_dirty());
+    state.mark_alerted(&alert("month", 20, 17));
+    assert!(state.is_dirty());
+    assert_eq!(reread(&mut state).pending_alerts(), [alert("tokens", 1000, 800)]);
+    let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":{"m":[["month",80,202613]]}}"#.to_owned();
+    let error = State::from_rows([(3, wrong)]).unwrap_err();
+    assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
+}

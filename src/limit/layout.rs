@@ -11,6 +11,7 @@ use crate::limit::months::{Months, Totals};
 use crate::limit::nonces::Nonces;
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
+use crate::meter::alerts::{Alerts, AlertsRow};
 use crate::meter::audit::{Audit, AuditTail};
 use crate::meter::hours::Hours;
 use crate::meter::replays::{Replays, ReplaysRow};
@@ -56,6 +57,9 @@ pub(super) struct Body<'a> {
     /// The end of the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     a: Option<AuditTail<'a>>,
+    /// Alerts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    w: Option<AlertsRow<'a>>,
 }
 
 /// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
@@ -105,6 +109,7 @@ impl<'a> Body<'a> {
             h: state.hours.as_ref().map(Cow::Borrowed),
             i: state.replays.to_row(),
             a: state.audit.to_row(),
+            w: state.alerts.to_row(),
         }
     }
 
@@ -138,6 +143,9 @@ impl<'a> Body<'a> {
         }
         if let Some(row) = &self.a {
             state.audit = Audit::from_row(row).ok_or_else(|| malformed("not an audit log"))?;
+        }
+        if let Some(row) = self.w {
+            state.alerts = Alerts::from_row(row).ok_or_else(|| malformed("not alerts"))?;
         }
         let mut months = Vec::new();
         for row in &self.m {

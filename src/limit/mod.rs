@@ -28,10 +28,11 @@ pub use months::MonthTotal;
 pub use row::{DecodeError, Row, Rows};
 
 use crate::decision::{Decision, Judgement, Standing, Verdict};
-use crate::meter::End;
+use crate::meter::alerts::Alerts;
 use crate::meter::audit::{Audit, Subject};
 use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::meter::replays::{KeyHash, Replays, Seen};
+use crate::meter::{Alert, End};
 use crate::policy::{Policy, Unit};
 use crate::time::{MINUTE, Month, UnixMicros};
 
@@ -91,6 +92,8 @@ pub struct Call<'a> {
     pub idempotency_key: Option<&'a str>,
     /// Whether it is to be in the audit log.
     pub is_audited: bool,
+    /// Percentages of a month's quota at which there is to be an [`Alert`].
+    pub thresholds: &'a [u16],
 }
 
 impl<'a> Call<'a> {
@@ -117,6 +120,7 @@ pub struct State {
     hours: Option<Hours>,
     replays: Replays,
     audit: Audit,
+    alerts: Alerts,
     ring: Ring,
     /// Changes that must be in a row before they are answered.
     dirty: bool,
@@ -142,6 +146,7 @@ impl State {
             hours: None,
             replays: Replays::default(),
             audit: Audit::default(),
+            alerts: Alerts::default(),
             ring: Ring::default(),
             dirty: false,
             denials: false,
@@ -197,6 +202,10 @@ impl State {
             let is_denial = matches!(decision.verdict, Verdict::Denied { .. });
             self.audit_refusal(now, call, if is_denial { TOO_MANY_REQUESTS } else { BAD_REQUEST });
         }
+        if !call.thresholds.is_empty() {
+            let months = &self.months;
+            self.dirty |= self.alerts.check(policies, call.thresholds, now, |unit, month| months.used(unit, month));
+        }
         if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
     }
 
@@ -237,6 +246,17 @@ impl State {
         if is_audited {
             self.audit.end(now, end);
         }
+    }
+
+    /// Alerts that nobody has been told of.
+    #[must_use]
+    pub fn pending_alerts(&self) -> &[Alert] {
+        self.alerts.pending()
+    }
+
+    /// Notes that this very alert has been told.
+    pub fn mark_alerted(&mut self, alert: &Alert) {
+        self.dirty |= self.alerts.forget(alert);
     }
 
     /// The end of the audit log that no stored chunk holds: texts as of chunks, with the numbers that these have or will have.

@@ -1,13 +1,15 @@
-//! What a key's state keeps beside its limits: usage by hour and class, the idempotency keys of its calls, and
-//! the audit log.
+//! What a key's state keeps beside its limits: usage by hour and class, the idempotency keys of its calls, the
+//! audit log, and alerts.
 //!
 //! All of it is part of the one [`State`](crate::limit::State) of a key, so that one row holds a call's counts together with
 //! what else is known of it, or none of that.
 
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod hours;
 pub(crate) mod replays;
 
+pub use alerts::Alert;
 pub use audit::{
     AuditCursor, AuditCursorError, AuditError, AuditQuery, AuditReader, AuditRow, End, Entry, MAX_DURATION, audit_next,
     audit_over,
