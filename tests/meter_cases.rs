@@ -115,7 +115,7 @@ fn what_was_counted_since_a_flush_stays_due() {
     state.mark_hour_flushed(&sent[0]);
     assert!(!state.is_dirty() && !state.is_flushed());
     let body = state.to_row().body;
-    assert!(body.contains(r#""h":[{"h":498656,"c":[{"c":"GET /a","n":[1,0,2],"f":[1,0,2]}]}]"#), "{body}");
+    assert!(body.contains(r#""h":"498656|GET /a|1|0|2|1|0|2;"}"#), "{body}");
 }
 
 /// D1 keeps the larger of two totals, so an hour that is gone must not begin again.
@@ -185,11 +185,16 @@ fn the_stored_form_of_hours_is_frozen() {
         r#"{"v":1,"seq":2,"e":"e1","t":1795160894000000,"#,
         r#""f":[[[[29919348,2]],[[498655,2]],[[20777,2]]],[[[29919348,5]],[[498655,5]],[[20777,5]]]],"#,
         r#""m":[[202611,1,1,0,2,5,0,0]],"n":[7],"#,
-        r#""h":[{"h":498655,"c":[{"c":"POST /v1/*","n":[1,0,2],"f":[1,0,2]},{"c":"GET /a","n":[0,1,0]}]}]}"#,
+        r#""h":"498655|POST /v1/*|1|0|2|1|0|2;498655|GET /a|0|1|0|0|0|0;"}"#,
     );
     assert_eq!(state.to_row().body, body);
     assert_eq!(unflushed(&reread(&mut state)), unflushed(&state));
-    assert_eq!(metered().to_row().body, r#"{"v":1,"seq":1,"e":"e1","t":0,"h":[]}"#);
+    assert_eq!(metered().to_row().body, r#"{"v":1,"seq":1,"e":"e1","t":0,"h":""}"#);
+    for wrong in ["x", "1", "1|a", "1|a|0|0|0|0|0", "2|a|0|0|0|0|0|0;1|a|0|0|0|0|0|0;"] {
+        let row = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"h":"{wrong}"}}"#);
+        let error = State::from_rows([(3, row)]).unwrap_err();
+        assert_eq!(error.to_string(), "row in slot 3 cannot be read: not hours", "{wrong}");
+    }
 }
 
 /// Rows from before hours were counted.
@@ -314,7 +319,7 @@ fn what_is_remembered_is_bounded() {
         }
     }
     // Calls that never ended make the row no larger than this.
-    let flights = state.to_row().body.split_once(r#""p":"#).unwrap().1.matches('[').count() - 1;
+    let flights = state.to_row().body.split_once(r#""i":"#).unwrap().1.matches(';').count() - 1;
     assert_eq!(flights, MAX_IN_FLIGHT);
     assert!(state.to_row().body.len() < 100_000, "{}", state.to_row().body.len());
     assert!(written <= 2 * (MAX_REPLAYS + 2000) / 512, "{written}");
@@ -376,11 +381,11 @@ fn the_stored_form_of_idempotency_keys_is_frozen() {
     let mut state = State::new("e".into());
     assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
     let row = state.to_row();
-    let end = r#""n":[7],"i":{"t":"DAwnbvvzT6Vq__s_","x":0,"p":[[7,868112185802575781,1795160894000]]}}"#;
+    let end = r#""n":[7],"i":"DAwnbvvzT6Vq__s_|0;7|868112185802575781|1795160894000;"}"#;
     assert!(row.body.ends_with(end), "{}", row.body);
-    let other = |i: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":{i}}}"#))]);
-    assert!(other(r#"{"t":""}"#).is_ok());
-    for wrong in [r#"{"t":"x"}"#, r#"{"t":"AAAAAAAAAAAAAAAAAAAA"}"#] {
+    let other = |i: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":"{i}"}}"#))]);
+    assert!(other("|7;").is_ok());
+    for wrong in ["", "x|0", "AAAAAAAAAAAAAAAAAAAA|0", "|0;1|2"] {
         assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not idempotency keys");
     }
     let error = state.load_replays([(5, "AAAA".to_owned())]).unwrap_err();
@@ -571,14 +576,13 @@ fn the_stored_form_of_the_audit_log_is_frozen() {
     state.judge_call(&policies, START.saturating_add(500_000), &audited(2548, "/v1/*"));
     state.judge_call(&policies, START.saturating_add(590_000), &audited(2549, "/v1/*"));
     state.complete(START.saturating_add(610_000), ended(2547), true);
-    let text = "1795160894000;a0|GET|~/v1|2|9f3|order 7%3B;c610|9f3|201|190;d500|GET|/v1/*|2|429||2|1|590;";
+    let text = "1795160894000;a|0|GET|~/v1|2|order 7%3B|9f3;c|610|9f3|201|190;d|500|GET|/v1/*|2||429|2|1|590;";
     let body = state.to_row().body;
-    assert!(body.ends_with(&format!(r#","a":{{"s":0,"t":"{text}"}}}}"#)), "{body}");
+    assert!(body.ends_with(&format!(r#","a":"0;{text}"}}"#)), "{body}");
     let feed = |text: &str| AuditReader::new(ALL).feed(3, text).map_err(|error| error.to_string());
     assert_eq!([feed(text), feed(""), feed("1795160894000;")], [Ok(true), Ok(true), Ok(true)]);
-    let other =
-        |text: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":{{"s":1,"t":"{text}"}}}}"#))]);
-    for wrong in ["x", "1", "1;b0;", "1;a0|GET", "1;c0|9f3|201", "1;a-2|GET|/|1|2|;", "1;a0|GET|/|1|x|;"] {
+    let other = |text: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"1;{text}"}}"#))]);
+    for wrong in ["x", "1;b|0;", "1;;", "1;a|0|GET", "1;c|0|9f3|201", "1;a|-2|GET|/|1||2;", "1;a|0|GET|/|1||x;"] {
         assert_eq!(feed(wrong), Err("chunk 3 of the audit log cannot be read".to_owned()), "{wrong}");
         assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not an audit log");
     }
@@ -657,9 +661,10 @@ fn an_alert_stays_until_it_is_told() {
         Alert { policy, threshold, month, quota, used, at: START }
     };
     assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 10, 9)]);
-    assert!(reread(&mut state).to_row().body.ends_with(
-        r#""w":{"m":[["tokens",80,202611],["month",80,202611]],"p":[["tokens",80,202611,1000,800,1795160894000000],["month",80,202611,10,9,1795160894000000]]}}"#
-    ));
+    assert!(reread(&mut state).to_row().body.ends_with(concat!(
+        r#""w":"tokens|80|202611;month|80|202611;"#,
+        r#"tokens|80|202611|1000|800|1795160894000000;month|80|202611|10|9|1795160894000000;"}"#,
+    )));
     // Raised and crossed again before it was told: the news takes its place, and telling the old one changes nothing.
     let raised = [fixed("month", 20, Period::Month)];
     let call = Call { cost: Cost { requests: 7, tokens: 0 }, ..call };
@@ -672,7 +677,7 @@ fn an_alert_stays_until_it_is_told() {
     state.mark_alerted(&alert("month", 20, 17));
     assert!(state.is_dirty());
     assert_eq!(reread(&mut state).pending_alerts(), [alert("tokens", 1000, 800)]);
-    let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":{"m":[["month",80,202613]]}}"#.to_owned();
+    let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":"month|80|202613;"}"#.to_owned();
     let error = State::from_rows([(3, wrong)]).unwrap_err();
     assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
 }

@@ -1,7 +1,5 @@
 //! The layout of a row's body: compact JSON, whose keys are short because a row is written on nearly every request.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use crate::limit::State;
@@ -11,10 +9,10 @@ use crate::limit::months::{Months, Totals};
 use crate::limit::nonces::Nonces;
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
-use crate::meter::alerts::{Alerts, AlertsRow};
-use crate::meter::audit::{Audit, AuditTail};
+use crate::meter::alerts::Alerts;
+use crate::meter::audit::Audit;
 use crate::meter::hours::Hours;
-use crate::meter::replays::{Replays, ReplaysRow};
+use crate::meter::replays::Replays;
 use crate::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
@@ -29,7 +27,7 @@ struct Tag {
 
 /// The body of a row. Times are microseconds where not said otherwise.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Body<'a> {
+pub(super) struct Body {
     v: u64,
     pub(super) seq: u64,
     /// Epoch.
@@ -50,16 +48,16 @@ pub(super) struct Body<'a> {
     n: Vec<u64>,
     /// Usage by hour and class, if that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    h: Option<Cow<'a, Hours>>,
+    h: Option<String>,
     /// Idempotency keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    i: Option<ReplaysRow<'a>>,
+    i: Option<String>,
     /// The end of the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    a: Option<AuditTail<'a>>,
+    a: Option<String>,
     /// Alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    w: Option<AlertsRow<'a>>,
+    w: Option<String>,
 }
 
 /// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
@@ -93,9 +91,9 @@ pub(super) struct LogRow {
     x: Option<u64>,
 }
 
-impl<'a> Body<'a> {
+impl Body {
     /// What the next row of `state` says.
-    pub(super) fn of(state: &'a State) -> Self {
+    pub(super) fn of(state: &State) -> Self {
         Self {
             v: VERSION,
             seq: state.ring.next_seq(),
@@ -106,10 +104,10 @@ impl<'a> Body<'a> {
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
             n: state.nonces.for_row(),
-            h: state.hours.as_ref().map(Cow::Borrowed),
-            i: state.replays.to_row(),
-            a: state.audit.to_row(),
-            w: state.alerts.to_row(),
+            h: state.hours.as_ref().map(Hours::to_text),
+            i: state.replays.to_text(),
+            a: state.audit.to_text(),
+            w: state.alerts.to_text(),
         }
     }
 
@@ -137,15 +135,17 @@ impl<'a> Body<'a> {
         state.seen = last;
         state.fixed = fixed_from_rows(self.f);
         state.nonces = Nonces::from_row(self.n);
-        state.hours = self.h.map(|hours| hours.into_owned().sorted());
-        if let Some(row) = self.i {
-            state.replays = Replays::from_row(row).ok_or_else(|| malformed("not idempotency keys"))?;
+        if let Some(text) = &self.h {
+            state.hours = Some(Hours::from_text(text).ok_or_else(|| malformed("not hours"))?);
         }
-        if let Some(row) = &self.a {
-            state.audit = Audit::from_row(row).ok_or_else(|| malformed("not an audit log"))?;
+        if let Some(text) = &self.i {
+            state.replays = Replays::from_text(text).ok_or_else(|| malformed("not idempotency keys"))?;
         }
-        if let Some(row) = self.w {
-            state.alerts = Alerts::from_row(row).ok_or_else(|| malformed("not alerts"))?;
+        if let Some(text) = &self.a {
+            state.audit = Audit::from_text(text).ok_or_else(|| malformed("not an audit log"))?;
+        }
+        if let Some(text) = &self.w {
+            state.alerts = Alerts::from_text(text).ok_or_else(|| malformed("not alerts"))?;
         }
         let mut months = Vec::new();
         for row in &self.m {

@@ -1,9 +1,6 @@
 //! Warnings that a month's quota is nearly or quite used up: once for each policy, threshold and month, until the quota is raised.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize};
-
+use crate::meter::text::{self, push_number, push_text, records};
 use crate::policy::{Period, Policy, Unit};
 use crate::time::{Month, UnixMicros};
 
@@ -43,15 +40,6 @@ struct Mark {
 pub(crate) struct Alerts {
     marks: Vec<Mark>,
     pending: Vec<Alert>,
-}
-
-/// The stored form: policy, threshold, month (202611); of pending ones also quota, used, and microseconds since 1970.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct AlertsRow<'a> {
-    #[serde(rename = "m", default, skip_serializing_if = "Vec::is_empty")]
-    marks: Vec<(Cow<'a, str>, u16, u64)>,
-    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
-    pending: Vec<(Cow<'a, str>, u16, u64, u64, u64, u64)>,
 }
 
 impl Alerts {
@@ -114,28 +102,41 @@ impl Alerts {
         self.pending.len() < before
     }
 
-    /// The stored form, if there is anything to store.
-    pub(crate) fn to_row(&self) -> Option<AlertsRow<'_>> {
-        let is_empty = self.marks.is_empty() && self.pending.is_empty();
-        let marks = self
-            .marks
-            .iter()
-            .map(|Mark { policy, threshold, month }| (Cow::Borrowed(policy.as_str()), *threshold, month.as_number()));
-        let pending = self.pending.iter().map(|Alert { policy, threshold, month, quota, used, at }| {
-            (Cow::Borrowed(policy.as_str()), *threshold, month.as_number(), *quota, *used, at.as_micros())
-        });
-        (!is_empty).then(|| AlertsRow { marks: marks.collect(), pending: pending.collect() })
+    /// The stored form, if there is anything to store: policy, threshold and month (202611); of pending ones also quota, used, and
+    /// microseconds since 1970.
+    pub(crate) fn to_text(&self) -> Option<String> {
+        let mut out = String::new();
+        let mut push = |policy: &str, threshold: u16, month: Month, more: &[u64]| {
+            push_text(&mut out, policy);
+            push_number(&mut out, threshold.into());
+            push_number(&mut out, month.as_number());
+            for number in more {
+                push_number(&mut out, *number);
+            }
+            text::end(&mut out);
+        };
+        for Mark { policy, threshold, month } in &self.marks {
+            push(policy, *threshold, *month, &[]);
+        }
+        for Alert { policy, threshold, month, quota, used, at } in &self.pending {
+            push(policy, *threshold, *month, &[*quota, *used, at.as_micros()]);
+        }
+        Some(out).filter(|out| !out.is_empty())
     }
 
     /// Reads the stored form; `None` if it is not one.
-    pub(crate) fn from_row(row: AlertsRow<'_>) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut alerts = Self::default();
-        for (policy, threshold, month) in row.marks {
-            alerts.marks.push(Mark { policy: policy.into_owned(), threshold, month: Month::from_number(month)? });
-        }
-        for (policy, threshold, month, quota, used, at) in row.pending {
-            let (month, at) = (Month::from_number(month)?, UnixMicros::from_micros(at));
-            alerts.pending.push(Alert { policy: policy.into_owned(), threshold, month, quota, used, at });
+        for mut record in records(text) {
+            let (policy, threshold) = (record.text()?, record.number()?.try_into().ok()?);
+            let month = Month::from_number(record.number()?)?;
+            match record.number() {
+                None => alerts.marks.push(Mark { policy, threshold, month }),
+                Some(quota) => {
+                    let (used, at) = (record.number()?, UnixMicros::from_micros(record.number()?));
+                    alerts.pending.push(Alert { policy, threshold, month, quota, used, at });
+                }
+            }
         }
         Some(alerts)
     }

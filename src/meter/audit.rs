@@ -5,31 +5,29 @@
 //! flood of refusals costs no rows: refusals are collapsed, those of one second that look the same into one entry with a count,
 //! and when there are too many of these, those of any time since the last chunk.
 //!
-//! A line is a letter, fields with bars between, and a semicolon; times are milliseconds after the base, with which a text begins.
+//! Times are milliseconds after the base, with which a text begins.
 //!
 //! ```text
-//! 1795160894000;                              base
-//! a120|GET|~/v1|1|9f3|order-7;                admitted: at, method, class ("~" is the method and a space), cost, nonce, key
-//! r130|GET|/v1/*|0|9f4|;                      the same, a replay
-//! c310|9f3|201|190;                           ended: at, nonce, the origin's status, duration in milliseconds
-//! d500|GET|~/v1|1|429||17|2|980;              refused: as above with the status, how often, after how many admitted, last at
+//! 1795160894000;                      base
+//! a|120|GET|~/v1|1|order-7|9f3;       admitted: at, method, class ("~" is the method and a space), cost, key, nonce
+//! r|130|GET|/v1/*|0||9f4;             the same, a replay
+//! c|310|9f3|201|190;                  ended: at, nonce, the origin's status, duration in milliseconds
+//! d|500|GET|~/v1|1||429|17|2|980;     refused: as above with the status, how often, after how many admitted, last at
 //! ```
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::str::FromStr;
-
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
 
 use crate::meter::cut;
 use crate::meter::hours::OTHER;
+use crate::meter::text::{self, Record, decode, push_hex, push_number, push_text, records};
 use crate::time::{DAY, MINUTE, SECOND, UnixMicros};
 
 /// A chunk has at least so many bytes ...
 const CHUNK_BYTES: usize = 4096;
 /// ... and so many admitted calls: with its deletion, a chunk costs each of them a sixteenth of a row at most.
-const CHUNK_CALLS: usize = 32;
+const CHUNK_CALLS: u64 = 32;
 /// From this size on a text is a chunk, whatever is in it.
 const MAX_BYTES: usize = 1 << 16;
 /// Entries of refused calls from which on they are collapsed whenever they were.
@@ -39,9 +37,6 @@ const MAX_KEY: usize = 255;
 const MAX_METHOD: usize = 16;
 /// For how long after a call its end is looked for, in microseconds: 15 minutes.
 pub const MAX_DURATION: u64 = 15 * MINUTE;
-
-/// What has a meaning in a line, and what JSON would escape.
-const ESCAPED: &AsciiSet = &CONTROLS.add(b'|').add(b';').add(b'%').add(b'~').add(b'"').add(b'\\');
 
 /// A call as the log knows it.
 #[derive(Debug, Clone, Copy)]
@@ -101,7 +96,7 @@ struct Run {
     key: Option<String>,
     count: u64,
     /// Calls admitted before the first, in this text.
-    after: usize,
+    after: u64,
 }
 
 /// Lines that have a row of their own, to be stored with the state's row.
@@ -128,30 +123,20 @@ pub(crate) struct Audit {
     /// Times in the tail, in milliseconds.
     from: u64,
     to: u64,
-    admitted: usize,
+    admitted: u64,
     runs: Vec<Run>,
     full: Vec<AuditRow>,
 }
 
-/// The stored form of the tail.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct AuditTail<'a> {
-    #[serde(rename = "s")]
-    seq: u64,
-    #[serde(rename = "t", default)]
-    text: Cow<'a, str>,
-}
-
 impl Audit {
     pub(crate) fn admit(&mut self, now: UnixMicros, call: Subject<'_>, nonce: u64, is_replay: bool) {
-        let at = self.pass(now);
-        self.text.push(if is_replay { 'r' } else { 'a' });
-        // Writing to a String cannot fail.
-        let _ = write!(self.text, "{at}|");
-        push_subject(&mut self.text, call.method, call.class, call.cost);
-        let _ = write!(self.text, "|{nonce:x}|");
-        push_key(&mut self.text, call.key);
-        self.text.push(';');
+        self.pass(now);
+        let base = self.base;
+        let out = &mut self.text;
+        push_head(out, if is_replay { "r" } else { "a" }, now.as_millis(), base);
+        push_subject(out, call);
+        push_hex(out, nonce);
+        text::end(out);
         self.admitted += 1;
         self.spill();
     }
@@ -193,24 +178,28 @@ impl Audit {
     }
 
     pub(crate) fn end(&mut self, now: UnixMicros, end: End) {
-        let at = self.pass(now);
-        let End { nonce, status, duration_ms } = end;
-        let _ = write!(self.text, "c{at}|{nonce:x}|{status}|{duration_ms};");
+        self.pass(now);
+        let base = self.base;
+        let out = &mut self.text;
+        push_head(out, "c", now.as_millis(), base);
+        push_hex(out, end.nonce);
+        push_number(out, end.status.into());
+        push_number(out, end.duration_ms);
+        text::end(out);
         self.spill();
     }
 
-    /// Notes that something is said about `now`; gives its milliseconds after the base.
-    fn pass(&mut self, now: UnixMicros) -> i64 {
+    /// Notes that something is said about `now`.
+    fn pass(&mut self, now: UnixMicros) {
         let at = now.as_millis();
         if self.text.is_empty() {
             self.base = at;
             self.from = at;
             self.to = at;
-            let _ = write!(self.text, "{at};");
+            push_base(&mut self.text, at);
         }
         self.from = self.from.min(at);
         self.to = self.to.max(at);
-        at.cast_signed().wrapping_sub(self.base.cast_signed())
     }
 
     fn spill(&mut self) {
@@ -235,16 +224,17 @@ impl Audit {
         if self.runs.is_empty() {
             return Cow::Borrowed(&self.text);
         }
-        let mut text = self.text.clone();
-        for run in &self.runs {
-            let after_base = |millis: u64| millis.cast_signed().wrapping_sub(self.base.cast_signed());
-            let _ = write!(text, "d{}|", after_base(run.first));
-            push_subject(&mut text, &run.method, &run.class, run.cost);
-            let _ = write!(text, "|{}|", run.status);
-            push_key(&mut text, run.key.as_deref());
-            let _ = write!(text, "|{}|{}|{};", run.count, run.after, after_base(run.last));
+        let mut out = self.text.clone();
+        for Run { first, last, method, class, status, cost, key, count, after } in &self.runs {
+            push_head(&mut out, "d", *first, self.base);
+            push_subject(&mut out, Subject { method, class, cost: *cost, key: key.as_deref() });
+            push_number(&mut out, (*status).into());
+            push_number(&mut out, *count);
+            push_number(&mut out, *after);
+            push_time(&mut out, *last, self.base);
+            text::end(&mut out);
         }
-        Cow::Owned(text)
+        Cow::Owned(out)
     }
 
     /// Forgets a tail that says nothing about the time after `until`. True if there was one.
@@ -271,33 +261,39 @@ impl Audit {
         full.chain([(self.seq, self.body())]).collect()
     }
 
-    /// The stored form, if there is anything to store.
-    pub(crate) fn to_row(&self) -> Option<AuditTail<'_>> {
-        let is_empty = self.seq == 0 && self.text.is_empty();
-        (!is_empty).then(|| AuditTail { seq: self.seq, text: self.body() })
+    /// The stored form, if there is anything to store: the number of the chunk, then its text as it is so far.
+    pub(crate) fn to_text(&self) -> Option<String> {
+        if self.seq == 0 && self.text.is_empty() {
+            return None;
+        }
+        let body = self.body();
+        let mut out = String::with_capacity(body.len() + 24);
+        push_base(&mut out, self.seq);
+        out.push_str(&body);
+        Some(out)
     }
 
     /// Reads the stored form; `None` if it is not one.
-    pub(crate) fn from_row(row: &AuditTail<'_>) -> Option<Self> {
-        let mut audit = Self { seq: row.seq, ..Self::default() };
-        if row.text.is_empty() {
-            return Some(audit);
-        }
-        let (base, lines) = split(&row.text)?;
-        let _ = write!(audit.text, "{base};");
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let mut records = records(text);
+        let mut audit = Self { seq: records.next()?.number()?, ..Self::default() };
+        let Some(mut base) = records.next() else { return Some(audit) };
+        let base = base.number()?;
+        push_base(&mut audit.text, base);
         audit.base = base;
         audit.from = base;
         audit.to = base;
-        for line in lines {
-            let parsed = Line::parse(base, line)?;
-            let (first, last) = parsed.times();
+        for record in records {
+            let text = record.text;
+            let line = Line::parse(base, record)?;
+            let (first, last) = line.times();
             audit.from = audit.from.min(first);
             audit.to = audit.to.max(last);
-            if let Line::Refused(run) = parsed {
+            if let Line::Refused(run) = line {
                 audit.runs.push(run);
             } else {
-                audit.admitted += usize::from(matches!(parsed, Line::Admitted { .. }));
-                audit.text.push_str(line);
+                audit.admitted += u64::from(matches!(line, Line::Admitted { .. }));
+                audit.text.push_str(text);
                 audit.text.push(';');
             }
         }
@@ -313,28 +309,35 @@ fn cut_key(key: &str) -> &str {
     key.get(..key.floor_char_boundary(MAX_KEY)).unwrap_or(key)
 }
 
-fn push_subject(text: &mut String, method: &str, class: &str, cost: u64) {
+fn push_base(out: &mut String, base: u64) {
+    push_number(out, base);
+    text::end(out);
+}
+
+fn push_head(out: &mut String, kind: &str, at: u64, base: u64) {
+    push_text(out, kind);
+    push_time(out, at, base);
+}
+
+/// A time after the base, or before it if the clock stepped back.
+fn push_time(out: &mut String, at: u64, base: u64) {
+    if at < base {
+        out.push('-');
+    }
+    push_number(out, at.abs_diff(base));
+}
+
+/// An empty key is none.
+fn push_subject(out: &mut String, Subject { method, class, cost, key }: Subject<'_>) {
     let (method, class) = (cut_method(method), cut(class));
-    text.extend(utf8_percent_encode(method, ESCAPED));
-    text.push('|');
+    push_text(out, method);
     let rest = class.strip_prefix(method).and_then(|rest| rest.strip_prefix(' '));
     if rest.is_some() {
-        text.push('~');
+        out.push('~');
     }
-    text.extend(utf8_percent_encode(rest.unwrap_or(class), ESCAPED));
-    let _ = write!(text, "|{cost}");
-}
-
-/// No key is an empty field; an empty key is none.
-fn push_key(text: &mut String, key: Option<&str>) {
-    text.extend(utf8_percent_encode(cut_key(key.unwrap_or_default()), ESCAPED));
-}
-
-/// The base of a text, and its lines.
-fn split(text: &str) -> Option<(u64, impl Iterator<Item = &str>)> {
-    let (base, lines) = text.strip_suffix(';')?.split_once(';').unwrap_or((text.strip_suffix(';')?, ""));
-    let is_empty = lines.is_empty();
-    Some((base.parse().ok()?, lines.split(';').filter(move |_| !is_empty)))
+    push_text(out, rest.unwrap_or(class));
+    push_number(out, cost);
+    push_text(out, cut_key(key.unwrap_or_default()));
 }
 
 /// One line of a text.
@@ -346,30 +349,26 @@ enum Line {
 }
 
 impl Line {
-    fn parse(base: u64, line: &str) -> Option<Self> {
-        let kind = line.get(..1)?;
-        let mut fields = line.get(1..)?.split('|');
-        let mut field = || fields.next();
-        let time = |after: &str| base.checked_add_signed(after.parse().ok()?);
-        let at = time(field()?)?;
+    fn parse(base: u64, mut record: Record<'_>) -> Option<Self> {
+        let kind = record.raw()?;
+        let time = |record: &mut Record<'_>| base.checked_add_signed(record.raw()?.parse().ok()?);
+        let at = time(&mut record)?;
         if kind == "c" {
-            let nonce = u64::from_str_radix(field()?, 16).ok()?;
-            let end = End { nonce, status: field()?.parse().ok()?, duration_ms: field()?.parse().ok()? };
-            return Some(Self::Ended { at, end });
+            let (nonce, status) = (record.hex()?, record.number()?.try_into().ok()?);
+            return Some(Self::Ended { at, end: End { nonce, status, duration_ms: record.number()? } });
         }
-        let method = decode(field()?);
-        let class = field()?;
+        let method = record.text()?;
+        let class = record.raw()?;
         let class = match class.strip_prefix('~') {
             Some(rest) => [&method, " ", &decode(rest)].concat(),
             None => decode(class),
         };
-        let cost = field()?.parse().ok()?;
-        let third = field()?;
-        let key = Some(decode(field()?)).filter(|key| !key.is_empty());
+        let cost = record.number()?;
+        let key = record.text().filter(|key| !key.is_empty());
         if kind == "d" {
-            let status = third.parse().ok()?;
-            let (count, after) = (field()?.parse().ok()?, field()?.parse().ok()?);
-            let last = time(field()?)?;
+            let status = record.number()?.try_into().ok()?;
+            let (count, after) = (record.number()?, record.number()?);
+            let last = time(&mut record)?;
             return Some(Self::Refused(Run { first: at, last, method, class, status, cost, key, count, after }));
         }
         let entry = Entry {
@@ -382,7 +381,7 @@ impl Line {
             idempotency_key: key,
             count: 1,
             end: None,
-            nonce: Some(u64::from_str_radix(third, 16).ok()?),
+            nonce: Some(record.hex()?),
         };
         matches!(kind, "a" | "r").then_some(Self::Admitted { at, entry })
     }
@@ -394,10 +393,6 @@ impl Line {
             Self::Refused(run) => (run.first, run.last),
         }
     }
-}
-
-fn decode(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 impl Run {
@@ -494,28 +489,31 @@ impl AuditReader {
     /// [`AuditError`] if that is no chunk.
     pub fn feed(&mut self, seq: u64, body: &str) -> Result<bool, AuditError> {
         let error = AuditError { seq };
-        if body.is_empty() {
-            return Ok(true);
-        }
-        let (base, lines) = split(body).ok_or(error)?;
-        let (mut entries, mut ends) = (Vec::new(), Vec::new());
-        let (mut admitted, mut last) = (0, base);
-        for line in lines {
-            let line = Line::parse(base, line).ok_or(error)?;
+        let mut records = records(body);
+        let Some(mut base) = records.next() else { return Ok(true) };
+        let base = base.number().ok_or(error)?;
+        let (mut admitted, mut runs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let mut last = base;
+        for record in records {
+            let line = Line::parse(base, record).ok_or(error)?;
             last = last.max(line.times().1);
             match line {
-                // An entry's place never changes: behind those that were admitted before it.
-                Line::Admitted { entry, .. } => {
-                    entries.push((admitted, true, entry));
-                    admitted += 1;
-                }
-                Line::Refused(run) => entries.push((run.after, false, run.into_entry())),
+                Line::Admitted { entry, .. } => admitted.push(entry),
+                Line::Refused(run) => runs.push(run),
                 Line::Ended { at, end } => ends.push((UnixMicros::from_millis(at), end)),
             }
         }
-        entries.sort_by_key(|(after, is_admitted, _)| (*after, *is_admitted));
-        for (index, (_, _, entry)) in entries.into_iter().enumerate() {
-            self.take(AuditCursor { seq, index }, entry);
+        // An entry's place never changes: refusals come behind those calls that were admitted before them.
+        let mut place = AuditCursor { seq, index: 0 };
+        let mut runs = runs.into_iter().peekable();
+        for (before, entry) in (0..).zip(admitted) {
+            while let Some(run) = runs.next_if(|run| run.after <= before) {
+                self.take(&mut place, run.into_entry());
+            }
+            self.take(&mut place, entry);
+        }
+        for run in runs {
+            self.take(&mut place, run.into_entry());
         }
         for (at, End { nonce, status, duration_ms }) in ends {
             let is_of = |entry: &&mut Entry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
@@ -526,7 +524,9 @@ impl AuditReader {
         Ok(self.wants_more(base, last))
     }
 
-    fn take(&mut self, place: AuditCursor, entry: Entry) {
+    fn take(&mut self, next: &mut AuditCursor, entry: Entry) {
+        let place = *next;
+        next.index += 1;
         let is_given = self.query.cursor.is_some_and(|cursor| (place.seq, place.index) < (cursor.seq, cursor.index));
         if is_given || self.next.is_some() || entry.at < self.query.from || entry.at >= self.query.to {
             return;

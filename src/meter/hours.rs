@@ -5,9 +5,8 @@
 //! counts goes to the next hour of its month that is kept. The last hour of a month stays for as long as the month itself may still
 //! be counted in.
 
-use serde::{Deserialize, Serialize};
-
 use crate::meter::cut;
+use crate::meter::text::{self, push_number, push_text, records};
 use crate::time::{HOUR, Month, UnixMicros};
 
 /// Classes of one hour that are counted by name; all others together are [`OTHER`].
@@ -24,8 +23,7 @@ pub(crate) const EDGE: &str = "edge";
 pub(crate) const UNJUDGED: &str = "unjudged";
 
 /// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[u64; 3]", into = "[u64; 3]")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Calls admitted.
     pub calls: u64,
@@ -54,18 +52,6 @@ impl Counts {
     }
 }
 
-impl From<[u64; 3]> for Counts {
-    fn from([calls, denied, cost]: [u64; 3]) -> Self {
-        Self { calls, denied, cost }
-    }
-}
-
-impl From<Counts> for [u64; 3] {
-    fn from(Counts { calls, denied, cost }: Counts) -> Self {
-        [calls, denied, cost]
-    }
-}
-
 /// What an hour holds of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HourTotal {
@@ -89,22 +75,17 @@ const fn start(hour: u64) -> UnixMicros {
     UnixMicros::from_micros(hour.saturating_mul(HOUR))
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Class {
-    #[serde(rename = "c")]
     name: String,
-    #[serde(rename = "n")]
     counted: Counts,
-    #[serde(rename = "f", default, skip_serializing_if = "Counts::is_zero")]
     flushed: Counts,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Hour {
     /// Hours since 1970.
-    #[serde(rename = "h")]
     number: u64,
-    #[serde(rename = "c")]
     classes: Vec<Class>,
 }
 
@@ -114,9 +95,8 @@ impl Hour {
     }
 }
 
-/// The hours that still matter, oldest first. As it is, it is also their stored form.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+/// The hours that still matter, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Hours {
     kept: Vec<Hour>,
 }
@@ -202,10 +182,39 @@ impl Hours {
         is_news
     }
 
-    /// Puts hours that were read in order.
-    pub(crate) fn sorted(mut self) -> Self {
-        self.kept.sort_by_key(|hour| hour.number);
-        self
+    /// The stored form, oldest first: hour, class, and calls, denied and cost as counted and as D1 has them.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = String::new();
+        for hour in &self.kept {
+            for Class { name, counted, flushed } in &hour.classes {
+                push_number(&mut out, hour.number);
+                push_text(&mut out, name);
+                for Counts { calls, denied, cost } in [counted, flushed] {
+                    push_number(&mut out, *calls);
+                    push_number(&mut out, *denied);
+                    push_number(&mut out, *cost);
+                }
+                text::end(&mut out);
+            }
+        }
+        out
+    }
+
+    /// Reads the stored form; `None` if it is not one.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let mut hours = Self::default();
+        for mut record in records(text) {
+            let (number, name) = (record.number()?, record.text()?);
+            let mut counts =
+                || Some(Counts { calls: record.number()?, denied: record.number()?, cost: record.number()? });
+            let class = Class { name, counted: counts()?, flushed: counts()? };
+            match hours.kept.last_mut() {
+                Some(hour) if hour.number == number => hour.classes.push(class),
+                Some(hour) if hour.number > number => return None,
+                _ => hours.kept.push(Hour { number, classes: vec![class] }),
+            }
+        }
+        Some(hours)
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod hours;
 pub(crate) mod replays;
+mod text;
 
 pub use alerts::Alert;
 pub use audit::{

@@ -4,13 +4,10 @@
 //! becomes a chunk, a row of its own that is written once and deleted when all in it is over. So a call costs two rows for each
 //! [`CHUNK`] more than it does without a key.
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
-
 use data_encoding::BASE64URL_NOPAD;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::meter::text::{self, push_number, push_text, records};
 use crate::time::{HOUR, MINUTE, SECOND, UnixMicros, ceil_seconds};
 
 /// For how long a call's idempotency key is remembered, in seconds: 24 hours.
@@ -97,8 +94,8 @@ struct Chunk {
 }
 
 impl Chunk {
-    fn new(id: u32, mut marks: Vec<Mark>, is_stored: bool) -> Self {
-        marks.sort_unstable();
+    /// `marks` are in order of their keys.
+    fn new(id: u32, marks: Vec<Mark>, is_stored: bool) -> Self {
         let until = marks.iter().map(|mark| mark.until()).max().unwrap_or_default();
         Self { id, marks, until, is_stored }
     }
@@ -108,6 +105,16 @@ impl Chunk {
         let after = self.marks.partition_point(|mark| mark.key <= key);
         self.marks.get(after.checked_sub(1)?).copied().filter(|mark| mark.key == key)
     }
+}
+
+/// Marks in order of their keys. They are a few hundred, and this is far less code than a sort.
+fn sorted(marks: &[Mark]) -> Vec<Mark> {
+    let mut sorted = Vec::with_capacity(marks.len());
+    for mark in marks {
+        let at = sorted.partition_point(|other| other <= mark);
+        sorted.insert(at, *mark);
+    }
+    sorted
 }
 
 /// A row of its own, to be stored with the state's row: `body` replaces whatever `id` holds.
@@ -148,26 +155,12 @@ pub(crate) struct Replays {
     tail: Vec<Mark>,
     tail_text: String,
     /// Oldest first.
-    chunks: VecDeque<Chunk>,
+    chunks: Vec<Chunk>,
     next_id: u32,
     /// Oldest first.
-    flights: VecDeque<Flight>,
+    flights: Vec<Flight>,
     /// Rows to be deleted.
     over: Vec<u32>,
-}
-
-/// The stored form, but for the chunks.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ReplaysRow<'a> {
-    /// The tail.
-    #[serde(rename = "t")]
-    tail: Cow<'a, str>,
-    /// The id of the next chunk.
-    #[serde(rename = "x", default)]
-    next_id: u32,
-    /// Calls in flight: nonce, hash of the key, milliseconds since 1970.
-    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
-    flights: Vec<(u64, u64, u64)>,
 }
 
 impl Replays {
@@ -190,17 +183,15 @@ impl Replays {
         self.tail.push(mark);
         BASE64URL_NOPAD.encode_append(&mark.bytes(), &mut self.tail_text);
         if self.tail.len() >= CHUNK {
-            let marks = std::mem::take(&mut self.tail);
+            self.chunks.push(Chunk::new(self.next_id, sorted(&self.tail), false));
+            self.tail.clear();
             self.tail_text.clear();
-            self.chunks.push_back(Chunk::new(self.next_id, marks, false));
             self.next_id = self.next_id.saturating_add(1);
         }
-        while self.flights.len() >= MAX_IN_FLIGHT
-            || self.flights.front().is_some_and(|flight| now.since(flight.since) >= MAX_FLIGHT)
-        {
-            self.flights.pop_front();
-        }
-        self.flights.push_back(Flight { nonce, key, since: UnixMicros::from_millis(now.as_millis()) });
+        let over = self.flights.iter().take_while(|flight| now.since(flight.since) >= MAX_FLIGHT).count();
+        let over = over.max((self.flights.len() + 1).saturating_sub(MAX_IN_FLIGHT));
+        self.flights.drain(..over);
+        self.flights.push(Flight { nonce, key, since: UnixMicros::from_millis(now.as_millis()) });
     }
 
     /// Notes that a call has ended. True if it was in flight.
@@ -216,17 +207,16 @@ impl Replays {
 
     /// Lets go of chunks that are over, or too many. True if there were any.
     pub(crate) fn expire(&mut self, now: UnixMicros) -> bool {
-        let before = self.over.len();
         let second = now.as_seconds();
-        while self.chunks.len() > MAX_CHUNKS || self.chunks.front().is_some_and(|chunk| chunk.until <= second) {
-            self.over.extend(self.chunks.pop_front().map(|chunk| chunk.id));
-        }
-        self.over.len() > before
+        let over = self.chunks.iter().take_while(|chunk| chunk.until <= second).count();
+        let over = over.max(self.chunks.len().saturating_sub(MAX_CHUNKS));
+        self.over.extend(self.chunks.drain(..over).map(|chunk| chunk.id));
+        over > 0
     }
 
     /// When the next chunk will be over.
     pub(crate) fn next_expiry(&self) -> Option<UnixMicros> {
-        self.chunks.front().map(|chunk| UnixMicros::from_millis(chunk.until.saturating_mul(1000)))
+        self.chunks.first().map(|chunk| UnixMicros::from_millis(chunk.until.saturating_mul(1000)))
     }
 
     /// Moves what lies after `now` to it, for a clock that was ahead.
@@ -241,7 +231,7 @@ impl Replays {
         }
         for chunk in &mut self.chunks {
             if rebase(&mut chunk.marks) {
-                *chunk = Chunk::new(chunk.id, std::mem::take(&mut chunk.marks), false);
+                *chunk = Chunk::new(chunk.id, sorted(&chunk.marks), false);
             }
         }
         for flight in &mut self.flights {
@@ -272,32 +262,37 @@ impl Replays {
         self.chunks.iter_mut().for_each(|chunk| chunk.is_stored = true);
     }
 
-    /// The stored form, if there is anything to store.
-    pub(crate) fn to_row(&self) -> Option<ReplaysRow<'_>> {
-        let is_empty = self.tail.is_empty() && self.flights.is_empty() && self.next_id == 0;
-        let flight = |flight: &Flight| (flight.nonce, flight.key.0, flight.since.as_millis());
-        (!is_empty).then(|| ReplaysRow {
-            tail: Cow::Borrowed(&self.tail_text),
-            next_id: self.next_id,
-            flights: self.flights.iter().map(flight).collect(),
-        })
+    /// The stored form, but for the chunks, if there is anything to store: the tail and the number of the next chunk; then of
+    /// each call in flight its nonce, the hash of its key, and milliseconds since 1970.
+    pub(crate) fn to_text(&self) -> Option<String> {
+        if self.tail.is_empty() && self.flights.is_empty() && self.next_id == 0 {
+            return None;
+        }
+        let mut out = String::with_capacity(self.tail_text.len() + 64);
+        push_text(&mut out, &self.tail_text);
+        push_number(&mut out, u64::from(self.next_id));
+        text::end(&mut out);
+        for Flight { nonce, key, since } in &self.flights {
+            push_number(&mut out, *nonce);
+            push_number(&mut out, key.0);
+            push_number(&mut out, since.as_millis());
+            text::end(&mut out);
+        }
+        Some(out)
     }
 
     /// Reads the stored form; `None` if it is not one.
-    pub(crate) fn from_row(row: ReplaysRow<'_>) -> Option<Self> {
-        let flights = row.flights.into_iter().map(|(nonce, key, millis)| Flight {
-            nonce,
-            key: KeyHash(key),
-            since: UnixMicros::from_millis(millis),
-        });
-        Some(Self {
-            tail: from_text(&row.tail)?,
-            tail_text: row.tail.into_owned(),
-            chunks: VecDeque::new(),
-            next_id: row.next_id,
-            flights: flights.collect(),
-            over: Vec::new(),
-        })
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let mut records = records(text);
+        let mut head = records.next()?;
+        let tail_text = head.text()?;
+        let mut replays = Self { tail: from_text(&tail_text)?, tail_text, ..Self::default() };
+        replays.next_id = head.number()?.try_into().ok()?;
+        for mut record in records {
+            let (nonce, key) = (record.number()?, KeyHash(record.number()?));
+            replays.flights.push(Flight { nonce, key, since: UnixMicros::from_millis(record.number()?) });
+        }
+        Some(replays)
     }
 
     /// Takes back a chunk of a row; `false` if it is not one.
@@ -332,7 +327,7 @@ mod tests {
     #[test]
     fn a_chunk_finds_the_newest_mark_of_a_key() {
         let mark = |key, second| Mark { key: KeyHash(key), second };
-        let chunk = Chunk::new(1, vec![mark(5, 9), mark(3, 1), mark(5, 7), mark(9, 2)], true);
+        let chunk = Chunk::new(1, sorted(&[mark(5, 9), mark(3, 1), mark(5, 7), mark(9, 2)]), true);
         let find = |key| chunk.find(KeyHash(key)).map(|mark| mark.second);
         assert_eq!([0, 3, 4, 5, 9, 10].map(find), [None, Some(1), None, Some(9), Some(2), None]);
         assert_eq!(chunk.until, 9 + REPLAY_SECONDS);
