@@ -100,7 +100,7 @@ impl Body {
             e: state.epoch.clone(),
             t: state.last.as_micros(),
             f: fixed_to_rows(&state.fixed),
-            m: state.months.iter().map(|(month, totals)| MonthRow::of(*month, totals)).collect(),
+            m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
             n: state.nonces.for_row(),

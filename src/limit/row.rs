@@ -6,8 +6,6 @@
 //! where it is and is not written again; the slot of a chunk is free once all its entries have expired. Reading gathers
 //! the chunks of all rows and takes the counters from the newest.
 
-use std::cmp::Reverse;
-
 use crate::limit::State;
 use crate::limit::layout::{Body, VERSION};
 use crate::meter::{AuditRow, ReplayRow};
@@ -129,14 +127,14 @@ impl State {
     /// # Errors
     /// [`DecodeError`] if there is no row, or if any row cannot be read: to go on without it could forget usage.
     pub fn from_rows(rows: impl IntoIterator<Item = (u32, String)>) -> Result<Self, DecodeError> {
-        let mut bodies = Vec::new();
+        // Oldest first.
+        let mut older = Vec::<(u32, Body)>::new();
         for (slot, text) in rows {
-            bodies.push((slot, Body::parse(slot, &text)?));
+            let body = Body::parse(slot, &text)?;
+            let at = older.partition_point(|(other, older)| (older.seq, *other) < (body.seq, slot));
+            older.insert(at, (slot, body));
         }
-        bodies.sort_by_key(|(slot, body)| Reverse((body.seq, *slot)));
-        let mut bodies = bodies.into_iter();
-        let (slot, newest) = bodies.next().ok_or(DecodeError::NoRows)?;
-        let older: Vec<_> = bodies.rev().collect();
+        let (slot, newest) = older.pop().ok_or(DecodeError::NoRows)?;
         let (seq, full) = (newest.seq, newest.is_full());
         let mut state = newest.into_state(slot, &older)?;
         state.ring = Ring { slot, seq };
