@@ -5,7 +5,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollgate::limit::{Cost, State};
+use tollgate::limit::{Call, Cost, State};
+use tollgate::meter::End;
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{MINUTE, SECOND, UnixMicros};
 
@@ -63,6 +64,50 @@ fn denied(c: &mut Criterion) {
     group.finish();
 }
 
+/// A call with all that is kept of it: its class, an idempotency key, a place in the audit log, its end.
+fn call(c: &mut Criterion) {
+    let mut group = c.benchmark_group("call");
+    let policies = [
+        Policy::new("minute", Unit::Requests, 1000, Period::Minute, Algorithm::Fixed, None).unwrap(),
+        Policy::new("month", Unit::Requests, 100_000_000, Period::Month, Algorithm::Fixed, None).unwrap(),
+    ];
+    for (name, has_hours, has_key, is_audited) in [
+        ("bare", false, false, false),
+        ("hours", true, false, false),
+        ("audit", true, false, true),
+        ("all", true, true, true),
+    ] {
+        let (mut state, mut clock, mut nonce) = (State::new("e".into()), START, 0_u64);
+        if has_hours {
+            state.count_hours();
+        }
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                clock += MINUTE / 900;
+                nonce += 1;
+                let key = nonce.to_string();
+                let thresholds: &[u16] = if has_hours { &[80, 100] } else { &[] };
+                let call = Call {
+                    cost: Cost::default(),
+                    method: "GET",
+                    class: "GET /v1",
+                    nonce,
+                    idempotency_key: has_key.then_some(&key),
+                    is_audited,
+                    thresholds,
+                };
+                let now = UnixMicros::from_micros(clock);
+                let judgement = state.judge_call(&policies, now, &call);
+                state.complete(now, End { nonce, status: 200, duration_ms: 90 }, is_audited);
+                state.committed();
+                judgement
+            });
+        });
+        group.bench_function(format!("{name}, row"), |bencher| bencher.iter(|| black_box(state.to_rows())));
+    }
+    group.finish();
+}
+
 /// One commit: a row of the usual two fixed policies, and one with half a chunk.
 fn row(c: &mut Criterion) {
     let mut group = c.benchmark_group("row");
@@ -77,5 +122,5 @@ fn row(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, steady, denied, row);
+criterion_group!(benches, steady, denied, call, row);
 criterion_main!(benches);

@@ -15,6 +15,34 @@ pub struct Decision {
     pub now: UnixMicros,
 }
 
+/// The answer to one call, which may repeat another under the same idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It was judged against all policies.
+    Decided(Decision),
+    /// It repeats a call that was admitted: it was judged against what protects the origin, and is not charged to any policy of a
+    /// month or of tokens.
+    Replay(Decision),
+    /// It repeats a call that may still be in flight: it was not judged, and is counted nowhere.
+    Conflict {
+        /// Where every policy stands.
+        standings: Vec<Standing>,
+        /// The clock reading.
+        now: UnixMicros,
+    },
+}
+
+impl Judgement {
+    /// Whether the call may go on.
+    #[must_use]
+    pub const fn is_admitted(&self) -> bool {
+        match self {
+            Self::Decided(decision) | Self::Replay(decision) => decision.is_admitted(),
+            Self::Conflict { .. } => false,
+        }
+    }
+}
+
 /// Admitted or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -19,6 +19,7 @@ pub mod encoding;
 pub mod headers;
 pub mod key;
 pub mod limit;
+pub mod meter;
 pub mod policy;
 pub mod profile;
 pub mod protocol;

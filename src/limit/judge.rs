@@ -4,19 +4,27 @@ use crate::decision::{Standing, Verdict};
 use crate::limit::bucket::Bucket;
 use crate::limit::log::Log;
 use crate::limit::{Cost, State};
-use crate::policy::{Algorithm, Policy};
+use crate::policy::{Algorithm, Period, Policy};
 use crate::time::{Month, UnixMicros};
 
 impl State {
-    /// What all policies together say to a request.
-    pub(super) fn judge(&mut self, policies: &[Policy], now: UnixMicros, clock: UnixMicros, cost: Cost) -> Verdict {
-        let too_dear = policies.iter().position(|policy| cost.of(policy.unit()) > policy.burst());
+    /// What all policies together say to a request. Policies of a month are not asked about a replay.
+    pub(super) fn judge(
+        &mut self,
+        policies: &[Policy],
+        now: UnixMicros,
+        clock: UnixMicros,
+        cost: Cost,
+        is_replay: bool,
+    ) -> Verdict {
+        let is_judge = |policy: &Policy| !(is_replay && policy.period() == Period::Month);
+        let too_dear = policies.iter().position(|policy| cost.of(policy.unit()) > policy.burst() && is_judge(policy));
         if let Some(policy) = too_dear {
             return Verdict::CostExceedsQuota { policy };
         }
         let mut at = now;
         let mut violated = Vec::new();
-        for (index, policy) in policies.iter().enumerate() {
+        for (index, policy) in policies.iter().enumerate().filter(|(_, policy)| is_judge(policy)) {
             let fit = self.first_fit(policy, cost, now);
             if fit > now {
                 violated.push(index);
@@ -29,7 +37,8 @@ impl State {
         // A clock that stepped back may have spent from windows that are still to come, so a policy that admits now may
         // refuse then. Waiting helps once all of them agree.
         loop {
-            let fit = policies.iter().map(|policy| self.first_fit(policy, cost, at)).max().unwrap_or(at);
+            let judges = policies.iter().filter(|policy| is_judge(policy));
+            let fit = judges.map(|policy| self.first_fit(policy, cost, at)).max().unwrap_or(at);
             if fit <= at {
                 break;
             }

@@ -9,6 +9,10 @@ use crate::limit::months::{Months, Totals};
 use crate::limit::nonces::Nonces;
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
+use crate::meter::alerts::Alerts;
+use crate::meter::audit::Audit;
+use crate::meter::hours::Hours;
+use crate::meter::replays::Replays;
 use crate::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
@@ -42,6 +46,18 @@ pub(super) struct Body {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
+    /// Usage by hour and class, if that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    h: Option<String>,
+    /// Idempotency keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<String>,
+    /// The end of the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    a: Option<String>,
+    /// Alerts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    w: Option<String>,
 }
 
 /// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
@@ -84,10 +100,14 @@ impl Body {
             e: state.epoch.clone(),
             t: state.last.as_micros(),
             f: fixed_to_rows(&state.fixed),
-            m: state.months.iter().map(|(month, totals)| MonthRow::of(*month, totals)).collect(),
+            m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
             n: state.nonces.for_row(),
+            h: state.hours.as_ref().map(Hours::to_text),
+            i: state.replays.to_text(),
+            a: state.audit.to_text(),
+            w: state.alerts.to_text(),
         }
     }
 
@@ -115,6 +135,18 @@ impl Body {
         state.seen = last;
         state.fixed = fixed_from_rows(self.f);
         state.nonces = Nonces::from_row(self.n);
+        if let Some(text) = &self.h {
+            state.hours = Some(Hours::from_text(text).ok_or_else(|| malformed("not hours"))?);
+        }
+        if let Some(text) = &self.i {
+            state.replays = Replays::from_text(text).ok_or_else(|| malformed("not idempotency keys"))?;
+        }
+        if let Some(text) = &self.a {
+            state.audit = Audit::from_text(text).ok_or_else(|| malformed("not an audit log"))?;
+        }
+        if let Some(text) = &self.w {
+            state.alerts = Alerts::from_text(text).ok_or_else(|| malformed("not alerts"))?;
+        }
         let mut months = Vec::new();
         for row in &self.m {
             months.push(row.read().ok_or_else(|| malformed("not a month"))?);

@@ -20,12 +20,19 @@ mod policies;
 mod row;
 mod windows;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 pub use months::MonthTotal;
-pub use row::{DecodeError, Row};
+pub use row::{DecodeError, Row, Rows};
 
-use crate::decision::{Decision, Standing, Verdict};
+use crate::decision::{Decision, Judgement, Standing, Verdict};
+use crate::meter::alerts::Alerts;
+use crate::meter::audit::{Audit, Subject};
+use crate::meter::hours::{self, Counts, HourTotal, Hours};
+use crate::meter::replays::{KeyHash, Replays, Seen};
+use crate::meter::{Alert, End};
 use crate::policy::{Policy, Unit};
 use crate::time::{MINUTE, Month, UnixMicros};
 
@@ -35,6 +42,11 @@ use months::Months;
 use nonces::Nonces;
 use row::Ring;
 use windows::Fixed;
+
+/// Statuses of refusals, as the audit log has them.
+const BAD_REQUEST: u16 = 400;
+const CONFLICT: u16 = 409;
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * MINUTE;
@@ -65,6 +77,31 @@ impl Cost {
     }
 }
 
+/// A call to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// What it spends.
+    pub cost: Cost,
+    /// Its method.
+    pub method: &'a str,
+    /// Its class: see [`route_cost::class`](crate::route_cost::class).
+    pub class: &'a str,
+    /// Names it: a call that is admitted is remembered by it.
+    pub nonce: u64,
+    /// Its idempotency key: a later call with the same one repeats it.
+    pub idempotency_key: Option<&'a str>,
+    /// Whether it is to be in the audit log.
+    pub is_audited: bool,
+    /// Percentages of a month's quota at which there is to be an [`Alert`].
+    pub thresholds: &'a [u16],
+}
+
+impl<'a> Call<'a> {
+    const fn subject(&self, cost: u64) -> Subject<'a> {
+        Subject { method: self.method, class: self.class, cost, key: self.idempotency_key }
+    }
+}
+
 /// All that is known of one key's usage.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -79,11 +116,18 @@ pub struct State {
     logs: Vec<Log>,
     buckets: Vec<Bucket>,
     nonces: Nonces,
+    /// `None` if nobody asked for [`count_hours`](State::count_hours).
+    hours: Option<Hours>,
+    replays: Replays,
+    audit: Audit,
+    alerts: Alerts,
     ring: Ring,
     /// Changes that must be in a row before they are answered.
     dirty: bool,
     /// Denials counted since the last row.
     denials: bool,
+    /// Other changes since the last row that can wait for the next.
+    notes: bool,
 }
 
 impl State {
@@ -99,9 +143,14 @@ impl State {
             logs: Vec::new(),
             buckets: Vec::new(),
             nonces: Nonces::default(),
+            hours: None,
+            replays: Replays::default(),
+            audit: Audit::default(),
+            alerts: Alerts::default(),
             ring: Ring::default(),
             dirty: false,
             denials: false,
+            notes: false,
         }
     }
 
@@ -111,17 +160,134 @@ impl State {
         &self.epoch
     }
 
+    /// From here on calls are also counted by hour and class; rows of this state say so to those who read them.
+    pub fn count_hours(&mut self) {
+        self.hours.get_or_insert_default();
+    }
+
     /// Judges one request against all policies: it is spent from every one of them, or from none.
     pub fn decide(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost) -> Decision {
         let now = self.settle(clock);
+        self.decide_at(policies, now, clock, cost, false, hours::OTHER)
+    }
+
+    /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its counts.
+    ///
+    /// The first call under an idempotency key that is admitted is remembered for 24 hours. Calls that repeat it are refused while
+    /// it is in flight: until it is [complete](Self::complete), for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that
+    /// they are replays, which cost nothing that is paid for.
+    pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
+        let now = self.settle(clock);
+        let key = call.idempotency_key.map(KeyHash::of);
+        let seen = key.map_or(Seen::Never, |key| self.replays.seen(key, now));
+        if let Seen::InFlight { .. } = seen {
+            self.audit_refusal(now, call, CONFLICT);
+            self.adopt(policies, now);
+            return Judgement::Conflict { standings: self.measure(policies, now, clock), now: clock };
+        }
+        let is_replay = seen == Seen::Complete;
+        let cost = if is_replay { Cost { tokens: 0, ..call.cost } } else { call.cost };
+        let decision = self.decide_at(policies, now, clock, cost, is_replay, call.class);
+        if decision.is_admitted() {
+            self.remember(call.nonce);
+            if let Some(key) = key.filter(|_| !is_replay) {
+                self.replays.begin(key, call.nonce, now);
+            }
+            self.replays.expire(now);
+            if call.is_audited {
+                let due = if is_replay { 0 } else { cost.requests };
+                self.audit.admit(now, call.subject(due), call.nonce, is_replay);
+            }
+        } else {
+            let is_denial = matches!(decision.verdict, Verdict::Denied { .. });
+            self.audit_refusal(now, call, if is_denial { TOO_MANY_REQUESTS } else { BAD_REQUEST });
+        }
+        if !call.thresholds.is_empty() {
+            let months = &self.months;
+            self.dirty |= self.alerts.check(policies, call.thresholds, now, |unit, month| months.used(unit, month));
+        }
+        if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
+    }
+
+    /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
+    /// such call is remembered.
+    pub fn recall_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Option<Judgement> {
+        if !self.recalls(call.nonce) {
+            return None;
+        }
+        let now = self.settle(clock);
+        let seen = call.idempotency_key.map(|key| self.replays.seen(KeyHash::of(key), now));
+        let standings = self.standings(policies, clock);
+        let decision = Decision { verdict: Verdict::Admitted, standings, now: clock };
+        Some(match seen {
+            None | Some(Seen::Never) => Judgement::Decided(decision),
+            Some(Seen::InFlight { nonce }) if nonce == call.nonce => Judgement::Decided(decision),
+            Some(_) => Judgement::Replay(decision),
+        })
+    }
+
+    /// Notes in the audit log that a call was refused with this status without being judged. Counts it nowhere.
+    pub fn refuse_call(&mut self, clock: UnixMicros, call: &Call<'_>, status: u16) {
+        let now = self.settle(clock);
+        self.audit_refusal(now, call, status);
+    }
+
+    fn audit_refusal(&mut self, now: UnixMicros, call: &Call<'_>, status: u16) {
+        if call.is_audited {
+            self.audit.refuse(now, call.subject(call.cost.requests), status);
+            self.notes = true;
+        }
+    }
+
+    /// Notes that a call has ended, in the audit log only if it `is_audited`. Nobody has to wait until a row holds that.
+    pub fn complete(&mut self, clock: UnixMicros, end: End, is_audited: bool) {
+        let now = self.settle(clock);
+        self.notes |= self.replays.complete(end.nonce) || is_audited;
+        if is_audited {
+            self.audit.end(now, end);
+        }
+    }
+
+    /// Alerts that nobody has been told of.
+    #[must_use]
+    pub fn pending_alerts(&self) -> &[Alert] {
+        self.alerts.pending()
+    }
+
+    /// Notes that this very alert has been told.
+    pub fn mark_alerted(&mut self, alert: &Alert) {
+        self.dirty |= self.alerts.forget(alert);
+    }
+
+    /// The end of the audit log that no stored chunk holds: texts as of chunks, with the numbers that these have or will have.
+    #[must_use]
+    pub fn audit_tail(&self) -> Vec<(u64, Cow<'_, str>)> {
+        self.audit.tail()
+    }
+
+    /// Forgets the end of the audit log if it says nothing about the time after `until`. Chunks are rows; the caller deletes them.
+    pub fn forget_audit(&mut self, until: UnixMicros) {
+        self.dirty |= self.audit.forget(until);
+    }
+
+    /// A replay costs nothing that is counted by the month.
+    fn decide_at(
+        &mut self,
+        policies: &[Policy],
+        now: UnixMicros,
+        clock: UnixMicros,
+        cost: Cost,
+        is_replay: bool,
+        class: &str,
+    ) -> Decision {
         self.adopt(policies, now);
-        let verdict = self.judge(policies, now, clock, cost);
+        let verdict = self.judge(policies, now, clock, cost, is_replay);
         if verdict.is_admitted() {
-            self.spend(now, 1, cost);
+            let due = if is_replay { Cost { requests: 0, tokens: 0 } } else { cost };
+            self.spend(now, 1, cost, due, class);
         } else if matches!(verdict, Verdict::Denied { .. }) {
             // A cost that can never fit is a mistake in the request, not a denial.
-            self.months.deny(Month::of(now), 1);
-            self.denials = true;
+            self.deny(now, 1, class);
         }
         Decision { verdict, standings: self.measure(policies, now, clock), now: clock }
     }
@@ -136,15 +302,14 @@ impl State {
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
     pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
         let now = self.settle(clock);
-        self.spend(now, calls, cost);
+        self.spend(now, calls, cost, cost, hours::UNJUDGED);
     }
 
     /// Counts `denied` denials that were answered without a decision.
     pub fn deny_elsewhere(&mut self, clock: UnixMicros, denied: u64) {
         if denied > 0 {
             let now = self.settle(clock);
-            self.months.deny(Month::of(now), denied);
-            self.denials = true;
+            self.deny(now, denied, hours::EDGE);
         }
     }
 
@@ -174,6 +339,28 @@ impl State {
         self.dirty |= self.months.mark_flushed(month, calls, denied, current);
     }
 
+    /// What each hour holds of each class and differs from what [`mark_hour_flushed`](Self::mark_hour_flushed) acknowledged,
+    /// oldest first.
+    #[must_use]
+    pub fn unflushed_hours(&self) -> Vec<HourTotal> {
+        self.hours.as_ref().map_or_else(Vec::new, Hours::unflushed)
+    }
+
+    /// Whether all months and hours are stored elsewhere.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.months.is_flushed() && self.hours.as_ref().is_none_or(Hours::is_flushed)
+    }
+
+    /// Notes that this very total is stored elsewhere, as [`mark_flushed`](Self::mark_flushed) does for months. Then drops hours
+    /// that are flushed and over.
+    pub fn mark_hour_flushed(&mut self, total: &HourTotal) {
+        let current = Month::of(self.seen.max(self.last));
+        if let Some(hours) = &mut self.hours {
+            self.dirty |= hours.mark_flushed(total, current);
+        }
+    }
+
     /// Whether there are changes, other than counted denials, that no committed row holds.
     #[must_use]
     pub const fn is_dirty(&self) -> bool {
@@ -196,7 +383,26 @@ impl State {
     /// Whether the nonce is one of a request admitted lately.
     #[must_use]
     pub fn recalls(&self, nonce: u64) -> bool {
-        self.nonces.recalls(nonce)
+        self.nonces.recalls(nonce) || self.replays.is_in_flight(nonce)
+    }
+
+    /// Whether there are changes that no committed row holds and nobody waits for: calls have ended, or refusals are in the audit
+    /// log. They should be in a row before the memory is lost, but are no reason to write one for each.
+    #[must_use]
+    pub const fn has_uncommitted_notes(&self) -> bool {
+        self.notes
+    }
+
+    /// Lets go of what is over at `clock`, so that the next commit deletes its rows.
+    pub fn expire(&mut self, clock: UnixMicros) {
+        let now = self.settle(clock);
+        self.dirty |= self.replays.expire(now);
+    }
+
+    /// When there will be rows to let go of.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<UnixMicros> {
+        self.replays.next_expiry()
     }
 
     /// The judged time for a clock reading. See the module's head.
@@ -208,17 +414,21 @@ impl State {
             let since = self.ring.next_seq();
             self.logs.iter_mut().for_each(|log| log.rebase(now, since));
             self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
+            self.replays.rebase(now);
             self.dirty = true;
         }
         self.seen = self.seen.max(now);
         now
     }
 
-    /// Counts an admission everywhere, whether a policy asks for it today or not.
-    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost) {
+    /// Counts an admission everywhere, whether a policy asks for it today or not. `due` is what months count of its cost.
+    fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost, due: Cost, class: &str) {
         self.pass(now);
         self.fixed.add(now, cost);
-        self.months.count(Month::of(now), calls, cost);
+        self.months.count(Month::of(now), calls, due);
+        if let Some(hours) = &mut self.hours {
+            hours.count(now, class, Counts { calls, denied: 0, cost: due.requests });
+        }
         for log in &mut self.logs {
             log.push(now, cost.of(log.unit));
         }
@@ -226,6 +436,14 @@ impl State {
             bucket.pour(now, cost.of(bucket.unit));
         }
         self.dirty = true;
+    }
+
+    fn deny(&mut self, now: UnixMicros, denied: u64, class: &str) {
+        self.months.deny(Month::of(now), denied);
+        if let Some(hours) = &mut self.hours {
+            hours.count(now, class, Counts { calls: 0, denied, cost: 0 });
+        }
+        self.denials = true;
     }
 
     /// From here on the judged time does not go back behind `now`.

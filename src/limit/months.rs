@@ -1,7 +1,5 @@
 //! Totals by calendar month: what month policies count, and what is metered.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Cost;
@@ -19,6 +17,10 @@ pub struct MonthTotal {
     pub denied: u64,
     /// Calls of this month that an earlier epoch recorded: spent from month policies, not part of `calls`.
     pub carried: u64,
+    /// Requests charged in this epoch: what the calls cost.
+    pub cost: u64,
+    /// Tokens charged in this epoch.
+    pub tokens: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,32 +40,51 @@ impl Totals {
     }
 }
 
-/// The months that still matter: the current and the previous one, and all that are not flushed.
+/// The months that still matter: the current and the previous one, and all that are not flushed. In their order; a list, because
+/// they are two or three.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Months {
-    kept: BTreeMap<Month, Totals>,
+    kept: Vec<(Month, Totals)>,
 }
 
 impl Months {
     pub(super) fn from_iter(months: impl IntoIterator<Item = (Month, Totals)>) -> Self {
-        Self { kept: months.into_iter().collect() }
+        let mut read = Self::default();
+        for (month, totals) in months {
+            read.change(month, |kept| *kept = totals);
+        }
+        read
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Month, &Totals)> {
-        self.kept.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Month, &Totals)> {
+        self.kept.iter().map(|(month, totals)| (*month, totals))
+    }
+
+    fn get(&self, month: Month) -> Option<&Totals> {
+        self.kept.iter().find(|(kept, _)| *kept == month).map(|(_, totals)| totals)
+    }
+
+    fn change(&mut self, month: Month, change: impl FnOnce(&mut Totals)) {
+        if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
+            return change(totals);
+        }
+        let mut totals = Totals::default();
+        change(&mut totals);
+        let at = self.kept.partition_point(|(kept, _)| *kept < month);
+        self.kept.insert(at, (month, totals));
     }
 
     /// Counts `calls` admitted requests that cost `cost` together.
     pub(super) fn count(&mut self, month: Month, calls: u64, cost: Cost) {
-        let totals = self.kept.entry(month).or_default();
-        totals.calls = totals.calls.saturating_add(calls);
-        totals.requests = totals.requests.saturating_add(cost.requests);
-        totals.tokens = totals.tokens.saturating_add(cost.tokens);
+        self.change(month, |totals| {
+            totals.calls = totals.calls.saturating_add(calls);
+            totals.requests = totals.requests.saturating_add(cost.requests);
+            totals.tokens = totals.tokens.saturating_add(cost.tokens);
+        });
     }
 
     pub(super) fn deny(&mut self, month: Month, denied: u64) {
-        let totals = self.kept.entry(month).or_default();
-        totals.denied = totals.denied.saturating_add(denied);
+        self.change(month, |totals| totals.denied = totals.denied.saturating_add(denied));
     }
 
     /// True if that changed anything.
@@ -71,21 +92,26 @@ impl Months {
         if self.total(month).carried == calls {
             return false;
         }
-        self.kept.entry(month).or_default().carried = calls;
+        self.change(month, |totals| totals.carried = calls);
         true
     }
 
     /// What a month policy of `unit` has seen spent in `month`.
     pub(super) fn used(&self, unit: Unit, month: Month) -> u64 {
-        self.kept.get(&month).map_or(0, |totals| match unit {
+        self.get(month).map_or(0, |totals| match unit {
             Unit::Requests => totals.requests.saturating_add(totals.carried),
             Unit::Tokens => totals.tokens,
         })
     }
 
     pub(super) fn total(&self, month: Month) -> MonthTotal {
-        let totals = self.kept.get(&month).copied().unwrap_or_default();
-        MonthTotal { month, calls: totals.calls, denied: totals.denied, carried: totals.carried }
+        let totals = self.get(month).copied().unwrap_or_default();
+        let Totals { calls, denied, carried, requests, tokens, .. } = totals;
+        MonthTotal { month, calls, denied, carried, cost: requests, tokens }
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.kept.iter().all(|(_, totals)| totals.is_flushed())
     }
 
     pub(super) fn unflushed(&self) -> Vec<MonthTotal> {
@@ -95,13 +121,15 @@ impl Months {
     /// Notes what a flush has stored, then drops months before the one that precedes `current`, once stored. True if
     /// that changed anything.
     pub(super) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
-        let before = self.clone();
-        if let Some(totals) = self.kept.get_mut(&month) {
+        let before = self.kept.len();
+        let mut is_news = false;
+        if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
             // Totals only grow, so an acknowledgement that comes late says nothing new.
+            is_news = calls > totals.flushed_calls || denied > totals.flushed_denied;
             totals.flushed_calls = totals.flushed_calls.max(calls);
             totals.flushed_denied = totals.flushed_denied.max(denied);
         }
-        self.kept.retain(|month, totals| *month >= current.previous() || !totals.is_flushed());
-        *self != before
+        self.kept.retain(|(month, totals)| *month >= current.previous() || !totals.is_flushed());
+        is_news || self.kept.len() < before
     }
 }

@@ -6,10 +6,9 @@
 //! where it is and is not written again; the slot of a chunk is free once all its entries have expired. Reading gathers
 //! the chunks of all rows and takes the counters from the newest.
 
-use std::cmp::Reverse;
-
 use crate::limit::State;
 use crate::limit::layout::{Body, VERSION};
+use crate::meter::{AuditRow, ReplayRow};
 
 /// Entries that fill a chunk.
 pub(super) const CHUNK: usize = 64;
@@ -21,6 +20,19 @@ pub struct Row {
     pub slot: u32,
     /// Compact JSON.
     pub body: String,
+}
+
+/// All that a commit stores and deletes, in one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    /// The state's own.
+    pub row: Row,
+    /// Idempotency keys: to be stored.
+    pub replays: Vec<ReplayRow>,
+    /// Ids of idempotency keys' rows: to be deleted.
+    pub replays_over: Vec<u32>,
+    /// The audit log: to be stored.
+    pub audit: Vec<AuditRow>,
 }
 
 /// Stored rows are not a state.
@@ -63,20 +75,35 @@ impl Ring {
 }
 
 impl State {
-    /// The one row that makes everything up to now durable. Store it, then call [`committed`](Self::committed) before
-    /// anything else is asked of this state; if storing fails, drop the state and read it back.
+    /// What makes everything up to now durable. Store it, then call [`committed`](Self::committed) before anything else is
+    /// asked of this state; if storing fails, drop the state and read it back.
+    #[must_use]
+    pub fn to_rows(&self) -> Rows {
+        Rows {
+            row: self.to_row(),
+            replays: self.replays.rows(),
+            replays_over: self.replays.over().to_vec(),
+            audit: self.audit.rows().to_vec(),
+        }
+    }
+
+    /// The one row that all commits store; the others of [`to_rows`](Self::to_rows) are there now and then, and only for calls
+    /// with idempotency keys or with an audit log.
     #[must_use]
     pub fn to_row(&self) -> Row {
         // Plain integers, strings and arrays: there is nothing in a body that JSON cannot say.
         Row { slot: self.ring.slot, body: serde_json::to_string(&Body::of(self)).unwrap_or_default() }
     }
 
-    /// The row of [`to_row`](Self::to_row) is stored.
+    /// The rows of [`to_rows`](Self::to_rows) are stored.
     pub fn committed(&mut self) {
         self.ring.seq = self.ring.next_seq();
         self.nonces.committed(self.ring.seq);
+        self.replays.committed();
+        self.audit.committed();
         self.dirty = false;
         self.denials = false;
+        self.notes = false;
         if self.logs.iter().any(|log| log.open().len() >= CHUNK) {
             self.next_slot();
         }
@@ -100,19 +127,32 @@ impl State {
         self.nonces.unconfirmed()
     }
 
+    /// Takes back the rows of idempotency keys, right after [`from_rows`](Self::from_rows).
+    ///
+    /// # Errors
+    /// [`DecodeError`] if any of them cannot be read.
+    pub fn load_replays(&mut self, rows: impl IntoIterator<Item = (u32, String)>) -> Result<(), DecodeError> {
+        for (slot, body) in rows {
+            if !self.replays.load(slot, &body) {
+                return Err(DecodeError::Malformed { slot, reason: "not idempotency keys".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a state back from all rows of a key.
     ///
     /// # Errors
     /// [`DecodeError`] if there is no row, or if any row cannot be read: to go on without it could forget usage.
     pub fn from_rows(rows: impl IntoIterator<Item = (u32, String)>) -> Result<Self, DecodeError> {
-        let mut bodies = Vec::new();
+        // Oldest first.
+        let mut older = Vec::<(u32, Body)>::new();
         for (slot, text) in rows {
-            bodies.push((slot, Body::parse(slot, &text)?));
+            let body = Body::parse(slot, &text)?;
+            let at = older.partition_point(|(other, older)| (older.seq, *other) < (body.seq, slot));
+            older.insert(at, (slot, body));
         }
-        bodies.sort_by_key(|(slot, body)| Reverse((body.seq, *slot)));
-        let mut bodies = bodies.into_iter();
-        let (slot, newest) = bodies.next().ok_or(DecodeError::NoRows)?;
-        let older: Vec<_> = bodies.rev().collect();
+        let (slot, newest) = older.pop().ok_or(DecodeError::NoRows)?;
         let (seq, full) = (newest.seq, newest.is_full());
         let mut state = newest.into_state(slot, &older)?;
         state.ring = Ring { slot, seq };

@@ -1,0 +1,683 @@
+//! Metering, case by case, and what of it is stored: frozen, because rows of deployed code hold it.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use tollgate::decision::Judgement;
+use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
+use tollgate::meter::{
+    Alert, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal, MAX_CLASS_BYTES,
+    MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over,
+};
+use tollgate::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
+
+/// 2026-11-20T07:48:14Z.
+const START: UnixMicros = UnixMicros::from_micros(1_795_160_894 * SECOND);
+
+fn fixed(name: &str, quota: u64, period: Period) -> Policy {
+    Policy::new(name, Unit::Requests, quota, period, Algorithm::Fixed, None).unwrap()
+}
+
+const CALL: Call<'_> = Call {
+    cost: Cost { requests: 2, tokens: 5 },
+    method: "POST",
+    class: "POST /a",
+    nonce: 7,
+    idempotency_key: None,
+    is_audited: false,
+    thresholds: &[],
+};
+
+fn ended(nonce: u64) -> End {
+    End { nonce, status: 201, duration_ms: 190 }
+}
+
+fn end(state: &mut State, nonce: u64) {
+    state.complete(START, ended(nonce), false);
+}
+
+fn metered() -> State {
+    let mut state = State::new("e1".into());
+    state.count_hours();
+    state
+}
+
+fn reread(state: &mut State) -> State {
+    let row = state.to_row();
+    state.committed();
+    State::from_rows([(row.slot, row.body)]).unwrap()
+}
+
+fn of_class(class: &str) -> Call<'_> {
+    Call { class, ..CALL }
+}
+
+/// (hour since that of START, class, calls, denied, cost)
+fn unflushed(state: &State) -> Vec<(u64, String, u64, u64, u64)> {
+    let first = START.as_micros() / HOUR;
+    let row = |total: HourTotal| {
+        let Counts { calls, denied, cost } = total.counts;
+        (total.hour - first, total.class, calls, denied, cost)
+    };
+    state.unflushed_hours().into_iter().map(row).collect()
+}
+
+#[test]
+fn hours_are_counted_by_class() {
+    let policies = [fixed("minute", 5, Period::Minute)];
+    let mut state = metered();
+    for class in ["GET /a", "/v1/*", "GET /a"] {
+        state.judge_call(&policies, START, &of_class(class));
+    }
+    state.deny_elsewhere(START, 4);
+    state.charge_calls(START, 3, Cost { requests: 6, tokens: 1 });
+    state.decide(&policies, START.saturating_add(HOUR), Cost::default());
+    let row = |hour, class: &str, calls, denied, cost| (hour, class.to_owned(), calls, denied, cost);
+    let expected = [
+        row(0, "GET /a", 1, 1, 2),
+        row(0, "/v1/*", 1, 0, 2),
+        row(0, "edge", 0, 4, 0),
+        row(0, "unjudged", 3, 0, 6),
+        row(1, "other", 1, 0, 1),
+    ];
+    assert_eq!(unflushed(&state), expected);
+    assert_eq!(rfc3339(state.unflushed_hours()[0].start()), "2026-11-20T07:00:00Z");
+    let month = state.month(Month::of(START));
+    assert_eq!((month.calls, month.denied, month.cost, month.tokens), (6, 5, 11, 11));
+    assert_eq!(unflushed(&reread(&mut state)), expected);
+}
+
+#[test]
+fn what_was_counted_since_a_flush_stays_due() {
+    let mut state = metered();
+    let judge = |state: &mut State, hours| {
+        state.judge_call(&[], START.saturating_add(hours * HOUR), &of_class("GET /a"));
+    };
+    judge(&mut state, 0);
+    let sent = state.unflushed_hours();
+    judge(&mut state, 0);
+    judge(&mut state, 1);
+    state.committed();
+    state.mark_hour_flushed(&sent[0]);
+    assert!(state.is_dirty());
+    let row = |hour, calls, cost| (hour, "GET /a".to_owned(), calls, 0, cost);
+    assert_eq!(unflushed(&state), [row(0, 2, 4), row(1, 1, 2)]);
+    let sent = state.unflushed_hours();
+    for total in &sent {
+        state.mark_hour_flushed(total);
+    }
+    assert!(unflushed(&state).is_empty());
+    // An acknowledgement that comes late, and one of what is not there.
+    state.committed();
+    state.mark_hour_flushed(&HourTotal { counts: Counts { calls: 1, ..Counts::default() }, ..sent[1].clone() });
+    state.mark_hour_flushed(&HourTotal { class: "GET /b".into(), ..sent[1].clone() });
+    state.mark_hour_flushed(&sent[0]);
+    assert!(!state.is_dirty() && !state.is_flushed());
+    let body = state.to_row().body;
+    assert!(body.contains(r#""h":"498656|GET /a|1|0|2|1|0|2;"}"#), "{body}");
+}
+
+/// D1 keeps the larger of two totals, so an hour that is gone must not begin again.
+#[test]
+fn an_hour_that_was_dropped_is_not_opened_again() {
+    let mut state = metered();
+    let mut judge = |hours: u64| {
+        let at = START.saturating_add(hours * HOUR);
+        state.judge_call(&[], at, &of_class("GET /a"));
+        let sent = state.unflushed_hours();
+        for total in &sent {
+            state.mark_hour_flushed(total);
+        }
+        sent.into_iter().map(|total| (total.hour - START.as_micros() / HOUR, total.counts.calls)).collect::<Vec<_>>()
+    };
+    let december = Month::of(START).end().since(START).div_ceil(HOUR);
+    assert_eq!(judge(0), [(0, 1)]);
+    assert_eq!(judge(3), [(3, 1)]);
+    assert_eq!(judge(1), [(3, 2)]);
+    assert_eq!(judge(december), [(december, 1)]);
+    assert_eq!(judge(0), [(3, 3)]);
+    assert_eq!(judge(4), [(4, 1)]);
+}
+
+#[test]
+fn classes_are_bounded_and_sums_exact() {
+    let mut state = metered();
+    for round in 1..=2 {
+        for class in 0..100 {
+            state.judge_call(&[], START, &of_class(&format!("GET /{class}")));
+        }
+        state.deny_elsewhere(START, 1);
+        let rows = unflushed(&state);
+        assert_eq!(rows.len(), MAX_CLASSES + 2);
+        assert_eq!(rows[MAX_CLASSES], (0, "other".into(), 68 * round, 0, 136 * round));
+        assert!(rows[..MAX_CLASSES].iter().all(|row| row.2 == round));
+    }
+    // With D1 out of reach for days, the row does not grow without end.
+    for hour in 1..1000 {
+        for class in 0..40 {
+            state.judge_call(&[], START.saturating_add(hour * HOUR), &of_class(&format!("GET /{hour}/{class}")));
+        }
+    }
+    let rows = unflushed(&state);
+    assert_eq!(rows.iter().map(|row| row.2).sum::<u64>(), 200 + 999 * 40);
+    assert!(rows.len() < 512 + 1000, "{}", rows.len());
+    let long = "GET /".to_owned() + &"é".repeat(60);
+    state.judge_call(&[], START.saturating_add(50 * DAY), &of_class(&long));
+    let mut state = metered();
+    state.judge_call(&[], START, &of_class(&long));
+    let class = &unflushed(&state)[0].1;
+    assert!(class.len() == MAX_CLASS_BYTES - 1 && long.starts_with(class.as_str()), "{class}");
+    state.judge_call(&[], START, &of_class(&long));
+    assert_eq!(unflushed(&state).len(), 1);
+}
+
+#[test]
+fn the_stored_form_of_hours_is_frozen() {
+    let policies = [fixed("month", 3, Period::Month)];
+    let mut state = metered();
+    state.judge_call(&policies, START, &of_class("POST /v1/*"));
+    state.committed();
+    let sent = state.unflushed_hours();
+    state.mark_hour_flushed(&sent[0]);
+    state.judge_call(&policies, START, &of_class("GET /a"));
+    let body = concat!(
+        r#"{"v":1,"seq":2,"e":"e1","t":1795160894000000,"#,
+        r#""f":[[[[29919348,2]],[[498655,2]],[[20777,2]]],[[[29919348,5]],[[498655,5]],[[20777,5]]]],"#,
+        r#""m":[[202611,1,1,0,2,5,0,0]],"n":[7],"#,
+        r#""h":"498655|POST /v1/*|1|0|2|1|0|2;498655|GET /a|0|1|0|0|0|0;"}"#,
+    );
+    assert_eq!(state.to_row().body, body);
+    assert_eq!(unflushed(&reread(&mut state)), unflushed(&state));
+    assert_eq!(metered().to_row().body, r#"{"v":1,"seq":1,"e":"e1","t":0,"h":""}"#);
+    for wrong in ["x", "1", "1|a", "1|a|0|0|0|0|0", "2|a|0|0|0|0|0|0;1|a|0|0|0|0|0|0;"] {
+        let row = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"h":"{wrong}"}}"#);
+        let error = State::from_rows([(3, row)]).unwrap_err();
+        assert_eq!(error.to_string(), "row in slot 3 cannot be read: not hours", "{wrong}");
+    }
+}
+
+/// Rows from before hours were counted.
+#[test]
+fn a_row_without_hours_is_read() {
+    let body = r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"m":[[202611,9,0,0,9,0,9,0]]}"#;
+    let mut state = State::from_rows([(0, body.to_owned())]).unwrap();
+    assert!(!state.to_row().body.contains(r#""h":"#));
+    state.count_hours();
+    state.judge_call(&[], START, &of_class("GET /a"));
+    assert_eq!(unflushed(&state), [(0, "GET /a".into(), 1, 0, 2)]);
+    assert_eq!(state.month(Month::of(START)).calls, 10);
+}
+
+fn keyed(nonce: u64, key: &str) -> Call<'_> {
+    Call { nonce, idempotency_key: Some(key), ..CALL }
+}
+
+fn replay_policies() -> [Policy; 3] {
+    [
+        fixed("minute", 5, Period::Minute),
+        fixed("month", 5, Period::Month),
+        Policy::new("tokens", Unit::Tokens, 9, Period::Minute, Algorithm::Fixed, None).unwrap(),
+    ]
+}
+
+/// One letter for each answer: admitted, denied, replayed, a replay denied, conflict.
+fn ask(state: &mut State, at: UnixMicros, call: &Call<'_>) -> char {
+    match state.judge_call(&replay_policies(), at, call) {
+        Judgement::Decided(decision) if decision.is_admitted() => 'a',
+        Judgement::Decided(_) => 'd',
+        Judgement::Replay(decision) if decision.is_admitted() => 'r',
+        Judgement::Replay(_) => 'D',
+        Judgement::Conflict { .. } => 'c',
+    }
+}
+
+fn used(state: &mut State, at: UnixMicros) -> [u64; 3] {
+    let standings = state.standings(&replay_policies(), at);
+    [standings[0].used, standings[1].used, standings[2].used]
+}
+
+#[test]
+fn a_repeat_is_a_conflict_then_a_replay_then_new() {
+    let mut state = metered();
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    state = reread(&mut state);
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
+    assert!(!state.is_dirty() && !state.recalls(2));
+    end(&mut state, 2);
+    assert!(!state.has_uncommitted_notes());
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
+    end(&mut state, 1);
+    assert!(state.has_uncommitted_notes() && !state.is_dirty());
+    state = reread(&mut state);
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
+    assert_eq!(used(&mut state, START), [4, 2, 5]);
+    assert!(state.is_dirty() && state.recalls(2));
+    // The minute has no room for another, whoever asks.
+    assert_eq!(ask(&mut state, START, &keyed(3, "k")), 'D');
+    assert_eq!(used(&mut state, START), [4, 2, 5]);
+    let row = |calls, denied, cost| (0, "POST /a".to_owned(), calls, denied, cost);
+    assert_eq!(unflushed(&state), [row(2, 1, 2)]);
+    let month = state.month(Month::of(START));
+    assert_eq!((month.calls, month.denied, month.cost, month.tokens), (2, 1, 2, 5));
+    // A replay does not start the 24 hours again.
+    let day = START.saturating_add(DAY);
+    assert_eq!(ask(&mut state, day.saturating_sub(1), &keyed(4, "k")), 'r');
+    assert_eq!(ask(&mut state, day, &keyed(5, "k")), 'a');
+    assert_eq!(used(&mut state, day), [4, 4, 5]);
+    // The month has no room left, which does not matter to a replay. Another key's first call is charged.
+    let later = day.saturating_add(MAX_FLIGHT);
+    assert_eq!(ask(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
+    assert_eq!(ask(&mut state, later, &keyed(6, "k")), 'r');
+    assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
+    end(&mut state, 7);
+    assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
+    assert_eq!(used(&mut state, later), [2, 4, 0]);
+}
+
+#[test]
+fn a_retry_of_a_question_is_no_repeat() {
+    let mut state = metered();
+    let policies = replay_policies();
+    assert_eq!(state.recall_call(&policies, START, &keyed(1, "k")), None);
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    let recall = |state: &mut State, call: &Call<'_>| match state.recall_call(&policies, START, call) {
+        Some(Judgement::Decided(decision)) if decision.is_admitted() => 'a',
+        Some(Judgement::Replay(decision)) if decision.is_admitted() => 'r',
+        None => '-',
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
+    state = reread(&mut state);
+    assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
+    assert_eq!(recall(&mut state, &keyed(2, "k")), '-');
+    assert!(!state.is_dirty());
+    end(&mut state, 1);
+    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
+    assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
+    assert_eq!(used(&mut state, START), [4, 2, 5]);
+}
+
+/// The first denied attempt is forgotten; so is what is older than the newest that can be remembered.
+#[test]
+fn what_is_remembered_is_bounded() {
+    let mut state = metered();
+    let (mut chunks, mut over) = (BTreeMap::new(), Vec::new());
+    let key = |call: usize| format!("key {call}");
+    let at = |call: usize| START.saturating_add(SECOND / 10 * u64::try_from(call).unwrap());
+    let mut written = 0;
+    for call in 0..MAX_REPLAYS + 2000 {
+        let nonce = u64::try_from(call).unwrap();
+        let call = Call { idempotency_key: Some(&key(call)), nonce, ..CALL };
+        assert!(state.judge_call(&[], at(usize::try_from(nonce).unwrap()), &call).is_admitted());
+        if nonce % 100 == 0 {
+            let rows = state.to_rows();
+            written += rows.replays.len() + rows.replays_over.len();
+            chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
+            over.extend(rows.replays_over);
+            state.committed();
+        }
+    }
+    // Calls that never ended make the row no larger than this.
+    let flights = state.to_row().body.split_once(r#""i":"#).unwrap().1.matches(';').count() - 1;
+    assert_eq!(flights, MAX_IN_FLIGHT);
+    assert!(state.to_row().body.len() < 100_000, "{}", state.to_row().body.len());
+    assert!(written <= 2 * (MAX_REPLAYS + 2000) / 512, "{written}");
+    let last = at(MAX_REPLAYS + 2000);
+    let known = |state: &State, call: usize| {
+        let policies = [fixed("month", 0, Period::Month)];
+        let judgement = state.clone().judge_call(&policies, last, &keyed(0, &key(call)));
+        matches!(judgement, Judgement::Replay(_))
+    };
+    assert!(known(&state, 2000) && !known(&state, 0));
+    assert!(!over.is_empty());
+    for id in &over {
+        chunks.remove(id);
+    }
+    assert_eq!(chunks.len(), MAX_REPLAYS / 512);
+    let Row { slot, body } = state.to_row();
+    let mut read = State::from_rows([(slot, body)]).unwrap();
+    read.load_replays(chunks.clone()).unwrap();
+    assert!(known(&read, 2000) && !known(&read, 0));
+    // All of it is let go of when its time is over.
+    let end = read.next_expiry().unwrap();
+    read.expire(end.saturating_sub(1));
+    assert!(!read.is_dirty());
+    read.expire(end);
+    assert!(read.is_dirty());
+    assert_eq!(read.to_rows().replays_over.len(), 1);
+    read.expire(last.saturating_add(2 * DAY));
+    assert_eq!(read.to_rows().replays_over, chunks.keys().copied().collect::<Vec<_>>());
+    assert_eq!(read.next_expiry(), None);
+}
+
+/// A clock that was far ahead holds nothing for longer than a day.
+#[test]
+fn marks_of_the_future_are_moved_back() {
+    let mut state = metered();
+    let ahead = START.saturating_add(100 * DAY);
+    let mut chunks = BTreeMap::new();
+    for call in 0..600_u64 {
+        let key = format!("key {call}");
+        let call = Call { idempotency_key: Some(&key), nonce: call, ..CALL };
+        assert!(state.judge_call(&[], ahead, &call).is_admitted());
+        state.complete(ahead, ended(call.nonce), false);
+        chunks.extend(state.to_rows().replays.into_iter().map(|row| (row.id, row.until)));
+        state.committed();
+    }
+    assert_eq!(chunks, BTreeMap::from([(0, ahead.saturating_add(DAY))]));
+    assert_eq!(ask(&mut state, START, &keyed(1000, "key 1")), 'r');
+    let rows = state.to_rows();
+    assert_eq!((rows.replays[0].id, rows.replays[0].until), (0, START.saturating_add(MAX_SKEW + DAY)));
+    for key in ["key 1", "key 599"] {
+        let mut state = state.clone();
+        assert_eq!(ask(&mut state, START.saturating_add(MAX_SKEW + DAY - 1), &keyed(1001, key)), 'r');
+        assert_eq!(ask(&mut state, START.saturating_add(MAX_SKEW + DAY), &keyed(1001, key)), 'a');
+    }
+}
+
+#[test]
+fn the_stored_form_of_idempotency_keys_is_frozen() {
+    let mut state = State::new("e".into());
+    assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
+    let row = state.to_row();
+    let end = r#""n":[7],"i":"DAwnbvvzT6Vq__s_|0;7|868112185802575781|1795160894000;"}"#;
+    assert!(row.body.ends_with(end), "{}", row.body);
+    let other = |i: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":"{i}"}}"#))]);
+    assert!(other("|7;").is_ok());
+    for wrong in ["", "x|0", "AAAAAAAAAAAAAAAAAAAA|0", "|0;1|2"] {
+        assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not idempotency keys");
+    }
+    let error = state.load_replays([(5, "AAAA".to_owned())]).unwrap_err();
+    assert_eq!(error.to_string(), "row in slot 5 cannot be read: not idempotency keys");
+}
+
+fn audited(nonce: u64, class: &str) -> Call<'_> {
+    Call { method: "GET", class, nonce, is_audited: true, ..CALL }
+}
+
+/// All entries between two times, read page by page.
+fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: usize) -> Vec<Entry> {
+    let (mut all, mut cursor) = (Vec::new(), None);
+    loop {
+        let mut reader = AuditReader::new(AuditQuery { from, to, cursor, limit });
+        for (seq, body) in chunks {
+            if cursor.is_none_or(|cursor: AuditCursor| *seq >= cursor.seq) && !reader.feed(*seq, body).unwrap() {
+                break;
+            }
+        }
+        let (page, next) = reader.finish();
+        assert!(page.len() == limit || (next.is_none() && page.len() < limit));
+        all.extend(page);
+        let Some(next) = next else { return all };
+        assert_eq!(next.to_string().parse(), Ok(next));
+        cursor = Some(next);
+    }
+}
+
+fn tail(state: &State) -> Vec<(u64, String)> {
+    state.audit_tail().into_iter().map(|(seq, text)| (seq, text.into_owned())).collect()
+}
+
+fn log(state: &State) -> Vec<String> {
+    let show = |entry: Entry| {
+        let at = entry.at.since(START) / 1000;
+        let Entry { method, class, status, is_replay, cost, idempotency_key, count, end, .. } = entry;
+        let replay = if is_replay { "replay " } else { "" };
+        format!("{at} {method} [{class}] {status} {replay}{cost} {idempotency_key:?} x{count} {end:?}")
+    };
+    entries(&tail(state), START, START.saturating_add(DAY), 2).into_iter().map(show).collect()
+}
+
+#[test]
+fn calls_are_in_the_audit_log() {
+    let policies = [fixed("minute", 3, Period::Minute), fixed("month", 10, Period::Month)];
+    let mut state = metered();
+    let at = |millis: u64| START.saturating_add(millis * 1000);
+    let judge = |state: &mut State, millis: u64, call: &Call<'_>| {
+        state.judge_call(&policies, at(millis), call);
+    };
+    judge(&mut state, 0, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(1, "GET /v1") });
+    judge(&mut state, 0, &Call { is_audited: false, ..audited(2, "GET /v1") });
+    judge(&mut state, 10, &audited(3, "/v1/*"));
+    judge(&mut state, 20, &audited(4, "/v1/*"));
+    judge(&mut state, 30, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(5, "GET /v1") });
+    judge(&mut state, 40, &Call { cost: Cost { requests: 99, tokens: 0 }, ..audited(6, "GET /x\t|") });
+    state.refuse_call(at(50), &audited(7, "GET ~/é"), 403);
+    state.refuse_call(at(60), &Call { is_audited: false, ..audited(8, "GET /v1") }, 403);
+    assert!(state.has_uncommitted_notes());
+    state = reread(&mut state);
+    assert!(!state.has_uncommitted_notes());
+    state.complete(at(90), End { nonce: 1, status: 502, duration_ms: 90 }, true);
+    assert!(state.has_uncommitted_notes() && !state.is_dirty());
+    state.complete(at(95), End { nonce: 1, status: 200, duration_ms: 95 }, true);
+    state.complete(at(95), End { nonce: 77, status: 200, duration_ms: 95 }, true);
+    // The next window.
+    judge(&mut state, 60_000, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(9, "GET /v1") });
+    let expected = [
+        r#"0 GET [GET /v1] 200 2 Some("a;b|c\n~\"ö") x1 Some((502, 90))"#,
+        r"10 GET [/v1/*] 429 2 None x2 None",
+        r#"30 GET [GET /v1] 409 2 Some("a;b|c\n~\"ö") x1 None"#,
+        r"40 GET [GET /x\u{9}|] 400 99 None x1 None",
+        r"50 GET [GET ~/é] 403 2 None x1 None",
+        r#"60000 GET [GET /v1] 200 replay 0 Some("a;b|c\n~\"ö") x1 None"#,
+    ]
+    .map(|line| line.replace(r"\u{9}", "\t"));
+    assert_eq!(log(&state), expected);
+    assert_eq!(log(&reread(&mut state)), expected);
+}
+
+#[test]
+fn refusals_of_a_second_are_one_entry() {
+    let policies = [fixed("minute", 0, Period::Minute)];
+    let mut state = metered();
+    let refuse = |state: &mut State, millis: u64, class: &str, key| {
+        let call = Call { idempotency_key: key, ..audited(millis, class) };
+        assert!(!state.judge_call(&policies, START.saturating_add(millis * 1000), &call).is_admitted());
+        state.refuse_call(START.saturating_add(millis * 1000), &call, 403);
+    };
+    for step in 0..10 {
+        refuse(&mut state, step * 150, ["GET /a", "GET /b"][usize::try_from(step % 2).unwrap()], Some("k"));
+    }
+    refuse(&mut state, 1499, "GET /a", Some("other"));
+    let line = |at, class, status, key: &str, count| format!("{at} GET [GET /{class}] {status} 2 {key} x{count} None");
+    let expected = [
+        (0, "a", "Some(\"k\")", 4),
+        (150, "b", "Some(\"k\")", 3),
+        (1050, "b", "Some(\"k\")", 2),
+        (1200, "a", "None", 2),
+    ];
+    let expected = expected.map(|(at, class, key, count)| [400, 403].map(|status| line(at, class, status, key, count)));
+    assert_eq!(log(&state), expected.concat());
+    state = reread(&mut state);
+    // However long it goes on and whatever is asked for: bounded.
+    for step in 0..20_000_u64 {
+        refuse(&mut state, 2000 + step * 90, &format!("GET /{}", step % 300), None);
+        if step % 1000 == 0 {
+            state = reread(&mut state);
+        }
+    }
+    assert!(state.to_rows().audit.is_empty());
+    assert!(state.to_row().body.len() < 5000, "{}", state.to_row().body.len());
+    let entries = entries(&tail(&state), START, START.saturating_add(DAY), 500);
+    assert_eq!(entries.iter().map(|entry| entry.count).sum::<u64>(), 22 + 40_000);
+}
+
+#[test]
+fn a_full_tail_becomes_a_chunk() {
+    let mut state = metered();
+    let mut chunks = Vec::new();
+    let mut kept = 0;
+    for call in 0..1000_u64 {
+        let at = START.saturating_add(call * SECOND);
+        let key = format!("{call:0255}{call}");
+        let idempotency_key = (call >= 500).then_some(key.as_str());
+        state.judge_call(&[], at, &Call { idempotency_key, ..audited(call, "GET /v1") });
+        state.complete(at, End { nonce: call.saturating_sub(30), ..ended(0) }, true);
+        if call % 7 == 0 {
+            let rows = state.to_rows();
+            for row in rows.audit {
+                assert_eq!(row.seq, u64::try_from(chunks.len()).unwrap());
+                assert!(row.body.len() < 4200 + 32 * 300, "{}", row.body.len());
+                assert!(row.from <= row.to && row.to <= at);
+                chunks.push((row.seq, row.body));
+            }
+            kept = kept.max(rows.row.body.len());
+            state.committed();
+        }
+    }
+    assert!(kept < 20_000, "{kept}");
+    assert!((20..30).contains(&chunks.len()), "{}", chunks.len());
+    chunks.extend(state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
+    state.committed();
+    let read = reread(&mut state);
+    assert_eq!(read.audit_tail(), state.audit_tail());
+    chunks.extend(tail(&state));
+    let from = START.saturating_add(10 * SECOND);
+    let found = entries(&chunks, from, START.saturating_add(990 * SECOND), 37);
+    let times: Vec<u64> = found.iter().map(|entry| entry.at.since(START) / SECOND).collect();
+    assert_eq!(times, (10..990).collect::<Vec<_>>());
+    assert!(found[..960].iter().all(|entry| entry.end == Some((201, 190))));
+    assert_eq!(found[979].idempotency_key.as_ref().map(String::len), Some(255));
+    // A reader asks for no more than it needs.
+    let query = AuditQuery { from, to: START.saturating_add(DAY), cursor: None, limit: 20 };
+    let mut reader = AuditReader::new(query);
+    let fed = chunks.iter().take_while(|(seq, body)| reader.feed(*seq, body).unwrap()).count();
+    assert!(fed <= 1, "{fed}");
+    // Nobody knows how the last ones ended.
+    let mut reader = AuditReader::new(AuditQuery { from: START.saturating_add(980 * SECOND), ..query });
+    assert!(chunks.iter().all(|(seq, body)| reader.feed(*seq, body).unwrap()));
+    let (page, next) = reader.finish();
+    assert_eq!((page.len(), next), (20, None));
+    assert_eq!(page[19].end, None);
+}
+
+#[test]
+fn the_audit_log_expires() {
+    let mut state = metered();
+    state.judge_call(&[], START, &audited(1, "GET /v1"));
+    state.committed();
+    let over = audit_over(START.saturating_add(7 * DAY), 7);
+    assert_eq!((over, audit_over(START, 0)), (START, START));
+    state.forget_audit(over.saturating_sub(1));
+    assert!(!state.is_dirty() && log(&state).len() == 1);
+    state.forget_audit(over);
+    assert!(state.is_dirty() && log(&state).is_empty());
+    assert_eq!(state.audit_tail(), [(1, "".into())]);
+    assert_eq!(reread(&mut state).audit_tail(), [(1, "".into())]);
+    assert_eq!(rfc3339(audit_next(START, 7)), "2026-11-28T00:00:00Z");
+}
+
+#[test]
+fn the_stored_form_of_the_audit_log_is_frozen() {
+    let mut state = State::new("e".into());
+    let policies = [fixed("minute", 2, Period::Minute)];
+    state.judge_call(&policies, START, &Call { idempotency_key: Some("order 7;"), ..audited(2547, "GET /v1") });
+    state.judge_call(&policies, START.saturating_add(500_000), &audited(2548, "/v1/*"));
+    state.judge_call(&policies, START.saturating_add(590_000), &audited(2549, "/v1/*"));
+    state.complete(START.saturating_add(610_000), ended(2547), true);
+    let text = "1795160894000;a|0|GET|~/v1|2|order 7%3B|9f3;c|610|9f3|201|190;d|500|GET|/v1/*|2||429|2|1|590;";
+    let body = state.to_row().body;
+    assert!(body.ends_with(&format!(r#","a":"0;{text}"}}"#)), "{body}");
+    let feed = |text: &str| AuditReader::new(ALL).feed(3, text).map_err(|error| error.to_string());
+    assert_eq!([feed(text), feed(""), feed("1795160894000;")], [Ok(true), Ok(true), Ok(true)]);
+    let other = |text: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"1;{text}"}}"#))]);
+    for wrong in ["x", "1;b|0;", "1;;", "1;a|0|GET", "1;c|0|9f3|201", "1;a|-2|GET|/|1||2;", "1;a|0|GET|/|1||x;"] {
+        assert_eq!(feed(wrong), Err("chunk 3 of the audit log cannot be read".to_owned()), "{wrong}");
+        assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not an audit log");
+    }
+    for wrong in ["", "1", "1-", "-1", "+1-1", "1-+1", "1-1-1", "99999999999999999999-1"] {
+        assert_eq!(wrong.parse::<AuditCursor>(), Err(AuditCursorError), "{wrong}");
+    }
+    assert_eq!(AuditCursorError.to_string(), "not a cursor of this list");
+}
+
+const ALL: AuditQuery =
+    AuditQuery { from: UnixMicros::from_micros(0), to: UnixMicros::from_micros(u64::MAX), cursor: None, limit: 500 };
+
+/// The thresholds at which there is an alert after a call, and lets go of them.
+fn alerts(state: &mut State, quota: u64, at: UnixMicros, cost: u64) -> Vec<u16> {
+    let policies = [fixed("minute", 1000, Period::Minute), fixed("month", quota, Period::Month)];
+    let cost = Cost { requests: cost, tokens: 0 };
+    state.judge_call(&policies, at, &Call { cost, thresholds: &[80, 100], ..CALL });
+    let month = Month::of(at);
+    let told = state.pending_alerts().to_vec();
+    for alert in &told {
+        assert_eq!((alert.policy.as_str(), alert.month, alert.quota, alert.at), ("month", month, quota, at));
+        state.mark_alerted(alert);
+    }
+    assert!(state.pending_alerts().is_empty() && (told.is_empty() || state.is_dirty()));
+    told.iter().map(|alert| alert.threshold).collect()
+}
+
+#[test]
+fn an_alert_comes_once_and_again_after_a_raise() {
+    let mut state = metered();
+    let none: [u16; 0] = [];
+    assert_eq!(alerts(&mut state, 10, START, 7), none);
+    assert_eq!(alerts(&mut state, 10, START, 1), [80]);
+    assert_eq!(alerts(&mut state, 10, START, 1), none);
+    state = reread(&mut state);
+    assert_eq!(alerts(&mut state, 10, START, 1), [100]);
+    // Over quota and denied: it stands where it stood.
+    for _ in 0..3 {
+        assert_eq!(alerts(&mut state, 10, START, 1), none);
+    }
+    // Raised a little: still above 80 %, no longer at 100 %.
+    assert_eq!(alerts(&mut state, 12, START, 1), none);
+    assert_eq!(alerts(&mut state, 12, START, 1), [100]);
+    // Raised well above, and crossed again.
+    assert_eq!(alerts(&mut state, 20, START, 3), none);
+    assert_eq!(alerts(&mut state, 20, START, 1), [80]);
+    // Lowered under what is used: told by a call that is denied.
+    assert_eq!(alerts(&mut state, 100, START, 1), none);
+    assert_eq!(alerts(&mut state, 5, START, 1), [80, 100]);
+    assert_eq!(alerts(&mut state, 5, START, 1), none);
+    // The next month begins anew, and a clock between two months does not count twice.
+    let december = Month::of(START).end();
+    assert_eq!(alerts(&mut state, 5, december, 5), [80, 100]);
+    assert_eq!(alerts(&mut state, 5, december.saturating_sub(HOUR), 1), none);
+    assert_eq!(alerts(&mut state, 5, december, 1), none);
+    assert_eq!(alerts(&mut state, 5, december.saturating_add(62 * DAY), 1), none);
+    assert!(!state.to_row().body.contains(r#","w":"#));
+}
+
+#[test]
+fn an_alert_stays_until_it_is_told() {
+    let mut state = metered();
+    let policies = [
+        fixed("month", 10, Period::Month),
+        fixed("day", 1, Period::Day),
+        Policy::new("tokens", Unit::Tokens, 1000, Period::Month, Algorithm::Fixed, None).unwrap(),
+    ];
+    let call = Call { cost: Cost { requests: 1, tokens: 800 }, thresholds: &[80], ..CALL };
+    state.judge_call(&policies, START, &call);
+    state = reread(&mut state);
+    state.charge_calls(START, 8, Cost { requests: 8, tokens: 0 });
+    assert_eq!(state.pending_alerts().len(), 1);
+    state.judge_call(&policies, START, &call);
+    let alert = |policy: &str, quota, used| {
+        let (threshold, month, policy) = (80, Month::of(START), policy.to_owned());
+        Alert { policy, threshold, month, quota, used, at: START }
+    };
+    assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 10, 9)]);
+    assert!(reread(&mut state).to_row().body.ends_with(concat!(
+        r#""w":"tokens|80|202611;month|80|202611;"#,
+        r#"tokens|80|202611|1000|800|1795160894000000;month|80|202611|10|9|1795160894000000;"}"#,
+    )));
+    // Raised and crossed again before it was told: the news takes its place, and telling the old one changes nothing.
+    let raised = [fixed("month", 20, Period::Month)];
+    let call = Call { cost: Cost { requests: 7, tokens: 0 }, ..call };
+    state.judge_call(&raised, START, &Call { cost: Cost { requests: 1, tokens: 0 }, ..call });
+    state.judge_call(&raised, START, &call);
+    assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 20, 17)]);
+    state.committed();
+    state.mark_alerted(&alert("month", 10, 9));
+    assert!(!state.is_dirty());
+    state.mark_alerted(&alert("month", 20, 17));
+    assert!(state.is_dirty());
+    assert_eq!(reread(&mut state).pending_alerts(), [alert("tokens", 1000, 800)]);
+    let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":"month|80|202613;"}"#.to_owned();
+    let error = State::from_rows([(3, wrong)]).unwrap_err();
+    assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
+}
