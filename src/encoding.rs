@@ -1,4 +1,4 @@
-//! Bytes as text: the two alphabets that keys and hashes need. Written out, because a general codec is a tenth of the Worker.
+//! Bytes as text: the alphabets that keys and hashes need. Written out, because a general codec is a tenth of the Worker.
 
 /// Lower-case hex.
 #[must_use]
@@ -69,24 +69,71 @@ pub fn unbase32(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// base64url (RFC 4648) of whole groups of 3 bytes; what is left of an incomplete group is not written.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() / 3 * 4);
+    let (groups, _) = bytes.as_chunks();
+    for [a, b, c] in groups {
+        let bits = u32::from_be_bytes([0, *a, *b, *c]);
+        for shift in [18, 12, 6, 0] {
+            let value = usize::try_from(bits >> shift & 63).unwrap_or_default();
+            text.push(BASE64.get(value).copied().map_or('A', char::from));
+        }
+    }
+    text
+}
+
+/// Reads what [`base64`] has written; `None` for everything else.
+#[must_use]
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let (groups, []) = text.as_bytes().as_chunks::<4>() else { return None };
+    let mut bytes = Vec::with_capacity(groups.len() * 3);
+    for group in groups {
+        let mut bits = 0_u32;
+        for byte in group {
+            let value = match byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'-' => 62,
+                b'_' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(value);
+        }
+        let [_, a, b, c] = bits.to_be_bytes();
+        bytes.extend([a, b, c]);
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data_encoding::{BASE32_NOPAD, HEXLOWER};
+    use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn both_are_what_the_rfc_says(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn all_are_what_the_rfc_says(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert_eq!(hex(&bytes), HEXLOWER.encode(&bytes));
             prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes.clone()));
             let whole = &bytes[..bytes.len() / 5 * 5];
             prop_assert_eq!(base32(whole), BASE32_NOPAD.encode(whole).to_lowercase());
             prop_assert_eq!(unbase32(&base32(whole)), Some(whole.to_vec()));
+            let whole = &bytes[..bytes.len() / 3 * 3];
+            prop_assert_eq!(base64(whole), BASE64URL_NOPAD.encode(whole));
+            prop_assert_eq!(unbase64(&base64(whole)), Some(whole.to_vec()));
         }
 
         #[test]
-        fn a_text_has_one_reading_or_none(text in "[a-z0-9A-Z=é]{0,24}") {
+        fn a_text_has_one_reading_or_none(text in "[a-z0-9A-Z=_é-]{0,24}") {
+            if let Some(bytes) = unbase64(&text) {
+                prop_assert_eq!(base64(&bytes), text.clone());
+            }
             if let Some(bytes) = unbase32(&text) {
                 prop_assert_eq!(base32(&bytes), text.clone());
             }

@@ -46,6 +46,7 @@ fn metered() -> State {
 fn reread(state: &mut State) -> State {
     let row = state.to_row();
     state.committed();
+    state.confirmed(state.last_commit());
     State::from_rows([(row.slot, row.body)]).unwrap()
 }
 
@@ -99,6 +100,7 @@ fn what_was_counted_since_a_flush_stays_due() {
     judge(&mut state, 0);
     judge(&mut state, 1);
     state.committed();
+    state.confirmed(state.last_commit());
     state.mark_hour_flushed(&sent[0]);
     assert!(state.is_dirty());
     let row = |hour, calls, cost| (hour, "GET /a".to_owned(), calls, 0, cost);
@@ -110,6 +112,7 @@ fn what_was_counted_since_a_flush_stays_due() {
     assert!(unflushed(&state).is_empty());
     // An acknowledgement that comes late, and one of what is not there.
     state.committed();
+    state.confirmed(state.last_commit());
     state.mark_hour_flushed(&HourTotal { counts: Counts { calls: 1, ..Counts::default() }, ..sent[1].clone() });
     state.mark_hour_flushed(&HourTotal { class: "GET /b".into(), ..sent[1].clone() });
     state.mark_hour_flushed(&sent[0]);
@@ -178,6 +181,7 @@ fn the_stored_form_of_hours_is_frozen() {
     let mut state = metered();
     state.judge_call(&policies, START, &of_class("POST /v1/*"));
     state.committed();
+    state.confirmed(state.last_commit());
     let sent = state.unflushed_hours();
     state.mark_hour_flushed(&sent[0]);
     state.judge_call(&policies, START, &of_class("GET /a"));
@@ -316,6 +320,7 @@ fn what_is_remembered_is_bounded() {
             chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
             over.extend(rows.replays_over);
             state.committed();
+            state.confirmed(state.last_commit());
         }
     }
     // Calls that never ended make the row no larger than this.
@@ -364,6 +369,7 @@ fn marks_of_the_future_are_moved_back() {
         state.complete(ahead, ended(call.nonce), false);
         chunks.extend(state.to_rows().replays.into_iter().map(|row| (row.id, row.until)));
         state.committed();
+        state.confirmed(state.last_commit());
     }
     assert_eq!(chunks, BTreeMap::from([(0, ahead.saturating_add(DAY))]));
     assert_eq!(ask(&mut state, START, &keyed(1000, "key 1")), 'r');
@@ -524,12 +530,14 @@ fn a_full_tail_becomes_a_chunk() {
             }
             kept = kept.max(rows.row.body.len());
             state.committed();
+            state.confirmed(state.last_commit());
         }
     }
     assert!(kept < 20_000, "{kept}");
     assert!((20..30).contains(&chunks.len()), "{}", chunks.len());
     chunks.extend(state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
     state.committed();
+    state.confirmed(state.last_commit());
     let read = reread(&mut state);
     assert_eq!(read.audit_tail(), state.audit_tail());
     chunks.extend(tail(&state));
@@ -557,6 +565,7 @@ fn the_audit_log_expires() {
     let mut state = metered();
     state.judge_call(&[], START, &audited(1, "GET /v1"));
     state.committed();
+    state.confirmed(state.last_commit());
     let over = audit_over(START.saturating_add(7 * DAY), 7);
     assert_eq!((over, audit_over(START, 0)), (START, START));
     state.forget_audit(over.saturating_sub(1));
@@ -672,6 +681,7 @@ fn an_alert_stays_until_it_is_told() {
     state.judge_call(&raised, START, &call);
     assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 20, 17)]);
     state.committed();
+    state.confirmed(state.last_commit());
     state.mark_alerted(&alert("month", 10, 9));
     assert!(!state.is_dirty());
     state.mark_alerted(&alert("month", 20, 17));

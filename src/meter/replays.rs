@@ -6,7 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::encoding::{hex, unhex};
+use crate::encoding::{base64, unbase64};
 use crate::meter::text::{self, push_number, push_text, records};
 use crate::time::{HOUR, MINUTE, SECOND, UnixMicros, ceil_seconds};
 
@@ -23,7 +23,7 @@ const CHUNK: usize = 512;
 const MAX_CHUNKS: usize = 128;
 /// Bytes of a mark, and characters.
 const MARK: usize = 12;
-const MARK_TEXT: usize = 2 * MARK;
+const MARK_TEXT: usize = 16;
 
 /// What is remembered of an idempotency key.
 fn hash(key: &str) -> u64 {
@@ -72,13 +72,13 @@ impl Mark {
 fn to_text(marks: &[Mark]) -> String {
     let mut text = String::with_capacity(marks.len() * MARK_TEXT);
     for mark in marks {
-        text.push_str(&hex(&mark.bytes()));
+        text.push_str(&base64(&mark.bytes()));
     }
     text
 }
 
 fn from_text(text: &str) -> Option<Vec<Mark>> {
-    let bytes = unhex(text)?;
+    let bytes = unbase64(text)?;
     bytes.chunks(MARK).map(Mark::read).collect()
 }
 
@@ -181,7 +181,7 @@ impl Replays {
     pub(crate) fn begin(&mut self, key: KeyHash, nonce: u64, now: UnixMicros) {
         let mark = Mark { key, second: u32::try_from(ceil_seconds(now.as_micros())).unwrap_or(u32::MAX) };
         self.tail.push(mark);
-        self.tail_text.push_str(&hex(&mark.bytes()));
+        self.tail_text.push_str(&base64(&mark.bytes()));
         if self.tail.len() >= CHUNK {
             self.chunks.push(Chunk::new(self.next_id, sorted(&self.tail), false));
             self.tail.clear();
@@ -316,7 +316,7 @@ mod tests {
             Mark { key: KeyHash(u64::MAX), second: 0 },
         ];
         let text = to_text(&marks);
-        assert_eq!(text, "01020304050607086afffb3effffffffffffffff00000000");
+        assert_eq!(text, "AQIDBAUGBwhq__s-__________8AAAAA");
         assert_eq!(from_text(&text).unwrap(), marks);
         for wrong in ["AQ", "AQIDBAUGBwhrAA", "AQIDBAUGBwhrAA!!"] {
             assert_eq!(from_text(wrong), None, "{wrong}");
