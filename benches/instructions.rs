@@ -9,7 +9,7 @@ use tollgate::deny_cache::DenyCache;
 use tollgate::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
 use tollgate::limit::{Cost, State};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::protocol::{Answer, Call, Check, Known, Outcome, Question};
+use tollgate::protocol::{Answer, Call, Check, Ends, Known, Outcome, Question};
 use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z, in microseconds.
@@ -136,7 +136,14 @@ fn known(state: &mut State, policies: &[Policy], clock: UnixMicros) -> Known {
 
 /// A question and its answer, each written and read.
 fn protocol(times: u64) {
-    let question = Question::Check(Check { call: CALL, nonce: u64::MAX / 2, is_repeat: false, debt: None });
+    let question = Question::Check(Check {
+        call: CALL,
+        nonce: u64::MAX / 2,
+        is_repeat: false,
+        debt: None,
+        idempotency_key: None,
+        ends: Ends::default(),
+    });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);
     let answer = Answer::Known(known(&mut State::new(EPOCH.into()), &policies, UnixMicros::from_micros(START)));
     repeat(times, || {

@@ -5,7 +5,9 @@ use crate::protocol::Known;
 use std::fmt::Write as _;
 
 /// Names of all the fields that [`fields`] may give and of `Retry-After`, for `Access-Control-Expose-Headers`.
-pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining";
+pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay";
+/// Marks a call that repeats another by its idempotency key, on its way to the origin and back.
+pub const REPLAY: &str = "X-Tollgate-Idempotent-Replay";
 
 /// The fields that say where a key stands. Empty for a key without limits.
 #[must_use]

@@ -226,6 +226,12 @@ impl Profile {
         is_current | previous.is_some_and(|previous| same_hash(secret_hash, previous))
     }
 
+    /// The class that a call is counted in.
+    #[must_use]
+    pub fn class(&self, method: &str, path: &str) -> String {
+        route_cost::class(&self.row.routes, method, path)
+    }
+
     /// What a call costs.
     #[must_use]
     pub fn cost(&self, method: &str, path: &str) -> u64 {

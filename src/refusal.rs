@@ -25,6 +25,8 @@ pub enum Refusal {
     MethodNotAllowed(&'static str),
     /// 409: the thing is not in a state that allows this.
     Conflict(String),
+    /// 409: a call with the same idempotency key has not ended.
+    InFlight,
     /// 413: the body is larger than this many bytes.
     TooLarge(usize),
     /// 422: well-formed JSON with a field that cannot be; the field, and what it must be.
@@ -62,7 +64,7 @@ impl Refusal {
             Self::Forbidden(_) => 403,
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed(_) => 405,
-            Self::Conflict(_) => 409,
+            Self::Conflict(_) | Self::InFlight => 409,
             Self::TooLarge(_) => 413,
             Self::Invalid(..) => 422,
             Self::QuotaExceeded { .. } | Self::TooManyAttempts(_) => 429,
@@ -79,7 +81,7 @@ impl Refusal {
             Self::Forbidden(_) => "Forbidden",
             Self::NotFound(_) => "Not Found",
             Self::MethodNotAllowed(_) => "Method Not Allowed",
-            Self::Conflict(_) => "Conflict",
+            Self::Conflict(_) | Self::InFlight => "Conflict",
             Self::TooManyAttempts(_) => "Too Many Requests",
             Self::TooLarge(_) => "Content Too Large",
             Self::Invalid(..) => "Unprocessable Content",
@@ -107,6 +109,9 @@ impl Refusal {
             Self::QuotaExceeded { violated, retry_after } => {
                 format!("no quota left in {}: try again in {retry_after} s", violated.join(", "))
             }
+            Self::InFlight => {
+                "a call with this Idempotency-Key is in flight: repeat this one when it has ended".to_owned()
+            }
             Self::BadGateway => "the origin did not answer".to_owned(),
             Self::Internal => "something went wrong on our side".to_owned(),
         }
@@ -117,7 +122,7 @@ impl Refusal {
     pub const fn retry_after(&self) -> Option<u64> {
         match self {
             Self::QuotaExceeded { retry_after, .. } | Self::TooManyAttempts(retry_after) => Some(*retry_after),
-            Self::Unavailable(_) => Some(1),
+            Self::Unavailable(_) | Self::InFlight => Some(1),
             _ => None,
         }
     }

@@ -41,6 +41,8 @@ pub enum Admin<'a> {
     RevokeKey(&'a str),
     /// `GET /_tollgate/keys/{id}/usage`
     ReadUsage(&'a str),
+    /// `GET /_tollgate/keys/{id}/audit`
+    ReadAudit(&'a str),
     /// `GET /_tollgate/keys/{id}/overrides`
     ListOverrides(&'a str),
     /// `PUT /_tollgate/keys/{id}/overrides/{policy}`
@@ -72,6 +74,7 @@ impl Admin<'_> {
             Self::ListKeys
             | Self::ReadKey(_)
             | Self::ReadUsage(_)
+            | Self::ReadAudit(_)
             | Self::ListOverrides(_)
             | Self::ListTiers
             | Self::ReadTier(_)
@@ -94,6 +97,7 @@ impl Admin<'_> {
     pub const fn parameters(self) -> &'static [&'static str] {
         match self {
             Self::ListKeys => &["limit", "cursor", "tier", "status", "owner", "q"],
+            Self::ReadAudit(_) => &["limit", "cursor", "from", "to"],
             Self::ReadLog => &["limit", "cursor", "target", "actor"],
             Self::ListOverrides(_) | Self::ListTiers | Self::ListTokens => &["limit", "cursor"],
             _ => &[],
@@ -175,6 +179,10 @@ fn keys<'a>(method: &str, id: Option<&'a str>, action: Option<&'a str>, policy: 
             "PATCH" => Route::Admin(Admin::ChangeKey(id)),
             "DELETE" => Route::Admin(Admin::DeleteKey(id)),
             _ => Route::MethodNotAllowed("GET, HEAD, PATCH, DELETE"),
+        },
+        (Some("audit"), None) => match method {
+            "GET" => Route::Admin(Admin::ReadAudit(id)),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
         },
         (Some("usage"), None) => match method {
             "GET" => Route::Admin(Admin::ReadUsage(id)),

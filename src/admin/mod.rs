@@ -1,6 +1,7 @@
 //! What the admin API takes and gives: bodies, parameters, pages, their validation, their JSON. No storage, no HTTP.
 
 pub mod attempts;
+pub mod audit;
 pub mod body;
 pub mod keys;
 pub mod overrides;

@@ -230,7 +230,7 @@ impl Shared {
     /// however many there were.
     pub(super) fn write_denials_later(self: &Rc<Self>, now: UnixMicros) {
         let mut memory = self.memory.borrow_mut();
-        let has_denials = memory.ledger.as_ref().is_some_and(is_unwritten);
+        let has_denials = memory.ledger.as_ref().is_some_and(has_news);
         if !has_denials || std::mem::replace(&mut memory.is_denials_timer_set, true) {
             return;
         }
@@ -241,13 +241,18 @@ impl Shared {
             let is_dirty = {
                 let mut memory = shared.memory.borrow_mut();
                 memory.is_denials_timer_set = false;
-                memory.ledger.as_ref().is_some_and(is_unwritten)
+                memory.ledger.as_ref().is_some_and(has_news)
             };
             if is_dirty && let Err(fault) = shared.commit(now).await {
                 worker::console_error!("tollgate: counts of denials were lost: {fault}");
             }
         });
     }
+}
+
+/// Whether something is counted or noted that no row holds.
+fn has_news(ledger: &Ledger) -> bool {
+    is_unwritten(ledger) || ledger.has_uncommitted_notes()
 }
 
 /// Whether something is counted that no row holds.

@@ -12,10 +12,14 @@ use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
 use crate::key::PresentedKey;
-use crate::protocol::{self, Call, Check, Debt, Known, Outcome};
+use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome};
 use crate::refusal::Refusal;
+use std::borrow::Cow;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
+
+/// Characters of an `Idempotency-Key` at most.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Judges a request for the origin, and forwards it or answers it.
 pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue) -> Answer {
@@ -30,6 +34,11 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsVa
         Err(error @ CredentialError::Missing) => return refuse(Refusal::NoCredential(error.to_string())),
         Err(error) => return refuse(Refusal::BadRequest(error.to_string())),
     };
+    if incoming.idempotency_key.as_deref().is_some_and(|key| !is_idempotency_key(key)) {
+        return refuse(Refusal::BadRequest(format!(
+            "Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} characters of visible ASCII and spaces"
+        )));
+    }
     let Some(signer) = &config.signer else {
         worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
         return refuse(Refusal::Unavailable("tollgate is not set up"));
@@ -40,7 +49,10 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsVa
     let asked_at = clock::now().as_millis();
     let secret_hash = key.secret_hash();
     let call = Call { id: key.id, secret_hash: &secret_hash, method: &incoming.method, path: target.path };
-    if let Some(answer) = deny_at_once(&deployment, &context, call, asked_at) {
+    // A call that repeats another may pass where others are denied.
+    if incoming.idempotency_key.is_none()
+        && let Some(answer) = deny_at_once(&deployment, &context, call, asked_at)
+    {
         return answer;
     }
     let (id, nonce) = (key.id.to_owned(), deployment.nonce());
@@ -121,7 +133,15 @@ impl GatedCall {
 
     /// The question to the object.
     pub(super) fn check(&self) -> Check<'_> {
-        Check { call: self.call(), nonce: self.nonce, is_repeat: self.is_repeat, debt: self.debt }
+        Check {
+            call: self.call(),
+            nonce: self.nonce,
+            is_repeat: self.is_repeat,
+            debt: self.debt,
+            idempotency_key: self.incoming.idempotency_key.as_deref().map(Cow::Borrowed),
+            // `glue.js` adds them.
+            ends: Ends::default(),
+        }
     }
 
     fn go_on(mut self, line: &str) -> Answer {
@@ -162,13 +182,28 @@ impl GatedCall {
         let refuse =
             |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.legacy_headers)));
         match &known.outcome {
-            Outcome::Admitted => {
+            Outcome::Admitted(pass) => {
                 let mut identity = Fields::default();
                 identity.set("X-Tollgate-Key-Id", &self.id);
                 identity.set("X-Tollgate-Tier", &known.tier);
                 let mut standing = Fields::default();
                 standing.extend(headers::fields(known, config.legacy_headers));
-                Ok(self.forward(&identity, &standing))
+                if pass.is_replay {
+                    identity.set(headers::REPLAY, "1");
+                    standing.set(headers::REPLAY, "1");
+                }
+                if !pass.wants_end {
+                    return Ok(self.forward(&identity, &standing));
+                }
+                let gated = origin::Gated {
+                    incoming: &self.incoming,
+                    source: self.source,
+                    context: &self.context,
+                    objects: &self.deployment.objects,
+                    id: &self.id,
+                    nonce: self.nonce,
+                };
+                Ok(origin::forward_call(&gated, config, &identity, &standing))
             }
             Outcome::Denied { .. } => refuse(http::quota_exceeded(known).unwrap_or(Refusal::Internal)),
             Outcome::CostExceedsQuota { policy, cost } => {
@@ -178,6 +213,7 @@ impl GatedCall {
                     "this call costs {cost}, more than policy {name} with its quota of {quota} can ever admit: waiting does not help"
                 )))
             }
+            Outcome::Conflict => refuse(Refusal::InFlight),
             Outcome::Refused(status) => {
                 refuse(Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used")))
             }
@@ -208,6 +244,10 @@ impl GatedCall {
     fn forward(&self, request_fields: &Fields, answer_fields: &Fields) -> JsValue {
         origin::forward(&self.incoming, &self.deployment.config, Some(self.source), request_fields, answer_fields)
     }
+}
+
+fn is_idempotency_key(key: &str) -> bool {
+    (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Credential<'a>, CredentialError> {

@@ -16,6 +16,7 @@ function present(value) {
 export function facts(request) {
   const { method, url, headers } = request;
   let text = method + "\n" + url + "\n" + present(headers.get("x-api-key")) + "\n" + present(headers.get("authorization"));
+  text += "\n" + present(headers.get("idempotency-key"));
   if (method === "OPTIONS") {
     text += "\n" + (headers.has("origin") && headers.has("access-control-request-method") ? "preflight" : "");
   }
@@ -27,9 +28,10 @@ const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
 
 /**
  * Sends a request on: same method, headers and streamed body, redirects left to the client, nothing read from or left in a
- * cache. The origin's answer is streamed back with `answerFields`; where there is none, the answer is 502.
+ * cache. The origin's answer is streamed back with `answerFields`; where there is none, the answer is 502. `report` is called with
+ * the origin's status, 0 if there is none; if it gives a promise, the answer waits for that.
  */
-export function forward(request, url, dropAuthorization, fields, answerFields) {
+function send(request, url, dropAuthorization, fields, answerFields, report) {
   let sent;
   try {
     const headers = new Headers(request.headers);
@@ -45,12 +47,103 @@ export function forward(request, url, dropAuthorization, fields, answerFields) {
     sent = Promise.reject(error);
   }
   return sent.then(
-    (response) => relay(response, answerFields),
+    (response) => {
+      const told = report?.(response.status);
+      const answer = relay(response, answerFields);
+      return told === undefined ? answer : told.then(() => answer);
+    },
     (error) => {
       console.error(`tollgate: the origin did not answer: ${error?.message ?? error}`);
-      return reply(502, badGateway.body, answerFields + badGateway.fields);
+      const told = report?.(0);
+      const answer = reply(502, badGateway.body, answerFields + badGateway.fields);
+      return told === undefined ? answer : told.then(() => answer);
     },
   );
+}
+
+/** Sends a request on whose end nobody asks for. */
+export function forward(request, url, dropAuthorization, fields, answerFields) {
+  return send(request, url, dropAuthorization, fields, answerFields, undefined);
+}
+
+/**
+ * Sends a call on and tells the key's object how it ended. That goes along with the next question about the key, or alone after a
+ * second. Where others may repeat the call it goes at once, and the answer waits for it, so that who repeats a call that is answered is
+ * not told that it is in flight; it goes even if the client does not wait.
+ */
+export function forwardCall(request, url, dropAuthorization, fields, answerFields, context, namespace, name, nonce, isAwaited) {
+  const begun = Date.now();
+  const report = (status) => {
+    const end = `${nonce}.${status}.${Math.max(0, Date.now() - begun)}`;
+    if (!isAwaited) return addEnd(context, namespace, name, end);
+    const told = tellEnds(namespace, name, "&w=1", [end]).catch((error) => {
+      console.error(`tollgate: the end of a call of key ${name} was not noted yet: ${error?.message ?? error}`);
+      addEnd(context, namespace, name, end);
+    });
+    return Promise.race([told, after(LONGEST_TELLING)]);
+  };
+  const answer = send(request, url, dropAuthorization, fields, answerFields, report);
+  if (isAwaited) context.waitUntil(answer.then(() => {}, () => {}));
+  return answer;
+}
+
+/** How long an answer waits for its object to know of it, in milliseconds. */
+const LONGEST_TELLING = 5_000;
+/** How long an end waits for a question to go along with, in milliseconds. */
+const END_PATIENCE = 1_000;
+/** After this time in milliseconds a timer is taken to have died with its request. */
+const TIMER_LIFE = 30_000;
+/** Ends of one key, and keys with ends, that an isolate keeps at most; beyond that the oldest are never told. */
+const ENDS_OF_KEY = 256;
+const KEYS_WITH_ENDS = 4_096;
+
+/**
+ * How calls ended, by key: `lines` are to go along with the next question, even those that have been told alone meanwhile, because an
+ * object writes no row for them. Of `untold` lines, the last, that is not so.
+ */
+const ends = new Map();
+
+function addEnd(context, namespace, name, end) {
+  let account = ends.get(name);
+  if (account === undefined) {
+    if (ends.size >= KEYS_WITH_ENDS) ends.delete(ends.keys().next().value);
+    account = { lines: [], untold: 0, timerSince: -Infinity };
+    ends.set(name, account);
+  }
+  account.lines.push(end);
+  if (account.lines.length > ENDS_OF_KEY) account.lines.shift();
+  account.untold = Math.min(account.untold + 1, account.lines.length);
+  const now = Date.now();
+  if (Math.abs(now - account.timerSince) < TIMER_LIFE) return;
+  account.timerSince = now;
+  const tell = async () => {
+    await after(END_PATIENCE);
+    account.timerSince = -Infinity;
+    const { untold, lines } = account;
+    account.untold = 0;
+    if (untold > 0) await tellEnds(namespace, name, "", lines.slice(-untold));
+  };
+  context.waitUntil(tell().catch((error) => console.error(`tollgate: ends of calls of key ${name} wait: ${error?.message ?? error}`)));
+}
+
+function tellEnds(namespace, name, flags, lines) {
+  return namespace.getByName(name).ask(`https://key.object/v1/end?id=${name}${flags}#${lines.join(",")}`);
+}
+
+/** What a question takes along. */
+function takeEnds(name) {
+  const account = ends.get(name);
+  if (account === undefined || account.lines.length === 0) return undefined;
+  const { lines } = account;
+  account.lines = [];
+  account.untold = 0;
+  return lines;
+}
+
+function putBackEnds(name, lines) {
+  const account = ends.get(name) ?? { lines: [], untold: 0, timerSince: -Infinity };
+  account.lines = [...lines, ...account.lines].slice(-ENDS_OF_KEY);
+  ends.set(name, account);
 }
 
 function relay(response, fields) {
@@ -106,12 +199,16 @@ const readFailure = (error) =>
  * fresh stub each time, because a stub that has failed once may fail for ever.
  */
 export function ask(namespace, name, question, call) {
+  const lines = ends.size === 0 ? undefined : takeEnds(name);
   return namespace
     .getByName(name)
-    .ask(question)
+    .ask(lines === undefined ? question : `${question}#${lines.join(",")}`)
     .then(
       (line) => call.resume(line),
-      (error) => call.resume(readFailure(error)),
+      (error) => {
+        if (lines !== undefined) putBackEnds(name, lines);
+        return call.resume(readFailure(error));
+      },
     );
 }
 
@@ -185,9 +282,8 @@ export function query(storage, sql) {
   return JSON.stringify(storage.sql.exec(sql).toArray());
 }
 
-/** One statement with up to three values; how many rows it wrote, indexes included. */
-export function write(storage, sql, a, b, c) {
-  const values = [a, b, c].filter((value) => value !== undefined);
+/** One statement; how many rows it wrote, indexes included. */
+export function write(storage, sql, values) {
   return storage.sql.exec(sql, ...values).rowsWritten;
 }
 

@@ -20,6 +20,7 @@ pub(crate) struct Incoming {
     query: Option<String>,
     pub(crate) api_key: Option<String>,
     pub(crate) authorization: Option<String>,
+    pub(crate) idempotency_key: Option<String>,
     /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
     pub(crate) is_preflight: bool,
 }
@@ -31,7 +32,7 @@ impl Incoming {
         let mut line = || lines.next().unwrap_or_default();
         let (method, url) = (line(), line());
         let mut header = || line().strip_prefix('+').map(str::to_owned);
-        let (api_key, authorization) = (header(), header());
+        let (api_key, authorization, idempotency_key) = (header(), header(), header());
         let is_preflight = line() == "preflight";
         let Target { path, query } = Target::parse(url)?;
         Ok(Self {
@@ -42,6 +43,7 @@ impl Incoming {
             query: query.map(str::to_owned),
             api_key,
             authorization,
+            idempotency_key,
             is_preflight,
         })
     }

@@ -16,6 +16,19 @@ extern "C" {
         fields: &str,
         answer_fields: &str,
     ) -> Promise;
+    #[wasm_bindgen(js_name = forwardCall)]
+    pub(crate) fn forward_call(
+        request: &web_sys::Request,
+        url: Option<&str>,
+        drop_authorization: bool,
+        fields: &str,
+        answer_fields: &str,
+        context: &JsValue,
+        namespace: &JsValue,
+        name: &str,
+        nonce: &str,
+        is_awaited: bool,
+    ) -> Promise;
     #[wasm_bindgen(js_name = setBadGateway)]
     pub(crate) fn set_bad_gateway(body: &str, fields: &str);
     #[wasm_bindgen(catch)]
@@ -54,7 +67,7 @@ extern "C" {
     #[wasm_bindgen(catch)]
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]
-    pub(crate) fn write(storage: &JsValue, sql: &str, a: JsValue, b: JsValue, c: JsValue) -> Result<f64, JsValue>;
+    pub(crate) fn write(storage: &JsValue, sql: &str, values: Vec<JsValue>) -> Result<f64, JsValue>;
     #[wasm_bindgen(js_name = runSql)]
     pub(crate) fn run_sql(database: &JsValue, statements: &str) -> Promise;
     #[wasm_bindgen(js_name = postToAll)]

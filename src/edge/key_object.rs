@@ -13,10 +13,12 @@ use super::http;
 use super::js::{self, Fault};
 use super::promise;
 use super::storage::Storage;
-use crate::decision::Decision;
-use crate::limit::{Cost, State as Ledger};
+use crate::admin::audit::AuditView;
+use crate::decision::{Decision, Judgement, Verdict};
+use crate::limit::{Call, Cost, State as Ledger};
+use crate::meter::AuditQuery;
 use crate::profile::{Profile, Status};
-use crate::protocol::{Answer, Check, Debt, Known, Outcome, PolicyUsage, Question, Usage};
+use crate::protocol::{Answer, AuditPage, Check, Debt, Ends, Known, Outcome, Pass, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
 use js_sys::Promise;
 use std::cell::{OnceCell, RefCell};
@@ -136,7 +138,7 @@ impl KeyObject {
         let now = clock::now();
         match Question::parse(&question) {
             Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => Ok(shared.answer(&check, now)),
-            Some(Question::Check(_) | Question::Settle { .. }) => {
+            Some(Question::Check(_) | Question::Settle { .. } | Question::End { .. }) => {
                 let shared = Rc::clone(shared);
                 let line = async move { Ok(shared.answer_later(&question).await) };
                 Ok(wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(line)).into())
@@ -152,6 +154,7 @@ impl KeyObject {
             match Question::parse(&url) {
                 Some(Question::Adopt { .. } | Question::Relay { .. }) => shared.take_push(&request).await,
                 Some(Question::Usage { id }) => shared.usage(id).await,
+                Some(Question::Audit { id, page }) => shared.audit(id, page).await,
                 Some(Question::Refresh { id }) => shared.refresh(id).await,
                 Some(Question::Stats { .. }) => shared.stats(),
                 _ => Err(Fault::new("no such question")),
@@ -181,8 +184,26 @@ impl Shared {
                 let settled = self.settle_later(id, debt).await;
                 settled.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
             }
+            Some(Question::End { id, is_awaited, ends }) => {
+                let noted = self.end_later(id, is_awaited, ends).await;
+                noted.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
+            }
             _ => failed("", &Fault::new("no such question")),
         }
+    }
+
+    /// Notes how calls ended. Only a call that others may repeat has to wait until that is written.
+    async fn end_later(self: &Rc<Self>, id: &str, is_awaited: bool, ends: Ends<'_>) -> Result<(), Fault> {
+        let now = self.prepare(id).await?;
+        {
+            let mut memory = self.memory.borrow_mut();
+            let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else { return Ok(()) };
+            note_ends(ledger, profile, ends, now);
+        }
+        if is_awaited {
+            self.commit(now).await?;
+        }
+        Ok(())
     }
 
     async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt) -> Result<(), Fault> {
@@ -224,30 +245,53 @@ impl Shared {
         if !profile.accepts(check.call.secret_hash, now) {
             return Ok((Answer::Unknown, false));
         }
-        let mut needs_write = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
-        let peek = |ledger: &mut Ledger, verdict| Decision {
-            verdict,
-            standings: ledger.standings(&profile.policies, now),
-            now,
+        let owed = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
+        note_ends(ledger, profile, check.ends, now);
+        let (method, path) = (check.call.method, check.call.path);
+        let cost = profile.cost(method, path);
+        let call = Call {
+            cost: Cost { requests: cost, tokens: 0 },
+            method,
+            class: &profile.class(method, path),
+            nonce: check.nonce,
+            idempotency_key: check.idempotency_key.as_deref(),
+            is_audited: profile.row.audit_days > 0,
+            thresholds: self.thresholds(),
         };
+        let policies = &profile.policies;
         let status = profile.status(now);
-        let (outcome, decision) = if status != Status::Active {
-            (Outcome::Refused(status), peek(ledger, crate::decision::Verdict::Admitted))
-        } else if check.is_repeat && ledger.recalls(check.nonce) {
-            // Counted when it was first asked; but that write may still be under way.
-            needs_write = true;
-            (Outcome::Admitted, peek(ledger, crate::decision::Verdict::Admitted))
-        } else {
-            let cost = profile.cost(check.call.method, check.call.path);
-            let decision = ledger.decide(&profile.policies, now, Cost { requests: cost, tokens: 0 });
-            if decision.is_admitted() {
-                ledger.remember(check.nonce);
-                needs_write = true;
+        if status != Status::Active {
+            ledger.refuse_call(now, &call, 403);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(policies, now), now };
+            let known = Known::new(Outcome::Refused(status), &profile.row.tier, policies, &decision);
+            return Ok((Answer::Known(known), owed));
+        }
+        // A call that is recalled was counted when it was first asked; but that write may still be under way.
+        let recalled = if check.is_repeat { ledger.recall_call(policies, now, &call) } else { None };
+        let judgement = recalled.unwrap_or_else(|| ledger.judge_call(policies, now, &call));
+        let needs_write = owed || judgement.is_admitted();
+        let is_replay = matches!(judgement, Judgement::Replay(_));
+        let (outcome, decision) = match judgement {
+            Judgement::Conflict { standings, now } => {
+                (Outcome::Conflict, Decision { verdict: Verdict::Admitted, standings, now })
             }
-            (Outcome::new(&decision, cost), decision)
+            Judgement::Decided(decision) | Judgement::Replay(decision) => {
+                let wants_end = call.is_audited || call.idempotency_key.is_some();
+                let outcome = match Outcome::new(&decision, cost) {
+                    Outcome::Admitted(_) => Outcome::Admitted(Pass { is_replay, wants_end }),
+                    outcome => outcome,
+                };
+                (outcome, decision)
+            }
         };
-        let known = Known::new(outcome, &profile.row.tier, &profile.policies, &decision);
+        let known = Known::new(outcome, &profile.row.tier, policies, &decision);
         Ok((Answer::Known(known), needs_write))
+    }
+
+    /// Percentages of a month's quota at which there is to be an alert.
+    #[expect(clippy::unused_self, reason = "the object's configuration")]
+    fn thresholds(&self) -> &'static [u16] {
+        &[80, 100]
     }
 
     /// Adds what an isolate owes; whether that has to be written before it is acknowledged.
@@ -281,6 +325,20 @@ impl Shared {
         json(&usage)
     }
 
+    async fn audit(self: &Rc<Self>, id: &str, page: AuditPage<'_>) -> http::Answer {
+        self.prepare(id).await?;
+        let memory = self.memory.borrow();
+        let Some(ledger) = &memory.ledger else { return Err(Fault::new("storage has not been read")) };
+        let query = AuditQuery {
+            from: UnixMicros::from_millis(page.from),
+            to: UnixMicros::from_millis(page.to),
+            cursor: if page.cursor.is_empty() { None } else { Some(page.cursor.parse().map_err(Fault::new)?) },
+            limit: page.limit,
+        };
+        let (entries, next) = self.storage.read_audit(ledger, query)?;
+        json(&AuditView::new(entries, next))
+    }
+
     fn stats(&self) -> http::Answer {
         let memory = self.memory.borrow();
         let Memory { rows_written, writes, reads, .. } = *memory;
@@ -300,6 +358,12 @@ fn add_debt(ledger: &mut Ledger, debt: Debt, now: UnixMicros) -> bool {
         ledger.charge_calls(now, debt.uncounted, Cost { requests: debt.uncounted, tokens: 0 });
     }
     debt.uncounted > 0
+}
+
+fn note_ends(ledger: &mut Ledger, profile: &Profile, ends: Ends<'_>, now: UnixMicros) {
+    for end in ends.iter() {
+        ledger.complete(now, end, profile.row.audit_days > 0);
+    }
 }
 
 pub(super) fn json(value: &impl serde::Serialize) -> http::Answer {

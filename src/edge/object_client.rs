@@ -4,7 +4,7 @@ use super::deployment::Deployment;
 use super::gateway::GatedCall;
 use super::http::Answer;
 use super::js::{self, Fault};
-use crate::protocol::{self, Question};
+use crate::protocol::{self, AuditPage, Question};
 use js_sys::Promise;
 use wasm_bindgen_futures::JsFuture;
 
@@ -41,6 +41,12 @@ pub(crate) fn read(line: &str, id: &str) -> Reply {
 /// Asks for a key's usage, as JSON.
 pub(crate) async fn usage(deployment: &Deployment, id: &str) -> Result<String, Fault> {
     let url = Question::Usage { id }.to_url();
+    text(js::ask_text(&deployment.objects, id, &url)).await
+}
+
+/// Asks for a page of a key's audit log, as JSON.
+pub(crate) async fn audit(deployment: &Deployment, id: &str, page: AuditPage<'_>) -> Result<String, Fault> {
+    let url = Question::Audit { id, page }.to_url();
     text(js::ask_text(&deployment.objects, id, &url)).await
 }
 

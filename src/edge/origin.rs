@@ -22,6 +22,41 @@ pub(crate) fn forward(
     js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields, answer_fields).into()
 }
 
+/// Forwards a call of which the object wants to know how it ended: see `forwardCall` in `glue.js`.
+pub(crate) fn forward_call(
+    call: &Gated<'_>,
+    config: &Config,
+    request_fields: &Fields,
+    answer_fields: &Fields,
+) -> JsValue {
+    let url = upstream_url(call.incoming, config);
+    js::forward_call(
+        &call.incoming.request,
+        url.as_deref(),
+        call.source == Source::Bearer,
+        request_fields.as_str(),
+        answer_fields.as_str(),
+        call.context,
+        call.objects,
+        call.id,
+        &call.nonce.to_string(),
+        call.incoming.idempotency_key.is_some(),
+    )
+    .into()
+}
+
+/// What names such a call.
+pub(crate) struct Gated<'a> {
+    pub(crate) incoming: &'a Incoming,
+    /// Where the key stood.
+    pub(crate) source: Source,
+    /// The request's `ExecutionContext`.
+    pub(crate) context: &'a JsValue,
+    pub(crate) objects: &'a JsValue,
+    pub(crate) id: &'a str,
+    pub(crate) nonce: u64,
+}
+
 /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
 fn upstream_url(incoming: &Incoming, config: &Config) -> Option<String> {
     let target = incoming.target();

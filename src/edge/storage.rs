@@ -1,32 +1,61 @@
-//! The storage of a key's object: two small tables, made with the first row that is worth keeping.
+//! The storage of a key's object: small tables, made with the first row that is worth keeping.
 //!
 //! - `profile`: one row, the key's profile as it was last read from D1.
 //! - `state`: the ring of rows of [`crate::limit`]; each commit writes one. `checked_at` is when D1 last confirmed the profile, in
 //!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
+//! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
 
 use super::js::{self, Fault};
-use crate::limit::State;
+use crate::limit::{Rows, State};
+use crate::meter::{AuditCursor, AuditQuery, AuditReader, Entry};
 use crate::profile::{Profile, ProfileRow};
 use serde::Deserialize;
+use std::cell::Cell;
 use wasm_bindgen::JsValue;
 
 const CREATE_PROFILE: &str =
     "CREATE TABLE IF NOT EXISTS profile (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)";
 const CREATE_STATE: &str =
     "CREATE TABLE IF NOT EXISTS state (slot INTEGER PRIMARY KEY, body TEXT NOT NULL, checked_at INTEGER NOT NULL)";
-const SELECT_TABLES: &str = "SELECT name FROM sqlite_master WHERE name = 'state'";
+const SELECT_TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table'";
 const SELECT_PROFILE: &str = "SELECT body FROM profile";
 const SELECT_STATE: &str = "SELECT slot, body, checked_at FROM state";
 const UPSERT_PROFILE: &str =
     "INSERT INTO profile (id, body) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body";
+/// What only some keys need is made when they do. Both tables are in chunks: see [`crate::meter`].
+const CREATE_REPLAYS: &str =
+    "CREATE TABLE IF NOT EXISTS replays (id INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, body TEXT NOT NULL)";
+const CREATE_AUDIT: &str = "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, body TEXT NOT NULL)";
+const UPSERT_REPLAYS: &str = "INSERT OR REPLACE INTO replays (id, until_ms, body) VALUES (?, ?, ?)";
+const UPSERT_AUDIT: &str = "INSERT OR REPLACE INTO audit (seq, from_ms, to_ms, body) VALUES (?, ?, ?, ?)";
 const UPSERT_STATE: &str = "INSERT INTO state (slot, body, checked_at) VALUES (?, ?, ?)
   ON CONFLICT (slot) DO UPDATE SET body = excluded.body, checked_at = excluded.checked_at";
+
+/// Chunks of the audit log that are read at a time.
+const CHUNKS_AT_ONCE: usize = 64;
 
 /// What an object had stored.
 pub(crate) struct Stored {
     pub(crate) state: State,
     pub(crate) profile: Option<Profile>,
     pub(crate) checked_at: u64,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct AuditChunk {
+    seq: u64,
+    body: String,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    id: u32,
+    body: String,
 }
 
 #[derive(Deserialize)]
@@ -45,16 +74,23 @@ struct StateRow {
 pub(crate) struct Storage {
     /// The `DurableObjectStorage`.
     raw: JsValue,
+    /// Whether these tables are known to be there.
+    has_replays: Cell<bool>,
+    has_audit: Cell<bool>,
 }
 
 impl Storage {
     pub(crate) fn new(raw: JsValue) -> Self {
-        Self { raw }
+        Self { raw, has_replays: Cell::new(false), has_audit: Cell::new(false) }
     }
 
     /// Everything that is stored; `None` in an object that has stored nothing. Writes nothing.
     pub(crate) fn load(&self) -> Result<Option<Stored>, Fault> {
-        if self.rows::<serde::de::IgnoredAny>(SELECT_TABLES)?.is_empty() {
+        let tables: Vec<Table> = self.rows(SELECT_TABLES)?;
+        let has = |name| tables.iter().any(|table| table.name == name);
+        self.has_replays.set(has("replays"));
+        self.has_audit.set(has("audit"));
+        if !has("state") {
             return Ok(None);
         }
         let rows: Vec<StateRow> = self.rows(SELECT_STATE)?;
@@ -70,7 +106,11 @@ impl Storage {
             None => None,
         };
         let checked_at = rows.iter().map(|row| row.checked_at).max().unwrap_or_default();
-        let state = State::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Fault::new)?;
+        let mut state = State::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Fault::new)?;
+        if self.has_replays.get() {
+            let chunks: Vec<Chunk> = self.rows("SELECT id, body FROM replays ORDER BY id")?;
+            state.load_replays(chunks.into_iter().map(|chunk| (chunk.id, chunk.body))).map_err(Fault::new)?;
+        }
         Ok(Some(Stored { state, profile, checked_at }))
     }
 
@@ -81,7 +121,7 @@ impl Storage {
     /// Makes the tables.
     pub(crate) fn create(&self) -> Result<(), Fault> {
         for sql in [CREATE_PROFILE, CREATE_STATE] {
-            self.write(sql, [JsValue::UNDEFINED, JsValue::UNDEFINED, JsValue::UNDEFINED])?;
+            self.write(sql, [])?;
         }
         Ok(())
     }
@@ -89,22 +129,72 @@ impl Storage {
     /// Stores the profile: one row.
     pub(crate) fn save_profile(&self, profile: &Profile) -> Result<(), Fault> {
         let body = serde_json::to_string(&profile.row).map_err(Fault::new)?;
-        self.write(UPSERT_PROFILE, [body.into(), JsValue::UNDEFINED, JsValue::UNDEFINED])?;
+        self.write(UPSERT_PROFILE, [body.into()])?;
         Ok(())
     }
 
     /// Forgets the profile.
     pub(crate) fn delete_profile(&self) -> Result<(), Fault> {
-        self.write("DELETE FROM profile", [JsValue::UNDEFINED, JsValue::UNDEFINED, JsValue::UNDEFINED])?;
+        self.write("DELETE FROM profile", [])?;
         Ok(())
     }
 
-    /// Stores what changed in the state: one row. Gives the number of rows that the cursor counted.
+    /// Stores what changed in the state: one row, and now and then a chunk beside it. Gives the number of rows that the cursors
+    /// counted. The row comes last: should it fail, the chunks say nothing that the row before does not say, and are written again.
     pub(crate) fn save_state(&self, state: &mut State, checked_at: u64) -> Result<f64, Fault> {
-        let row = state.to_row();
-        let written = self.write(UPSERT_STATE, [row.slot.into(), row.body.into(), number(checked_at)])?;
+        let Rows { row, replays, replays_over, audit } = state.to_rows();
+        let mut written = 0.0;
+        for chunk in audit {
+            if !self.has_audit.replace(true) {
+                written += self.write(CREATE_AUDIT, [])?;
+            }
+            let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
+            written += self.write(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()])?;
+        }
+        for chunk in replays {
+            if !self.has_replays.replace(true) {
+                written += self.write(CREATE_REPLAYS, [])?;
+            }
+            let until = number(chunk.until.as_millis());
+            written += self.write(UPSERT_REPLAYS, [chunk.id.into(), until, chunk.body.into()])?;
+        }
+        for id in replays_over {
+            written += self.write("DELETE FROM replays WHERE id = ?", [id.into()])?;
+        }
+        written += self.write(UPSERT_STATE, [row.slot.into(), row.body.into(), number(checked_at)])?;
         state.committed();
         Ok(written)
+    }
+
+    /// Feeds a page of the audit log with the chunks that it needs, the tail last.
+    pub(crate) fn read_audit(
+        &self,
+        state: &State,
+        query: AuditQuery,
+    ) -> Result<(Vec<Entry>, Option<AuditCursor>), Fault> {
+        let mut reader = AuditReader::new(query);
+        let mut next = query.cursor.map_or(0, |cursor| cursor.seq);
+        let from = query.from.as_millis();
+        while self.has_audit.get() {
+            let select = format!(
+                "SELECT seq, body FROM audit WHERE seq >= {next} AND to_ms >= {from} ORDER BY seq LIMIT {CHUNKS_AT_ONCE}"
+            );
+            let chunks: Vec<AuditChunk> = self.rows(&select)?;
+            let is_last = chunks.len() < CHUNKS_AT_ONCE;
+            for chunk in chunks {
+                next = chunk.seq.saturating_add(1);
+                if !reader.feed(chunk.seq, &chunk.body).map_err(Fault::new)? {
+                    return Ok(reader.finish());
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        for (seq, text) in state.audit_tail() {
+            reader.feed(seq, &text).map_err(Fault::new)?;
+        }
+        Ok(reader.finish())
     }
 
     /// Calls back when every write so far is confirmed, with the error if that failed.
@@ -112,8 +202,9 @@ impl Storage {
         js::when_confirmed(&self.raw, callback);
     }
 
-    fn write(&self, sql: &str, [a, b, c]: [JsValue; 3]) -> Result<f64, Fault> {
-        Ok(js::write(&self.raw, sql, a, b, c)?)
+    /// One statement; how many rows it wrote.
+    fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Fault> {
+        Ok(js::write(&self.raw, sql, values.into())?)
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Counted; forward it.
-    Admitted,
+    Admitted(Pass),
     /// No room.
     Denied {
         /// Which of the standings refused.
@@ -52,8 +52,19 @@ pub enum Outcome {
         /// What the call costs.
         cost: u64,
     },
+    /// It repeats a call, by its idempotency key, that is still in flight.
+    Conflict,
     /// The key may not be used.
     Refused(Status),
+}
+
+/// What is to be known of an admitted call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Whether it repeats an earlier call by its idempotency key: marked, and not charged to what is paid for.
+    pub is_replay: bool,
+    /// Whether the object wants to be told how it ended.
+    pub wants_end: bool,
 }
 
 /// Where a key stands with one policy.
@@ -138,7 +149,7 @@ impl Outcome {
     #[must_use]
     pub fn new(decision: &Decision, cost: u64) -> Self {
         match &decision.verdict {
-            Verdict::Admitted => Self::Admitted,
+            Verdict::Admitted => Self::Admitted(Pass::default()),
             Verdict::Denied { violated, retry_after } => {
                 Self::Denied { violated: violated.clone(), retry_after: retry_after.div_ceil(1000), cost }
             }
@@ -188,7 +199,13 @@ impl Known {
     fn write(&self, line: &mut String) -> std::fmt::Result {
         line.push_str("1 ");
         match &self.outcome {
-            Outcome::Admitted => line.push_str("admitted"),
+            Outcome::Admitted(pass) => {
+                line.push_str("admitted");
+                for (letter, holds) in [(":r", pass.is_replay), (":e", pass.wants_end)] {
+                    line.push_str(if holds { letter } else { "" });
+                }
+            }
+            Outcome::Conflict => line.push_str("conflict"),
             Outcome::Denied { violated, retry_after, cost } => {
                 write!(line, "denied:{retry_after}:{cost}")?;
                 violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
@@ -205,9 +222,15 @@ impl Outcome {
     fn parse(word: &str) -> Option<Self> {
         let (name, mut values) = match word.split_once(':') {
             Some((name, values)) => (name, values.split(':')),
-            None => return (word == "admitted").then_some(Self::Admitted),
+            None => (word, "".split(':')),
         };
         match name {
+            // Letters that are not known here are no reason to refuse the call.
+            "admitted" => {
+                let has = |letter| word.split(':').skip(1).any(|value| value == letter);
+                Some(Self::Admitted(Pass { is_replay: has("r"), wants_end: has("e") }))
+            }
+            "conflict" => Some(Self::Conflict),
             "denied" => Some(Self::Denied {
                 retry_after: values.next()?.parse().ok()?,
                 cost: values.next()?.parse().ok()?,
@@ -290,7 +313,10 @@ mod tests {
         };
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
-            (known(Outcome::Admitted), format!("1 admitted {rest}")),
+            (known(Outcome::Admitted(Pass::default())), format!("1 admitted {rest}")),
+            (known(Outcome::Admitted(Pass { is_replay: true, wants_end: false })), format!("1 admitted:r {rest}")),
+            (known(Outcome::Admitted(Pass { is_replay: true, wants_end: true })), format!("1 admitted:r:e {rest}")),
+            (known(Outcome::Conflict), format!("1 conflict {rest}")),
             (
                 known(Outcome::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5 }),
                 format!("1 denied:41877:5:0:1 {rest}"),

@@ -9,7 +9,7 @@ mod push;
 mod question;
 mod usage;
 
-pub use answer::{Answer, Known, Outcome, PolicyStanding};
+pub use answer::{Answer, Known, Outcome, Pass, PolicyStanding};
 pub use push::{Relay, Relayed};
-pub use question::{Call, Check, Debt, Question};
+pub use question::{AuditPage, Call, Check, Debt, Ends, Question};
 pub use usage::{PolicyUsage, Usage};

@@ -1,5 +1,9 @@
 //! What the Worker asks.
 
+use crate::meter::End;
+use crate::target::percent_decode;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// An object's address is its name; the host only makes the URL a URL.
@@ -16,6 +20,22 @@ pub enum Question<'a> {
         id: &'a str,
         /// What is owed.
         debt: Debt,
+    },
+    /// Take note of how calls ended, without a call to judge.
+    End {
+        /// The key's id.
+        id: &'a str,
+        /// Whether the answer is to wait until that is durable.
+        is_awaited: bool,
+        /// The calls.
+        ends: Ends<'a>,
+    },
+    /// What does the key's audit log say? Answered in JSON.
+    Audit {
+        /// The key's id.
+        id: &'a str,
+        /// Which part of it.
+        page: AuditPage<'a>,
     },
     /// What has the key used? Answered in JSON, as [`Usage`](super::Usage).
     Usage {
@@ -68,6 +88,39 @@ pub struct Check<'a> {
     pub is_repeat: bool,
     /// What the asking isolate owes to the key's counts.
     pub debt: Option<Debt>,
+    /// The call's idempotency key.
+    pub idempotency_key: Option<Cow<'a, str>>,
+    /// How other calls of the key ended.
+    pub ends: Ends<'a>,
+}
+
+/// How calls ended: `nonce.status.milliseconds`, with commas in between. Behind a `#`, so that `glue.js` can add them to a question
+/// that is written. The status is 0 where the origin did not answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ends<'a>(pub &'a str);
+
+impl<'a> Ends<'a> {
+    /// One by one, without what cannot be read.
+    pub fn iter(self) -> impl Iterator<Item = End> + use<'a> {
+        self.0.split(',').filter_map(|end| {
+            let mut numbers = end.split('.');
+            let (nonce, status, duration) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            Some(End { nonce: nonce.parse().ok()?, status: status.parse().ok()?, duration_ms: duration.parse().ok()? })
+        })
+    }
+}
+
+/// A page of the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditPage<'a> {
+    /// From this time on, in milliseconds.
+    pub from: u64,
+    /// Before this time, in milliseconds.
+    pub to: u64,
+    /// Where the page before ended; empty for the first.
+    pub cursor: &'a str,
+    /// Entries at most.
+    pub limit: usize,
 }
 
 /// What an isolate owes to the counts of a key, under a nonce of its own: the object adds it once.
@@ -91,6 +144,13 @@ impl Question<'_> {
         let _ = match self {
             Self::Check(check) => check.write(&mut url),
             Self::Settle { id, debt } => write!(url, "settle?id={id}").and_then(|()| debt.write(&mut url)),
+            Self::End { id, is_awaited, ends } => {
+                let awaited = if *is_awaited { "&w=1" } else { "" };
+                write!(url, "end?id={id}{awaited}#{}", ends.0)
+            }
+            Self::Audit { id, page: AuditPage { from, to, cursor, limit } } => {
+                write!(url, "audit?id={id}&f={from}&t={to}&c={cursor}&l={limit}")
+            }
             Self::Usage { id } => write!(url, "usage?id={id}"),
             Self::Refresh { id } => write!(url, "refresh?id={id}"),
             Self::Adopt { id } => write!(url, "adopt?id={id}"),
@@ -111,8 +171,15 @@ impl Check<'_> {
         if let Some(debt) = self.debt {
             debt.write(url)?;
         }
+        if let Some(key) = &self.idempotency_key {
+            write!(url, "&i={}", utf8_percent_encode(key, NON_ALPHANUMERIC))?;
+        }
         // Last, because a path may hold everything but `?` and `#`: it needs no escapes here.
-        write!(url, "&m={method}&p={path}")
+        write!(url, "&m={method}&p={path}")?;
+        if !self.ends.0.is_empty() {
+            write!(url, "#{}", self.ends.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -120,10 +187,13 @@ impl<'a> Question<'a> {
     /// Reads a question; `None` if it is none of ours.
     #[must_use]
     pub fn parse(url: &'a str) -> Option<Self> {
+        let (url, ends) = url.split_once('#').unwrap_or((url, ""));
         let (name, query) = url.strip_prefix(BASE)?.split_once('?')?;
         let (query, path) = query.split_once("&p=").unwrap_or((query, "/"));
         let call = Call { id: "", secret_hash: "", method: "", path };
-        let mut check = Check { call, nonce: 0, is_repeat: false, debt: None };
+        let mut check = Check { call, nonce: 0, is_repeat: false, debt: None, idempotency_key: None, ends: Ends(ends) };
+        let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
+        let mut is_awaited = false;
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=')?;
             match name {
@@ -132,7 +202,13 @@ impl<'a> Question<'a> {
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
+                "i" => check.idempotency_key = Some(percent_decode(value)),
                 "m" => check.call.method = value,
+                "w" => is_awaited = value == "1",
+                "f" => page.from = value.parse().ok()?,
+                "t" => page.to = value.parse().ok()?,
+                "c" => page.cursor = value,
+                "l" => page.limit = value.parse().ok()?,
                 _ => {}
             }
         }
@@ -141,6 +217,8 @@ impl<'a> Question<'a> {
             _ if id.is_empty() => None,
             "check" if !check.call.secret_hash.is_empty() => Some(Self::Check(check)),
             "settle" => Some(Self::Settle { id, debt: check.debt? }),
+            "end" => Some(Self::End { id, is_awaited, ends: check.ends }),
+            "audit" => Some(Self::Audit { id, page }),
             "usage" => Some(Self::Usage { id }),
             "refresh" => Some(Self::Refresh { id }),
             "adopt" => Some(Self::Adopt { id }),
@@ -174,13 +252,32 @@ mod tests {
     #[test]
     fn questions_are_frozen() {
         let call = Call { id: "abc", secret_hash: HASH, method: "GET", path: "/a&p=b%2F" };
-        let plain = Check { call, nonce: 7, is_repeat: false, debt: None };
+        let plain =
+            Check { call, nonce: 7, is_repeat: false, debt: None, idempotency_key: None, ends: Ends::default() };
         let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
         let full = Check { is_repeat: true, debt: Some(debt), ..plain.clone() };
+        let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
+        let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
+        assert_eq!(ends, [(5, 200, 31), (6, 0, 9)]);
+        assert_eq!(Ends("1.2,x.200.3,,7.70000.1").iter().count(), 0);
+        let page = AuditPage { from: 1, to: 2, cursor: "3-4", limit: 5 };
         for (question, url) in [
             (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
             (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
+            (
+                Question::Check(noted),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&i=a%20%26p%3D%23%2F%C3%BC&m=GET&p=/a&p=b%2F#5.200.31,6.0.9",
+            ),
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
+            (
+                Question::End { id: "abc", is_awaited: true, ends: Ends("5.200.31") },
+                "https://key.object/v1/end?id=abc&w=1#5.200.31",
+            ),
+            (
+                Question::End { id: "abc", is_awaited: false, ends: Ends("5.200.31") },
+                "https://key.object/v1/end?id=abc#5.200.31",
+            ),
+            (Question::Audit { id: "abc", page }, "https://key.object/v1/audit?id=abc&f=1&t=2&c=3-4&l=5"),
             (Question::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
             (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
             (Question::Adopt { id: "abc" }, "https://key.object/v1/adopt?id=abc"),

@@ -92,9 +92,9 @@ test("an admitted call is durable before it is answered", async () => {
 describe("a question that is asked again is counted once", () => {
   test("while the object is in memory", async () => {
     const key = await issue();
-    expect(await check(key, 1001)).toMatch(/^1 admitted free /);
-    expect(await check(key, 1001, "&r=1")).toMatch(/^1 admitted free /);
-    expect(await check(key, 1001, "&r=1")).toMatch(/^1 admitted free /);
+    expect(await check(key, 1001)).toMatch(/^1 admitted[:e]* free /);
+    expect(await check(key, 1001, "&r=1")).toMatch(/^1 admitted[:e]* free /);
+    expect(await check(key, 1001, "&r=1")).toMatch(/^1 admitted[:e]* free /);
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
     await runAlarm(key);
     expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 } });
@@ -107,7 +107,7 @@ describe("a question that is asked again is counted once", () => {
     const key = await issue();
     await check(key, 1002);
     await end(key);
-    expect(await check(key, 1002, "&r=1")).toMatch(/^1 admitted /);
+    expect(await check(key, 1002, "&r=1")).toMatch(/^1 admitted[:e]* /);
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
   });
 
@@ -122,7 +122,7 @@ describe("a question that is asked again is counted once", () => {
 
   test("when the first one never arrived", async () => {
     const key = await issue();
-    expect(await check(key, 1003, "&r=1")).toMatch(/^1 admitted /);
+    expect(await check(key, 1003, "&r=1")).toMatch(/^1 admitted[:e]* /);
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
   });
 
@@ -131,7 +131,7 @@ describe("a question that is asked again is counted once", () => {
     await check(key, 1004);
     await admit(key, 9);
     await denied(key);
-    expect(await check(key, 1004, "&r=1")).toMatch(/^1 admitted /);
+    expect(await check(key, 1004, "&r=1")).toMatch(/^1 admitted[:e]* /);
     expect(await check(key, 1005, "&r=1")).toMatch(/^1 denied/);
     expect((await usage(key)).calls).toBe(10);
   });
@@ -242,5 +242,5 @@ test("the object answers nobody who does not present the key's secret, and count
 
 test("the object tolerates what a newer Worker may add to a question", async () => {
   const key = await issue();
-  expect(await check(key, 9, "&later=1&also=x")).toMatch(/^1 admitted /);
+  expect(await check(key, 9, "&later=1&also=x")).toMatch(/^1 admitted[:e]* /);
 });

@@ -1,5 +1,6 @@
 //! The admin API: who may, and commands to the key store and the keys' objects.
 
+mod audit;
 mod keys;
 mod log;
 mod overrides;
@@ -113,6 +114,7 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
         Admin::RotateKey(id) => Box::pin(keys::rotate(&command, id)),
         Admin::RevokeKey(id) => Box::pin(keys::revoke(&command, id)),
         Admin::ReadUsage(id) => Box::pin(keys::usage(&command, id)),
+        Admin::ReadAudit(id) => Box::pin(audit::read(&command, id)),
         Admin::ListOverrides(id) => Box::pin(overrides::list(&command, id)),
         Admin::PutOverride(id, policy) => Box::pin(overrides::put(&command, id, policy)),
         Admin::DeleteOverride(id, policy) => Box::pin(overrides::delete(&command, id, policy)),

@@ -1,0 +1,93 @@
+//! The audit log of a key, as the admin API shows it.
+
+use super::Parameters;
+use crate::encoding::hex;
+use crate::meter::{AuditCursor, Entry};
+use crate::refusal::Refusal;
+use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
+use serde::Serialize;
+
+/// The list's name in answers and cursors.
+pub const LIST: &str = "entries";
+
+/// One call of a key, or several that were refused alike.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EntryView {
+    /// When it was judged, RFC 3339.
+    pub at: String,
+    /// The request's method.
+    pub method: String,
+    /// The class that it is counted in.
+    pub class: String,
+    /// The status that the client got: the origin's where the call was forwarded (200 while that is not known), 502 where the origin
+    /// did not answer, else the gate's own.
+    pub status: u16,
+    /// The origin's status; null if the call was not forwarded, or the origin did not answer, or that is not known.
+    pub origin_status: Option<u16>,
+    /// Milliseconds from forwarding to the origin's answer; null if that is not known.
+    pub duration_ms: Option<u64>,
+    /// What it was charged, or would have been.
+    pub cost: u64,
+    /// Its idempotency key.
+    pub idempotency_key: Option<String>,
+    /// Whether it repeated a call by its idempotency key.
+    pub replay: bool,
+    /// For how many calls this entry stands: more than one only where they were refused.
+    pub count: u64,
+}
+
+impl From<Entry> for EntryView {
+    fn from(entry: Entry) -> Self {
+        let origin_status = entry.end.map(|(status, _)| status).filter(|status| *status != 0);
+        let status = match entry.end {
+            None => entry.status,
+            Some(_) => origin_status.unwrap_or(502),
+        };
+        Self {
+            at: rfc3339(entry.at),
+            method: entry.method,
+            class: entry.class,
+            status,
+            origin_status,
+            duration_ms: entry.end.map(|(_, duration)| duration),
+            cost: entry.cost,
+            idempotency_key: entry.idempotency_key,
+            replay: entry.is_replay,
+            count: entry.count,
+        }
+    }
+}
+
+/// A page of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditView {
+    /// Oldest first.
+    pub entries: Vec<EntryView>,
+    /// Where the next page begins.
+    pub next_cursor: Option<String>,
+}
+
+impl AuditView {
+    /// What has been read.
+    #[must_use]
+    pub fn new(entries: Vec<Entry>, next: Option<AuditCursor>) -> Self {
+        let next_cursor = next.map(|next| hex(format!("{LIST}:{next}").as_bytes()));
+        Self { entries: entries.into_iter().map(EntryView::from).collect(), next_cursor }
+    }
+}
+
+/// The time range that a request asks for, in milliseconds: everything up to `now` where it does not say.
+///
+/// # Errors
+/// 400 for what is no time.
+pub fn range(parameters: &Parameters, now: UnixMicros) -> Result<(u64, u64), Refusal> {
+    let time = |name: &'static str| match parameters.get(name) {
+        None => Ok(None),
+        Some(text) => parse_rfc3339(text).map(Some).ok_or_else(|| {
+            Refusal::BadRequest(format!("{name}: must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"))
+        }),
+    };
+    let (from, to) = (time("from")?, time("to")?);
+    let to = to.map_or(now.as_millis().saturating_add(1), UnixMicros::as_millis_ceil);
+    Ok((from.map_or(0, UnixMicros::as_millis_ceil), to))
+}
