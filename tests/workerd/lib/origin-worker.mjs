@@ -17,6 +17,13 @@ const ANSWERS = {
   "/echo": (request) => new Response(request.body),
   "/early": () => new Response("early"),
   "/in-two-parts": () => inTwoParts(),
+  "/held": async () => {
+    let isHeld = true;
+    release = () => (isHeld = false);
+    // A timer, because a request that waits for nothing of the runtime's is taken to hang.
+    while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
+    return new Response("ok");
+  },
   "/down": () => {
     throw new Error("the origin is down");
   },

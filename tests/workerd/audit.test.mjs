@@ -1,0 +1,114 @@
+// The audit log of a key.
+import { describe, expect, test, vi } from "vitest";
+import { makeTier, sql } from "./lib/database.mjs";
+import { admin, admit, call, denied, issue, problem, received, send, setClock, statuses, wait } from "./lib/gate.mjs";
+import { crash, evict, stub } from "./lib/object.mjs";
+
+/** A tier without limits whose calls are kept for two days. */
+async function audited() {
+  const tier = await makeTier();
+  await sql("UPDATE tiers SET audit_days = 2 WHERE name = ?", tier);
+  return tier;
+}
+
+/** The entries of a key's log, read page by page. */
+async function log(key, { limit = 50, ...query } = {}) {
+  const entries = [];
+  let cursor;
+  do {
+    const parameters = new URLSearchParams({ limit, ...query, ...(cursor ? { cursor } : {}) });
+    const response = await admin("GET", `/keys/${key.id}/audit?${parameters}`);
+    expect(response.status).toBe(200);
+    const page = await response.json();
+    expect(page.entries.length).toBeLessThanOrEqual(limit);
+    entries.push(...page.entries);
+    cursor = page.next_cursor;
+  } while (cursor);
+  return entries;
+}
+
+const rows = async (key) => (await (await stub(key).fetch(`https://key.object/v1/stats?id=${key.id}`)).json()).rows_written;
+
+test("every call is in it: when, what, how it was judged and how it ended", async () => {
+  setClock("2031-03-10T12:00:00Z");
+  const key = await issue();
+  await call(key, "/v1/users?page=2");
+  wait(1);
+  await call(key, "/status?code=404", { method: "POST", headers: { "Idempotency-Key": "order-7" } });
+  await call(key, "/down");
+  await statuses(key, 7);
+  await denied(key);
+  await denied(key);
+  await vi.waitFor(async () => expect((await log(key)).every(({ status, origin_status }) => status !== 200 || origin_status)).toBe(true), { timeout: 8000 });
+  const entries = await log(key);
+  const entry = { cost: 1, idempotency_key: null, replay: false, count: 1, duration_ms: expect.any(Number) };
+  expect(entries.slice(0, 3)).toEqual([
+    { ...entry, at: "2031-03-10T12:00:00Z", method: "GET", class: "GET /v1", status: 200, origin_status: 200 },
+    { ...entry, at: "2031-03-10T12:00:01Z", method: "POST", class: "POST /status", status: 404, origin_status: 404, idempotency_key: "order-7" },
+    { ...entry, at: "2031-03-10T12:00:01Z", method: "GET", class: "GET /down", status: 502, origin_status: null },
+  ]);
+  expect(entries).toHaveLength(11);
+  expect(entries.at(-1)).toMatchObject({ status: 429, origin_status: null, duration_ms: null, count: 2 });
+});
+
+test("a refused key's calls are in it too", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  await admin("PATCH", `/keys/${key.id}`, { status: "disabled" });
+  expect((await call(key)).status).toBe(403);
+  expect((await log(key)).map(({ status }) => status)).toEqual([200, 403]);
+});
+
+test("it survives evictions and crashes, is read by time, and page by page in one order", async () => {
+  setClock("2031-03-10T12:00:00Z");
+  const key = await issue(await audited());
+  const count = 300;
+  for (let i = 0; i < count; i += 1) {
+    await call(key, `/n${i}`);
+    wait(1);
+    if (i === 100) await evict(key);
+    if (i === 200) await crash(key);
+  }
+  const entries = await log(key, { limit: 37 });
+  expect(entries.map((entry) => entry.class)).toEqual(Array.from({ length: count }, (_, i) => `GET /n${i}`));
+  const [from, to] = ["2031-03-10T12:01:00Z", "2031-03-10T12:02:00Z"];
+  const minute = await log(key, { from, to, limit: 7 });
+  expect(minute.map(({ class: name }) => name)).toEqual(Array.from({ length: 60 }, (_, i) => `GET /n${60 + i}`));
+  expect(await log(key, { from: "2031-03-11T00:00:00Z" })).toEqual([]);
+});
+
+test("it costs at most a tenth of a row a call", async () => {
+  const key = await issue(await audited());
+  await call(key);
+  const before = await rows(key);
+  for (let i = 0; i < 400; i += 1) await call(key, "/v1/things");
+  expect((await rows(key)) - before).toBeLessThanOrEqual(440);
+  expect(await log(key, { limit: 500 })).toHaveLength(401);
+});
+
+test("a tier without audit_days keeps none", async () => {
+  const key = await issue("unlimited");
+  await admit(key, 3);
+  expect(await log(key)).toEqual([]);
+});
+
+describe("bad requests", () => {
+  test.each([
+    ["limit=0", "limit"],
+    ["limit=501", "limit"],
+    ["from=yesterday", "from"],
+    ["to=2031-13-01T00:00:00Z", "to"],
+    ["cursor=6161", "cursor"],
+    ["cursor=656e74726965733a782d79", "cursor"],
+    ["since=1", "since"],
+  ])("%s", async (query, word) => {
+    const key = await issue();
+    expect((await problem(await admin("GET", `/keys/${key.id}/audit?${query}`), 400)).detail).toContain(word);
+  });
+
+  test("an unknown key is 404, no token 401, another method 405", async () => {
+    await problem(await admin("GET", "/keys/aaaaaaaaaaaaaaaa/audit"), 404);
+    await problem(await send("/_tollgate/keys/aaaaaaaaaaaaaaaa/audit"), 401);
+    await problem(await admin("POST", "/keys/aaaaaaaaaaaaaaaa/audit"), 405);
+  });
+});
