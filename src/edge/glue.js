@@ -295,7 +295,7 @@ export async function runSql(database, statements) {
 }
 
 /** Sends a key's object a body; resolves to the text of its answer. */
-export async function postText(namespace, name, url, body) {
+async function postText(namespace, name, url, body) {
   const response = await namespace.getByName(name).fetch(url, { method: "POST", body });
   if (!response.ok) throw new Error(`the object answered ${response.status}`);
   return response.text();

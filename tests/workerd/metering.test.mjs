@@ -61,7 +61,7 @@ test("a flush writes what was counted: id, month, calls and denied of one epoch,
   await runAlarm(key);
   const rows = await sql("SELECT * FROM usage_monthly WHERE key_id = ?", key.id);
   const epoch = expect.stringMatching(/^.+$/);
-  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, updated_at: "2031-03-12T12:00:45Z" }]);
+  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, cost: 0, tokens: 0, updated_at: "2031-03-12T12:00:45Z" }]);
   expect((await usage(key)).calls).toBe(10);
 });
 

@@ -105,28 +105,27 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
     let body = if admin.has_body() { read_body(&incoming).await? } else { Vec::new() };
     let command = Command { deployment, db, context, actor, now, parameters, body };
-    let work: Work<'_, Outcome> = match admin {
-        Admin::CreateKey => Box::pin(keys::create(&command)),
-        Admin::ListKeys => Box::pin(keys::list(&command)),
-        Admin::ReadKey(id) => Box::pin(keys::read(&command, id)),
-        Admin::ChangeKey(id) => Box::pin(keys::change(&command, id)),
-        Admin::DeleteKey(id) => Box::pin(keys::delete(&command, id)),
-        Admin::RotateKey(id) => Box::pin(keys::rotate(&command, id)),
-        Admin::RevokeKey(id) => Box::pin(keys::revoke(&command, id)),
-        Admin::ReadUsage(id) => Box::pin(keys::usage(&command, id)),
-        Admin::ReadAudit(id) => Box::pin(audit::read(&command, id)),
-        Admin::ListOverrides(id) => Box::pin(overrides::list(&command, id)),
-        Admin::PutOverride(id, policy) => Box::pin(overrides::put(&command, id, policy)),
-        Admin::DeleteOverride(id, policy) => Box::pin(overrides::delete(&command, id, policy)),
-        Admin::ListTiers => Box::pin(tiers::list(&command)),
-        Admin::ReadTier(name) => Box::pin(tiers::read(&command, name)),
-        Admin::PutTier(name) => Box::pin(tiers::put(&command, name)),
-        Admin::ListTokens => Box::pin(tokens::list(&command)),
-        Admin::CreateToken => Box::pin(tokens::create(&command)),
-        Admin::DeleteToken(id) => Box::pin(tokens::delete(&command, id)),
-        Admin::ReadLog => Box::pin(log::read(&command)),
-    };
-    work.await
+    match admin {
+        Admin::CreateKey => keys::create(&command).await,
+        Admin::ListKeys => keys::list(&command).await,
+        Admin::ReadKey(id) => keys::read(&command, id).await,
+        Admin::ChangeKey(id) => keys::change(&command, id).await,
+        Admin::DeleteKey(id) => keys::delete(&command, id).await,
+        Admin::RotateKey(id) => keys::rotate(&command, id).await,
+        Admin::RevokeKey(id) => keys::revoke(&command, id).await,
+        Admin::ReadUsage(id) => keys::usage(&command, id).await,
+        Admin::ReadAudit(id) => audit::read(&command, id).await,
+        Admin::ListOverrides(id) => overrides::list(&command, id).await,
+        Admin::PutOverride(id, policy) => overrides::put(&command, id, policy).await,
+        Admin::DeleteOverride(id, policy) => overrides::delete(&command, id, policy).await,
+        Admin::ListTiers => tiers::list(&command).await,
+        Admin::ReadTier(name) => tiers::read(&command, name).await,
+        Admin::PutTier(name) => tiers::put(&command, name).await,
+        Admin::ListTokens => tokens::list(&command).await,
+        Admin::CreateToken => tokens::create(&command).await,
+        Admin::DeleteToken(id) => tokens::delete(&command, id).await,
+        Admin::ReadLog => log::read(&command).await,
+    }
 }
 
 /// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
