@@ -2,6 +2,7 @@
 
 pub mod attempts;
 pub mod body;
+pub mod imports;
 pub mod keys;
 pub mod overrides;
 pub mod tiers;

@@ -1,5 +1,6 @@
 //! The admin API: who may, and commands to the key store and the keys' objects.
 
+mod imports;
 mod keys;
 mod log;
 mod overrides;
@@ -54,9 +55,10 @@ impl From<Fault> for Failure {
     }
 }
 
-/// A success: the status and the JSON to answer, or nothing to tell (204).
+/// A success: the status and the JSON to answer, or lines of it, or nothing to tell (204).
 enum Success {
     Json(u16, String),
+    Ndjson(String),
     NoContent,
 }
 
@@ -84,6 +86,7 @@ pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
     let cors = Rc::clone(&deployment.config.cors_allow_origin);
     match run(incoming, deployment, &env, context).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
+        Ok(Success::Ndjson(lines)) => http::ndjson(&lines, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
         Err(Failure::Fault(fault)) => {
@@ -102,10 +105,12 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     let db = key_store::database(env)?;
     let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
-    let body = if admin.has_body() { read_body(&incoming).await? } else { Vec::new() };
+    let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
+    let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
     let command = Command { deployment, db, context, actor, now, parameters, body };
     let work: Work<'_, Outcome> = match admin {
         Admin::CreateKey => Box::pin(keys::create(&command)),
+        Admin::ImportKeys => Box::pin(imports::import(&command)),
         Admin::ListKeys => Box::pin(keys::list(&command)),
         Admin::ReadKey(id) => Box::pin(keys::read(&command, id)),
         Admin::ChangeKey(id) => Box::pin(keys::change(&command, id)),
@@ -167,9 +172,9 @@ async fn authorize(
     }
 }
 
-async fn read_body(incoming: &Incoming) -> Result<Vec<u8>, Failure> {
-    let body = JsFuture::from(js::read_body(&incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
-    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
+async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
+    let body = JsFuture::from(js::read_body(&incoming.request, limit)).await.map_err(Fault::from)?;
+    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(limit))?;
     Ok(body.to_vec())
 }
 
