@@ -4,6 +4,7 @@
 //! alarm after six failures then never gets to. Totals are absolute, so a flush that is repeated, or whose acknowledgement was
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
+use super::alerts;
 use super::clock;
 use super::commit::is_unwritten;
 use super::deployment::variable;
@@ -12,8 +13,10 @@ use super::key_object::{Alarm, Memory, Shared};
 use super::key_store;
 use super::timer::within;
 use crate::config;
+use crate::limit::State as Ledger;
 use crate::meter::{audit_next, audit_over};
-use crate::time::{SECOND, UnixMicros};
+use crate::time::UnixMicros;
+use serde_json::Value;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -63,15 +66,18 @@ pub(super) fn arm(shared: &Rc<Shared>, now: UnixMicros) {
     let delay = {
         let memory = shared.memory.borrow();
         let Some(ledger) = &memory.ledger else { return };
+        let telling = alerts::next(&memory, ledger, now);
         let pause = shared.pause(&memory);
-        if ledger.is_flushed() {
-            return;
-        }
+        let flushing = (!ledger.is_flushed()).then(|| now.as_millis().saturating_add(pause.saturating_mul(1000)));
+        let Some(latest) = telling.into_iter().chain(flushing).min() else { return };
         // One that is further off is for something else, or was set by a clock that was ahead.
-        if matches!(memory.alarm, Alarm::Set(at) if at <= now.as_millis().saturating_add(pause.saturating_mul(1000))) {
+        if matches!(memory.alarm, Alarm::Set(at) if at <= latest) {
             return;
         }
-        jittered(pause)
+        match telling {
+            Some(at) if at == latest => Duration::from_millis(at.saturating_sub(now.as_millis())),
+            _ => jittered(pause),
+        }
     };
     let setting = shared.set_alarm(delay);
     shared.state.wait_until(setting);
@@ -92,7 +98,7 @@ fn jittered(seconds: u64) -> Duration {
 pub(super) async fn alarm(shared: &Rc<Shared>) {
     let pause = shared.pause(&shared.memory.borrow());
     shared.set_alarm(jittered(pause)).await;
-    let result = flush(shared).await;
+    let result = flush(shared, |_| Value::Null).await;
     {
         let mut memory = shared.memory.borrow_mut();
         memory.failed_flushes = if result.is_ok() { 0 } else { memory.failed_flushes.saturating_add(1) };
@@ -100,18 +106,17 @@ pub(super) async fn alarm(shared: &Rc<Shared>) {
     if let Err(fault) = &result {
         worker::console_error!("tollgate: a flush to D1 failed and will be repeated: {fault}");
     }
-    let expiry = match expire(shared).await {
-        Ok(expiry) => expiry,
-        Err(fault) => {
-            worker::console_error!("tollgate: what is over could not be deleted: {fault}");
-            return;
-        }
-    };
-    if result.is_ok() {
-        match shared.forget_if_gone().await {
+    if let Err(fault) = alerts::tell(shared).await {
+        worker::console_error!("tollgate: alerts could not be told and will be repeated: {fault}");
+    }
+    match expire(shared).await {
+        Ok(expiry) if result.is_ok() => match shared.forget_if_gone().await {
             Ok(()) => sleep_until(shared, expiry).await,
             Err(fault) => worker::console_error!("tollgate: a key's object could not be deleted: {fault}"),
-        }
+        },
+        // The alarm that was set first comes again.
+        Ok(_) => {}
+        Err(fault) => worker::console_error!("tollgate: what is over could not be deleted: {fault}"),
     }
 }
 
@@ -120,14 +125,15 @@ async fn sleep_until(shared: &Rc<Shared>, expiry: Option<UnixMicros>) {
     let now = clock::now();
     let next = {
         let memory = shared.memory.borrow();
-        match &memory.ledger {
-            // What is due now has its alarm, which was set before the work, or is set by `arm`.
-            Some(ledger) if ledger.is_flushed() => expiry,
-            _ => return,
-        }
+        // What is counted and not in D1 has its alarm: it was set before the work.
+        let Some(ledger) = memory.ledger.as_ref().filter(|ledger| ledger.is_flushed()) else { return };
+        let expiry = expiry.map(UnixMicros::as_millis_ceil);
+        alerts::next(&memory, ledger, now).into_iter().chain(expiry).min()
     };
     match next {
-        Some(at) => shared.set_alarm(Duration::from_micros(at.since(now).max(SECOND))).await,
+        Some(at) => {
+            shared.set_alarm(Duration::from_millis(at.saturating_sub(now.as_millis()).max(alerts::DELAY))).await;
+        }
         None => disarm(shared).await,
     }
 }
@@ -142,23 +148,23 @@ async fn disarm(shared: &Rc<Shared>) {
     arm(shared, clock::now());
 }
 
-/// Brings D1 up to what is counted now.
-async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {
+/// Brings D1 up to what is counted now. Gives what `look` sees in the moment whose counts D1 then has.
+pub(super) async fn flush(shared: &Rc<Shared>, look: fn(&Ledger) -> Value) -> Result<Option<Value>, Fault> {
     let now = clock::now();
     shared.load()?;
-    let Some(id) = shared.key_id() else { return Ok(()) };
+    let Some(id) = shared.key_id() else { return Ok(None) };
     // D1 must not learn of counts that a failing write could still take back.
     if shared.memory.borrow().ledger.as_ref().is_some_and(is_unwritten) {
         shared.commit(now).await?;
     }
-    let totals = {
+    let (seen, totals) = {
         let memory = shared.memory.borrow();
-        let Some(ledger) = &memory.ledger else { return Ok(()) };
+        let Some(ledger) = &memory.ledger else { return Ok(None) };
         let (months, hours) = (ledger.unflushed(), ledger.unflushed_hours());
-        key_store::Totals { epoch: ledger.epoch().to_owned(), months, hours }
+        (look(ledger), key_store::Totals { epoch: ledger.epoch().to_owned(), months, hours })
     };
     if totals.is_empty() {
-        return Ok(());
+        return Ok(Some(seen));
     }
     let send = async { key_store::flush(&key_store::database(&shared.env)?, &id, &totals, now).await };
     within(FLUSH_DEADLINE, send).await?;
@@ -171,7 +177,8 @@ async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {
             ledger.mark_hour_flushed(total);
         }
     }
-    shared.commit(now).await
+    shared.commit(now).await?;
+    Ok(Some(seen))
 }
 
 /// Deletes what is over. Gives when there will be more of it.

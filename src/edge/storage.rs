@@ -20,7 +20,6 @@ const CREATE_STATE: &str =
     "CREATE TABLE IF NOT EXISTS state (slot INTEGER PRIMARY KEY, body TEXT NOT NULL, checked_at INTEGER NOT NULL)";
 const SELECT_TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table'";
 const SELECT_PROFILE: &str = "SELECT body FROM profile";
-const SELECT_AUDIT_TABLE: &str = "SELECT name FROM sqlite_master WHERE name = 'audit'";
 // Chunks are in the order of their times.
 const SELECT_OLDEST_AUDIT: &str = "SELECT to_ms FROM audit ORDER BY seq LIMIT 1";
 const SELECT_STATE: &str = "SELECT slot, body, checked_at FROM state";
@@ -224,7 +223,7 @@ impl Storage {
 
     /// When the oldest chunk of the audit log ends; `None` if there is none.
     pub(crate) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Fault> {
-        if self.rows::<serde::de::IgnoredAny>(SELECT_AUDIT_TABLE)?.is_empty() {
+        if !self.has_audit.get() {
             return Ok(None);
         }
         let oldest: Vec<AuditEnd> = self.rows(SELECT_OLDEST_AUDIT)?;

@@ -4,6 +4,7 @@ mod audit;
 mod keys;
 mod log;
 mod overrides;
+mod reports;
 mod tiers;
 mod tokens;
 
@@ -59,6 +60,8 @@ impl From<Fault> for Failure {
 enum Success {
     Json(u16, String),
     NoContent,
+    /// A stream of CSV, and the name of the file.
+    Csv(JsValue, String),
 }
 
 type Outcome = Result<Success, Failure>;
@@ -75,6 +78,8 @@ struct Command {
     now: UnixMicros,
     parameters: Parameters,
     body: Vec<u8>,
+    /// The request's `Accept`.
+    accept: Option<String>,
 }
 
 /// Work that several commands do. Boxed, so that it is compiled once and not into each of them.
@@ -86,6 +91,7 @@ pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
     match run(incoming, deployment, &env, context).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
+        Ok(Success::Csv(rows, name)) => http::csv(&rows, &name, &cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
         Err(Failure::Fault(fault)) => {
             worker::console_error!("tollgate: admin API: {fault}");
@@ -104,7 +110,8 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
     let body = if admin.has_body() { read_body(&incoming).await? } else { Vec::new() };
-    let command = Command { deployment, db, context, actor, now, parameters, body };
+    let accept = incoming.request.headers().get("accept").ok().flatten();
+    let command = Command { deployment, db, context, actor, now, parameters, body, accept };
     match admin {
         Admin::CreateKey => keys::create(&command).await,
         Admin::ListKeys => keys::list(&command).await,
@@ -125,6 +132,14 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
         Admin::CreateToken => tokens::create(&command).await,
         Admin::DeleteToken(id) => tokens::delete(&command, id).await,
         Admin::ReadLog => log::read(&command).await,
+        Admin::Reconcile(id) => reports::reconciled(&command, id).await,
+        Admin::ReadReport => reports::report(&command).await,
+        Admin::ReadHours(_)
+        | Admin::ReadDays(_)
+        | Admin::ReadHistory(_)
+        | Admin::ListAlerts
+        | Admin::ListDeliveries
+        | Admin::ListDrift => reports::read(&command, admin).await,
     }
 }
 
