@@ -319,3 +319,26 @@ describe("hours", () => {
     expect(await hourRows(key)).toHaveLength(1);
   });
 });
+
+test("what flushing costs in D1: one row for the month and one for each class and hour, twice the first time of a month", async () => {
+  const key = await issue("unlimited");
+  const costs = [];
+  const flush = async () => {
+    let written = 0;
+    const count = async (batch) => {
+      const results = await batch();
+      for (const { meta } of results) written += meta.rows_written;
+      return results;
+    };
+    await withBatch(count, () => runAlarm(key));
+    costs.push(written);
+  };
+  await admit(key, 1);
+  await flush();
+  await admit(key, 500);
+  await flush();
+  setClock("2031-03-12T13:00:00.000Z");
+  await admit(key, 1);
+  await flush();
+  expect(costs).toEqual([3, 2, 2]);
+});

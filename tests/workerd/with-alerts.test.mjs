@@ -1,8 +1,8 @@
 // Alerts on their way to the receiver.
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
-import { sql, takeAway } from "./lib/database.mjs";
-import { admin, admit, issue, received, wait } from "./lib/gate.mjs";
+import { makeTier, sql, takeAway } from "./lib/database.mjs";
+import { admin, admit, denied, issue, received, wait } from "./lib/gate.mjs";
 import { alarmIn, crash, inObject, runAlarm } from "./lib/object.mjs";
 
 const AT = "2031-03-12T11:59:00Z";
@@ -52,6 +52,25 @@ test("an alert is told within a second, signed, and once", async () => {
   await admit(key, 1);
   await runAlarm(key);
   expect(await hooks()).toHaveLength(2);
+});
+
+test("a key that reaches a threshold raises the alert: once for the month, and for each threshold", async () => {
+  const key = await issue(await makeTier({ quota: 5, period: "month" }));
+  await admit(key, 3);
+  await runAlarm(key);
+  expect(await hooks()).toHaveLength(0);
+  await admit(key, 1);
+  expect(await alarmIn(key)).toBeLessThanOrEqual(1000);
+  await runAlarm(key);
+  await admit(key, 1);
+  await runAlarm(key);
+  await denied(key);
+  await runAlarm(key);
+  const told = (await hooks()).map(({ body }) => JSON.parse(body)).map(({ threshold, used, quota }) => [threshold, used, quota]);
+  expect(told).toEqual([[0.8, 4, 5], [1, 5, 5]]);
+  const { alerts } = await (await admin("GET", "/alerts?threshold=1")).json();
+  const [mine] = alerts.filter(({ key_id }) => key_id === key.id);
+  expect(mine).toMatchObject({ policy: "month", used: 5, quota: 5, share: 1, at: "2031-03-12T12:00:00Z" });
 });
 
 test("what the receiver does not take is told again, with pauses that double, also by an object that has lost its memory", async () => {
