@@ -63,6 +63,9 @@ impl Config {
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let previous = text("KEY_SECRET_PREVIOUS").unwrap_or_default();
+        // The object's settings: it reads them itself, but only a Worker can say that they are wrong.
+        alert_thresholds(&lookup)?;
+        webhook(&lookup)?;
         Ok(Self {
             origin: text("ORIGIN").map(|value| origin(&value)).transpose()?,
             public_paths: public_paths(&text("PUBLIC_PATHS").unwrap_or_default())?,
@@ -94,6 +97,53 @@ impl Config {
 /// If it is no whole number from 1 to 86,400.
 pub fn flush_seconds(lookup: impl Fn(&str) -> Option<String>) -> Result<u64, ConfigError> {
     seconds("FLUSH_SECONDS", lookup("FLUSH_SECONDS").filter(|value| !value.trim().is_empty()), 60, 1..=86_400)
+}
+
+/// Reads `ALERT_THRESHOLDS`: the percentages of a month's quota at which there is an alert, lowest first.
+///
+/// # Errors
+/// If it is no list of up to 8 whole numbers from 1 to 1000.
+pub fn alert_thresholds(lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<u16>, ConfigError> {
+    let name = "ALERT_THRESHOLDS";
+    let list = lookup(name).filter(|list| !list.trim().is_empty()).unwrap_or_else(|| "80,100".to_owned());
+    let mut thresholds = Vec::new();
+    for percent in list.split(',') {
+        match percent.trim().parse() {
+            Ok(percent) if (1..=1000).contains(&percent) => thresholds.push(percent),
+            _ => return Err(wrong(name, "must be whole percentages from 1 to 1000, such as `80,100`")),
+        }
+    }
+    thresholds.sort_unstable();
+    thresholds.dedup();
+    if thresholds.len() > 8 {
+        return Err(wrong(name, "must be at most 8 percentages"));
+    }
+    Ok(thresholds)
+}
+
+/// Who is told of alerts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Where to post them.
+    pub url: String,
+    /// What they are signed with.
+    pub secret: String,
+}
+
+/// Reads `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`; `None` if there is nobody to tell.
+///
+/// # Errors
+/// If the URL is none, or if there is one but no secret.
+pub fn webhook(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Webhook>, ConfigError> {
+    let text = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+    let Some(url) = text("ALERT_WEBHOOK_URL") else { return Ok(None) };
+    if Target::parse(&url).is_err() || url.contains(|c: char| c == '#' || c.is_whitespace()) {
+        return Err(wrong("ALERT_WEBHOOK_URL", "must be an absolute http(s) URL without user and fragment"));
+    }
+    match text("ALERT_WEBHOOK_SECRET") {
+        Some(secret) => Ok(Some(Webhook { url, secret })),
+        None => Err(wrong("ALERT_WEBHOOK_SECRET", "must be set, since ALERT_WEBHOOK_URL is")),
+    }
 }
 
 fn flag(name: &'static str, value: Option<&str>, default: bool) -> Result<bool, ConfigError> {
@@ -214,9 +264,21 @@ mod tests {
             ("DENY_CACHE_SECONDS", "1.5"),
             ("DENY_CACHE_SECONDS", "3601"),
             ("CORS_ALLOW_ORIGIN", "a b"),
+            ("ALERT_THRESHOLDS", "0"),
+            ("ALERT_THRESHOLDS", "80,1001"),
+            ("ALERT_THRESHOLDS", "80,"),
+            ("ALERT_THRESHOLDS", "0.8"),
+            ("ALERT_THRESHOLDS", "1,2,3,4,5,6,7,8,9"),
+            ("ALERT_WEBHOOK_URL", "hooks.example"),
+            ("ALERT_WEBHOOK_URL", "https://user:password@hooks.example/"),
         ] {
             assert_eq!(read(&[(name, value)]).err().map(|e| e.name), Some(name), "{name}={value}");
         }
+        let url = ("ALERT_WEBHOOK_URL", "https://hooks.example/a?b=c");
+        assert_eq!(read(&[url]).err().map(|e| e.name), Some("ALERT_WEBHOOK_SECRET"));
+        assert!(read(&[url, ("ALERT_WEBHOOK_SECRET", "s")]).is_ok());
+        assert_eq!(alert_thresholds(|_| None), Ok(vec![80, 100]));
+        assert_eq!(alert_thresholds(|_| Some("100, 50,100".to_owned())), Ok(vec![50, 100]));
         for value in ["0", "x", "86401"] {
             assert!(flush_seconds(|_| Some(value.to_owned())).is_err());
         }

@@ -65,6 +65,22 @@ pub enum Admin<'a> {
     DeleteToken(&'a str),
     /// `GET /_tollgate/log`
     ReadLog,
+    /// `GET /_tollgate/keys/{id}/hours`
+    ReadHours(&'a str),
+    /// `GET /_tollgate/keys/{id}/days`
+    ReadDays(&'a str),
+    /// `GET /_tollgate/keys/{id}/history`
+    ReadHistory(&'a str),
+    /// `GET /_tollgate/keys/{id}/reconcile`
+    Reconcile(&'a str),
+    /// `GET /_tollgate/report`
+    ReadReport,
+    /// `GET /_tollgate/alerts`
+    ListAlerts,
+    /// `GET /_tollgate/alerts/deliveries`
+    ListDeliveries,
+    /// `GET /_tollgate/drift`
+    ListDrift,
 }
 
 impl Admin<'_> {
@@ -80,7 +96,15 @@ impl Admin<'_> {
             | Self::ListOverrides(_)
             | Self::ListTiers
             | Self::ReadTier(_)
-            | Self::ReadLog => Scope::Read,
+            | Self::ReadLog
+            | Self::ReadHours(_)
+            | Self::ReadDays(_)
+            | Self::ReadHistory(_)
+            | Self::Reconcile(_)
+            | Self::ReadReport
+            | Self::ListAlerts
+            | Self::ListDeliveries
+            | Self::ListDrift => Scope::Read,
             Self::CreateKey
             | Self::ImportKeys
             | Self::ChangeKey(_)
@@ -100,9 +124,13 @@ impl Admin<'_> {
     pub const fn parameters(self) -> &'static [&'static str] {
         match self {
             Self::ListKeys => &["limit", "cursor", "tier", "status", "owner", "q"],
-            Self::ReadAudit(_) => &["limit", "cursor", "from", "to"],
+            Self::ReadAudit(_) | Self::ReadHours(_) | Self::ReadDays(_) => &["limit", "cursor", "from", "to"],
             Self::ReadLog => &["limit", "cursor", "target", "actor"],
-            Self::ListOverrides(_) | Self::ListTiers | Self::ListTokens => &["limit", "cursor"],
+            Self::ListOverrides(_) | Self::ListTiers | Self::ListTokens | Self::ListDrift => &["limit", "cursor"],
+            Self::ReadHistory(_) => &["months"],
+            Self::ReadReport => &["limit", "cursor", "month"],
+            Self::ListAlerts => &["limit", "cursor", "threshold"],
+            Self::ListDeliveries => &["limit", "cursor", "state"],
             _ => &[],
         }
     }
@@ -165,8 +193,17 @@ pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {
             "GET" => Route::Admin(Admin::ReadLog),
             _ => Route::MethodNotAllowed("GET, HEAD"),
         },
+        (Some("report"), None, ..) => read(method, Admin::ReadReport),
+        (Some("alerts"), None, ..) => read(method, Admin::ListAlerts),
+        (Some("alerts"), Some("deliveries"), None, _) => read(method, Admin::ListDeliveries),
+        (Some("drift"), None, ..) => read(method, Admin::ListDrift),
         _ => Route::NotFound,
     }
+}
+
+/// What can only be read.
+fn read<'a>(method: &str, admin: Admin<'a>) -> Route<'a> {
+    if method == "GET" { Route::Admin(admin) } else { Route::MethodNotAllowed("GET, HEAD") }
 }
 
 fn keys<'a>(method: &str, id: Option<&'a str>, action: Option<&'a str>, policy: Option<&'a str>) -> Route<'a> {
@@ -197,6 +234,10 @@ fn keys<'a>(method: &str, id: Option<&'a str>, action: Option<&'a str>, policy: 
             "GET" => Route::Admin(Admin::ReadUsage(id)),
             _ => Route::MethodNotAllowed("GET, HEAD"),
         },
+        (Some("hours"), None) => read(method, Admin::ReadHours(id)),
+        (Some("days"), None) => read(method, Admin::ReadDays(id)),
+        (Some("history"), None) => read(method, Admin::ReadHistory(id)),
+        (Some("reconcile"), None) => read(method, Admin::Reconcile(id)),
         (Some("rotate"), None) => match method {
             "POST" => Route::Admin(Admin::RotateKey(id)),
             _ => Route::MethodNotAllowed("POST"),
@@ -263,6 +304,16 @@ mod tests {
             ("DELETE", &format!("/_tollgate/tokens/{id}"), Route::Admin(Admin::DeleteToken(id))),
             ("GET", "/_tollgate/log", Route::Admin(Admin::ReadLog)),
             ("POST", "/_tollgate/log", Route::MethodNotAllowed("GET, HEAD")),
+            ("GET", "/_tollgate/report", Route::Admin(Admin::ReadReport)),
+            ("GET", "/_tollgate/report/x", Route::NotFound),
+            ("GET", "/_tollgate/alerts", Route::Admin(Admin::ListAlerts)),
+            ("GET", "/_tollgate/alerts/deliveries", Route::Admin(Admin::ListDeliveries)),
+            ("GET", "/_tollgate/alerts/x", Route::NotFound),
+            ("DELETE", "/_tollgate/drift", Route::MethodNotAllowed("GET, HEAD")),
+            ("GET", &format!("{key}/hours"), Route::Admin(Admin::ReadHours(id))),
+            ("POST", &format!("{key}/days"), Route::MethodNotAllowed("GET, HEAD")),
+            ("HEAD", &format!("{key}/history"), Route::Admin(Admin::ReadHistory(id))),
+            ("GET", &format!("{key}/reconcile"), Route::Admin(Admin::Reconcile(id))),
             ("GET", &usage, Route::Admin(Admin::ReadUsage(id))),
             ("POST", &usage, Route::MethodNotAllowed("GET, HEAD")),
             ("GET", "/_tollgate/keys/NOT-AN-ID", Route::Admin(Admin::ReadKey("NOT-AN-ID"))),

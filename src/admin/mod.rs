@@ -6,6 +6,7 @@ pub mod body;
 pub mod imports;
 pub mod keys;
 pub mod overrides;
+pub mod reports;
 pub mod tiers;
 pub mod tokens;
 
@@ -74,10 +75,16 @@ impl Parameters {
             Some(text.strip_prefix(list)?.strip_prefix(':')?.to_owned())
         });
         match after {
-            Some(None) => Err(Refusal::BadRequest("cursor: is not one that this list has given".to_owned())),
+            Some(None) => Err(bad_cursor()),
             after => Ok(Page { list, limit, after: after.flatten() }),
         }
     }
+}
+
+/// 400 for a cursor that the list has not given.
+#[must_use]
+pub fn bad_cursor() -> Refusal {
+    Refusal::BadRequest("cursor: is not one that this list has given".to_owned())
 }
 
 /// A part of a list.

@@ -3,11 +3,15 @@ import { DurableObject } from "cloudflare:workers";
 import gate, { KeyObject as Inner } from "./gate.js";
 
 // A handler and not the class that worker-build makes: of that the runtime makes an instance for each request.
-const { fetch } = gate.prototype;
+const { fetch, scheduled } = gate.prototype;
 
 export default {
   fetch(request, env, ctx) {
     return fetch.call({ env, ctx }, request);
+  },
+
+  scheduled(event, env, ctx) {
+    return scheduled.call({ env, ctx }, event);
   },
 };
 

@@ -1,18 +1,22 @@
 //! Metering: an object's totals, carried to D1 by its alarm.
 //!
-//! The alarm is set when something is counted that D1 does not have, and re-armed before it works: a platform that gives up on an
+//! The same alarm lets go of what is over: idempotency keys, and the audit log. The alarm is set when something is counted that D1 does not have, and re-armed before it works: a platform that gives up on an
 //! alarm after six failures then never gets to. Totals are absolute, so a flush that is repeated, or whose acknowledgement was
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
+use super::alerts;
 use super::clock;
 use super::commit::is_unwritten;
 use super::deployment::variable;
 use super::js::Fault;
-use super::key_object::{Alarm, Shared};
+use super::key_object::{Alarm, Memory, Shared};
 use super::key_store;
 use super::timer::within;
 use crate::config;
+use crate::limit::State as Ledger;
+use crate::meter::{audit_next, audit_over};
 use crate::time::UnixMicros;
+use serde_json::Value;
 use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -24,6 +28,12 @@ const FLUSH_DEADLINE: u32 = 30_000;
 const LONGEST_PAUSE: u64 = 900;
 
 impl Shared {
+    /// How long to wait for the next flush, in seconds: longer with each that failed.
+    fn pause(&self, memory: &Memory) -> u64 {
+        let factor = 1u64.checked_shl(memory.failed_flushes).unwrap_or(u64::MAX);
+        self.flush_seconds().saturating_mul(factor).min(LONGEST_PAUSE.max(self.flush_seconds()))
+    }
+
     /// `FLUSH_SECONDS`; its default, and a line in the log, if it is set to nonsense (the Worker then answers 503 to everything).
     pub(super) fn flush_seconds(&self) -> u64 {
         *self.flush_seconds.get_or_init(|| {
@@ -51,20 +61,26 @@ impl Shared {
     }
 }
 
-/// Sets the alarm if something is due and none is set.
+/// Sets the alarm if something is due and none is set that comes in time.
 pub(super) fn arm(shared: &Rc<Shared>, now: UnixMicros) {
-    let is_due = {
+    let delay = {
         let memory = shared.memory.borrow();
-        // An alarm beyond the longest pause was set by a clock that was ahead.
-        let longest = LONGEST_PAUSE.max(shared.flush_seconds()).saturating_mul(1000);
-        let last = now.as_millis().saturating_add(longest);
-        let is_set = matches!(memory.alarm, Alarm::Set(at) if at <= last);
-        !is_set && memory.ledger.as_ref().is_some_and(|ledger| !ledger.unflushed().is_empty())
+        let Some(ledger) = &memory.ledger else { return };
+        let telling = alerts::next(&memory, ledger, now);
+        let pause = shared.pause(&memory);
+        let flushing = (!ledger.is_flushed()).then(|| now.as_millis().saturating_add(pause.saturating_mul(1000)));
+        let Some(latest) = telling.into_iter().chain(flushing).min() else { return };
+        // One that is further off is for something else, or was set by a clock that was ahead.
+        if matches!(memory.alarm, Alarm::Set(at) if at <= latest) {
+            return;
+        }
+        match telling {
+            Some(at) if at == latest => Duration::from_millis(at.saturating_sub(now.as_millis())),
+            _ => jittered(pause),
+        }
     };
-    if is_due {
-        let setting = shared.set_alarm(jittered(shared.flush_seconds()));
-        shared.state.wait_until(setting);
-    }
+    let setting = shared.set_alarm(delay);
+    shared.state.wait_until(setting);
 }
 
 /// Between half of `seconds` and all of them, so that keys that were called together do not flush together.
@@ -80,23 +96,45 @@ fn jittered(seconds: u64) -> Duration {
 
 /// The alarm's work. Never fails: what it could not do now, the alarm that it set first will.
 pub(super) async fn alarm(shared: &Rc<Shared>) {
-    let pause = {
-        let memory = shared.memory.borrow();
-        let factor = 1u64.checked_shl(memory.failed_flushes).unwrap_or(u64::MAX);
-        shared.flush_seconds().saturating_mul(factor).min(LONGEST_PAUSE.max(shared.flush_seconds()))
-    };
+    let pause = shared.pause(&shared.memory.borrow());
     shared.set_alarm(jittered(pause)).await;
-    let result = flush(shared).await;
-    let is_done = {
+    let result = flush(shared, |_| Value::Null).await;
+    {
         let mut memory = shared.memory.borrow_mut();
         memory.failed_flushes = if result.is_ok() { 0 } else { memory.failed_flushes.saturating_add(1) };
-        memory.ledger.as_ref().is_some_and(|ledger| ledger.unflushed().is_empty())
+    }
+    if let Err(fault) = &result {
+        worker::console_error!("tollgate: a flush to D1 failed and will be repeated: {fault}");
+    }
+    if let Err(fault) = alerts::tell(shared).await {
+        worker::console_error!("tollgate: alerts could not be told and will be repeated: {fault}");
+    }
+    match expire(shared).await {
+        Ok(expiry) if result.is_ok() => match shared.forget_if_gone().await {
+            Ok(()) => sleep_until(shared, expiry).await,
+            Err(fault) => worker::console_error!("tollgate: a key's object could not be deleted: {fault}"),
+        },
+        // The alarm that was set first comes again.
+        Ok(_) => {}
+        Err(fault) => worker::console_error!("tollgate: what is over could not be deleted: {fault}"),
+    }
+}
+
+/// Sets the alarm for what comes next; none if nothing does, since an idle key costs nothing.
+async fn sleep_until(shared: &Rc<Shared>, expiry: Option<UnixMicros>) {
+    let now = clock::now();
+    let next = {
+        let memory = shared.memory.borrow();
+        // What is counted and not in D1 has its alarm: it was set before the work.
+        let Some(ledger) = memory.ledger.as_ref().filter(|ledger| ledger.is_flushed()) else { return };
+        let expiry = expiry.map(UnixMicros::as_millis_ceil);
+        alerts::next(&memory, ledger, now).into_iter().chain(expiry).min()
     };
-    match result {
-        Err(fault) => worker::console_error!("tollgate: a flush to D1 failed and will be repeated: {fault}"),
-        // An idle key costs nothing: no alarm without something to flush.
-        Ok(()) if is_done => disarm(shared).await,
-        Ok(()) => {}
+    match next {
+        Some(at) => {
+            shared.set_alarm(Duration::from_millis(at.saturating_sub(now.as_millis()).max(alerts::DELAY))).await;
+        }
+        None => disarm(shared).await,
     }
 }
 
@@ -110,32 +148,65 @@ async fn disarm(shared: &Rc<Shared>) {
     arm(shared, clock::now());
 }
 
-async fn flush(shared: &Rc<Shared>) -> Result<(), Fault> {
+/// Brings D1 up to what is counted now. Gives what `look` sees in the moment whose counts D1 then has.
+pub(super) async fn flush(shared: &Rc<Shared>, look: fn(&Ledger) -> Value) -> Result<Option<Value>, Fault> {
     let now = clock::now();
     shared.load()?;
-    let Some(id) = shared.key_id() else { return Ok(()) };
+    let Some(id) = shared.key_id() else { return Ok(None) };
     // D1 must not learn of counts that a failing write could still take back.
     if shared.memory.borrow().ledger.as_ref().is_some_and(is_unwritten) {
         shared.commit(now).await?;
     }
-    let (epoch, totals) = {
+    let (seen, totals) = {
         let memory = shared.memory.borrow();
-        let Some(ledger) = &memory.ledger else { return Ok(()) };
-        (ledger.epoch().to_owned(), ledger.unflushed())
+        let Some(ledger) = &memory.ledger else { return Ok(None) };
+        let (months, hours) = (ledger.unflushed(), ledger.unflushed_hours());
+        (look(ledger), key_store::Totals { epoch: ledger.epoch().to_owned(), months, hours })
     };
-    if !totals.is_empty() {
-        let send = async {
-            let db = key_store::database(&shared.env)?;
-            key_store::flush(&db, &id, &epoch, &totals, now).await
-        };
-        within(FLUSH_DEADLINE, send).await?;
-        shared.load()?;
-        if let Some(ledger) = &mut shared.memory.borrow_mut().ledger {
-            for total in &totals {
-                ledger.mark_flushed(total.month, total.calls, total.denied);
-            }
+    if totals.is_empty() {
+        return Ok(Some(seen));
+    }
+    let send = async { key_store::flush(&key_store::database(&shared.env)?, &id, &totals, now).await };
+    within(FLUSH_DEADLINE, send).await?;
+    shared.load()?;
+    if let Some(ledger) = &mut shared.memory.borrow_mut().ledger {
+        for total in &totals.months {
+            ledger.mark_flushed(total.month, total.calls, total.denied);
         }
+        for total in &totals.hours {
+            ledger.mark_hour_flushed(total);
+        }
+    }
+    shared.commit(now).await?;
+    Ok(Some(seen))
+}
+
+/// Deletes what is over. Gives when there will be more of it.
+async fn expire(shared: &Rc<Shared>) -> Result<Option<UnixMicros>, Fault> {
+    let now = clock::now();
+    shared.load()?;
+    let (is_changed, next) = {
+        let mut memory = shared.memory.borrow_mut();
+        let Memory { ledger: Some(ledger), profile, is_saved: true, .. } = &mut *memory else { return Ok(None) };
+        ledger.expire(now);
+        // A key that D1 does not tell about keeps what it has.
+        let audit = match profile {
+            Some(profile) => {
+                let days = u32::try_from(profile.row.audit_days).unwrap_or(u32::MAX);
+                let over = audit_over(now, days);
+                ledger.forget_audit(over);
+                let oldest = shared.storage.delete_audit_until(over)?;
+                // How old the open end is nobody knows, but it is not younger than this.
+                oldest
+                    .or_else(|| ledger.audit_tail().iter().any(|(_, text)| !text.is_empty()).then_some(now))
+                    .map(|oldest| audit_next(oldest, days))
+            }
+            None => None,
+        };
+        (ledger.is_dirty(), [ledger.next_expiry(), audit].into_iter().flatten().min())
+    };
+    if is_changed {
         shared.commit(now).await?;
     }
-    shared.forget_if_gone().await
+    Ok(next)
 }

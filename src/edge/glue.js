@@ -294,6 +294,41 @@ export async function runSql(database, statements) {
   return JSON.stringify(results.at(-1).results);
 }
 
+/**
+ * The `row`s of a query, after `head`, as a stream of text. The query gives pages: it is asked again with the `position` of the
+ * last row until it has no more.
+ */
+export async function streamRows(database, sql, value, head) {
+  const statement = database.prepare(sql);
+  const page = async (after) => (await statement.bind(value, after).all()).results;
+  const encoder = new TextEncoder();
+  let rows = await page("");
+  return new ReadableStream({
+    start(controller) {
+      controller.enqueue(encoder.encode(head));
+    },
+    async pull(controller) {
+      if (rows.length === 0) return controller.close();
+      controller.enqueue(encoder.encode(rows.map(({ row }) => row).join("")));
+      rows = await page(rows.at(-1).position);
+    },
+  });
+}
+
+/** Posts to somebody else's server; resolves to nothing if that took it, otherwise to why not. */
+export async function postOut(url, fields, body, milliseconds) {
+  try {
+    const headers = new Headers();
+    setAll(headers, fields);
+    const signal = AbortSignal.timeout(milliseconds);
+    const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
+    await response.body?.cancel();
+    return response.ok ? undefined : `status ${response.status}`;
+  } catch (error) {
+    return String(error?.message ?? error);
+  }
+}
+
 /** Sends a key's object a body; resolves to the text of its answer. */
 async function postText(namespace, name, url, body) {
   const response = await namespace.getByName(name).fetch(url, { method: "POST", body });

@@ -129,6 +129,15 @@ pub(crate) fn ndjson(body: &str, cors: &str) -> Answer {
     own(200, "application/x-ndjson", Some(body), cors, Fields::default())
 }
 
+/// A stream of CSV, to be kept as a file.
+pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> Answer {
+    let mut fields = Fields::default();
+    set_own_fields(&mut fields, cors);
+    fields.set("Content-Type", "text/csv; charset=utf-8");
+    fields.set("Content-Disposition", &format!("attachment; filename=\"{name}\""));
+    Ok(js::reply_shared(200, rows, &js::share_fields(fields.as_str())?)?.into())
+}
+
 /// 204.
 pub(crate) fn no_content(cors: &str) -> Answer {
     own(204, "", None, cors, Fields::default())

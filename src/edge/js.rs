@@ -70,6 +70,10 @@ extern "C" {
     pub(crate) fn write(storage: &JsValue, sql: &str, values: Vec<JsValue>) -> Result<f64, JsValue>;
     #[wasm_bindgen(js_name = runSql)]
     pub(crate) fn run_sql(database: &JsValue, statements: &str) -> Promise;
+    #[wasm_bindgen(js_name = streamRows)]
+    pub(crate) fn stream_rows(database: &JsValue, sql: &str, value: &str, head: &str) -> Promise;
+    #[wasm_bindgen(js_name = postOut)]
+    pub(crate) fn post_out(url: &str, fields: &str, body: &str, milliseconds: u32) -> Promise;
     #[wasm_bindgen(js_name = postToAll)]
     pub(crate) fn post_to_all(namespace: &JsValue, names: &str, url: &str, body: &str, width: u32) -> Promise;
     #[wasm_bindgen(js_name = relayToAll)]

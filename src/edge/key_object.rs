@@ -8,15 +8,18 @@
 
 use super::clock;
 use super::commit::{Pace, Write};
+use super::deployment::variable;
 use super::flush;
 use super::http;
 use super::js::{self, Fault};
 use super::promise;
+use super::reconcile;
 use super::storage::Storage;
 use crate::admin::audit::AuditView;
+use crate::config;
 use crate::decision::{Decision, Judgement, Verdict};
 use crate::limit::{Call, Cost, State as Ledger};
-use crate::meter::AuditQuery;
+use crate::meter::{Alert, AuditQuery};
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, AuditPage, Check, Debt, Ends, Known, Outcome, Pass, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
@@ -44,6 +47,7 @@ pub(super) struct Shared {
     pub(super) on_confirmed: OnceCell<JsValue>,
     pub(super) on_turn: OnceCell<JsValue>,
     pub(super) flush_seconds: OnceCell<u64>,
+    thresholds: OnceCell<Vec<u16>>,
 }
 
 // A panic unwinds out of one event; `memory` is then at worst ahead of storage, which the next failed write or reload sets right.
@@ -69,6 +73,8 @@ pub(super) struct Memory {
     pub(super) reads: u64,
     pub(super) adopted: u64,
     pub(super) alarm: Alarm,
+    /// Alerts that could not be told, and when to try again, in milliseconds.
+    pub(super) untold: Vec<(Alert, u64)>,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
     pub(super) pace: Pace,
@@ -128,6 +134,7 @@ impl KeyObject {
                 on_confirmed: OnceCell::new(),
                 on_turn: OnceCell::new(),
                 flush_seconds: OnceCell::new(),
+                thresholds: OnceCell::new(),
             }),
         }
     }
@@ -157,6 +164,7 @@ impl KeyObject {
                 Some(Question::Audit { id, page }) => shared.audit(id, page).await,
                 Some(Question::Refresh { id }) => shared.refresh(id).await,
                 Some(Question::Stats { .. }) => shared.stats(),
+                Some(Question::Reconcile { .. }) => reconcile::counted(&shared).await,
                 _ => Err(Fault::new("no such question")),
             }
         })
@@ -289,9 +297,14 @@ impl Shared {
     }
 
     /// Percentages of a month's quota at which there is to be an alert.
-    #[expect(clippy::unused_self, reason = "the object's configuration")]
-    fn thresholds(&self) -> &'static [u16] {
-        &[80, 100]
+    fn thresholds(&self) -> &[u16] {
+        self.thresholds.get_or_init(|| {
+            config::alert_thresholds(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+                // The Worker answers 503 to everything then.
+                worker::console_error!("tollgate: {error}");
+                Vec::new()
+            })
+        })
     }
 
     /// Adds what an isolate owes; whether that has to be written before it is acknowledged.

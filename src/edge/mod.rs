@@ -4,6 +4,7 @@
 //! None are meant to happen, and lints keep panicking code out; the build unwinds all the same, so that one would cost one request.
 
 mod admin;
+mod alerts;
 mod arrears;
 mod caller;
 mod clock;
@@ -18,9 +19,11 @@ mod key_store;
 mod object_client;
 mod origin;
 mod push;
+mod reconcile;
 mod renewal;
 mod storage;
 mod timer;
+mod upkeep;
 
 use self::deployment::Deployment;
 use self::http::{Answer, Incoming};
@@ -43,6 +46,13 @@ fn start() {
 #[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
 pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<JsValue, JsValue> {
     or_internal_error(answer(request, env, context))
+}
+
+/// The Worker's `scheduled` handler.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn scheduled(_event: JsValue, env: Env, _context: JsValue) -> Promise {
+    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(upkeep::answer(env)))
 }
 
 /// A fault that nothing else has taken care of: logged, and opaque to the client.

@@ -50,6 +50,12 @@ pub(crate) async fn audit(deployment: &Deployment, id: &str, page: AuditPage<'_>
     text(js::ask_text(&deployment.objects, id, &url)).await
 }
 
+/// Has a key's object bring D1 up to date, and asks what D1 should have then, as JSON.
+pub(crate) async fn reconcile(deployment: &Deployment, id: &str) -> Result<String, Fault> {
+    let url = Question::Reconcile { id }.to_url();
+    text(js::ask_text(&deployment.objects, id, &url)).await
+}
+
 /// Tells a key's object that the key has changed in D1.
 pub(crate) async fn refresh(deployment: &Deployment, id: &str) -> Result<(), Fault> {
     let url = Question::Refresh { id }.to_url();

@@ -108,13 +108,16 @@ impl Shared {
         if memory.ledger.is_some() {
             return Ok(());
         }
-        if let Some(Stored { state, profile, checked_at }) = self.storage.load()? {
+        if let Some(Stored { mut state, profile, checked_at }) = self.storage.load()? {
+            state.count_hours();
             memory.ledger = Some(state);
             memory.is_saved = true;
             memory.checked_at = checked_at;
             memory.profile = profile;
         } else {
-            memory.ledger = Some(Ledger::new(new_epoch()?));
+            let mut ledger = Ledger::new(new_epoch()?);
+            ledger.count_hours();
+            memory.ledger = Some(ledger);
             memory.is_saved = false;
             memory.alarm = Alarm::Unset;
         }
@@ -213,12 +216,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Deletes everything once its key is gone and D1 has all that it counted.
+    /// Deletes everything once its key is gone, D1 has all that it counted, and its alerts have been told.
     pub(super) async fn forget_if_gone(&self) -> Result<(), Fault> {
         {
             let mut memory = self.memory.borrow_mut();
-            let is_flushed = memory.ledger.as_ref().is_some_and(|ledger| ledger.unflushed().is_empty());
-            if !memory.is_saved || memory.profile.is_some() || !is_flushed {
+            let is_done = |ledger: &Ledger| ledger.is_flushed() && ledger.pending_alerts().is_empty();
+            if !memory.is_saved || memory.profile.is_some() || !memory.ledger.as_ref().is_some_and(is_done) {
                 return Ok(());
             }
             memory.ledger = None;

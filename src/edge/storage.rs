@@ -9,6 +9,7 @@ use super::js::{self, Fault};
 use crate::limit::{Rows, State};
 use crate::meter::{AuditCursor, AuditQuery, AuditReader, Entry};
 use crate::profile::{Profile, ProfileRow};
+use crate::time::UnixMicros;
 use serde::Deserialize;
 use std::cell::Cell;
 use wasm_bindgen::JsValue;
@@ -19,6 +20,8 @@ const CREATE_STATE: &str =
     "CREATE TABLE IF NOT EXISTS state (slot INTEGER PRIMARY KEY, body TEXT NOT NULL, checked_at INTEGER NOT NULL)";
 const SELECT_TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table'";
 const SELECT_PROFILE: &str = "SELECT body FROM profile";
+// Chunks are in the order of their times.
+const SELECT_OLDEST_AUDIT: &str = "SELECT to_ms FROM audit ORDER BY seq LIMIT 1";
 const SELECT_STATE: &str = "SELECT slot, body, checked_at FROM state";
 const UPSERT_PROFILE: &str =
     "INSERT INTO profile (id, body) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body";
@@ -68,6 +71,11 @@ struct StateRow {
     slot: u32,
     body: String,
     checked_at: u64,
+}
+
+#[derive(Deserialize)]
+struct AuditEnd {
+    to_ms: u64,
 }
 
 /// The database of one object.
@@ -200,6 +208,26 @@ impl Storage {
     /// Calls back when every write so far is confirmed, with the error if that failed.
     pub(crate) fn when_confirmed(&self, callback: &JsValue) {
         js::when_confirmed(&self.raw, callback);
+    }
+
+    /// Deletes the chunks of the audit log that have ended by `until`. Gives when the oldest chunk that is left ends.
+    pub(crate) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Fault> {
+        let oldest = self.oldest_audit()?;
+        if oldest.is_none_or(|oldest| oldest > until) {
+            return Ok(oldest);
+        }
+        let until = number(until.as_millis());
+        self.write("DELETE FROM audit WHERE to_ms <= ?", [until])?;
+        self.oldest_audit()
+    }
+
+    /// When the oldest chunk of the audit log ends; `None` if there is none.
+    pub(crate) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Fault> {
+        if !self.has_audit.get() {
+            return Ok(None);
+        }
+        let oldest: Vec<AuditEnd> = self.rows(SELECT_OLDEST_AUDIT)?;
+        Ok(oldest.first().map(|row| UnixMicros::from_millis(row.to_ms)))
     }
 
     /// One statement; how many rows it wrote.

@@ -339,6 +339,18 @@ impl State {
         self.dirty |= self.months.mark_flushed(month, calls, denied, current);
     }
 
+    /// All months that are kept, oldest first.
+    #[must_use]
+    pub fn kept_months(&self) -> Vec<MonthTotal> {
+        self.months.iter().map(|(month, _)| self.months.total(month)).collect()
+    }
+
+    /// What each hour that is kept holds of each class, oldest first.
+    #[must_use]
+    pub fn kept_hours(&self) -> Vec<HourTotal> {
+        self.hours.as_ref().map_or_else(Vec::new, Hours::kept)
+    }
+
     /// What each hour holds of each class and differs from what [`mark_hour_flushed`](Self::mark_hour_flushed) acknowledged,
     /// oldest first.
     #[must_use]

@@ -1,8 +1,11 @@
 //! Warnings that a month's quota is nearly or quite used up: once for each policy, threshold and month, until the quota is raised.
 
+use crate::encoding::hex;
 use crate::meter::text::{self, push_number, push_text, records};
 use crate::policy::{Period, Policy, Unit};
-use crate::time::{Month, UnixMicros};
+use crate::time::{Month, UnixMicros, rfc3339};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
 
 /// A policy of a month has reached a threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +24,50 @@ pub struct Alert {
     pub at: UnixMicros,
 }
 
+/// Attempts to tell of an alert at most.
+const ATTEMPTS: u32 = 12;
+/// The pause after the first attempt that failed, in seconds.
+const FIRST_PAUSE: u64 = 30;
+
 impl Alert {
+    /// The longest pause between two attempts, in seconds.
+    pub const LONGEST_PAUSE: u64 = 3_600;
+
+    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the last.
+    #[must_use]
+    pub fn pause_after(attempts: u32) -> Option<u64> {
+        let pause = FIRST_PAUSE.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
+        (attempts < ATTEMPTS).then_some(pause.min(Self::LONGEST_PAUSE))
+    }
+
+    /// The threshold as a share of the quota: 0.8 is 80 %.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        f64::from(self.threshold) / 100.0
+    }
+
+    /// What a receiver is told, as JSON.
+    #[must_use]
+    pub fn body(&self, key_id: &str) -> String {
+        let Self { policy, month, quota, used, at, .. } = self;
+        let body = serde_json::json!({ "type": "quota_threshold", "key_id": key_id, "policy": policy, "threshold": self.share(),
+            "used": used, "quota": quota, "month": month, "at": rfc3339(*at) });
+        body.to_string()
+    }
+
     fn is_of(&self, mark: &Mark) -> bool {
         self.month == mark.month && self.threshold == mark.threshold && self.policy == mark.policy
     }
+}
+
+/// What proves that a body comes from us: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot and the body.
+#[must_use]
+pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
+    // HMAC takes keys of every length.
+    let keyed = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok();
+    let mac =
+        keyed.map(|keyed| keyed.chain_update(timestamp).chain_update(".").chain_update(body).finalize().into_bytes());
+    format!("v1={}", mac.map(|mac| hex(&mac)).unwrap_or_default())
 }
 
 /// Where an alert has been given.
@@ -139,5 +182,33 @@ impl Alerts {
             }
         }
         Some(alerts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_end() {
+        let pauses: Vec<_> = (1..=12).map(Alert::pause_after).collect();
+        let expected = [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600, 3_600].map(Some);
+        assert_eq!(pauses[..11], expected);
+        assert_eq!(pauses[11], None);
+        assert_eq!(Alert::pause_after(u32::MAX), None);
+    }
+
+    #[test]
+    fn what_a_receiver_is_told() {
+        let at = UnixMicros::from_millis(1_930_564_800_000);
+        let alert =
+            Alert { policy: "month".to_owned(), threshold: 80, month: Month::of(at), quota: 1_000, used: 801, at };
+        let body: serde_json::Value = serde_json::from_str(&alert.body("abc")).unwrap();
+        let expected = serde_json::json!({ "type": "quota_threshold", "key_id": "abc", "policy": "month", "threshold": 0.8,
+            "used": 801, "quota": 1000, "month": "2031-03", "at": rfc3339(at) });
+        assert_eq!(body, expected);
+        // As `openssl dgst -sha256 -hmac key` has it.
+        let expected = "v1=934f99a1e012c599acc8c559e3d2380817b992928697a5ece7d1ffc44b8ae0eb";
+        assert_eq!(signature("key", "1930564800", "{}"), expected);
     }
 }

@@ -156,9 +156,18 @@ impl Hours {
 
     /// What D1 does not have, oldest first.
     pub(crate) fn unflushed(&self) -> Vec<HourTotal> {
+        self.totals(|class| class.counted != class.flushed)
+    }
+
+    /// All that is kept, oldest first.
+    pub(crate) fn kept(&self) -> Vec<HourTotal> {
+        self.totals(|_| true)
+    }
+
+    fn totals(&self, is_wanted: fn(&Class) -> bool) -> Vec<HourTotal> {
         let totals = self.kept.iter().flat_map(|hour| hour.classes.iter().map(|class| (hour.number, class)));
         totals
-            .filter(|(_, class)| class.counted != class.flushed)
+            .filter(|(_, class)| is_wanted(class))
             .map(|(hour, class)| HourTotal { hour, class: class.name.clone(), counts: class.counted })
             .collect()
     }

@@ -10,7 +10,7 @@ pub(crate) mod hours;
 pub(crate) mod replays;
 mod text;
 
-pub use alerts::Alert;
+pub use alerts::{Alert, signature};
 pub use audit::{
     AuditCursor, AuditCursorError, AuditError, AuditQuery, AuditReader, AuditRow, End, Entry, MAX_DURATION, audit_next,
     audit_over,

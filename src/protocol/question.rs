@@ -57,6 +57,11 @@ pub enum Question<'a> {
         /// The key's id.
         id: &'a str,
     },
+    /// Bring D1 up to date: what should it have then? Answered in JSON.
+    Reconcile {
+        /// The key's id.
+        id: &'a str,
+    },
     /// How many rows has the object written? For measurements.
     Stats {
         /// The key's id.
@@ -155,6 +160,7 @@ impl Question<'_> {
             Self::Refresh { id } => write!(url, "refresh?id={id}"),
             Self::Adopt { id } => write!(url, "adopt?id={id}"),
             Self::Relay { id } => write!(url, "relay?id={id}"),
+            Self::Reconcile { id } => write!(url, "reconcile?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
         };
         url
@@ -223,6 +229,7 @@ impl<'a> Question<'a> {
             "refresh" => Some(Self::Refresh { id }),
             "adopt" => Some(Self::Adopt { id }),
             "relay" => Some(Self::Relay { id }),
+            "reconcile" => Some(Self::Reconcile { id }),
             "stats" => Some(Self::Stats { id }),
             _ => None,
         }
@@ -282,6 +289,7 @@ mod tests {
             (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
             (Question::Adopt { id: "abc" }, "https://key.object/v1/adopt?id=abc"),
             (Question::Relay { id: "abc" }, "https://key.object/v1/relay?id=abc"),
+            (Question::Reconcile { id: "abc" }, "https://key.object/v1/reconcile?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
         ] {
             assert_eq!(question.to_url(), url);

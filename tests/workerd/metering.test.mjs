@@ -16,6 +16,11 @@ async function row(key) {
   return rows[0];
 }
 
+/** The key's rows of hours, oldest first. */
+function hourRows(key) {
+  return sql("SELECT hour, class, calls, denied, cost FROM usage_hourly WHERE key_id = ? ORDER BY hour, class", key.id);
+}
+
 /** Puts `instead(batch)` in the place of D1's `batch`, in which a flush writes, for as long as `work` takes. */
 async function withBatch(instead, work) {
   const database = Object.getPrototypeOf(env.DB);
@@ -61,7 +66,8 @@ test("a flush writes what was counted: id, month, calls and denied of one epoch,
   await runAlarm(key);
   const rows = await sql("SELECT * FROM usage_monthly WHERE key_id = ?", key.id);
   const epoch = expect.stringMatching(/^.+$/);
-  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, cost: 0, tokens: 0, updated_at: "2031-03-12T12:00:45Z" }]);
+  const updated_at = "2031-03-12T12:00:45Z";
+  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, cost: 10, tokens: 0, updated_at }]);
   expect((await usage(key)).calls).toBe(10);
 });
 
@@ -135,7 +141,7 @@ describe("a flush", () => {
     const key = await issue();
     await admit(key, 3);
     await runAlarm(key);
-    await sql("UPDATE usage_monthly SET calls = 9, denied = 9, updated_at = 'later' WHERE key_id = ?", key.id);
+    await sql("UPDATE usage_monthly SET calls = 9, denied = 9, cost = 9, updated_at = 'later' WHERE key_id = ?", key.id);
     await admit(key, 1);
     await runAlarm(key);
     expect(await sql("SELECT calls, denied, updated_at FROM usage_monthly WHERE key_id = ?", key.id)).toEqual([
@@ -249,4 +255,90 @@ test("a flush during one month reports the other months that are due with it", a
   await admit(key, 3);
   await runAlarm(key);
   expect(await metered(key)).toEqual({ [MARCH]: { calls: 1, denied: 0 }, "2031-04": { calls: 5, denied: 0 } });
+});
+
+describe("hours", () => {
+  test("are flushed with the months: calls, denied and cost of each class", async () => {
+    const key = await issue();
+    await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dear', 'GET', 4)");
+    await admit(key, 2);
+    await (await call(key, "/dear")).text();
+    setClock("2031-03-12T13:59:59.000Z");
+    await admit(key, 10);
+    await denied(key);
+    await runAlarm(key);
+    const rows = await hourRows(key);
+    expect([...new Set(rows.map(({ hour }) => hour))]).toEqual(["2031-03-12T12:00:00Z", "2031-03-12T13:00:00Z"]);
+    const sum = (field, hour = "") =>
+      rows.filter((row) => row.hour.startsWith(hour)).reduce((total, row) => total + row[field], 0);
+    expect([sum("calls", "2031-03-12T12"), sum("cost", "2031-03-12T12")]).toEqual([3, 6]);
+    expect([sum("calls"), sum("denied"), sum("cost")]).toEqual([13, 1, 16]);
+    const [month] = await sql("SELECT calls, denied, cost FROM usage_monthly WHERE key_id = ?", key.id);
+    expect(month).toEqual({ calls: 13, denied: 1, cost: 16 });
+    await sql("DELETE FROM route_costs");
+  });
+
+  test("of a key that D1 could not be told about for days are all flushed at once", async () => {
+    const key = await issue("unlimited");
+    for (let hour = 0; hour < 72; hour += 1) {
+      setClock(Date.UTC(2031, 2, 29, 12 + hour));
+      await admit(key, 1 + (hour % 3));
+    }
+    await runAlarm(key);
+    const rows = await hourRows(key);
+    expect(rows).toHaveLength(72);
+    expect(rows.map(({ calls }) => calls)).toEqual(Array.from({ length: 72 }, (_, hour) => 1 + (hour % 3)));
+    expect(await metered(key)).toEqual({ [MARCH]: { calls: 120, denied: 0 }, "2031-04": { calls: 24, denied: 0 } });
+  });
+
+  test("are absolute totals: a flush that is repeated changes nothing, and a late one neither", async () => {
+    const key = await issue();
+    await admit(key, 2);
+    const before = await inObject(key, "SELECT body FROM state");
+    await runAlarm(key);
+    await admit(key, 1);
+    await runAlarm(key);
+    await crash(key);
+    await inObject(key, "UPDATE state SET body = ?", before[0].body);
+    wait(5);
+    await usage(key);
+    await admit(key, 1);
+    await runAlarm(key);
+    expect((await hourRows(key)).map(({ calls }) => calls)).toEqual([3]);
+  });
+
+  test("and months are written together or not at all", async () => {
+    const key = await issue();
+    await admit(key, 2);
+    const giveBack = await takeAway("usage_hourly");
+    await runAlarm(key);
+    expect(await usageRows(key)).toEqual([]);
+    await giveBack();
+    await runAlarm(key);
+    expect((await row(key)).calls).toBe(2);
+    expect(await hourRows(key)).toHaveLength(1);
+  });
+});
+
+test("what flushing costs in D1: one row for the month and one for each class and hour, twice the first time of a month", async () => {
+  const key = await issue("unlimited");
+  const costs = [];
+  const flush = async () => {
+    let written = 0;
+    const count = async (batch) => {
+      const results = await batch();
+      for (const { meta } of results) written += meta.rows_written;
+      return results;
+    };
+    await withBatch(count, () => runAlarm(key));
+    costs.push(written);
+  };
+  await admit(key, 1);
+  await flush();
+  await admit(key, 500);
+  await flush();
+  setClock("2031-03-12T13:00:00.000Z");
+  await admit(key, 1);
+  await flush();
+  expect(costs).toEqual([3, 2, 2]);
 });

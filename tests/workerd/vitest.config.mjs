@@ -25,6 +25,7 @@ function project(name, vars) {
         ADMIN_TOKEN: "admin-token-of-the-tests",
         KEY_SECRET: "key-secret-of-the-tests",
         KEY_SECRET_PREVIOUS: "",
+        ALERT_WEBHOOK_SECRET: "",
         ORIGIN: "https://origin.test",
         ...vars,
         MIGRATIONS: migrations,
@@ -59,6 +60,10 @@ export default defineConfig({
       }),
       project("no-imports", { ALLOW_IMPORTED_KEYS: "false" }),
       project("unset", { ADMIN_TOKEN: "", KEY_SECRET: "" }),
+      project("alerts", {
+        ALERT_WEBHOOK_URL: "https://hooks.test/hook?for=tollgate",
+        ALERT_WEBHOOK_SECRET: "webhook-secret-of-the-tests",
+      }),
       project("wrong", { FAIL_MODE: "maybe" }),
     ],
   },

@@ -5,6 +5,7 @@ mod imports;
 mod keys;
 mod log;
 mod overrides;
+mod reports;
 mod tiers;
 mod tokens;
 
@@ -61,6 +62,8 @@ enum Success {
     Json(u16, String),
     Ndjson(String),
     NoContent,
+    /// A stream of CSV, and the name of the file.
+    Csv(JsValue, String),
 }
 
 type Outcome = Result<Success, Failure>;
@@ -77,6 +80,8 @@ struct Command {
     now: UnixMicros,
     parameters: Parameters,
     body: Vec<u8>,
+    /// The request's `Accept`.
+    accept: Option<String>,
 }
 
 /// Work that several commands do. Boxed, so that it is compiled once and not into each of them.
@@ -89,6 +94,7 @@ pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
         Ok(Success::Ndjson(lines)) => http::ndjson(&lines, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
+        Ok(Success::Csv(rows, name)) => http::csv(&rows, &name, &cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
         Err(Failure::Fault(fault)) => {
             worker::console_error!("tollgate: admin API: {fault}");
@@ -108,7 +114,8 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
     let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
     let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
-    let command = Command { deployment, db, context, actor, now, parameters, body };
+    let accept = incoming.request.headers().get("accept").ok().flatten();
+    let command = Command { deployment, db, context, actor, now, parameters, body, accept };
     match admin {
         Admin::CreateKey => keys::create(&command).await,
         Admin::ImportKeys => imports::import(&command).await,
@@ -130,6 +137,14 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
         Admin::CreateToken => tokens::create(&command).await,
         Admin::DeleteToken(id) => tokens::delete(&command, id).await,
         Admin::ReadLog => log::read(&command).await,
+        Admin::Reconcile(id) => reports::reconciled(&command, id).await,
+        Admin::ReadReport => reports::report(&command).await,
+        Admin::ReadHours(_)
+        | Admin::ReadDays(_)
+        | Admin::ReadHistory(_)
+        | Admin::ListAlerts
+        | Admin::ListDeliveries
+        | Admin::ListDrift => reports::read(&command, admin).await,
     }
 }
 

@@ -3,23 +3,30 @@
 //! Reads go to the primary (no Sessions API), so they see every change that was committed before they began. Rows come as JSON
 //! text that SQL has put together, so that numbers and nested values cross once, as they are.
 
+mod alerts;
 mod imports;
 mod keys;
 mod log;
 mod overrides;
 mod profile;
+mod reports;
 mod tiers;
 mod tokens;
 mod usage;
 
+pub(crate) use alerts::{Delivery, deliveries, note_attempt, put_alert};
 pub(crate) use imports::{find_imported, import_keys};
 pub(crate) use keys::{KeyFilter, create_key, delete_key, key, keys, update_key};
 pub(crate) use log::log;
 pub(crate) use overrides::{count_overrides, delete_override, overrides, policy_override, put_override};
 pub(crate) use profile::{StoredKey, profile};
+pub(crate) use reports::{
+    Part, delete_hours, drift, history, near_quota, note_drift, parts, reconcile, report, report_csv, report_totals,
+    some_keys,
+};
 pub(crate) use tiers::{has_tier, ids_of_tier, put_tier, tier, tiers};
 pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
-pub(crate) use usage::flush;
+pub(crate) use usage::{Totals, flush};
 
 use super::deployment::DATABASE;
 use super::js::{self, Fault};
@@ -117,8 +124,13 @@ impl Database {
         Ok((rows.into_iter().map(|row| row.row).collect(), last))
     }
 
+    /// The one row of a query that always has one.
+    pub(crate) async fn one(&self, statement: Statement) -> Result<String, Fault> {
+        self.text(statement).await?.ok_or_else(|| Fault::new("D1 gave no row"))
+    }
+
     /// The answer that shows a page whose rows are the JSON of its entries.
-    async fn list(&self, page: &Page, statement: Statement) -> Result<String, Fault> {
+    pub(crate) async fn list(&self, page: &Page, statement: Statement) -> Result<String, Fault> {
         let (entries, last) = self.page(page, statement).await?;
         Ok(page.show(&entries, last.as_deref()))
     }

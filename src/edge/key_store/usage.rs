@@ -3,28 +3,66 @@
 use super::{Database, Statement};
 use crate::edge::js::Fault;
 use crate::limit::MonthTotal;
+use crate::meter::HourTotal;
 use crate::time::{UnixMicros, rfc3339};
+use serde_json::json;
 
-const UPSERT_USAGE: &str = "
-INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+const UPSERT_MONTHS: &str = "
+INSERT INTO usage_monthly (key_id, epoch, updated_at, month, calls, denied, cost, tokens)
+  SELECT ?1, ?2, ?3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?4) WHERE 1
 ON CONFLICT (key_id, month, epoch) DO UPDATE
-  SET calls = MAX(calls, excluded.calls), denied = MAX(denied, excluded.denied), updated_at = excluded.updated_at
-  WHERE excluded.calls > calls OR excluded.denied > denied";
+  SET calls = MAX(calls, excluded.calls), denied = MAX(denied, excluded.denied), cost = MAX(cost, excluded.cost),
+    tokens = MAX(tokens, excluded.tokens), updated_at = excluded.updated_at
+  WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost OR excluded.tokens > tokens";
 
-/// Writes absolute totals, all or none. Repeating or reordering such writes changes nothing.
-pub(crate) async fn flush(
-    db: &Database,
-    id: &str,
-    epoch: &str,
-    totals: &[MonthTotal],
-    now: UnixMicros,
-) -> Result<(), Fault> {
-    let now = rfc3339(now);
-    let upsert = |total: &MonthTotal| {
-        let month = total.month.to_string();
-        let values =
-            [id.into(), month.into(), epoch.into(), total.calls.into(), total.denied.into(), now.as_str().into()];
-        Statement::new(UPSERT_USAGE, values)
+const UPSERT_HOURS: &str = "
+INSERT INTO usage_hourly (key_id, epoch, updated_at, hour, class, calls, denied, cost)
+  SELECT ?1, ?2, ?3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?4) WHERE 1
+ON CONFLICT (key_id, hour, class, epoch) DO UPDATE
+  SET calls = MAX(calls, excluded.calls), denied = MAX(denied, excluded.denied), cost = MAX(cost, excluded.cost),
+    updated_at = excluded.updated_at
+  WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost";
+
+/// What an object has counted and D1 is to have.
+pub(crate) struct Totals {
+    pub(crate) epoch: String,
+    pub(crate) months: Vec<MonthTotal>,
+    pub(crate) hours: Vec<HourTotal>,
+}
+
+impl Totals {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.months.is_empty() && self.hours.is_empty()
+    }
+
+    /// Rows of JSON: month, calls, denied, cost, tokens.
+    fn months(&self) -> String {
+        let row = |total: &MonthTotal| json!([total.month, total.calls, total.denied, total.cost, total.tokens]);
+        self.months.iter().map(row).collect::<serde_json::Value>().to_string()
+    }
+
+    /// Rows of JSON: hour, class, calls, denied, cost.
+    fn hours(&self) -> String {
+        let row = |total: &HourTotal| {
+            let counts = total.counts;
+            json!([rfc3339(total.start()), total.class, counts.calls, counts.denied, counts.cost])
+        };
+        self.hours.iter().map(row).collect::<serde_json::Value>().to_string()
+    }
+}
+
+/// Writes absolute totals, all or none. Repeating or reordering such writes changes nothing. However many rows there are, they are
+/// one statement for each table.
+pub(crate) async fn flush(db: &Database, id: &str, totals: &Totals, now: UnixMicros) -> Result<(), Fault> {
+    let upsert = |sql, is_empty: bool, rows: fn(&Totals) -> String| {
+        let values = || [id.into(), totals.epoch.as_str().into(), rfc3339(now).into(), rows(totals).into()];
+        (!is_empty).then(|| Statement::new(sql, values()))
     };
-    db.run(&totals.iter().map(upsert).collect::<Vec<_>>()).await.map(drop)
+    let months = upsert(UPSERT_MONTHS, totals.months.is_empty(), Totals::months);
+    let hours = upsert(UPSERT_HOURS, totals.hours.is_empty(), Totals::hours);
+    let statements: Vec<_> = months.into_iter().chain(hours).collect();
+    if statements.is_empty() {
+        return Ok(());
+    }
+    db.run(&statements).await.map(drop)
 }

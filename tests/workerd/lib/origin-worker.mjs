@@ -2,6 +2,7 @@
 // records what it received and answers by path. `ORIGIN_CONTROL` reaches the same Worker under the host `control.test`.
 let requests = [];
 let release = () => {};
+let hookStatus = 200;
 
 const ANSWERS = {
   "/status": (_request, url) => {
@@ -27,6 +28,7 @@ const ANSWERS = {
   "/down": () => {
     throw new Error("the origin is down");
   },
+  "/hook": () => new Response(null, { status: hookStatus, headers: { location: "https://elsewhere.test/" } }),
   "/socket": () => {
     const [client, server] = Object.values(new WebSocketPair());
     server.accept();
@@ -55,6 +57,7 @@ function inTwoParts() {
 function control(url) {
   if (url.pathname === "/reset") requests = [];
   if (url.pathname === "/release") release();
+  if (url.pathname === "/hook") hookStatus = Number(url.searchParams.get("status"));
   return Response.json(requests);
 }
 

@@ -1,0 +1,184 @@
+//! What reports may be asked for.
+
+use super::Parameters;
+use crate::refusal::Refusal;
+use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
+
+/// Months of a key's history, unless the caller chooses.
+const MONTHS_DEFAULT: u64 = 12;
+/// Months of a key's history at most.
+const MONTHS_LIMIT: u64 = 36;
+/// The share of a quota from which on a key is listed, unless the caller chooses: 0.8.
+const MILLIONTHS_DEFAULT: u64 = 800_000;
+/// The largest share that can be asked for: 10.
+const MILLIONTHS_LIMIT: u64 = 10_000_000;
+
+/// A time from which and a time until which, both at the edges of whole parts: hours, or days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The first part begins here.
+    pub from: UnixMicros,
+    /// The last part ends here.
+    pub until: UnixMicros,
+}
+
+impl Span {
+    /// The parts that `from` and `to` touch, each `part` microseconds long; `days` up to now unless they are given, and `most` days
+    /// at most.
+    ///
+    /// # Errors
+    /// 400 for what is no time, and for times that are in the wrong order or too far apart.
+    pub fn read(parameters: &Parameters, now: UnixMicros, part: u64, days: u64, most: u64) -> Result<Self, Refusal> {
+        let time = |name: &str| match parameters.get(name).map(parse_rfc3339) {
+            Some(None) => {
+                Err(Refusal::BadRequest(format!("{name}: must be an RFC 3339 time such as 2026-11-20T08:00:00Z")))
+            }
+            time => Ok(time.flatten()),
+        };
+        let until = time("to")?.unwrap_or(now);
+        let from = time("from")?.unwrap_or(until.saturating_sub(days * DAY));
+        if from >= until {
+            return Err(Refusal::BadRequest("from: must be before `to`".to_owned()));
+        }
+        if until.since(from) > most * DAY {
+            return Err(Refusal::BadRequest(format!("from: must be at most {most} days before `to`")));
+        }
+        let whole = |micros: u64| UnixMicros::from_micros(micros.saturating_mul(part));
+        Ok(Self { from: whole(from.as_micros() / part), until: whole(until.as_micros().div_ceil(part)) })
+    }
+}
+
+/// How many months `months` asks for.
+///
+/// # Errors
+/// 400 if it is no number from 1 to 36.
+pub fn months(parameters: &Parameters) -> Result<u64, Refusal> {
+    match parameters.get("months").map(str::parse) {
+        None => Ok(MONTHS_DEFAULT),
+        Some(Ok(months)) if (1..=MONTHS_LIMIT).contains(&months) => Ok(months),
+        Some(_) => Err(Refusal::BadRequest(format!("months: must be a number from 1 to {MONTHS_LIMIT}"))),
+    }
+}
+
+/// The month that `month` asks for; the current one unless it is given.
+///
+/// # Errors
+/// 400 if it is no month.
+pub fn month(parameters: &Parameters, now: UnixMicros) -> Result<Month, Refusal> {
+    let month = parameters.get("month").map_or(Ok(Month::of(now)), str::parse);
+    month.map_err(|_| Refusal::BadRequest("month: must be a month such as 2026-11".to_owned()))
+}
+
+/// The share of a quota that `threshold` asks for, in millionths.
+///
+/// # Errors
+/// 400 if it is no decimal number above 0 and up to 10.
+pub fn millionths(parameters: &Parameters) -> Result<u64, Refusal> {
+    match parameters.get("threshold").map(decimal) {
+        None => Ok(MILLIONTHS_DEFAULT),
+        Some(Some(share)) if (1..=MILLIONTHS_LIMIT).contains(&share) => Ok(share),
+        Some(_) => Err(Refusal::BadRequest("threshold: must be a number above 0 and up to 10, such as 0.8".to_owned())),
+    }
+}
+
+/// Reads a decimal number with up to six places, in millionths. Floating point would bring a parser as large as all of this module.
+fn decimal(text: &str) -> Option<u64> {
+    let (whole, places) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str, most| text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() && places.is_empty() || !is_number(whole, 6) || !is_number(places, 6) {
+        return None;
+    }
+    format!("{whole}{places:0<6}").parse().ok()
+}
+
+/// Whether an `Accept` field asks for CSV by its name.
+#[must_use]
+pub fn wants_csv(accept: &str) -> bool {
+    accept.split(',').any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let is_csv = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("text/csv"));
+        // A weight of 0 means "anything but".
+        is_csv
+            && !parts.any(|part| {
+                matches!(part.to_ascii_lowercase().as_str(), "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000")
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Query;
+    use crate::time::{HOUR, rfc3339};
+
+    fn parameters(query: &str) -> Parameters {
+        Parameters::parse(Query::new(query), &["from", "to", "months", "month", "threshold"]).unwrap()
+    }
+
+    fn span(query: &str, part: u64) -> Result<(String, String), String> {
+        let now = parse_rfc3339("2031-03-12T12:30:00Z").unwrap();
+        let span = Span::read(&parameters(query), now, part, 1, 31).map_err(|refusal| refusal.body())?;
+        Ok((rfc3339(span.from), rfc3339(span.until)))
+    }
+
+    #[test]
+    fn spans_are_whole() {
+        for (query, part, from, until) in [
+            ("", HOUR, "2031-03-11T12:00:00Z", "2031-03-12T13:00:00Z"),
+            ("", DAY, "2031-03-11T00:00:00Z", "2031-03-13T00:00:00Z"),
+            ("to=2031-03-12T11:00:00Z", HOUR, "2031-03-11T11:00:00Z", "2031-03-12T11:00:00Z"),
+            ("from=2031-03-12T01:59:59.9%2B01:00", HOUR, "2031-03-12T00:00:00Z", "2031-03-12T13:00:00Z"),
+            ("from=2031-01-01T00:00:00Z&to=2031-02-01T00:00:00Z", DAY, "2031-01-01T00:00:00Z", "2031-02-01T00:00:00Z"),
+        ] {
+            assert_eq!(span(query, part), Ok((from.to_owned(), until.to_owned())), "{query}");
+        }
+        for (query, word) in [
+            ("from=yesterday", "from: must be an"),
+            ("to=2031-02-30T00:00:00Z", "to: must be an"),
+            ("from=2031-03-12T12:30:00Z", "before `to`"),
+            ("from=2031-01-01T00:00:00Z&to=2031-02-01T00:00:00.001Z", "at most 31 days"),
+        ] {
+            assert!(span(query, HOUR).unwrap_err().contains(word), "{query}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_months() {
+        assert_eq!(months(&parameters("")), Ok(12));
+        assert_eq!(months(&parameters("months=36")), Ok(36));
+        for (query, expected) in
+            [("", 800_000), ("threshold=10", 10_000_000), ("threshold=.5", 500_000), ("threshold=0.000001", 1)]
+        {
+            assert_eq!(millionths(&parameters(query)), Ok(expected), "{query}");
+        }
+        assert_eq!(month(&parameters("month=2026-11"), UnixMicros::default()).unwrap().to_string(), "2026-11");
+        assert_eq!(month(&parameters(""), UnixMicros::default()).unwrap().to_string(), "1970-01");
+        for query in ["months=0", "months=37", "months=x", "months=-1"] {
+            assert!(months(&parameters(query)).is_err(), "{query}");
+        }
+        for query in [
+            "threshold=0",
+            "threshold=-1",
+            "threshold=10.1",
+            "threshold=NaN",
+            "threshold=inf",
+            "threshold=.",
+            "threshold=0.0000001",
+        ] {
+            assert!(millionths(&parameters(query)).is_err(), "{query}");
+        }
+        for query in ["month=2026", "month=2026-13", "month=2026-1", "month=26-01"] {
+            assert!(month(&parameters(query), UnixMicros::default()).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn csv_is_asked_for_by_name() {
+        for accept in ["text/csv", "TEXT/CSV;q=0.5", "application/json;q=0.1, text/csv ; charset=utf-8"] {
+            assert!(wants_csv(accept), "{accept}");
+        }
+        for accept in ["", "*/*", "text/*", "application/json", "text/csv;q=0", "text/csv; q=0.0", "text/csvx"] {
+            assert!(!wants_csv(accept), "{accept}");
+        }
+    }
+}
