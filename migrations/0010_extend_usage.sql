@@ -7,7 +7,7 @@ CREATE TABLE usage_hourly (
   key_id     TEXT    NOT NULL,
   hour       TEXT    NOT NULL
              CONSTRAINT "hour is YYYY-MM-DDTHH:00:00Z"
-             CHECK (hour GLOB '[0-9][0-9][0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:00:00Z'),
+             CHECK (hour IS strftime('%Y-%m-%dT%H:00:00Z', hour)),
   class      TEXT    NOT NULL,
   epoch      TEXT    NOT NULL,
   calls      INTEGER NOT NULL DEFAULT 0 CHECK (calls >= 0),

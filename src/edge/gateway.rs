@@ -210,7 +210,7 @@ impl GatedCall {
     }
 }
 
-fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Credential<'a>, CredentialError> {
+pub(super) fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Credential<'a>, CredentialError> {
     let query = config.allow_query_key.then(|| incoming.target().query());
     credential::find(incoming.api_key.as_deref(), incoming.authorization.as_deref(), query)
 }

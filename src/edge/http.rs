@@ -9,6 +9,8 @@ use crate::target::{Target, TargetError};
 use wasm_bindgen::JsValue;
 
 const PROBLEM_JSON: &str = "application/problem+json";
+/// Where `entry.js` leaves the document of the API: inside the wasm it would only make that larger.
+const OPENAPI: &str = "tollgateOpenApi";
 
 /// A request, with what the gate judges of it.
 pub(crate) struct Incoming {
@@ -120,6 +122,20 @@ pub(crate) fn give(rendered: &Rendered) -> Answer {
 /// A JSON answer.
 pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
     own(status, "application/json", Some(body), cors, Fields::default())
+}
+
+/// A JSON answer about a key, with where it stands.
+pub(crate) fn json_of_key(body: &str, cors: &str, known: &Known, legacy: bool) -> Answer {
+    let mut fields = Fields::default();
+    fields.extend(headers::fields(known, legacy));
+    own(200, "application/json", Some(body), cors, fields)
+}
+
+/// `GET /_tollgate/openapi.json`.
+pub(crate) fn openapi(cors: &str) -> Answer {
+    let document = js_sys::Reflect::get(&js_sys::global(), &OPENAPI.into())?;
+    let document = document.as_string().ok_or_else(|| Fault::new("the build has no OpenAPI document"))?;
+    json(200, &document, cors)
 }
 
 /// 204.

@@ -154,6 +154,7 @@ impl KeyObject {
                 Some(Question::Usage { id }) => shared.usage(id).await,
                 Some(Question::Refresh { id }) => shared.refresh(id).await,
                 Some(Question::Stats { .. }) => shared.stats(),
+                Some(Question::Holder { id, secret_hash }) => shared.holding(id, secret_hash).await,
                 _ => Err(Fault::new("no such question")),
             }
         })

@@ -17,7 +17,7 @@ pub(crate) use overrides::{count_overrides, delete_override, overrides, policy_o
 pub(crate) use profile::{StoredKey, profile};
 pub(crate) use tiers::{has_tier, ids_of_tier, put_tier, tier, tiers};
 pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
-pub(crate) use usage::flush;
+pub(crate) use usage::{flush, usage_of_holder};
 
 use super::deployment::DATABASE;
 use super::js::{self, Fault};
