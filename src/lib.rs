@@ -20,6 +20,8 @@ pub mod headers;
 pub mod key;
 pub mod limit;
 pub mod meter;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod openapi;
 pub mod policy;
 pub mod profile;
 pub mod protocol;

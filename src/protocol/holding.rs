@@ -8,6 +8,7 @@ use serde_json::Value;
 
 /// The body of `GET /_tollgate/me`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Me {
     /// The key's id.
     pub key_id: String,
@@ -16,6 +17,7 @@ pub struct Me {
     /// Its status.
     pub status: Status,
     /// From when on it is refused, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub expires_at: Option<String>,
     /// Where it stands with each policy.
     pub policies: Vec<PolicyUsage>,
