@@ -43,10 +43,10 @@ hash_inputs() {
 }
 
 hash_outputs() {
-  cat build/index.js build/gate.js build/index_bg.wasm | sha256
+  cat build/index.js build/gate.js build/openapi.js build/index_bg.wasm | sha256
 }
 
-if [ -f "$DEP_INFO" ] && [ -f build/gate.js ] && [ -f build/index_bg.wasm ] &&
+if [ -f "$DEP_INFO" ] && [ -f build/gate.js ] && [ -f build/openapi.js ] && [ -f build/index_bg.wasm ] &&
   [ "$(cat "$STAMP" 2>/dev/null)" = "$(input_files | hash_inputs) $(hash_outputs)" ]; then
   exit 0
 fi
@@ -61,6 +61,9 @@ PATH="$PWD/scripts/shims:$PWD/node_modules/.bin:$PATH" "$TOOLS/bin/worker-build"
 # What the runtime loads stands around what worker-build makes.
 mv build/index.js build/gate.js
 cp src/edge/entry.js build/index.js
+# JSON is JavaScript too, and a string of it in JSON is a string in JavaScript.
+node_modules/.bin/node -e 'console.log("export default " + JSON.stringify(require("fs").readFileSync(0, "utf8").trim()) + ";")' \
+  <src/edge/openapi.json >build/openapi.js
 
 # A source that changed while the build ran leaves no stamp: what was built is unknown, and the next run builds again.
 [ "$(hash_inputs <<<"$files_before")" = "$hash_before" ] || exit 0

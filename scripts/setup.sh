@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the project needs: two Rust toolchains by rustup, two cargo tools into .tools/, npm tools into
-# node_modules/. Every pin is in scripts/versions.env or a lock file. Looks first, so that a second run does nothing.
+# node_modules/, a Python tool into .tools/venv. Every pin is in scripts/versions.env or a lock file. Looks first, so that a second run does nothing.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
@@ -15,6 +15,7 @@ need node "install Node.js 18 or newer, with npm"
 need npm "install npm, which comes with Node.js"
 need make "install make (Debian, Ubuntu: apt-get install make)"
 need cc "install a C compiler (Debian, Ubuntu: apt-get install build-essential)"
+need python3 "install Python 3.10 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)"
 node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
   die "Node.js $(node --version) is too old: install 18 or newer"
 
@@ -94,4 +95,18 @@ if ! has_tool worker-build "$WORKER_BUILD"; then
   cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force --locked ||
     cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force ||
     die "cargo could not install worker-build $WORKER_BUILD: see its message above"
+fi
+
+# Run by its module's name and not by the script that pip makes, which holds the venv's path: a moved checkout still works.
+if [ "$("$TOOLS/venv/bin/python" -m schemathesis.cli --version 2>/dev/null | awk '{ print $NF; exit }')" != "$SCHEMATHESIS" ]; then
+  say "schemathesis $SCHEMATHESIS"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    die "$(python3 --version) is too old: install Python 3.10 or newer"
+  python3 -c 'import ensurepip, venv' 2>/dev/null ||
+    die "python3 cannot make virtual environments: install its venv module (Debian, Ubuntu: apt-get install python3-venv)"
+  rm -rf "$TOOLS/venv"
+  python3 -m venv "$TOOLS/venv" || die "python3 could not make a virtual environment: see its message above"
+  "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --constraint scripts/python-constraints.txt "schemathesis==$SCHEMATHESIS" ||
+    die "pip could not install schemathesis $SCHEMATHESIS: see its message above"
 fi

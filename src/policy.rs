@@ -17,6 +17,7 @@ pub const MAX_NAME: usize = 32;
 /// What a policy counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Unit {
     /// Calls, or what the caller prices them at.
     Requests,
@@ -27,6 +28,7 @@ pub enum Unit {
 /// The time that a quota is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Period {
     /// 60 seconds.
     Minute,
@@ -41,6 +43,7 @@ pub enum Period {
 /// How a quota is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Algorithm {
     /// At most `quota` in each period aligned to the UTC clock.
     Fixed,

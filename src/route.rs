@@ -14,12 +14,25 @@ pub enum Route<'a> {
     Health,
     /// A CORS preflight for one of tollgate's own endpoints.
     Preflight,
+    /// `GET /_tollgate/openapi.json`
+    OpenApi,
+    /// What a key's holder may ask, with the key itself.
+    Holder(Holder),
     /// The admin API, which needs its token.
     Admin(Admin<'a>),
     /// A known path with a method that it does not take; the methods that it does.
     MethodNotAllowed(&'static str),
     /// Nothing.
     NotFound,
+}
+
+/// What a key's holder asks about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// `GET /_tollgate/me`
+    Me,
+    /// `GET /_tollgate/me/usage`
+    Usage,
 }
 
 /// What a request asks of the admin API. Parts of paths are as sent, whatever they look like.
@@ -197,6 +210,18 @@ pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {
         (Some("alerts"), None, ..) => read(method, Admin::ListAlerts),
         (Some("alerts"), Some("deliveries"), None, _) => read(method, Admin::ListDeliveries),
         (Some("drift"), None, ..) => read(method, Admin::ListDrift),
+        (Some("me"), None, ..) => match method {
+            "GET" => Route::Holder(Holder::Me),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        (Some("me"), Some("usage"), None, _) => match method {
+            "GET" => Route::Holder(Holder::Usage),
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
+        (Some("openapi.json"), None, ..) => match method {
+            "GET" => Route::OpenApi,
+            _ => Route::MethodNotAllowed("GET, HEAD"),
+        },
         _ => Route::NotFound,
     }
 }
@@ -314,6 +339,13 @@ mod tests {
             ("POST", &format!("{key}/days"), Route::MethodNotAllowed("GET, HEAD")),
             ("HEAD", &format!("{key}/history"), Route::Admin(Admin::ReadHistory(id))),
             ("GET", &format!("{key}/reconcile"), Route::Admin(Admin::Reconcile(id))),
+            ("GET", "/_tollgate/me", Route::Holder(Holder::Me)),
+            ("HEAD", "/_tollgate/me/usage", Route::Holder(Holder::Usage)),
+            ("POST", "/_tollgate/me", Route::MethodNotAllowed("GET, HEAD")),
+            ("GET", "/_tollgate/me/", Route::NotFound),
+            ("GET", "/_tollgate/me/usage/x", Route::NotFound),
+            ("GET", "/_tollgate/openapi.json", Route::OpenApi),
+            ("POST", "/_tollgate/openapi.json", Route::MethodNotAllowed("GET, HEAD")),
             ("GET", &usage, Route::Admin(Admin::ReadUsage(id))),
             ("POST", &usage, Route::MethodNotAllowed("GET, HEAD")),
             ("GET", "/_tollgate/keys/NOT-AN-ID", Route::Admin(Admin::ReadKey("NOT-AN-ID"))),

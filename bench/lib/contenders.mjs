@@ -18,7 +18,7 @@ const script = (...names) => Object.fromEntries(names.map((name) => [name, file(
 /** The modules of a build: its first is the one that the runtime loads. */
 const wasmWorker = (directory) =>
   Object.fromEntries(
-    ["index.js", "gate.js", "index_bg.wasm"]
+    ["index.js", "gate.js", "openapi.js", "index_bg.wasm"]
       .filter((name) => existsSync(path.join(directory, name)))
       .map((name) => [name, path.join(directory, name)]),
   );

@@ -154,7 +154,7 @@ export async function startGate({ vars = {}, persistTo, origin } = {}) {
  * configuration's path. There is no .dev.vars there, so only `--var` sets secrets.
  */
 async function copyWorker(directory) {
-  for (const file of ["index.js", "gate.js", "index_bg.wasm"]) {
+  for (const file of ["index.js", "gate.js", "openapi.js", "index_bg.wasm"]) {
     await copyFile(path.join(ROOT, "build", file), path.join(directory, file));
   }
   const replace = (text, pattern, replacement) => {

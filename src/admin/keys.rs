@@ -267,10 +267,14 @@ impl KeyRow {
 
 /// A key as the admin API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = Key))]
 pub struct KeyView {
     /// Its id.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z2-7]{16}$"))]
     pub id: String,
     /// The key itself: only in the answer that issues it.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(nullable = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Its tier.
@@ -284,10 +288,13 @@ pub struct KeyView {
     /// Its last four characters.
     pub hint: String,
     /// What the operator keeps with it.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Object))]
     pub metadata: Metadata,
     /// When it was issued, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub created_at: String,
     /// From when on it is refused, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub expires_at: Option<String>,
 }
 

@@ -50,6 +50,8 @@ impl PutOverride {
 
 /// An override as the admin API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = Override))]
 pub struct OverrideView {
     /// The policy of the tier that it replaces, or its own name.
     pub policy: String,
@@ -62,10 +64,13 @@ pub struct OverrideView {
     /// How it counts.
     pub algorithm: Algorithm,
     /// Units at once, for buckets.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub burst: Option<u64>,
     /// From when on it holds, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub from: Option<String>,
     /// Until when it does, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub until: Option<String>,
 }
 

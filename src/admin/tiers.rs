@@ -41,6 +41,8 @@ impl Body for Limit {
 
 /// A policy, as the admin API takes and shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = Policy))]
 pub struct PolicyBody {
     /// The name that clients see.
     pub policy: String,
@@ -53,6 +55,7 @@ pub struct PolicyBody {
     /// How it counts.
     pub algorithm: Algorithm,
     /// Units at once, for buckets.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub burst: Option<u64>,
 }
 
@@ -120,6 +123,7 @@ impl PutTier {
 
 /// A tier, as the admin API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Tier {
     /// Its name.
     pub name: String,

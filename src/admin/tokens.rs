@@ -12,6 +12,7 @@ const NAME_LIMIT: usize = 100;
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Scope {
     /// Look at everything but tokens.
     Read,
@@ -57,10 +58,13 @@ impl Body for CreateToken {
 
 /// A token as the admin API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = Token))]
 pub struct TokenView {
     /// Its id.
     pub id: String,
     /// The token itself: only in the answer that creates it.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(nullable = false))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// Who it is for.
@@ -70,6 +74,7 @@ pub struct TokenView {
     /// Its last four characters.
     pub hint: String,
     /// When it was created, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub created_at: String,
 }
 

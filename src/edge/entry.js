@@ -1,6 +1,10 @@
 // The module that the runtime loads: what it calls, around the Rust crate in ./gate.js. scripts/build.sh puts both into build/.
 import { DurableObject } from "cloudflare:workers";
 import gate, { KeyObject as Inner } from "./gate.js";
+import openapi from "./openapi.js";
+
+// Where the crate finds it. Inside the wasm it would be a twelfth of all that has to be loaded.
+globalThis.tollgateOpenApi = openapi;
 
 // A handler and not the class that worker-build makes: of that the runtime makes an instance for each request.
 const { fetch, scheduled } = gate.prototype;

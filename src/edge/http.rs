@@ -9,6 +9,8 @@ use crate::target::{Target, TargetError};
 use wasm_bindgen::JsValue;
 
 const PROBLEM_JSON: &str = "application/problem+json";
+/// Where `entry.js` leaves the document of the API: inside the wasm it would only make that larger.
+const OPENAPI: &str = "tollgateOpenApi";
 
 /// A request, with what the gate judges of it.
 pub(crate) struct Incoming {
@@ -136,6 +138,20 @@ pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> Answer {
     fields.set("Content-Type", "text/csv; charset=utf-8");
     fields.set("Content-Disposition", &format!("attachment; filename=\"{name}\""));
     Ok(js::reply_shared(200, rows, &js::share_fields(fields.as_str())?)?.into())
+}
+
+/// A JSON answer about a key, with where it stands.
+pub(crate) fn json_of_key(body: &str, cors: &str, known: &Known, legacy: bool) -> Answer {
+    let mut fields = Fields::default();
+    fields.extend(headers::fields(known, legacy));
+    own(200, "application/json", Some(body), cors, fields)
+}
+
+/// `GET /_tollgate/openapi.json`.
+pub(crate) fn openapi(cors: &str) -> Answer {
+    let document = js_sys::Reflect::get(&js_sys::global(), &OPENAPI.into())?;
+    let document = document.as_string().ok_or_else(|| Fault::new("the build has no OpenAPI document"))?;
+    json(200, &document, cors)
 }
 
 /// 204.

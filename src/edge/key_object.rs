@@ -165,6 +165,7 @@ impl KeyObject {
                 Some(Question::Refresh { id }) => shared.refresh(id).await,
                 Some(Question::Stats { .. }) => shared.stats(),
                 Some(Question::Reconcile { .. }) => reconcile::counted(&shared).await,
+                Some(Question::Holder { id, secret_hash }) => shared.holding(id, secret_hash).await,
                 _ => Err(Fault::new("no such question")),
             }
         })

@@ -12,6 +12,7 @@ mod commit;
 mod deployment;
 mod flush;
 mod gateway;
+mod holder;
 mod http;
 mod js;
 mod key_object;
@@ -81,6 +82,9 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
         // Whatever is set up: it is asked to find that out.
         return http::health(&cors);
     }
+    if route == Route::OpenApi {
+        return http::openapi(&cors);
+    }
     let deployment = match deployment {
         Ok(deployment) => deployment,
         Err(fault) => {
@@ -94,6 +98,8 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
         Route::Admin(_) => Ok(promise(async move { admin::answer(incoming, deployment, env, context).await }).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
+        Route::Holder(wanted) => Ok(promise(holder::answer(incoming, deployment, env, wanted)).into()),
         Route::Health => http::health(&cors),
+        Route::OpenApi => http::openapi(&cors),
     }
 }

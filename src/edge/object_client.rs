@@ -56,6 +56,12 @@ pub(crate) async fn reconcile(deployment: &Deployment, id: &str) -> Result<Strin
     text(js::ask_text(&deployment.objects, id, &url)).await
 }
 
+/// Asks how a key stands, for whoever presents this secret: a [`protocol::Holding`].
+pub(crate) async fn holding(deployment: &Deployment, id: &str, secret_hash: &str) -> Result<String, Fault> {
+    let url = Question::Holder { id, secret_hash }.to_url();
+    text(js::ask_text(&deployment.objects, id, &url)).await
+}
+
 /// Tells a key's object that the key has changed in D1.
 pub(crate) async fn refresh(deployment: &Deployment, id: &str) -> Result<(), Fault> {
     let url = Question::Refresh { id }.to_url();

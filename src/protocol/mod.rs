@@ -5,11 +5,13 @@
 //! minutes of a deployment: so each line has a version, unknown parameters are ignored, and new ones must be optional.
 
 mod answer;
+mod holding;
 mod push;
 mod question;
 mod usage;
 
 pub use answer::{Answer, Known, Outcome, Pass, PolicyStanding};
+pub use holding::{Holding, Me, month_json};
 pub use push::{Relay, Relayed};
 pub use question::{AuditPage, Call, Check, Debt, Ends, Question};
 pub use usage::{PolicyUsage, Usage};

@@ -62,6 +62,14 @@ pub enum Question<'a> {
         /// The key's id.
         id: &'a str,
     },
+    /// How does the key stand, for whoever has its secret? Answered in lines: an [`Answer`](super::Answer), and for a known key
+    /// what it is and what it has used, as [`Holding`](super::Holding) writes them.
+    Holder {
+        /// The key's id.
+        id: &'a str,
+        /// Hash of the presented secret.
+        secret_hash: &'a str,
+    },
     /// How many rows has the object written? For measurements.
     Stats {
         /// The key's id.
@@ -162,6 +170,7 @@ impl Question<'_> {
             Self::Relay { id } => write!(url, "relay?id={id}"),
             Self::Reconcile { id } => write!(url, "reconcile?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
+            Self::Holder { id, secret_hash } => write!(url, "holder?id={id}&h={secret_hash}"),
         };
         url
     }
@@ -231,6 +240,9 @@ impl<'a> Question<'a> {
             "relay" => Some(Self::Relay { id }),
             "reconcile" => Some(Self::Reconcile { id }),
             "stats" => Some(Self::Stats { id }),
+            "holder" if !check.call.secret_hash.is_empty() => {
+                Some(Self::Holder { id, secret_hash: check.call.secret_hash })
+            }
             _ => None,
         }
     }
@@ -291,6 +303,7 @@ mod tests {
             (Question::Relay { id: "abc" }, "https://key.object/v1/relay?id=abc"),
             (Question::Reconcile { id: "abc" }, "https://key.object/v1/reconcile?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
+            (Question::Holder { id: "abc", secret_hash: HASH }, "https://key.object/v1/holder?id=abc&h=00ff"),
         ] {
             assert_eq!(question.to_url(), url);
             assert_eq!(Question::parse(url), Some(question));
@@ -302,6 +315,7 @@ mod tests {
             "https://key.object/v2/usage?id=a",
             "https://key.object/v1/usage?",
             "https://key.object/v1/check?id=a",
+            "https://key.object/v1/holder?id=a",
             "https://key.object/v1/x?id=a",
         ] {
             assert_eq!(Question::parse(wrong), None, "{wrong}");

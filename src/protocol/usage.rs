@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The answer to [`Question::Usage`](super::Question::Usage), and the body of `GET /_tollgate/keys/{id}/usage`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Usage {
     /// The key's id.
     pub key_id: String,
@@ -15,10 +16,12 @@ pub struct Usage {
     /// Its status.
     pub status: Status,
     /// When this was read, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub as_of: String,
     /// Where it stands with each policy.
     pub policies: Vec<PolicyUsage>,
     /// The current UTC month.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[0-9]{4}-[0-9]{2}$"))]
     pub month: String,
     /// Calls admitted in it.
     pub calls: u64,
@@ -26,6 +29,7 @@ pub struct Usage {
 
 /// Where a key stands with one policy, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct PolicyUsage {
     /// Its name.
     pub policy: String,
@@ -42,6 +46,7 @@ pub struct PolicyUsage {
     /// How it counts.
     pub algorithm: Algorithm,
     /// When it resets, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub reset_at: String,
 }
 

@@ -26,7 +26,7 @@ pub(crate) use reports::{
 };
 pub(crate) use tiers::{has_tier, ids_of_tier, put_tier, tier, tiers};
 pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
-pub(crate) use usage::{Totals, flush};
+pub(crate) use usage::{Totals, flush, usage_of_holder};
 
 use super::deployment::DATABASE;
 use super::js::{self, Fault};

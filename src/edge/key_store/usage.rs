@@ -4,7 +4,7 @@ use super::{Database, Statement};
 use crate::edge::js::Fault;
 use crate::limit::MonthTotal;
 use crate::meter::HourTotal;
-use crate::time::{UnixMicros, rfc3339};
+use crate::time::{Month, UnixMicros, rfc3339};
 use serde_json::json;
 
 const UPSERT_MONTHS: &str = "
@@ -65,4 +65,30 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &Totals, now: UnixMic
         return Ok(());
     }
     db.run(&statements).await.map(drop)
+}
+
+/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of the current one, and the hours
+/// from `hour` on.
+pub(crate) async fn usage_of_holder(
+    db: &Database,
+    id: &str,
+    since: Month,
+    month: &str,
+    hour: &str,
+) -> Result<String, Fault> {
+    let select = "
+WITH totals AS (
+  SELECT month, epoch, calls, denied, cost FROM usage_monthly WHERE key_id = ?1 AND month BETWEEN ?2 AND ?3 ->> 'month'
+  UNION ALL SELECT ?3 ->> 'month', ?3 ->> 'epoch', ?3 ->> 'calls', ?3 ->> 'denied', ?3 ->> 'cost'
+), epochs AS (
+  SELECT month, MAX(calls) AS calls, MAX(denied) AS denied, MAX(cost) AS cost FROM totals GROUP BY month, epoch
+)
+SELECT json_object('key_id', ?1,
+  'months', json((SELECT json_group_array(json_object('month', month, 'calls', calls, 'denied', denied, 'cost', cost)) FROM (
+    SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM epochs GROUP BY month ORDER BY month))),
+  'hours', json((SELECT json_group_array(json_object('hour', hour, 'class', class, 'calls', calls, 'denied', denied, 'cost', cost))
+    FROM (SELECT hour, class, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM usage_hourly
+      WHERE key_id = ?1 AND hour >= ?4 GROUP BY hour, class ORDER BY hour, class)))) AS row";
+    let values = [id.into(), since.to_string().into(), month.into(), hour.into()];
+    db.text(Statement::new(select, values)).await?.ok_or_else(|| Fault::new("D1 gave no row"))
 }

@@ -19,6 +19,7 @@ export async function startDirectGate({ vars = {} } = {}) {
       modules: [
         { type: "ESModule", path: path.join(ROOT, "build/index.js") },
         { type: "ESModule", path: path.join(ROOT, "build/gate.js") },
+        { type: "ESModule", path: path.join(ROOT, "build/openapi.js") },
         { type: "CompiledWasm", path: path.join(ROOT, "build/index_bg.wasm") },
       ],
       compatibilityDate: await compatibilityDate(),
