@@ -1,13 +1,16 @@
 // Usage on its way to D1, by the object's alarm.
 import { runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
-import { describe, expect, test, vi } from "vitest";
-import { metered, sql, takeAway, usageRows } from "./lib/database.mjs";
-import { GATE, admit, call, denied, issue, setClock, usage, wait } from "./lib/gate.mjs";
+import { beforeAll, describe, expect, test, vi } from "vitest";
+import { makeTier, metered, sql, takeAway, usageRows } from "./lib/database.mjs";
+import { GATE, admin, admit, call, denied, issue, setClock, usage, wait } from "./lib/gate.mjs";
 import { alarmIn, crash, inObject, runAlarm, stub } from "./lib/object.mjs";
 
 const FLUSH_MS = Number(env.FLUSH_SECONDS) * 1000;
 const MARCH = "2031-03";
+
+// Without an audit log, for whose end the alarm is set when nothing else is due.
+beforeAll(() => sql("UPDATE tiers SET audit_days = 0"));
 
 /** The one row of the key's usage. */
 async function row(key) {
@@ -341,4 +344,19 @@ test("what flushing costs in D1: one row for the month and one for each class an
   await admit(key, 1);
   await flush();
   expect(costs).toEqual([3, 2, 2]);
+});
+
+test("with nothing left to flush the alarm is set for the end of the day in which the audit log is over, and deletes it", async () => {
+  const tier = await makeTier({ quota: 5, period: "minute" });
+  await sql("UPDATE tiers SET audit_days = 7 WHERE name = ?", tier);
+  const key = await issue(tier);
+  await admit(key, 1);
+  await runAlarm(key);
+  const until = Date.parse("2031-03-20T00:00:00Z") - Date.now();
+  expect(await alarmIn(key)).toBe(until);
+  wait(until / 1000);
+  expect(await runAlarm(key)).toBe(true);
+  expect(await alarmIn(key)).toBe(null);
+  const { entries } = await (await admin("GET", `/keys/${key.id}/audit`)).json();
+  expect(entries).toEqual([]);
 });

@@ -1,11 +1,14 @@
 // Alerts on their way to the receiver.
 import { env } from "cloudflare:workers";
-import { expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, denied, issue, received, wait } from "./lib/gate.mjs";
 import { alarmIn, crash, inObject, runAlarm } from "./lib/object.mjs";
 
 const AT = "2031-03-12T11:59:00Z";
+
+// Without an audit log, for whose end the alarm is set when nothing else is due.
+beforeAll(() => sql("UPDATE tiers SET audit_days = 0"));
 
 /** A key whose object has an alert that nobody has been told of. */
 async function alerted(...thresholds) {
