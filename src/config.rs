@@ -27,6 +27,8 @@ pub struct Config {
     pub fail_mode: FailMode,
     /// Whether `?api_key=` is a credential.
     pub allow_query_key: bool,
+    /// Whether keys that were issued elsewhere and imported are admitted.
+    pub allow_imported_keys: bool,
     /// Whether `X-RateLimit-*` and `X-Monthly-Remaining` are sent.
     pub legacy_headers: bool,
     /// Longest time in seconds for which an isolate may deny by itself; 0 switches that off.
@@ -70,6 +72,7 @@ impl Config {
                 Some(_) => return Err(wrong("FAIL_MODE", "must be `closed` or `open`")),
             },
             allow_query_key: flag("ALLOW_QUERY_KEY", text("ALLOW_QUERY_KEY").as_deref(), false)?,
+            allow_imported_keys: flag("ALLOW_IMPORTED_KEYS", text("ALLOW_IMPORTED_KEYS").as_deref(), true)?,
             legacy_headers: flag("LEGACY_HEADERS", text("LEGACY_HEADERS").as_deref(), true)?,
             deny_cache_seconds: seconds("DENY_CACHE_SECONDS", text("DENY_CACHE_SECONDS"), 10, 0..=3600)?,
             cors_allow_origin: cors_origin(text("CORS_ALLOW_ORIGIN").as_deref().unwrap_or("*"))?,
@@ -160,6 +163,7 @@ mod tests {
         assert_eq!(config.fail_mode, FailMode::Closed);
         assert!(!config.allow_query_key);
         assert!(config.legacy_headers);
+        assert!(config.allow_imported_keys);
         assert_eq!(config.deny_cache_seconds, 10);
         assert_eq!(&*config.cors_allow_origin, "*");
         assert!(config.signer.is_none());
@@ -174,6 +178,7 @@ mod tests {
             ("PUBLIC_PATHS", "/health, /a%20b,/"),
             ("FAIL_MODE", "open"),
             ("ALLOW_QUERY_KEY", "true"),
+            ("ALLOW_IMPORTED_KEYS", "false"),
             ("LEGACY_HEADERS", "false"),
             ("DENY_CACHE_SECONDS", "0"),
             ("KEY_SECRET", "s"),
@@ -184,7 +189,7 @@ mod tests {
         assert!(["/health", "/a%20b", "/"].iter().all(|path| config.is_public(path)));
         assert!(!["/health/", "/Health", "/a b", "/%68ealth", "//"].iter().any(|path| config.is_public(path)));
         assert_eq!(config.fail_mode, FailMode::Open);
-        assert!(config.allow_query_key && !config.legacy_headers);
+        assert!(config.allow_query_key && !config.legacy_headers && !config.allow_imported_keys);
         assert_eq!(config.deny_cache_seconds, 0);
         assert!(config.signer.is_some() && config.admin_token.is_some());
         assert_eq!(flush_seconds(|_| Some("2".to_owned())), Ok(2));
@@ -203,6 +208,7 @@ mod tests {
             ("PUBLIC_PATHS", "/a?b"),
             ("FAIL_MODE", "Open"),
             ("ALLOW_QUERY_KEY", "1"),
+            ("ALLOW_IMPORTED_KEYS", "yes"),
             ("LEGACY_HEADERS", "yes"),
             ("DENY_CACHE_SECONDS", "-1"),
             ("DENY_CACHE_SECONDS", "1.5"),

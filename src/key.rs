@@ -8,6 +8,7 @@
 use crate::encoding::{base32, hex, unbase32};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
+use std::ops::RangeInclusive;
 use subtle::ConstantTimeEq;
 
 const PREFIX: &str = "tg_";
@@ -50,6 +51,43 @@ impl Signer {
         std::iter::once(&self.current)
             .chain(&self.previous)
             .any(|keyed| Self::mac(keyed, untagged).verify_truncated_left(tag).is_ok())
+    }
+}
+
+/// Characters that an imported key may have.
+pub const IMPORTED_LENGTH: RangeInclusive<usize> = 16..=256;
+
+/// Whether `text` may be a key that was issued elsewhere: visible ASCII of a fair length. A comma would read as a repeated header,
+/// and what has the form of our own keys is ours or forged.
+#[must_use]
+pub fn is_importable(text: &str) -> bool {
+    IMPORTED_LENGTH.contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic() && b != b',')
+        && !(text.len() == KEY_LENGTH && text.starts_with(PREFIX))
+}
+
+/// What stands for a key that was issued elsewhere. Both are HMACs under `KEY_SECRET`: such a key may be easier to guess than
+/// ours, and who has no more than D1 shall not be able to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportedKey {
+    /// The key's public name: it names the Durable Object and the D1 row.
+    pub id: String,
+    /// What is stored of the key.
+    pub secret_hash: String,
+}
+
+impl ImportedKey {
+    /// What `key` is under each secret, the current one first.
+    #[must_use]
+    pub fn derive(key: &str, signer: &Signer) -> Vec<Self> {
+        let mac = |keyed: &Hmac<Sha256>, label: &[u8]| {
+            keyed.clone().chain_update(label).chain_update(key.as_bytes()).finalize().into_bytes()
+        };
+        let under = |keyed| Self {
+            id: base32(mac(keyed, b"tollgate import v1\0").get(..ID_BYTES).unwrap_or_default()),
+            secret_hash: hex(&mac(keyed, b"tollgate import secret v1\0")),
+        };
+        std::iter::once(&signer.current).chain(&signer.previous).map(under).collect()
     }
 }
 
@@ -238,6 +276,46 @@ mod tests {
     }
     const FROZEN_TAG: &str = "lvsye2b54znvnmsk";
     const FROZEN_HASH: &str = "06e5354c08ed3f80c649d70fad86387e846c189992c4ce85e8d251fcb2522690";
+
+    #[test]
+    fn imported_keys_are_visible_ascii_and_not_of_our_form() {
+        let issued = issue(&signer(), &entropy(1)).key;
+        for (key, may_be) in [
+            ("x".repeat(16), true),
+            ("x".repeat(256), true),
+            ("~sk_live!\"#$%&'()*+".to_owned(), true),
+            (format!("{issued}a"), true),
+            (issued.to_uppercase(), true),
+            ("x".repeat(15), false),
+            ("x".repeat(257), false),
+            ("x".repeat(8) + " " + &"x".repeat(8), false),
+            ("x".repeat(16) + "\u{7f}", false),
+            ("x".repeat(16) + "ä", false),
+            ("x".repeat(16) + ",", false),
+            (mistyped(&issued), false),
+            (issued, false),
+        ] {
+            assert_eq!(is_importable(&key), may_be, "{key}");
+        }
+    }
+
+    fn mistyped(key: &str) -> String {
+        format!("{}{}", &key[..KEY_LENGTH - 1], if key.ends_with('a') { 'b' } else { 'a' })
+    }
+
+    /// The rows of imported keys are found by this for years.
+    #[test]
+    fn the_ids_of_imported_keys_are_frozen() {
+        let [under] = ImportedKey::derive("sk_live_0123456789", &signer()).try_into().unwrap();
+        assert_eq!((under.id.as_str(), under.secret_hash.as_str()), (IMPORTED_ID, IMPORTED_HASH));
+        assert!(is_key_id(&under.id));
+        let rotated = ImportedKey::derive("sk_live_0123456789", &Signer::new("two", ["one"]).unwrap());
+        assert_eq!(rotated.len(), 2);
+        assert_ne!(rotated[0].id, under.id);
+        assert_eq!(rotated[1], under);
+    }
+    const IMPORTED_ID: &str = "bvpsk3d4h7mlplpv";
+    const IMPORTED_HASH: &str = "078c02218158812ec4beb884faa88520ecc986fd980394e1c6086e3feedbbcda";
 
     #[test]
     fn every_single_character_counts() {

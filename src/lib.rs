@@ -18,6 +18,7 @@ pub mod deny_cache;
 pub mod encoding;
 pub mod headers;
 pub mod key;
+pub mod key_lookups;
 pub mod limit;
 pub mod meter;
 pub mod policy;

@@ -29,6 +29,8 @@ pub enum Refusal {
     InFlight,
     /// 413: the body is larger than this many bytes.
     TooLarge(usize),
+    /// 413: the body has more than this many lines.
+    TooManyLines(usize),
     /// 422: well-formed JSON with a field that cannot be; the field, and what it must be.
     Invalid(Cow<'static, str>, String),
     /// 429: too many attempts with wrong admin tokens; whole seconds until the next is heard.
@@ -65,7 +67,7 @@ impl Refusal {
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed(_) => 405,
             Self::Conflict(_) | Self::InFlight => 409,
-            Self::TooLarge(_) => 413,
+            Self::TooLarge(_) | Self::TooManyLines(_) => 413,
             Self::Invalid(..) => 422,
             Self::QuotaExceeded { .. } | Self::TooManyAttempts(_) => 429,
             Self::Internal => 500,
@@ -83,7 +85,7 @@ impl Refusal {
             Self::MethodNotAllowed(_) => "Method Not Allowed",
             Self::Conflict(_) | Self::InFlight => "Conflict",
             Self::TooManyAttempts(_) => "Too Many Requests",
-            Self::TooLarge(_) => "Content Too Large",
+            Self::TooLarge(_) | Self::TooManyLines(_) => "Content Too Large",
             Self::Invalid(..) => "Unprocessable Content",
             Self::QuotaExceeded { .. } => "Quota Exceeded",
             Self::Internal => "Internal Server Error",
@@ -92,7 +94,9 @@ impl Refusal {
         }
     }
 
-    fn detail(&self) -> String {
+    /// What is wrong, in words.
+    #[must_use]
+    pub fn detail(&self) -> String {
         match self {
             Self::BadRequest(detail) | Self::NoCredential(detail) | Self::NotFound(detail) | Self::Conflict(detail) => {
                 detail.clone()
@@ -102,6 +106,7 @@ impl Refusal {
             Self::Forbidden(detail) | Self::Unavailable(detail) => (*detail).to_owned(),
             Self::MethodNotAllowed(allow) => format!("allowed here: {allow}"),
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
+            Self::TooManyLines(limit) => format!("the body may have at most {limit} lines"),
             Self::Invalid(field, reason) => format!("{field}: {reason}"),
             Self::TooManyAttempts(seconds) => {
                 format!("too many attempts with wrong admin tokens: try again in {seconds} s")

@@ -27,6 +27,8 @@ pub enum Route<'a> {
 pub enum Admin<'a> {
     /// `POST /_tollgate/keys`
     CreateKey,
+    /// `POST /_tollgate/keys/import`
+    ImportKeys,
     /// `GET /_tollgate/keys`
     ListKeys,
     /// `GET /_tollgate/keys/{id}`
@@ -80,6 +82,7 @@ impl Admin<'_> {
             | Self::ReadTier(_)
             | Self::ReadLog => Scope::Read,
             Self::CreateKey
+            | Self::ImportKeys
             | Self::ChangeKey(_)
             | Self::DeleteKey(_)
             | Self::RotateKey(_)
@@ -110,6 +113,7 @@ impl Admin<'_> {
         matches!(
             self,
             Self::CreateKey
+                | Self::ImportKeys
                 | Self::ChangeKey(_)
                 | Self::RotateKey(_)
                 | Self::PutOverride(..)
@@ -174,6 +178,11 @@ fn keys<'a>(method: &str, id: Option<&'a str>, action: Option<&'a str>, policy: 
         };
     };
     match (action, policy) {
+        // No key has such an id.
+        (None, _) if id == "import" => match method {
+            "POST" => Route::Admin(Admin::ImportKeys),
+            _ => Route::MethodNotAllowed("POST"),
+        },
         (None, _) => match method {
             "GET" => Route::Admin(Admin::ReadKey(id)),
             "PATCH" => Route::Admin(Admin::ChangeKey(id)),
@@ -230,6 +239,8 @@ mod tests {
             ("POST", "/_tollgate/health", Route::MethodNotAllowed("GET, HEAD")),
             ("POST", "/_tollgate/keys", Route::Admin(Admin::CreateKey)),
             ("GET", "/_tollgate/keys", Route::Admin(Admin::ListKeys)),
+            ("POST", "/_tollgate/keys/import", Route::Admin(Admin::ImportKeys)),
+            ("GET", "/_tollgate/keys/import", Route::MethodNotAllowed("POST")),
             ("PUT", "/_tollgate/keys", Route::MethodNotAllowed("GET, HEAD, POST")),
             ("GET", &key, Route::Admin(Admin::ReadKey(id))),
             ("HEAD", &key, Route::Admin(Admin::ReadKey(id))),

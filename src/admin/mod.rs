@@ -3,6 +3,7 @@
 pub mod attempts;
 pub mod audit;
 pub mod body;
+pub mod imports;
 pub mod keys;
 pub mod overrides;
 pub mod tiers;

@@ -3,6 +3,7 @@
 use super::js::Fault;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
+use crate::key_lookups::KeyLookups;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::RefUnwindSafe;
@@ -35,6 +36,7 @@ pub(crate) struct Deployment {
     pub(crate) objects: JsValue,
     pub(crate) denials: RefCell<DenyCache>,
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
+    pub(crate) lookups: RefCell<KeyLookups>,
     next_nonce: Cell<u64>,
 }
 
@@ -54,8 +56,14 @@ impl Deployment {
         }
         let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
         super::http::prepare_bad_gateway(&config.cors_allow_origin);
-        let deployment =
-            Rc::new(Self { config, objects, denials: RefCell::default(), rendered: RefCell::default(), next_nonce });
+        let deployment = Rc::new(Self {
+            config,
+            objects,
+            denials: RefCell::default(),
+            rendered: RefCell::default(),
+            lookups: RefCell::default(),
+            next_nonce,
+        });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
         Ok(deployment)
     }

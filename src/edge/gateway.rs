@@ -1,32 +1,33 @@
 //! The request path: who is it, may it pass, where does it go.
 
 use super::arrears;
+use super::caller::{Caller, Presented, identify};
 use super::clock;
 use super::deployment::{Deployment, RENDERED};
 use super::http::{self, Answer, Incoming};
 use super::js::Fields;
 use super::object_client::{self, Reply};
-use super::or_internal_error;
 use super::origin;
+use super::{or_internal_error, promise};
 use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
-use crate::key::PresentedKey;
 use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome};
 use crate::refusal::Refusal;
 use std::borrow::Cow;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
+use worker::Env;
 
 /// Characters of an `Idempotency-Key` at most.
 const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Judges a request for the origin, and forwards it or answers it.
-pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue) -> Answer {
+pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
     let config = &deployment.config;
     let target = incoming.target();
     if incoming.is_preflight || config.is_public(target.path) {
-        return Ok(forward_unmetered(&incoming, config));
+        return Ok(forward_unmetered(&incoming, &deployment));
     }
     let refuse = |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, None);
     let credential = match find_credential(&incoming, config) {
@@ -43,21 +44,47 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsVa
         worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
         return refuse(Refusal::Unavailable("tollgate is not set up"));
     };
-    let Some(key) = PresentedKey::verify(&credential.key, signer) else {
-        return refuse(Refusal::InvalidKey);
-    };
-    let asked_at = clock::now().as_millis();
-    let secret_hash = key.secret_hash();
-    let call = Call { id: key.id, secret_hash: &secret_hash, method: &incoming.method, path: target.path };
+    let (source, now) = (credential.source, clock::now().as_millis());
+    match identify(&credential.key, signer, &deployment, now) {
+        Presented::Known(caller) => judge(incoming, deployment, context, caller, source, now),
+        Presented::Nobody => refuse(Refusal::InvalidKey),
+        Presented::Unheard(candidate) => {
+            let work = async move {
+                let refuse = |refusal: Refusal| http::refuse(&refusal, &Deployment::cors(), None);
+                match candidate.look_up(&deployment, &env).await {
+                    Ok(Some(caller)) => judge(incoming, deployment, context, caller, source, clock::now().as_millis()),
+                    Ok(None) => refuse(Refusal::InvalidKey),
+                    Err(fault) => {
+                        // In every fail mode: what may be no key at all does not pass.
+                        worker::console_error!("tollgate: {fault}");
+                        refuse(Refusal::Unavailable("the API key could not be looked up"))
+                    }
+                }
+            };
+            Ok(promise(work).into())
+        }
+    }
+}
+
+/// Judges a call whose key is ours.
+fn judge(
+    incoming: Incoming,
+    deployment: Rc<Deployment>,
+    context: JsValue,
+    caller: Caller,
+    source: Source,
+    asked_at: u64,
+) -> Answer {
+    let Caller { id, secret_hash } = caller;
+    let call = Call { id: &id, secret_hash: &secret_hash, method: &incoming.method, path: incoming.target().path };
     // A call that repeats another may pass where others are denied.
     if incoming.idempotency_key.is_none()
         && let Some(answer) = deny_at_once(&deployment, &context, call, asked_at)
     {
         return answer;
     }
-    let (id, nonce) = (key.id.to_owned(), deployment.nonce());
+    let (nonce, is_repeat) = (deployment.nonce(), false);
     let debt = arrears::due(&id, deployment.nonce());
-    let (source, is_repeat) = (credential.source, false);
     object_client::check(GatedCall {
         incoming,
         context,
@@ -166,6 +193,7 @@ impl GatedCall {
                 self.pass_or_refuse(&known)
             }
             Reply::Answer(protocol::Answer::Unknown) => {
+                self.deployment.lookups.borrow_mut().disown(&self.id);
                 http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
             }
             // The object has logged why. (It does not answer "settled" to this question.)
@@ -250,15 +278,21 @@ fn is_idempotency_key(key: &str) -> bool {
     (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Credential<'a>, CredentialError> {
+/// The credential of a request, from where the configuration allows it to stand.
+pub(super) fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Result<Credential<'a>, CredentialError> {
     let query = config.allow_query_key.then(|| incoming.target().query());
     credential::find(incoming.api_key.as_deref(), incoming.authorization.as_deref(), query)
 }
 
 /// Public paths and preflights: forwarded without a key, and without the key that they may carry all the same.
-fn forward_unmetered(incoming: &Incoming, config: &Config) -> JsValue {
+fn forward_unmetered(incoming: &Incoming, deployment: &Deployment) -> JsValue {
+    let config = &deployment.config;
     let bearer = credential::find(None, incoming.authorization.as_deref(), None);
-    let is_key = |text: &str| config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(text, signer).is_some());
+    let is_key = |text: &str| {
+        let now = clock::now().as_millis();
+        let known = config.signer.as_ref().map(|signer| identify(text, signer, deployment, now));
+        matches!(known, Some(Presented::Known(_)))
+    };
     let source = bearer.ok().filter(|found| is_key(&found.key)).map(|found| found.source);
     origin::forward(incoming, config, source, &Fields::default(), &Fields::default())
 }

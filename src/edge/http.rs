@@ -124,6 +124,11 @@ pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
     own(status, "application/json", Some(body), cors, Fields::default())
 }
 
+/// An answer of JSON values, one a line.
+pub(crate) fn ndjson(body: &str, cors: &str) -> Answer {
+    own(200, "application/x-ndjson", Some(body), cors, Fields::default())
+}
+
 /// 204.
 pub(crate) fn no_content(cors: &str) -> Answer {
     own(204, "", None, cors, Fields::default())

@@ -5,6 +5,7 @@
 
 mod admin;
 mod arrears;
+mod caller;
 mod clock;
 mod commit;
 mod deployment;
@@ -78,7 +79,7 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
         }
     };
     match route {
-        Route::Gate => gateway::gate(incoming, deployment, context),
+        Route::Gate => gateway::gate(incoming, deployment, env, context),
         Route::Preflight => http::preflight(&cors),
         Route::Admin(_) => Ok(promise(async move { admin::answer(incoming, deployment, env, context).await }).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),

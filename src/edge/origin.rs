@@ -1,5 +1,6 @@
 //! The way to the origin: what a forwarded request looks like.
 
+use super::gateway;
 use super::http::Incoming;
 use super::js::{self, Fields};
 use crate::config::Config;
@@ -16,7 +17,7 @@ pub(crate) fn forward(
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let url = upstream_url(incoming, config);
+    let url = upstream_url(incoming, config, key_source.is_some());
     let drop_authorization = key_source == Some(Source::Bearer);
     let (request_fields, answer_fields) = (request_fields.as_str(), answer_fields.as_str());
     js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields, answer_fields).into()
@@ -58,9 +59,12 @@ pub(crate) struct Gated<'a> {
 }
 
 /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
-fn upstream_url(incoming: &Incoming, config: &Config) -> Option<String> {
+fn upstream_url(incoming: &Incoming, config: &Config, has_key: bool) -> Option<String> {
     let target = incoming.target();
-    let query = target.query.map(|_| query_without_key(target, config));
+    let query = target.query.map(|_| {
+        let credential = if has_key { gateway::find_credential(incoming, config).ok() } else { None };
+        query_without_key(target, config, credential.as_ref().map(|credential| &*credential.key))
+    });
     let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
     let base = match &config.origin {
         Some(origin) => origin.as_str(),
@@ -77,12 +81,14 @@ fn upstream_url(incoming: &Incoming, config: &Config) -> Option<String> {
     Some(url)
 }
 
-/// The query as sent, less what carries a key: the credential itself, and every parameter that is a genuine key.
-fn query_without_key(target: Target<'_>, config: &Config) -> Option<String> {
+/// The query as sent, less what carries a key: the credential itself wherever it stands, and every parameter that is a genuine
+/// key. (What was issued elsewhere can be told from other texts only when it is the credential.)
+fn query_without_key(target: Target<'_>, config: &Config, credential: Option<&str>) -> Option<String> {
     target.query().without(|pair| {
         let is_key = |text| {
             let text = percent_decode(text);
-            config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(&text, signer).is_some())
+            credential == Some(&*text)
+                || config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(&text, signer).is_some())
         };
         config.allow_query_key && pair.is_named(QUERY_NAME) || is_key(pair.value) || is_key(pair.name)
     })

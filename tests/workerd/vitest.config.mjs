@@ -57,6 +57,7 @@ export default defineConfig({
         CORS_ALLOW_ORIGIN: "https://app.test",
         KEY_SECRET_PREVIOUS: "an-older-secret, the-oldest-secret",
       }),
+      project("no-imports", { ALLOW_IMPORTED_KEYS: "false" }),
       project("unset", { ADMIN_TOKEN: "", KEY_SECRET: "" }),
       project("wrong", { FAIL_MODE: "maybe" }),
     ],

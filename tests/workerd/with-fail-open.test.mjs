@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { metered, setKey, takeAway } from "./lib/database.mjs";
 import { admit, call, denied, issue, problem, received, receivedOne, send, statuses, usage, used, wait } from "./lib/gate.mjs";
+import { importKey, madeUp } from "./lib/imports.mjs";
 import { forge, mistype } from "./lib/keys.mjs";
 import { breakWrites, crash, intercept, runAlarm } from "./lib/object.mjs";
 
@@ -106,6 +107,21 @@ test("what is refused on the CPU alone is refused while everything else fails", 
   await problem(await send("/"), 401);
   await giveBack();
   expect(await received()).toEqual([]);
+});
+
+test("what may be an imported key does not pass while D1 cannot be asked, and one that is known does", async () => {
+  const [known, unheard] = [await importKey(), await importKey()];
+  await admit(known, 1);
+  await crash(known);
+  const giveBack = await takeAway("keys");
+  await problem(await call(unheard), 503);
+  await problem(await call(madeUp()), 503);
+  const repair = await breakWrites(known);
+  const response = await call(known);
+  expect([response.status, response.headers.get("x-tollgate-fail-open")]).toEqual([200, "1"]);
+  await repair();
+  await giveBack();
+  await admit(unheard, 1);
 });
 
 test("an object that has a profile goes on denying and refusing with D1 down", async () => {

@@ -2,8 +2,9 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
-import { admit, call, denied, issue, problem, received, receivedOne, send, usage } from "./lib/gate.mjs";
-import { forge, mistype } from "./lib/keys.mjs";
+import { admin, admit, call, denied, issue, problem, received, receivedOne, send, usage } from "./lib/gate.mjs";
+import { importKey, importLines } from "./lib/imports.mjs";
+import { base32, encoder, forge, mistype } from "./lib/keys.mjs";
 
 test("with an empty ORIGIN a request goes on to its own URL", async () => {
   const key = await issue();
@@ -58,6 +59,14 @@ describe("a public path needs no key", () => {
     expect(JSON.stringify(requests)).not.toMatch(new RegExp(`${key.key}|forged`));
     expect(requests[2].path).toBe("/public?a=1");
     expect((await usage(key)).calls).toBe(0);
+  });
+
+  test("and an imported key that is in use is not forwarded either", async () => {
+    const key = await importKey();
+    await admit(key, 1);
+    await send("/public?a=1", { headers: { Authorization: `Bearer ${key.key}` } });
+    expect(JSON.stringify(await received())).not.toContain(key.key);
+    expect((await usage(key)).calls).toBe(1);
   });
 
   test("and an Authorization of somebody else's passes", async () => {
@@ -179,6 +188,29 @@ test("a key of an older KEY_SECRET stays good while KEY_SECRET_PREVIOUS has it, 
   expect((await call(await forge({ secret: "another-secret", id: key.id, part }))).status).toBe(401);
   expect(key.key).toBe(await forge({ id: key.id, part }));
   expect(await sql("SELECT COUNT(*) AS count FROM keys WHERE id = ?", key.id)).toEqual([{ count: 1 }]);
+});
+
+test("an imported key in the query never reaches the origin", async () => {
+  const { key, id } = await importKey();
+  expect((await send(`/?a=1&api_key=${encodeURIComponent(key)}&b=${key}`)).status).toBe(200);
+  expect(await receivedOne()).toMatchObject({ path: "/?a=1", headers: { "x-tollgate-key-id": id } });
+});
+
+test("a key imported under an older KEY_SECRET stays good, under its id, until it is rotated to a new one", async () => {
+  const key = "sk_live_of_an_older_secret";
+  const hmac = async (label) => {
+    const imported = await crypto.subtle.importKey("raw", encoder.encode("the-oldest-secret"), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+    return new Uint8Array(await crypto.subtle.sign("HMAC", imported, encoder.encode(`${label}\0${key}`)));
+  };
+  const id = base32((await hmac("tollgate import v1")).slice(0, 10));
+  const hash = Buffer.from(await hmac("tollgate import secret v1")).toString("hex");
+  await sql("INSERT INTO keys (id, tier, secret_hash, created_at, imported) VALUES (?, 'free', ?, 'once', 1)", id, hash);
+  await admit({ key }, 2);
+  expect(await importLines({ key, tier: "free" })).toEqual([{ line: 1, id }]);
+  expect((await usage({ id })).calls).toBe(2);
+  const rotated = await (await admin("POST", `/keys/${id}/rotate`, { grace_seconds: 0 })).json();
+  await admit(rotated, 1);
+  await problem(await call(key), 401);
 });
 
 test("the quota is the key's, wherever the key stood", async () => {

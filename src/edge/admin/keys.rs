@@ -17,7 +17,7 @@ pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(St
     })
 }
 
-fn signer(command: &Command) -> Result<&Signer, Refusal> {
+pub(super) fn signer(command: &Command) -> Result<&Signer, Refusal> {
     let signer = command.deployment.config.signer.as_ref();
     signer.ok_or(Refusal::Unavailable("keys cannot be issued: KEY_SECRET is not set"))
 }

@@ -1,6 +1,7 @@
 //! The admin API: who may, and commands to the key store and the keys' objects.
 
 mod audit;
+mod imports;
 mod keys;
 mod log;
 mod overrides;
@@ -55,9 +56,10 @@ impl From<Fault> for Failure {
     }
 }
 
-/// A success: the status and the JSON to answer, or nothing to tell (204).
+/// A success: the status and the JSON to answer, or lines of it, or nothing to tell (204).
 enum Success {
     Json(u16, String),
+    Ndjson(String),
     NoContent,
 }
 
@@ -85,6 +87,7 @@ pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
     let cors = Rc::clone(&deployment.config.cors_allow_origin);
     match run(incoming, deployment, &env, context).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
+        Ok(Success::Ndjson(lines)) => http::ndjson(&lines, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
         Err(Failure::Fault(fault)) => {
@@ -103,10 +106,12 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     let db = key_store::database(env)?;
     let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
-    let body = if admin.has_body() { read_body(&incoming).await? } else { Vec::new() };
+    let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
+    let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
     let command = Command { deployment, db, context, actor, now, parameters, body };
     match admin {
         Admin::CreateKey => keys::create(&command).await,
+        Admin::ImportKeys => imports::import(&command).await,
         Admin::ListKeys => keys::list(&command).await,
         Admin::ReadKey(id) => keys::read(&command, id).await,
         Admin::ChangeKey(id) => keys::change(&command, id).await,
@@ -168,9 +173,9 @@ async fn authorize(
     }
 }
 
-async fn read_body(incoming: &Incoming) -> Result<Vec<u8>, Failure> {
-    let body = JsFuture::from(js::read_body(&incoming.request, BODY_LIMIT)).await.map_err(Fault::from)?;
-    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(BODY_LIMIT))?;
+async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
+    let body = JsFuture::from(js::read_body(&incoming.request, limit)).await.map_err(Fault::from)?;
+    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(limit))?;
     Ok(body.to_vec())
 }
 

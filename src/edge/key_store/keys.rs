@@ -23,8 +23,9 @@ macro_rules! key_row {
         )
     };
 }
+pub(super) use key_row;
 
-fn read(row: &str) -> Result<KeyRow, Fault> {
+pub(super) fn read(row: &str) -> Result<KeyRow, Fault> {
     read_row(row).map_err(|refusal| Fault::new(format!("a row of keys: {}", refusal.body())))
 }
 

@@ -3,6 +3,7 @@
 //! Reads go to the primary (no Sessions API), so they see every change that was committed before they began. Rows come as JSON
 //! text that SQL has put together, so that numbers and nested values cross once, as they are.
 
+mod imports;
 mod keys;
 mod log;
 mod overrides;
@@ -11,6 +12,7 @@ mod tiers;
 mod tokens;
 mod usage;
 
+pub(crate) use imports::{find_imported, import_keys};
 pub(crate) use keys::{KeyFilter, create_key, delete_key, key, keys, update_key};
 pub(crate) use log::log;
 pub(crate) use overrides::{count_overrides, delete_override, overrides, policy_override, put_override};

@@ -1,0 +1,35 @@
+//! The import of keys that were issued elsewhere.
+
+use super::keys::signer;
+use super::{Command, Outcome, Success};
+use crate::admin::imports::{Batch, Results, lines};
+use crate::edge::key_store;
+
+pub(super) use crate::admin::imports::BODY_LIMIT;
+
+/// Imports batch by batch, each a transaction. What is stored stays, so a failure in the middle is reported line by line.
+pub(super) async fn import(command: &Command) -> Outcome {
+    let Command { db, actor, now, .. } = command;
+    let signer = signer(command)?;
+    let mut lines = lines(&command.body)?;
+    let mut results = Results::default();
+    loop {
+        let batch = Batch::read(&mut lines, signer, *now, &mut results);
+        if batch.is_empty() {
+            return Ok(Success::Ndjson(results.into_text()));
+        }
+        let stored = key_store::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
+        // Whatever came of it: the isolate asks anew about what it refused until now.
+        command.deployment.lookups.borrow_mut().imported();
+        match stored {
+            Ok(stored) => batch.report(&stored, &mut results),
+            Err(fault) if !results.has_stored() => return Err(fault.into()),
+            Err(fault) => {
+                worker::console_error!("tollgate: admin API: an import broke off: {fault}");
+                batch.fail(&mut results);
+                lines.for_each(|(line, _)| results.refuse(line, "not tried: an earlier line could not be stored"));
+                return Ok(Success::Ndjson(results.into_text()));
+            }
+        }
+    }
+}

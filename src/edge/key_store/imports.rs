@@ -1,0 +1,63 @@
+//! Keys that were issued elsewhere.
+
+use super::keys::{key_row, read};
+use super::{Database, Statement, millis};
+use crate::admin::keys::KeyRow;
+use crate::edge::js::Fault;
+use crate::key::ImportedKey;
+use crate::time::{UnixMicros, rfc3339};
+use serde_json::Value;
+
+/// Which of these is the id of an imported key with its hash; empty if none is, and `-` if no key was ever imported.
+pub(crate) async fn find_imported(db: &Database, keys: &[ImportedKey]) -> Result<String, Fault> {
+    let select = "SELECT COALESCE(
+        (SELECT k.id FROM json_each(?) AS c JOIN keys AS k ON k.id = c.value ->> 0
+         WHERE k.imported = 1 AND c.value ->> 1 IN (k.secret_hash, k.previous_hash) LIMIT 1),
+        CASE WHEN EXISTS (SELECT 1 FROM keys WHERE imported = 1) THEN '' ELSE '-' END) AS row";
+    let pairs: Vec<Value> =
+        keys.iter().map(|key| [key.id.as_str(), key.secret_hash.as_str()].as_slice().into()).collect();
+    let row = db.text(Statement::new(select, [Value::Array(pairs).to_string().into()])).await?;
+    row.ok_or_else(|| Fault::new("D1 gave no row"))
+}
+
+/// What is to be added: its tier is there, and it is not itself, under any secret.
+macro_rules! new_rows {
+    () => {
+        " FROM json_each(?1) AS r WHERE EXISTS (SELECT 1 FROM tiers WHERE name = r.value ->> '$.key.tier')
+          AND NOT EXISTS (SELECT 1 FROM keys WHERE id IN (SELECT i.value FROM json_each(r.value, '$.ids') AS i))"
+    };
+}
+
+/// Adds the keys that are not there yet, with a line of the admin log for each, in one transaction. `rows` is a JSON list of
+/// `{key, hash, ids}`, as [`crate::admin::imports`] makes it. Gives what is stored under `ids` (JSON) afterwards.
+pub(crate) async fn import_keys(
+    db: &Database,
+    rows: &str,
+    ids: &str,
+    actor: &str,
+    now: UnixMicros,
+) -> Result<Vec<KeyRow>, Fault> {
+    let log = concat!(
+        "INSERT INTO admin_log (at, actor, action, target, after)
+         SELECT ?2, ?3, 'import', 'keys/' || (r.value ->> '$.key.id'), r.value -> '$.key'",
+        new_rows!()
+    );
+    let insert = concat!(
+        "INSERT INTO keys (imported, status, id, tier, name, owner, hint, metadata, created_at, expires_at, secret_hash)
+         SELECT 1, 'active', r.value ->> '$.key.id', r.value ->> '$.key.tier', r.value ->> '$.key.name',
+           r.value ->> '$.key.owner', r.value ->> '$.key.hint', r.value -> '$.key.metadata', r.value ->> '$.key.created_at',
+           r.value ->> '$.key.expires_at', r.value ->> '$.hash'",
+        new_rows!()
+    );
+    let select = concat!(
+        "SELECT ",
+        key_row!(),
+        " AS row FROM keys WHERE imported = 1 AND id IN (SELECT value FROM json_each(?))"
+    );
+    let statements = [
+        Statement::new(log, [rows.into(), rfc3339(now).into(), actor.into()]),
+        Statement::new(insert, [rows.into()]),
+        Statement::new(select, [ids.into()]),
+    ];
+    db.run(&statements).await?.iter().map(|row| read(&row.row)).collect()
+}

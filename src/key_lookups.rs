@@ -1,0 +1,225 @@
+//! What an isolate knows of the keys that were issued elsewhere: which were imported, and which were not a moment ago.
+//!
+//! The tag of our own keys shows on the CPU alone that they are ours. Another text could be anything, and an object is not to be
+//! started for it, nor D1 asked again and again. So D1 is asked once, and the answer is kept:
+//! - *imported* for as long as there is room and no object disagrees. Nothing is admitted by it: the object judges each call by the
+//!   hash, and finds out by itself when the key is changed or deleted. So D1 may be down, too.
+//! - *not imported* for a minute.
+//! - *no key was ever imported* for a minute: without imports, texts that are no keys cost D1 one question a minute.
+
+use std::collections::HashMap;
+
+/// Imported keys at most that are remembered: about 2 MB.
+pub const KNOWN: usize = 16_384;
+/// Texts at most that are remembered to be no keys.
+pub const UNKNOWN: usize = 4_096;
+/// For how long they are, in milliseconds.
+pub const LIFE: u64 = 60_000;
+
+/// The answers of D1 that one isolate remembers. Times are milliseconds on its clock.
+#[derive(Debug)]
+pub struct KeyLookups {
+    known: Recent,
+    unknown: Recent,
+    none_since: Option<u64>,
+    imports: u64,
+}
+
+impl Default for KeyLookups {
+    fn default() -> Self {
+        Self { known: Recent::new(KNOWN), unknown: Recent::new(UNKNOWN), none_since: None, imports: 0 }
+    }
+}
+
+/// What is known of a text without asking D1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was imported; which of the ids is its own.
+    Imported(usize),
+    /// It was not.
+    Unknown,
+    /// D1 has to be asked; the mark belongs to [`KeyLookups::keep`].
+    Ask(Mark),
+}
+
+/// When D1 was asked, seen from the imports of this isolate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
+
+/// What D1 says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// This id is that of an imported key.
+    Imported(&'a str),
+    /// None of the ids is.
+    Unknown,
+    /// No id at all is.
+    Nothing,
+}
+
+impl KeyLookups {
+    /// What is known of a text with these ids (one for each secret, the current one first).
+    pub fn find(&mut self, ids: &[&str], now: u64) -> Standing {
+        if let Some(at) = ids.iter().position(|id| self.known.get(id).is_some()) {
+            return Standing::Imported(at);
+        }
+        let is_fresh = |since: u64| now.checked_sub(since).is_some_and(|age| age < LIFE);
+        let refused = ids.first().and_then(|id| self.unknown.get(id));
+        if refused.is_some_and(is_fresh) || self.none_since.is_some_and(is_fresh) {
+            return Standing::Unknown;
+        }
+        Standing::Ask(Mark(self.imports))
+    }
+
+    /// Keeps what D1 has said to a question about `ids`. What was imported meanwhile it may not have seen.
+    pub fn keep(&mut self, ids: &[&str], found: Found<'_>, mark: Mark, now: u64) {
+        match found {
+            Found::Imported(id) => self.known.put(id, now),
+            _ if mark != Mark(self.imports) => {}
+            Found::Unknown => {
+                if let Some(id) = ids.first() {
+                    self.unknown.put(id, now);
+                }
+            }
+            Found::Nothing => self.none_since = Some(now),
+        }
+    }
+
+    /// Keys were imported through this isolate: what it knew about others may be wrong now.
+    pub fn imported(&mut self) {
+        self.imports = self.imports.wrapping_add(1);
+        self.unknown = Recent::new(UNKNOWN);
+        self.none_since = None;
+    }
+
+    /// The object knows no such key: it was deleted, or is another one by now. D1 is asked again.
+    pub fn disown(&mut self, id: &str) {
+        self.known.remove(id);
+    }
+}
+
+/// The ids of late, up to a number of them: two halves, of which the older one is dropped as a whole when the younger is full.
+#[derive(Debug)]
+struct Recent {
+    young: HashMap<String, u64>,
+    old: HashMap<String, u64>,
+    half: usize,
+}
+
+impl Recent {
+    fn new(capacity: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), half: capacity / 2 }
+    }
+
+    /// When the id was put here. What is in use becomes young again.
+    fn get(&mut self, id: &str) -> Option<u64> {
+        if let Some(since) = self.young.get(id) {
+            return Some(*since);
+        }
+        let (id, since) = self.old.remove_entry(id)?;
+        self.add(id, since);
+        Some(since)
+    }
+
+    fn put(&mut self, id: &str, now: u64) {
+        self.old.remove(id);
+        self.add(id.to_owned(), now);
+    }
+
+    fn add(&mut self, id: String, since: u64) {
+        if self.young.len() >= self.half && !self.young.contains_key(&id) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(id, since);
+    }
+
+    fn remove(&mut self, id: &str) {
+        self.young.remove(id);
+        self.old.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDS: &[&str] = &["new", "old"];
+
+    fn ask(lookups: &mut KeyLookups, now: u64) -> Mark {
+        match lookups.find(IDS, now) {
+            Standing::Ask(mark) => mark,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_imported_key_is_known_until_its_object_disagrees() {
+        let mut lookups = KeyLookups::default();
+        let mark = ask(&mut lookups, 0);
+        lookups.keep(IDS, Found::Imported("old"), mark, 0);
+        assert_eq!(lookups.find(IDS, 1_000 * LIFE), Standing::Imported(1));
+        assert!(matches!(lookups.find(&["other"], 0), Standing::Ask(_)));
+        lookups.imported();
+        assert_eq!(lookups.find(&["old"], 0), Standing::Imported(0));
+        lookups.disown("old");
+        assert!(matches!(lookups.find(&["old"], 0), Standing::Ask(_)));
+    }
+
+    #[test]
+    fn an_unknown_text_is_asked_about_once_a_minute_and_anew_after_an_import() {
+        let mut lookups = KeyLookups::default();
+        let mark = ask(&mut lookups, 100);
+        lookups.keep(IDS, Found::Unknown, mark, 100);
+        assert_eq!(lookups.find(IDS, 100), Standing::Unknown);
+        assert_eq!(lookups.find(IDS, 99 + LIFE), Standing::Unknown);
+        ask(&mut lookups, 100 + LIFE);
+        ask(&mut lookups, 99);
+        lookups.imported();
+        let mark = ask(&mut lookups, 101);
+        lookups.keep(IDS, Found::Unknown, mark, 101);
+        assert_eq!(lookups.find(IDS, 101), Standing::Unknown);
+    }
+
+    #[test]
+    fn without_any_import_nothing_is_asked_for_a_minute() {
+        let mut lookups = KeyLookups::default();
+        let mark = ask(&mut lookups, 0);
+        lookups.keep(IDS, Found::Nothing, mark, 0);
+        assert_eq!(lookups.find(&["other"], LIFE - 1), Standing::Unknown);
+        assert!(matches!(lookups.find(&["other"], LIFE), Standing::Ask(_)));
+        lookups.imported();
+        ask(&mut lookups, 1);
+    }
+
+    #[test]
+    fn an_answer_from_before_an_import_is_no_refusal_afterwards() {
+        for found in [Found::Unknown, Found::Nothing] {
+            let mut lookups = KeyLookups::default();
+            let mark = ask(&mut lookups, 0);
+            lookups.imported();
+            lookups.keep(IDS, found, mark, 0);
+            ask(&mut lookups, 0);
+            lookups.keep(IDS, Found::Imported("new"), mark, 0);
+            assert_eq!(lookups.find(IDS, 0), Standing::Imported(0));
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_and_what_is_in_use_stays() {
+        let mut recent = Recent::new(100);
+        recent.put("used", 7);
+        for n in 0..10_000 {
+            recent.put(&n.to_string(), n);
+            assert!(recent.young.len() + recent.old.len() <= 100);
+            assert_eq!(recent.get("used"), Some(7));
+        }
+        assert_eq!(recent.get("0"), None);
+        assert_eq!(recent.get("9999"), Some(9_999));
+        for n in 0..1_000 {
+            recent.put("one", n);
+        }
+        assert_eq!(recent.get("9999"), Some(9_999), "putting one again makes no room");
+        recent.remove("one");
+        assert_eq!(recent.get("one"), None);
+    }
+}

@@ -1,0 +1,246 @@
+// Keys that were issued elsewhere: imported, used, rotated, and how unknown ones are told from them.
+import { env } from "cloudflare:workers";
+import { describe, expect, test } from "vitest";
+import { databaseText, sql, takeAway } from "./lib/database.mjs";
+import { admin, admit, call, denied, issue, problem, rateLimitPolicy, received, send, usage, wait } from "./lib/gate.mjs";
+import { importKey, importLines, madeUp } from "./lib/imports.mjs";
+import { mistype } from "./lib/keys.mjs";
+import { countObjects, objectText, runAlarm } from "./lib/object.mjs";
+import { logged } from "./lib/setup.mjs";
+
+const read = async ({ id }) => (await admin("GET", `/keys/${id}`)).json();
+
+/** Runs `work` while D1 has no answer about any key. */
+async function withoutD1(work) {
+  const giveBack = await takeAway("keys");
+  try {
+    return await work();
+  } finally {
+    await giveBack();
+  }
+}
+
+describe("an imported key", () => {
+  test("is a key like any other", async () => {
+    const metadata = { plan: { seats: 3, price: 1.5 }, "ä": null };
+    const key = await importKey({ name: "n", owner: "o", metadata, expires_at: "2031-03-12T14:00:00+01:00" });
+    expect(await read(key)).toEqual({
+      id: key.id, tier: "free", name: "n", owner: "o", status: "active", hint: key.key.slice(-4), metadata,
+      created_at: "2031-03-12T12:00:00Z", expires_at: "2031-03-12T13:00:00Z",
+    });
+    await admit(key, 10);
+    await denied(key);
+    expect((await usage(key)).calls).toBe(10);
+    const [request] = await received();
+    expect(request.headers["x-tollgate-key-id"]).toBe(key.id);
+    await admin("PATCH", `/keys/${key.id}`, { tier: "pro" });
+    const response = await call(key);
+    expect([response.status, rateLimitPolicy(response)]).toMatchObject([200, { minute: { q: 200 } }]);
+    await admin("POST", `/keys/${key.id}/revoke`);
+    await problem(await call(key), 403);
+    await admin("DELETE", `/keys/${key.id}`);
+    await problem(await call(key), 401);
+  });
+
+  test.each([["X-API-Key", (key) => key], ["Authorization", (key) => `Bearer ${key}`]])(
+    "in %s never reaches the origin, wherever else it stands",
+    async (name, value) => {
+      const { key } = await importKey();
+      const path = `/?a=1&token=${key}&${encodeURIComponent(key)}=x&other=sk_live_of_somebody_else`;
+      expect((await send(path, { headers: { [name]: value(key) } })).status).toBe(200);
+      const [request] = await received();
+      expect(JSON.stringify(request)).not.toContain(key);
+      expect(request.path).toBe("/?a=1&other=sk_live_of_somebody_else");
+    },
+  );
+
+  test("may have any visible characters but commas, 16 to 256 of them", async () => {
+    for (const key of ["x".repeat(16), "y".repeat(256), `!"#$%&'()*+-./:;<=>?@[\\]^_\`{|}~${madeUp()}`, `tg_${madeUp()}`]) {
+      await importKey({ key });
+      await admit({ key }, 1);
+    }
+  });
+
+  test("is rotated to an issued one of the same id and counters, and stays valid for the grace period", async () => {
+    const key = await importKey({ name: "kept" });
+    await admit(key, 4);
+    const response = await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 90 });
+    const rotated = await response.json();
+    expect(rotated).toMatchObject({ id: key.id, name: "kept" });
+    expect(rotated.key).toMatch(new RegExp(`^tg_${key.id}_`));
+    await admit(rotated, 3);
+    await admit(key, 3);
+    await denied(rotated);
+    wait(90);
+    await problem(await call(key), 401);
+    await problem(await call(key), 401);
+    await admit(rotated, 1);
+    expect((await usage(key)).calls).toBe(11);
+    const [line] = await importLines({ key: key.key, tier: "free", name: "kept" });
+    expect(line.error).toContain("rotated");
+  });
+
+  test("is nowhere in D1, in the object, or in a log", async () => {
+    const key = await importKey();
+    await call(key);
+    await call(key, "/down");
+    await runAlarm(key);
+    await withoutD1(() => call(`${key.key}x`));
+    for (const text of [await databaseText(), await objectText(key), logged.join("\n")]) {
+      expect(text).not.toContain(key.key.slice(0, -4));
+    }
+    expect(await databaseText()).toContain(key.id);
+  });
+
+  test("that is deleted and imported again is another start of the same id", async () => {
+    const key = await importKey();
+    await admit(key, 1);
+    await admin("DELETE", `/keys/${key.id}`);
+    await problem(await call(key), 401);
+    await runAlarm(key);
+    expect((await importKey({ key: key.key })).id).toBe(key.id);
+    wait(5);
+    await admit(key, 1);
+  });
+});
+
+describe("a text that may be an imported key", () => {
+  test("is 401 like all others, and no object is started for it", async () => {
+    await importKey();
+    const [unknown, before] = [madeUp(), await countObjects()];
+    const bodies = new Set();
+    for (const presented of [unknown, unknown, "hello", madeUp()]) {
+      const response = await call(presented);
+      bodies.add(JSON.stringify([await problem(response, 401), [...response.headers]]));
+    }
+    expect([...bodies]).toHaveLength(1);
+    expect(await countObjects()).toBe(before);
+    expect(await received()).toEqual([]);
+  });
+
+  test("is asked about once a minute, and again after an import", async () => {
+    await importKey();
+    const unknown = madeUp();
+    await problem(await call(unknown), 401);
+    await withoutD1(async () => {
+      await problem(await call(unknown), 401);
+      wait(59.999);
+      await problem(await call(unknown), 401);
+      wait(0.001);
+      await problem(await call(unknown), 503);
+    });
+    await problem(await call(unknown), 401);
+    await importKey({ key: unknown });
+    await admit({ key: unknown }, 1);
+  });
+
+  test("is 503 while D1 is down, and keys that are known go on", async () => {
+    const [known, other] = [await importKey(), await importKey()];
+    await admit(known, 1);
+    await withoutD1(async () => {
+      wait(3600);
+      await admit(known, 1);
+      const response = await call(other);
+      expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+      await problem(response, 503);
+      await problem(await call(madeUp()), 503);
+    });
+    await admit(other, 1);
+  });
+
+  test("is refused without D1 if it is malformed or has the form of an issued key", async () => {
+    await importKey();
+    const { key } = await issue();
+    const refused = ["x".repeat(15), "x".repeat(257), `${"x".repeat(20)} ${"x".repeat(20)}`, `${"x".repeat(20)}ä`, mistype(key)];
+    await withoutD1(async () => {
+      for (const presented of refused) await problem(await call(presented), 401);
+    });
+  });
+});
+
+describe("POST /_tollgate/keys/import", () => {
+  test("answers line by line: the good ones are stored, the others told what is wrong", async () => {
+    const [a, b] = [madeUp(), madeUp()];
+    const { key: own } = await issue();
+    const lines = await importLines(
+      { key: a, tier: "free" }, "", "{", { key: b, tier: "gold" }, { key: "short", tier: "free" }, { key: own, tier: "free" },
+      { key: b, tier: "pro", expires_at: null }, { key: a, tier: "free" }, { key: a, tier: "pro" }, { key: b, tier: "free", nam: "x" },
+    );
+    expect(lines.map(({ line }) => line)).toEqual([1, 3, 4, 5, 6, 7, 8, 9, 10]);
+    const errors = lines.map(({ error }) => error);
+    const words = [/^the line is not JSON/, /there is no tier `gold`/, /^key: must be/, /^key: must be/];
+    words.forEach((word, n) => expect(errors[n + 1]).toMatch(word));
+    expect([errors[0], errors[5], errors[6]]).toEqual([undefined, undefined, undefined]);
+    expect(errors[7]).toMatch(/^tier: .*`free`/);
+    expect(errors[8]).toMatch(/^nam: /);
+    expect(lines[6].id).toBe(lines[0].id);
+    await admit({ key: a }, 1);
+    await admit({ key: b }, 1);
+    expect(rateLimitPolicy(await call(b))).toMatchObject({ minute: { q: 200 } });
+  });
+
+  test("can be repeated, and leaves one line in the log for each key", async () => {
+    const line = { key: madeUp(), tier: "free", name: "twice", metadata: { n: 1.0, big: 9007199254740993 } };
+    const [first] = await importLines(line);
+    wait(60);
+    expect(await importLines(line)).toEqual([first]);
+    const { entries } = await (await admin("GET", `/log?target=keys/${first.id}`)).json();
+    expect(entries).toHaveLength(1);
+    const view = await read(first);
+    expect(entries[0]).toMatchObject({ action: "import", actor: "root", at: "2031-03-12T12:00:00Z", before: null, after: view });
+    expect((await importLines({ ...line, tier: "pro" }))[0].error).toMatch(/^tier: .*`free`/);
+    expect((await importLines({ ...line, name: "thrice" }))[0].error).toMatch(/^name: /);
+    await admin("POST", `/keys/${first.id}/revoke`);
+    expect((await importLines(line))[0].error).toContain("revoked");
+  });
+
+  test("that breaks off reports what is stored and what is not, and a repetition does the rest", async () => {
+    const lines = Array.from({ length: 2500 }, (_, n) => ({ key: madeUp(), tier: "free", name: n === 1500 ? "broken" : "fine" }));
+    await sql("CREATE TRIGGER broken BEFORE INSERT ON keys WHEN NEW.name = 'broken' BEGIN SELECT RAISE(ABORT, 'disk full'); END");
+    const results = await importLines(...lines);
+    const kinds = results.map(({ id, error }) => (id ? "stored" : error.split(":")[0]));
+    expect(kinds).toEqual([
+      ...Array(1000).fill("stored"), ...Array(1000).fill("could not be stored now"), ...Array(500).fill("not tried"),
+    ]);
+    expect(logged.join("\n")).toContain("an import broke off");
+    await problem(await admin("POST", "/keys/import", JSON.stringify(lines[1500])), 503);
+    await sql("DROP TRIGGER broken");
+    const again = await importLines(...lines);
+    expect(again.every(({ id }) => id)).toBe(true);
+    expect(again.slice(0, 1000)).toEqual(results.slice(0, 1000));
+    for (const { key } of [lines[0], lines[1500], lines[2499]]) await admit({ key }, 1);
+    const [{ n }] = await sql("SELECT COUNT(*) AS n FROM admin_log WHERE action = 'import' AND target = ?", `keys/${again[1500].id}`);
+    expect(n).toBe(1);
+  });
+
+  test("takes 10,000 lines", async () => {
+    const lines = Array.from({ length: 10_000 }, (_, n) => ({ key: madeUp(), tier: "free", name: `customer ${n}`, metadata: { n } }));
+    const results = await importLines(...lines);
+    expect(results.every(({ id }, n) => id && results[n].line === n + 1)).toBe(true);
+    expect(new Set(results.map(({ id }) => id)).size).toBe(10_000);
+    for (const n of [0, 5000, 9999]) await admit(lines[n], 1);
+  });
+
+  test("takes 16 MiB, and as much in heavy lines", async () => {
+    const metadata = { a: "x".repeat(4000) };
+    const lines = Array.from({ length: 4000 }, () => ({ key: madeUp(), tier: "free", metadata }));
+    const results = await importLines(...lines);
+    expect(results.every(({ id }) => id)).toBe(true);
+    expect((await read(results[3999])).metadata).toEqual(metadata);
+  });
+
+  test("is 413 for more lines or bytes", async () => {
+    await problem(await admin("POST", "/keys/import", "{}\n".repeat(10_001)), 413);
+    await problem(await admin("POST", "/keys/import", "x".repeat(16 * 1024 * 1024 + 1)), 413);
+    expect((await importLines(`{"key":"${"x".repeat(8200)}"}`))[0].error).toContain("8192 bytes");
+  });
+
+  test("needs the scope write, and POST", async () => {
+    const response = await admin("POST", "/tokens", { name: "import-reader", scopes: ["read"] });
+    const { token } = await response.json();
+    await problem(await admin("POST", "/keys/import", "{}", { Authorization: `Bearer ${token}` }), 403);
+    await problem(await admin("GET", "/keys/import"), 405);
+    await problem(await admin("POST", "/keys/import?x=1", "{}"), 400);
+    expect(env.ALLOW_IMPORTED_KEYS).toBe("true");
+  });
+});
