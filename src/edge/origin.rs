@@ -30,7 +30,7 @@ pub(crate) fn forward_call(
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let url = upstream_url(call.incoming, config);
+    let url = upstream_url(call.incoming, config, true);
     js::forward_call(
         &call.incoming.request,
         url.as_deref(),
