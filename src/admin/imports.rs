@@ -16,7 +16,7 @@ pub const LINES: usize = 10_000;
 /// Bytes of a line at most.
 const LINE_LIMIT: usize = 8 * 1024;
 /// Lines that go into D1 at a time. Each time is one of the 50 subrequests that a Worker may have everywhere; the two limits
-/// together make at most 27 of them.
+/// together make at most 30 of them.
 const BATCH_LINES: usize = 1_000;
 /// The same in bytes: D1 takes values of up to 2 MB.
 const BATCH_BYTES: usize = 1024 * 1024;
