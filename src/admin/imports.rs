@@ -6,8 +6,8 @@ use crate::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable}
 use crate::profile::Status;
 use crate::refusal::Refusal;
 use crate::time::UnixMicros;
-use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use serde_json::Value;
+use std::collections::HashMap;
 
 /// Bytes of a body at most.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
@@ -16,7 +16,7 @@ pub const LINES: usize = 10_000;
 /// Bytes of a line at most.
 const LINE_LIMIT: usize = 8 * 1024;
 /// Lines that go into D1 at a time. Each time is one of the 50 subrequests that a Worker may have everywhere; the two limits
-/// together make at most 27 of them.
+/// together make at most 30 of them.
 const BATCH_LINES: usize = 1_000;
 /// The same in bytes: D1 takes values of up to 2 MB.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -55,6 +55,7 @@ pub fn lines(body: &[u8]) -> Result<impl Iterator<Item = (usize, &[u8])>, Refusa
 /// What became of each line.
 #[derive(Debug, Default)]
 pub struct Results {
+    /// In the order of the lines.
     lines: Vec<(usize, String)>,
     has_stored: bool,
 }
@@ -66,31 +67,41 @@ impl Results {
         self.has_stored
     }
 
-    /// A line that was not stored.
-    pub fn refuse(&mut self, line: usize, error: &str) {
-        self.lines.push((line, format!(r#"{{"line":{line},"error":{}}}"#, Value::from(error))));
+    /// The place of the result of a line that has none yet.
+    fn open(&mut self, line: usize) -> usize {
+        self.lines.push((line, String::new()));
+        self.lines.len() - 1
     }
 
-    fn accept(&mut self, line: usize, id: &str) {
-        self.has_stored = true;
-        self.lines.push((line, format!(r#"{{"line":{line},"id":"{id}"}}"#)));
+    /// A line that was not stored.
+    pub fn refuse(&mut self, line: usize, error: &str) {
+        let place = self.open(line);
+        self.set(place, "error", error);
+    }
+
+    fn set(&mut self, place: usize, name: &str, text: &str) {
+        if let Some((line, result)) = self.lines.get_mut(place) {
+            *result = format!("{{\"line\":{line},\"{name}\":{}}}\n", Value::from(text));
+        }
     }
 
     /// All of them, in the order of the lines.
     #[must_use]
-    pub fn into_text(mut self) -> String {
-        self.lines.sort_unstable_by_key(|(line, _)| *line);
-        self.lines.into_iter().flat_map(|(_, text)| [text, "\n".to_owned()]).collect()
+    pub fn into_text(self) -> String {
+        self.lines.into_iter().map(|(_, text)| text).collect()
     }
 }
 
 /// A line on its way into D1.
 #[derive(Debug)]
 struct Entry {
-    line: usize,
+    /// Of its result.
+    place: usize,
     /// What its key is under each secret.
     keys: Vec<ImportedKey>,
     row: KeyRow,
+    /// Whether an earlier line has the same key.
+    is_repeat: bool,
 }
 
 /// Lines that go into D1 together.
@@ -98,8 +109,11 @@ struct Entry {
 pub struct Batch {
     entries: Vec<Entry>,
     /// JSON of the rows to add, each key once.
-    rows: Vec<String>,
-    ids: HashSet<String>,
+    rows: String,
+    /// JSON of all ids under which the keys may be stored.
+    ids: String,
+    /// The ids of the rows.
+    added: HashMap<String, u64>,
 }
 
 impl Batch {
@@ -111,30 +125,30 @@ impl Batch {
         results: &mut Results,
     ) -> Self {
         let mut batch = Self::default();
-        let mut bytes = 0;
-        while batch.entries.len() < BATCH_LINES && bytes < BATCH_BYTES {
+        while batch.entries.len() < BATCH_LINES && batch.rows.len() < BATCH_BYTES {
             let Some((number, line)) = lines.next() else { break };
-            match Entry::read(number, line, signer, now) {
-                Ok(entry) => bytes += batch.add(entry, now),
+            match Entry::read(line, signer, now) {
+                Ok(entry) => batch.add(Entry { place: results.open(number), ..entry }, now),
                 Err(refusal) => results.refuse(number, &refusal.detail().replacen("the body", "the line", 1)),
             }
         }
         batch
     }
 
-    /// Adds a line; gives the bytes that it takes.
-    fn add(&mut self, entry: Entry, now: UnixMicros) -> usize {
-        let ids: Vec<&str> = entry.keys.iter().map(|key| key.id.as_str()).collect();
-        let row =
-            json!({"key": entry.row.clone().view(None, now), "hash": entry.row.secret_hash, "ids": ids}).to_string();
-        let bytes = row.len();
+    fn add(&mut self, mut entry: Entry, now: UnixMicros) {
         // Of a key that comes twice the first line counts; the second is compared with it.
-        if self.ids.insert(entry.row.id.clone()) {
-            self.rows.push(row);
+        entry.is_repeat = self.added.insert(entry.row.id.clone(), 0).is_some();
+        if !entry.is_repeat {
+            let mut ids = String::new();
+            for key in &entry.keys {
+                push(&mut ids, &[r#"""#, &key.id, r#"""#]);
+            }
+            push(&mut self.ids, &[&ids]);
+            let key = serde_json::to_string(&entry.row.clone().view(None, now)).unwrap_or_default();
+            let hash = &entry.row.secret_hash;
+            push(&mut self.rows, &[r#"{"key":"#, &key, r#","hash":""#, hash, r#"","ids":["#, &ids, "]}"]);
         }
-        self.ids.extend(ids.into_iter().map(str::to_owned));
         self.entries.push(entry);
-        bytes
     }
 
     /// Whether there is nothing in it.
@@ -146,40 +160,58 @@ impl Batch {
     /// The rows to add, as JSON: `[{key, hash, ids}]` with the key as the admin API shows it.
     #[must_use]
     pub fn rows(&self) -> String {
-        format!("[{}]", self.rows.join(","))
+        format!("[{}]", self.rows)
     }
 
     /// All ids under which its keys may be stored, as JSON.
     #[must_use]
     pub fn ids(&self) -> String {
-        self.ids.iter().map(String::as_str).collect::<Value>().to_string()
+        format!("[{}]", self.ids)
     }
 
-    /// Reports each line by what is stored now.
+    /// Reports each line by what is stored now, in the order of ids.
     pub fn report(&self, stored: &[KeyRow], results: &mut Results) {
-        let stored: HashMap<&str, &KeyRow> = stored.iter().map(|row| (row.id.as_str(), row)).collect();
+        let find = |key: &ImportedKey| {
+            let at = stored.binary_search_by(|row| row.id.as_str().cmp(&key.id)).ok()?;
+            stored.get(at)
+        };
         for entry in &self.entries {
-            let found = entry.keys.iter().find_map(|key| Some((key, *stored.get(key.id.as_str())?)));
-            match found.ok_or_else(|| format!("tier: there is no tier `{}`", entry.row.tier)) {
-                Ok((key, row)) => match entry.difference(key, row) {
-                    None => results.accept(entry.line, &row.id),
-                    Some(error) => results.refuse(entry.line, &error),
+            let error = match entry.keys.iter().find_map(|key| Some((key, find(key)?))) {
+                Some((key, row)) => match entry.difference(key, row) {
+                    None => {
+                        results.has_stored = true;
+                        results.set(entry.place, "id", &row.id);
+                        continue;
+                    }
+                    Some(error) => error,
                 },
-                Err(error) => results.refuse(entry.line, &error),
-            }
+                None if entry.is_repeat => "key: an earlier line has the same key: send this one again".to_owned(),
+                None => format!("tier: there is no tier `{}`", entry.row.tier),
+            };
+            results.set(entry.place, "error", &error);
         }
     }
 
     /// Reports that nobody knows whether it is stored.
     pub fn fail(&self, results: &mut Results) {
         for entry in &self.entries {
-            results.refuse(entry.line, "could not be stored now: send the line again");
+            results.set(entry.place, "error", "could not be stored now: send the line again");
         }
     }
 }
 
+/// Adds to a JSON list.
+fn push(list: &mut String, parts: &[&str]) {
+    if !list.is_empty() {
+        list.push(',');
+    }
+    for part in parts {
+        list.push_str(part);
+    }
+}
+
 impl Entry {
-    fn read(number: usize, line: &[u8], signer: &Signer, now: UnixMicros) -> Result<Self, Refusal> {
+    fn read(line: &[u8], signer: &Signer, now: UnixMicros) -> Result<Self, Refusal> {
         if line.len() > LINE_LIMIT {
             return Err(Refusal::BadRequest(format!("the line has more than {LINE_LIMIT} bytes")));
         }
@@ -190,7 +222,7 @@ impl Entry {
         };
         let hint = key.get(key.len().saturating_sub(4)..).unwrap_or_default().to_owned();
         let row = rest.into_row(&IssuedKey { id, key, secret_hash, hint }, now);
-        Ok(Self { line: number, keys, row })
+        Ok(Self { place: 0, keys, row, is_repeat: false })
     }
 
     /// What keeps this line from being what is stored of its key already.
@@ -253,7 +285,7 @@ mod tests {
         let row = batch.entries[0].row.clone();
         assert_eq!((row.hint.as_str(), row.name.as_str()), ("6789", "n"));
         assert!(!batch.rows().contains(KEY) && batch.rows().contains(&row.secret_hash));
-        assert_eq!(batch.ids.len(), 2);
+        assert_eq!(batch.ids().matches(',').count(), 1);
         assert_eq!(report(&body, std::slice::from_ref(&row)), format!("{{\"line\":3,\"id\":\"{}\"}}\n", row.id));
         let older = batch.entries[0].keys[1].clone();
         let row = KeyRow { id: older.id.clone(), secret_hash: older.secret_hash, ..row };
@@ -306,7 +338,7 @@ mod tests {
         let body = format!("{}\n{}", line(""), line(r#","name":"second""#));
         let mut results = Results::default();
         let batch = batch(&body, &mut results);
-        assert_eq!((batch.entries.len(), batch.rows.len()), (2, 1));
+        assert_eq!((batch.entries.len(), batch.rows().matches("hash").count()), (2, 1));
         batch.report(&[batch.entries[0].row.clone()], &mut results);
         let text = results.into_text();
         assert!(text.starts_with("{\"line\":1,\"id\"") && text.contains("name: the key is imported already"));

@@ -33,6 +33,7 @@ use crate::route::{Route, route};
 use js_sys::Promise;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use wasm_bindgen::prelude::*;
 use worker::{Env, event};
 
@@ -66,6 +67,8 @@ fn or_internal_error(answer: Answer) -> Result<JsValue, JsValue> {
 }
 
 fn promise(work: impl Future<Output = Answer> + 'static) -> Promise {
+    // Boxed, so that what makes a promise of it is compiled once and not for each kind of work.
+    let work: Pin<Box<dyn Future<Output = Answer>>> = Box::pin(work);
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move { or_internal_error(work.await) }))
 }
 
@@ -95,7 +98,7 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
     match route {
         Route::Gate => gateway::gate(incoming, deployment, env, context),
         Route::Preflight => http::preflight(&cors),
-        Route::Admin(_) => Ok(promise(async move { admin::answer(incoming, deployment, env, context).await }).into()),
+        Route::Admin(_) => Ok(promise(admin::answer(incoming, deployment, env, context)).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
         Route::Holder(wanted) => Ok(promise(holder::answer(incoming, deployment, env, wanted)).into()),

@@ -160,19 +160,20 @@ describe("a text that may be an imported key", () => {
 
 describe("POST /_tollgate/keys/import", () => {
   test("answers line by line: the good ones are stored, the others told what is wrong", async () => {
-    const [a, b] = [madeUp(), madeUp()];
+    const [a, b, c] = [madeUp(), madeUp(), madeUp()];
     const { key: own } = await issue();
     const lines = await importLines(
-      { key: a, tier: "free" }, "", "{", { key: b, tier: "gold" }, { key: "short", tier: "free" }, { key: own, tier: "free" },
-      { key: b, tier: "pro", expires_at: null }, { key: a, tier: "free" }, { key: a, tier: "pro" }, { key: b, tier: "free", nam: "x" },
+      { key: a, tier: "free" }, "", "{", { key: c, tier: "gold" }, { key: "short", tier: "free" }, { key: own, tier: "free" },
+      { key: b, tier: "pro", expires_at: null }, { key: a, tier: "free" }, { key: a, tier: "pro" }, { key: b, tier: "free", nam: "x" }, { key: c, tier: "free" },
     );
-    expect(lines.map(({ line }) => line)).toEqual([1, 3, 4, 5, 6, 7, 8, 9, 10]);
+    expect(lines.map(({ line }) => line)).toEqual([1, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
     const errors = lines.map(({ error }) => error);
     const words = [/^the line is not JSON/, /there is no tier `gold`/, /^key: must be/, /^key: must be/];
     words.forEach((word, n) => expect(errors[n + 1]).toMatch(word));
     expect([errors[0], errors[5], errors[6]]).toEqual([undefined, undefined, undefined]);
     expect(errors[7]).toMatch(/^tier: .*`free`/);
     expect(errors[8]).toMatch(/^nam: /);
+    expect(errors[9]).toContain("send this one again");
     expect(lines[6].id).toBe(lines[0].id);
     await admit({ key: a }, 1);
     await admit({ key: b }, 1);

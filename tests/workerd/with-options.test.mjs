@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, receivedOne, send, usage } from "./lib/gate.mjs";
 import { importKey, importLines } from "./lib/imports.mjs";
-import { base32, encoder, forge, mistype } from "./lib/keys.mjs";
+import { derive, forge, mistype } from "./lib/keys.mjs";
 
 test("with an empty ORIGIN a request goes on to its own URL", async () => {
   const key = await issue();
@@ -198,12 +198,7 @@ test("an imported key in the query never reaches the origin", async () => {
 
 test("a key imported under an older KEY_SECRET stays good, under its id, until it is rotated to a new one", async () => {
   const key = "sk_live_of_an_older_secret";
-  const hmac = async (label) => {
-    const imported = await crypto.subtle.importKey("raw", encoder.encode("the-oldest-secret"), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
-    return new Uint8Array(await crypto.subtle.sign("HMAC", imported, encoder.encode(`${label}\0${key}`)));
-  };
-  const id = base32((await hmac("tollgate import v1")).slice(0, 10));
-  const hash = Buffer.from(await hmac("tollgate import secret v1")).toString("hex");
+  const { id, hash } = await derive("the-oldest-secret", key);
   await sql("INSERT INTO keys (id, tier, secret_hash, created_at, imported) VALUES (?, 'free', ?, 'once', 1)", id, hash);
   await admit({ key }, 2);
   expect(await importLines({ key, tier: "free" })).toEqual([{ line: 1, id }]);

@@ -29,7 +29,7 @@ macro_rules! new_rows {
 }
 
 /// Adds the keys that are not there yet, with a line of the admin log for each, in one transaction. `rows` is a JSON list of
-/// `{key, hash, ids}`, as [`crate::admin::imports`] makes it. Gives what is stored under `ids` (JSON) afterwards.
+/// `{key, hash, ids}`, as [`crate::admin::imports`] makes it. Gives what is stored under `ids` (JSON) afterwards, in their order.
 pub(crate) async fn import_keys(
     db: &Database,
     rows: &str,
@@ -52,7 +52,7 @@ pub(crate) async fn import_keys(
     let select = concat!(
         "SELECT ",
         key_row!(),
-        " AS row FROM keys WHERE imported = 1 AND id IN (SELECT value FROM json_each(?))"
+        " AS row FROM keys WHERE imported = 1 AND id IN (SELECT value FROM json_each(?)) ORDER BY id"
     );
     let statements = [
         Statement::new(log, [rows.into(), rfc3339(now).into(), actor.into()]),

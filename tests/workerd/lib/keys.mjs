@@ -12,13 +12,22 @@ function base32(bytes) {
 
 const random = (bytes) => base32(crypto.getRandomValues(new Uint8Array(bytes)));
 
+async function hmac(secret, text) {
+  const key = await crypto.subtle.importKey("raw", encoder.encode(secret), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  return new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(text)));
+}
+
 /** A well-formed key with a tag under `secret`: of a random id and secret part, unless given. */
 export async function forge({ secret = env.KEY_SECRET, id = random(10), part = random(20) } = {}) {
   const untagged = `tg_${id}_${part}`;
-  const hmac = { name: "HMAC", hash: "SHA-256" };
-  const key = await crypto.subtle.importKey("raw", encoder.encode(secret), hmac, false, ["sign"]);
-  const tag = await crypto.subtle.sign("HMAC", key, encoder.encode(`tollgate key v1\0${untagged}`));
-  return untagged + base32(new Uint8Array(tag).slice(0, 10));
+  return untagged + base32((await hmac(secret, `tollgate key v1\0${untagged}`)).slice(0, 10));
+}
+
+/** The id and the hash of a key that was imported under `secret`. */
+export async function derive(secret, key) {
+  const id = base32((await hmac(secret, `tollgate import v1\0${key}`)).slice(0, 10));
+  const hash = await hmac(secret, `tollgate import secret v1\0${key}`);
+  return { id, hash: [...hash].map((byte) => byte.toString(16).padStart(2, "0")).join("") };
 }
 
 /** A key with its last character changed. */
