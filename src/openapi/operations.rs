@@ -54,7 +54,7 @@ impl Operation {
 
     fn paged(self) -> Self {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 });
-        let cursor = json!({ "type": "string", "pattern": "^([0-9a-f]{2})+$" });
+        let cursor = json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" });
         self.with("limit", &limit, "Entries of the page.").with(
             "cursor",
             &cursor,
