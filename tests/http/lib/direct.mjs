@@ -51,7 +51,7 @@ async function migrate(db) {
   for (const file of (await readdir(directory)).filter((name) => name.endsWith(".sql")).sort()) {
     const sql = (await readFile(path.join(directory, file), "utf8")).replace(/--.*$/gm, "");
     // The body of a trigger has semicolons of its own.
-    const statements = sql.match(/\s*CREATE TRIGGER[^]*?^END;|[^;]*[^\s;][^;]*;/gm);
+    const statements = sql.match(/\s*CREATE TRIGGER[^]*?^END;|[^]*?;\s*$/gm);
     await db.batch(statements.map((statement) => db.prepare(statement)));
   }
 }
