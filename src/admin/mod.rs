@@ -65,7 +65,8 @@ impl Parameters {
     /// # Errors
     /// 400 for a limit that is no number from 1 to 500, and for a cursor that this list has not given.
     pub fn page(&self, list: &'static str) -> Result<Page, Refusal> {
-        let limit = match self.get("limit").map(str::parse) {
+        let limit = self.0.iter().find(|(name, _)| name == "limit");
+        let limit = match limit.map(|(_, value)| value.parse()) {
             None => PAGE_DEFAULT,
             Some(Ok(limit)) if (1..=PAGE_LIMIT).contains(&limit) => limit,
             Some(_) => return Err(Refusal::BadRequest(format!("limit: must be a number from 1 to {PAGE_LIMIT}"))),
@@ -147,6 +148,7 @@ mod tests {
             ("limit=501", "limit: "),
             ("limit=-1", "limit: "),
             ("limit=x", "limit: "),
+            ("limit=", "limit: "),
             ("limit=1&limit=2", "`limit`"),
             ("cursor=%%", "cursor: "),
             ("cursor=abc", "cursor: "),

@@ -67,7 +67,7 @@ impl Operation {
         self.with("from", &time, &format!("RFC 3339. {most}")).with("to", &time, "RFC 3339; now unless it is said.")
     }
 
-    fn takes(mut self, schema: Value) -> Self {
+    fn takes(mut self, schema: &Value) -> Self {
         self.body = Some(json!({ "required": true, "content": { "application/json": { "schema": schema } } }));
         self
     }
@@ -143,7 +143,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
             "POST /_tollgate/keys",
             "Issue a key. The key itself is shown here and never again.",
         )
-        .takes(schemas.add::<types::CreateKey>())
+        .takes(&schemas.add::<types::CreateKey>())
         .gives(201, "The key.", &issued)
         .like(issued_example),
         Operation::new("listKeys", Read, "GET /_tollgate/keys", "List keys in the order of issue.")
@@ -163,7 +163,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
             "PATCH /_tollgate/keys/{id}",
             "Change a key; in force with the next request.",
         )
-        .takes(schemas.add::<types::ChangeKey>())
+        .takes(&schemas.add::<types::ChangeKey>())
         .gives(200, "The key.", &key)
         .fails(&[409]),
         Operation::new(
@@ -180,7 +180,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
             "POST /_tollgate/keys/{id}/rotate",
             "Replace a key's secret; its counters go on.",
         )
-        .takes(schemas.add::<types::RotateKey>())
+        .takes(&schemas.add::<types::RotateKey>())
         .gives(200, "The key with its new secret, which is shown here and never again.", &issued)
         .fails(&[409]),
         Operation::new("revokeKey", Write, "POST /_tollgate/keys/{id}/revoke", "Withdraw a key for ever.")
@@ -201,7 +201,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
             "PUT /_tollgate/keys/{id}/overrides/{policy}",
             "Give a key a policy of its own, 16 at most; in force with the next request.",
         )
-        .takes(schemas.add::<types::PutOverride>())
+        .takes(&schemas.add::<types::PutOverride>())
         .gives(200, "It was replaced.", &own)
         .gives(201, "It is new.", &own)
         .fails(&[409]),
@@ -303,7 +303,7 @@ fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
             "PUT /_tollgate/tiers/{name}",
             "Create a tier or replace it, for all of its keys.",
         )
-        .takes(schemas.add::<types::PutTier>())
+        .takes(&schemas.add::<types::PutTier>())
         .gives(200, "It was replaced.", &changed)
         .gives(201, "It is new.", &changed)
         .fails(&[409]),
@@ -323,7 +323,7 @@ fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
             "POST /_tollgate/tokens",
             "Create an admin token, which is shown here and never again.",
         )
-        .takes(schemas.add::<types::CreateToken>())
+        .takes(&schemas.add::<types::CreateToken>())
         .gives(201, "The token.", &with_secret(&token, "token"))
         .fails(&[409]),
         Operation::new("deleteToken", Root, "DELETE /_tollgate/tokens/{id}", "Withdraw an admin token.")

@@ -50,7 +50,8 @@ async function migrate(db) {
   const directory = path.join(ROOT, "migrations");
   for (const file of (await readdir(directory)).filter((name) => name.endsWith(".sql")).sort()) {
     const sql = (await readFile(path.join(directory, file), "utf8")).replace(/--.*$/gm, "");
-    const statements = sql.split(/;\s*$/m).map((text) => text.trim()).filter(Boolean);
+    // The body of a trigger has semicolons of its own.
+    const statements = sql.match(/\s*CREATE TRIGGER[^]*?^END;|[^]*?;\s*$/gm);
     await db.batch(statements.map((statement) => db.prepare(statement)));
   }
 }
