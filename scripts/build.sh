@@ -4,8 +4,6 @@
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
-TOLLGATE_NIGHTLY=$(cat "$TOOLS/nightly" 2>/dev/null) || die "the build tools are not installed: run \`make setup\`"
-export TOLLGATE_NIGHTLY
 export WASM_BINDGEN_BIN="$TOOLS/bin/wasm-bindgen"
 export WASM_OPT_BIN="$PWD/node_modules/.bin/wasm-opt"
 export ESBUILD_BIN="$PWD/node_modules/.bin/esbuild"
@@ -30,7 +28,7 @@ DEP_INFO="${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.d"
 # by `include_str!` too), all of src/ but the command-line client, and the manifests and scripts.
 input_files() {
   {
-    find src .cargo build.rs Cargo.toml Cargo.lock package-lock.json scripts/build.sh scripts/shims \
+    find src .cargo build.rs Cargo.toml Cargo.lock package-lock.json scripts/build.sh \
       scripts/lib/common.sh scripts/versions.env -type f -not -path 'src/bin/*' 2>/dev/null || true
     # `output: input input …`, where a space inside a name is `\ `.
     sed -n 's/^[^:]*: *//p' "$DEP_INFO" 2>/dev/null | sed 's/\\ /|/g' | tr ' |' '\n ' || true
@@ -39,7 +37,7 @@ input_files() {
 
 # One hash over the files listed on standard input and the flags; a file that is gone counts as a change.
 hash_inputs() {
-  { echo "$TOLLGATE_NIGHTLY ${RUSTFLAGS:-}"; tr '\n' '\0' | xargs -0 "${SHA256[@]}" 2>&1 || true; } | sha256
+  { echo "${RUSTFLAGS:-}"; tr '\n' '\0' | xargs -0 "${SHA256[@]}" 2>&1 || true; } | sha256
 }
 
 hash_outputs() {
@@ -56,8 +54,8 @@ files_before=$(input_files)
 hash_before=$(hash_inputs <<<"$files_before")
 touch build/.started
 
-# The project's own Node runs wasm-opt; the shims turn worker-build's `nightly` into the pinned one.
-PATH="$PWD/scripts/shims:$PWD/node_modules/.bin:$PATH" "$TOOLS/bin/worker-build" --release --panic-unwind 9>&-
+# The project's own Node runs wasm-opt.
+PATH="$PWD/node_modules/.bin:$PATH" "$TOOLS/bin/worker-build" --release 9>&-
 # What the runtime loads stands around what worker-build makes.
 mv build/index.js build/gate.js
 cp src/edge/entry.js build/index.js

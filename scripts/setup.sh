@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the project needs: two Rust toolchains by rustup, two cargo tools into .tools/, npm tools into
+# Installs what the project needs: the Rust toolchain by rustup, two cargo tools into .tools/, npm tools into
 # node_modules/, a Python tool into .tools/venv. Every pin is in scripts/versions.env or a lock file. Looks first, so that a second run does nothing.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
@@ -27,7 +27,6 @@ if command -v flock >/dev/null; then
 fi
 
 WASM=lib/rustlib/wasm32-unknown-unknown/lib
-RUST_SRC=lib/rustlib/src/rust/library/Cargo.toml
 
 stable=$(sed -n 's/^channel = "\(.*\)"$/\1/p' rust-toolchain.toml)
 [ -n "$stable" ] || die "rust-toolchain.toml names no channel"
@@ -37,20 +36,6 @@ if ! sysroot_has "$stable" bin/cargo bin/cargo-clippy bin/rustfmt "$WASM"; then
     --component clippy,rustfmt --target wasm32-unknown-unknown ||
     die "rustup could not install Rust $stable: see its message above"
 fi
-
-nightly=$NIGHTLY
-if ! sysroot_has "$NIGHTLY" bin/cargo "$RUST_SRC" "$WASM"; then
-  say "Rust $NIGHTLY with rust-src and the wasm target"
-  if ! rustup toolchain install "$NIGHTLY" --profile minimal --no-self-update \
-    --component rust-src --target wasm32-unknown-unknown; then
-    nightly=nightly
-    rustc +nightly -vV 2>/dev/null | grep -qx "commit-date: $NIGHTLY_COMMIT_DATE" &&
-      sysroot_has nightly bin/cargo "$RUST_SRC" "$WASM" ||
-      die "rustup could not install $NIGHTLY, and no \`nightly\` of that date with rust-src and the wasm target is here"
-    say "using the installed \`nightly\`, which is the same compiler"
-  fi
-fi
-[ "$(cat "$TOOLS/nightly" 2>/dev/null)" = "$nightly" ] || echo "$nightly" >"$TOOLS/nightly"
 
 # node_modules is what npm makes of these files; `npm ci` itself refuses a lock file that package.json has left behind.
 npm_key=$(cat package-lock.json .npmrc | sha256)

@@ -22,7 +22,7 @@ export async function machine() {
   return [
     ["machine", `${cpus()[0]?.model.trim() ?? "unknown"}, ${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release().split("-")[0]} ${arch()}`],
     ["runtime", `workerd ${WORKERD_VERSION}, Node ${process.version}`],
-    ["Rust", `${toolchain.match(/^channel = "(.*)"$/m)[1]}, wasm by ${versions.match(/^NIGHTLY=(.*)$/m)[1]}, worker ${cargo.match(/^worker = .*"=([\d.]+)"/m)[1]}`],
+    ["Rust", `${toolchain.match(/^channel = "(.*)"$/m)[1]}, worker ${cargo.match(/^worker = .*"=([\d.]+)"/m)[1]}`],
     ["compared", [npm("hono"), npm("hono-rate-limiter"), npm("@hono-rate-limiter/cloudflare")].join(", ")],
   ];
 }

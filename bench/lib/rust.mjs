@@ -20,8 +20,7 @@ const PINS = ["package-lock.json", "scripts/versions.env"].map((name) => path.jo
 
 /** Builds it; ends at once when nothing changed. */
 export async function buildRustWorker() {
-  const nightly = (await readFile(path.join(TOOLS, "nightly"), "utf8")).trim();
-  const hash = createHash("sha256").update(nightly);
+  const hash = createHash("sha256");
   for (const file of [...INPUTS, ...PINS]) hash.update(await readFile(file));
   const key = hash.digest("hex");
   const stamp = path.join(TARGET, "stamp");
@@ -30,15 +29,14 @@ export async function buildRustWorker() {
 
   const env = {
     ...process.env,
-    TOLLGATE_NIGHTLY: nightly,
     RUSTUP_AUTO_INSTALL: "0",
     CARGO_TARGET_DIR: TARGET,
     WASM_BINDGEN_BIN: path.join(TOOLS, "bin/wasm-bindgen"),
     WASM_OPT_BIN: path.join(NPM_BIN, "wasm-opt"),
     ESBUILD_BIN: path.join(NPM_BIN, "esbuild"),
-    PATH: [path.join(ROOT, "scripts/shims"), NPM_BIN, process.env.PATH, HOME_BIN].join(path.delimiter),
+    PATH: [NPM_BIN, process.env.PATH, HOME_BIN].join(path.delimiter),
   };
   const out = path.relative(CRATE, RUST_WORKER);
-  await run(path.join(TOOLS, "bin/worker-build"), ["--release", "--panic-unwind", "--out-dir", out], { cwd: CRATE, env });
+  await run(path.join(TOOLS, "bin/worker-build"), ["--release", "--out-dir", out], { cwd: CRATE, env });
   await writeFile(stamp, key);
 }

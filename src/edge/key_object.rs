@@ -50,7 +50,7 @@ pub(super) struct Shared {
     thresholds: OnceCell<Vec<u16>>,
 }
 
-// A panic unwinds out of one event; `memory` is then at worst ahead of storage, which the next failed write or reload sets right.
+// A panic ends the instance of the wasm; the next event gets a new one, which reads storage.
 impl RefUnwindSafe for KeyObject {}
 
 /// See [`Shared`].

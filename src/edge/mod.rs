@@ -1,7 +1,8 @@
 //! The thin shell around the core: requests, objects, storage. It fetches facts and carries out verdicts.
 //!
 //! # Panics
-//! None are meant to happen, and lints keep panicking code out; the build unwinds all the same, so that one would cost one request.
+//! None are meant to happen, and lints keep panicking code out. One would end the instance of the wasm: `worker-build` puts a new one
+//! in its place, which begins as after an eviction.
 
 mod admin;
 mod alerts;
