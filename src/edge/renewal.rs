@@ -197,19 +197,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes over a change of the key's tier without asking D1. A profile that has to be read before it judges again is not touched.
+    /// Takes over a change of the key's tier without asking D1, whatever the age of the profile: D1 may be down when it is over.
     pub(super) fn adopt_tier(&self, change: &TierChange) -> Result<(), Fault> {
         self.load()?;
         let mut memory = self.memory.borrow_mut();
-        let is_young = memory.profile_age(clock::now()) < PROFILE_LIFE;
         let Some(mut profile) = memory.profile.clone() else { return Ok(()) };
         if profile.adopt(change).map_err(Fault::new)? {
-            if is_young {
-                if memory.is_saved {
-                    self.storage.save_profile(&profile)?;
-                }
-                memory.profile = Some(profile);
+            if memory.is_saved {
+                self.storage.save_profile(&profile)?;
             }
+            memory.profile = Some(profile);
             // What a read that is under way brings may be older than this.
             memory.adopted = memory.reads + 1;
         }

@@ -1,13 +1,11 @@
-// A change of a tier with up to 10,000 keys, of which 200 are in use, reaches all of them while no object can read D1.
+// A change of a tier with thousands of keys, of which 200 are in use, reaches all of them while no object can read D1.
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { asAdmin, call, issueKey, until } from "./lib/client.mjs";
+import { asAdmin, call, issueKey, send, until } from "./lib/client.mjs";
 
-// On this machine one workerd holds all objects, each with three open files: where fewer are allowed, there are fewer keys.
-const files = Number((await readFile("/proc/self/limits", "utf8").catch(() => "")).match(/^Max open files +(\d+)/m)?.[1] ?? 40_000);
-const KEYS = Math.min(10_000, Math.floor((files - 2000) / 3));
+// Here one workerd holds all objects, each with three open files: 10,000 keys need `ulimit -n 32000` and minutes.
+const KEYS = Number(process.env.TOLLGATE_TIER_KEYS ?? 2_000);
 const ACTIVE = 200;
 const TIER = "crowd";
 
@@ -26,13 +24,10 @@ after(async () => {
 });
 
 async function putTier(quota) {
-  const response = await fetch(`${gate.url}/_tollgate/tiers/${TIER}`, {
-    method: "PUT",
-    headers: asAdmin(gate),
-    body: JSON.stringify({ policies: [{ policy: "day", quota, period: "day" }] }),
-  });
-  assert.ok(response.ok, await response.clone().text());
-  return response.json();
+  const body = JSON.stringify({ policies: [{ policy: "day", quota, period: "day" }] });
+  const answer = await send(gate, `/_tollgate/tiers/${TIER}`, { method: "PUT", headers: asAdmin(gate), body });
+  assert.ok([200, 201].includes(answer.status), answer.body.toString());
+  return JSON.parse(answer.body);
 }
 
 /** In groups, so that no more than so many connections are open. */

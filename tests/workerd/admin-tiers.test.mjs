@@ -119,6 +119,19 @@ describe("a change", () => {
     await giveBack();
   });
 
+  test("judges with D1 down too, by an object that has been idle for long", async () => {
+    const tier = await makeTier({ quota: 1, period: "day" });
+    const key = await issue(tier);
+    await admit(key, 1);
+    await evict(key);
+    wait(3600);
+    await put(tier, day(2));
+    await evict(key);
+    const giveBack = await takeAway("keys");
+    expect(await statuses(key, 2)).toEqual([200, 429]);
+    await giveBack();
+  });
+
   test("leaves the keys of other tiers and the overrides alone", async () => {
     const tier = await makeTier({ quota: 1, period: "day" });
     const [other, own] = [await issue(), await issue(tier)];
