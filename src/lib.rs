@@ -22,11 +22,6 @@ pub mod key_lookups;
 pub mod limit;
 pub mod meter;
 #[cfg(not(target_arch = "wasm32"))]
-#[expect(
-    clippy::indexing_slicing,
-    clippy::needless_pass_by_value,
-    reason = "JSON that is made here, natively: nothing of it is in the Worker"
-)]
 pub mod openapi;
 pub mod policy;
 pub mod profile;

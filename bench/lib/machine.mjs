@@ -16,7 +16,6 @@ export const machineLoad = () => loadavg()[0];
 export async function machine() {
   const manifest = JSON.parse(await readFile(path.join(ROOT, "package.json"), "utf8"));
   const toolchain = await readFile(path.join(ROOT, "rust-toolchain.toml"), "utf8");
-  const versions = await readFile(path.join(ROOT, "scripts/versions.env"), "utf8");
   const npm = (name) => `${name} ${manifest.devDependencies[name]}`;
   const cargo = await readFile(path.join(ROOT, "Cargo.toml"), "utf8");
   return [

@@ -79,7 +79,7 @@ mod tests {
         let month = month_json(&state.month(Month::of(now)), state.epoch());
         let row: Value = serde_json::from_str(&month).unwrap();
         assert_eq!(row, serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7}));
-        let text = Holding { line: "1 refused free 5 expired", me: "{}", month: &month }.to_text();
+        let text = Holding { line: "1 refused:expired free 5", me: "{}", month: &month }.to_text();
         let (answer, me, read) = Holding::parse(&text).unwrap();
         assert!(matches!(answer, Answer::Known(_)));
         assert_eq!((me, read), ("{}", month.as_str()));
