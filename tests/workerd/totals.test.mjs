@@ -67,7 +67,8 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
     const dice = next();
     if (dice < 0.6) await one(key);
     else if (dice < 0.68) await Promise.all(Array.from({ length: 12 }, () => one(key)));
-    else if (dice < 0.72) await evict(key);
+    // One that has not been started, or was idle, cannot be evicted.
+    else if (dice < 0.72) await evict(key).catch(() => {});
     else if (dice < 0.75) await crash(key);
     else if (dice < 0.83) await runAlarm(key);
     else if (dice < 0.85) {
