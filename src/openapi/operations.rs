@@ -64,7 +64,7 @@ impl Operation {
     }
 
     fn between(self, most: &str) -> Self {
-        let time = json!({ "type": "string", "format": "date-time" });
+        let time = or_nothing(&json!({ "type": "string", "format": "date-time" }));
         self.with("from", &time, &format!("RFC 3339. {most}")).with("to", &time, "RFC 3339; now unless it is said.")
     }
 
@@ -94,6 +94,11 @@ impl Operation {
         self.errors = errors;
         self
     }
+}
+
+/// A parameter that may be there without a value, which is as if it was not.
+fn or_nothing(schema: &Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "string", "maxLength": 0 }] })
 }
 
 /// A page of a list.
@@ -135,7 +140,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
     let issued = with_secret(&key, "key");
     let own = schemas.add::<OverrideView>();
     let word = json!({ "type": "string" });
-    let status = json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] });
+    let status = or_nothing(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
     let mut issued_example = key_example();
     issued_example["key"] = "tg_wtwo6x5htavejjfz_…".into();
     vec![
@@ -224,7 +229,8 @@ fn import_keys() -> Operation {
     let lines =
         |example: &str| json!({ "application/x-ndjson": { "schema": { "type": "string" }, "example": example } });
     let line = "{\"key\":\"their-own-key-0001\",\"tier\":\"pro\",\"name\":\"first\"}\n";
-    import.body = Some(json!({ "required": true, "content": lines(line) }));
+    // No lines are no error.
+    import.body = Some(json!({ "required": false, "content": lines(line) }));
     let result = "{\"line\":1,\"id\":\"wtwo6x5htavejjfz\"}\n{\"line\":2,\"error\":\"tier: there is no tier `gold`\"}\n";
     import.answers.push((200, "What became of each line.", lines(result)));
     import
@@ -284,9 +290,9 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
     let alert = schemas.add::<types::Alert>();
     let delivery = schemas.add::<types::Delivery>();
     let drift = schemas.add::<types::Drift>();
-    let month = json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" });
+    let month = or_nothing(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
     let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
-    let state = json!({ "type": "string", "enum": ["pending", "delivered", "dead", "none"] });
+    let state = or_nothing(&json!({ "type": "string", "enum": ["pending", "delivered", "dead", "none"] }));
     let summary = "A month of all keys that were used in it; the whole of it as CSV for `Accept: text/csv`, without `limit` and `cursor`.";
     let mut report = Operation::new("report", Read, "GET /_tollgate/report", summary)
         .with("month", &month, "The current one unless it is said.")
