@@ -12,8 +12,11 @@ pub const LIST: &str = "entries";
 
 /// One call of a key, or several that were refused alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = AuditEntry))]
 pub struct EntryView {
     /// When it was judged, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub at: String,
     /// The request's method.
     pub method: String,
@@ -23,12 +26,15 @@ pub struct EntryView {
     /// did not answer, else the gate's own.
     pub status: u16,
     /// The origin's status; null if the call was not forwarded, or the origin did not answer, or that is not known.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub origin_status: Option<u16>,
     /// Milliseconds from forwarding to the origin's answer; null if that is not known.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub duration_ms: Option<u64>,
     /// What it was charged, or would have been.
     pub cost: u64,
     /// Its idempotency key.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub idempotency_key: Option<String>,
     /// Whether it repeated a call by its idempotency key.
     pub replay: bool,

@@ -53,11 +53,13 @@ impl Parameters {
     /// The value of a parameter; `None` if it is not there, or empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
+        self.number(name).filter(|value| !value.is_empty())
+    }
+
+    /// The value of a parameter that must have one where it is there.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     /// The page of the list `list` that `limit` and `cursor` ask for.
@@ -65,8 +67,7 @@ impl Parameters {
     /// # Errors
     /// 400 for a limit that is no number from 1 to 500, and for a cursor that this list has not given.
     pub fn page(&self, list: &'static str) -> Result<Page, Refusal> {
-        let limit = self.0.iter().find(|(name, _)| name == "limit");
-        let limit = match limit.map(|(_, value)| value.parse()) {
+        let limit = match self.number("limit").map(str::parse) {
             None => PAGE_DEFAULT,
             Some(Ok(limit)) if (1..=PAGE_LIMIT).contains(&limit) => limit,
             Some(_) => return Err(Refusal::BadRequest(format!("limit: must be a number from 1 to {PAGE_LIMIT}"))),

@@ -53,7 +53,7 @@ impl Span {
 /// # Errors
 /// 400 if it is no number from 1 to 36.
 pub fn months(parameters: &Parameters) -> Result<u64, Refusal> {
-    match parameters.get("months").map(str::parse) {
+    match parameters.number("months").map(str::parse) {
         None => Ok(MONTHS_DEFAULT),
         Some(Ok(months)) if (1..=MONTHS_LIMIT).contains(&months) => Ok(months),
         Some(_) => Err(Refusal::BadRequest(format!("months: must be a number from 1 to {MONTHS_LIMIT}"))),
@@ -74,7 +74,7 @@ pub fn month(parameters: &Parameters, now: UnixMicros) -> Result<Month, Refusal>
 /// # Errors
 /// 400 if it is no decimal number above 0 and up to 10.
 pub fn millionths(parameters: &Parameters) -> Result<u64, Refusal> {
-    match parameters.get("threshold").map(decimal) {
+    match parameters.number("threshold").map(decimal) {
         None => Ok(MILLIONTHS_DEFAULT),
         Some(Some(share)) if (1..=MILLIONTHS_LIMIT).contains(&share) => Ok(share),
         Some(_) => Err(Refusal::BadRequest("threshold: must be a number above 0 and up to 10, such as 0.8".to_owned())),
@@ -153,10 +153,11 @@ mod tests {
         }
         assert_eq!(month(&parameters("month=2026-11"), UnixMicros::default()).unwrap().to_string(), "2026-11");
         assert_eq!(month(&parameters(""), UnixMicros::default()).unwrap().to_string(), "1970-01");
-        for query in ["months=0", "months=37", "months=x", "months=-1"] {
+        for query in ["months=", "months=0", "months=37", "months=x", "months=-1"] {
             assert!(months(&parameters(query)).is_err(), "{query}");
         }
         for query in [
+            "threshold=",
             "threshold=0",
             "threshold=-1",
             "threshold=10.1",

@@ -2,6 +2,7 @@
 
 use super::Schemas;
 use super::types;
+use crate::admin::audit::EntryView;
 use crate::admin::keys::KeyView;
 use crate::admin::overrides::OverrideView;
 use crate::admin::tiers::Tier;
@@ -63,7 +64,7 @@ impl Operation {
     }
 
     fn between(self, most: &str) -> Self {
-        let time = json!({ "type": "string", "format": "date-time" });
+        let time = or_nothing(&json!({ "type": "string", "format": "date-time" }));
         self.with("from", &time, &format!("RFC 3339. {most}")).with("to", &time, "RFC 3339; now unless it is said.")
     }
 
@@ -95,6 +96,11 @@ impl Operation {
     }
 }
 
+/// A parameter that may be there without a value, which is as if it was not.
+fn or_nothing(schema: &Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "string", "maxLength": 0 }] })
+}
+
 /// A page of a list.
 fn page(list: &str, entry: &Value) -> Value {
     json!({
@@ -116,6 +122,7 @@ fn with_secret(base: &Value, name: &str) -> Value {
 pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
     let mut operations = of_keys(schemas);
     operations.extend(of_accounts(schemas));
+    operations.extend(of_all_accounts(schemas));
     operations.extend(of_the_rest(schemas));
     operations
 }
@@ -133,7 +140,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
     let issued = with_secret(&key, "key");
     let own = schemas.add::<OverrideView>();
     let word = json!({ "type": "string" });
-    let status = json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] });
+    let status = or_nothing(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
     let mut issued_example = key_example();
     issued_example["key"] = "tg_wtwo6x5htavejjfz_…".into();
     vec![
@@ -222,7 +229,8 @@ fn import_keys() -> Operation {
     let lines =
         |example: &str| json!({ "application/x-ndjson": { "schema": { "type": "string" }, "example": example } });
     let line = "{\"key\":\"their-own-key-0001\",\"tier\":\"pro\",\"name\":\"first\"}\n";
-    import.body = Some(json!({ "required": true, "content": lines(line) }));
+    // No lines are no error.
+    import.body = Some(json!({ "required": false, "content": lines(line) }));
     let result = "{\"line\":1,\"id\":\"wtwo6x5htavejjfz\"}\n{\"line\":2,\"error\":\"tier: there is no tier `gold`\"}\n";
     import.answers.push((200, "What became of each line.", lines(result)));
     import
@@ -231,19 +239,9 @@ fn import_keys() -> Operation {
 fn of_accounts(schemas: &mut Schemas) -> Vec<Operation> {
     use Access::Read;
     let hour = schemas.add::<types::HourUsage>();
-    let audit = schemas.add::<types::AuditEntry>();
-    let alert = schemas.add::<types::Alert>();
-    let report = schemas.add::<types::Report>();
+    let day = schemas.add::<types::DayUsage>();
+    let audit = schemas.add::<EntryView>();
     let months = json!({ "type": "integer", "minimum": 1, "maximum": 36, "default": 12 });
-    let month = json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" });
-    let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
-    let mut reports =
-        Operation::new("report", Read, "GET /_tollgate/report", "A month of all keys; CSV for `Accept: text/csv`.")
-            .with("month", &month, "The current one unless it is said.")
-            .gives(200, "The report.", &report);
-    if let Some((.., content)) = reports.answers.last_mut() {
-        content["text/csv"] = json!({ "schema": { "type": "string" } });
-    }
     vec![
         Operation::new(
             "readUsage",
@@ -265,6 +263,15 @@ fn of_accounts(schemas: &mut Schemas) -> Vec<Operation> {
         .paged()
         .gives(200, "A page of hours.", &page("hours", &hour)),
         Operation::new(
+            "readDays",
+            Read,
+            "GET /_tollgate/keys/{id}/days",
+            "A key's days by class of routes, as of the last flush.",
+        )
+        .between("30 days ago unless it is said, 100 days at most.")
+        .paged()
+        .gives(200, "A page of days.", &page("days", &day)),
+        Operation::new(
             "readAudit",
             Read,
             "GET /_tollgate/keys/{id}/audit",
@@ -275,11 +282,51 @@ fn of_accounts(schemas: &mut Schemas) -> Vec<Operation> {
         .gives(200, "A page of requests.", &page("entries", &audit)),
         Operation::new("reconcile", Read, "GET /_tollgate/keys/{id}/reconcile", "Compare a key's object with D1.")
             .gives(200, "What was found.", &schemas.add::<types::Reconciliation>()),
-        reports,
+    ]
+}
+
+fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::Read;
+    let alert = schemas.add::<types::Alert>();
+    let delivery = schemas.add::<types::Delivery>();
+    let drift = schemas.add::<types::Drift>();
+    let month = or_nothing(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
+    let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
+    let state = or_nothing(&json!({ "type": "string", "enum": ["pending", "delivered", "dead", "none"] }));
+    let summary = "A month of all keys that were used in it; the whole of it as CSV for `Accept: text/csv`, without `limit` and `cursor`.";
+    let mut report = Operation::new("report", Read, "GET /_tollgate/report", summary)
+        .with("month", &month, "The current one unless it is said.")
+        .paged()
+        .gives(200, "The report.", &schemas.add::<types::Report>());
+    if let Some((.., content)) = report.answers.last_mut() {
+        content["text/csv"] = json!({
+            "schema": { "type": "string" },
+            "example": "month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n2031-03,wtwo6x5htavejjfz,first,customer-7,free,13,1,13,0\r\n",
+        });
+    }
+    vec![
+        report,
         Operation::new("listAlerts", Read, "GET /_tollgate/alerts", "Keys at or over a share of any month policy.")
-            .with("threshold", &threshold, "The share.")
+            .with("threshold", &threshold, "The share, with up to six decimal places.")
             .paged()
-            .gives(200, "A page of alerts.", &page("alerts", &alert)),
+            .gives(200, "A page of keys and policies.", &page("alerts", &alert)),
+        Operation::new(
+            "listDeliveries",
+            Read,
+            "GET /_tollgate/alerts/deliveries",
+            "Alerts that were raised, newest first, and what became of telling them.",
+        )
+        .with("state", &state, "Those in this state.")
+        .paged()
+        .gives(200, "A page of alerts.", &page("deliveries", &delivery)),
+        Operation::new(
+            "listDrift",
+            Read,
+            "GET /_tollgate/drift",
+            "What the hourly comparison of some keys with D1 has found, newest first.",
+        )
+        .paged()
+        .gives(200, "A page of finds.", &page("drift", &drift)),
     ]
 }
 

@@ -7,13 +7,6 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Endpoints of the document that the Worker does not have yet.
-const PENDING: &str = include_str!("../../tests/pending-endpoints.json");
-
-fn pending() -> Vec<String> {
-    serde_json::from_str(PENDING).unwrap()
-}
-
 /// The methods of each path, with an id and a name in it.
 fn methods() -> BTreeMap<String, Vec<String>> {
     let document = document();
@@ -42,16 +35,7 @@ fn openapi_json_is_up_to_date() {
 
 #[test]
 fn every_path_has_the_methods_of_the_worker_and_no_others() {
-    let pending = pending();
     for (path, methods) in methods() {
-        let is_pending = |method: &&String| pending.contains(&format!("{method} {path}"));
-        if methods.iter().any(|method| is_pending(&method)) {
-            assert!(
-                matches!(route(&methods[0], &example_of(&path), false), Route::NotFound | Route::MethodNotAllowed(_)),
-                "{path} is not pending any more: take it out of tests/pending-endpoints.json"
-            );
-            continue;
-        }
         let Route::MethodNotAllowed(allow) = route("TRACE", &example_of(&path), false) else { panic!("{path}") };
         let mut allowed: Vec<&str> = allow.split(", ").filter(|method| *method != "HEAD").collect();
         let mut documented: Vec<&str> = methods.iter().map(String::as_str).collect();
@@ -87,10 +71,7 @@ fn every_operation_of_the_contract_is_there() {
     for one in &named {
         assert!(api.contains(&format!("`{one}")), "docs/api.md does not name {one}");
     }
-    assert_eq!(named.len(), 29);
-    for one in pending() {
-        assert!(named.contains(&one), "{one}");
-    }
+    assert_eq!(named.len(), 32);
 }
 
 /// A body as the document says it against the real one: its example, each of its fields left out, and one that is not there.

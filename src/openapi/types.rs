@@ -248,6 +248,18 @@ pub struct MeUsage {
     pub hours: Vec<HourUsage>,
 }
 
+/// What was used in a day by one class of routes.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DayUsage {
+    #[schema(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    pub day: String,
+    /// A pattern of `route_costs`, or the method and the path's first segment.
+    pub class: String,
+    pub calls: u64,
+    pub denied: u64,
+    pub cost: u64,
+}
+
 /// A month of a key's history.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct HistoryMonth {
@@ -255,7 +267,12 @@ pub struct HistoryMonth {
     pub month: String,
     pub calls: u64,
     pub denied: u64,
-    /// Against the month before; `null` where that had no calls.
+    /// What the calls cost, in requests.
+    pub cost: u64,
+    pub tokens: u64,
+    /// Whether the month is over.
+    pub is_complete: bool,
+    /// Calls against the month before; `null` where that had none.
     #[schema(required = true)]
     pub growth_percent: Option<f64>,
 }
@@ -263,10 +280,15 @@ pub struct HistoryMonth {
 /// A key's months, oldest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct History {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
+    pub key_id: String,
+    /// From the month in which the key was issued on, the current one included.
+    #[schema(max_items = 36)]
     pub months: Vec<HistoryMonth>,
-    /// Calls of a full month.
+    /// Calls of a month, of those shown that are over; `null` if none is.
     #[schema(required = true)]
     pub average: Option<f64>,
+    /// The last month that is over against the average of up to three before it: `flat` is within a tenth.
     #[schema(inline)]
     pub trend: Trend,
 }
@@ -279,34 +301,48 @@ pub enum Trend {
     Flat,
 }
 
-/// What the gate did with one request.
+/// What was counted in a month, or in an hour by one class of routes.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct AuditEntry {
-    #[schema(format = DateTime)]
-    pub at: String,
-    pub method: String,
-    pub class: String,
-    /// What the gate answered.
-    pub status: u16,
-    /// What the origin answered, once that is known.
+pub struct Count {
+    /// A month such as `2031-03`, or when the hour begins.
+    pub period: String,
+    /// `null` for a month.
     #[schema(required = true)]
-    pub origin_status: Option<u16>,
-    #[schema(required = true)]
-    pub duration_ms: Option<u64>,
+    pub class: Option<String>,
+    pub calls: u64,
+    pub denied: u64,
     pub cost: u64,
+    /// 0 for an hour.
+    pub tokens: u64,
+}
+
+/// A count that is not the same; `null` is where it is not there at all.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Difference {
     #[schema(required = true)]
-    pub idempotency_key: Option<String>,
+    pub object: Option<Count>,
+    #[schema(required = true)]
+    pub d1: Option<Count>,
 }
 
 /// Whether D1 has what the object counted, once a flush has gone through.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reconciliation {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
+    pub key_id: String,
     #[schema(inline)]
     pub state: Agreement,
-    #[schema(value_type = Object)]
-    pub object: Map<String, Value>,
-    #[schema(value_type = Object)]
-    pub d1: Map<String, Value>,
+    /// When they were compared.
+    #[schema(format = DateTime)]
+    pub at: String,
+    /// The life of the object's storage that is counted.
+    pub epoch: String,
+    /// What the object has counted.
+    pub object: Vec<Count>,
+    /// What D1 has of that.
+    pub d1: Vec<Count>,
+    /// Empty if `state` is `exact`.
+    pub differences: Vec<Difference>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -316,46 +352,114 @@ pub enum Agreement {
     Drift,
 }
 
-/// What a tier's keys used.
+/// A key of which D1 has something else than its object.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct TierReport {
-    pub tier: String,
-    pub keys: u64,
-    pub calls: u64,
+pub struct Drift {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
+    pub key_id: String,
+    #[schema(format = DateTime)]
+    pub found_at: String,
+    pub detail: Reconciliation,
 }
 
-/// What a key used.
+/// What a key used in a month. Of a key that is deleted, its name, owner and tier are `null`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct KeyReport {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
     pub key_id: String,
-    pub name: String,
-    pub tier: String,
+    #[schema(required = true)]
+    pub name: Option<String>,
+    #[schema(required = true)]
+    pub owner: Option<String>,
+    #[schema(required = true)]
+    pub tier: Option<String>,
     pub calls: u64,
+    pub denied: u64,
+    pub cost: u64,
+    pub tokens: u64,
 }
 
-/// A month of all keys.
+/// What all keys used together.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Totals {
+    /// Keys that were used.
+    pub keys: u64,
+    pub calls: u64,
+    pub denied: u64,
+    pub cost: u64,
+    pub tokens: u64,
+}
+
+/// A month of all keys, and a page of them by their ids.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Report {
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
-    pub tiers: Vec<TierReport>,
-    /// The largest consumers.
-    #[schema(max_items = 10)]
-    pub top: Vec<KeyReport>,
-    pub calls: u64,
-    pub denied: u64,
+    /// Of the whole month, on every page.
+    pub totals: Totals,
+    #[schema(max_items = 500)]
+    pub keys: Vec<KeyReport>,
+    /// Of the page that follows; `null` at the end.
+    #[schema(required = true)]
+    pub next_cursor: Option<String>,
 }
 
-/// A key that has used a share of a month policy.
+/// A key that has used a share of a month policy that holds for it now.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Alert {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
     pub key_id: String,
+    pub name: String,
+    pub owner: String,
+    pub tier: String,
     pub policy: String,
-    pub threshold: f64,
-    pub used: u64,
+    pub unit: Unit,
     pub quota: u64,
+    pub used: u64,
+    /// `used` by `quota`; `null` where the quota is 0.
+    #[schema(required = true)]
+    pub share: Option<f64>,
+    #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
+    pub month: String,
+    /// When the share was reached, if an alert was raised at this threshold, else when D1 last heard of the key.
     #[schema(format = DateTime)]
     pub at: String,
+}
+
+/// An alert that was raised, and what became of telling it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Delivery {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
+    pub key_id: String,
+    pub policy: String,
+    /// A share of the quota: 0.8 is 80 %.
+    pub threshold: f64,
+    #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
+    pub month: String,
+    pub quota: u64,
+    /// At that moment.
+    pub used: u64,
+    #[schema(format = DateTime)]
+    pub at: String,
+    #[schema(inline)]
+    pub state: DeliveryState,
+    pub attempts: u32,
+    /// `null` if there is none to come.
+    #[schema(required = true, format = DateTime)]
+    pub next_attempt_at: Option<String>,
+    /// Why the last attempt failed.
+    #[schema(required = true)]
+    pub last_error: Option<String>,
+}
+
+/// `dead` is given up; `none` was raised while there was nobody to tell.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryState {
+    Pending,
+    Delivered,
+    Dead,
+    None,
 }
 
 /// What tollgate answers when it does not do what was asked (RFC 9457).
