@@ -7,8 +7,8 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { ROOT } from "../../scripts/lib/gate.mjs";
-import { send } from "./lib/client.mjs";
+import { ROOT, startOrigin } from "../../scripts/lib/gate.mjs";
+import { send, until } from "./lib/client.mjs";
 import { issueDirectKey, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 
 /** The same cases in every run. */
@@ -20,6 +20,7 @@ const MAX_EXAMPLES = "30";
  */
 const EXCLUDED_CHECKS = ["positive_data_acceptance"];
 
+let origin;
 let gate;
 let scratch;
 let document;
@@ -27,7 +28,8 @@ let document;
 before(async () => {
   // Not behind the proxy of `wrangler dev`: that says which address asks, and after ten attempts without a token, which are part of
   // this, an address is not heard for a minute.
-  gate = await startDirectGate();
+  origin = await startOrigin();
+  gate = await startDirectGate({ vars: { ORIGIN: origin.url } });
   scratch = await mkdtemp(path.join(tmpdir(), "tollgate-schemathesis-"));
   const answer = await send(gate, `${PUBLIC_URL}/_tollgate/openapi.json`, { headers: { host: "api.test" } });
   document = JSON.parse(answer.body);
@@ -35,6 +37,7 @@ before(async () => {
 
 after(async () => {
   await gate?.stop();
+  await origin?.stop();
   if (scratch) await rm(scratch, { recursive: true, force: true });
 });
 
@@ -42,13 +45,47 @@ test("the document is given as it is checked in", async () => {
   assert.deepEqual(document, JSON.parse(await readFile(path.join(ROOT, "src/edge/openapi.json"), "utf8")));
 });
 
-test("the operator's endpoints", { timeout: 600_000 }, () => conforms("admin", `Authorization: Bearer ${gate.adminToken}`));
+test("the operator's endpoints", { timeout: 600_000 }, async () => {
+  await fillAccounts();
+  await conforms("admin", `Authorization: Bearer ${gate.adminToken}`);
+});
 
 test("the holder's endpoints", { timeout: 600_000 }, async () => {
   await conforms("holder", `X-API-Key: ${(await issueDirectKey(gate, "free")).key}`);
 });
 
 test("the open endpoints", { timeout: 600_000 }, () => conforms("open"));
+
+/** Has every list of the accounts but drift show something: a key that used up its month, and was denied after that. */
+async function fillAccounts() {
+  const policies = [{ policy: "month", quota: 2, period: "month" }];
+  await administer("PUT", "/tiers/metered", { audit_days: 7, policies });
+  const { id, key } = await issueDirectKey(gate, "metered");
+  const headers = { host: "api.test", "x-api-key": key };
+  const statuses = [];
+  for (let n = 0; n < 3; n += 1) statuses.push((await send(gate, `${PUBLIC_URL}/metered`, { headers })).status);
+  assert.deepEqual(statuses, [200, 200, 429]);
+  // It flushes.
+  assert.equal((await administer("GET", `/keys/${id}/reconcile`)).state, "exact");
+  for (const [where, list] of [
+    [`/keys/${id}/hours`, "hours"],
+    [`/keys/${id}/days`, "days"],
+    [`/keys/${id}/audit`, "entries"],
+    ["/report", "keys"],
+    ["/alerts", "alerts"],
+    ["/alerts/deliveries", "deliveries"],
+  ]) {
+    await until(`an entry of ${where}`, async () => (await administer("GET", where))[list].length > 0);
+  }
+}
+
+async function administer(method, where, body) {
+  const text = body && JSON.stringify(body);
+  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}`, ...(text && { "content-length": text.length }) };
+  const answer = await send(gate, `${PUBLIC_URL}/_tollgate${where}`, { method, headers, body: text });
+  assert.ok(answer.status < 300, String(answer.body));
+  return JSON.parse(answer.body);
+}
 
 /** Runs schemathesis over the endpoints of a tag. */
 async function conforms(tag, header) {
