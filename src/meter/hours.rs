@@ -9,7 +9,7 @@ use crate::meter::cut;
 use crate::meter::text::{self, push_number, push_text, records};
 use crate::time::{HOUR, Month, UnixMicros};
 
-/// Classes of one hour that are counted by name; all others together are [`OTHER`].
+/// Classes of one hour that are counted by name; all others together are `OTHER`.
 pub const MAX_CLASSES: usize = 32;
 /// Entries of all hours together from which on no further class is counted by name. So many are there only if D1 has been out of
 /// reach for half a day or more.
