@@ -28,8 +28,9 @@ impl Schemas {
 
 const DESCRIPTION: &str = "Exact rate limits and monthly quotas for the keys of an API. These are tollgate's own endpoints; every \
 other path is the origin's.\n\nWhat is wrong is told as a problem (RFC 9457). Bodies are JSON of at most 64 KiB; unknown fields and \
-unknown query parameters are refused; a text parameter without a value is as one that is not there, a number must have one. Lists are pages. Times are RFC 3339 in UTC. `GET` answers `HEAD` too. A method that a path does \
-not have is 405 with `Allow`; CORS preflights need no credential.";
+unknown query parameters are refused; a text parameter without a value is as one that is not there, a number must \
+have one. Lists are pages. Times are RFC 3339 in UTC. `GET` answers `HEAD` too. A method that a path does not \
+have is 405 with `Allow`; CORS preflights need no credential.";
 
 /// The document.
 #[must_use]

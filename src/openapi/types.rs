@@ -325,6 +325,15 @@ pub struct Difference {
     pub d1: Option<Count>,
 }
 
+/// One side of the accounts: the sums over its months, and all of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Counted {
+    pub calls: u64,
+    pub denied: u64,
+    pub cost: u64,
+    pub counts: Vec<Count>,
+}
+
 /// Whether D1 has what the object counted, once a flush has gone through.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Reconciliation {
@@ -338,9 +347,9 @@ pub struct Reconciliation {
     /// The life of the object's storage that is counted.
     pub epoch: String,
     /// What the object has counted.
-    pub object: Vec<Count>,
+    pub object: Counted,
     /// What D1 has of that.
-    pub d1: Vec<Count>,
+    pub d1: Counted,
     /// Empty if `state` is `exact`.
     pub differences: Vec<Difference>,
 }
@@ -390,11 +399,39 @@ pub struct Totals {
     pub tokens: u64,
 }
 
+/// A tier: how many keys it has, and what those called.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TierReport {
+    #[schema(required = true)]
+    pub tier: Option<String>,
+    pub keys: u64,
+    pub calls: u64,
+}
+
+/// One of the keys with the most calls. Of a key that is deleted, its name and tier are `null`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LargestKey {
+    #[schema(pattern = "^[a-z2-7]{16}$")]
+    pub key_id: String,
+    #[schema(required = true)]
+    pub name: Option<String>,
+    #[schema(required = true)]
+    pub tier: Option<String>,
+    pub calls: u64,
+}
+
 /// A month of all keys, and a page of them by their ids.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Report {
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
+    /// By name; usage of deleted keys is of tier `null`.
+    pub tiers: Vec<TierReport>,
+    /// The ten keys with the most calls.
+    #[schema(max_items = 10)]
+    pub top: Vec<LargestKey>,
+    pub calls: u64,
+    pub denied: u64,
     /// Of the whole month, on every page.
     pub totals: Totals,
     #[schema(max_items = 500)]
@@ -419,6 +456,8 @@ pub struct Alert {
     /// `used` by `quota`; `null` where the quota is 0.
     #[schema(required = true)]
     pub share: Option<f64>,
+    /// The share that was asked for.
+    pub threshold: f64,
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
     /// When the share was reached, if an alert was raised at this threshold, else when D1 last heard of the key.

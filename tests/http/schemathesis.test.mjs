@@ -102,7 +102,8 @@ async function conforms(tag, header) {
     "--continue-on-failure", "--no-shrink", "--no-color",
   ];
   const python = path.join(ROOT, ".tools/venv/bin/python");
-  const env = { ...process.env, COLUMNS: "160", SCHEMATHESIS_HOOKS: path.join(ROOT, "tests/http/lib/ndjson.py"), PYTHONDONTWRITEBYTECODE: "1" };
+  const hooks = path.join(ROOT, "tests/http/lib/ndjson.py");
+  const env = { ...process.env, COLUMNS: "160", SCHEMATHESIS_HOOKS: hooks, PYTHONDONTWRITEBYTECODE: "1" };
   const child = spawn(python, args, { cwd: scratch, stdio: ["ignore", "pipe", "pipe"], env });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));

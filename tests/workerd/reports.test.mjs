@@ -128,7 +128,13 @@ test("a report of all keys of a month, as JSON in pages and as CSV", async () =>
   await addMonth(keys[0], "2029-07", 1, { epoch: "f" });
   await addMonth({ id: "deleted" }, "2029-07", 2);
   keys.sort((a, b) => (a.id < b.id ? -1 : 1));
-  const { month, totals } = await read("/report?month=2029-07");
+  const { month, totals, tiers, top, calls, denied: refused } = await read("/report?month=2029-07");
+  expect([calls, refused]).toEqual([31, 4]);
+  const [{ in_free: inFree }] = await sql("SELECT COUNT(*) AS in_free FROM keys WHERE tier = 'free'");
+  expect(tiers.filter((tier) => tier.calls > 0)).toEqual([{ tier: "free", keys: inFree, calls: 29 }, { tier: null, keys: 1, calls: 2 }]);
+  expect(tiers.map(({ tier }) => tier)).toEqual(expect.arrayContaining(["basic", "enterprise", "pro", "unlimited"]));
+  expect(top.map(({ calls }) => calls)).toEqual([8, 7, 7, 7, 2]);
+  expect(top[0]).toEqual({ key_id: expect.any(String), name: "plain", tier: "free", calls: 8 });
   expect([month, totals]).toEqual(["2029-07", { keys: 5, calls: 31, denied: 4, cost: 39, tokens: 8 }]);
   const rows = await readAll("/report?month=2029-07", "keys");
   expect(rows).toHaveLength(5);
@@ -172,7 +178,7 @@ test("keys near their quota: of month policies that hold now, from D1", async ()
   const mine = (list) => list.filter(({ key_id }) => [near, far, raised, lowered, later].some(({ id }) => id === key_id));
   const alerts = mine(await readAll("/alerts", "alerts"));
   const entry = (key, quota, used, share, at) => ({
-    key_id: key.id, name: "a test", owner: "", tier: "free", policy: "month", unit: "requests", quota, used, share, month: "2031-03", at,
+    key_id: key.id, name: "a test", owner: "", tier: "free", policy: "month", unit: "requests", quota, used, share, threshold: 0.8, month: "2031-03", at,
   });
   const expected = [entry(near, 1000, 900, 0.9, "2031-03-02T00:00:00Z"), entry(lowered, 50, 50, 1, "2031-03-01T00:00:00Z")];
   expect(alerts).toEqual(expected.sort((a, b) => (a.key_id < b.key_id ? -1 : 1)));
@@ -206,7 +212,8 @@ test("reconciling flushes first, and says what D1 does not have", async () => {
   const month = { period: "2031-03", class: null, calls: 10, denied: 1, cost: 10, tokens: 0 };
   expect(exact).toMatchObject({ key_id: key.id, state: "exact", differences: [] });
   expect(exact.object).toEqual(exact.d1);
-  expect(exact.object[0]).toEqual(month);
+  expect(exact.object).toMatchObject({ calls: 10, denied: 1, cost: 10 });
+  expect(exact.object.counts[0]).toEqual(month);
   await sql("UPDATE usage_monthly SET calls = 9 WHERE key_id = ?", key.id);
   const drift = await read(`/keys/${key.id}/reconcile`);
   expect(drift.state).toBe("drift");
@@ -214,7 +221,7 @@ test("reconciling flushes first, and says what D1 does not have", async () => {
   await sql("DELETE FROM usage_hourly WHERE key_id = ?", key.id);
   expect((await read(`/keys/${key.id}/reconcile`)).differences).toHaveLength(2);
   const unused = await issue();
-  expect(await read(`/keys/${unused.id}/reconcile`)).toMatchObject({ state: "exact", object: [], d1: [] });
+  expect(await read(`/keys/${unused.id}/reconcile`)).toMatchObject({ state: "exact", object: { calls: 0, counts: [] }, d1: { calls: 0, counts: [] } });
 });
 
 test("a key whose storage was lost reconciles as its new epoch", async () => {
@@ -224,7 +231,7 @@ test("a key whose storage was lost reconciles as its new epoch", async () => {
   await loseStorage(key);
   await admit(key, 2);
   const { state, object } = await read(`/keys/${key.id}/reconcile`);
-  expect([state, object[0].calls]).toEqual(["exact", 2]);
+  expect([state, object.calls]).toEqual(["exact", 2]);
 });
 
 test("what cannot be asked is refused by name", async () => {

@@ -75,12 +75,26 @@ pub(crate) fn history(id: &str, current: Month, months: u64) -> Statement {
     Statement::new(SELECT_HISTORY, [id.into(), current.to_string().into(), months.into()])
 }
 
-/// What all keys used in a month together.
+/// Usage belongs to the tier that its key has now; that of deleted keys to none, so that the sums are right.
+const SELECT_TOTALS: &str = "
+WITH used AS (SELECT key_id, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
+    FROM usage_monthly WHERE month = ?1 GROUP BY key_id),
+  known AS (SELECT key_id, k.name AS name, k.tier AS tier, calls FROM used LEFT JOIN keys k ON k.id = key_id),
+  by_tier AS (SELECT name AS tier, (SELECT COUNT(*) FROM keys WHERE tier = tiers.name) AS keys,
+      (SELECT COALESCE(SUM(calls), 0) FROM known WHERE tier = tiers.name) AS calls FROM tiers
+    UNION ALL SELECT NULL, COUNT(*), SUM(calls) FROM known WHERE tier IS NULL HAVING COUNT(*) > 0),
+  largest AS (SELECT * FROM known WHERE calls > 0 ORDER BY calls DESC, key_id LIMIT 10)
+SELECT json_object('month', ?1,
+  'tiers', json((SELECT json_group_array(json_object('tier', tier, 'keys', keys, 'calls', calls)) FROM
+    (SELECT * FROM by_tier ORDER BY tier IS NULL, tier))),
+  'top', json((SELECT json_group_array(json_object('key_id', key_id, 'name', name, 'tier', tier, 'calls', calls)) FROM largest)),
+  'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
+  'totals', json_object('keys', COUNT(*), 'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
+    'cost', COALESCE(SUM(cost), 0), 'tokens', COALESCE(SUM(tokens), 0))) AS row FROM used";
+
+/// What all keys used in a month together, by tier, and the ten that used most.
 pub(crate) fn report_totals(month: Month) -> Statement {
-    let select = "SELECT json_object('month', ?1, 'totals', json_object('keys', COUNT(DISTINCT key_id),
-        'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0), 'cost', COALESCE(SUM(cost), 0),
-        'tokens', COALESCE(SUM(tokens), 0))) AS row FROM usage_monthly WHERE month = ?1";
-    Statement::new(select, [month.to_string().into()])
+    Statement::new(SELECT_TOTALS, [month.to_string().into()])
 }
 
 /// A page of what each key used in a month.
@@ -137,6 +151,14 @@ macro_rules! counts {
     };
 }
 
+/// Sums over the months.
+macro_rules! sums {
+    () => {
+        "'calls', COALESCE(SUM(calls) FILTER (WHERE class = ''), 0), 'denied', COALESCE(SUM(denied) FILTER (WHERE class = ''), 0),
+          'cost', COALESCE(SUM(cost) FILTER (WHERE class = ''), 0)"
+    };
+}
+
 /// `?1` the key, `?2` what its object says, `?3` when. Months have no class.
 const SELECT_RECONCILED: &str = concat!(
     "WITH o AS (SELECT value ->> 0 AS period, value ->> 1 AS class, value ->> 2 AS calls, value ->> 3 AS denied,
@@ -153,8 +175,8 @@ const SELECT_RECONCILED: &str = concat!(
     WHERE NOT EXISTS (SELECT 1 FROM o WHERE o.period = d.period AND o.class = d.class)),
   result AS (SELECT CASE WHEN EXISTS (SELECT 1 FROM differences) THEN 'drift' ELSE 'exact' END AS state)
 SELECT json_object('key_id', ?1, 'state', state, 'at', ?3, 'epoch', ?2 ->> 'epoch',
-    'object', json((SELECT json_group_array(json(", counts!("o"), ")) FROM o)),
-    'd1', json((SELECT json_group_array(json(", counts!("d"), ")) FROM d)),
+    'object', json((SELECT json_object(", sums!(), ", 'counts', json_group_array(json(", counts!("o"), "))) FROM o)),
+    'd1', json((SELECT json_object(", sums!(), ", 'counts', json_group_array(json(", counts!("d"), "))) FROM d)),
     'differences', json((SELECT json_group_array(json(difference)) FROM differences))) AS row, state AS position FROM result"
 );
 
@@ -224,7 +246,8 @@ const SELECT_NEAR: &str = concat!(
   standing AS (SELECT key_id, policy, unit, quota, CASE unit WHEN 'tokens' THEN tokens ELSE cost END AS used, updated_at
     FROM used JOIN policies USING (key_id) WHERE period = 'month')
 SELECT json_object('key_id', key_id, 'name', k.name, 'owner', k.owner, 'tier', k.tier, 'policy', s.policy, 'unit', unit,
-    'quota', s.quota, 'used', s.used, 'share', ROUND(s.used * 1.0 / s.quota, 4), 'month', ?1,
+    'quota', s.quota, 'used', s.used, 'share', ROUND(s.used * 1.0 / s.quota, 4), 'threshold', ?3 / 1e6,
+    'month', ?1,
     'at', COALESCE((SELECT a.at FROM alerts a WHERE a.key_id = s.key_id AND a.policy = s.policy AND a.month = ?1
       AND a.quota = s.quota AND ABS(a.threshold * 1e6 - ?3) < 0.5), updated_at)) AS row,
   key_id || char(10) || s.policy AS position
