@@ -5,6 +5,7 @@ import { DurableObject } from "cloudflare:workers";
 
 const HASH = "0123456789abcdef".repeat(4);
 const NONCE = "12345678901234567890";
+const COMPANY_MARK = "&g=1";
 const ANSWER = "1 admitted admit 1795160894123 minute:rm:1000000000:60:999876543:45877 month:rM:1000000000:2592000:987654321:922305877";
 const FIELDS = [
   ["RateLimit-Policy", '"minute";q=1000000000;w=60, "month";q=1000000000;w=2592000'],
@@ -17,13 +18,21 @@ const FIELDS = [
 // The key in both spellings, and every name in which tollgate tells the origin something.
 const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
 
+/** Open questions by key: who has company says so. */
+const open = new Map();
+
 export default {
   async fetch(request, env) {
     const key = request.headers.get("x-api-key");
     if (key === null) return new Response("no key\n", { status: 401 });
     // What a call costs may depend on its method and path, so the object is told.
     const id = key.slice(3, 19);
-    await env.KEYS.getByName(id).ask(`v1/check?id=${id}&h=${HASH}&n=${NONCE}&m=${request.method}&p=${request.url}`);
+    const others = open.get(id) ?? 0;
+    open.set(id, others + 1);
+    const company = others > 0 ? COMPANY_MARK : "";
+    await env.KEYS.getByName(id).ask(`v1/check?id=${id}&h=${HASH}&n=${NONCE}${company}&m=${request.method}&p=${request.url}`);
+    if (open.get(id) === 1) open.delete(id);
+    else open.set(id, open.get(id) - 1);
     const response = await fetch(request, { headers: identified(request.headers, id), redirect: "manual", cache: "no-store" });
     const answer = new Response(response.body, response);
     for (const [name, value] of FIELDS) answer.headers.set(name, value);
@@ -49,6 +58,8 @@ const COUNTERS =
 const LEAST_NAMED = 8;
 /** From this many calls that share a write on, the object is busy. */
 const COMPANY = 2;
+/** So many writes may be unconfirmed before a call that comes alone asks for a confirmation. */
+const UNCONFIRMED = 8;
 
 /** Writes as src/edge/commit.rs does; `pace` has the same four values. */
 export class Counter extends DurableObject {
@@ -60,6 +71,7 @@ export class Counter extends DurableObject {
     this.count = this.sql.exec("SELECT count FROM counter").toArray()[0]?.count ?? 0;
     this.stored = this.count;
     this.named = 0;
+    this.unconfirmed = 0;
     this.rowsWritten = 0;
     this.pace = "idle";
     this.waiting = 0;
@@ -67,11 +79,17 @@ export class Counter extends DurableObject {
   }
 
   /** Counts a call; answers at once if it is written at once, otherwise with a promise. */
-  ask(_question) {
+  ask(question) {
     this.count += 1;
     if (this.pace === "idle") {
-      this.writeAndFollow();
-      return ANSWER;
+      const hasCompany = question.includes(COMPANY_MARK);
+      if (!hasCompany || this.unconfirmed === 0) {
+        if (!hasCompany && this.unconfirmed + 1 < UNCONFIRMED) this.write();
+        else this.writeAndFollow();
+        return ANSWER;
+      }
+      this.pace = "confirming";
+      this.follow();
     }
     this.waiting += 1;
     this.next ??= Promise.withResolvers();
@@ -101,11 +119,16 @@ export class Counter extends DurableObject {
   writeAndFollow() {
     this.pace = "confirming";
     this.write();
+    this.follow();
+  }
+
+  follow() {
     // Should it fail, the runtime starts the object anew.
     this.storage.sync().then(() => this.confirmed());
   }
 
   confirmed() {
+    this.unconfirmed = 0;
     if (this.pace !== "confirming") return;
     if (this.next === undefined) this.pace = "idle";
     else if (this.waiting >= COMPANY) this.gather();
@@ -118,6 +141,7 @@ export class Counter extends DurableObject {
     this.next = undefined;
     this.waiting = 0;
     const calls = this.count - this.stored;
+    this.unconfirmed += 1;
     const body = COUNTERS + `${NONCE},`.repeat(Math.max(LEAST_NAMED, calls + this.named));
     const upsert =
       "INSERT INTO counter (id, body, count) VALUES (1, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body, count = excluded.count";

@@ -71,25 +71,39 @@ fn logged(written: Result<(), Fault>) {
 impl Shared {
     /// Sees to it that everything that has been counted so far is written.
     ///
-    /// Who comes while no write is under way, writes at once; who comes while one is, joins the next. If that is shared by few, it
-    /// is issued when the one before is confirmed: a call that comes alone waits for nothing but its own write. If it is shared by
-    /// many, the object is busy: then writes come once a turn, confirmed or not (the output gate holds the answers back).
-    pub(super) fn write_or_join(self: &Rc<Self>, now: UnixMicros) -> Write {
+    /// Who comes alone writes at once, and waits for nothing but its own write. Who comes while it is asked whether a write is
+    /// confirmed joins the next. If that is shared by few, it is issued when the one before is confirmed. If it is shared by many,
+    /// the object is busy: then writes come once a turn, confirmed or not (the output gate holds the answers back).
+    ///
+    /// To ask for a confirmation costs about a tenth of a call, so nobody asks for the sake of calls that come one by one, up to the
+    /// number of writes that may be unconfirmed. `has_company` is what the asking isolate knows of it.
+    pub(super) fn write_or_join(self: &Rc<Self>, now: UnixMicros, has_company: bool) -> Write {
         let mut memory = self.memory.borrow_mut();
         match memory.pace {
+            Pace::Idle if has_company && memory.unconfirmed() > 0 => {
+                // The others' write may still be under way.
+                memory.pace = Pace::Confirming { since: now.as_millis() };
+                let batch = memory.join();
+                drop(memory);
+                self.follow();
+                return Write::Shared(batch);
+            }
             Pace::Confirming { since } | Pace::Gathering { since }
                 if now.as_millis() <= since.saturating_add(OVERDUE) =>
             {
-                memory.waiting += 1;
-                return Write::Shared(memory.next_write.get_or_insert_with(js::open_batch).clone());
+                return Write::Shared(memory.join());
             }
             Pace::Busy => {
-                memory.waiting += 1;
-                let batch = memory.next_write.get_or_insert_with(js::open_batch).clone();
+                let batch = memory.join();
                 self.gather(&mut memory, now);
                 return Write::Shared(batch);
             }
             Pace::Idle | Pace::Confirming { .. } | Pace::Gathering { .. } => {}
+        }
+        let is_alone = matches!(memory.pace, Pace::Idle) && !has_company;
+        if is_alone && memory.unconfirmed() + 1 < UNCONFIRMED {
+            drop(memory);
+            return Write::Done(self.write_for_all(now));
         }
         drop(memory);
         Write::Done(self.write_and_follow(now))
@@ -97,7 +111,7 @@ impl Shared {
 
     /// Waits until everything that has been counted so far is written.
     pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
-        match self.write_or_join(now) {
+        match self.write_or_join(now, false) {
             Write::Done(written) => written,
             Write::Shared(batch) if JsFuture::from(js::batch_closed(&batch)).await?.is_undefined() => Ok(()),
             Write::Shared(_) => Err(Fault::new("the write failed, so nothing was counted")),
@@ -107,7 +121,9 @@ impl Shared {
     /// Writes what has been counted; who comes next waits until it is confirmed.
     fn write_and_follow(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
         self.memory.borrow_mut().pace = Pace::Confirming { since: now.as_millis() };
-        self.write_for_all(now)
+        let written = self.write_for_all(now);
+        self.follow();
+        written
     }
 
     /// Writes what has been counted, and tells those who wait for it.
@@ -123,7 +139,6 @@ impl Shared {
         if let Some(batch) = waiting {
             close(&batch, written.is_ok());
         }
-        self.follow();
         written
     }
 
@@ -163,7 +178,7 @@ impl Shared {
         if !matches!(memory.pace, Pace::Confirming { .. }) {
             return;
         }
-        if memory.ledger.as_ref().is_some_and(|ledger| ledger.unconfirmed() > 0) {
+        if memory.unconfirmed() > 0 {
             // It was asked before the last write.
             drop(memory);
             self.follow();
@@ -187,7 +202,7 @@ impl Shared {
             if !matches!(memory.pace, Pace::Gathering { .. }) {
                 return;
             }
-            if memory.ledger.as_ref().is_some_and(|ledger| ledger.unconfirmed() >= UNCONFIRMED) {
+            if memory.unconfirmed() >= UNCONFIRMED {
                 // Storage does not keep up: the next write waits for it.
                 memory.pace = Pace::Confirming { since: now.as_millis() };
                 return;
@@ -198,7 +213,11 @@ impl Shared {
             }
             is_busy
         };
-        logged(if is_busy { self.write_for_all(now) } else { self.write_and_follow(now) });
+        if !is_busy {
+            return logged(self.write_and_follow(now));
+        }
+        logged(self.write_for_all(now));
+        self.follow();
     }
 
     /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.

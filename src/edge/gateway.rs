@@ -3,6 +3,7 @@
 use super::arrears;
 use super::caller::{Caller, Presented, identify};
 use super::clock;
+use super::company::Company;
 use super::deployment::{Deployment, RENDERED};
 use super::http::{self, Answer, Incoming};
 use super::js::Fields;
@@ -85,6 +86,7 @@ fn judge(
     }
     let (nonce, is_repeat) = (deployment.nonce(), false);
     let debt = arrears::due(&id, deployment.nonce());
+    let company = Company::join(&id);
     object_client::check(GatedCall {
         incoming,
         context,
@@ -96,6 +98,7 @@ fn judge(
         nonce,
         debt,
         is_repeat,
+        company,
     })
 }
 
@@ -139,6 +142,7 @@ pub struct GatedCall {
     nonce: u64,
     debt: Option<Debt>,
     is_repeat: bool,
+    company: Company,
 }
 
 #[wasm_bindgen]
@@ -164,6 +168,7 @@ impl GatedCall {
             call: self.call(),
             nonce: self.nonce,
             is_repeat: self.is_repeat,
+            has_company: self.company.is_there,
             debt: self.debt,
             idempotency_key: self.incoming.idempotency_key.as_deref().map(Cow::Borrowed),
             // `glue.js` adds them.

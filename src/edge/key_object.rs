@@ -114,6 +114,17 @@ impl Memory {
         self.ledger = None;
         self.alarm = Alarm::Unknown;
     }
+
+    /// Writes that may not be confirmed yet.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.ledger.as_ref().map_or(0, Ledger::unconfirmed)
+    }
+
+    /// The batch of those who wait for the next write, with one more.
+    pub(super) fn join(&mut self) -> JsValue {
+        self.waiting += 1;
+        self.next_write.get_or_insert_with(js::open_batch).clone()
+    }
 }
 
 /// The class that the runtime sees. Written out instead of by `worker`'s macro, which takes every request apart and puts every
@@ -236,7 +247,7 @@ impl Shared {
             self.write_denials_later(now);
             return line.into();
         }
-        match self.write_or_join(now) {
+        match self.write_or_join(now, check.has_company) {
             Write::Done(Ok(())) => line.into(),
             Write::Done(Err(fault)) => failed(check.call.id, &fault),
             Write::Shared(batch) => js::answer_with(&batch, &line).into(),

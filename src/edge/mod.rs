@@ -10,6 +10,7 @@ mod arrears;
 mod caller;
 mod clock;
 mod commit;
+mod company;
 mod deployment;
 mod flush;
 mod gateway;

@@ -99,6 +99,8 @@ pub struct Check<'a> {
     pub nonce: u64,
     /// Whether this is such a repeat.
     pub is_repeat: bool,
+    /// Whether the asking isolate has other questions about calls of the key open.
+    pub has_company: bool,
     /// What the asking isolate owes to the key's counts.
     pub debt: Option<Debt>,
     /// The call's idempotency key.
@@ -183,6 +185,9 @@ impl Check<'_> {
         if self.is_repeat {
             url.push_str("&r=1");
         }
+        if self.has_company {
+            url.push_str("&g=1");
+        }
         if let Some(debt) = self.debt {
             debt.write(url)?;
         }
@@ -206,7 +211,15 @@ impl<'a> Question<'a> {
         let (name, query) = url.strip_prefix(BASE)?.split_once('?')?;
         let (query, path) = query.split_once("&p=").unwrap_or((query, "/"));
         let call = Call { id: "", secret_hash: "", method: "", path };
-        let mut check = Check { call, nonce: 0, is_repeat: false, debt: None, idempotency_key: None, ends: Ends(ends) };
+        let mut check = Check {
+            call,
+            nonce: 0,
+            is_repeat: false,
+            has_company: false,
+            debt: None,
+            idempotency_key: None,
+            ends: Ends(ends),
+        };
         let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
         let mut is_awaited = false;
         for pair in query.split('&') {
@@ -216,6 +229,7 @@ impl<'a> Question<'a> {
                 "h" => check.call.secret_hash = value,
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
+                "g" => check.has_company = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
                 "m" => check.call.method = value,
@@ -271,10 +285,17 @@ mod tests {
     #[test]
     fn questions_are_frozen() {
         let call = Call { id: "abc", secret_hash: HASH, method: "GET", path: "/a&p=b%2F" };
-        let plain =
-            Check { call, nonce: 7, is_repeat: false, debt: None, idempotency_key: None, ends: Ends::default() };
+        let plain = Check {
+            call,
+            nonce: 7,
+            is_repeat: false,
+            has_company: false,
+            debt: None,
+            idempotency_key: None,
+            ends: Ends::default(),
+        };
         let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
-        let full = Check { is_repeat: true, debt: Some(debt), ..plain.clone() };
+        let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
         let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
         let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
         assert_eq!(ends, [(5, 200, 31), (6, 0, 9)]);
@@ -282,7 +303,7 @@ mod tests {
         let page = AuditPage { from: 1, to: 2, cursor: "3-4", limit: 5 };
         for (question, url) in [
             (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
-            (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
+            (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&g=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
             (
                 Question::Check(noted),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=a%20%26p%3D%23%2F%C3%BC&m=GET&p=/a&p=b%2F#5.200.31,6.0.9",

@@ -5,10 +5,10 @@ import { makeTier, metered, sql } from "./lib/database.mjs";
 import { admit, call, denied, issue, problem, received, statuses, usage, used, wait } from "./lib/gate.mjs";
 import { breakWrites, check, crash, evict, intercept, runAlarm, stub } from "./lib/object.mjs";
 
-/** Counts the rows that the object's database writes and the alarms that it sets, from now on. */
+/** Counts the rows that the object's database writes, the alarms that it sets, and how often it asks for a confirmation, from now on. */
 function observe(key) {
   return runInDurableObject(stub(key), (_object, { storage }) => {
-    const seen = { rows: 0, statements: 0, alarms: 0 };
+    const seen = { rows: 0, statements: 0, alarms: 0, syncs: 0 };
     const { sql } = storage;
     const exec = sql.exec.bind(sql);
     Object.defineProperty(sql, "exec", {
@@ -28,6 +28,14 @@ function observe(key) {
         return setAlarm(...time);
       },
     });
+    const sync = storage.sync.bind(storage);
+    Object.defineProperty(storage, "sync", {
+      configurable: true,
+      value: () => {
+        seen.syncs += 1;
+        return sync();
+      },
+    });
     return seen;
   });
 }
@@ -44,7 +52,7 @@ describe("in steady state", () => {
     await admit(key, 2);
     const seen = await observe(key);
     await admit(key, 5);
-    expect(seen).toEqual({ rows: 5, statements: 5, alarms: 0 });
+    expect(seen).toMatchObject({ rows: 5, statements: 5, alarms: 0 });
   });
 
   test("a denied call writes nothing", async () => {
@@ -52,7 +60,32 @@ describe("in steady state", () => {
     await admit(key, 10);
     const seen = await observe(key);
     expect(await statuses(key, 5)).toEqual(Array(5).fill(429));
-    expect(seen).toEqual({ rows: 0, statements: 0, alarms: 0 });
+    expect(seen).toEqual({ rows: 0, statements: 0, alarms: 0, syncs: 0 });
+  });
+
+  test("calls that come one by one ask for a confirmation at every eighth write", async () => {
+    const key = await issue("basic");
+    await admit(key, 1);
+    const seen = await observe(key);
+    await admit(key, 24);
+    expect(seen).toEqual({ rows: 24, statements: 24, alarms: 0, syncs: 3 });
+  });
+
+  test("calls that are said to come in company share rows, however few came before", async () => {
+    for (const before of [1, 3, 7, 8, 12]) {
+      const key = await issue("basic");
+      for (let nonce = 1; nonce <= before; nonce += 1) await check(key, nonce);
+      const seen = await observe(key);
+      const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
+      const questions = Array.from({ length: 30 }, (_, i) => `https://key.object/v1/check?id=${key.id}&h=${secret_hash}&n=${100 + i}&g=1`);
+      // In one turn of the event loop.
+      const answers = await runInDurableObject(stub(key), (object) => Promise.all(questions.map((question) => object.ask(question))));
+      expect(answers.every((answer) => answer.startsWith("1 admitted"))).toBe(true);
+      // One by all who waited for a confirmation, and before it one by the first of them if there was none to wait for.
+      expect(seen.rows, `after ${before}`).toBeLessThanOrEqual(2);
+      await crash(key);
+      expect((await usage(key)).calls).toBe(before + 30);
+    }
   });
 
   test("calls that arrive together share rows, and every one is counted", async () => {
@@ -76,7 +109,7 @@ describe("in steady state", () => {
     const seen = await observe(key);
     expect((await call(key)).status).toBe(403);
     await usage(key);
-    expect(seen).toEqual({ rows: 0, statements: 0, alarms: 0 });
+    expect(seen).toEqual({ rows: 0, statements: 0, alarms: 0, syncs: 0 });
   });
 });
 
@@ -109,6 +142,18 @@ describe("a question that is asked again is counted once", () => {
     await end(key);
     expect(await check(key, 1002, "&r=1")).toMatch(/^1 admitted[:e]* /);
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
+  });
+
+  test("after a crash, whichever of the writes that need no confirmation it was, and whichever comes next", async () => {
+    const key = await issue("basic");
+    for (let nonce = 1; nonce <= 20; nonce += 1) {
+      await check(key, nonce);
+      // An answer may be lost with the object while later calls are under way.
+      const late = Math.max(1, nonce - 6);
+      if (nonce % 5 === 0) await crash(key);
+      expect(await check(key, late, "&r=1")).toMatch(/^1 admitted[:e]* /);
+    }
+    expect((await usage(key)).calls).toBe(20);
   });
 
   test("after others were counted, and when both arrive together", async () => {
