@@ -83,7 +83,7 @@ impl Shared {
             Pace::Idle if has_company && memory.unconfirmed() > 0 => {
                 // The others' write may still be under way.
                 memory.pace = Pace::Confirming { since: now.as_millis() };
-                let batch = memory.join();
+                let batch = memory.join(&self.storage);
                 drop(memory);
                 self.follow();
                 return Write::Shared(batch);
@@ -91,10 +91,10 @@ impl Shared {
             Pace::Confirming { since } | Pace::Gathering { since }
                 if now.as_millis() <= since.saturating_add(OVERDUE) =>
             {
-                return Write::Shared(memory.join());
+                return Write::Shared(memory.join(&self.storage));
             }
             Pace::Busy => {
-                let batch = memory.join();
+                let batch = memory.join(&self.storage);
                 self.gather(&mut memory, now);
                 return Write::Shared(batch);
             }
@@ -156,7 +156,7 @@ impl Shared {
     /// Has the next write come in a turn of the event loop.
     fn gather(self: &Rc<Self>, memory: &mut Memory, now: UnixMicros) {
         memory.pace = Pace::Gathering { since: now.as_millis() };
-        js::next_turn(self.on_turn.get_or_init(|| callback(self, |shared, _| shared.turn())));
+        self.storage.next_turn(self.on_turn.get_or_init(|| callback(self, |shared, _| shared.turn())));
     }
 
     /// What was written when it was asked is confirmed, or has failed.

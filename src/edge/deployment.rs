@@ -49,6 +49,7 @@ impl Deployment {
         if let Some(deployment) = DEPLOYMENT.with_borrow(Option::clone) {
             return Ok(deployment);
         }
+        super::mind_traps();
         let config = Config::from_lookup(|name| variable(env, name)).map_err(Fault::new)?;
         let objects = js_sys::Reflect::get(env, &OBJECTS.into())?;
         if objects.is_undefined() {

@@ -194,29 +194,50 @@ export async function readBody(request, limit) {
 const readFailure = (error) =>
   `!${error?.retryable ? "r" : ""}${error?.overloaded ? "o" : ""} ${error?.message ?? error}`;
 
+/** Numbers the instances of the wasm; a trap ends one. */
+function currentLife() {
+  return globalThis.__worker_init_state.instanceId;
+}
+
+/** What an instance has left behind must not be called in the next: wasm-bindgen 0.2.130 throws, but moves the stack pointer. */
+function checkLife(life) {
+  if (currentLife() !== life) throw new Error("the instance of the wasm that asked has ended");
+}
+
+function resume(call, life, line) {
+  checkLife(life);
+  return call.resume(line);
+}
+
 /**
  * Asks a key's object and lets the call go on with what comes back: the answer's line, or "!" + flags + " " + message. A
  * fresh stub each time, because a stub that has failed once may fail for ever.
  */
 export function ask(namespace, name, question, call) {
+  const life = currentLife();
   const lines = ends.size === 0 ? undefined : takeEnds(name);
   return namespace
     .getByName(name)
     .ask(lines === undefined ? question : `${question}#${lines.join(",")}`)
     .then(
-      (line) => call.resume(line),
+      (line) => resume(call, life, line),
       (error) => {
         if (lines !== undefined) putBackEnds(name, lines);
-        return call.resume(readFailure(error));
+        return resume(call, life, readFailure(error));
       },
     );
 }
 
 /** Pays what an isolate owes to a key's counts, some time after the answer. */
 export function payLater(context, milliseconds, namespace, name, payment) {
+  const life = currentLife();
+  const next = () => {
+    checkLife(life);
+    return payment.url();
+  };
   const pay = async () => {
     await after(milliseconds);
-    for (let url = payment.url(); url !== undefined; url = payment.url()) await ask(namespace, name, url, payment);
+    for (let url = next(); url !== undefined; url = next()) await ask(namespace, name, url, payment);
   };
   context.waitUntil(pay());
 }
@@ -228,14 +249,25 @@ export async function askText(namespace, name, url) {
   return response.text();
 }
 
-/** What waits for one write. */
-export function openBatch() {
-  return Promise.withResolvers();
+/** What waits for one write of `desk`, which stands for an object in one instance of the wasm. */
+export function openBatch(desk) {
+  desk.batch = Promise.withResolvers();
+  return desk.batch;
 }
 
 /** The write is done, or has failed: then `failure` is the answer to all who wait. */
 export function closeBatch(batch, failure) {
   batch.resolve(failure);
+}
+
+/** Calls an object back. A trap may have taken the object's instance of the wasm meanwhile; then those who wait for it are told. */
+function callBack(desk, callback, value) {
+  try {
+    callback(value);
+  } catch (error) {
+    console.error(`tollgate: an object's write lost its instance of the wasm: ${error?.message ?? error}`);
+    desk.batch?.reject(error);
+  }
 }
 
 /** The object's answer once the batch is closed. */
@@ -268,13 +300,13 @@ export function clearTimer(timer) {
 }
 
 /** Calls back when everything that has already arrived has been handled. */
-export function nextTurn(callback) {
-  setTimeout(callback, 0);
+export function nextTurn(desk, callback) {
+  setTimeout(callBack, 0, desk, callback);
 }
 
 /** Calls back when every write so far is confirmed, with the error if that failed. */
-export function whenConfirmed(storage, callback) {
-  storage.sync().then(() => callback(undefined), callback);
+export function whenConfirmed(storage, desk, callback) {
+  storage.sync().then(() => callBack(desk, callback), (error) => callBack(desk, callback, error));
 }
 
 /** All rows of a query, as JSON. */
@@ -378,6 +410,11 @@ export async function relayToAll(namespace, names, urlOf, change, size) {
     }),
   );
   return taken.reduce((sum, one) => sum + one, 0);
+}
+
+/** The instance of the wasm has ended: nothing of it may be called again, and what begins next has to make a new one. */
+export function noteEnd() {
+  globalThis.__worker_init_state.criticalError = true;
 }
 
 /** Lets work go on after the answer. */

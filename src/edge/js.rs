@@ -46,7 +46,7 @@ extern "C" {
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
     #[wasm_bindgen(js_name = openBatch)]
-    pub(crate) fn open_batch() -> JsValue;
+    pub(crate) fn open_batch(desk: &JsValue) -> JsValue;
     #[wasm_bindgen(js_name = closeBatch)]
     pub(crate) fn close_batch(batch: &JsValue, failure: Option<&str>);
     #[wasm_bindgen(js_name = answerWith)]
@@ -61,9 +61,9 @@ extern "C" {
     #[wasm_bindgen(js_name = clearTimer)]
     pub(crate) fn clear_timer(timer: &JsValue);
     #[wasm_bindgen(js_name = nextTurn)]
-    pub(crate) fn next_turn(callback: &JsValue);
+    pub(crate) fn next_turn(desk: &JsValue, callback: &JsValue);
     #[wasm_bindgen(js_name = whenConfirmed)]
-    pub(crate) fn when_confirmed(storage: &JsValue, callback: &JsValue);
+    pub(crate) fn when_confirmed(storage: &JsValue, desk: &JsValue, callback: &JsValue);
     #[wasm_bindgen(catch)]
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]
@@ -78,8 +78,15 @@ extern "C" {
     pub(crate) fn post_to_all(namespace: &JsValue, names: &str, url: &str, body: &str, width: u32) -> Promise;
     #[wasm_bindgen(js_name = relayToAll)]
     pub(crate) fn relay_to_all(namespace: &JsValue, names: &str, url_of: &str, change: &str, size: usize) -> Promise;
+    #[wasm_bindgen(js_name = noteEnd)]
+    fn js_note_end();
     #[wasm_bindgen(js_name = keepAlive)]
     pub(crate) fn keep_alive(context: &JsValue, work: &Promise);
+}
+
+/// Runs when a trap has ended this instance of the wasm.
+pub(crate) fn note_end() {
+    js_note_end();
 }
 
 /// A fault of ours or of the platform, with its cause for the log. Never shown to a client.

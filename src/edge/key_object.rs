@@ -121,9 +121,9 @@ impl Memory {
     }
 
     /// The batch of those who wait for the next write, with one more.
-    pub(super) fn join(&mut self) -> JsValue {
+    pub(super) fn join(&mut self, storage: &Storage) -> JsValue {
         self.waiting += 1;
-        self.next_write.get_or_insert_with(js::open_batch).clone()
+        self.next_write.get_or_insert_with(|| storage.open_batch()).clone()
     }
 }
 
@@ -134,6 +134,7 @@ impl KeyObject {
     /// Does nothing that could fail: an object whose constructor throws is lost until it is made again.
     #[wasm_bindgen(constructor)]
     pub fn new(state: DurableObjectState, env: Env) -> Self {
+        super::mind_traps();
         let state = State::from(state);
         let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
         Self {

@@ -1,8 +1,8 @@
 //! The thin shell around the core: requests, objects, storage. It fetches facts and carries out verdicts.
 //!
 //! # Panics
-//! None are meant to happen, and lints keep panicking code out. One would end the instance of the wasm: `worker-build` puts a new one
-//! in its place, which begins as after an eviction.
+//! None are meant to happen, and lints keep panicking code out. One would end the instance of the wasm, as every trap does: the next
+//! request or question gets a new one, which begins as after an eviction, and calls that were under way are answered 500 or 503.
 
 mod admin;
 mod alerts;
@@ -36,6 +36,7 @@ use js_sys::Promise;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use worker::{Env, event};
 
@@ -44,12 +45,32 @@ fn start() {
     console_error_panic_hook::set_once();
 }
 
+/// Sees to it that no pointer into an instance of the wasm that a trap has ended is ever used in the next one.
+///
+/// `worker` has the next call, whatever it is, put a new instance in place: even a call of an object that the old one has left in
+/// JavaScript, which would then take its pointer along. So that is left to those who begin something: see `entry.js`. To be called
+/// by them, because `worker` sets its own hook when the instance starts, before or after [`start`].
+fn mind_traps() {
+    wasm_bindgen::handler::set_on_abort(js::note_end);
+}
+
 /// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every request apart and turns every
 /// answer into a promise.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
 pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<JsValue, JsValue> {
     or_internal_error(answer(request, env, context))
+}
+
+/// The answer to a request that the crate could not end: for `entry.js`.
+#[wasm_bindgen(js_name = internalError)]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn internal_error(env: &Env) -> Result<JsValue, JsValue> {
+    // In a new instance nothing has been read yet.
+    let deployment = Deployment::get(env);
+    let cors =
+        deployment.map_or_else(|_| Deployment::cors(), |deployment| Rc::clone(&deployment.config.cors_allow_origin));
+    or_internal_error(http::refuse(&Refusal::Internal, &cors, None))
 }
 
 /// The Worker's `scheduled` handler.

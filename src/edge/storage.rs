@@ -82,6 +82,8 @@ struct AuditEnd {
 pub(crate) struct Storage {
     /// The `DurableObjectStorage`.
     raw: JsValue,
+    /// Where `glue.js` keeps the batch that is open.
+    desk: JsValue,
     /// Whether these tables are known to be there.
     has_replays: Cell<bool>,
     has_audit: Cell<bool>,
@@ -89,7 +91,7 @@ pub(crate) struct Storage {
 
 impl Storage {
     pub(crate) fn new(raw: JsValue) -> Self {
-        Self { raw, has_replays: Cell::new(false), has_audit: Cell::new(false) }
+        Self { raw, desk: js_sys::Object::new().into(), has_replays: Cell::new(false), has_audit: Cell::new(false) }
     }
 
     /// Everything that is stored; `None` in an object that has stored nothing. Writes nothing.
@@ -207,7 +209,17 @@ impl Storage {
 
     /// Calls back when every write so far is confirmed, with the error if that failed.
     pub(crate) fn when_confirmed(&self, callback: &JsValue) {
-        js::when_confirmed(&self.raw, callback);
+        js::when_confirmed(&self.raw, &self.desk, callback);
+    }
+
+    /// Calls back when everything that has already arrived has been handled.
+    pub(crate) fn next_turn(&self, callback: &JsValue) {
+        js::next_turn(&self.desk, callback);
+    }
+
+    /// A batch of those who wait for the next write.
+    pub(crate) fn open_batch(&self) -> JsValue {
+        js::open_batch(&self.desk)
     }
 
     /// Deletes the chunks of the audit log that have ended by `until`. Gives when the oldest chunk that is left ends.

@@ -1,0 +1,66 @@
+// A trap in the wasm, as a panic ends in: the instance is gone with all its memory, and storage is what counts.
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import gate, { Payment } from "../../build/gate.js";
+import { admin, admit, call, denied, issue, problem, received, usage } from "./lib/gate.mjs";
+
+/** Ends the wasm's instance as a bug could: by a look beyond its memory. */
+function trap() {
+  // Or it has ended already, and nothing has begun since.
+  expect(() => Payment.prototype.url.call({ __wbg_ptr: 0xffff_fff0 })).toThrow(/out of bounds|terminated/);
+}
+
+let logged;
+beforeEach(() => {
+  logged = vi.spyOn(console, "error").mockImplementation(() => {});
+});
+afterEach(() => vi.restoreAllMocks());
+
+test("the next call finds a new instance, and what was counted stays counted", async () => {
+  const key = await issue();
+  await admit(key, 4);
+  trap();
+  await admit(key, 6);
+  trap();
+  await denied(key);
+  expect((await usage(key)).calls).toBe(10);
+});
+
+test("nothing of an instance that has ended is called again", async () => {
+  const key = await issue();
+  trap();
+  // Neither a function nor what is left of an object: a new instance would take its pointer for one of its own.
+  expect(() => gate.prototype.internalError({})).toThrow("terminated");
+  expect(() => Payment.prototype.url.call({ __wbg_ptr: 8 })).toThrow("terminated");
+  await admit(key, 1);
+});
+
+test("the admin API goes on too", async () => {
+  const key = await issue();
+  trap();
+  expect((await admin("GET", `/keys/${key.id}`)).status).toBe(200);
+});
+
+describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns after they came", (turns) => {
+  test("all end, none passes uncounted, and those that do not pass are told so", async () => {
+    const key = await issue("basic");
+    await admit(key, 1);
+    const responses = [];
+    for (let wave = 0; wave < 4; wave += 1) {
+      responses.push(...Array.from({ length: 8 }, () => call(key)));
+      for (let turn = 0; turn < turns; turn += 1) await scheduler.wait(0);
+      trap();
+    }
+    const answers = await Promise.all(responses);
+    const failed = answers.filter(({ status }) => status !== 200);
+    for (const answer of failed) await problem(answer, answer.status === 503 ? 503 : 500);
+    // Each is logged with its cause.
+    expect(logged.mock.calls.length).toBeGreaterThanOrEqual(failed.length);
+    const passed = answers.length - failed.length;
+    expect(await received()).toHaveLength(1 + passed);
+    const { calls } = await usage(key);
+    expect(calls).toBeGreaterThanOrEqual(1 + passed);
+    expect(calls).toBeLessThanOrEqual(1 + answers.length);
+    await admit(key, 3);
+    expect((await usage(key)).calls).toBe(calls + 3);
+  });
+});
