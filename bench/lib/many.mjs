@@ -14,12 +14,12 @@ const FILES_PER_OBJECT = 3;
 const OTHER_FILES = 1000;
 const WAKE_MS = 60_000;
 
-/** Objects that one process can hold awake: half of what its files allow, since each first call opens more for a while. */
+/** Objects that one process can hold awake: a third of what its files allow, since each first call opens more for a while. */
 async function mostAwake() {
   const limits = await readFile("/proc/self/limits", "utf8").catch(() => "");
   // Node has raised the soft limit to the hard one, and children inherit it.
   const files = Number(limits.match(/^Max open files +\d+ +(\d+)/m)?.[1] ?? Infinity);
-  const objects = Math.min(MOST_KEYS, Math.floor((files - OTHER_FILES) / FILES_PER_OBJECT / 2));
+  const objects = Math.min(MOST_KEYS, Math.floor((files - OTHER_FILES) / FILES_PER_OBJECT / 3));
   return objects < MOST_KEYS ? objects - (objects % 1000) || objects : objects;
 }
 
