@@ -138,10 +138,7 @@ impl<'a> PresentedKey<'a> {
     /// Reads a presented key; `None` if it is malformed or its tag is not ours.
     #[must_use]
     pub fn verify(presented: &'a str, signer: &Signer) -> Option<Self> {
-        if presented.len() != KEY_LENGTH {
-            return None;
-        }
-        let (id, rest) = presented.strip_prefix(PREFIX)?.split_at_checked(ID_LENGTH)?;
+        let (id, rest) = Self::split(presented)?;
         let (secret, tag) = rest.strip_prefix('_')?.split_at_checked(SECRET_LENGTH)?;
         let is_base32 = |text: &str| text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'));
         if !is_base32(id) || !is_base32(secret) {
@@ -150,6 +147,19 @@ impl<'a> PresentedKey<'a> {
         let untagged = presented.get(..KEY_LENGTH - TAG_LENGTH)?;
         let tag = unbase32(tag)?;
         signer.verifies(untagged, &tag).then_some(Self { id, secret })
+    }
+
+    /// The id that a text of a key's length and beginning would have, tag or no tag.
+    #[must_use]
+    pub fn id_of(presented: &'a str) -> Option<&'a str> {
+        Self::split(presented).map(|(id, _)| id)
+    }
+
+    fn split(presented: &'a str) -> Option<(&'a str, &'a str)> {
+        if presented.len() != KEY_LENGTH {
+            return None;
+        }
+        presented.strip_prefix(PREFIX)?.split_at_checked(ID_LENGTH)
     }
 
     /// The hash under which the secret is stored.
@@ -211,7 +221,7 @@ pub fn same_secret(a: &str, b: &str) -> bool {
     digest(a).as_slice().ct_eq(digest(b).as_slice()).into()
 }
 
-/// Compares two stored hashes (of one public length) in constant time.
+/// Compares two hashes or keys (of one public length) in constant time.
 #[must_use]
 pub fn same_hash(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()

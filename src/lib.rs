@@ -31,6 +31,7 @@ pub mod route;
 pub mod route_cost;
 pub mod target;
 pub mod time;
+pub mod verified_keys;
 
 #[cfg(target_arch = "wasm32")]
 mod edge;

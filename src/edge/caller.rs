@@ -3,7 +3,7 @@
 use super::deployment::Deployment;
 use super::js::Fault;
 use super::key_store;
-use crate::key::{ImportedKey, PresentedKey, Signer, is_importable};
+use crate::key::{ImportedKey, Signer, is_importable};
 use crate::key_lookups::{Found, Mark, Standing};
 use worker::Env;
 
@@ -31,8 +31,8 @@ pub(crate) struct Candidate {
 
 /// Tells what a presented text is, without asking anybody.
 pub(crate) fn identify(presented: &str, signer: &Signer, deployment: &Deployment, now: u64) -> Presented {
-    if let Some(key) = PresentedKey::verify(presented, signer) {
-        return Presented::Known(Caller { id: key.id.to_owned(), secret_hash: key.secret_hash() });
+    if let Some((id, secret_hash)) = deployment.verified.borrow_mut().verify(presented, signer) {
+        return Presented::Known(Caller { id: id.to_owned(), secret_hash: secret_hash.to_owned() });
     }
     if !deployment.config.allow_imported_keys || !is_importable(presented) {
         return Presented::Nobody;

@@ -4,6 +4,7 @@ use super::js::Fault;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use crate::key_lookups::KeyLookups;
+use crate::verified_keys::VerifiedKeys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::RefUnwindSafe;
@@ -37,6 +38,7 @@ pub(crate) struct Deployment {
     pub(crate) denials: RefCell<DenyCache>,
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     pub(crate) lookups: RefCell<KeyLookups>,
+    pub(crate) verified: RefCell<VerifiedKeys>,
     next_nonce: Cell<u64>,
 }
 
@@ -63,6 +65,7 @@ impl Deployment {
             denials: RefCell::default(),
             rendered: RefCell::default(),
             lookups: RefCell::default(),
+            verified: RefCell::default(),
             next_nonce,
         });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
