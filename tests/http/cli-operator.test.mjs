@@ -1,31 +1,21 @@
 // The operator's day, on the command line.
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { buildCli, cliFor } from "./lib/cli.mjs";
+import { startWithCli } from "./lib/cli.mjs";
 import { call, issueKey } from "./lib/client.mjs";
 
-let origin;
 let gate;
 let cli;
 let directory;
+let stop;
 
 before(async () => {
-  const program = await buildCli();
-  origin = await startOrigin();
-  gate = await startGate({ origin: origin.url, vars: { DENY_CACHE_SECONDS: "0" } });
-  cli = cliFor(program, gate);
-  directory = await mkdtemp(path.join(tmpdir(), "tollgate-cli-"));
+  ({ gate, cli, directory, stop } = await startWithCli({ vars: { DENY_CACHE_SECONDS: "0" } }));
 });
 
-after(async () => {
-  await gate?.stop();
-  await origin?.stop();
-  if (directory) await rm(directory, { recursive: true, force: true });
-});
+after(() => stop?.());
 
 async function statusOf(key) {
   return (await call(gate, key)).status;

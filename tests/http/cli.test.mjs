@@ -1,31 +1,22 @@
 // The command line against a running gate.
 import assert from "node:assert/strict";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { after, before, test } from "node:test";
-import { freePort, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { buildCli, cliFor } from "./lib/cli.mjs";
+import { freePort } from "../../scripts/lib/gate.mjs";
+import { startWithCli } from "./lib/cli.mjs";
 import { call, issueKey } from "./lib/client.mjs";
 
-let origin;
 let gate;
 let cli;
 let directory;
+let stop;
 
 before(async () => {
-  const program = await buildCli();
-  origin = await startOrigin();
-  gate = await startGate({ origin: origin.url });
-  cli = cliFor(program, gate);
-  directory = await mkdtemp(path.join(tmpdir(), "tollgate-cli-"));
+  ({ gate, cli, directory, stop } = await startWithCli());
 });
 
-after(async () => {
-  await gate?.stop();
-  await origin?.stop();
-  if (directory) await rm(directory, { recursive: true, force: true });
-});
+after(() => stop?.());
 
 test("health needs no token", async () => {
   const { status, version } = await cli.json("health", { env: { TOLLGATE_TOKEN: "" } });

@@ -2,11 +2,14 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { ROOT } from "../../../scripts/lib/gate.mjs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { ROOT, startGate, startOrigin } from "../../../scripts/lib/gate.mjs";
 import { run } from "../../../scripts/lib/processes.mjs";
 
 /** Builds the client and returns its path; cargo does nothing when it is current. */
-export async function buildCli() {
+async function buildCli() {
   const messages = await run("cargo", ["build", "--locked", "--quiet", "--bin", "tollgate", "--message-format=json"], {
     cwd: ROOT,
   });
@@ -20,7 +23,7 @@ export async function buildCli() {
  * The client for one gate: `cli("keys", "list")` resolves to `{ code, stdout, stderr }`. `cli.ok` is for what must succeed
  * and returns stdout, `cli.json` what that says with `--json`. A last argument may be `{ input, env }`.
  */
-export function cliFor(program, gate) {
+function cliFor(program, gate) {
   async function cli(...args) {
     const { input = "", env } = typeof args.at(-1) === "object" ? args.pop() : {};
     const child = spawn(program, args, {
@@ -43,4 +46,25 @@ export function cliFor(program, gate) {
   };
   cli.json = async (...args) => JSON.parse(await cli.ok("--json", ...args));
   return cli;
+}
+
+/** A gate before an origin, the client for it, and a directory for its files; `stop` ends and deletes all of them. */
+export async function startWithCli(options = {}) {
+  const begun = [];
+  const stop = async () => {
+    for (const end of begun.splice(0).reverse()) await end();
+  };
+  try {
+    const program = await buildCli();
+    const origin = await startOrigin();
+    begun.push(() => origin.stop());
+    const gate = await startGate({ origin: origin.url, ...options });
+    begun.push(() => gate.stop());
+    const directory = await mkdtemp(path.join(tmpdir(), "tollgate-cli-"));
+    begun.push(() => rm(directory, { recursive: true, force: true }));
+    return { gate, cli: cliFor(program, gate), directory, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
 }
