@@ -16,6 +16,37 @@ pub enum FailMode {
     Open,
 }
 
+/// What to do with a CORS preflight, which carries no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preflight {
+    /// Forward it to the origin, without a body and with the fields of a preflight only.
+    Forward,
+    /// Answer it at the gate.
+    Answer,
+}
+
+/// How the letters of a path compare with a pattern of `route_costs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RouteCase {
+    /// As they are.
+    #[default]
+    Sensitive,
+    /// ASCII letters compare equal in both cases.
+    Insensitive,
+}
+
+/// The form of the rate-limit fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RateLimitFields {
+    /// `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    #[default]
+    Draft11,
+    /// The combined `RateLimit` field of draft-ietf-httpapi-ratelimit-headers-07.
+    Draft7,
+    /// Neither.
+    None,
+}
+
 /// The settings of a deployment.
 #[derive(Clone)]
 pub struct Config {
@@ -25,6 +56,10 @@ pub struct Config {
     pub public_paths: Vec<String>,
     /// What to do when a key's object cannot be asked.
     pub fail_mode: FailMode,
+    /// What to do with CORS preflights.
+    pub preflight: Preflight,
+    /// The form of the rate-limit fields.
+    pub ratelimit_fields: RateLimitFields,
     /// Whether `?api_key=` is a credential.
     pub allow_query_key: bool,
     /// Whether keys that were issued elsewhere and imported are admitted.
@@ -39,6 +74,8 @@ pub struct Config {
     pub signer: Option<Signer>,
     /// `None` without `ADMIN_TOKEN`: then the admin API answers 503.
     pub admin_token: Option<String>,
+    /// Sent to the origin as `X-Tollgate-Origin-Secret`, if set.
+    pub origin_secret: Option<String>,
 }
 
 /// A variable with a value that cannot be meant.
@@ -66,6 +103,7 @@ impl Config {
         // The object's settings: it reads them itself, but only a Worker can say that they are wrong.
         alert_thresholds(&lookup)?;
         webhook(&lookup)?;
+        route_case(&lookup)?;
         Ok(Self {
             origin: text("ORIGIN").map(|value| origin(&value)).transpose()?,
             public_paths: public_paths(&text("PUBLIC_PATHS").unwrap_or_default())?,
@@ -74,6 +112,17 @@ impl Config {
                 Some("open") => FailMode::Open,
                 Some(_) => return Err(wrong("FAIL_MODE", "must be `closed` or `open`")),
             },
+            preflight: match text("PREFLIGHT").as_deref() {
+                None | Some("forward") => Preflight::Forward,
+                Some("answer") => Preflight::Answer,
+                Some(_) => return Err(wrong("PREFLIGHT", "must be `forward` or `answer`")),
+            },
+            ratelimit_fields: match text("RATELIMIT_FIELDS").as_deref() {
+                None | Some("draft-11") => RateLimitFields::Draft11,
+                Some("draft-7") => RateLimitFields::Draft7,
+                Some("none") => RateLimitFields::None,
+                Some(_) => return Err(wrong("RATELIMIT_FIELDS", "must be `draft-11`, `draft-7` or `none`")),
+            },
             allow_query_key: flag("ALLOW_QUERY_KEY", text("ALLOW_QUERY_KEY").as_deref(), false)?,
             allow_imported_keys: flag("ALLOW_IMPORTED_KEYS", text("ALLOW_IMPORTED_KEYS").as_deref(), true)?,
             legacy_headers: flag("LEGACY_HEADERS", text("LEGACY_HEADERS").as_deref(), true)?,
@@ -81,6 +130,7 @@ impl Config {
             cors_allow_origin: cors_origin(text("CORS_ALLOW_ORIGIN").as_deref().unwrap_or("*"))?,
             signer: text("KEY_SECRET").and_then(|current| Signer::new(&current, previous.split(',').map(str::trim))),
             admin_token: text("ADMIN_TOKEN"),
+            origin_secret: text("ORIGIN_SECRET").map(|value| origin_secret(&value)).transpose()?,
         })
     }
 
@@ -119,6 +169,27 @@ pub fn alert_thresholds(lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<u
         return Err(wrong(name, "must be at most 8 percentages"));
     }
     Ok(thresholds)
+}
+
+/// Reads `ROUTE_CASE`, which the object applies when it prices a call.
+///
+/// # Errors
+/// If it is neither `sensitive` nor `insensitive`.
+pub fn route_case(lookup: impl Fn(&str) -> Option<String>) -> Result<RouteCase, ConfigError> {
+    match lookup("ROUTE_CASE").as_deref().map(str::trim) {
+        None | Some("" | "sensitive") => Ok(RouteCase::Sensitive),
+        Some("insensitive") => Ok(RouteCase::Insensitive),
+        Some(_) => Err(wrong("ROUTE_CASE", "must be `sensitive` or `insensitive`")),
+    }
+}
+
+/// A header field's value that no other value can be mistaken for.
+fn origin_secret(value: &str) -> Result<String, ConfigError> {
+    if value.len() >= 16 && value.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(value.to_owned())
+    } else {
+        Err(wrong("ORIGIN_SECRET", "must be at least 16 characters of visible ASCII without spaces"))
+    }
 }
 
 /// Who is told of alerts.
@@ -217,7 +288,9 @@ mod tests {
         assert_eq!(config.deny_cache_seconds, 10);
         assert_eq!(&*config.cors_allow_origin, "*");
         assert!(config.signer.is_none());
-        assert!(config.admin_token.is_none());
+        assert!(config.admin_token.is_none() && config.origin_secret.is_none());
+        assert_eq!((config.preflight, config.ratelimit_fields), (Preflight::Forward, RateLimitFields::Draft11));
+        assert_eq!(route_case(|_| None), Ok(RouteCase::Sensitive));
         assert_eq!(flush_seconds(|_| None), Ok(60));
     }
 
@@ -233,6 +306,9 @@ mod tests {
             ("DENY_CACHE_SECONDS", "0"),
             ("KEY_SECRET", "s"),
             ("ADMIN_TOKEN", "t"),
+            ("ORIGIN_SECRET", "sixteen-or-more!"),
+            ("PREFLIGHT", "answer"),
+            ("RATELIMIT_FIELDS", "draft-7"),
         ])
         .unwrap();
         assert_eq!(config.origin.as_deref(), Some("https://origin.example:8443/base"));
@@ -242,6 +318,9 @@ mod tests {
         assert!(config.allow_query_key && !config.legacy_headers && !config.allow_imported_keys);
         assert_eq!(config.deny_cache_seconds, 0);
         assert!(config.signer.is_some() && config.admin_token.is_some());
+        assert_eq!(config.origin_secret.as_deref(), Some("sixteen-or-more!"));
+        assert_eq!((config.preflight, config.ratelimit_fields), (Preflight::Answer, RateLimitFields::Draft7));
+        assert_eq!(route_case(|_| Some(" insensitive".to_owned())), Ok(RouteCase::Insensitive));
         assert_eq!(flush_seconds(|_| Some("2".to_owned())), Ok(2));
     }
 
@@ -264,6 +343,11 @@ mod tests {
             ("DENY_CACHE_SECONDS", "1.5"),
             ("DENY_CACHE_SECONDS", "3601"),
             ("CORS_ALLOW_ORIGIN", "a b"),
+            ("PREFLIGHT", "deny"),
+            ("ROUTE_CASE", "lower"),
+            ("RATELIMIT_FIELDS", "draft-6"),
+            ("ORIGIN_SECRET", "fifteen-letters"),
+            ("ORIGIN_SECRET", "with a space in the middle"),
             ("ALERT_THRESHOLDS", "0"),
             ("ALERT_THRESHOLDS", "80,1001"),
             ("ALERT_THRESHOLDS", "80,"),
