@@ -5,13 +5,19 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 NPM_RUN := npm run --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dev demo test bench fmt lint doc clean
+.PHONY: help setup setup-test setup-bench build dev demo test bench fmt lint doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
-setup: ## Install what is missing: toolchains, .tools/, node_modules/
+setup: ## Install what building and running need: toolchain, node_modules/, .tools/
 	@bash scripts/setup.sh
+
+setup-test:
+	@bash scripts/setup.sh test
+
+setup-bench:
+	@bash scripts/setup.sh bench
 
 build: setup ## Build the Worker into build/
 	@bash scripts/build.sh
@@ -22,10 +28,10 @@ dev: setup ## Run the gate before a small origin, show it at work, stay up until
 demo: setup ## The same, but end after the tour; fails if the tour does not show what it should
 	@PORT=$(PORT) $(NPM_RUN) demo
 
-test: setup ## Everything that must pass
+test: setup-test ## Everything that must pass
 	@$(NPM_RUN) test
 
-bench: setup ## Throughput and latency; not part of `make test`
+bench: setup-bench ## Throughput and latency; not part of `make test`
 	@$(NPM_RUN) bench
 
 fmt: setup ## Format the Rust code

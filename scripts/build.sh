@@ -4,15 +4,12 @@
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
-export WASM_BINDGEN_BIN="$TOOLS/bin/wasm-bindgen"
-export WASM_OPT_BIN="$PWD/node_modules/.bin/wasm-opt"
-export ESBUILD_BIN="$PWD/node_modules/.bin/esbuild"
-# worker-build would quietly download what it does not find.
-for tool in "$TOOLS/bin/worker-build" "$WASM_BINDGEN_BIN" "$WASM_OPT_BIN" "$ESBUILD_BIN"; do
+WASM_OPT="$PWD/node_modules/.bin/wasm-opt"
+ESBUILD="$PWD/node_modules/.bin/esbuild"
+for tool in "$BINDGEN" "$WASM_OPT" "$ESBUILD"; do
   [ -x "$tool" ] || die "$(basename "$tool") is not installed: run \`make setup\`"
 done
-[ "$("$WASM_BINDGEN_BIN" --version)" = "wasm-bindgen $(locked_wasm_bindgen)" ] ||
-  die "wasm-bindgen is not the version in Cargo.lock: run \`make setup\`"
+bindgen_is_current || die "the bindings generator is not the version in Cargo.lock: run \`make setup\`"
 
 mkdir -p build
 # wrangler may run several builds at once; the later one finds the work done.
@@ -28,7 +25,7 @@ DEP_INFO="${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.d"
 # by `include_str!` too), all of src/ but the command-line client, and the manifests and scripts.
 input_files() {
   {
-    find src .cargo build.rs Cargo.toml Cargo.lock package-lock.json scripts/build.sh \
+    find src .cargo build.rs Cargo.toml Cargo.lock tools package-lock.json scripts/build.sh scripts/bundle.mjs \
       scripts/lib/common.sh scripts/versions.env -type f -not -path 'src/bin/*' 2>/dev/null || true
     # `output: input input …`, where a space inside a name is `\ `.
     sed -n 's/^[^:]*: *//p' "$DEP_INFO" 2>/dev/null | sed 's/\\ /|/g' | tr ' |' '\n ' || true
@@ -54,13 +51,34 @@ files_before=$(input_files)
 hash_before=$(hash_inputs <<<"$files_before")
 touch build/.started
 
-# The project's own Node runs wasm-opt.
-PATH="$PWD/node_modules/.bin:$PATH" "$TOOLS/bin/worker-build" --release 9>&-
-# What the runtime loads stands around what worker-build makes.
-mv build/index.js build/gate.js
+# `run <what> <command…>`: one line, and the command's whole output if it fails.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+run() {
+  local what=$1 started=$SECONDS
+  shift
+  if ! "$@" >"$log" 2>&1; then
+    cat "$log" >&2
+    die "$what failed"
+  fi
+  echo "build: $what, $((SECONDS - started)) s"
+}
+
+# The project's own Node runs wasm-opt and esbuild.
+export PATH="$PWD/node_modules/.bin:$PATH"
+work=build/.work
+rm -rf "$work"
+run "Rust to wasm" cargo build --locked --release --lib --target wasm32-unknown-unknown --quiet
+run "bindings" "$BINDGEN" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.wasm" "$work"
+# The features that rustc's wasm target has by default, and exceptions, which the bindings use: nothing newer than the runtime.
+run "optimised wasm" "$WASM_OPT" -O \
+  --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int --enable-bulk-memory --enable-multivalue \
+  --enable-reference-types --enable-exception-handling "$work/index_bg.wasm" -o build/index_bg.wasm
+run "bundle" node scripts/bundle.mjs "$work/index.js" build/gate.js
+rm -rf "$work"
 cp src/edge/entry.js build/index.js
 # JSON is JavaScript too, and a string of it in JSON is a string in JavaScript.
-node_modules/.bin/node -e 'console.log("export default " + JSON.stringify(require("fs").readFileSync(0, "utf8").trim()) + ";")' \
+node -e 'console.log("export default " + JSON.stringify(require("fs").readFileSync(0, "utf8").trim()) + ";")' \
   <src/edge/openapi.json >build/openapi.js
 
 # A source that changed while the build ran leaves no stamp: what was built is unknown, and the next run builds again.

@@ -4,6 +4,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . scripts/versions.env
 
 TOOLS="$PWD/.tools"
+# Writes the bindings of the compiled Worker; see tools/bindgen.
+BINDGEN="$TOOLS/bindgen/debug/bindgen"
 # rustup's own directory may not be on the PATH of a shell that was open while rustup was installed.
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 # A toolchain is installed by setup.sh and by nothing else, so a missing one shows as missing.
@@ -18,11 +20,6 @@ die() {
 if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum -a 256); fi
 sha256() { "${SHA256[@]}" | cut -d ' ' -f 1; }
 
-# The wasm-bindgen version that Cargo.lock holds.
-locked_wasm_bindgen() {
-  awk '$0 == "name = \"wasm-bindgen\"" { getline; gsub(/version = |"/, ""); print; exit }' Cargo.lock
-}
-
 # sysroot_has <toolchain> <path>…: is the toolchain installed, with every path present in its sysroot?
 sysroot_has() {
   local sysroot path
@@ -31,4 +28,18 @@ sysroot_has() {
   for path in "$@"; do
     [ -e "$sysroot/$path" ] || return 1
   done
+}
+
+# The version of crate $1 in lock file $2.
+locked() {
+  awk -v name="name = \"$1\"" '$0 == name { getline; gsub(/version = |"/, ""); print; exit }' "$2"
+}
+
+# Was the bindings generator built from what is in tools/bindgen, and is it of the Worker's wasm-bindgen?
+bindgen_key() {
+  cat tools/bindgen/Cargo.toml tools/bindgen/Cargo.lock tools/bindgen/src/main.rs rust-toolchain.toml | sha256
+}
+bindgen_is_current() {
+  [ "$(locked wasm-bindgen Cargo.lock)" = "$(locked wasm-bindgen-cli-support tools/bindgen/Cargo.lock)" ] &&
+    [ "$(cat "$TOOLS/bindgen.key" 2>/dev/null)" = "$(bindgen_key)" ]
 }

@@ -1,55 +1,96 @@
-// The module that the runtime loads: what it calls, around the Rust crate in ./gate.js. scripts/build.sh puts both into build/.
+// The module that the runtime loads: what it calls, around the bindings of the Rust crate. scripts/build.sh bundles the bindings
+// into ./gate.js and puts this file, ./openapi.js and the wasm beside them.
 import { DurableObject } from "cloudflare:workers";
-import gate, { KeyObject as Inner } from "./gate.js";
+import * as wasm from "./gate.js";
 import openapi from "./openapi.js";
 
-// Where the crate finds it. Inside the wasm it would be a twelfth of all that has to be loaded.
+// The crate reads it here. Inside the wasm it would be a twelfth of all that has to be loaded.
 globalThis.tollgateOpenApi = openapi;
 
-// A handler and not the class that worker-build makes: of that the runtime makes an instance for each request. It is only needed
-// after a trap (a panic, say), which ends the instance of the wasm: its methods put a new one in its place, as those of objects do.
-const { fetch, scheduled } = gate.prototype;
-const instance = globalThis.__worker_init_state;
+// `criticalError` is set by the crate's abort hook when a trap (a panic, say) has ended the instance of the wasm. The next event puts a
+// new instance in its place; `instanceId` numbers them.
+const state = wasm.__worker_init_state();
 
+function renew() {
+  if (!state.criticalError) return;
+  console.log("tollgate: starting a new instance of the wasm");
+  wasm.__wbg_reset_state();
+  state.criticalError = false;
+  state.instanceId += 1;
+}
+
+/** A trap that the crate's own hook did not see. */
+function noteTrap(error) {
+  if (error instanceof WebAssembly.RuntimeError) state.criticalError = true;
+}
+
+addEventListener("error", ({ error }) => noteTrap(error));
+
+/** Answers a request that a trap has interrupted. What the crate expects to fail it answers itself. */
+function fail(error, env) {
+  console.error(`tollgate: ${error?.stack ?? error}`);
+  noteTrap(error);
+  renew();
+  return wasm.internalError(env);
+}
+
+// A plain handler: of a class the runtime would make an instance for each request.
 export default {
-  fetch(request, env, ctx) {
-    // What the crate expects to fail it answers itself. This is a trap, or a call that was under way when another met one.
-    const fail = (error) => {
-      console.error(`tollgate: ${error?.stack ?? error}`);
-      return new gate(ctx, env).internalError(env);
-    };
+  fetch(request, env, context) {
     try {
-      const answer = instance.criticalError ? new gate(ctx, env).fetch(request) : fetch.call({ env, ctx }, request);
-      return answer instanceof Promise ? answer.catch(fail) : answer;
+      renew();
+      const answer = wasm.fetch(request, env, context);
+      return answer instanceof Promise ? answer.catch((error) => fail(error, env)) : answer;
     } catch (error) {
-      return fail(error);
+      return fail(error, env);
     }
   },
 
-  scheduled(event, env, ctx) {
-    return instance.criticalError ? new gate(ctx, env).scheduled(event) : scheduled.call({ env, ctx }, event);
+  scheduled(event, env, context) {
+    renew();
+    return wasm.scheduled(event, env, context);
   },
 };
 
-/** One key's object. Only a class of `DurableObject`'s own kin can be asked by method calls. */
+/** One key's object. The runtime lets methods be called only on subclasses of `DurableObject`. */
 export class KeyObject extends DurableObject {
   #inner;
+  #instanceId;
 
   constructor(context, env) {
     super(context, env);
-    this.#inner = new Inner(context, env);
+    this.#current();
+  }
+
+  /** The crate's object, made again in a new instance of the wasm: it reads its storage then. */
+  #current() {
+    renew();
+    if (this.#instanceId !== state.instanceId) {
+      this.#inner = new wasm.KeyObject(this.ctx, this.env);
+      this.#instanceId = state.instanceId;
+    }
+    return this.#inner;
+  }
+
+  #call(method, argument) {
+    try {
+      return this.#current()[method](argument);
+    } catch (error) {
+      noteTrap(error);
+      throw error;
+    }
   }
 
   /** A question about a call and its answer, both lines of text: no request, response and header maps are made for them. */
   ask(question) {
-    return this.#inner.ask(question);
+    return this.#call("ask", question);
   }
 
   fetch(request) {
-    return this.#inner.fetch(request);
+    return this.#call("fetch", request);
   }
 
   alarm() {
-    return this.#inner.alarm();
+    return this.#call("alarm");
   }
 }

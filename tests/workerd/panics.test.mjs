@@ -1,12 +1,12 @@
 // A trap in the wasm, as a panic ends in: the instance is gone with all its memory, and storage is what counts.
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import gate, { Payment } from "../../build/gate.js";
+import * as wasm from "../../build/gate.js";
 import { admin, admit, call, denied, issue, problem, received, usage } from "./lib/gate.mjs";
 
 /** Ends the wasm's instance as a bug could: by a look beyond its memory. */
 function trap() {
   // Or it has ended already, and nothing has begun since.
-  expect(() => Payment.prototype.url.call({ __wbg_ptr: 0xffff_fff0 })).toThrow(/out of bounds|terminated/);
+  expect(() => wasm.Payment.prototype.url.call({ __wbg_ptr: 0xffff_fff0 })).toThrow(/out of bounds|terminated/);
 }
 
 let logged;
@@ -29,8 +29,8 @@ test("nothing of an instance that has ended is called again", async () => {
   const key = await issue();
   trap();
   // Neither a function nor what is left of an object: a new instance would take its pointer for one of its own.
-  expect(() => gate.prototype.internalError({})).toThrow("terminated");
-  expect(() => Payment.prototype.url.call({ __wbg_ptr: 8 })).toThrow("terminated");
+  expect(() => wasm.internalError({})).toThrow("terminated");
+  expect(() => wasm.Payment.prototype.url.call({ __wbg_ptr: 8 })).toThrow("terminated");
   await admit(key, 1);
 });
 
