@@ -1,5 +1,6 @@
 # `make` alone lists the targets. Everything that runs JavaScript goes through npm scripts, which put the project's own
-# Node first on the PATH.
+# Node first on the PATH. Variables of the command line (`make dev PORT=8800`) are in their environment. The lines of `dev` and
+# `demo` need no shell, and must not: a shell would die of the Ctrl-C that the script answers by ending well, and make report that.
 
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 NPM_RUN := npm run --silent
@@ -23,10 +24,10 @@ build: setup ## Build the Worker into build/
 	@bash scripts/build.sh
 
 dev: setup ## Run the gate before a small origin, show it at work, stay up until Ctrl-C
-	@PORT=$(PORT) $(NPM_RUN) dev
+	@$(NPM_RUN) dev
 
 demo: setup ## The same, but end after the tour; fails if the tour does not show what it should
-	@PORT=$(PORT) $(NPM_RUN) demo
+	@$(NPM_RUN) demo
 
 test: setup-test ## Everything that must pass
 	@$(NPM_RUN) test

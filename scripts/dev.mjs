@@ -45,8 +45,11 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
 try {
   await main();
 } catch (error) {
-  console.error(error instanceof Refusal || error instanceof Failure ? `tollgate: ${error.message}` : error);
-  process.exitCode = 1;
+  // What fails while everything is being stopped fails because of that.
+  if (!stopping) {
+    console.error(error instanceof Refusal || error instanceof Failure ? `tollgate: ${error.message}` : error);
+    process.exitCode = 1;
+  }
 } finally {
   await stopAll();
 }
@@ -79,6 +82,7 @@ async function main() {
     const key = await tour(gate, origin, adminToken);
     printCurl(gate.url, key);
   } catch (error) {
+    if (stopping) return;
     if (ONCE) {
       console.error(`\nwrangler's log:\n${gate.log().trimEnd()}\n`);
       throw error;
