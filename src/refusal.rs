@@ -15,7 +15,9 @@ pub enum Refusal {
     NoCredential(String),
     /// 401: malformed, forged and unknown keys, all alike, so that answers tell nothing about which keys exist.
     InvalidKey,
-    /// 401: the admin token is missing or wrong.
+    /// 401: no admin token.
+    NoAdminToken,
+    /// 401: an admin token that is not known.
     InvalidAdminToken,
     /// 403: a known key that may not be used now.
     Forbidden(&'static str),
@@ -62,7 +64,7 @@ impl Refusal {
     pub const fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) => 400,
-            Self::NoCredential(_) | Self::InvalidKey | Self::InvalidAdminToken => 401,
+            Self::NoCredential(_) | Self::InvalidKey | Self::NoAdminToken | Self::InvalidAdminToken => 401,
             Self::Forbidden(_) => 403,
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed(_) => 405,
@@ -79,7 +81,7 @@ impl Refusal {
     const fn title(&self) -> &'static str {
         match self {
             Self::BadRequest(_) => "Bad Request",
-            Self::NoCredential(_) | Self::InvalidKey | Self::InvalidAdminToken => "Unauthorized",
+            Self::NoCredential(_) | Self::InvalidKey | Self::NoAdminToken | Self::InvalidAdminToken => "Unauthorized",
             Self::Forbidden(_) => "Forbidden",
             Self::NotFound(_) => "Not Found",
             Self::MethodNotAllowed(_) => "Method Not Allowed",
@@ -102,7 +104,10 @@ impl Refusal {
                 detail.clone()
             }
             Self::InvalidKey => "the API key is not valid".to_owned(),
-            Self::InvalidAdminToken => "the admin API needs Authorization: Bearer <admin token>".to_owned(),
+            Self::NoAdminToken => "the admin API needs Authorization: Bearer <admin token>".to_owned(),
+            Self::InvalidAdminToken => {
+                "the admin token was refused: it is neither ADMIN_TOKEN nor a named token that is in force".to_owned()
+            }
             Self::Forbidden(detail) | Self::Unavailable(detail) => (*detail).to_owned(),
             Self::MethodNotAllowed(allow) => format!("allowed here: {allow}"),
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
@@ -138,7 +143,10 @@ impl Refusal {
         match self {
             Self::NoCredential(_) => Some(("WWW-Authenticate", r#"Bearer realm="tollgate""#)),
             Self::InvalidKey => Some(("WWW-Authenticate", r#"Bearer realm="tollgate", error="invalid_token""#)),
-            Self::InvalidAdminToken => Some(("WWW-Authenticate", r#"Bearer realm="tollgate admin""#)),
+            Self::NoAdminToken => Some(("WWW-Authenticate", r#"Bearer realm="tollgate admin""#)),
+            Self::InvalidAdminToken => {
+                Some(("WWW-Authenticate", r#"Bearer realm="tollgate admin", error="invalid_token""#))
+            }
             Self::MethodNotAllowed(allow) => Some(("Allow", allow)),
             _ => None,
         }
@@ -191,7 +199,12 @@ mod tests {
 
     #[test]
     fn every_401_says_how_to_authenticate() {
-        for refusal in [Refusal::NoCredential(String::new()), Refusal::InvalidKey, Refusal::InvalidAdminToken] {
+        for refusal in [
+            Refusal::NoCredential(String::new()),
+            Refusal::InvalidKey,
+            Refusal::NoAdminToken,
+            Refusal::InvalidAdminToken,
+        ] {
             assert_eq!(refusal.status(), 401);
             assert_eq!(refusal.extra_header().unwrap().0, "WWW-Authenticate");
         }

@@ -70,6 +70,14 @@ pub enum Admin<'a> {
     ReadTier(&'a str),
     /// `PUT /_tollgate/tiers/{name}`
     PutTier(&'a str),
+    /// `DELETE /_tollgate/tiers/{name}`
+    DeleteTier(&'a str),
+    /// `GET /_tollgate/route-costs`
+    ListRouteCosts,
+    /// `PUT /_tollgate/route-costs`
+    PutRouteCost,
+    /// `DELETE /_tollgate/route-costs?pattern=&method=`
+    DeleteRouteCost,
     /// `GET /_tollgate/tokens`
     ListTokens,
     /// `POST /_tollgate/tokens`
@@ -109,6 +117,7 @@ impl Admin<'_> {
             | Self::ListOverrides(_)
             | Self::ListTiers
             | Self::ReadTier(_)
+            | Self::ListRouteCosts
             | Self::ReadLog
             | Self::ReadHours(_)
             | Self::ReadDays(_)
@@ -126,7 +135,10 @@ impl Admin<'_> {
             | Self::RevokeKey(_)
             | Self::PutOverride(..)
             | Self::DeleteOverride(..)
-            | Self::PutTier(_) => Scope::Write,
+            | Self::PutTier(_)
+            | Self::DeleteTier(_)
+            | Self::PutRouteCost
+            | Self::DeleteRouteCost => Scope::Write,
         }
     }
 }
@@ -139,7 +151,10 @@ impl Admin<'_> {
             Self::ListKeys => &["limit", "cursor", "tier", "status", "owner", "q"],
             Self::ReadAudit(_) | Self::ReadHours(_) | Self::ReadDays(_) => &["limit", "cursor", "from", "to"],
             Self::ReadLog => &["limit", "cursor", "target", "actor"],
-            Self::ListOverrides(_) | Self::ListTiers | Self::ListTokens | Self::ListDrift => &["limit", "cursor"],
+            Self::ListOverrides(_) | Self::ListTiers | Self::ListRouteCosts | Self::ListTokens | Self::ListDrift => {
+                &["limit", "cursor"]
+            }
+            Self::DeleteRouteCost => &["pattern", "method"],
             Self::ReadHistory(_) => &["months"],
             Self::ReadReport => &["limit", "cursor", "month"],
             Self::ListAlerts => &["limit", "cursor", "threshold"],
@@ -159,6 +174,7 @@ impl Admin<'_> {
                 | Self::RotateKey(_)
                 | Self::PutOverride(..)
                 | Self::PutTier(_)
+                | Self::PutRouteCost
                 | Self::CreateToken
         )
     }
@@ -191,7 +207,14 @@ pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {
         (Some("tiers"), Some(name), None, _) => match method {
             "GET" => Route::Admin(Admin::ReadTier(name)),
             "PUT" => Route::Admin(Admin::PutTier(name)),
-            _ => Route::MethodNotAllowed("GET, HEAD, PUT"),
+            "DELETE" => Route::Admin(Admin::DeleteTier(name)),
+            _ => Route::MethodNotAllowed("GET, HEAD, PUT, DELETE"),
+        },
+        (Some("route-costs"), None, ..) => match method {
+            "GET" => Route::Admin(Admin::ListRouteCosts),
+            "PUT" => Route::Admin(Admin::PutRouteCost),
+            "DELETE" => Route::Admin(Admin::DeleteRouteCost),
+            _ => Route::MethodNotAllowed("GET, HEAD, PUT, DELETE"),
         },
         (Some("tokens"), None, ..) => match method {
             "GET" => Route::Admin(Admin::ListTokens),
@@ -324,6 +347,13 @@ mod tests {
             ("GET", "/_tollgate/tiers", Route::Admin(Admin::ListTiers)),
             ("PUT", "/_tollgate/tiers/free", Route::Admin(Admin::PutTier("free"))),
             ("GET", "/_tollgate/tiers/free/x", Route::NotFound),
+            ("DELETE", "/_tollgate/tiers/free", Route::Admin(Admin::DeleteTier("free"))),
+            ("POST", "/_tollgate/tiers/free", Route::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
+            ("HEAD", "/_tollgate/route-costs", Route::Admin(Admin::ListRouteCosts)),
+            ("PUT", "/_tollgate/route-costs", Route::Admin(Admin::PutRouteCost)),
+            ("DELETE", "/_tollgate/route-costs", Route::Admin(Admin::DeleteRouteCost)),
+            ("POST", "/_tollgate/route-costs", Route::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
+            ("GET", "/_tollgate/route-costs/x", Route::NotFound),
             ("POST", "/_tollgate/tokens", Route::Admin(Admin::CreateToken)),
             ("GET", "/_tollgate/tokens", Route::Admin(Admin::ListTokens)),
             ("DELETE", &format!("/_tollgate/tokens/{id}"), Route::Admin(Admin::DeleteToken(id))),

@@ -131,12 +131,30 @@ fn each_command_asks_what_the_contract_has() {
             "PUT /_tollgate/tiers/t",
             r#"{"audit_days":7,"description":"d","policies":[{"algorithm":"fixed","period":"minute","policy":"minute","quota":1,"unit":"requests"}]}"#,
         ),
+        ("tiers delete t", "DELETE /_tollgate/tiers/t", ""),
+        ("route-costs list", "GET /_tollgate/route-costs", ""),
+        (
+            "route-costs set /v1/*/export --cost 25 --method GET",
+            "PUT /_tollgate/route-costs",
+            r#"{"cost":25,"method":"GET","pattern":"/v1/*/export"}"#,
+        ),
+        ("route-costs set /x --cost 2", "PUT /_tollgate/route-costs", r#"{"cost":2,"pattern":"/x"}"#),
+        (
+            "route-costs delete /v1/*?a --method GET",
+            "DELETE /_tollgate/route-costs?pattern=%2Fv1%2F%2A%3Fa&method=GET",
+            "",
+        ),
+        ("route-costs delete /x", "DELETE /_tollgate/route-costs?pattern=%2Fx", ""),
         ("usage show k", "GET /_tollgate/keys/k/usage", ""),
         ("usage hours k --from A --to B", "GET /_tollgate/keys/k/hours?from=A&to=B", ""),
+        ("usage days k --from A --all", "GET /_tollgate/keys/k/days?from=A&limit=500", ""),
         ("usage history k --months 3", "GET /_tollgate/keys/k/history?months=3", ""),
         ("report --month 2026-10", "GET /_tollgate/report?month=2026-10", ""),
         ("report --csv", "GET /_tollgate/report", ""),
         ("alerts --threshold 0.8", "GET /_tollgate/alerts?threshold=0.8", ""),
+        ("alerts deliveries", "GET /_tollgate/alerts/deliveries", ""),
+        ("alerts deliveries --state dead --limit 9", "GET /_tollgate/alerts/deliveries?state=dead&limit=9", ""),
+        ("drift --cursor c", "GET /_tollgate/drift?cursor=c", ""),
         (
             "audit k --from 2026-11-20T00:00:00+01:00 --all",
             "GET /_tollgate/keys/k/audit?from=2026-11-20T00%3A00%3A00%2B01%3A00&limit=500",
@@ -153,8 +171,8 @@ fn each_command_asks_what_the_contract_has() {
         ("tokens delete t", "DELETE /_tollgate/tokens/t", ""),
     ] {
         // Every list and secret that any of these commands looks for.
-        let answer =
-            r#"{"keys":[],"overrides":[],"tiers":[],"alerts":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
+        let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"hours":[],"days":[],"alerts":[],
+            "deliveries":[],"drift":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
         let server = Server::start(vec![("200 OK", answer.to_owned())]);
         let (code, _, stderr) = run(&server.url, &arguments.split(' ').collect::<Vec<_>>());
         assert_eq!(code, 0, "{arguments}: {stderr}");
@@ -162,6 +180,153 @@ fn each_command_asks_what_the_contract_has() {
             Asked { line: line.to_owned(), credential: "Bearer tga_id_secret".to_owned(), body: body.to_owned() };
         assert_eq!(server.asked(), [expected], "{arguments}");
     }
+}
+
+/// The lines that a list prints, from its one page.
+fn table(page: &serde_json::Value, arguments: &[&str]) -> Vec<String> {
+    let (code, stdout, stderr) = once("200 OK", &page.to_string(), arguments);
+    assert_eq!(code, 0, "{stderr}");
+    stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_nests_is_summarised_in_tables_and_whole_in_json() {
+    let policy = |name: &str, quota: u64| serde_json::json!({"policy": name, "unit": "requests", "quota": quota, "period": name, "algorithm": "fixed", "burst": null});
+    let free = serde_json::json!({"name": "free", "description": "10 requests a minute", "audit_days": 7,
+        "policies": [policy("minute", 10), policy("month", 1000)]});
+    let none = serde_json::json!({"name": "unlimited", "description": "", "audit_days": 0, "policies": []});
+    let tiers = serde_json::json!({"tiers": [free, none], "next_cursor": null});
+    assert_eq!(
+        table(&tiers, &["tiers", "list"]),
+        [
+            "NAME       DESCRIPTION           AUDIT DAYS  POLICIES",
+            "free       10 requests a minute           7  minute 10/minute fixed, month 1000/month",
+            "unlimited  -                              0  -",
+        ]
+    );
+    let key =
+        |tier: &str| serde_json::json!({"id": "k", "tier": tier, "name": "first", "metadata": {}, "expires_at": null});
+    let entry = |id: u64, action: &str, before: serde_json::Value, after: serde_json::Value| {
+        serde_json::json!({"id": id, "at": "2026-11-20T10:00:00Z", "actor": "ci", "action": action, "target": "keys/k",
+            "before": before, "after": after})
+    };
+    let log = serde_json::json!({"next_cursor": null, "entries": [
+        entry(2, "change", key("free"), key("pro")), entry(1, "create", serde_json::Value::Null, key("free"))]});
+    assert_eq!(
+        table(&log, &["log"]),
+        [
+            "AT                    ACTOR  ACTION  TARGET  CHANGE",
+            "2026-11-20T10:00:00Z  ci     change  keys/k  tier free -> pro",
+            "2026-11-20T10:00:00Z  ci     create  keys/k  tier free, name first",
+        ]
+    );
+    let count = |calls: u64| serde_json::json!({"period": "2026-11", "class": null, "calls": calls, "denied": 0, "cost": 5, "tokens": 0});
+    let difference = serde_json::json!({"object": count(5), "d1": count(4)});
+    let found = serde_json::json!({"key_id": "k", "found_at": "2026-11-20T10:17:00Z", "detail": {"key_id": "k", "state": "drift",
+        "differences": [difference]}});
+    let drift = serde_json::json!({"drift": [found], "next_cursor": null});
+    assert_eq!(
+        table(&drift, &["drift"]),
+        ["KEY ID  FOUND AT              DIFFERENCES", "k       2026-11-20T10:17:00Z  2026-11: calls 5, D1 4"]
+    );
+    assert_eq!(
+        table(&found["detail"], &["reconcile", "k"])[3..],
+        [
+            "differences:",
+            "CLASS  PERIOD   CALLS  D1 CALLS  DENIED  D1 DENIED  COST  D1 COST  TOKENS  D1 TOKENS",
+            "-      2026-11      5         4       0          0     5        5       0          0",
+        ]
+    );
+    for (page, arguments) in [(&tiers, &["tiers", "list"][..]), (&log, &["log"]), (&drift, &["drift"])] {
+        let json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        assert_eq!(once("200 OK", &page.to_string(), &json).1, format!("{page}\n"));
+    }
+}
+
+#[test]
+fn a_report_of_more_keys_than_one_page_says_so() {
+    let report =
+        |next: Option<&str>| serde_json::json!({"month": "2026-11", "keys": [], "next_cursor": next}).to_string();
+    assert_eq!(
+        once("200 OK", &report(Some("x")), &["report"]).2,
+        "tollgate: there are more keys: --csv has all of them\n"
+    );
+    assert_eq!(once("200 OK", &report(None), &["report"]).2, "");
+}
+
+#[test]
+fn a_refused_credential_is_told_with_where_it_was_given() {
+    let new = r#"{"title":"Unauthorized","status":401,"detail":"the admin token was refused: it is not known"}"#;
+    let old =
+        r#"{"title":"Unauthorized","status":401,"detail":"the admin API needs Authorization: Bearer <admin token>"}"#;
+    let key = r#"{"title":"Unauthorized","status":401,"detail":"the API key is not valid"}"#;
+    for (body, arguments, said) in [
+        (new, &["log"][..], "401 the admin token was refused: it is not known (the token of TOLLGATE_TOKEN)"),
+        (
+            old,
+            &["log", "--token", "x"],
+            "401 the admin API needs Authorization: Bearer <admin token> (the token of --token was refused)",
+        ),
+        (key, &["me", "--key", "x"], "401 the API key is not valid (the key of --key was refused)"),
+        (
+            "",
+            &["keys", "delete", "k"],
+            "401 Unauthorized, and not in the way of a tollgate: is the URL right? (the token of TOLLGATE_TOKEN was refused)",
+        ),
+    ] {
+        let (code, _, stderr) = once("401 Unauthorized", body, arguments);
+        assert_eq!((code, stderr), (1, format!("tollgate: {said}\n")));
+    }
+}
+
+#[test]
+fn options_of_alerts_are_not_taken_for_those_of_deliveries() {
+    for arguments in [&["alerts", "--threshold", "1", "deliveries"][..], &["alerts", "--all", "deliveries"]] {
+        let (code, _, stderr) = run("http://127.0.0.1:1", arguments);
+        assert!(code == 2 && stderr.contains("come after it"), "{code} {stderr}");
+    }
+}
+
+/// What `tollgate completions` prints, where no gate and no token is set.
+fn completions(shell: &str) -> String {
+    let mut command = tollgate("", &["completions", shell]);
+    let output = command.env_remove("TOLLGATE_URL").env_remove("TOLLGATE_TOKEN").output().unwrap();
+    let (code, stdout, stderr) = told(&output);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{shell}");
+    stdout
+}
+
+#[test]
+fn completions_are_printed_for_each_shell_and_need_no_gate() {
+    for (shell, sign) in [
+        ("bash", "complete -F _tollgate"),
+        ("elvish", "edit:completion:arg-completer[tollgate]"),
+        ("fish", "complete -c tollgate"),
+        ("powershell", "Register-ArgumentCompleter -Native -CommandName 'tollgate'"),
+        ("zsh", "#compdef tollgate"),
+    ] {
+        let script = completions(shell);
+        assert!(script.contains(sign) && script.contains("route-costs"), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let script = completions("bash");
+    let complete = |words: &[&str]| {
+        let last = words.len() - 1;
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({}); COMP_CWORD={last}; _tollgate tollgate '{}' '{}'; echo \"${{COMPREPLY[*]}}\"",
+            words.join(" "),
+            words[last],
+            words[last - 1]
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
+        told(&output).1.trim().to_owned()
+    };
+    assert_eq!(complete(&["tollgate", "rou"]), "route-costs");
+    assert_eq!(complete(&["tollgate", "tiers", "de"]), "delete");
+    assert_eq!(complete(&["tollgate", "alerts", "deliveries", "--sta"]), "--state");
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod imports;
 pub mod keys;
 pub mod overrides;
 pub mod reports;
+pub mod route_costs;
 pub mod tiers;
 pub mod tokens;
 

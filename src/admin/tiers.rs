@@ -143,6 +143,15 @@ pub fn changed(tier: &str, pushed: u64, pending: u64) -> String {
     format!("{open},\"pushed\":{pushed},\"pending\":{pending}}}")
 }
 
+/// Why a tier cannot be deleted.
+#[must_use]
+pub fn in_use(keys: u64) -> String {
+    match keys {
+        1 => "1 key is of this tier: give it another one, or delete it".to_owned(),
+        _ => format!("{keys} keys are of this tier: give them another one, or delete them"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

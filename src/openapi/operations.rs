@@ -5,6 +5,7 @@ use super::types;
 use crate::admin::audit::EntryView;
 use crate::admin::keys::KeyView;
 use crate::admin::overrides::OverrideView;
+use crate::admin::route_costs::RouteCostView;
 use crate::admin::tiers::Tier;
 use crate::admin::tokens::TokenView;
 use crate::protocol::{Me, Usage};
@@ -50,6 +51,15 @@ impl Operation {
 
     fn with(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
+        self
+    }
+
+    /// A parameter that has to be there.
+    fn needs(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self = self.with(name, schema, description);
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter["required"] = true.into();
+        }
         self
     }
 
@@ -334,6 +344,7 @@ fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
     use Access::{Holder, Open, Read, Root, Write};
     let tier = schemas.add::<Tier>();
     let changed = schemas.add::<types::ChangedTier>();
+    let cost = schemas.add::<RouteCostView>();
     let token = schemas.add::<TokenView>();
     let entry = schemas.add::<types::LogEntry>();
     let word = json!({ "type": "string" });
@@ -354,9 +365,40 @@ fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
         .gives(200, "It was replaced.", &changed)
         .gives(201, "It is new.", &changed)
         .fails(&[409]),
+        Operation::new("deleteTier", Write, "DELETE /_tollgate/tiers/{name}", "Delete a tier that no key has.")
+            .gives_nothing("It is gone.")
+            .fails(&[409]),
+        Operation::new(
+            "listRouteCosts",
+            Read,
+            "GET /_tollgate/route-costs",
+            "List what calls cost, by pattern and method.",
+        )
+        .paged()
+        .gives(200, "A page of costs.", &page("route_costs", &cost)),
+        Operation::new(
+            "putRouteCost",
+            Write,
+            "PUT /_tollgate/route-costs",
+            "Set what calls cost that match a pattern and method, 500 at most; in force within 60 seconds.",
+        )
+        .takes(&schemas.add::<types::PutRouteCost>())
+        .gives(200, "It was replaced.", &cost)
+        .gives(201, "It is new.", &cost)
+        .fails(&[409]),
+        Operation::new(
+            "deleteRouteCost",
+            Write,
+            "DELETE /_tollgate/route-costs",
+            "Delete the cost of a pattern and method; in force within 60 seconds.",
+        )
+        .needs("pattern", &word, "The pattern of the row.")
+        .with("method", &json!({ "type": "string", "default": "*" }), "Its method.")
+        .gives_nothing("It is gone.")
+        .fails(&[404, 409]),
         Operation::new("readLog", Read, "GET /_tollgate/log", "Every change made through the admin API, newest first.")
             .paged()
-            .with("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, ...")
+            .with("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
             .with("actor", &word, "Those by this token, by its name.")
             .gives(200, "A page of the log.", &page("entries", &entry)),
         Operation::new("listTokens", Root, "GET /_tollgate/tokens", "List admin tokens by name.").paged().gives(

@@ -1,6 +1,6 @@
 use super::*;
 use crate::admin::body::{Body, parse};
-use crate::admin::{keys, overrides, tiers, tokens};
+use crate::admin::{keys, overrides, route_costs, tiers, tokens};
 use crate::refusal::Refusal;
 use crate::route::{Route, route};
 use serde::de::DeserializeOwned;
@@ -71,7 +71,7 @@ fn every_operation_of_the_contract_is_there() {
     for one in &named {
         assert!(api.contains(&format!("`{one}")), "docs/api.md does not name {one}");
     }
-    assert_eq!(named.len(), 32);
+    assert_eq!(named.len(), 36);
 }
 
 /// A body as the document says it against the real one: its example, each of its fields left out, and one that is not there.
@@ -124,6 +124,7 @@ fn bodies_are_what_is_read() {
     check_body::<types::RotateKey, keys::RotateKey>("RotateKey");
     check_body::<types::PutOverride, overrides::PutOverride>("PutOverride");
     check_body::<types::PutTier, tiers::PutTier>("PutTier");
+    check_body::<types::PutRouteCost, route_costs::RouteCostView>("PutRouteCost");
     check_body::<types::CreateToken, tokens::CreateToken>("CreateToken");
 }
 
@@ -148,6 +149,13 @@ fn limits_are_those_that_are_kept() {
     holds(of("PutTier", "audit_days", "maximum"), &|n| parse::<tiers::PutTier>(tier(n).as_bytes()).is_ok());
     holds(of("PutPolicy", "quota", "maximum"), &|n| parse::<tiers::PutTier>(policy(n, 1).as_bytes()).is_ok());
     holds(of("PutPolicy", "burst", "maximum"), &|n| parse::<tiers::PutTier>(policy(1, n).as_bytes()).is_ok());
+    let cost = |pattern: u64, cost: u64| {
+        let pattern = "x".repeat(usize::try_from(pattern - 1).unwrap());
+        format!(r#"{{"pattern":"/{pattern}","cost":{cost}}}"#)
+    };
+    let is_cost = |body: String| parse::<route_costs::RouteCostView>(body.as_bytes()).is_ok();
+    holds(of("PutRouteCost", "pattern", "maxLength"), &|n| is_cost(cost(n, 1)));
+    holds(of("PutRouteCost", "cost", "maximum"), &|n| is_cost(cost(1, n)));
     holds(of("CreateToken", "name", "maxLength"), &|n| parse::<tokens::CreateToken>(token(n).as_bytes()).is_ok());
 }
 
@@ -158,6 +166,7 @@ fn problems_are_what_is_given() {
         Refusal::BadRequest(texts()),
         Refusal::NoCredential(texts()),
         Refusal::InvalidKey,
+        Refusal::NoAdminToken,
         Refusal::InvalidAdminToken,
         Refusal::Forbidden("x"),
         Refusal::NotFound(texts()),

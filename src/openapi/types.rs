@@ -172,6 +172,23 @@ pub struct ChangedTier {
     pub pending: u64,
 }
 
+/// What calls cost whose method and path match: the longest pattern that does counts.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25}))]
+pub struct PutRouteCost {
+    /// A path of which each segment is literal or `*`, which stands for one segment; at the end for one or more.
+    #[schema(max_length = 512, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+    pub pattern: String,
+    /// The method that it is for; `*`, for all, unless it is said.
+    #[serde(default)]
+    #[schema(pattern = "^(\\*|[A-Z]+)$")]
+    pub method: String,
+    /// Requests that a call counts as.
+    #[schema(minimum = 1, maximum = 10_000)]
+    pub cost: u64,
+}
+
 /// A new token.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -202,7 +219,7 @@ pub struct LogEntry {
     pub actor: String,
     /// `create`, `change`, `rotate`, `revoke`, `delete`, `put`, ...
     pub action: String,
-    /// A path: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`, `tokens/{id}`.
+    /// A path: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`, `route-costs`, `tokens/{id}`.
     pub target: String,
     /// The thing before; `null` if it was not there.
     #[schema(value_type = Option<Object>, required = true)]

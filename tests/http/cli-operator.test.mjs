@@ -117,16 +117,54 @@ test("tiers are set from flags and from a file, shown and listed", async () => {
   assert.match(await cli.ok("tiers", "list"), /^narrow +by file/m);
 });
 
+test("a tier that no key has is deleted", async () => {
+  await cli.ok("tiers", "set", "gone", "--description", "d", "--audit-days", "0", "--policy", "minute=10/minute", "--policy", "month=9/month");
+  assert.match(await cli.ok("tiers", "list"), /^gone +d +0 +minute 10\/minute fixed, month 9\/month$/m);
+  const key = await issueKey(gate, "gone");
+  const refused = await cli("tiers", "delete", "gone");
+  assert.deepEqual([refused.code, refused.stderr], [1, "tollgate: 409 1 key is of this tier: give it another one, or delete it\n"]);
+  await cli.ok("keys", "update", key.id, "--tier", "free");
+  assert.equal(await cli.ok("tiers", "delete", "gone"), "");
+  assert.equal((await cli("tiers", "show", "gone")).code, 1);
+  assert.match(await cli.ok("log", "--target", "tiers/gone"), /^\S+Z +root +delete +tiers\/gone +was description d, audit_days 0, minute/m);
+});
+
+test("route costs are set, listed and deleted, and logged with the route", async () => {
+  await cli.ok("route-costs", "set", "/v1/*/export", "--cost", "5", "--method", "GET");
+  await cli.ok("route-costs", "set", "/v1/*/export", "--cost", "25", "--method", "GET");
+  await cli.ok("route-costs", "set", "/a b?/*", "--cost", "2");
+  assert.equal(await cli.ok("route-costs", "list"), "METHOD  PATTERN       COST\n*       /a b?/*          2\nGET     /v1/*/export    25\n");
+  // A key that was not in use before has the new prices at once.
+  const key = await issueKey(gate, "pro");
+  assert.equal((await call(gate, key, "/v1/x/export")).headers["x-ratelimit-remaining"], "175");
+  const log = (await cli.ok("log", "--target", "route-costs")).split("\n");
+  assert.ok(log.some((line) => line.endsWith("  GET /v1/*/export: cost 5 -> 25")), log.join("\n"));
+  assert.ok(log.every((line) => line.length < 160), log.join("\n"));
+  await cli.ok("route-costs", "delete", "/v1/*/export", "--method", "GET");
+  assert.equal((await cli("route-costs", "delete", "/v1/*/export", "--method", "GET")).code, 1);
+  await cli.ok("route-costs", "delete", "/a b?/*");
+  assert.equal(await cli.ok("route-costs", "list"), "");
+});
+
+test("a wrong token is told that it was refused, and where it came from", async () => {
+  const { code, stdout, stderr } = await cli("keys", "list", { env: { TOLLGATE_TOKEN: "wrong" } });
+  assert.deepEqual([code, stdout], [1, ""]);
+  assert.match(stderr, /^tollgate: 401 the admin token was refused: .* \(the token of TOLLGATE_TOKEN\)\n$/);
+});
+
 test("usage, history, hours, report, alerts, audit and reconcile answer", async () => {
   const key = await issueKey(gate, "pro");
   for (let i = 0; i < 5; i += 1) await call(gate, key);
   assert.equal((await cli.json("usage", "show", key.id)).calls, 5);
   assert.ok(Array.isArray((await cli.json("usage", "history", key.id, "--months", "3")).months));
   assert.ok(Array.isArray((await cli.json("usage", "hours", key.id)).hours));
+  assert.ok(Array.isArray((await cli.json("usage", "days", key.id)).days));
   const month = new Date().toISOString().slice(0, 7);
   assert.equal((await cli.json("report", "--month", month)).month, month);
   assert.match(await cli.ok("report", "--month", month, "--csv"), /,/);
   assert.ok(Array.isArray((await cli.json("alerts", "--threshold", "0.5")).alerts));
+  assert.ok(Array.isArray((await cli.json("alerts", "deliveries", "--state", "none")).deliveries));
+  assert.ok(Array.isArray((await cli.json("drift")).drift));
   const audited = (await pages("audit", key.id, "--all")).flatMap(({ entries }) => entries);
   assert.deepEqual(audited.map(({ method, status }) => [method, status]), Array(5).fill(["GET", 200]));
   assert.match((await cli.json("reconcile", key.id)).state, /^(exact|drift)$/);

@@ -89,6 +89,73 @@ describe("PUT", () => {
   });
 });
 
+describe("DELETE", () => {
+  const logOf = async (name) => (await read(`/log?target=tiers/${name}`)).entries;
+
+  test("removes a tier that no key has, with its policies, and is logged", async () => {
+    const name = newTier();
+    const { pushed: _, pending: __, ...tier } = await put(name, day(5), 201);
+    const response = await admin("DELETE", `/tiers/${name}`);
+    expect(response.status).toBe(204);
+    expect(await response.text()).toBe("");
+    await problem(await admin("GET", `/tiers/${name}`), 404);
+    expect(await sql("SELECT * FROM tier_limits WHERE tier = ?", name)).toEqual([]);
+    expect((await logOf(name))[0]).toMatchObject({ actor: "root", action: "delete", before: tier, after: null });
+    expect((await problem(await admin("POST", "/keys", { tier: name }), 422)).field).toBe("tier");
+    await problem(await admin("DELETE", `/tiers/${name}`), 404);
+  });
+
+  test.each(["active", "disabled", "revoked"])("is 409 while a key of it is %s, and changes nothing", async (status) => {
+    const name = newTier();
+    await put(name, day(5), 201);
+    const keys = [await issue(name), await issue(name)];
+    await setKey(keys[0], "status", status);
+    expect((await problem(await admin("DELETE", `/tiers/${name}`), 409)).detail).toMatch(/^2 keys are of this tier/);
+    await admin("PATCH", `/keys/${keys[1].id}`, { tier: "free" });
+    expect((await problem(await admin("DELETE", `/tiers/${name}`), 409)).detail).toMatch(/^1 key is of this tier/);
+    expect(await read(`/tiers/${name}`)).toMatchObject(day(5));
+    expect(await logOf(name)).toHaveLength(1);
+    await admin("DELETE", `/keys/${keys[0].id}`);
+    expect((await admin("DELETE", `/tiers/${name}`)).status).toBe(204);
+  });
+
+  test("and a key that is issued meanwhile: one of both is refused", async () => {
+    const outcomes = new Set();
+    for (let n = 0; n < 20; n += 1) {
+      const name = newTier();
+      await put(name, day(5), 201);
+      const requests = [admin("POST", "/keys", { tier: name }), admin("DELETE", `/tiers/${name}`)];
+      const [issued, deleted] = await Promise.all(n % 2 ? requests : requests.toReversed()).then((answers) => (n % 2 ? answers : answers.toReversed()));
+      outcomes.add(`${issued.status} ${deleted.status}`);
+      const [{ count }] = await sql("SELECT COUNT(*) AS count FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE t.name IS NULL");
+      expect(count).toBe(0);
+    }
+    for (const outcome of outcomes) expect(["201 409", "422 204"]).toContain(outcome);
+  });
+
+  test("and what it was pushed as never reaches a later tier of its name", async () => {
+    const name = newTier();
+    await put(name, day(1), 201);
+    await put(name, day(1));
+    const key = await issue();
+    expect((await admin("DELETE", `/tiers/${name}`)).status).toBe(204);
+    await put(name, day(3), 201);
+    await admin("PATCH", `/keys/${key.id}`, { tier: name });
+    await admit(key, 2);
+    const late = { tier: name, version: 2, audit_days: 0, policies: [{ policy: "day", unit: "requests", quota: 1, period: "day", algorithm: "fixed" }] };
+    const response = await stub(key).fetch(`https://key.object/v1/adopt?id=${key.id}`, { method: "POST", body: JSON.stringify(late) });
+    expect(response.ok).toBe(true);
+    await response.text();
+    expect(await statuses(key, 2)).toEqual([200, 429]);
+  });
+
+  test.each([["of a name that cannot be", "Free"], ["that was never there", "gold"], ["with an id in its place", "%27"]])(
+    "is 404 for a tier %s", async (_what, name) => {
+      await problem(await admin("DELETE", `/tiers/${name}`), 404);
+    },
+  );
+});
+
 describe("a change", () => {
   test("judges the very next request of keys that are warm, evicted, crashed and never called; usage carries over", async () => {
     const tier = await makeTier({ quota: 3, period: "day" });

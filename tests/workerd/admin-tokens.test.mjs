@@ -78,6 +78,7 @@ describe("a token", () => {
       ["PUT", `/keys/${key.id}/overrides/minute`, { quota: 1, period: "minute" }],
       ["DELETE", `/keys/${key.id}/overrides/minute`],
       ["PUT", "/tiers/free", { policies: [] }],
+      ["DELETE", "/tiers/unlimited"],
       ["GET", "/tokens"],
       ["POST", "/tokens", { name: "more", scopes: ["write"] }],
       ["DELETE", `/tokens/${token.id}`],

@@ -21,6 +21,10 @@ const ENDPOINTS = [
   ["GET", "/tiers"],
   ["GET", "/tiers/free"],
   ["PUT", "/tiers/free"],
+  ["DELETE", "/tiers/free"],
+  ["GET", "/route-costs"],
+  ["PUT", "/route-costs"],
+  ["DELETE", "/route-costs?pattern=/x"],
   ["GET", "/tokens"],
   ["POST", "/tokens"],
   ["DELETE", `/tokens/${ID}`],
@@ -49,6 +53,20 @@ describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method
     expect(response.headers.get("www-authenticate")).toMatch(/^Bearer realm=/);
     await problem(response, 401);
   });
+});
+
+test("who sends no token is told how to send one, and who sends a wrong one that it was refused", async () => {
+  const told = async (headers) => {
+    const response = await send("/_tollgate/keys", { headers });
+    return [(await problem(response.clone(), 401)).detail, response.headers.get("www-authenticate")];
+  };
+  const needed = ["the admin API needs Authorization: Bearer <admin token>", 'Bearer realm="tollgate admin"'];
+  for (const headers of [{}, { "X-API-Key": "x" }, { Authorization: "Basic eDp5" }]) expect(await told(headers)).toEqual(needed);
+  const [detail, challenge] = await told({ Authorization: "Bearer wrong" });
+  expect(detail).toMatch(/^the admin token was refused/);
+  expect(challenge).toBe('Bearer realm="tollgate admin", error="invalid_token"');
+  const { id } = await issue();
+  expect((await told({ Authorization: `Bearer tga_${id}_${"a".repeat(32)}` }))[0]).toBe(detail);
 });
 
 test("an API key is no admin token", async () => {
@@ -246,7 +264,8 @@ test("other methods are 405 with Allow", async () => {
     ["POST", `/keys/${ID}`, "GET, HEAD, PATCH, DELETE"],
     ["GET", `/keys/${ID}/rotate`, "POST"],
     ["GET", `/keys/${ID}/overrides/minute`, "PUT, DELETE"],
-    ["DELETE", "/tiers/free", "GET, HEAD, PUT"],
+    ["POST", "/tiers/free", "GET, HEAD, PUT, DELETE"],
+    ["POST", "/route-costs", "GET, HEAD, PUT, DELETE"],
     ["DELETE", "/log", "GET, HEAD"],
     ["PATCH", `/tokens/${ID}`, "DELETE"],
     ["POST", `/keys/${ID}/usage`, "GET, HEAD"],

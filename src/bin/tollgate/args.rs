@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap_complete::Shell;
 use serde_json::{Map, Value, json};
 use ureq::http::Uri;
 
@@ -69,6 +70,9 @@ pub(crate) enum Command {
     /// Tiers and their policies
     #[command(subcommand)]
     Tiers(Tiers),
+    /// What calls cost
+    #[command(subcommand)]
+    RouteCosts(RouteCosts),
     /// What a key has used
     #[command(subcommand)]
     Usage(Usage),
@@ -82,13 +86,7 @@ pub(crate) enum Command {
         csv: bool,
     },
     /// Keys at or over a part of a month policy
-    Alerts {
-        /// The part, such as 0.8
-        #[arg(long)]
-        threshold: Option<f64>,
-        #[command(flatten)]
-        paging: Paging,
-    },
+    Alerts(Alerts),
     /// What happened to each request of a key
     Audit {
         /// The key's id
@@ -105,9 +103,14 @@ pub(crate) enum Command {
         #[arg(value_parser = id())]
         id: String,
     },
+    /// Differences that the hourly comparison of some keys with D1 has found
+    Drift {
+        #[command(flatten)]
+        paging: Paging,
+    },
     /// The admin log: who changed what, and when
     Log {
-        /// Only changes of this key, tier or token
+        /// Only changes of this thing: keys/ID, keys/ID/overrides/POLICY, tiers/NAME, tokens/ID or route-costs
         #[arg(long)]
         target: Option<String>,
         /// Only changes made with the token of this name
@@ -123,6 +126,12 @@ pub(crate) enum Command {
     Me(Me),
     /// Is the gate up, and which version is it?
     Health,
+    /// Print a script that completes commands and options in a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        #[arg(hide_possible_values = true)]
+        shell: Shell,
+    },
 }
 
 /// How much of a list to print.
@@ -340,6 +349,62 @@ pub(crate) enum Tiers {
     },
     /// Create a tier, or replace all of it
     Set(SetTier),
+    /// Delete a tier that no key has
+    Delete {
+        /// The tier's name
+        #[arg(value_parser = id())]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCosts {
+    /// List what calls cost
+    List,
+    /// Set what calls cost that match a pattern and method; in force within 60 seconds
+    Set {
+        /// A path of which each segment is literal or *, such as '/v1/*/export'
+        #[arg(value_parser = id())]
+        pattern: String,
+        /// Requests that a call counts as
+        #[arg(long)]
+        cost: u64,
+        /// The method that it is for; all of them if not given
+        #[arg(long)]
+        method: Option<String>,
+    },
+    /// Delete a cost
+    Delete {
+        /// Its pattern
+        #[arg(value_parser = id())]
+        pattern: String,
+        /// Its method, if it has one
+        #[arg(long)]
+        method: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Alerts {
+    /// The part, such as 0.8
+    #[arg(long)]
+    pub(crate) threshold: Option<f64>,
+    #[command(flatten)]
+    pub(crate) paging: Paging,
+    #[command(subcommand)]
+    pub(crate) what: Option<AlertsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// Alerts that were raised, newest first, and whether the webhook has taken them
+    Deliveries {
+        /// Only those that are pending, delivered, dead (given up) or none (there was no webhook)
+        #[arg(long, value_parser = PossibleValuesParser::new(["pending", "delivered", "dead", "none"]), hide_possible_values = true)]
+        state: Option<String>,
+        #[command(flatten)]
+        paging: Paging,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -379,6 +444,18 @@ pub(crate) enum Usage {
         id: String,
         #[command(flatten)]
         range: Range,
+        #[command(flatten)]
+        paging: Paging,
+    },
+    /// Usage by day and route class
+    Days {
+        /// The key's id
+        #[arg(value_parser = id())]
+        id: String,
+        #[command(flatten)]
+        range: Range,
+        #[command(flatten)]
+        paging: Paging,
     },
     /// Usage by month, with growth, average and trend
     History {
@@ -539,6 +616,14 @@ mod tests {
             "tiers set x --description d --audit-days 0",
             "tiers set x --description d --audit-days 0 --unlimited --policy minute=1/minute",
             "tiers set x --file f --unlimited",
+            "tiers delete",
+            "route-costs set /x",
+            "route-costs set /x --cost -1",
+            "route-costs delete",
+            "alerts deliveries --state lost",
+            "usage days",
+            "completions",
+            "completions tcsh",
             "tokens create ci",
             "tokens create ci --scope admin",
             "report --csv --json",

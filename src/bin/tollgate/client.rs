@@ -26,29 +26,46 @@ pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 pub(crate) const CSV: &str = "text/csv";
 
+/// A token or key, and where it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Secret {
+    pub(crate) text: String,
+    /// The name of the flag or variable.
+    pub(crate) source: &'static str,
+}
+
 /// What a request authenticates with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     /// The endpoint asks for none.
     None,
     /// An operator's token.
-    Token(String),
+    Token(Secret),
     /// A holder's own key.
-    Key(String),
+    Key(Secret),
 }
 
 impl Credential {
     fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, Failure> {
         let (name, value) = match self {
             Self::None => return Ok(None),
-            Self::Token(token) => (AUTHORIZATION, format!("Bearer {token}")),
-            Self::Key(key) => (HeaderName::from_static("x-api-key"), key.clone()),
+            Self::Token(token) => (AUTHORIZATION, format!("Bearer {}", token.text)),
+            Self::Key(key) => (HeaderName::from_static("x-api-key"), key.text.clone()),
         };
         // The value is not repeated: it is a secret, whatever else it may be.
         let mut value = HeaderValue::from_str(&value)
             .map_err(|_| Failure::Usage("the token or key has characters that no token or key has".to_owned()))?;
         value.set_sensitive(true);
         Ok(Some((name, value)))
+    }
+
+    /// What a person calls it: by the place it was taken from.
+    fn name(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Token(token) => Some(format!("the token of {}", token.source)),
+            Self::Key(key) => Some(format!("the key of {}", key.source)),
+        }
     }
 }
 
@@ -57,6 +74,8 @@ pub(crate) struct Client {
     agent: Agent,
     base: String,
     credential: Option<(HeaderName, HeaderValue)>,
+    /// What to call the credential where it is refused.
+    credential_name: Option<String>,
     quiet: bool,
 }
 
@@ -75,12 +94,14 @@ impl Client {
             .user_agent(concat!("tollgate/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
+        let credential_name = credential.name();
         let credential = credential.header()?;
         if credential.is_some() && is_exposed(base) && !quiet {
             let _ =
                 writeln!(io::stderr(), "tollgate: warning: {base} is not https: others can read the token on its way");
         }
-        Ok(Self { agent, base: base.to_string().trim_end_matches('/').to_owned(), credential, quiet })
+        let base = base.to_string().trim_end_matches('/').to_owned();
+        Ok(Self { agent, base, credential, credential_name, quiet })
     }
 
     /// The body of a GET. 429 and 503 are waited out, a few times.
@@ -97,7 +118,7 @@ impl Client {
                     }
                     thread::sleep(Duration::from_secs(wait));
                 }
-                _ => return read_text(accepted(response)?),
+                _ => return read_text(self.accepted(response)?),
             }
         }
     }
@@ -106,7 +127,7 @@ impl Client {
     pub(crate) fn change(&self, method: &Method, endpoint: &Endpoint, body: Option<&Value>) -> Result<String, Failure> {
         let body = body.map(|json| (JSON, json.to_string().into_bytes()));
         let body = body.as_ref().map(|(kind, bytes)| (*kind, bytes.as_slice()));
-        read_text(accepted(self.request(method, endpoint, JSON, body)?)?)
+        read_text(self.accepted(self.request(method, endpoint, JSON, body)?)?)
     }
 
     /// The answer to an NDJSON body, to be read as it comes; `None` when the server finds the body too large.
@@ -119,7 +140,7 @@ impl Client {
         if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return Ok(None);
         }
-        let body = accepted(response)?.into_body();
+        let body = self.accepted(response)?.into_body();
         Ok(Some(BufReader::new(body.into_with_config().limit(ANSWER_LIMIT).reader())))
     }
 
@@ -144,6 +165,26 @@ impl Client {
         let answer = sent.map_err(|error| Failure::Usage(format!("cannot ask for {endpoint}: {error}")))?;
         answer.map_err(|error| Failure::Broken(format!("no answer from {}: {error}", self.base)))
     }
+
+    /// The answer, if the request succeeded.
+    fn accepted(&self, response: Response<Body>) -> Result<Response<Body>, Failure> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        if status.is_redirection() {
+            let to = response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("another address");
+            return Err(Failure::Broken(format!("the server redirects to {to}: is the URL right?")));
+        }
+        let wait = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()).map(str::to_owned);
+        let mut message = refusal(status, &read_text(response).unwrap_or_default(), wait.as_deref());
+        if let (StatusCode::UNAUTHORIZED, Some(name)) = (status, &self.credential_name) {
+            // An older server, or a proxy, only says that it wants one.
+            let refused = if message.contains("refused") { "" } else { " was refused" };
+            let _ = write!(message, " ({name}{refused})");
+        }
+        Err(if status.is_client_error() { Failure::Refused(message) } else { Failure::Broken(message) })
+    }
 }
 
 /// Does a request to this address travel in clear beyond this machine?
@@ -166,21 +207,6 @@ fn read_text(response: Response<Body>) -> Result<String, Failure> {
     let mut reader = response.into_body().into_with_config().limit(ANSWER_LIMIT).reader();
     reader.read_to_string(&mut text).map_err(|error| Failure::Broken(format!("the answer broke off: {error}")))?;
     Ok(text)
-}
-
-/// The answer, if the request succeeded.
-fn accepted(response: Response<Body>) -> Result<Response<Body>, Failure> {
-    let status = response.status();
-    if status.is_success() {
-        return Ok(response);
-    }
-    if status.is_redirection() {
-        let to = response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("another address");
-        return Err(Failure::Broken(format!("the server redirects to {to}: is the URL right?")));
-    }
-    let wait = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()).map(str::to_owned);
-    let message = refusal(status, &read_text(response).unwrap_or_default(), wait.as_deref());
-    Err(if status.is_client_error() { Failure::Refused(message) } else { Failure::Broken(message) })
 }
 
 /// A problem body (RFC 9457) in one line: status, field, detail.
@@ -239,7 +265,8 @@ mod tests {
 
     #[test]
     fn a_credential_that_is_no_header_value_is_not_repeated() {
-        let failure = Credential::Token("se\ncret".to_owned()).header().unwrap_err();
+        let secret = Secret { text: "se\ncret".to_owned(), source: "--token" };
+        let failure = Credential::Token(secret).header().unwrap_err();
         assert!(matches!(failure, Failure::Usage(message) if !message.contains("cret\"") && !message.contains("se\n")));
     }
 }

@@ -4,13 +4,15 @@ use std::fs;
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::path::Path;
 
+use clap::CommandFactory as _;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use crate::args::{
-    Cli, Command, Global, Keys, Me, MeCommand, Overrides, Paging, SetTier, Tiers, Tokens, Update, Usage,
+    Alerts, AlertsCommand, Cli, Command, Global, Keys, Me, MeCommand, Overrides, Paging, Range, RouteCosts, SetTier,
+    Tiers, Tokens, Update, Usage,
 };
-use crate::client::{CSV, Client, Credential, JSON};
+use crate::client::{CSV, Client, Credential, JSON, Secret};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::import;
@@ -23,6 +25,12 @@ const LARGEST_PAGE: u32 = 500;
 /// Carries out a command. `variable` reads the environment.
 pub(crate) fn run(cli: Cli, variable: &dyn Fn(&str) -> Option<String>, to: &mut dyn Write) -> Result<(), Failure> {
     let Cli { global, command } = cli;
+    if let Command::Completions { shell } = command {
+        // Into memory, because it panics where it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+        return to.write_all(&script).and_then(|()| to.flush()).map_err(|error| Failure::output(&error));
+    }
     let credential = credential_of(&command, &global, variable)?;
     let url =
         global.url.ok_or_else(|| Failure::Usage("where is the gate? set TOLLGATE_URL or give --url".to_owned()))?;
@@ -42,27 +50,39 @@ fn credential_of(
 ) -> Result<Credential, Failure> {
     match command {
         Command::Health => Ok(Credential::None),
-        Command::Me(Me { key, key_file, .. }) => secret(key.as_deref(), key_file.as_deref(), variable("TOLLGATE_KEY"))?
-            .map(Credential::Key)
-            .ok_or_else(|| Failure::Usage("no key: set TOLLGATE_KEY or give --key-file".to_owned())),
-        _ => secret(global.token.as_deref(), global.token_file.as_deref(), variable("TOLLGATE_TOKEN"))?
-            .map(Credential::Token)
-            .ok_or_else(|| Failure::Usage("no admin token: set TOLLGATE_TOKEN or give --token-file".to_owned())),
+        Command::Me(Me { key, key_file, .. }) => {
+            secret(["--key", "--key-file", "TOLLGATE_KEY"], key.as_deref(), key_file.as_deref(), variable)?
+                .map(Credential::Key)
+                .ok_or_else(|| Failure::Usage("no key: set TOLLGATE_KEY or give --key-file".to_owned()))
+        }
+        _ => {
+            let (flag, file) = (global.token.as_deref(), global.token_file.as_deref());
+            secret(["--token", "--token-file", "TOLLGATE_TOKEN"], flag, file, variable)?
+                .map(Credential::Token)
+                .ok_or_else(|| Failure::Usage("no admin token: set TOLLGATE_TOKEN or give --token-file".to_owned()))
+        }
     }
 }
 
-/// A secret from its flag, its file, or the environment, in this order.
-fn secret(flag: Option<&str>, file: Option<&Path>, variable: Option<String>) -> Result<Option<String>, Failure> {
+/// A secret from its file, its flag, or the environment, in this order. `names` are those of flag, file and variable.
+fn secret(
+    [of_flag, of_file, of_variable]: [&'static str; 3],
+    flag: Option<&str>,
+    file: Option<&Path>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<Secret>, Failure> {
+    let from = |text: String, source| Secret { text, source };
     if let Some(path) = file {
         let text = fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))?;
         let text = text.trim();
         return if text.is_empty() {
             Err(Failure::Usage(format!("{} is empty", path.display())))
         } else {
-            Ok(Some(text.to_owned()))
+            Ok(Some(from(text.to_owned(), of_file)))
         };
     }
-    Ok(flag.map(str::to_owned).or(variable))
+    let flag = flag.map(|text| from(text.to_owned(), of_flag));
+    Ok(flag.or_else(|| variable(of_variable).map(|text| from(text, of_variable))))
 }
 
 /// How much of a list is still wanted.
@@ -97,30 +117,38 @@ impl Session<'_> {
             Command::Keys(keys) => self.keys(keys),
             Command::Overrides(overrides) => self.overrides(overrides),
             Command::Tiers(tiers) => self.tiers(tiers),
-            Command::Usage(usage) => self.usage(&usage),
+            Command::RouteCosts(costs) => self.route_costs(costs),
+            Command::Usage(usage) => self.usage(usage),
             Command::Report { month, csv } => {
                 let endpoint = Endpoint::new(&["report"]).with("month", month);
                 if csv {
                     let text = self.client.get(&endpoint, CSV)?;
                     return self.out.raw(&text);
                 }
-                self.show(&endpoint)
+                let document = self.show(&endpoint)?;
+                if document.str("next_cursor").is_some() {
+                    self.out.note("there are more keys: --csv has all of them");
+                }
+                Ok(())
             }
-            Command::Alerts { threshold, paging } => {
-                self.list(Endpoint::new(&["alerts"]).with("threshold", threshold), "alerts", paging, &[])
-            }
+            Command::Alerts(alerts) => self.alerts(alerts),
             Command::Audit { id, range, paging } => {
                 let endpoint = Endpoint::new(&["keys", &id, "audit"]).with("from", range.from).with("to", range.to);
                 self.list(endpoint, "entries", paging, &[])
             }
-            Command::Reconcile { id } => self.show(&Endpoint::new(&["keys", &id, "reconcile"])),
+            Command::Reconcile { id } => self.show(&Endpoint::new(&["keys", &id, "reconcile"])).map(drop),
+            Command::Drift { paging } => self.list(Endpoint::new(&["drift"]), "drift", paging, &[]),
             Command::Log { target, actor, paging } => {
                 self.list(Endpoint::new(&["log"]).with("target", target).with("actor", actor), "entries", paging, &[])
             }
             Command::Tokens(tokens) => self.tokens(tokens),
-            Command::Me(Me { what: None, .. }) => self.show(&Endpoint::new(&["me"])),
-            Command::Me(Me { what: Some(MeCommand::Usage), .. }) => self.show(&Endpoint::new(&["me", "usage"])),
-            Command::Health => self.show(&Endpoint::new(&["health"])),
+            Command::Me(Me { what: None, .. }) => self.show(&Endpoint::new(&["me"])).map(drop),
+            Command::Me(Me { what: Some(MeCommand::Usage), .. }) => {
+                self.show(&Endpoint::new(&["me", "usage"])).map(drop)
+            }
+            Command::Health => self.show(&Endpoint::new(&["health"])).map(drop),
+            // It needs no gate, and is done by now.
+            Command::Completions { .. } => Ok(()),
         }
     }
 
@@ -130,7 +158,7 @@ impl Session<'_> {
                 let endpoint = Endpoint::new(&["keys"]).with("tier", tier).with("status", status);
                 self.list(endpoint.with("owner", owner).with("q", q), "keys", paging, &["metadata"])
             }
-            Keys::Show { id } => self.show(&Endpoint::new(&["keys", &id])),
+            Keys::Show { id } => self.show(&Endpoint::new(&["keys", &id])).map(drop),
             Keys::Create { tier, name, owner, metadata, expires_at } => {
                 let body = fields([
                     ("tier", Some(tier.into())),
@@ -187,24 +215,70 @@ impl Session<'_> {
     fn tiers(&mut self, tiers: Tiers) -> Result<(), Failure> {
         match tiers {
             Tiers::List => self.whole_list(&Endpoint::new(&["tiers"]), "tiers"),
-            Tiers::Show { name } => self.show(&Endpoint::new(&["tiers", &name])),
+            Tiers::Show { name } => self.show(&Endpoint::new(&["tiers", &name])).map(drop),
             Tiers::Set(set) => {
                 let endpoint = Endpoint::new(&["tiers", &set.name]);
                 let body = tier(set)?;
                 self.change(&Method::PUT, &endpoint, Some(&body))
             }
+            Tiers::Delete { name } => {
+                self.confirm(&format!("Tier {name} and its policies will be gone. Delete it?"))?;
+                self.delete(&Endpoint::new(&["tiers", &name]))
+            }
         }
     }
 
-    fn usage(&mut self, usage: &Usage) -> Result<(), Failure> {
-        self.show(&match usage {
-            Usage::Show { id } => Endpoint::new(&["keys", id, "usage"]),
-            Usage::Hours { id, range } => {
-                let endpoint = Endpoint::new(&["keys", id, "hours"]);
-                endpoint.with("from", range.from.as_deref()).with("to", range.to.as_deref())
+    fn route_costs(&mut self, costs: RouteCosts) -> Result<(), Failure> {
+        let endpoint = Endpoint::new(&["route-costs"]);
+        match costs {
+            RouteCosts::List => self.whole_list(&endpoint, "route_costs"),
+            RouteCosts::Set { pattern, cost, method } => {
+                let body = fields([
+                    ("pattern", Some(pattern.into())),
+                    ("method", method.map(Value::from)),
+                    ("cost", Some(cost.into())),
+                ]);
+                self.change(&Method::PUT, &endpoint, Some(&body))
             }
-            Usage::History { id, months } => Endpoint::new(&["keys", id, "history"]).with("months", *months),
-        })
+            RouteCosts::Delete { pattern, method } => {
+                let route = format!("{} {pattern}", method.as_deref().unwrap_or("*"));
+                self.confirm(&format!(
+                    "Calls of {route} will cost what the next pattern says, or 1. Delete its cost?"
+                ))?;
+                self.delete(&endpoint.with("pattern", Some(pattern)).with("method", method))
+            }
+        }
+    }
+
+    fn alerts(&mut self, alerts: Alerts) -> Result<(), Failure> {
+        let Alerts { threshold, paging, what } = alerts;
+        match what {
+            None => self.list(Endpoint::new(&["alerts"]).with("threshold", threshold), "alerts", paging, &[]),
+            Some(_) if threshold.is_some() || paging != Paging::default() => {
+                Err(Failure::Usage("options of `alerts deliveries` come after it, and --threshold is none".to_owned()))
+            }
+            Some(AlertsCommand::Deliveries { state, paging }) => {
+                let endpoint = Endpoint::new(&["alerts", "deliveries"]).with("state", state);
+                self.list(endpoint, "deliveries", paging, &[])
+            }
+        }
+    }
+
+    fn usage(&mut self, usage: Usage) -> Result<(), Failure> {
+        match usage {
+            Usage::Show { id } => self.show(&Endpoint::new(&["keys", &id, "usage"])).map(drop),
+            Usage::Hours { id, range, paging } => self.parts(&id, "hours", range, paging),
+            Usage::Days { id, range, paging } => self.parts(&id, "days", range, paging),
+            Usage::History { id, months } => {
+                self.show(&Endpoint::new(&["keys", &id, "history"]).with("months", months)).map(drop)
+            }
+        }
+    }
+
+    /// A key's usage by `part` of the range.
+    fn parts(&mut self, id: &str, part: &'static str, range: Range, paging: Paging) -> Result<(), Failure> {
+        let endpoint = Endpoint::new(&["keys", id, part]).with("from", range.from).with("to", range.to);
+        self.list(endpoint, part, paging, &[])
     }
 
     fn tokens(&mut self, tokens: Tokens) -> Result<(), Failure> {
@@ -221,9 +295,10 @@ impl Session<'_> {
     }
 
     /// Prints one thing.
-    fn show(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+    fn show(&mut self, endpoint: &Endpoint) -> Result<Document, Failure> {
         let document = Document::parse(self.client.get(endpoint, JSON)?)?;
-        self.out.document(&document)
+        self.out.document(&document)?;
+        Ok(document)
     }
 
     /// Changes something and prints what it is now.
@@ -400,10 +475,13 @@ mod tests {
     fn a_secret_is_taken_from_the_file_the_flag_and_the_environment_in_turn() {
         let path = std::env::temp_dir().join(format!("tollgate-secret-{}", std::process::id()));
         fs::write(&path, "from-file\n").unwrap();
-        let from = |flag, file, variable: Option<&str>| secret(flag, file, variable.map(str::to_owned));
-        assert_eq!(from(None, Some(path.as_path()), Some("v")), Ok(Some("from-file".to_owned())));
-        assert_eq!(from(Some("f"), None, Some("v")), Ok(Some("f".to_owned())));
-        assert_eq!(from(None, None, Some("v")), Ok(Some("v".to_owned())));
+        let from = |flag, file, variable: Option<&'static str>| {
+            secret(["--flag", "--file", "VARIABLE"], flag, file, &|_| variable.map(str::to_owned))
+        };
+        let is = |text: &str, source| Ok(Some(Secret { text: text.to_owned(), source }));
+        assert_eq!(from(None, Some(path.as_path()), Some("v")), is("from-file", "--file"));
+        assert_eq!(from(Some("f"), None, Some("v")), is("f", "--flag"));
+        assert_eq!(from(None, None, Some("v")), is("v", "VARIABLE"));
         assert_eq!(from(None, None, None), Ok(None));
         fs::write(&path, " \n").unwrap();
         assert!(matches!(from(None, Some(path.as_path()), None), Err(Failure::Usage(_))));
@@ -418,8 +496,9 @@ mod tests {
             credential_of(&cli.command, &cli.global, &no_environment)
         };
         assert_eq!(credential("tollgate health --token t"), Ok(Credential::None));
-        assert_eq!(credential("tollgate me --key k --token t"), Ok(Credential::Key("k".to_owned())));
-        assert_eq!(credential("tollgate log --token t"), Ok(Credential::Token("t".to_owned())));
+        let secret = |text: &str, source| Secret { text: text.to_owned(), source };
+        assert_eq!(credential("tollgate me --key k --token t"), Ok(Credential::Key(secret("k", "--key"))));
+        assert_eq!(credential("tollgate log --token t"), Ok(Credential::Token(secret("t", "--token"))));
         assert!(matches!(credential("tollgate me --token t"), Err(Failure::Usage(_))));
         assert!(matches!(credential("tollgate log"), Err(Failure::Usage(_))));
     }

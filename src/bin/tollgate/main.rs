@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! args ─▶ command ─┬─ client ── endpoint ─▶ the admin API
-//!                  └─ import │ output ── view ─▶ stdout
+//!                  └─ import │ output ── view ── summary ─▶ stdout
 //! ```
 //!
-//! It knows the endpoints and not what they answer: `view` lays out whatever JSON comes, so a newer server's fields show too.
+//! It knows the endpoints and not what they answer: `view` lays out whatever JSON comes, so a newer server's fields show too;
+//! `summary` knows what nests in it, to say that in few words.
 // For wasm32 the package is the Worker alone, and this target is empty.
 #![cfg_attr(target_arch = "wasm32", no_main)]
 #![cfg(not(target_arch = "wasm32"))]
@@ -17,6 +18,7 @@ mod endpoint;
 mod failure;
 mod import;
 mod output;
+mod summary;
 mod view;
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 //!
 //! Which fields there are is the server's business. [`ORDER`] only says which come first.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use crate::summary;
 
 /// What a table shows first, from left to right, and what is said of one thing first, from top to bottom. Fields that are
 /// not here follow, by name.
@@ -16,12 +19,15 @@ const ORDER: &[&str] = &[
     "key",
     "token",
     "at",
+    "found_at",
     "hour",
+    "day",
     "month",
     "actor",
     "action",
     "target",
     "method",
+    "pattern",
     "class",
     "tier",
     "name",
@@ -47,8 +53,13 @@ const ORDER: &[&str] = &[
     "reset_at",
     "keys",
     "calls",
+    "d1_calls",
     "denied",
+    "d1_denied",
     "cost",
+    "d1_cost",
+    "tokens",
+    "d1_tokens",
     "growth_percent",
     "average",
     "trend",
@@ -58,6 +69,11 @@ const ORDER: &[&str] = &[
     "created_at",
     "expires_at",
     "metadata",
+    "change",
+    "differences",
+    "attempts",
+    "next_attempt_at",
+    "last_error",
     "before",
     "after",
 ];
@@ -79,16 +95,43 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-fn cell(value: &Value) -> String {
+/// The text, cut to so many columns of a terminal.
+pub(crate) fn shorten(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut left = width.saturating_sub(1);
+    let fits = |c: &char| left.checked_sub(c.width().unwrap_or_default()).inspect(|&rest| left = rest).is_some();
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+/// Whether there is nothing to show of a value.
+pub(crate) fn is_nothing(value: &Value) -> bool {
     match value {
-        Value::Null => NOTHING.to_owned(),
-        Value::String(text) if text.is_empty() => NOTHING.to_owned(),
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// The fields of a thing in the order in which they are shown.
+pub(crate) fn in_order(fields: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
+    let mut fields: Vec<(&str, &Value)> = fields.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    fields.sort_by_key(|&(name, _)| (rank(name), name));
+    fields.into_iter()
+}
+
+/// A value on one line.
+pub(crate) fn cell(value: &Value) -> String {
+    match value {
+        nothing if is_nothing(nothing) => NOTHING.to_owned(),
         Value::String(text) => one_line(text),
-        Value::Array(items) if items.is_empty() => NOTHING.to_owned(),
         Value::Array(items) if !items.iter().any(|item| item.is_object() || item.is_array()) => {
             items.iter().map(cell).collect::<Vec<_>>().join(", ")
         }
-        Value::Object(fields) if fields.is_empty() => NOTHING.to_owned(),
+        Value::Array(items) => summary::policies(items).unwrap_or_else(|| one_line(&value.to_string())),
         other => one_line(&other.to_string()),
     }
 }
@@ -132,9 +175,11 @@ impl Table {
 
     /// The lines of the next rows.
     pub(crate) fn lines(&mut self, rows: &[Value]) -> Vec<String> {
+        let rows: Vec<Cow<'_, Value>> =
+            rows.iter().map(|row| summary::row(row).map_or(Cow::Borrowed(row), Cow::Owned)).collect();
         let first = self.columns.is_empty();
         if first {
-            self.columns = columns_of(rows, self.hidden);
+            self.columns = columns_of(&rows, self.hidden);
         }
         let texts: Vec<Vec<String>> = rows
             .iter()
@@ -156,8 +201,8 @@ impl Table {
     }
 }
 
-fn columns_of(rows: &[Value], hidden: &[&str]) -> Vec<Column> {
-    let mut fields: Vec<&String> = rows.iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+fn columns_of(rows: &[Cow<'_, Value>], hidden: &[&str]) -> Vec<Column> {
+    let mut fields: Vec<&String> = rows.iter().filter_map(|row| row.as_object()).flat_map(Map::keys).collect();
     fields.sort_by_key(|&field| (rank(field), field));
     fields.dedup();
     fields.retain(|field| !hidden.contains(&field.as_str()));
@@ -199,10 +244,7 @@ fn collect<'a>(
     fields: &mut Vec<(String, String)>,
     tables: &mut Vec<(String, &'a [Value])>,
 ) {
-    let mut names: Vec<&String> = object.keys().collect();
-    names.sort_by_key(|&name| (rank(name), name));
-    for name in names {
-        let Some(value) = object.get(name) else { continue };
+    for (name, value) in in_order(object) {
         let mut full = String::from(prefix);
         if !full.is_empty() {
             full.push('.');

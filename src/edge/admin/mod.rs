@@ -6,6 +6,7 @@ mod keys;
 mod log;
 mod overrides;
 mod reports;
+mod route_costs;
 mod tiers;
 mod tokens;
 
@@ -133,6 +134,10 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
         Admin::ListTiers => tiers::list(&command).await,
         Admin::ReadTier(name) => tiers::read(&command, name).await,
         Admin::PutTier(name) => tiers::put(&command, name).await,
+        Admin::DeleteTier(name) => tiers::delete(&command, name).await,
+        Admin::ListRouteCosts => route_costs::list(&command).await,
+        Admin::PutRouteCost => route_costs::put(&command).await,
+        Admin::DeleteRouteCost => route_costs::delete(&command).await,
         Admin::ListTokens => tokens::list(&command).await,
         Admin::CreateToken => tokens::create(&command).await,
         Admin::DeleteToken(id) => tokens::delete(&command, id).await,
@@ -167,7 +172,7 @@ async fn authorize(
         return Err(Refusal::TooManyAttempts(seconds).into());
     }
     let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
-        return Err(Refusal::InvalidAdminToken.into());
+        return Err(Refusal::NoAdminToken.into());
     };
     if same_secret(&presented.key, root) {
         return Ok(ROOT.to_owned());

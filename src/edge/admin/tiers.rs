@@ -4,7 +4,7 @@
 //! tier's keys, some thousand at a time, and has one object of each page pass the change on to the others.
 
 use super::{Command, Outcome, Success, TRIES, contended, text};
-use crate::admin::tiers::{PutTier, Tier, changed};
+use crate::admin::tiers::{PutTier, Tier, changed, in_use};
 use crate::edge::deployment::Deployment;
 use crate::edge::js::{self, Fault};
 use crate::edge::key_store::{self, Database};
@@ -32,7 +32,7 @@ pub(super) async fn list(command: &Command) -> Outcome {
 
 pub(super) async fn read(command: &Command, name: &str) -> Outcome {
     let tier = key_store::tier(&command.db, name).await?;
-    Ok(Success::Json(200, tier.ok_or_else(|| Refusal::NotFound("there is no tier of this name".to_owned()))?))
+    Ok(Success::Json(200, tier.ok_or_else(no_tier)?))
 }
 
 pub(super) async fn put(command: &Command, name: &str) -> Outcome {
@@ -47,6 +47,25 @@ pub(super) async fn put(command: &Command, name: &str) -> Outcome {
         return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, answer));
     }
     Err(contended())
+}
+
+pub(super) async fn delete(command: &Command, name: &str) -> Outcome {
+    for _ in 0..TRIES {
+        let Some(stored) = key_store::tier(&command.db, name).await? else { return Err(no_tier().into()) };
+        let log = command.log("delete", format!("tiers/{name}"), Some(stored.clone()), None);
+        if key_store::delete_tier(&command.db, name, &stored, log).await? {
+            return Ok(Success::NoContent);
+        }
+        let keys = key_store::keys_of_tier(&command.db, name).await?;
+        if keys > 0 {
+            return Err(Refusal::Conflict(in_use(keys)).into());
+        }
+    }
+    Err(contended())
+}
+
+fn no_tier() -> Refusal {
+    Refusal::NotFound("there is no tier of this name".to_owned())
 }
 
 /// Tells the objects of the tier's keys. Gives how many have been told when all have or time is up; the rest is told afterwards.

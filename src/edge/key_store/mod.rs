@@ -10,6 +10,7 @@ mod log;
 mod overrides;
 mod profile;
 mod reports;
+mod route_costs;
 mod tiers;
 mod tokens;
 mod usage;
@@ -24,7 +25,8 @@ pub(crate) use reports::{
     Part, delete_hours, drift, history, near_quota, note_drift, parts, reconcile, report, report_csv, report_totals,
     some_keys,
 };
-pub(crate) use tiers::{has_tier, ids_of_tier, put_tier, tier, tiers};
+pub(crate) use route_costs::{count_route_costs, delete_route_cost, put_route_cost, route_cost, route_costs};
+pub(crate) use tiers::{delete_tier, has_tier, ids_of_tier, keys_of_tier, put_tier, tier, tiers};
 pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
 pub(crate) use usage::{Totals, flush, usage_of_holder};
 

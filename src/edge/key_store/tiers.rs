@@ -37,6 +37,25 @@ pub(crate) async fn has_tier(db: &Database, name: &str) -> Result<bool, Fault> {
     Ok(db.text(Statement::new(select, [name.into()])).await?.is_some())
 }
 
+/// How many keys a tier has, whatever their status.
+pub(crate) async fn keys_of_tier(db: &Database, name: &str) -> Result<u64, Fault> {
+    let count =
+        db.one(Statement::new("SELECT CAST(COUNT(*) AS TEXT) AS row FROM keys WHERE tier = ?", [name.into()])).await?;
+    count.parse().map_err(Fault::new)
+}
+
+/// Deletes a tier and its policies; `false` if it is no longer as `stored`, or if a key is of it.
+pub(crate) async fn delete_tier(db: &Database, name: &str, stored: &str, change: Change<'_>) -> Result<bool, Fault> {
+    let guard = concat!(
+        "(SELECT ",
+        tier_row!(),
+        " FROM tiers WHERE name = ?1) IS ?2 AND NOT EXISTS (SELECT 1 FROM keys WHERE tier = ?1)"
+    );
+    let changes = ["DELETE FROM tier_limits WHERE tier = ?", "DELETE FROM tiers WHERE name = ?"];
+    let changes = changes.map(|delete| Statement::new(delete, [name.into()])).into();
+    db.change(change, Statement::new(guard, [name.into(), stored.into()]), changes).await
+}
+
 /// What a change of a tier is to be pushed as.
 pub(crate) struct Pushed {
     pub(crate) version: u64,
@@ -52,7 +71,10 @@ pub(crate) async fn put_tier(
     change: Change<'_>,
 ) -> Result<Option<Pushed>, Fault> {
     let name = tier.name.as_str();
-    let upsert = "INSERT INTO tiers (name, description, audit_days, version) VALUES (?, ?, ?, 1)
+    // A tier begins with the number of the row of the log, which each change of any tier adds: greater than every version of an
+    // earlier tier of this name, whose last push may still be under way.
+    let upsert =
+        "INSERT INTO tiers (name, description, audit_days, version) VALUES (?, ?, ?, (SELECT MAX(id) FROM admin_log))
                   ON CONFLICT (name) DO UPDATE SET description = excluded.description, audit_days = excluded.audit_days,
                     version = version + 1";
     let insert = "INSERT INTO tier_limits (tier, policy, unit, quota, period, algorithm, burst)

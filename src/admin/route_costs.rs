@@ -1,0 +1,139 @@
+//! What calls cost, as the admin API takes and shows it.
+
+use super::body::{Body, Fields};
+use super::{Page, Parameters, bad_cursor};
+use crate::refusal::Refusal;
+use serde::Serialize;
+
+/// Rows that the admin API makes at most: each key's object keeps all of them, and compares each call with all of them.
+pub const ROUTE_COSTS_LIMIT: usize = 500;
+/// Characters of a pattern at most, as in the schema.
+const PATTERN_LENGTH: usize = 512;
+/// What a call costs at most, as in the schema.
+const COST_LIMIT: u64 = 10_000;
+/// The method of a row for all methods.
+const ANY: &str = "*";
+
+/// A row of `route_costs`, and the body of `PUT /_tollgate/route-costs`. Pattern and method are its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
+pub struct RouteCostView {
+    /// A path of which each segment is literal or `*`.
+    pub pattern: String,
+    /// The method that it is for, or `*` for all.
+    pub method: String,
+    /// Requests that a call counts as.
+    pub cost: u64,
+}
+
+impl Body for RouteCostView {
+    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+        let pattern = fields.string("pattern")?;
+        let pattern = fields.required("pattern", pattern)?;
+        if !pattern.starts_with('/')
+            || pattern.chars().count() > PATTERN_LENGTH
+            || pattern.chars().any(char::is_control)
+        {
+            let reason = format!("must be a path such as /v1/*/export, of at most {PATTERN_LENGTH} characters");
+            return Err(fields.wrong("pattern", reason));
+        }
+        let method = fields.string("method")?.unwrap_or_else(|| ANY.to_owned());
+        if method != ANY && (method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
+            return Err(fields.wrong("method", "must be * or upper-case letters"));
+        }
+        let cost = fields.number("cost")?;
+        let cost = fields.required("cost", cost)?;
+        if !(1..=COST_LIMIT).contains(&cost) {
+            return Err(fields.wrong("cost", format!("must be 1 to {COST_LIMIT}")));
+        }
+        Ok(Self { pattern, method, cost })
+    }
+}
+
+/// Which row a request is about: its pattern and method. Any text may be asked for.
+///
+/// # Errors
+/// 400 without a pattern.
+pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Refusal> {
+    let pattern = parameters.get("pattern");
+    let pattern =
+        pattern.ok_or_else(|| Refusal::BadRequest("pattern: is missing, the pattern of the row".to_owned()))?;
+    Ok((pattern, parameters.get("method").unwrap_or(ANY)))
+}
+
+/// Pattern and method of the row that comes before a page. In a cursor the method is first, since it has no line ends.
+///
+/// # Errors
+/// 400 for a cursor that the list has not given.
+pub fn before(page: &Page) -> Result<(&str, &str), Refusal> {
+    let Some(after) = page.after.as_deref() else { return Ok(("", "")) };
+    after.split_once('\n').map(|(method, pattern)| (pattern, method)).ok_or_else(bad_cursor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::body::parse;
+    use crate::target::Query;
+
+    fn read(body: &str) -> Result<RouteCostView, Refusal> {
+        parse(body.as_bytes())
+    }
+
+    #[test]
+    fn a_row_is_for_all_methods_unless_it_names_one() {
+        let row = read(r#"{"pattern":"/v1/*/export","cost":25}"#).unwrap();
+        assert_eq!((row.pattern.as_str(), row.method.as_str(), row.cost), ("/v1/*/export", "*", 25));
+        assert_eq!(read(r#"{"pattern":"/","method":"GET","cost":10000}"#).unwrap().method, "GET");
+    }
+
+    #[test]
+    fn a_bad_row_is_told_the_field() {
+        let long = format!(r#"{{"pattern":"/{}","cost":1}}"#, "ä".repeat(PATTERN_LENGTH));
+        for (body, field) in [
+            (r#"{"cost":1}"#, "pattern"),
+            (r#"{"pattern":"x","cost":1}"#, "pattern"),
+            (r#"{"pattern":"/a\u0000","cost":1}"#, "pattern"),
+            (long.as_str(), "pattern"),
+            (r#"{"pattern":"/","method":"","cost":1}"#, "method"),
+            (r#"{"pattern":"/","method":"GET ","cost":1}"#, "method"),
+            (r#"{"pattern":"/","method":"**","cost":1}"#, "method"),
+            (r#"{"pattern":"/"}"#, "cost"),
+            (r#"{"pattern":"/","cost":0}"#, "cost"),
+            (r#"{"pattern":"/","cost":10001}"#, "cost"),
+            (r#"{"pattern":"/","cost":1,"x":1}"#, "x"),
+        ] {
+            match read(body) {
+                Err(Refusal::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
+                other => panic!("{body}: {other:?}"),
+            }
+        }
+        assert!(read(&long.replace("/ä", "/")).is_ok());
+    }
+
+    #[test]
+    fn a_row_is_named_by_its_pattern_and_method() {
+        let of = |query: &str| {
+            let parameters = Parameters::parse(Query::new(query), &["pattern", "method"]).unwrap();
+            row_of(&parameters).map(|(pattern, method)| (pattern.to_owned(), method.to_owned()))
+        };
+        assert_eq!(of("pattern=%2Fv1%2F*&method=GET"), Ok(("/v1/*".to_owned(), "GET".to_owned())));
+        assert_eq!(of("pattern=/a+b&method="), Ok(("/a b".to_owned(), "*".to_owned())));
+        for query in ["", "pattern=", "method=GET"] {
+            assert_eq!(of(query).unwrap_err().status(), 400, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_holds_any_pattern() {
+        let page = |query: &str| {
+            Parameters::parse(Query::new(query), &["limit", "cursor"]).unwrap().page("route_costs").unwrap()
+        };
+        let first = page("");
+        assert_eq!(before(&first), Ok(("", "")));
+        let cursor = |position: &str| page(&format!("cursor={}", first.cursor(position)));
+        assert_eq!(before(&cursor("GET\n/a\nb")), Ok(("/a\nb", "GET")));
+        assert_eq!(before(&cursor("GET")).unwrap_err().status(), 400);
+    }
+}
