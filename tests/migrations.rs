@@ -4,17 +4,41 @@
 use rusqlite::Connection;
 use std::path::Path;
 
-fn database() -> Connection {
-    let db = Connection::open_in_memory().unwrap();
-    db.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+/// The files in their order: name and text.
+fn migrations() -> Vec<(String, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
     let mut files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    for file in files {
-        db.execute_batch(&std::fs::read_to_string(&file).unwrap())
-            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let name = |file: &Path| file.file_name().unwrap().to_str().unwrap().to_owned();
+    files.iter().map(|file| (name(file), std::fs::read_to_string(file).unwrap())).collect()
+}
+
+fn apply(db: &Connection, migrations: &[(String, String)]) {
+    for (name, text) in migrations {
+        db.execute_batch(text).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
+}
+
+fn empty() -> Connection {
+    let db = Connection::open_in_memory().unwrap();
+    db.execute_batch("PRAGMA foreign_keys = ON").unwrap();
     db
+}
+
+fn database() -> Connection {
+    let db = empty();
+    apply(&db, &migrations());
+    db
+}
+
+/// The whole schema and the rows that migrations make, as text.
+fn contents(db: &Connection) -> String {
+    let rows = "SELECT group_concat(value, char(10)) FROM (
+        SELECT name || ' ' || sql AS value FROM sqlite_master WHERE sql IS NOT NULL
+        UNION ALL SELECT 'tier ' || name || ' ' || description || ' ' || audit_days FROM tiers
+        UNION ALL SELECT 'limit ' || tier || ' ' || policy || ' ' || quota || ' ' || period || ' ' || algorithm FROM tier_limits
+        UNION ALL SELECT 'cost ' || pattern || ' ' || method || ' ' || cost FROM route_costs ORDER BY value)";
+    db.query_row(rows, [], |row| row.get(0)).unwrap()
 }
 
 fn refusal(db: &Connection, sql: &str) -> String {
@@ -64,6 +88,35 @@ fn the_shipped_tiers() {
     );
     let tiers: i64 = db.query_row("SELECT count(*) FROM tiers WHERE description <> ''", [], |row| row.get(0)).unwrap();
     assert_eq!(tiers, 5);
+}
+
+/// docs/deploying.md leaves the numbers from 9000 on to users.
+#[test]
+fn numbers_are_used_once_and_end_below_those_of_users() {
+    let names: Vec<String> = migrations().into_iter().map(|(name, _)| name).collect();
+    let numbers: Vec<&str> = names.iter().map(|name| name.split_once('_').unwrap().0).collect();
+    assert!(numbers.iter().all(|number| number.len() == 4 && number.parse::<u32>().unwrap() < 9000), "{names:?}");
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{names:?}");
+}
+
+/// wrangler applies the files that it has not applied yet, so a user's own may come before any of ours that are newer.
+#[test]
+fn a_users_migration_may_come_before_any_later_one_of_ours() {
+    let readme = include_str!("../README.md");
+    let own = readme.split("```sql\n").find(|block| block.starts_with("INSERT INTO tiers ")).unwrap();
+    let own = [("9000_my_tiers.sql".to_owned(), own.split("```").next().unwrap().to_owned())];
+    let ours = migrations();
+    let fresh = database();
+    apply(&fresh, &own);
+    // Its tables are there from the fourth on.
+    for at in 4..=ours.len() {
+        let db = empty();
+        let (older, newer) = ours.split_at(at);
+        apply(&db, older);
+        apply(&db, &own);
+        apply(&db, newer);
+        assert_eq!(contents(&db), contents(&fresh), "before {:?}", newer.first().map(|(name, _)| name));
+    }
 }
 
 #[test]
