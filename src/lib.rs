@@ -23,6 +23,7 @@ pub mod limit;
 pub mod meter;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
+pub mod outage;
 pub mod policy;
 pub mod profile;
 pub mod protocol;

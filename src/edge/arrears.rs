@@ -136,7 +136,7 @@ impl Payment {
                 self.has_failed = false;
                 settle(&self.id, debt);
             }
-            Reply::Lost(fault) | Reply::Failed(fault) => {
+            Reply::Lost(fault) | Reply::Overloaded(fault) | Reply::Failed(fault) => {
                 worker::console_error!("tollgate: {fault}");
                 doubt(&self.id, debt);
             }

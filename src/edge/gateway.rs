@@ -187,7 +187,7 @@ impl GatedCall {
             match reply {
                 Reply::Answer(protocol::Answer::Failed) => arrears::take_back(&self.id, debt),
                 Reply::Answer(_) => arrears::settle(&self.id, debt),
-                Reply::Lost(_) | Reply::Failed(_) => arrears::doubt(&self.id, debt),
+                Reply::Lost(_) | Reply::Overloaded(_) | Reply::Failed(_) => arrears::doubt(&self.id, debt),
             }
         }
         match reply {
@@ -203,6 +203,13 @@ impl GatedCall {
             }
             // The object has logged why. (It does not answer "settled" to this question.)
             Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(None),
+            Reply::Overloaded(fault) => {
+                // In every fail mode: who floods a key's object is not let through for it.
+                worker::console_error!("tollgate: {fault}");
+                let refusal =
+                    Refusal::Unavailable("the API key is called too often at once: the call was not forwarded");
+                http::refuse(&refusal, &self.deployment.config.cors_allow_origin, None)
+            }
             Reply::Lost(fault) | Reply::Failed(fault) => {
                 worker::console_error!("tollgate: {fault}");
                 self.fail(Some(self.nonce))

@@ -4,6 +4,7 @@ use super::deployment::Deployment;
 use super::gateway::GatedCall;
 use super::http::Answer;
 use super::js::{self, Fault};
+use crate::outage::Outage;
 use crate::protocol::{self, AuditPage, Question};
 use js_sys::Promise;
 use wasm_bindgen_futures::JsFuture;
@@ -20,6 +21,8 @@ pub(crate) enum Reply {
     Answer(protocol::Answer),
     /// The connection broke, before or after the question arrived.
     Lost(Fault),
+    /// It, or the account, is asked too much.
+    Overloaded(Fault),
     /// It failed otherwise: asking again does not help.
     Failed(Fault),
 }
@@ -34,8 +37,11 @@ pub(crate) fn read(line: &str, id: &str) -> Reply {
     };
     let (flags, message) = failure.split_once(' ').unwrap_or((failure, ""));
     let fault = Fault::new(format!("the object of key {id} did not answer: {message}"));
-    // An overloaded object is not asked again: more questions are what ails it.
-    if flags.contains('r') && !flags.contains('o') { Reply::Lost(fault) } else { Reply::Failed(fault) }
+    match Outage::read(flags.contains('r'), flags.contains('o'), message) {
+        Outage::Lost => Reply::Lost(fault),
+        Outage::Overloaded => Reply::Overloaded(fault),
+        Outage::Failed => Reply::Failed(fault),
+    }
 }
 
 /// Asks for a key's usage, as JSON.

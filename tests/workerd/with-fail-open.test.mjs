@@ -5,6 +5,7 @@ import { admit, call, denied, issue, problem, received, receivedOne, send, statu
 import { importKey, madeUp } from "./lib/imports.mjs";
 import { forge, mistype } from "./lib/keys.mjs";
 import { breakWrites, crash, intercept, runAlarm } from "./lib/object.mjs";
+import { logged } from "./lib/setup.mjs";
 
 test("requests go to ORIGIN, under its path", async () => {
   const key = await issue();
@@ -62,6 +63,42 @@ test("an object that fails lets the call through, and it is counted later", asyn
   await crash(key);
   await admit(key, 1);
   expect((await usage(key)).calls).toBe(2);
+});
+
+test.each([
+  "Durable Object is overloaded. Too many requests queued.",
+  "Durable Object is overloaded. Too much data queued.",
+  "Durable Object is overloaded. Requests queued for too long.",
+  "Durable Object is overloaded. Too many requests for the same object within a 10 second window.",
+  "Your account is generating too much load on Durable Objects. Please back off and try again later.",
+  "Durable Object's isolate exceeded its memory limit and was reset.",
+  "Durable Object exceeded its CPU time limit and was reset.",
+])("what a flood brings about lets nobody through: %s", async (message) => {
+  const key = await issue();
+  const asked = await intercept(key, () => {
+    throw new Error(message);
+  });
+  const response = await call(key);
+  expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+  expect(response.headers.has("x-tollgate-fail-open")).toBe(false);
+  await problem(response, 503);
+  expect(await received()).toEqual([]);
+  expect(asked).toEqual(["/v1/check"]);
+  expect(logged.filter((line) => line.includes(message))).toHaveLength(1);
+  await crash(key);
+  await admit(key, 10);
+  expect((await usage(key)).calls).toBe(10);
+});
+
+test.each([
+  "Exceeded the account's spending cap for Durable Objects",
+  "Internal error in Durable Object storage caused object to be reset.",
+])("what no caller brings about alone is a failure like any other: %s", async (message) => {
+  const key = await issue();
+  await intercept(key, () => {
+    throw new Error(message);
+  });
+  expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
 });
 
 test("a call that the object had counted before its answer was lost is not counted again later", async () => {
