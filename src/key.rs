@@ -58,12 +58,13 @@ impl Signer {
 pub const IMPORTED_LENGTH: RangeInclusive<usize> = 16..=256;
 
 /// Whether `text` may be a key that was issued elsewhere: visible ASCII of a fair length. A comma would read as a repeated header,
-/// and what has the form of our own keys is ours or forged.
+/// and what has the form of our own keys and tokens is ours or forged.
 #[must_use]
 pub fn is_importable(text: &str) -> bool {
     IMPORTED_LENGTH.contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_graphic() && b != b',')
         && !(text.len() == KEY_LENGTH && text.starts_with(PREFIX))
+        && token_id(text).is_none()
 }
 
 /// What stands for a key that was issued elsewhere. Both are HMACs under `KEY_SECRET`: such a key may be easier to guess than
@@ -304,6 +305,7 @@ mod tests {
             ("x".repeat(16) + ",", false),
             (mistyped(&issued), false),
             (issued, false),
+            (issue_token(&entropy(1)).key, false),
         ] {
             assert_eq!(is_importable(&key), may_be, "{key}");
         }

@@ -2,7 +2,7 @@
 
 use super::body::{Body, Fields, parse};
 use super::keys::{CreateKey, KeyRow};
-use crate::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable};
+use crate::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable, same_secret};
 use crate::profile::Status;
 use crate::refusal::Refusal;
 use crate::time::UnixMicros;
@@ -35,7 +35,7 @@ impl Body for ImportKey {
         if !is_importable(&key) {
             let (least, most) = (IMPORTED_LENGTH.start(), IMPORTED_LENGTH.end());
             let reason = format!(
-                "must be {least} to {most} visible ASCII characters, none of them a comma, and not of the form of tollgate's own keys"
+                "must be {least} to {most} visible ASCII characters, none of them a comma, and not of the form of tollgate's own keys and tokens"
             );
             return Err(fields.wrong("key", reason));
         }
@@ -92,6 +92,15 @@ impl Results {
     }
 }
 
+/// Under which secrets keys are imported.
+#[derive(Clone, Copy)]
+pub struct Authority<'a> {
+    /// Derives what is stored of a key.
+    pub signer: &'a Signer,
+    /// `ADMIN_TOKEN`, which is no key.
+    pub admin_token: Option<&'a str>,
+}
+
 /// A line on its way into D1.
 #[derive(Debug)]
 struct Entry {
@@ -120,14 +129,14 @@ impl Batch {
     /// Reads as many lines as one batch takes; those that cannot be imported become results at once.
     pub fn read<'a>(
         lines: &mut impl Iterator<Item = (usize, &'a [u8])>,
-        signer: &Signer,
+        authority: Authority<'_>,
         now: UnixMicros,
         results: &mut Results,
     ) -> Self {
         let mut batch = Self::default();
         while batch.entries.len() < BATCH_LINES && batch.rows.len() < BATCH_BYTES {
             let Some((number, line)) = lines.next() else { break };
-            match Entry::read(line, signer, now) {
+            match Entry::read(line, authority, now) {
                 Ok(entry) => batch.add(Entry { place: results.open(number), ..entry }, now),
                 Err(refusal) => results.refuse(number, &refusal.detail().replacen("the body", "the line", 1)),
             }
@@ -211,12 +220,15 @@ fn push(list: &mut String, parts: &[&str]) {
 }
 
 impl Entry {
-    fn read(line: &[u8], signer: &Signer, now: UnixMicros) -> Result<Self, Refusal> {
+    fn read(line: &[u8], authority: Authority<'_>, now: UnixMicros) -> Result<Self, Refusal> {
         if line.len() > LINE_LIMIT {
             return Err(Refusal::BadRequest(format!("the line has more than {LINE_LIMIT} bytes")));
         }
         let ImportKey { key, rest } = parse(line)?;
-        let keys = ImportedKey::derive(&key, signer);
+        if authority.admin_token.is_some_and(|token| same_secret(token, &key)) {
+            return Err(Refusal::invalid("key", "admits to the admin API, so it must not be shown at the gate"));
+        }
+        let keys = ImportedKey::derive(&key, authority.signer);
         let Some(ImportedKey { id, secret_hash }) = keys.first().cloned() else {
             return Err(Refusal::Internal);
         };
@@ -253,6 +265,7 @@ mod tests {
     use super::*;
 
     const KEY: &str = "sk_live_0123456789";
+    const ADMIN_TOKEN: &str = "0123456789-admin-token";
 
     fn signer() -> Signer {
         Signer::new("two", ["one"]).unwrap()
@@ -262,8 +275,12 @@ mod tests {
         UnixMicros::from_millis(1_000)
     }
 
+    fn read<'a>(lines: &mut impl Iterator<Item = (usize, &'a [u8])>, results: &mut Results) -> Batch {
+        Batch::read(lines, Authority { signer: &signer(), admin_token: Some(ADMIN_TOKEN) }, now(), results)
+    }
+
     fn batch(body: &str, results: &mut Results) -> Batch {
-        Batch::read(&mut lines(body.as_bytes()).unwrap(), &signer(), now(), results)
+        read(&mut lines(body.as_bytes()).unwrap(), results)
     }
 
     fn report(body: &str, stored: &[KeyRow]) -> String {
@@ -301,6 +318,7 @@ mod tests {
             (r#"{"tier":"free"}"#, "key: is missing"),
             (r#"{"key":"0123456789abcde","tier":"free"}"#, "key: must be 16 to 256"),
             (r#"{"key":"0123456789abcdef,","tier":"free"}"#, "key: must be 16 to 256"),
+            (r#"{"key":"0123456789-admin-token","tier":"free"}"#, "key: admits to the admin API"),
             (r#"{"key":7,"tier":"free"}"#, "key: must be a string"),
             (r#"{"key":"0123456789abcdef"}"#, "tier: is missing"),
             (r#"{"key":"0123456789abcdef","tier":"free","x":1}"#, "x: there is no such field"),
@@ -352,7 +370,7 @@ mod tests {
         let body: String = (0..LINES).map(|n| entry(n, 1)).collect();
         let mut results = Results::default();
         let mut rest = lines(body.as_bytes()).unwrap();
-        assert_eq!(Batch::read(&mut rest, &signer(), now(), &mut results).entries.len(), BATCH_LINES);
+        assert_eq!(read(&mut rest, &mut results).entries.len(), BATCH_LINES);
         assert_eq!(rest.next().unwrap().0, BATCH_LINES + 1);
         let heavy: String = (0..400).map(|n| entry(n, 4_000)).collect();
         let batch = batch(&heavy, &mut results);

@@ -20,6 +20,18 @@ async function withoutD1(work) {
   }
 }
 
+test("a text that admits to the admin API cannot be imported", async () => {
+  const { token } = await (await admin("POST", "/tokens", { name: "importer", scopes: ["read"] })).json();
+  const results = await importLines({ key: env.ADMIN_TOKEN, tier: "free" }, { key: token, tier: "free" }, { key: `${env.ADMIN_TOKEN}.`, tier: "free" });
+  expect(results.slice(0, 2)).toEqual([
+    { line: 1, error: expect.stringMatching(/^key: /) },
+    { line: 2, error: expect.stringMatching(/^key: /) },
+  ]);
+  expect(JSON.stringify(results)).not.toContain(env.ADMIN_TOKEN);
+  expect(results[2].id).toBeDefined();
+  for (const text of [env.ADMIN_TOKEN, token]) await problem(await call(text), 401);
+});
+
 describe("an imported key", () => {
   test("is a key like any other", async () => {
     const metadata = { plan: { seats: 3, price: 1.5 }, "ä": null };

@@ -2,7 +2,7 @@
 
 use super::keys::signer;
 use super::{Command, Outcome, Success};
-use crate::admin::imports::{Batch, Results, lines};
+use crate::admin::imports::{Authority, Batch, Results, lines};
 use crate::edge::key_store;
 
 pub(super) use crate::admin::imports::BODY_LIMIT;
@@ -10,11 +10,12 @@ pub(super) use crate::admin::imports::BODY_LIMIT;
 /// Imports batch by batch, each a transaction. What is stored stays, so a failure in the middle is reported line by line.
 pub(super) async fn import(command: &Command) -> Outcome {
     let Command { db, actor, now, .. } = command;
-    let signer = signer(command)?;
+    let authority =
+        Authority { signer: signer(command)?, admin_token: command.deployment.config.admin_token.as_deref() };
     let mut lines = lines(&command.body)?;
     let mut results = Results::default();
     loop {
-        let batch = Batch::read(&mut lines, signer, *now, &mut results);
+        let batch = Batch::read(&mut lines, authority, *now, &mut results);
         if batch.is_empty() {
             return Ok(Success::Ndjson(results.into_text()));
         }
