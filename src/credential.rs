@@ -95,10 +95,10 @@ fn bearer(value: &str) -> Result<Option<&str>, CredentialError> {
     Ok(None)
 }
 
-/// Schemes are case-insensitive (RFC 9110 §11.1).
+/// Schemes are case-insensitive (RFC 9110 §11.1). A tab after one is no more than a space to most servers, so it is here.
 fn bearer_token(part: &str) -> Option<&str> {
     let part = part.trim();
-    let (scheme, token) = part.split_once(' ').unwrap_or((part, ""));
+    let (scheme, token) = part.split_once([' ', '\t']).unwrap_or((part, ""));
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
@@ -124,6 +124,8 @@ mod tests {
             (None, Some("Bearer k"), None, "Bearer k"),
             (None, Some("bEARER  k"), None, "Bearer k"),
             (None, Some("Bearer"), None, "Bearer "),
+            (None, Some("Bearer\tk"), None, "Bearer k"),
+            (Some("k"), Some("Bearer\tk"), None, "Conflict"),
             (None, Some("Basic dTpw"), None, "Missing"),
             (Some("k"), Some("Basic dTpw"), None, "Header k"),
             (Some("k"), Some(r#"Digest a="1", b="2""#), None, "Header k"),

@@ -16,6 +16,7 @@ pub mod credential;
 pub mod decision;
 pub mod deny_cache;
 pub mod encoding;
+pub mod framing;
 pub mod headers;
 pub mod key;
 pub mod key_lookups;
@@ -24,7 +25,10 @@ pub mod meter;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
 pub mod outage;
+pub mod outbound;
+pub mod own_loop;
 pub mod policy;
+pub mod preflight;
 pub mod profile;
 pub mod protocol;
 pub mod refusal;

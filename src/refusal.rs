@@ -48,6 +48,8 @@ pub enum Refusal {
     Internal,
     /// 502: the origin could not be reached.
     BadGateway,
+    /// 508: the way to the origin leads back to the gate.
+    Loop,
     /// 503: a part that is needed is out of reach or not set up.
     Unavailable(&'static str),
 }
@@ -75,6 +77,7 @@ impl Refusal {
             Self::Internal => 500,
             Self::BadGateway => 502,
             Self::Unavailable(_) => 503,
+            Self::Loop => 508,
         }
     }
 
@@ -93,6 +96,7 @@ impl Refusal {
             Self::Internal => "Internal Server Error",
             Self::BadGateway => "Bad Gateway",
             Self::Unavailable(_) => "Service Unavailable",
+            Self::Loop => "Loop Detected",
         }
     }
 
@@ -124,6 +128,9 @@ impl Refusal {
             }
             Self::BadGateway => "the origin did not answer".to_owned(),
             Self::Internal => "something went wrong on our side".to_owned(),
+            Self::Loop => "the way to the origin leads back to tollgate itself: set ORIGIN to the URL of your API, \
+                           for example `npx wrangler dev --var ORIGIN:http://127.0.0.1:3000`"
+                .to_owned(),
         }
     }
 

@@ -118,10 +118,10 @@ export async function isHealthy(url) {
  * sees nor disturbs another one, nor changes when a source does.
  *
  * `origin` is the upstream's URL; `vars` adds or replaces vars and secrets (a secret given as `null` stays unset);
- * `persistTo` keeps the state in that directory, for a restart on the same state. Returns `url`, `adminToken`, `pid`,
+ * `persistTo` keeps the state in that directory, for a restart on the same state; `port` is any free one otherwise. Returns `url`, `adminToken`, `pid`,
  * `workerdPids()`, `log()`, `d1(sql)` (rows), and `stop({ hard })`, which removes what it made.
  */
-export async function startGate({ vars = {}, persistTo, origin } = {}) {
+export async function startGate({ vars = {}, persistTo, origin, port } = {}) {
   await build();
   const scratch = await mkdtemp(path.join(tmpdir(), "tollgate-"));
   try {
@@ -133,7 +133,7 @@ export async function startGate({ vars = {}, persistTo, origin } = {}) {
     const given = { ...secrets, ...(origin ? { ORIGIN: origin } : {}), ...vars };
     const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null));
     const env = { WRANGLER_REGISTRY_PATH: path.join(scratch, "registry") };
-    const gate = await startWrangler({ ...where, vars: set, env });
+    const gate = await startWrangler({ ...where, port, vars: set, env });
     return {
       ...gate,
       adminToken: set.ADMIN_TOKEN,

@@ -4,6 +4,7 @@ use super::js::Fault;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use crate::key_lookups::KeyLookups;
+use crate::own_loop::{Loops, Seal};
 use crate::verified_keys::VerifiedKeys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -39,6 +40,8 @@ pub(crate) struct Deployment {
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     pub(crate) lookups: RefCell<KeyLookups>,
     pub(crate) verified: RefCell<VerifiedKeys>,
+    pub(crate) seal: Seal,
+    pub(crate) loops: RefCell<Loops>,
     next_nonce: Cell<u64>,
 }
 
@@ -57,6 +60,8 @@ impl Deployment {
         if objects.is_undefined() {
             return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
         }
+        let key_secret = variable(env, "KEY_SECRET").map(|secret| secret.trim().to_owned());
+        let seal = Seal::new(key_secret.as_deref()).ok_or_else(|| Fault::new("KEY_SECRET cannot be used"))?;
         let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
         super::http::prepare_bad_gateway(&config.cors_allow_origin);
         let deployment = Rc::new(Self {
@@ -66,6 +71,8 @@ impl Deployment {
             rendered: RefCell::default(),
             lookups: RefCell::default(),
             verified: RefCell::default(),
+            seal,
+            loops: RefCell::default(),
             next_nonce,
         });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));

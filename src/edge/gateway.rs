@@ -9,9 +9,10 @@ use super::http::{self, Answer, Incoming};
 use super::js::Fields;
 use super::object_client::{self, Reply};
 use super::origin;
+use super::own_loop::unless_looping;
 use super::{or_internal_error, promise};
-use crate::config::{Config, FailMode};
-use crate::credential::{self, Credential, CredentialError, Source};
+use crate::config::{Config, FailMode, Preflight};
+use crate::credential::{self, Credential, CredentialError};
 use crate::headers;
 use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome};
 use crate::refusal::Refusal;
@@ -26,11 +27,19 @@ const MAX_IDEMPOTENCY_KEY: usize = 255;
 /// Judges a request for the origin, and forwards it or answers it.
 pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
     let config = &deployment.config;
-    let target = incoming.target();
-    if incoming.is_preflight || config.is_public(target.path) {
-        return Ok(forward_unmetered(&incoming, &deployment));
-    }
     let refuse = |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, None);
+    if let Err(error) = incoming.framing {
+        return refuse(Refusal::BadRequest(error.to_string()));
+    }
+    if let Some(asked) = &incoming.preflight {
+        return match config.preflight {
+            Preflight::Answer => http::grant(asked, &config.cors_allow_origin),
+            Preflight::Forward => forward_unmetered(incoming, deployment, origin::forward_preflight),
+        };
+    }
+    if config.is_public(incoming.target().path) {
+        return forward_unmetered(incoming, deployment, origin::forward_public);
+    }
     let credential = match find_credential(&incoming, config) {
         Ok(credential) => credential,
         Err(error @ CredentialError::Missing) => return refuse(Refusal::NoCredential(error.to_string())),
@@ -45,15 +54,15 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, con
         worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
         return refuse(Refusal::Unavailable("tollgate is not set up"));
     };
-    let (source, now) = (credential.source, clock::now().as_millis());
+    let now = clock::now().as_millis();
     match identify(&credential.key, signer, &deployment, now) {
-        Presented::Known(caller) => judge(incoming, deployment, context, caller, source, now),
+        Presented::Known(caller) => judge(incoming, deployment, context, caller, now),
         Presented::Nobody => refuse(Refusal::InvalidKey),
         Presented::Unheard(candidate) => {
             let work = async move {
                 let refuse = |refusal: Refusal| http::refuse(&refusal, &Deployment::cors(), None);
                 match candidate.look_up(&deployment, &env).await {
-                    Ok(Some(caller)) => judge(incoming, deployment, context, caller, source, clock::now().as_millis()),
+                    Ok(Some(caller)) => judge(incoming, deployment, context, caller, clock::now().as_millis()),
                     Ok(None) => refuse(Refusal::InvalidKey),
                     Err(fault) => {
                         // In every fail mode: what may be no key at all does not pass.
@@ -67,13 +76,18 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, con
     }
 }
 
-/// Judges a call whose key is ours.
-fn judge(
+/// Judges a call whose key is ours, if the origin can be reached at all.
+fn judge(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue, caller: Caller, now: u64) -> Answer {
+    unless_looping(incoming, deployment, now, |incoming, deployment, asked_at| {
+        judge_call(incoming, deployment, context, caller, asked_at)
+    })
+}
+
+fn judge_call(
     incoming: Incoming,
     deployment: Rc<Deployment>,
     context: JsValue,
     caller: Caller,
-    source: Source,
     asked_at: u64,
 ) -> Answer {
     let Caller { id, secret_hash } = caller;
@@ -93,7 +107,6 @@ fn judge(
         deployment,
         id,
         secret_hash,
-        source,
         asked_at,
         nonce,
         debt,
@@ -136,8 +149,6 @@ pub struct GatedCall {
     pub(super) deployment: Rc<Deployment>,
     pub(super) id: String,
     secret_hash: String,
-    /// Where the key stood: it must not reach the origin.
-    source: Source,
     asked_at: u64,
     nonce: u64,
     debt: Option<Debt>,
@@ -204,7 +215,7 @@ impl GatedCall {
             // The object has logged why. (It does not answer "settled" to this question.)
             Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(None),
             Reply::Overloaded(fault) => {
-                // In every fail mode: who floods a key's object is not let through for it.
+                // In every fail mode: the key's own calls cause an overload, so it must not let them through.
                 worker::console_error!("tollgate: {fault}");
                 let refusal =
                     Refusal::Unavailable("the API key is called too often at once: the call was not forwarded");
@@ -235,15 +246,9 @@ impl GatedCall {
                 if !pass.wants_end {
                     return Ok(self.forward(&identity, &standing));
                 }
-                let gated = origin::Gated {
-                    incoming: &self.incoming,
-                    source: self.source,
-                    context: &self.context,
-                    objects: &self.deployment.objects,
-                    id: &self.id,
-                    nonce: self.nonce,
-                };
-                Ok(origin::forward_call(&gated, config, &identity, &standing))
+                let gated =
+                    origin::Gated { incoming: &self.incoming, context: &self.context, id: &self.id, nonce: self.nonce };
+                Ok(origin::forward_call(&gated, &self.deployment, &identity, &standing))
             }
             Outcome::Denied { .. } => refuse(http::quota_exceeded(known).unwrap_or(Refusal::Internal)),
             Outcome::CostExceedsQuota { policy, cost } => {
@@ -282,7 +287,7 @@ impl GatedCall {
     }
 
     fn forward(&self, request_fields: &Fields, answer_fields: &Fields) -> JsValue {
-        origin::forward(&self.incoming, &self.deployment.config, Some(self.source), request_fields, answer_fields)
+        origin::forward(&self.incoming, &self.deployment, request_fields, answer_fields)
     }
 }
 
@@ -296,15 +301,12 @@ pub(super) fn find_credential<'a>(incoming: &'a Incoming, config: &Config) -> Re
     credential::find(incoming.api_key.as_deref(), incoming.authorization.as_deref(), query)
 }
 
-/// Public paths and preflights: forwarded without a key, and without the key that they may carry all the same.
-fn forward_unmetered(incoming: &Incoming, deployment: &Deployment) -> JsValue {
-    let config = &deployment.config;
-    let bearer = credential::find(None, incoming.authorization.as_deref(), None);
-    let is_key = |text: &str| {
-        let now = clock::now().as_millis();
-        let known = config.signer.as_ref().map(|signer| identify(text, signer, deployment, now));
-        matches!(known, Some(Presented::Known(_)))
-    };
-    let source = bearer.ok().filter(|found| is_key(&found.key)).map(|found| found.source);
-    origin::forward(incoming, config, source, &Fields::default(), &Fields::default())
+/// Public paths and preflights: forwarded without a key, if the origin can be reached at all.
+fn forward_unmetered(
+    incoming: Incoming,
+    deployment: Rc<Deployment>,
+    forward: fn(&Incoming, &Deployment) -> JsValue,
+) -> Answer {
+    let now = clock::now().as_millis();
+    unless_looping(incoming, deployment, now, move |incoming, deployment, _| Ok(forward(&incoming, &deployment)))
 }

@@ -16,36 +16,74 @@ function present(value) {
 export function facts(request) {
   const { method, url, headers } = request;
   let text = method + "\n" + url + "\n" + present(headers.get("x-api-key")) + "\n" + present(headers.get("authorization"));
-  text += "\n" + present(headers.get("idempotency-key"));
-  if (method === "OPTIONS") {
-    text += "\n" + (headers.has("origin") && headers.has("access-control-request-method") ? "preflight" : "");
+  text += "\n" + present(headers.get("idempotency-key")) + "\n" + present(headers.get("x-tollgate-loop"));
+  if (method === "GET") {
+    if (request.body !== null) text += "\n" + bodyLength(headers);
+  } else {
+    text += "\n" + (request.body === null ? "" : bodyLength(headers)) + "\n" + present(headers.get("upgrade"));
+    if (method === "OPTIONS") text += ASKED_BY_PREFLIGHTS.map((name) => "\n" + present(headers.get(name))).join("");
   }
   return text;
 }
 
-// The key in both spellings (CGI servers fold "_" into "-"), and every name in which tollgate tells the origin something.
-const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
+const ASKED_BY_PREFLIGHTS = ["origin", "access-control-request-method", "access-control-request-headers"];
+
+function bodyLength(headers) {
+  return "+" + (headers.get("content-length") ?? "");
+}
+
+/** One header field's value. */
+export function header(request, name) {
+  return request.headers.get(name) ?? undefined;
+}
+
+// Servers that pass header fields as variables replace every character that is no letter or digit by "_" (as RFC 3875 §4.1.18 does
+// for "-"), so the origin may read each of these names as one of tollgate's fields, or as that of the key.
+const TOLLGATE = /^x[^a-z0-9]+tollgate([^a-z0-9].*)?$/;
+const OURS = /^x[^a-z0-9]+(api[^a-z0-9]+key|tollgate([^a-z0-9].*)?)$/;
+/** What of a preflight goes on. */
+const OF_PREFLIGHTS = /^(origin|user-agent|access-control-.*)$/;
 
 /**
- * Sends a request on: same method, headers and streamed body, redirects left to the client, nothing read from or left in a
- * cache. The origin's answer is streamed back with `answerFields`; where there is none, the answer is 502. `report` is called with
- * the origin's status, 0 if there is none; if it gives a promise, the answer waits for that.
+ * Sends a request on: same method, headers less those `dropped` (a line each) and ours, and streamed body, redirects left to the
+ * client, nothing read from or left in a cache. The origin's answer is streamed back with `answerFields`; where there is none, the
+ * answer is 502. `report` is called with the origin's status, 0 if there is none; if it gives a promise, the answer waits for that.
  */
-function send(request, url, dropAuthorization, fields, answerFields, report) {
+function send(request, url, dropped, fields, answerFields, report) {
   let sent;
   try {
     const headers = new Headers(request.headers);
-    const dropped = dropAuthorization ? ["authorization"] : [];
-    for (const name of headers.keys()) if (OURS.test(name)) dropped.push(name);
-    for (const name of dropped) headers.delete(name);
+    const names = dropped === "" ? [] : dropped.split("\n");
+    for (const name of headers.keys()) if (OURS.test(name)) names.push(name);
+    for (const name of names) headers.delete(name);
     setAll(headers, fields);
     // One copy of the request, made by `fetch` itself. Its own URL is left as it came.
-    const { method, body } = request;
+    const { method } = request;
     const init = { headers, redirect: "manual", cache: "no-store" };
-    sent = url === undefined ? fetch(request, init) : fetch(url, { ...init, method, body });
+    if (url === undefined) {
+      sent = fetch(request, init);
+    } else {
+      // For workerd `Content-Length: 0` is a body, which `fetch` does not take with these methods.
+      const body = method === "GET" || method === "HEAD" ? undefined : request.body;
+      sent = fetch(url, { ...init, method, body });
+    }
   } catch (error) {
     sent = Promise.reject(error);
   }
+  return relayed(sent, answerFields, report);
+}
+
+/** Sends a preflight on, with nothing but what makes it one. */
+export function forwardPreflight(request, url, fields) {
+  const headers = new Headers();
+  for (const [name, value] of request.headers) if (OF_PREFLIGHTS.test(name)) headers.set(name, value);
+  setAll(headers, fields);
+  // Nothing caches an OPTIONS; with `cache` the runtime would add fields.
+  const init = { method: "OPTIONS", headers, body: null, redirect: "manual" };
+  return relayed(fetch(url ?? request, init), "", undefined);
+}
+
+function relayed(sent, answerFields, report) {
   return sent.then(
     (response) => {
       const told = report?.(response.status);
@@ -62,8 +100,8 @@ function send(request, url, dropAuthorization, fields, answerFields, report) {
 }
 
 /** Sends a request on whose end nobody asks for. */
-export function forward(request, url, dropAuthorization, fields, answerFields) {
-  return send(request, url, dropAuthorization, fields, answerFields, undefined);
+export function forward(request, url, dropped, fields, answerFields) {
+  return send(request, url, dropped, fields, answerFields, undefined);
 }
 
 /**
@@ -71,7 +109,7 @@ export function forward(request, url, dropAuthorization, fields, answerFields) {
  * second. Where others may repeat the call it goes at once, and the answer waits for it, so that who repeats a call that is answered is
  * not told that it is in flight; it goes even if the client does not wait.
  */
-export function forwardCall(request, url, dropAuthorization, fields, answerFields, context, namespace, name, nonce, isAwaited) {
+export function forwardCall(request, url, dropped, fields, answerFields, context, namespace, name, nonce, isAwaited) {
   const begun = Date.now();
   const report = (status) => {
     const end = `${nonce}.${status}.${Math.max(0, Date.now() - begun)}`;
@@ -82,7 +120,7 @@ export function forwardCall(request, url, dropAuthorization, fields, answerField
     });
     return Promise.race([told, after(LONGEST_TELLING)]);
   };
-  const answer = send(request, url, dropAuthorization, fields, answerFields, report);
+  const answer = send(request, url, dropped, fields, answerFields, report);
   if (isAwaited) context.waitUntil(answer.then(() => {}, () => {}));
   return answer;
 }
@@ -148,8 +186,52 @@ function putBackEnds(name, lines) {
 
 function relay(response, fields) {
   const answer = new Response(response.webSocket ? null : response.body, response);
-  setAll(answer.headers, fields);
+  const { headers } = answer;
+  for (const name of response.headers.keys()) {
+    if (!TOLLGATE.test(name)) continue;
+    if (response.status === 508) seenLoop = true;
+    headers.delete(name);
+  }
+  setAll(headers, fields);
+  if (fields !== "" && headers.has("access-control-allow-origin")) expose(headers, fields);
   return answer;
+}
+
+/** Exposes the added fields to scripts, in an answer that the origin lets scripts of another origin read. */
+function expose(headers, fields) {
+  const listed = (headers.get("access-control-expose-headers") ?? "").split(",").map((name) => name.trim());
+  const names = listed.filter((name) => name !== "");
+  // `*` is every name, but with credentials it is a name (Fetch standard §4.10).
+  const isLiteral = headers.get("access-control-allow-credentials") === "true";
+  if (names.includes("*") && !isLiteral) return;
+  const known = new Set(names.map((name) => name.toLowerCase()));
+  const added = fields.split("\n").filter((name, i) => i % 2 === 0 && name !== "" && !known.has(name.toLowerCase()));
+  headers.set("access-control-expose-headers", [...names, ...added].join(", "));
+}
+
+/** Whether an answer of the origin looked like that of a gate that was called by itself. */
+let seenLoop = false;
+
+/** Whether one did since the last time that this was called. */
+export function hasSeenLoop() {
+  const seen = seenLoop;
+  seenLoop = false;
+  return seen;
+}
+
+/** How long `askItself` waits, in milliseconds. */
+const LONGEST_ASKING = 2_000;
+
+/** Sends a mark to a URL; resolves to the proof in its answer ("" if there is none), or to nothing if there is no answer. */
+export async function askItself(url, mark) {
+  try {
+    const signal = AbortSignal.timeout(LONGEST_ASKING);
+    const response = await fetch(url, { headers: { "x-tollgate-loop": mark }, redirect: "manual", cache: "no-store", signal });
+    await response.body?.cancel();
+    return response.status === 508 ? (response.headers.get("x-tollgate-loop") ?? "") : "";
+  } catch {
+    return undefined;
+  }
 }
 
 const badGateway = { body: "", fields: "" };

@@ -2,12 +2,17 @@
 
 use super::deployment::Rendered;
 use super::js::{self, Fault, Fields};
+use crate::framing::{self, FramingError};
 use crate::headers::{self, EXPOSED};
+use crate::own_loop::Place;
+use crate::preflight::Preflight;
 use crate::protocol::{Known, Outcome};
 use crate::refusal::Refusal;
 use crate::target::{Target, TargetError};
 use wasm_bindgen::JsValue;
 
+/// Marks requests that go where the gate itself may be, and the answers of a gate that was called by itself.
+pub(crate) const MARK: &str = "X-Tollgate-Loop";
 const PROBLEM_JSON: &str = "application/problem+json";
 /// Where `entry.js` leaves the document of the API: inside the wasm it would only make that larger.
 const OPENAPI: &str = "tollgateOpenApi";
@@ -23,8 +28,12 @@ pub(crate) struct Incoming {
     pub(crate) api_key: Option<String>,
     pub(crate) authorization: Option<String>,
     pub(crate) idempotency_key: Option<String>,
-    /// `OPTIONS` with `Origin` and `Access-Control-Request-Method`.
-    pub(crate) is_preflight: bool,
+    /// `X-Tollgate-Loop`, whoever has made it.
+    pub(crate) mark: Option<String>,
+    /// What a CORS preflight asks for.
+    pub(crate) preflight: Option<Preflight>,
+    /// Whether it can be forwarded as it is.
+    pub(crate) framing: Result<(), FramingError>,
 }
 
 impl Incoming {
@@ -34,8 +43,15 @@ impl Incoming {
         let mut line = || lines.next().unwrap_or_default();
         let (method, url) = (line(), line());
         let mut header = || line().strip_prefix('+').map(str::to_owned);
-        let (api_key, authorization, idempotency_key) = (header(), header(), header());
-        let is_preflight = line() == "preflight";
+        let (api_key, authorization, idempotency_key, mark) = (header(), header(), header(), header());
+        let (body, upgrade) = (header(), header());
+        let framing = framing::check(method, body.as_deref(), upgrade.as_deref());
+        let preflight = if method == "OPTIONS" {
+            let (origin, asked_method, asked_fields) = (header(), header(), header());
+            Preflight::read(origin.as_deref(), asked_method.as_deref(), asked_fields.as_deref())
+        } else {
+            None
+        };
         let Target { path, query } = Target::parse(url)?;
         Ok(Self {
             request,
@@ -46,8 +62,15 @@ impl Incoming {
             api_key,
             authorization,
             idempotency_key,
-            is_preflight,
+            mark,
+            preflight,
+            framing,
         })
+    }
+
+    /// Where the request has reached the gate.
+    pub(crate) fn place(&self) -> Option<Place<'_>> {
+        Place::of(&self.url)
     }
 
     pub(crate) fn target(&self) -> Target<'_> {
@@ -69,6 +92,7 @@ fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fiel
 
 fn set_own_fields(fields: &mut Fields, cors: &str) {
     fields.set("Cache-Control", "no-store");
+    fields.set("X-Content-Type-Options", "nosniff");
     fields.set("Access-Control-Allow-Origin", cors);
     fields.set("Access-Control-Expose-Headers", EXPOSED);
 }
@@ -85,6 +109,13 @@ pub(crate) fn prepare_bad_gateway(cors: &str) {
 pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, bool)>) -> Answer {
     let fields = refusal_fields(refusal, known);
     own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
+}
+
+/// The answer of a gate that was called by itself: `proof` shows the caller that it was.
+pub(crate) fn called_by_itself(proof: &str, cors: &str) -> Answer {
+    let mut fields = Fields::default();
+    fields.set(MARK, proof);
+    own(Refusal::Loop.status(), PROBLEM_JSON, Some(&Refusal::Loop.body()), cors, fields)
 }
 
 fn refusal_fields(refusal: &Refusal, known: Option<(&Known, bool)>) -> Fields {
@@ -162,6 +193,18 @@ pub(crate) fn no_content(cors: &str) -> Answer {
 /// `GET /_tollgate/health`.
 pub(crate) fn health(cors: &str) -> Answer {
     json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), cors)
+}
+
+/// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN` names.
+pub(crate) fn grant(asked: &Preflight, cors: &str) -> Answer {
+    let mut fields = Fields::default();
+    fields.set("Access-Control-Allow-Methods", &asked.method);
+    if !asked.fields.is_empty() {
+        fields.set("Access-Control-Allow-Headers", &asked.fields);
+    }
+    fields.set("Access-Control-Max-Age", "7200");
+    fields.set("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers");
+    own(204, "", None, cors, fields)
 }
 
 /// The answer to a CORS preflight for one of tollgate's own endpoints.

@@ -9,18 +9,25 @@ use wasm_bindgen::prelude::*;
 #[wasm_bindgen(module = "/src/edge/glue.js")]
 extern "C" {
     pub(crate) fn facts(request: &web_sys::Request) -> String;
+    #[wasm_bindgen(js_name = hasSeenLoop)]
+    pub(crate) fn has_seen_loop() -> bool;
+    #[wasm_bindgen(js_name = askItself)]
+    pub(crate) fn ask_itself(url: &str, mark: &str) -> Promise;
+    pub(crate) fn header(request: &web_sys::Request, name: &str) -> Option<String>;
     pub(crate) fn forward(
         request: &web_sys::Request,
         url: Option<&str>,
-        drop_authorization: bool,
+        dropped: &str,
         fields: &str,
         answer_fields: &str,
     ) -> Promise;
+    #[wasm_bindgen(js_name = forwardPreflight)]
+    pub(crate) fn forward_preflight(request: &web_sys::Request, url: Option<&str>, fields: &str) -> Promise;
     #[wasm_bindgen(js_name = forwardCall)]
     pub(crate) fn forward_call(
         request: &web_sys::Request,
         url: Option<&str>,
-        drop_authorization: bool,
+        dropped: &str,
         fields: &str,
         answer_fields: &str,
         context: &JsValue,
@@ -129,6 +136,10 @@ impl Fields {
         for text in [name, "\n", value, "\n"] {
             self.0.push_str(text);
         }
+    }
+
+    pub(crate) fn append(&mut self, others: &Self) {
+        self.0.push_str(&others.0);
     }
 
     pub(crate) fn as_str(&self) -> &str {

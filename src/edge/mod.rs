@@ -21,6 +21,7 @@ mod key_object;
 mod key_store;
 mod object_client;
 mod origin;
+mod own_loop;
 mod push;
 mod reconcile;
 mod renewal;
@@ -103,7 +104,12 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
         Ok(incoming) => incoming,
         Err(error) => return refuse(Refusal::BadRequest(error.to_string())),
     };
-    let route = route(&incoming.method, incoming.target().path, incoming.is_preflight);
+    if let Ok(deployment) = &deployment
+        && let Some(answer) = own_loop::answer_own(&incoming, deployment)
+    {
+        return answer;
+    }
+    let route = route(&incoming.method, incoming.target().path, incoming.preflight.is_some());
     if route == Route::Health {
         // Whatever is set up: it is asked to find that out.
         return http::health(&cors);

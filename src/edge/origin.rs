@@ -1,70 +1,185 @@
 //! The way to the origin: what a forwarded request looks like.
 
+use super::caller::{Presented, identify};
+use super::clock;
+use super::deployment::Deployment;
 use super::gateway;
-use super::http::Incoming;
+use super::http::{Incoming, MARK};
 use super::js::{self, Fields};
+use super::own_loop;
 use crate::config::Config;
-use crate::credential::{QUERY_NAME, Source};
-use crate::key::PresentedKey;
+use crate::credential::{Credential, QUERY_NAME, Source};
+use crate::key::{PresentedKey, is_importable, same_secret, token_id};
+use crate::outbound;
 use crate::target::{Target, percent_decode};
 use wasm_bindgen::JsValue;
 
-/// Forwards a request whose key stood at `key_source`; the promise of the origin's answer with `answer_fields` added.
+/// Forwards a call; the promise of the origin's answer with `answer_fields` added.
 pub(crate) fn forward(
     incoming: &Incoming,
-    config: &Config,
-    key_source: Option<Source>,
+    deployment: &Deployment,
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let url = upstream_url(incoming, config, key_source.is_some());
-    let drop_authorization = key_source == Some(Source::Bearer);
-    let (request_fields, answer_fields) = (request_fields.as_str(), answer_fields.as_str());
-    js::forward(&incoming.request, url.as_deref(), drop_authorization, request_fields, answer_fields).into()
+    let call = Outbound::of_call(incoming, deployment, request_fields);
+    js::forward(&incoming.request, call.url.as_deref(), &call.dropped, call.fields.as_str(), answer_fields.as_str())
+        .into()
 }
 
 /// Forwards a call of which the object wants to know how it ended: see `forwardCall` in `glue.js`.
 pub(crate) fn forward_call(
-    call: &Gated<'_>,
-    config: &Config,
+    gated: &Gated<'_>,
+    deployment: &Deployment,
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let url = upstream_url(call.incoming, config, true);
+    let call = Outbound::of_call(gated.incoming, deployment, request_fields);
     js::forward_call(
-        &call.incoming.request,
-        url.as_deref(),
-        call.source == Source::Bearer,
-        request_fields.as_str(),
+        &gated.incoming.request,
+        call.url.as_deref(),
+        &call.dropped,
+        call.fields.as_str(),
         answer_fields.as_str(),
-        call.context,
-        call.objects,
-        call.id,
-        &call.nonce.to_string(),
-        call.incoming.idempotency_key.is_some(),
+        gated.context,
+        &deployment.objects,
+        gated.id,
+        &gated.nonce.to_string(),
+        gated.incoming.idempotency_key.is_some(),
     )
     .into()
+}
+
+/// Forwards a request for a public path, less whatever could be a credential of tollgate's.
+pub(crate) fn forward_public(incoming: &Incoming, deployment: &Deployment) -> JsValue {
+    let out = Outbound::unmetered(incoming, deployment);
+    js::forward(&incoming.request, out.url.as_deref(), &out.dropped, out.fields.as_str(), "").into()
+}
+
+/// Forwards a CORS preflight, with the fields of one and nothing else.
+pub(crate) fn forward_preflight(incoming: &Incoming, deployment: &Deployment) -> JsValue {
+    let out = Outbound::unmetered(incoming, deployment);
+    js::forward_preflight(&incoming.request, out.url.as_deref(), out.fields.as_str()).into()
+}
+
+/// What becomes of a request on its way.
+struct Outbound {
+    /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
+    url: Option<String>,
+    /// Names of header fields that stay behind, a line each.
+    dropped: String,
+    /// Header fields to set.
+    fields: Fields,
+}
+
+impl Outbound {
+    fn of_call(incoming: &Incoming, deployment: &Deployment, request_fields: &Fields) -> Self {
+        let credential = gateway::find_credential(incoming, &deployment.config).ok();
+        let mut out = Self::new(incoming, deployment, credential.as_ref());
+        out.fields.append(request_fields);
+        out
+    }
+
+    fn unmetered(incoming: &Incoming, deployment: &Deployment) -> Self {
+        Self::new(incoming, deployment, None)
+    }
+
+    fn new(incoming: &Incoming, deployment: &Deployment, credential: Option<&Credential<'_>>) -> Self {
+        let mut fields = Fields::default();
+        if let Some(secret) = &deployment.config.origin_secret {
+            fields.set("X-Tollgate-Origin-Secret", secret);
+        }
+        if let Some(mark) = own_loop::mark(incoming, deployment) {
+            fields.set(MARK, &mark);
+        }
+        let credentials = Credentials { deployment, presented: credential };
+        let mut dropped = Vec::new();
+        if incoming.authorization.as_deref().is_some_and(|value| !credentials.may_pass(value)) {
+            dropped.push("authorization");
+        }
+        // A page whose URL has the key in it is named in the requests for what it shows.
+        if deployment.config.allow_query_key
+            && let Some(page) = js::header(&incoming.request, "referer")
+            && let Ok(target) = Target::parse(page.split('#').next().unwrap_or_default())
+            && target.query.is_some_and(|query| credentials.query_without(target).as_deref() != Some(query))
+        {
+            dropped.push("referer");
+        }
+        Self { url: upstream_url(incoming, &deployment.config, &credentials), dropped: dropped.join("\n"), fields }
+    }
+}
+
+/// What of a request is a credential of tollgate's, and stays behind.
+struct Credentials<'a> {
+    deployment: &'a Deployment,
+    /// The credential that the request presents; `None` if it needs none.
+    presented: Option<&'a Credential<'a>>,
+}
+
+impl Credentials<'_> {
+    /// Whether an `Authorization` may reach the origin.
+    fn may_pass(&self, value: &str) -> bool {
+        let Some(presented) = self.presented else {
+            let is_ours = |text: &str| outbound::has_own_form(text) || self.is_ours(text);
+            return !outbound::holds(value, is_ours) && !outbound::presents(value, |text| self.could_be_key(text));
+        };
+        presented.source != Source::Bearer && !outbound::holds(value, |text| self.is_ours(text))
+    }
+
+    /// Whether a text is known to be a key or an admin token.
+    fn is_ours(&self, text: &str) -> bool {
+        let Deployment { config, .. } = self.deployment;
+        let is_key = || {
+            let now = clock::now().as_millis();
+            let key = config.signer.as_ref().map(|signer| identify(text, signer, self.deployment, now));
+            matches!(key, Some(Presented::Known(_)))
+        };
+        self.presented.is_some_and(|presented| presented.key == text) || self.is_admin_token(text) || is_key()
+    }
+
+    fn is_admin_token(&self, text: &str) -> bool {
+        let root = self.deployment.config.admin_token.as_deref();
+        token_id(text).is_some() || root.is_some_and(|root| root.len() == text.len() && same_secret(root, text))
+    }
+
+    /// Whether a text may be a key that this isolate has not seen.
+    fn could_be_key(&self, text: &str) -> bool {
+        self.deployment.config.allow_imported_keys && is_importable(text)
+    }
+
+    /// The query as sent, less what carries a credential: the one that is presented wherever it stands, every parameter that is a genuine
+    /// key or an admin token, and `api_key` where it is one or could be one that nobody looks at. (What was issued elsewhere can be told
+    /// from other texts only when it is presented.)
+    fn query_without(&self, target: Target<'_>) -> Option<String> {
+        let config = &self.deployment.config;
+        let is_credential = |text: &str| {
+            self.presented.is_some_and(|presented| presented.key == text)
+                || self.is_admin_token(text)
+                || config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(text, signer).is_some())
+        };
+        target.query().without(|pair| {
+            let value = percent_decode(pair.value);
+            let is_named = || {
+                let could_be =
+                    self.presented.is_none() && (outbound::has_own_form(&value) || self.could_be_key(&value));
+                (config.allow_query_key || could_be) && pair.is_named(QUERY_NAME)
+            };
+            is_credential(&value) || is_credential(&percent_decode(pair.name)) || is_named()
+        })
+    }
 }
 
 /// What names such a call.
 pub(crate) struct Gated<'a> {
     pub(crate) incoming: &'a Incoming,
-    /// Where the key stood.
-    pub(crate) source: Source,
     /// The request's `ExecutionContext`.
     pub(crate) context: &'a JsValue,
-    pub(crate) objects: &'a JsValue,
     pub(crate) id: &'a str,
     pub(crate) nonce: u64,
 }
 
-/// `None` where the request's own URL serves as it is: then it is forwarded untouched.
-fn upstream_url(incoming: &Incoming, config: &Config, has_key: bool) -> Option<String> {
+fn upstream_url(incoming: &Incoming, config: &Config, credentials: &Credentials<'_>) -> Option<String> {
     let target = incoming.target();
-    let query = target.query.map(|_| {
-        let credential = if has_key { gateway::find_credential(incoming, config).ok() } else { None };
-        query_without_key(target, config, credential.as_ref().map(|credential| &*credential.key))
-    });
+    let query = target.query.map(|_| credentials.query_without(target));
     let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
     let base = match &config.origin {
         Some(origin) => origin.as_str(),
@@ -81,21 +196,8 @@ fn upstream_url(incoming: &Incoming, config: &Config, has_key: bool) -> Option<S
     Some(url)
 }
 
-/// The query as sent, less what carries a key: the credential itself wherever it stands, and every parameter that is a genuine
-/// key. (What was issued elsewhere can be told from other texts only when it is the credential.)
-fn query_without_key(target: Target<'_>, config: &Config, credential: Option<&str>) -> Option<String> {
-    target.query().without(|pair| {
-        let is_key = |text| {
-            let text = percent_decode(text);
-            credential == Some(&*text)
-                || config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(&text, signer).is_some())
-        };
-        config.allow_query_key && pair.is_named(QUERY_NAME) || is_key(pair.value) || is_key(pair.name)
-    })
-}
-
 /// Scheme and authority of a request's own URL.
-fn own_base(url: &str) -> &str {
+pub(super) fn own_base(url: &str) -> &str {
     let authority = url.find("://").map_or(0, |at| at + 3);
     let end = url.get(authority..).and_then(|rest| rest.find(['/', '?'])).map_or(url.len(), |at| authority + at);
     url.get(..end).unwrap_or(url)

@@ -122,6 +122,73 @@ test("a key on a public path is not forwarded either", async () => {
   }
 });
 
+test("a key that stands in Authorization as well is not forwarded there, whatever it is called", async () => {
+  for (const line of [`Authorization: Token ${key.key}`, `Authorization: ${other.key}`, `Authorization: ApiKey\t${key.key}`]) {
+    const { answer, seen } = await get("/a", [`X-API-Key: ${key.key}`, line]);
+    assert.equal(answer.status, 200, answer.body);
+    assert.ok(!/authorization/i.test(seen[0].raw_headers.join("\n")));
+  }
+  const tabbed = await get("/a", [`X-API-Key: ${key.key}`, `Authorization: Bearer\t${key.key}`]);
+  assertRefused(tabbed.answer, 400);
+  assert.deepEqual(tabbed.seen, []);
+});
+
+test("ADMIN_TOKEN never reaches the origin: not from a public path, from beside a key, or from a preflight", async () => {
+  const token = `Authorization: Bearer ${gate.adminToken}`;
+  const preflight = ["Origin: https://app.test", "Access-Control-Request-Method: GET"];
+  const answers = [
+    await get("/public", [token]),
+    await get(`/public?token=${gate.adminToken}`, []),
+    await get("/a", [`X-API-Key: ${key.key}`, token.replace("Bearer", "Token")]),
+    await get("/a", [...preflight, token], "OPTIONS"),
+  ];
+  for (const { answer, seen } of answers) {
+    assert.equal(answer.status, 200, answer.body);
+    assert.ok(!JSON.stringify(seen).includes(gate.adminToken));
+  }
+});
+
+test("a preflight's body, cookies and other fields stay behind, and what only looks like a preflight needs a key", async () => {
+  const lines = [
+    HOST, "Origin: https://app.test", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: x-a,x-b",
+    "User-Agent: test/1", "Cookie: a=1", "X-HTTP-Method-Override: DELETE", "Content-Type: text/plain", "Content-Length: 5",
+  ];
+  const exact = (lines) => exchange(gate, head("OPTIONS /a?x=%20 HTTP/1.1", [...lines, "Connection: close"]) + "hello");
+  origin.reset();
+  assert.equal((await exact(lines)).status, 200);
+  const [{ path, raw_headers, body_bytes }] = origin.requests();
+  assert.deepEqual([path, body_bytes], ["/a?x=%20", 0]);
+  // The rest is the runtime's own.
+  const passed = linesOf(raw_headers, /^(?!host$|connection$|content-length$|cf-worker$)/i).map((line) => line.toLowerCase()).sort();
+  assert.deepEqual(passed, [
+    "access-control-request-headers: x-a,x-b", "access-control-request-method: post", "origin: https://app.test", "user-agent: test/1",
+  ]);
+  origin.reset();
+  for (const more of ["Access-Control-Request-Method: PUT", "Origin: https://other.test"]) {
+    assertRefused(await exact([...lines, more]), 401);
+  }
+  assert.equal(origin.count(), 0);
+});
+
+test("a GET or HEAD with a body is answered 400 and not charged, however the body is announced", async () => {
+  const { calls } = await usageOf(gate, key);
+  for (const method of ["GET", "HEAD"]) {
+    for (const [target, ...more] of [
+      ["/a", "Content-Length: 5", "hello"], ["/a", "Transfer-Encoding: chunked", "5\r\nhello\r\n0\r\n\r\n"], ["/public", "Content-Length: 5", "hello"],
+    ]) {
+      origin.reset();
+      const text = head(`${method} ${target} HTTP/1.1`, [HOST, `X-API-Key: ${key.key}`, more[0], "Connection: close"]) + more[1];
+      const answer = await exchange(gate, text);
+      assert.equal(answer.status, 400);
+      if (method === "GET") assert.match(JSON.parse(answer.body).detail, /body/);
+      assert.equal(origin.count(), 0);
+    }
+    const { answer, seen } = await get("/a", [`X-API-Key: ${key.key}`, "Content-Length: 0"], method);
+    assert.deepEqual([answer.status, seen.length], [200, 1]);
+  }
+  assert.equal((await usageOf(gate, key)).calls, calls + 2);
+});
+
 test("an Authorization of another scheme is the origin's business and reaches it", async () => {
   const { answer, seen } = await get("/a", [`X-API-Key: ${key.key}`, "Authorization: Basic dTpw"]);
   assert.equal(answer.status, 200);
@@ -131,7 +198,7 @@ test("an Authorization of another scheme is the origin's business and reaches it
 test("X-Tollgate-Key-Id and X-Tollgate-Tier are set, and a client's own are dropped in every spelling", async () => {
   const forged = [
     "X-Tollgate-Key-Id", "X_Tollgate_Key_Id", "x-tollgate-tier", "X_TOLLGATE_TIER", "X_Tollgate-Tier",
-    "X-Tollgate-Fail-Open",
+    "X-Tollgate-Fail-Open", "X.Tollgate.Key.Id", "X~Tollgate~Tier", "X-Tollgate",
   ];
   const { answer, seen } = await get("/a", [`X-API-Key: ${key.key}`, ...forged.map((name) => `${name}: forged`)]);
   assert.equal(answer.status, 200);

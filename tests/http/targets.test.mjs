@@ -4,7 +4,7 @@ import { after, before, describe, test } from "node:test";
 import { startOrigin } from "../../scripts/lib/gate.mjs";
 import { assertRefused } from "./lib/client.mjs";
 import { directUsageOf, issueDirectKey, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
-import { request } from "./lib/raw.mjs";
+import { exchange, head, request } from "./lib/raw.mjs";
 
 let origin;
 let gate;
@@ -25,7 +25,12 @@ async function get(url, { withKey = true, method = "GET" } = {}) {
   origin.reset();
   const headers = ["Host: api.test", ...(withKey ? [`X-API-Key: ${key.key}`] : [])];
   const answer = await request(gate, `${method} ${url} HTTP/1.1`, headers);
-  return { answer, seen: origin.requests().map(({ path }) => path) };
+  return { answer, seen: forwarded() };
+}
+
+/** The paths of what was forwarded. A host that may be the gate's own is asked once whether it is. */
+function forwarded() {
+  return origin.requests().map(({ path }) => path).filter((path) => path !== "/_tollgate/health");
 }
 
 const AS_SENT = [
@@ -172,6 +177,23 @@ test("a host that the client chooses changes neither the origin nor whether a ke
   }
 });
 
+test("a GET with a body or a WebSocket of another method is refused, and one with Content-Length: 0 is not", async () => {
+  const before = (await directUsageOf(gate, key)).calls;
+  const exact = (method, lines, body = "") =>
+    exchange(gate, head(`${method} ${PUBLIC_URL}/a HTTP/1.1`, ["Host: api.test", `X-API-Key: ${key.key}`, ...lines, "Connection: close"]) + body);
+  origin.reset();
+  for (const method of ["GET", "HEAD"]) {
+    assert.equal((await exact(method, ["Content-Length: 5"], "hello")).status, 400);
+    assert.equal((await exact(method, ["Transfer-Encoding: chunked"], "0\r\n\r\n")).status, 400);
+    assert.equal((await exact(method, ["Content-Length: 0"])).status, 200);
+  }
+  for (const method of ["POST", "HEAD", "OPTIONS"]) {
+    assert.equal((await exact(method, ["Upgrade: websocket", "Content-Length: 0"])).status, 400);
+  }
+  assert.deepEqual(origin.requests().map(({ method }) => method), ["GET", "HEAD"]);
+  assert.equal((await directUsageOf(gate, key)).calls, before + 2);
+});
+
 test("what is refused before the key is judged counts nothing", async () => {
   const before = (await directUsageOf(gate, key)).calls;
   for (const target of ["/a/../b", "/a%00", "/a#b"]) assertRefused((await get(PUBLIC_URL + target)).answer, 400);
@@ -197,7 +219,7 @@ describe("ORIGIN empty", () => {
       const lines = [`Host: ${new URL(origin.url).host}`, `X-API-Key: ${routeKey.key}`];
       const answer = await request(route, `GET ${origin.url}${target} HTTP/1.1`, lines);
       assert.equal(answer.status, 200, answer.body);
-      assert.deepEqual(origin.requests().map(({ path }) => path), [target]);
+      assert.deepEqual(forwarded(), [target]);
     }
   });
 });

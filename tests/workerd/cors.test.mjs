@@ -1,5 +1,5 @@
 // Browsers: preflights, and which OPTIONS is none.
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { call, issue, problem, receivedOne, received, send, usage } from "./lib/gate.mjs";
 
 const PREFLIGHT = { Origin: "https://app.test", "Access-Control-Request-Method": "POST" };
@@ -35,9 +35,79 @@ test("a key that comes with a preflight is not forwarded", async () => {
   expect(JSON.stringify(requests)).not.toContain(key);
 });
 
-test("an Authorization of somebody else's passes with a preflight", async () => {
-  await send("/", { method: "OPTIONS", headers: { ...PREFLIGHT, Authorization: "Bearer another-token" } });
-  expect((await receivedOne()).headers.authorization).toBe("Bearer another-token");
+test("of a preflight nothing is forwarded but what makes it one and User-Agent", async () => {
+  const passes = {
+    ...PREFLIGHT,
+    "Access-Control-Request-Headers": "authorization,x-own",
+    "Access-Control-Request-Private-Network": "true",
+    "User-Agent": "a browser/1.0",
+  };
+  const dropped = {
+    Accept: "*/*",
+    Authorization: "Bearer another-token",
+    Cookie: "session=1",
+    "Content-Type": "application/json",
+    Forwarded: "for=192.0.2.1",
+    "Proxy-Authorization": "Basic dTpw",
+    Referer: "https://app.test/?secret",
+    "X-Custom": "x",
+    "X-Forwarded-For": "192.0.2.1",
+    "X-HTTP-Method-Override": "DELETE",
+    "X-Original-URL": "/admin",
+    access_control_request_method: "DELETE",
+  };
+  const response = await send("/thing", { method: "OPTIONS", headers: { ...passes, ...dropped }, body: "a body" });
+  expect(response.status).toBe(200);
+  const { headers, body } = await receivedOne();
+  const { host: _, ...arrived } = headers;
+  expect(arrived).toEqual({
+    ...Object.fromEntries(Object.entries(passes).map(([name, value]) => [name.toLowerCase(), value])),
+    // The runtime's own.
+    ...(arrived["cf-worker"] && { "cf-worker": arrived["cf-worker"] }),
+    ...(arrived["content-length"] && { "content-length": "0" }),
+  });
+  expect(body).toBe("");
+});
+
+test.each([
+  "null", "https://app.test:8443", "http://localhost:3000", "http://[2001:db8::1]:8080", "chrome-extension://abcdefghijklmnop", "capacitor://localhost",
+])("%s is an origin that a browser may have", async (origin) => {
+  expect((await send("/", { method: "OPTIONS", headers: { ...PREFLIGHT, Origin: origin } })).status).toBe(200);
+  expect((await receivedOne()).headers.origin).toBe(origin);
+});
+
+const LOOKALIKES = [
+  ["an empty Origin", { Origin: "" }],
+  ["a host as Origin", { Origin: "app.test" }],
+  ["a URL with a path as Origin", { Origin: "https://app.test/" }],
+  ["a URL with a query as Origin", { Origin: "https://app.test?x" }],
+  ["a user in Origin", { Origin: "https://u:p@app.test" }],
+  ["an Origin without a host", { Origin: "https://" }],
+  ["an Origin with a wrong port", { Origin: "https://app.test:99999" }],
+  ["two origins", { Origin: "https://app.test https://other.test" }],
+  ["a list of origins", { Origin: "https://app.test, https://other.test" }],
+  ["a text as Origin", { Origin: "Null and void" }],
+  ["an empty method", { "Access-Control-Request-Method": "" }],
+  ["a list of methods", { "Access-Control-Request-Method": "POST, PUT" }],
+  ["two words as method", { "Access-Control-Request-Method": "POST PUT" }],
+  ["a text as method", { "Access-Control-Request-Method": "{\"a\":1}" }],
+  ["a path as method", { "Access-Control-Request-Method": "/etc" }],
+];
+
+test.each(LOOKALIKES)("what only looks like a preflight needs a key: %s", async (_what, headers) => {
+  const lookalike = { method: "OPTIONS", headers: { ...PREFLIGHT, ...headers } };
+  await problem(await send("/", lookalike), 401);
+  expect(await received()).toEqual([]);
+  const key = await issue();
+  expect((await call(key, "/", lookalike)).status).toBe(200);
+  expect((await usage(key)).calls).toBe(1);
+});
+
+test("what only looks like a preflight of one of tollgate's own endpoints is none there either", async () => {
+  for (const [, headers] of LOOKALIKES) {
+    const response = await send("/_tollgate/keys", { method: "OPTIONS", headers: { ...PREFLIGHT, ...headers } });
+    await problem(response, 405);
+  }
 });
 
 test.each([
@@ -63,4 +133,44 @@ test("a preflight of tollgate's own endpoints is answered by tollgate", async ()
   expect(response.headers.get("access-control-allow-headers").toLowerCase()).toContain("authorization");
   expect(response.headers.get("access-control-allow-methods")).toContain("POST");
   expect(await received()).toEqual([]);
+});
+
+describe("a browser can read the fields of an answer to which the origin admits it", () => {
+  const FIELDS = ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-monthly-remaining"];
+
+  /** The names that the answer exposes when the origin answers with these headers. */
+  async function exposed(headers, key) {
+    const response = await call(key ?? (await issue()), `/headers?${new URLSearchParams(headers)}`);
+    expect(response.status).toBe(200);
+    return response.headers.get("access-control-expose-headers")?.toLowerCase().split(/, */);
+  }
+
+  test.each([
+    ["that exposes nothing", {}, FIELDS],
+    ["that exposes fields of its own", { "Access-Control-Expose-Headers": "X-Own,ETag" }, ["x-own", "etag", ...FIELDS]],
+    [
+      "that exposes some of ours already",
+      { "Access-Control-Expose-Headers": "RATELIMIT, X-Own" },
+      ["ratelimit", "x-own", ...FIELDS.filter((name) => name !== "ratelimit")],
+    ],
+    ["that exposes all", { "Access-Control-Expose-Headers": "*" }, ["*"]],
+    ["that exposes all and more", { "Access-Control-Expose-Headers": "X-Own, *" }, ["x-own", "*"]],
+    [
+      "whose * is only a name, because of credentials",
+      { "Access-Control-Expose-Headers": "*", "Access-Control-Allow-Credentials": "true" },
+      ["*", ...FIELDS],
+    ],
+    ["whose list is empty", { "Access-Control-Expose-Headers": " , " }, FIELDS],
+  ])("%s", async (_what, headers, expected) => {
+    expect(await exposed({ "Access-Control-Allow-Origin": "https://app.test", ...headers })).toEqual(expected);
+  });
+
+  test("and nothing is exposed where the origin admits no other origin", async () => {
+    expect(await exposed({})).toBeUndefined();
+    expect(await exposed({ "Access-Control-Expose-Headers": "X-Own" })).toEqual(["x-own"]);
+  });
+
+  test("and a key without limits has no fields to expose", async () => {
+    expect(await exposed({ "Access-Control-Allow-Origin": "*" }, await issue("unlimited"))).toBeUndefined();
+  });
 });

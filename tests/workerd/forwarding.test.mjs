@@ -1,6 +1,8 @@
 // An admitted request on its way to the origin, and the origin's answer on its way back.
+import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
-import { admit, call, issue, problem, received, receivedOne, releaseOrigin, send, usage } from "./lib/gate.mjs";
+import { admin, admit, call, issue, problem, received, receivedOne, releaseOrigin, send, usage } from "./lib/gate.mjs";
+import { importKey } from "./lib/imports.mjs";
 
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
@@ -76,6 +78,36 @@ test("the origin is told the key's id and tier, and a client's own X-Tollgate he
   expect(JSON.stringify(arrived)).not.toContain("forged");
 });
 
+// Servers that hand headers on as variables (CGI, WSGI, PHP) write every character that is no letter or digit as "_".
+const SEPARATORS = [..."!#$%&'*+-.^_`|~"];
+
+test("a client's own fields are dropped in every spelling that a server may fold to one of ours", async () => {
+  const key = await issue();
+  const names = SEPARATORS.flatMap((c) => [`X${c}Tollgate${c}Key${c}Id`, `x${c}TOLLGATE`, `X-Tollgate${c}Tier`, `X${c}Tollgate-Fail-Open`]);
+  const keys = SEPARATORS.flatMap((c) => [`X${c}API-Key`, `X-API${c}Key`]).filter((name) => name !== "X-API-Key");
+  const headers = Object.fromEntries([...new Set([...names, ...keys])].map((name) => [name, "forged"]));
+  expect((await call(key, "/", { headers })).status).toBe(200);
+  const arrived = (await receivedOne()).headers;
+  expect(Object.keys(arrived).filter((name) => /tollgate|api/.test(name))).toEqual(["x-tollgate-key-id", "x-tollgate-tier"]);
+  expect(JSON.stringify(arrived)).not.toContain("forged");
+});
+
+test("fields whose names only resemble ours arrive", async () => {
+  const key = await issue();
+  const headers = Object.fromEntries(["X-Tollgates", "XTollgate", "Tollgate-Tier", "X-API-Keys", "X-APIKey", "XX-Tollgate-Tier"].map((name) => [name, "kept"]));
+  await call(key, "/", { headers });
+  const arrived = (await receivedOne()).headers;
+  for (const name of Object.keys(headers)) expect(arrived[name.toLowerCase()]).toBe("kept");
+});
+
+test("X-Tollgate fields of the origin's own never reach the client", async () => {
+  const names = ["X-Tollgate-Fail-Open", "X-Tollgate-Idempotent-Replay", "X-Tollgate-Key-Id", "X-Tollgate-Anything", "X_Tollgate_Tier", "X-Tollgate"];
+  const headers = new URLSearchParams([...names.map((name) => [name, "origin"]), ["X-Own", "kept"]]);
+  const response = await call(await issue(), `/headers?${headers}`);
+  expect(response.headers.get("x-own")).toBe("kept");
+  expect([...response.headers.keys()].filter((name) => name.includes("tollgate"))).toEqual([]);
+});
+
 describe("the key is not forwarded", () => {
   test.each([
     ["from X-API-Key", (k) => ({ "X-API-Key": k })],
@@ -97,10 +129,80 @@ describe("the key is not forwarded", () => {
   });
 });
 
-test("an Authorization that did not carry the key is the origin's business", async () => {
+test.each([
+  "Basic dTpw",
+  "Basic YWxpY2U6Y29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZQ==",
+  "Token a-token-of-the-origins-own",
+  'Digest username="u", realm="r", nonce="n", uri="/", response="0123456789abcdef0123456789abcdef"',
+  "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20310312/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=fe5f80f77d5fa3beca038a248ff027d0",
+  `Negotiate ${"YIIB".repeat(500)}`,
+])("an Authorization that holds no key is the origin's business: %s", async (authorization) => {
   const key = await issue();
-  await call(key, "/", { headers: { Authorization: "Basic dTpw" } });
-  expect((await receivedOne()).headers.authorization).toBe("Basic dTpw");
+  await call(key, "/", { headers: { Authorization: authorization } });
+  expect((await receivedOne()).headers.authorization).toBe(authorization);
+});
+
+describe("no credential of tollgate's leaves in Authorization beside X-API-Key", () => {
+  const basic = (text) => `Basic ${btoa(text)}`;
+  test.each([
+    ["the key under another scheme", (k) => `Token ${k}`],
+    ["the key under no scheme", (k) => k],
+    ["the key in quotes", (k) => `Token token="${k}"`],
+    ["the key as a parameter", (k) => `ApiKey key=${k}; v=1`],
+    ["the key among others", (k) => `Basic dTpw, Token ${k}`],
+    ["the key as a user's name", (k) => basic(`${k}:`)],
+    ["the key as a password", (k) => basic(`user:${k}`)],
+    ["the key after a space that is none", (k) => `Token\u00a0${k}`],
+    ["another key", (_k, other) => `Token ${other}`],
+    ["ADMIN_TOKEN", () => `Token ${env.ADMIN_TOKEN}`],
+    ["ADMIN_TOKEN under no scheme", () => env.ADMIN_TOKEN],
+    ["ADMIN_TOKEN as a password", () => basic(`admin:${env.ADMIN_TOKEN}`)],
+    ["a named admin token", async () => `Token ${await token()}`],
+    ["an imported key that is in use", async () => `Token ${(await used()).key}`],
+  ])("%s", async (_what, make) => {
+    const [key, other] = [await issue(), await issue()];
+    const authorization = await make(key.key, other.key);
+    expect((await call(key, "/", { headers: { Authorization: authorization } })).status).toBe(200);
+    const requests = await received();
+    expect(requests.at(-1).headers).not.toHaveProperty("authorization");
+  });
+
+  test("an imported key that is presented, by an isolate that has not seen it", async () => {
+    const { key } = await importKey();
+    expect((await call(key, "/", { headers: { Authorization: `Token ${key}` } })).status).toBe(200);
+    expect(JSON.stringify(await receivedOne())).not.toContain(key);
+  });
+
+  test("a Bearer whose scheme ends with a tab is a second credential", async () => {
+    const key = await issue();
+    await problem(await call(key, "/", { headers: { Authorization: `Bearer\t${key.key}` } }), 400);
+    expect((await send("/", { headers: { Authorization: `Bearer\t${key.key}` } })).status).toBe(200);
+    expect((await receivedOne()).headers).not.toHaveProperty("authorization");
+  });
+
+  test("a value of very many parts is not looked through, and does not pass", async () => {
+    const key = await issue();
+    await call(key, "/", { headers: { Authorization: `Odd ${Array.from({ length: 100 }, (_, n) => `a${n}=b`).join(", ")}` } });
+    expect((await receivedOne()).headers).not.toHaveProperty("authorization");
+  });
+
+  test("nor does ADMIN_TOKEN or a named token in the query", async () => {
+    const key = await issue();
+    await call(key, `/?a=1&token=${env.ADMIN_TOKEN}&b=${await token()}&c`);
+    expect((await receivedOne()).path).toBe("/?a=1&c");
+  });
+
+  async function token() {
+    const response = await admin("POST", "/tokens", { name: `ci ${crypto.randomUUID()}`, scopes: ["read"] });
+    expect(response.status).toBe(201);
+    return (await response.json()).token;
+  }
+
+  async function used() {
+    const key = await importKey();
+    await admit(key, 1);
+    return key;
+  }
 });
 
 test("redirects are not followed", async () => {

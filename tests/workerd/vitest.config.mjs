@@ -31,6 +31,7 @@ function project(name, vars, more = []) {
         KEY_SECRET: "key-secret-of-the-tests",
         KEY_SECRET_PREVIOUS: "",
         ALERT_WEBHOOK_SECRET: "",
+        ORIGIN_SECRET: "",
         ORIGIN: "https://origin.test",
         ...vars,
         MIGRATIONS: migrations,
@@ -63,8 +64,10 @@ export default defineConfig({
         LEGACY_HEADERS: "false",
         CORS_ALLOW_ORIGIN: "https://app.test",
         KEY_SECRET_PREVIOUS: "an-older-secret, the-oldest-secret",
+        ORIGIN_SECRET: "origin-secret-of-the-tests",
       }),
       project("no-imports", { ALLOW_IMPORTED_KEYS: "false" }),
+      project("preflight", { PREFLIGHT: "answer", CORS_ALLOW_ORIGIN: "https://app.test", PUBLIC_PATHS: "/public" }),
       project("unset", { ADMIN_TOKEN: "", KEY_SECRET: "" }),
       project("alerts", {
         ALERT_WEBHOOK_URL: "https://hooks.test/hook?for=tollgate",

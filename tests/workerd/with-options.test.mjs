@@ -5,6 +5,39 @@ import { sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, receivedOne, send, usage } from "./lib/gate.mjs";
 import { importKey, importLines } from "./lib/imports.mjs";
 import { derive, forge, mistype } from "./lib/keys.mjs";
+import { logged } from "./lib/setup.mjs";
+
+/** What the origin was told, less the mark of a request to the gate's own URL. */
+function tollgateFields({ headers }) {
+  const { "x-tollgate-loop": loop, "x-tollgate-origin-secret": secret, ...rest } = headers;
+  expect(loop).toMatch(/^\d+\.[0-9a-f]{16}\.[0-9a-f]{32}$/);
+  expect(secret).toBe(env.ORIGIN_SECRET);
+  return Object.fromEntries(Object.entries(rest).filter(([name]) => name.includes("tollgate")));
+}
+
+describe("ORIGIN_SECRET", () => {
+  const FORGED = { "X-Tollgate-Origin-Secret": "forged", X_Tollgate_Origin_Secret: "forged", "X.Tollgate.Origin.Secret": "forged" };
+
+  test("goes with every forwarded request, and a client's own does not", async () => {
+    const key = await issue();
+    await call(key, "/", { headers: FORGED });
+    await call(key, "/", { headers: { ...FORGED, "Idempotency-Key": "i-1" }, method: "POST" });
+    await send("/public", { headers: FORGED });
+    await send("/", { method: "OPTIONS", headers: { Origin: "https://app.test", "Access-Control-Request-Method": "POST", ...FORGED } });
+    const requests = await received();
+    expect(requests.map(({ headers }) => headers["x-tollgate-origin-secret"])).toEqual(Array(4).fill(env.ORIGIN_SECRET));
+    expect(JSON.stringify(requests)).not.toContain("forged");
+  });
+
+  test("is in no answer and in no log", async () => {
+    const key = await issue();
+    const echoed = `/headers?x-tollgate-origin-secret=${env.ORIGIN_SECRET}`;
+    for (const response of [await call(key, echoed), await call(key, "/down"), await send("/down"), await admin("GET", "/tiers")]) {
+      expect(JSON.stringify([...response.headers]) + (await response.text())).not.toContain(env.ORIGIN_SECRET);
+    }
+    expect(logged.join("\n")).not.toContain(env.ORIGIN_SECRET);
+  });
+});
 
 test("with an empty ORIGIN a request goes on to its own URL", async () => {
   const key = await issue();
@@ -40,7 +73,7 @@ describe("a public path needs no key", () => {
     expect((await send(path)).status).toBe(200);
     const request = await receivedOne();
     expect(request.path).toBe(path);
-    expect(Object.keys(request.headers).filter((name) => name.includes("tollgate"))).toEqual([]);
+    expect(tollgateFields(request)).toEqual({});
   });
 
   test("for any method, and the answer has no fields", async () => {
@@ -69,9 +102,42 @@ describe("a public path needs no key", () => {
     expect((await usage(key)).calls).toBe(1);
   });
 
-  test("and an Authorization of somebody else's passes", async () => {
-    await send("/public", { headers: { Authorization: "Bearer another-token" } });
-    expect((await receivedOne()).headers.authorization).toBe("Bearer another-token");
+  test.each([
+    "Bearer another-token",
+    `Bearer ${"eyJhbGciOiJIUzI1NiJ9.".repeat(20)}`,
+    "Basic YWxpY2U6Y29ycmVjdCBob3JzZSBiYXR0ZXJ5IHN0YXBsZQ==",
+    'Digest username="u", realm="r", nonce="n", uri="/", response="0123456789abcdef0123456789abcdef"',
+  ])("and an Authorization that can be no key passes: %s", async (authorization) => {
+    await send("/public", { headers: { Authorization: authorization } });
+    expect((await receivedOne()).headers.authorization).toBe(authorization);
+  });
+
+  test("and whatever could be a credential of tollgate's does not", async () => {
+    const [key, imported] = [(await issue()).key, (await importKey()).key];
+    const { token } = await (await admin("POST", "/tokens", { name: `ci ${crypto.randomUUID()}`, scopes: ["read"] })).json();
+    const values = [key, mistype(key), imported, env.ADMIN_TOKEN, token].flatMap((text) => [
+      `Bearer ${text}`, `bearer\t${text}`, `Bearer  ${text}`, `Token ${text}`, text, `Basic dTpw, Bearer ${text}`,
+    ]);
+    for (const text of [key, env.ADMIN_TOKEN, token]) values.push(`Basic ${btoa(`user:${text}`)}`, `Token token="${text}"`);
+    for (const authorization of values) await send("/public", { headers: { Authorization: authorization } });
+    const requests = await received();
+    expect(requests).toHaveLength(values.length);
+    expect(requests.flatMap(({ headers }, n) => ("authorization" in headers ? values[n] : []))).toEqual([]);
+  });
+
+  test("and neither does one in the query", async () => {
+    const [key, imported] = [(await issue()).key, (await importKey()).key];
+    await send(`/public?a=1&api_key=${imported}&x=${key}&y=${env.ADMIN_TOKEN}&b`);
+    expect((await receivedOne()).path).toBe("/public?a=1&b");
+  });
+
+  test("and neither does a page's URL with a key in it", async () => {
+    const key = await issue();
+    const path = `/?api_key=${key.key}`;
+    await send("/public", { headers: { Referer: `https://gate.test${path}` } });
+    await call(key, "/", { headers: { Referer: `https://gate.test/docs?a=1&api%5Fkey=${key.key}` } });
+    await call(key, "/", { headers: { Referer: "https://gate.test/docs?a=1" } });
+    expect((await received()).map(({ headers }) => headers.referer)).toEqual([undefined, undefined, "https://gate.test/docs?a=1"]);
   });
 
   test("and an origin that cannot be reached is 502", async () => {

@@ -8,8 +8,11 @@ import { convertV4MiniflareOptions, Miniflare } from "miniflare";
 import { build, freshSecret, ROOT } from "../../../scripts/lib/gate.mjs";
 import { send } from "./client.mjs";
 
-/** Starts the built Worker with an empty D1 of its own, in memory. `vars` adds to the secrets, which are set. */
-export async function startDirectGate({ vars = {} } = {}) {
+/**
+ * Starts the built Worker with an empty D1 of its own, in memory. `vars` adds to the secrets, which are set; `outbound` is where
+ * everything goes that the Worker fetches, to its own address otherwise.
+ */
+export async function startDirectGate({ vars = {}, outbound } = {}) {
   await build();
   const adminToken = freshSecret();
   const runtime = new Miniflare(
@@ -28,6 +31,7 @@ export async function startDirectGate({ vars = {} } = {}) {
       durableObjects: { KEYS: { className: "KeyObject", useSQLite: true } },
       unsafeDirectSockets: [{ host: "127.0.0.1", port: 0, proxy: true }],
       cf: false,
+      ...(outbound && { outboundService: outbound }),
     }),
   );
   try {

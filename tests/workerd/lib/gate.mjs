@@ -120,6 +120,7 @@ export async function problem(response, status) {
   expect(response.status).toBe(status);
   expect(response.headers.get("content-type")).toBe("application/problem+json");
   expect(response.headers.get("cache-control")).toBe("no-store");
+  expect(response.headers.get("x-content-type-options")).toBe("nosniff");
   expect(response.headers.get("access-control-allow-origin")).toBe(env.CORS_ALLOW_ORIGIN);
   const exposed = response.headers.get("access-control-expose-headers").split(", ");
   expect(exposed).toEqual(expect.arrayContaining(["RateLimit", "RateLimit-Policy", "Retry-After"]));

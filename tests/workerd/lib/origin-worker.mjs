@@ -15,6 +15,7 @@ const ANSWERS = {
     new Response("ok", { headers: { ratelimit: '"origin";r=1;t=1', "x-ratelimit-limit": "77", "x-own": "kept" } }),
   "/cacheable": (request) =>
     new Response(request.headers.get("x-tollgate-key-id"), { headers: { "cache-control": "public, max-age=3600" } }),
+  "/headers": (_request, url) => new Response("ok", { headers: [...url.searchParams] }),
   "/echo": (request) => new Response(request.body),
   "/early": () => new Response("early"),
   "/in-two-parts": () => inTwoParts(),
