@@ -23,7 +23,7 @@ setup-bench:
 build: setup ## Build the Worker into build/
 	@bash scripts/build.sh
 
-dev: setup ## Run the gate before a small origin, show it at work, stay up until Ctrl-C
+dev: setup ## Run the gate before a small origin (ORIGIN=http://… for your own), show it at work, stay up until Ctrl-C
 	@$(NPM_RUN) dev
 
 demo: setup ## The same, but end after the tour; fails if the tour does not show what it should

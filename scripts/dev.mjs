@@ -1,6 +1,8 @@
 // `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and `wrangler dev`, and
 // shows the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo` ends, with a failure if the tour did
 // not show what it should. The tour is the free tier: 10 of 12 requests pass, and D1 has 10 calls.
+// PORT is the gate's port, ORIGIN_PORT that of the origin; with ORIGIN, a URL, `dev` stands in front of that instead and sends it
+// nothing by itself.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,6 +13,8 @@ import { isPortFree } from "./lib/processes.mjs";
 
 const ONCE = process.argv.includes("--once");
 const PORT = Number(process.env.PORT || 8787);
+const ORIGIN_PORT = Number(process.env.ORIGIN_PORT || 0);
+const ORIGIN = ONCE ? "" : (process.env.ORIGIN ?? "");
 const FLUSH_SECONDS = 2;
 const REQUESTS = 12;
 const QUOTA = 10;
@@ -55,6 +59,9 @@ try {
 }
 
 async function main() {
+  if (ORIGIN && !/^https?:$/.test(URL.parse(ORIGIN)?.protocol)) {
+    throw new Refusal(`ORIGIN must be a URL such as http://127.0.0.1:3000, not ${ORIGIN}`);
+  }
   await claimState();
   console.log("building the Worker");
   await build({ stdio: "inherit" }).catch(() => {
@@ -64,13 +71,14 @@ async function main() {
   console.log("applying the D1 migrations to the local state");
   await applyMigrations({ persistTo: STATE });
 
-  const origin = await startOrigin();
-  toStop.push(origin.stop);
-  console.log(`origin on ${origin.url}`);
+  const origin = ORIGIN ? undefined : await startDemoOrigin();
+  if (origin) toStop.push(origin.stop);
+  const originUrl = ORIGIN || origin.url;
+  console.log(`origin on ${originUrl}`);
 
   let showLog = false;
   const gate = await startWrangler({
-    vars: { ORIGIN: origin.url, FLUSH_SECONDS },
+    vars: { ORIGIN: originUrl, FLUSH_SECONDS },
     persistTo: STATE,
     port: await freePort(PORT),
     onOutput: (text) => showLog && process.stdout.write(text),
@@ -79,7 +87,8 @@ async function main() {
   console.log(`tollgate on ${gate.url}\n`);
 
   try {
-    const key = await tour(gate, origin, adminToken);
+    const key = await issueKey(gate, adminToken);
+    if (origin) await tour(gate, origin, key);
     printCurl(gate.url, key);
   } catch (error) {
     if (stopping) return;
@@ -96,6 +105,17 @@ async function main() {
   showLog = true;
   await gate.ended;
   if (!stopping) throw new Failure("wrangler dev ended by itself: see its log above");
+}
+
+async function startDemoOrigin() {
+  try {
+    return await startOrigin({ port: ORIGIN_PORT });
+  } catch (error) {
+    if (error.code !== "EADDRINUSE") throw error;
+    throw new Refusal(
+      `port ${ORIGIN_PORT} is taken: to put the gate before what answers there, use ORIGIN=http://127.0.0.1:${ORIGIN_PORT}`,
+    );
+  }
 }
 
 /** Refuses to share a state directory with a gate that is up. */
@@ -147,8 +167,7 @@ async function devVar(name) {
   return value;
 }
 
-/** Issues a key, uses it past its quota, and reads the count in D1; returns the key. */
-async function tour(gate, origin, adminToken) {
+async function issueKey(gate, adminToken) {
   const issued = await fetch(`${gate.url}/_tollgate/keys`, {
     method: "POST",
     headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
@@ -157,7 +176,11 @@ async function tour(gate, origin, adminToken) {
   if (issued.status !== 201) throw new Failure(`issuing a key: status ${issued.status}, ${await issued.text()}`);
   const { id, key } = await issued.json();
   console.log(`issued a key of tier free: id ${id}\n`);
+  return { id, key };
+}
 
+/** Uses a key past its quota, and reads the count in D1. */
+async function tour(gate, origin, { id, key }) {
   const left = 60 - (Date.now() / 1000) % 60;
   if (left < 5) {
     console.log(`the UTC minute ends in ${left.toFixed(1)} s, and a new one gives a new quota: waiting for it\n`);
@@ -192,7 +215,6 @@ async function tour(gate, origin, adminToken) {
     row?.calls !== QUOTA && `D1 has ${row?.calls ?? "no"} calls, not ${QUOTA}`,
   ].filter(Boolean);
   if (wrong.length > 0) throw new Failure(wrong.join("; "));
-  return { id, key };
 }
 
 /** The key's row in D1, once the object has flushed it; whatever is there after the wait. */
