@@ -16,7 +16,6 @@ use crate::encoding::{hex, unhex};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// How old a mark may be, and how far in the future, in milliseconds.
 const MARK_LIFE: u64 = 60_000;
@@ -66,25 +65,22 @@ impl<'a> Place<'a> {
     /// Whether it is no name of the public DNS: what a development server is reached at.
     #[must_use]
     pub fn is_local(self) -> bool {
-        let host = self.host.trim_end_matches('.');
-        let ends_with = |suffix: &str| {
-            host.len()
-                .checked_sub(suffix.len())
-                .and_then(|at| host.get(at..))
-                .is_some_and(|end| end.eq_ignore_ascii_case(suffix))
-        };
-        let address = host.trim_start_matches('[').trim_end_matches(']');
-        !host.contains('.')
-            || ends_with(".localhost")
-            || ends_with(".local")
-            || host.parse::<Ipv4Addr>().is_ok()
-            || address.parse::<Ipv6Addr>().is_ok()
+        // Addresses: no name of the public DNS is all digits, or begins with a bracket.
+        let is_address = self.host.starts_with('[') || self.host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let is_one_label = !self.host.trim_end_matches('.').contains('.');
+        is_address || is_one_label || self.is_under(".localhost") || self.is_under(".local")
     }
 
     /// Whether it is a Worker's own address, behind which there is nothing but the Worker.
     #[must_use]
     pub fn is_workers_dev(self) -> bool {
-        self.host.trim_end_matches('.').to_ascii_lowercase().ends_with(".workers.dev")
+        self.is_under(".workers.dev")
+    }
+
+    fn is_under(self, suffix: &str) -> bool {
+        let host = self.host.trim_end_matches('.');
+        let end = host.len().checked_sub(suffix.len()).and_then(|at| host.get(at..));
+        end.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
     }
 
     /// One spelling of it.
@@ -291,7 +287,9 @@ mod tests {
             assert!(!place(public).may_be(place("https://other.example.com")));
         }
         assert!(place("https://tollgate.me.Workers.dev/x").is_workers_dev());
+        assert!(place("https://a.workers.dev.").is_workers_dev());
         assert!(!place("https://workers.dev.example.com").is_workers_dev());
+        assert!(!place("https://aworkers.dev").is_workers_dev());
     }
 
     #[test]

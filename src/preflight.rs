@@ -43,7 +43,9 @@ fn is_origin(text: &str) -> bool {
     let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     let is_host = |host: &str| match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        Some(rest) => rest.strip_suffix(']').is_some_and(|address| {
+            address.contains(':') && address.bytes().all(|b| b.is_ascii_hexdigit() || b":.".contains(&b))
+        }),
         None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)),
     };
     let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
@@ -97,6 +99,8 @@ mod tests {
             "https://[2001:db8::1",
             "https://2001:db8::1",
             "https://[::g]",
+            "https://[]",
+            "https://[2001:db8::1]x",
             "https://app.test https://other.test",
             "https://app.test, https://other.test",
             "https://münchen.test",
