@@ -17,6 +17,7 @@ pub mod decision;
 pub mod deny_cache;
 pub mod encoding;
 pub mod headers;
+pub mod idempotency;
 pub mod key;
 pub mod key_lookups;
 pub mod limit;

@@ -5,6 +5,7 @@ use super::http::Incoming;
 use super::js::{self, Fields};
 use crate::config::Config;
 use crate::credential::{QUERY_NAME, Source};
+use crate::idempotency::Fingerprint;
 use crate::key::PresentedKey;
 use crate::target::{Target, percent_decode};
 use wasm_bindgen::JsValue;
@@ -41,7 +42,7 @@ pub(crate) fn forward_call(
         call.objects,
         call.id,
         &call.nonce.to_string(),
-        call.incoming.idempotency_key.is_some(),
+        call.is_awaited,
     )
     .into()
 }
@@ -56,16 +57,29 @@ pub(crate) struct Gated<'a> {
     pub(crate) objects: &'a JsValue,
     pub(crate) id: &'a str,
     pub(crate) nonce: u64,
+    /// Whether others may repeat it: then its answer waits until the object knows that it has ended.
+    pub(crate) is_awaited: bool,
+}
+
+/// The fingerprint of a call as it is forwarded.
+pub(crate) fn fingerprint(incoming: &Incoming, config: &Config) -> Fingerprint {
+    let target = incoming.target();
+    Fingerprint::of(&incoming.method, target.path, forwarded_query(incoming, config, true).as_deref())
+}
+
+/// The query as it is forwarded; `None` if there is none, or nothing is left of it.
+fn forwarded_query(incoming: &Incoming, config: &Config, has_key: bool) -> Option<String> {
+    let target = incoming.target();
+    target.query?;
+    let credential = if has_key { gateway::find_credential(incoming, config).ok() } else { None };
+    query_without_key(target, config, credential.as_ref().map(|credential| &*credential.key))
 }
 
 /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
 fn upstream_url(incoming: &Incoming, config: &Config, has_key: bool) -> Option<String> {
     let target = incoming.target();
-    let query = target.query.map(|_| {
-        let credential = if has_key { gateway::find_credential(incoming, config).ok() } else { None };
-        query_without_key(target, config, credential.as_ref().map(|credential| &*credential.key))
-    });
-    let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
+    let query = forwarded_query(incoming, config, has_key);
+    let changed = query.as_deref() != target.query;
     let base = match &config.origin {
         Some(origin) => origin.as_str(),
         None if !changed => return None,
@@ -74,7 +88,7 @@ fn upstream_url(incoming: &Incoming, config: &Config, has_key: bool) -> Option<S
     let mut url = String::with_capacity(base.len() + incoming.url.len());
     url.push_str(base);
     url.push_str(target.path);
-    if let Some(Some(query)) = query {
+    if let Some(query) = query {
         url.push('?');
         url.push_str(&query);
     }
