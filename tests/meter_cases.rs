@@ -7,8 +7,8 @@ use tollgate::decision::Judgement;
 use tollgate::idempotency::{FREE_REPEATS, Fingerprint};
 use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
 use tollgate::meter::{
-    Alert, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal,
-    MAX_CLASS_BYTES, MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over,
+    AUDIT_BYTES, Alert, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal,
+    MAX_CLASS_BYTES, MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over, audit_surplus,
 };
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros, rfc3339};
@@ -724,7 +724,7 @@ fn a_full_tail_becomes_a_chunk() {
             let rows = state.to_rows();
             for row in rows.audit {
                 assert_eq!(row.seq, u64::try_from(chunks.len()).unwrap());
-                assert!(row.body.len() < 4200 + 32 * 300, "{}", row.body.len());
+                assert!((4096..4400).contains(&row.body.len()), "{}", row.body.len());
                 assert!(row.from <= row.to && row.to <= at);
                 chunks.push((row.seq, row.body));
             }
@@ -746,7 +746,7 @@ fn a_full_tail_becomes_a_chunk() {
     let times: Vec<u64> = found.iter().map(|entry| entry.at.since(START) / SECOND).collect();
     assert_eq!(times, (10..990).collect::<Vec<_>>());
     assert!(found[..960].iter().all(|entry| entry.end == Some((201, 190))));
-    assert_eq!(found[979].idempotency_key.as_ref().map(String::len), Some(255));
+    assert_eq!(found[979].idempotency_key.as_deref().unwrap().chars().count(), 64);
     // A reader asks for no more than it needs.
     let query = AuditQuery { from, to: START.saturating_add(DAY), cursor: None, limit: 20 };
     let mut reader = AuditReader::new(query);
@@ -758,6 +758,71 @@ fn a_full_tail_becomes_a_chunk() {
     let (page, next) = reader.finish();
     assert_eq!((page.len(), next), (20, None));
     assert_eq!(page[19].end, None);
+}
+
+#[test]
+fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
+    let judge = |key: &str| {
+        let mut state = State::new("e".into());
+        state.judge_call(&[], START, &Call { idempotency_key: Some(key), ..audited(1, "GET /v1") });
+        let body = state.to_row().body;
+        let taken = body.split_once("~/v1|2|").unwrap().1.split_once("|1;").unwrap().0.to_owned();
+        assert!(taken.len() <= 64, "{taken}");
+        let fixed = [fixed("minute", 0, Period::Minute)];
+        // The same of one that was refused, and of one that was read.
+        for _ in 0..2 {
+            state.judge_call(&fixed, START, &Call { idempotency_key: Some(key), ..audited(2, "GET /v2") });
+        }
+        let entries = entries(&tail(&reread(&mut state)), START, START.saturating_add(DAY), 9);
+        assert_eq!((entries.len(), &entries[0].idempotency_key), (2, &entries[1].idempotency_key));
+        (taken, entries[0].idempotency_key.clone().unwrap())
+    };
+    for key in ["order-7", "a;b|c~", &"x".repeat(64), &"|".repeat(21)] {
+        assert_eq!(judge(key).1, key);
+    }
+    // The digits are of SHA-256, as `sha256sum` prints them.
+    let (taken, shown) = judge(&"x".repeat(65));
+    assert_eq!(taken, format!("{}~9537c5fdf120482f", "x".repeat(47)));
+    assert_eq!(shown, format!("{}…9537c5fdf120482f", "x".repeat(47)));
+    let (taken, shown) = judge(&"|".repeat(255));
+    assert_eq!((taken.len(), shown.as_str()), (62, format!("{}…443d717569113ba1", "|".repeat(15)).as_str()));
+    let (_, shown) = judge(&format!("{}|{}", "x".repeat(45), "y".repeat(200)));
+    assert!(shown.starts_with(&format!("{}…", "x".repeat(45))), "{shown}");
+    // Rows of the first version hold them whole.
+    let key = "%7C".repeat(255);
+    let text = format!("1795160894000;a|0|POST|~/v1|2|{key}|1;d|0|POST|/v2|2|{key}|429|1|1|0;");
+    let body = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"0;{text}"}}"#);
+    let mut state = State::from_rows([(0, body)]).unwrap();
+    let whole = Some("|".repeat(255));
+    assert!(
+        entries(&tail(&reread(&mut state)), START, START.saturating_add(DAY), 9)
+            .iter()
+            .all(|e| e.idempotency_key == whole)
+    );
+}
+
+/// With every chunk that is written at the cap, more bytes are deleted than are added.
+#[test]
+fn the_audit_log_makes_room_for_itself() {
+    assert_eq!([0, 999, 1_000].map(|size| audit_surplus(size, 1_000, 90_000)), [0; 3]);
+    let cap = 100_000_000;
+    let mut chunks = std::collections::VecDeque::new();
+    let (mut size, mut seed) = (0_u64, 7_u64);
+    for written in 0..20_000_u64 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Long ones come after short ones, and the other way round.
+        let added = if written / 1_000 % 2 == 0 { 4096 + seed % 100 } else { 60_000 + seed % 30_000 };
+        let surplus = audit_surplus(size, cap, usize::try_from(added).unwrap());
+        assert!(surplus <= 23, "{surplus}");
+        for _ in 0..surplus {
+            size -= chunks.pop_front().unwrap_or_default();
+        }
+        chunks.push_back(added);
+        size += added;
+        assert!(size <= cap + 90_000, "{size}");
+        assert!(written < 4_000 || size > cap - 23 * 90_000, "{size}");
+    }
+    assert_eq!(AUDIT_BYTES, 1 << 30);
 }
 
 #[test]

@@ -328,6 +328,11 @@ export function writeAll(storage, statements) {
   });
 }
 
+/** What the object's database takes, in bytes. */
+export function databaseSize(storage) {
+  return storage.sql.databaseSize;
+}
+
 /** Runs statements `[[sql, values], …]` in D1, as one transaction; resolves to the rows of the last one, as JSON. */
 export async function runSql(database, statements) {
   const prepared = JSON.parse(statements).map(([sql, values]) => database.prepare(sql).bind(...values));

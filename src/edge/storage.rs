@@ -7,7 +7,7 @@
 
 use super::js::{self, Fault};
 use crate::limit::{Rows, State};
-use crate::meter::{AuditCursor, AuditQuery, AuditReader, Entry};
+use crate::meter::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
 use crate::profile::{Profile, ProfileRow};
 use crate::time::UnixMicros;
 use serde::Deserialize;
@@ -31,11 +31,14 @@ const CREATE_REPLAYS: &str =
 const CREATE_AUDIT: &str = "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, body TEXT NOT NULL)";
 const UPSERT_REPLAYS: &str = "INSERT OR REPLACE INTO replays (id, until_ms, body) VALUES (?, ?, ?)";
 const UPSERT_AUDIT: &str = "INSERT OR REPLACE INTO audit (seq, from_ms, to_ms, body) VALUES (?, ?, ?, ?)";
+const DELETE_OLDEST_AUDIT: &str = "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit ORDER BY seq LIMIT ?)";
 const UPSERT_STATE: &str = "INSERT INTO state (slot, body, checked_at) VALUES (?, ?, ?)
   ON CONFLICT (slot) DO UPDATE SET body = excluded.body, checked_at = excluded.checked_at";
 
 /// Chunks of the audit log that are read at a time.
 const CHUNKS_AT_ONCE: usize = 64;
+/// Chunks of the audit log that are deleted at a time when they are over.
+const DELETED_AT_ONCE: usize = 4_096;
 
 /// What an object had stored.
 pub(crate) struct Stored {
@@ -160,7 +163,12 @@ impl Storage {
             if has_audit && !self.has_audit.get() {
                 statements.push(&statement(CREATE_AUDIT, []));
             }
+            let size = if has_audit { js::database_size(&self.raw) } else { 0.0 };
             for chunk in audit {
+                let surplus = audit_surplus(bytes(size), AUDIT_BYTES, chunk.body.len());
+                if surplus > 0 {
+                    statements.push(&statement(DELETE_OLDEST_AUDIT, [JsValue::from(surplus)]));
+                }
                 let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
                 statements.push(&statement(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()]));
             }
@@ -244,7 +252,10 @@ impl Storage {
             return Ok(oldest);
         }
         let until = number(until.as_millis());
-        self.write("DELETE FROM audit WHERE to_ms <= ?", [until])?;
+        let delete = format!(
+            "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE to_ms <= ? ORDER BY seq LIMIT {DELETED_AT_ONCE})"
+        );
+        self.write(&delete, [until])?;
         self.oldest_audit()
     }
 
@@ -266,6 +277,11 @@ impl Storage {
 /// A statement as [`js::write_all`] takes it.
 fn statement<const N: usize>(sql: &str, values: [JsValue; N]) -> js_sys::Array {
     std::iter::once(sql.into()).chain(values).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a database, less than 2^53")]
+fn bytes(size: f64) -> u64 {
+    size as u64
 }
 
 /// SQL numbers cross as f64.

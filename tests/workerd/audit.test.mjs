@@ -1,4 +1,5 @@
 // The audit log of a key.
+import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, test, vi } from "vitest";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, send, setClock, statuses, wait } from "./lib/gate.mjs";
@@ -122,6 +123,45 @@ test("chunks that an earlier version left behind are not in it", async () => {
   expect(await log(key, { limit: 500 })).toHaveLength(admitted);
   await evict(key);
   expect(await log(key, { limit: 33 })).toHaveLength(admitted);
+});
+
+test("where the object's database takes more than 1 GiB, the oldest chunks make room for new ones", async () => {
+  const key = await issue(await audited());
+  const seqs = async () => (await inObject(key, "SELECT seq FROM audit ORDER BY seq")).map(({ seq }) => seq);
+  let calls = 0;
+  const until = async (last) => {
+    for (; (await chunks(key)) === 0 || (await seqs()).at(-1) < last; calls += 1) await call(key, `/n${calls}`);
+  };
+  await until(3);
+  expect(await seqs()).toEqual([0, 1, 2, 3]);
+  let size = 2 ** 30;
+  const sql = await runInDurableObject(stub(key), (_object, state) => Object.getPrototypeOf(state.storage.sql));
+  vi.spyOn(sql, "databaseSize", "get").mockImplementation(() => size);
+  await until(4);
+  expect(await seqs()).toEqual([0, 1, 2, 3, 4]);
+  size += 1;
+  const before = await rows(key);
+  const first = calls;
+  await until(5);
+  // A chunk of a little more than 4 KiB takes the place of three.
+  expect(await seqs()).toEqual([3, 4, 5]);
+  expect((await rows(key)) - before).toBeLessThanOrEqual(calls - first + 5);
+  await until(6);
+  expect(await seqs()).toEqual([6]);
+  const left = (await log(key, { limit: 500 })).map((entry) => entry.class);
+  expect(left.length).toBeGreaterThan(30);
+  expect(left).toEqual(Array.from({ length: left.length }, (_, i) => `GET /n${calls - left.length + i}`));
+});
+
+test("an idempotency key of 255 bars costs 64 bytes of it", async () => {
+  const key = await issue(await audited());
+  const keyed = (text) => call(key, "/v1", { method: "POST", headers: { "Idempotency-Key": text } });
+  await keyed("|".repeat(255));
+  await keyed("order-7");
+  const entries = await log(key);
+  expect(entries.map((entry) => entry.idempotency_key)).toEqual([`${"|".repeat(15)}…443d717569113ba1`, "order-7"]);
+  const [{ body }] = await inObject(key, "SELECT body FROM state");
+  expect(JSON.parse(body).a.length).toBeLessThan(300);
 });
 
 test("a tier without audit_days keeps none", async () => {
