@@ -93,6 +93,7 @@ fn call(c: &mut Criterion) {
                     class: "GET /v1",
                     nonce,
                     idempotency_key: has_key.then_some(&key),
+                    fingerprint: None,
                     is_audited,
                     thresholds,
                 };

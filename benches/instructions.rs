@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use tollgate::deny_cache::DenyCache;
+use tollgate::deny_cache::{DenyCache, Keyed};
 use tollgate::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
 use tollgate::limit::{Cost, State};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
@@ -143,6 +143,8 @@ fn protocol(times: u64) {
         has_company: false,
         debt: None,
         idempotency_key: None,
+        fingerprint: None,
+        has_malformed_key: false,
         ends: Ends::default(),
     });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);
@@ -179,6 +181,6 @@ fn deny_cache(times: u64) {
     let (mut state, clock) = exhausted(&policies);
     let denial = known(&mut state, &policies, clock);
     let mut denials = DenyCache::default();
-    denials.keep(CALL, &denial, 0..1, 10_000);
-    repeat(times, || denials.find(black_box(CALL), 2).is_some());
+    denials.keep(CALL, Keyed::No, &denial, 0..1, 10_000, denials.generation());
+    repeat(times, || denials.find(black_box(CALL), Keyed::No, 2).is_some());
 }

@@ -20,11 +20,23 @@ pub struct Decision {
 pub enum Judgement {
     /// It was judged against all policies.
     Decided(Decision),
-    /// It repeats a call that was admitted: it was judged against what protects the origin, and is not charged to any policy of a
-    /// month or of tokens.
-    Replay(Decision),
+    /// It repeats a call that was admitted.
+    Replay {
+        /// The decision.
+        decision: Decision,
+        /// Whether it was judged only against what protects the origin, and is charged to no policy of a month or of tokens. Otherwise it
+        /// was judged and charged like a new call.
+        is_free: bool,
+    },
     /// It repeats a call that may still be in flight: it was not judged, and is counted nowhere.
     Conflict {
+        /// Where every policy stands.
+        standings: Vec<Standing>,
+        /// The clock reading.
+        now: UnixMicros,
+    },
+    /// Its idempotency key was used for another request: it was not judged, and is counted nowhere.
+    Mismatch {
         /// Where every policy stands.
         standings: Vec<Standing>,
         /// The clock reading.
@@ -37,8 +49,8 @@ impl Judgement {
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         match self {
-            Self::Decided(decision) | Self::Replay(decision) => decision.is_admitted(),
-            Self::Conflict { .. } => false,
+            Self::Decided(decision) | Self::Replay { decision, .. } => decision.is_admitted(),
+            Self::Conflict { .. } | Self::Mismatch { .. } => false,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod deny_cache;
 pub mod encoding;
 pub mod framing;
 pub mod headers;
+pub mod idempotency;
 pub mod key;
 pub mod key_lookups;
 pub mod limit;

@@ -1,5 +1,6 @@
 //! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
 
+use crate::idempotency::Idempotency;
 use crate::key::same_hash;
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::route_cost::{self, RouteCost};
@@ -108,6 +109,9 @@ pub struct TierChange {
     pub version: u64,
     /// For how many days requests are kept one by one.
     pub audit_days: u64,
+    /// Whether its calls are recognised by their idempotency keys. An earlier version does not say: then it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
     /// All its policies.
     pub policies: Vec<PolicyRow>,
 }
@@ -143,6 +147,9 @@ pub struct ProfileRow {
     /// For how many days requests are kept one by one.
     #[serde(default)]
     pub audit_days: u64,
+    /// Whether calls are recognised by their idempotency keys.
+    #[serde(default, skip_serializing_if = "Idempotency::is_on")]
+    pub idempotency: Idempotency,
     /// What calls cost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteCost>,
@@ -211,6 +218,7 @@ impl Profile {
         let mut row = self.row.clone();
         row.policies.clone_from(&change.policies);
         row.audit_days = change.audit_days;
+        row.idempotency = change.idempotency.unwrap_or(row.idempotency);
         row.tier_version = change.version;
         *self = Self::new(row)?;
         Ok(true)
@@ -255,9 +263,9 @@ mod tests {
     fn the_stored_form_is_frozen() {
         let first = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"}]}"#;
         let row: ProfileRow = serde_json::from_str(first).unwrap();
-        assert_eq!((row.tier_version, row.overrides.len()), (0, 0));
+        assert_eq!((row.tier_version, row.overrides.len(), row.idempotency), (0, 0, Idempotency::On));
         assert_eq!(Profile::new(row).unwrap().policies.len(), 1);
-        let text = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","expires_at":9,"policies":[],"routes":[],"overrides":[{"policy":{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":3},"from":1,"until":2}],"previous_hash":"g","previous_until":8,"tier_version":4,"audit_days":7}"#;
+        let text = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","expires_at":9,"policies":[],"routes":[],"overrides":[{"policy":{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":3},"from":1,"until":2}],"previous_hash":"g","previous_until":8,"tier_version":4,"audit_days":7,"idempotency":"off"}"#;
         let row: ProfileRow = serde_json::from_str(text).unwrap();
         let sorted = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let printed = serde_json::to_string(&row).unwrap();
@@ -306,6 +314,7 @@ mod tests {
             tier: tier.to_owned(),
             version,
             audit_days: 3,
+            idempotency: None,
             policies: vec![PolicyRow { quota, ..profile_policy() }],
         };
         assert_eq!(profile.adopt(&change("pro", 9, 1)), Ok(false));
@@ -315,6 +324,15 @@ mod tests {
         assert!(profile.adopt(&change("free", 7, u64::MAX)).is_err());
         assert_eq!(limits(&mut profile, 0), [("minute".to_owned(), 2)]);
         assert_eq!((profile.row.audit_days, profile.row.tier_version), (3, 6));
+        for (version, given, taken) in [
+            (7, Some(Idempotency::Off), Idempotency::Off),
+            (8, None, Idempotency::Off),
+            (9, Some(Idempotency::On), Idempotency::On),
+        ] {
+            let change = TierChange { idempotency: given, ..change("free", version, 2) };
+            assert_eq!(profile.adopt(&change), Ok(true));
+            assert_eq!(profile.row.idempotency, taken);
+        }
     }
 
     fn profile_policy() -> PolicyRow {

@@ -29,6 +29,8 @@ pub enum Refusal {
     Conflict(String),
     /// 409: a call with the same idempotency key has not ended.
     InFlight,
+    /// 422: the idempotency key was used for another request.
+    OtherRequest,
     /// 413: the body is larger than this many bytes.
     TooLarge(usize),
     /// 413: the body has more than this many lines.
@@ -72,7 +74,7 @@ impl Refusal {
             Self::MethodNotAllowed(_) => 405,
             Self::Conflict(_) | Self::InFlight => 409,
             Self::TooLarge(_) | Self::TooManyLines(_) => 413,
-            Self::Invalid(..) => 422,
+            Self::Invalid(..) | Self::OtherRequest => 422,
             Self::QuotaExceeded { .. } | Self::TooManyAttempts(_) => 429,
             Self::Internal => 500,
             Self::BadGateway => 502,
@@ -91,7 +93,7 @@ impl Refusal {
             Self::Conflict(_) | Self::InFlight => "Conflict",
             Self::TooManyAttempts(_) => "Too Many Requests",
             Self::TooLarge(_) | Self::TooManyLines(_) => "Content Too Large",
-            Self::Invalid(..) => "Unprocessable Content",
+            Self::Invalid(..) | Self::OtherRequest => "Unprocessable Content",
             Self::QuotaExceeded { .. } => "Quota Exceeded",
             Self::Internal => "Internal Server Error",
             Self::BadGateway => "Bad Gateway",
@@ -125,6 +127,10 @@ impl Refusal {
             }
             Self::InFlight => {
                 "a call with this Idempotency-Key is in flight: repeat this one when it has ended".to_owned()
+            }
+            Self::OtherRequest => {
+                "this Idempotency-Key was used for a call with another method, path or query: a new call needs a new key"
+                    .to_owned()
             }
             Self::BadGateway => "the origin did not answer".to_owned(),
             Self::Internal => "something went wrong on our side".to_owned(),

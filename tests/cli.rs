@@ -131,6 +131,11 @@ fn each_command_asks_what_the_contract_has() {
             "PUT /_tollgate/tiers/t",
             r#"{"audit_days":7,"description":"d","policies":[{"algorithm":"fixed","period":"minute","policy":"minute","quota":1,"unit":"requests"}]}"#,
         ),
+        (
+            "tiers set t --description d --audit-days 7 --idempotency off --unlimited",
+            "PUT /_tollgate/tiers/t",
+            r#"{"audit_days":7,"description":"d","idempotency":"off","policies":[]}"#,
+        ),
         ("tiers delete t", "DELETE /_tollgate/tiers/t", ""),
         ("route-costs list", "GET /_tollgate/route-costs", ""),
         (

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use tollgate::decision::Judgement;
+use tollgate::idempotency::{FREE_REPEATS, Fingerprint};
 use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
 use tollgate::meter::{
-    Alert, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal, MAX_CLASS_BYTES,
-    MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over,
+    AUDIT_BYTES, Alert, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Counts, End, Entry, HourTotal,
+    MAX_CLASS_BYTES, MAX_CLASSES, MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, audit_next, audit_over, audit_surplus,
 };
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
+use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros, rfc3339};
 
 /// 2026-11-20T07:48:14Z.
 const START: UnixMicros = UnixMicros::from_micros(1_795_160_894 * SECOND);
@@ -25,6 +26,7 @@ const CALL: Call<'_> = Call {
     class: "POST /a",
     nonce: 7,
     idempotency_key: None,
+    fingerprint: None,
     is_audited: false,
     thresholds: &[],
 };
@@ -214,7 +216,12 @@ fn a_row_without_hours_is_read() {
 }
 
 fn keyed(nonce: u64, key: &str) -> Call<'_> {
-    Call { nonce, idempotency_key: Some(key), ..CALL }
+    asking(nonce, key, "/a")
+}
+
+fn asking<'a>(nonce: u64, key: &'a str, path: &str) -> Call<'a> {
+    let fingerprint = Some(Fingerprint::of("POST", path, None));
+    Call { nonce, idempotency_key: Some(key), fingerprint, ..CALL }
 }
 
 fn replay_policies() -> [Policy; 3] {
@@ -225,14 +232,28 @@ fn replay_policies() -> [Policy; 3] {
     ]
 }
 
-/// One letter for each answer: admitted, denied, replayed, a replay denied, conflict.
+/// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free replay denied, one denied that would
+/// be charged, conflict, another request.
 fn ask(state: &mut State, at: UnixMicros, call: &Call<'_>) -> char {
     match state.judge_call(&replay_policies(), at, call) {
         Judgement::Decided(decision) if decision.is_admitted() => 'a',
         Judgement::Decided(_) => 'd',
-        Judgement::Replay(decision) if decision.is_admitted() => 'r',
-        Judgement::Replay(_) => 'D',
+        Judgement::Replay { decision, is_free } if decision.is_admitted() => {
+            if is_free {
+                'r'
+            } else {
+                'R'
+            }
+        }
+        Judgement::Replay { is_free, .. } => {
+            if is_free {
+                'D'
+            } else {
+                'E'
+            }
+        }
         Judgement::Conflict { .. } => 'c',
+        Judgement::Mismatch { .. } => 'x',
     }
 }
 
@@ -287,7 +308,7 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
     let recall = |state: &mut State, call: &Call<'_>| match state.recall_call(&policies, START, call) {
         Some(Judgement::Decided(decision)) if decision.is_admitted() => 'a',
-        Some(Judgement::Replay(decision)) if decision.is_admitted() => 'r',
+        Some(Judgement::Replay { decision, .. }) if decision.is_admitted() => 'r',
         None => '-',
         other => panic!("{other:?}"),
     };
@@ -312,7 +333,8 @@ fn what_is_remembered_is_bounded() {
     let mut written = 0;
     for call in 0..MAX_REPLAYS + 2000 {
         let nonce = u64::try_from(call).unwrap();
-        let call = Call { idempotency_key: Some(&key(call)), nonce, ..CALL };
+        let key = key(call);
+        let call = keyed(nonce, &key);
         assert!(state.judge_call(&[], at(usize::try_from(nonce).unwrap()), &call).is_admitted());
         if nonce % 100 == 0 {
             let rows = state.to_rows();
@@ -326,13 +348,13 @@ fn what_is_remembered_is_bounded() {
     // Calls that never ended make the row no larger than this.
     let flights = state.to_row().body.split_once(r#""i":"#).unwrap().1.matches(';').count() - 1;
     assert_eq!(flights, MAX_IN_FLIGHT);
-    assert!(state.to_row().body.len() < 100_000, "{}", state.to_row().body.len());
+    assert!(state.to_row().body.len() < 110_000, "{}", state.to_row().body.len());
     assert!(written <= 2 * (MAX_REPLAYS + 2000) / 512, "{written}");
     let last = at(MAX_REPLAYS + 2000);
     let known = |state: &State, call: usize| {
         let policies = [fixed("month", 0, Period::Month)];
         let judgement = state.clone().judge_call(&policies, last, &keyed(0, &key(call)));
-        matches!(judgement, Judgement::Replay(_))
+        matches!(judgement, Judgement::Replay { is_free: true, .. })
     };
     assert!(known(&state, 2000) && !known(&state, 0));
     assert!(!over.is_empty());
@@ -364,7 +386,7 @@ fn marks_of_the_future_are_moved_back() {
     let mut chunks = BTreeMap::new();
     for call in 0..600_u64 {
         let key = format!("key {call}");
-        let call = Call { idempotency_key: Some(&key), nonce: call, ..CALL };
+        let call = keyed(call, &key);
         assert!(state.judge_call(&[], ahead, &call).is_admitted());
         state.complete(ahead, ended(call.nonce), false);
         chunks.extend(state.to_rows().replays.into_iter().map(|row| (row.id, row.until)));
@@ -387,15 +409,192 @@ fn the_stored_form_of_idempotency_keys_is_frozen() {
     let mut state = State::new("e".into());
     assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
     let row = state.to_row();
-    let end = r#""n":[7],"i":"DAwnbvvzT6Vq__s_|0;7|868112185802575781|1795160894000;"}"#;
+    let end = r#""n":[7],"i":"DAwnbvvzT6Vq__s_LykELYA_RcMAAAAA|0|2;7|868112185802575781|1795160894000;"}"#;
     assert!(row.body.ends_with(end), "{}", row.body);
     let other = |i: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":"{i}"}}"#))]);
     assert!(other("|7;").is_ok());
-    for wrong in ["", "x|0", "AAAAAAAAAAAAAAAAAAAA|0", "|0;1|2"] {
+    for wrong in ["", "x|0", "AAAAAAAAAAAAAAAAAAAA|0", "|0;1|2", "|0|1;", "|0|3;", "|0|;", "AAAAAAAAAAAAAAAA|0|2;"] {
         assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not idempotency keys");
     }
-    let error = state.load_replays([(5, "AAAA".to_owned())]).unwrap_err();
-    assert_eq!(error.to_string(), "row in slot 5 cannot be read: not idempotency keys");
+    let mut state = other("|7|2;").unwrap();
+    for wrong in ["AAAA", "AAAAAAAAAAAAAAACAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAACx"] {
+        let error = state.load_replays([(5, wrong.to_owned())]).unwrap_err();
+        assert_eq!(error.to_string(), "row in slot 5 cannot be read: not idempotency keys");
+    }
+}
+
+/// Rows of the first version, which did not say what a call had asked for.
+#[test]
+fn a_mark_of_the_first_form_is_never_free() {
+    let body =
+        r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"i":"DAwnbvvzT6Vq__s_|1;7|868112185802575781|1795160894000;"}"#;
+    let mut state = State::from_rows([(0, body.to_owned())]).unwrap();
+    // The marks of "key 1" and of the key 0, which is before all others.
+    let chunk = "AAAAAAAAAAAAAAAAZ2UVl1W5oJpq__s-".to_owned();
+    state.load_replays([(0, chunk)]).unwrap();
+    assert_eq!(ask(&mut state, START, &keyed(8, "order-7")), 'c');
+    assert_eq!(ask(&mut state, START, &Call { fingerprint: None, ..keyed(8, "order-7") }), 'c');
+    end(&mut state, 7);
+    for key in ["order-7", "key 1"] {
+        let mut state = state.clone();
+        let at = |hours| START.saturating_add(hours * HOUR);
+        // The first that says what it asks for is what further ones must ask for too.
+        let all = [
+            ask(&mut state, START, &Call { fingerprint: None, ..keyed(8, key) }),
+            ask(&mut state, at(1), &asking(9, key, "/b")),
+            ask(&mut state, at(2), &asking(10, key, "/b")),
+            ask(&mut state, at(2), &asking(11, key, "/a")),
+        ];
+        assert_eq!(all, ['R', 'R', 'r', 'x'], "{key}");
+        assert_eq!(used(&mut state, at(2)), [2, 4, 0], "{key}");
+    }
+}
+
+#[test]
+fn another_request_with_the_same_key_is_refused() {
+    let mut state = metered();
+    let audited = |path| Call { is_audited: true, ..asking(2, "k", path) };
+    assert_eq!(ask(&mut state, START, &audited("/a")), 'a');
+    let before = (used(&mut state, START), state.month(Month::of(START)), unflushed(&state));
+    // Also while the first is in flight.
+    assert_eq!(ask(&mut state, START, &audited("/b")), 'x');
+    end(&mut state, 2);
+    state = reread(&mut state);
+    for call in
+        [audited("/b"), audited("/a/"), Call { fingerprint: Some(Fingerprint::of("PUT", "/a", None)), ..audited("/a") }]
+    {
+        assert_eq!(ask(&mut state, START, &call), 'x');
+    }
+    assert_eq!((used(&mut state, START), state.month(Month::of(START)), unflushed(&state)), before);
+    assert!(!state.is_dirty() && !state.has_uncommitted_denials());
+    let statuses: Vec<u16> =
+        entries(&tail(&state), START, START.saturating_add(DAY), 9).iter().map(|e| e.status).collect();
+    assert_eq!(statuses, [200, 422]);
+    assert_eq!(ask(&mut state, START, &audited("/a")), 'r');
+}
+
+#[test]
+fn five_repeats_are_free_and_all_others_are_charged() {
+    let mut state = metered();
+    let policies = [fixed("month", 8, Period::Month)];
+    let mut nonce = 0;
+    let mut judge = |state: &mut State, key: &str| {
+        nonce += 1;
+        let call = Call { is_audited: true, ..keyed(nonce, key) };
+        let judgement = state.judge_call(&policies, START, &call);
+        state.complete(START, ended(nonce), false);
+        // Whatever is lost between two calls.
+        let chunks = state.to_rows().replays;
+        assert!(chunks.is_empty());
+        *state = reread(state);
+        match judgement {
+            Judgement::Decided(decision) => {
+                if decision.is_admitted() {
+                    'a'
+                } else {
+                    'd'
+                }
+            }
+            Judgement::Replay { decision, is_free } => match (decision.is_admitted(), is_free) {
+                (true, true) => 'r',
+                (true, false) => 'R',
+                (false, _) => 'E',
+            },
+            _ => '?',
+        }
+    };
+    // Each costs 2.
+    let all: String = (0..20).map(|_| judge(&mut state, "k")).collect();
+    assert_eq!(all, format!("a{}RRR{}", "r".repeat(5), "E".repeat(11)));
+    assert_eq!(FREE_REPEATS, 5);
+    assert_eq!(judge(&mut state, "other"), 'd');
+    let month = state.month(Month::of(START));
+    assert_eq!((month.calls, month.cost, month.tokens, month.denied), (9, 8, 20, 12));
+    let costs: Vec<u64> = entries(&tail(&state), START, START.saturating_add(DAY), 50)
+        .iter()
+        .filter(|e| e.status == 200)
+        .map(|e| e.cost)
+        .collect();
+    assert_eq!(costs, [2, 0, 0, 0, 0, 0, 2, 2, 2]);
+}
+
+/// The count of free repeats is with the newest mark, wherever the others are.
+#[test]
+fn free_repeats_are_counted_across_chunks() {
+    let mut state = metered();
+    let (mut chunks, mut nonce) = (BTreeMap::new(), 0);
+    let mut call = |state: &mut State, key: &str| {
+        nonce += 1;
+        let judgement = state.judge_call(&[], START, &keyed(nonce, key));
+        state.complete(START, ended(nonce), false);
+        let rows = state.to_rows();
+        chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
+        state.committed();
+        if key == "k" {
+            *state = State::from_rows([(0, state.to_row().body)]).unwrap();
+            state.load_replays(chunks.clone()).unwrap();
+        }
+        matches!(judgement, Judgement::Replay { is_free: true, .. })
+    };
+    assert!(!call(&mut state, "k"));
+    for round in 0..7 {
+        for other in 0..520 {
+            assert!(!call(&mut state, &format!("{round}/{other}")));
+        }
+        assert_eq!(call(&mut state, "k"), round < 5, "{round}");
+    }
+    assert_eq!(chunks.len(), 7);
+}
+
+#[test]
+fn a_denial_that_replays_would_get_too_is_known_as_such() {
+    let policies = [fixed("minute", 2, Period::Minute), fixed("month", 4, Period::Month)];
+    let mut state = metered();
+    let mut judge = |at, key| {
+        let call = keyed(1, key);
+        let Judgement::Decided(decision) = state.judge_call(&policies, at, &call) else { panic!("a replay") };
+        state.complete(at, ended(1), false);
+        let alike = state.judges_replays_alike(&policies, at, call.cost, &decision.verdict);
+        (decision.is_admitted(), alike)
+    };
+    // The minute is used up, the month not.
+    assert_eq!([judge(START, "a"), judge(START, "b")], [(true, false), (false, true)]);
+    let next = START.saturating_add(MINUTE);
+    assert_eq!(judge(next, "c"), (true, false));
+    // Both are: a replay would have to wait for the minute alone.
+    assert_eq!(judge(next, "d"), (false, false));
+    assert_eq!(judge(next.saturating_add(MINUTE), "d"), (false, false));
+    // In the last minute of the month both end together, but not for the same reason.
+    let last = Month::of(START).end().saturating_sub(SECOND);
+    let mut state = metered();
+    state.judge_call(&policies, last, &keyed(1, "a"));
+    state.charge_calls(last, 1, Cost { requests: 2, tokens: 0 });
+    let Judgement::Decided(decision) = state.judge_call(&policies, last, &keyed(2, "b")) else { panic!("a replay") };
+    assert!(!state.judges_replays_alike(&policies, last, CALL.cost, &decision.verdict));
+}
+
+/// A row that was not written may have left chunks behind.
+#[test]
+fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
+    let mut state = metered();
+    for call in 0..511_u64 {
+        assert!(state.judge_call(&[], START, &keyed(call, &format!("key {call}"))).is_admitted());
+        state.complete(START, ended(call), false);
+    }
+    let row = state.to_row().body;
+    assert!(state.judge_call(&[], START, &keyed(511, "key 511")).is_admitted());
+    let lost = state.to_rows().replays;
+    assert_eq!(lost.len(), 1);
+    let mut read = State::from_rows([(0, row)]).unwrap();
+    read.load_replays(lost.iter().map(|row| (row.id, row.body.clone()))).unwrap();
+    assert!(matches!(
+        read.clone().judge_call(&[], START, &keyed(600, "key 510")),
+        Judgement::Replay { is_free: true, .. }
+    ));
+    assert!(matches!(read.judge_call(&[], START, &keyed(512, "key 511")), Judgement::Decided(_)));
+    // What is deleted comes before what is written: it has the same number here.
+    let rows = read.to_rows();
+    assert_eq!((rows.replays_over, rows.replays[0].id), (vec![0], 0));
 }
 
 fn audited(nonce: u64, class: &str) -> Call<'_> {
@@ -443,7 +642,8 @@ fn calls_are_in_the_audit_log() {
     let judge = |state: &mut State, millis: u64, call: &Call<'_>| {
         state.judge_call(&policies, at(millis), call);
     };
-    judge(&mut state, 0, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(1, "GET /v1") });
+    let fingerprint = Some(Fingerprint::of("POST", "/v1", None));
+    judge(&mut state, 0, &Call { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(1, "GET /v1") });
     judge(&mut state, 0, &Call { is_audited: false, ..audited(2, "GET /v1") });
     judge(&mut state, 10, &audited(3, "/v1/*"));
     judge(&mut state, 20, &audited(4, "/v1/*"));
@@ -459,7 +659,7 @@ fn calls_are_in_the_audit_log() {
     state.complete(at(95), End { nonce: 1, status: 200, duration_ms: 95 }, true);
     state.complete(at(95), End { nonce: 77, status: 200, duration_ms: 95 }, true);
     // The next window.
-    judge(&mut state, 60_000, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(9, "GET /v1") });
+    judge(&mut state, 60_000, &Call { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(9, "GET /v1") });
     let expected = [
         r#"0 GET [GET /v1] 200 2 Some("a;b|c\n~\"ö") x1 Some((502, 90))"#,
         r"10 GET [/v1/*] 429 2 None x2 None",
@@ -524,7 +724,7 @@ fn a_full_tail_becomes_a_chunk() {
             let rows = state.to_rows();
             for row in rows.audit {
                 assert_eq!(row.seq, u64::try_from(chunks.len()).unwrap());
-                assert!(row.body.len() < 4200 + 32 * 300, "{}", row.body.len());
+                assert!((4096..4400).contains(&row.body.len()), "{}", row.body.len());
                 assert!(row.from <= row.to && row.to <= at);
                 chunks.push((row.seq, row.body));
             }
@@ -533,7 +733,7 @@ fn a_full_tail_becomes_a_chunk() {
             state.confirmed(state.last_commit());
         }
     }
-    assert!(kept < 20_000, "{kept}");
+    assert!(kept < 30_000, "{kept}");
     assert!((20..30).contains(&chunks.len()), "{}", chunks.len());
     chunks.extend(state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
     state.committed();
@@ -546,7 +746,7 @@ fn a_full_tail_becomes_a_chunk() {
     let times: Vec<u64> = found.iter().map(|entry| entry.at.since(START) / SECOND).collect();
     assert_eq!(times, (10..990).collect::<Vec<_>>());
     assert!(found[..960].iter().all(|entry| entry.end == Some((201, 190))));
-    assert_eq!(found[979].idempotency_key.as_ref().map(String::len), Some(255));
+    assert_eq!(found[979].idempotency_key.as_deref().unwrap().chars().count(), 64);
     // A reader asks for no more than it needs.
     let query = AuditQuery { from, to: START.saturating_add(DAY), cursor: None, limit: 20 };
     let mut reader = AuditReader::new(query);
@@ -558,6 +758,71 @@ fn a_full_tail_becomes_a_chunk() {
     let (page, next) = reader.finish();
     assert_eq!((page.len(), next), (20, None));
     assert_eq!(page[19].end, None);
+}
+
+#[test]
+fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
+    let judge = |key: &str| {
+        let mut state = State::new("e".into());
+        state.judge_call(&[], START, &Call { idempotency_key: Some(key), ..audited(1, "GET /v1") });
+        let body = state.to_row().body;
+        let taken = body.split_once("~/v1|2|").unwrap().1.split_once("|1;").unwrap().0.to_owned();
+        assert!(taken.len() <= 64, "{taken}");
+        let fixed = [fixed("minute", 0, Period::Minute)];
+        // The same of one that was refused, and of one that was read.
+        for _ in 0..2 {
+            state.judge_call(&fixed, START, &Call { idempotency_key: Some(key), ..audited(2, "GET /v2") });
+        }
+        let entries = entries(&tail(&reread(&mut state)), START, START.saturating_add(DAY), 9);
+        assert_eq!((entries.len(), &entries[0].idempotency_key), (2, &entries[1].idempotency_key));
+        (taken, entries[0].idempotency_key.clone().unwrap())
+    };
+    for key in ["order-7", "a;b|c~", &"x".repeat(64), &"|".repeat(21)] {
+        assert_eq!(judge(key).1, key);
+    }
+    // The digits are of SHA-256, as `sha256sum` prints them.
+    let (taken, shown) = judge(&"x".repeat(65));
+    assert_eq!(taken, format!("{}~9537c5fdf120482f", "x".repeat(47)));
+    assert_eq!(shown, format!("{}…9537c5fdf120482f", "x".repeat(47)));
+    let (taken, shown) = judge(&"|".repeat(255));
+    assert_eq!((taken.len(), shown.as_str()), (62, format!("{}…443d717569113ba1", "|".repeat(15)).as_str()));
+    let (_, shown) = judge(&format!("{}|{}", "x".repeat(45), "y".repeat(200)));
+    assert!(shown.starts_with(&format!("{}…", "x".repeat(45))), "{shown}");
+    // Rows of the first version hold them whole.
+    let key = "%7C".repeat(255);
+    let text = format!("1795160894000;a|0|POST|~/v1|2|{key}|1;d|0|POST|/v2|2|{key}|429|1|1|0;");
+    let body = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"0;{text}"}}"#);
+    let mut state = State::from_rows([(0, body)]).unwrap();
+    let whole = Some("|".repeat(255));
+    assert!(
+        entries(&tail(&reread(&mut state)), START, START.saturating_add(DAY), 9)
+            .iter()
+            .all(|e| e.idempotency_key == whole)
+    );
+}
+
+/// With every chunk that is written at the cap, more bytes are deleted than are added.
+#[test]
+fn the_audit_log_makes_room_for_itself() {
+    assert_eq!([0, 999, 1_000].map(|size| audit_surplus(size, 1_000, 90_000)), [0; 3]);
+    let cap = 100_000_000;
+    let mut chunks = std::collections::VecDeque::new();
+    let (mut size, mut seed) = (0_u64, 7_u64);
+    for written in 0..20_000_u64 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Long ones come after short ones, and the other way round.
+        let added = if written / 1_000 % 2 == 0 { 4096 + seed % 100 } else { 60_000 + seed % 30_000 };
+        let surplus = audit_surplus(size, cap, usize::try_from(added).unwrap());
+        assert!(surplus <= 23, "{surplus}");
+        for _ in 0..surplus {
+            size -= chunks.pop_front().unwrap_or_default();
+        }
+        chunks.push_back(added);
+        size += added;
+        assert!(size <= cap + 90_000, "{size}");
+        assert!(written < 4_000 || size > cap - 23 * 90_000, "{size}");
+    }
+    assert_eq!(AUDIT_BYTES, 1 << 30);
 }
 
 #[test]

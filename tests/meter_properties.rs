@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::decision::{Decision, Judgement, Verdict};
+use tollgate::idempotency::{FREE_REPEATS, Fingerprint};
 use tollgate::limit::{Call, Cost, MAX_SKEW, Row, State};
 use tollgate::meter::{
     AuditQuery, AuditReader, Counts, End, Entry, MAX_CLASSES, MAX_DURATION, MAX_FLIGHT, REPLAY_SECONDS,
@@ -23,6 +24,7 @@ const CALL: Call<'_> = Call {
     class: "GET /",
     nonce: 7,
     idempotency_key: None,
+    fingerprint: None,
     is_audited: false,
     thresholds: &[],
 };
@@ -284,6 +286,10 @@ struct First {
     nonce: u64,
     at: u64,
     is_complete: bool,
+    /// What it asked for; 0 if that was not said.
+    request: u64,
+    /// How many of its repeats were free.
+    repeats: u32,
 }
 
 /// All that was admitted, as a plain list.
@@ -313,30 +319,46 @@ impl Book {
         (first.at.div_ceil(SECOND) + REPLAY_SECONDS) * SECOND
     }
 
-    /// What a call with this key must be, and whether that is certain.
-    fn expect(&self, key: u64, now: u64) -> (char, bool) {
-        let first = self.firsts.iter().rev().find(|first| first.key == key && now < Self::until(first));
-        let is_certain = first.is_none_or(|first| Self::until(first) > self.latest);
-        let expected = match first {
-            None => 'n',
-            Some(first) if !first.is_complete && now.saturating_sub(first.at / 1000 * 1000) < MAX_FLIGHT => 'c',
-            Some(_) => 'r',
-        };
-        (expected, is_certain)
+    /// The first call of a key that is remembered.
+    fn first(&mut self, key: u64, now: u64) -> Option<&mut First> {
+        self.firsts.iter_mut().rev().find(|first| first.key == key && now < Self::until(first))
     }
 
-    fn admit(&mut self, key: u64, nonce: u64, now: u64, cost: u64, is_first: bool) {
+    /// What a call with this key must be, and whether that is certain: new, another request, in conflict, a repeat that is free or one
+    /// that is charged.
+    fn expect(&mut self, key: u64, request: u64, now: u64) -> (char, bool) {
+        let latest = self.latest;
+        let Some(first) = self.first(key, now) else { return ('n', true) };
+        let are_known = request != 0 && first.request != 0;
+        let expected = if are_known && request != first.request {
+            'x'
+        } else if !first.is_complete && now.saturating_sub(first.at / 1000 * 1000) < MAX_FLIGHT {
+            'c'
+        } else if are_known && first.repeats < FREE_REPEATS {
+            'r'
+        } else {
+            'R'
+        };
+        (expected, Self::until(first) > latest)
+    }
+
+    fn admit(&mut self, kind: char, key: u64, request: u64, nonce: u64, now: u64, cost: u64) {
         self.last = now;
         let month = self.months.entry(Month::of(UnixMicros::from_micros(now))).or_default();
         month[0] += 1;
-        if is_first {
-            month[1] += cost;
-            // Once taken as complete, a call stays so, whatever the clock says then.
-            let open = self.firsts.iter_mut().filter(|first| !first.is_complete);
-            for first in open.take_while(|first| now.saturating_sub(first.at / 1000 * 1000) >= MAX_FLIGHT) {
-                first.is_complete = true;
+        month[1] += if kind == 'r' { 0 } else { cost };
+        match (kind, self.first(key, now)) {
+            ('r', Some(first)) => first.repeats += 1,
+            ('R', Some(first)) if first.request == 0 => first.request = request,
+            ('n', _) => {
+                // Once taken as complete, a call stays so, whatever the clock says then.
+                let open = self.firsts.iter_mut().filter(|first| !first.is_complete);
+                for first in open.take_while(|first| now.saturating_sub(first.at / 1000 * 1000) >= MAX_FLIGHT) {
+                    first.is_complete = true;
+                }
+                self.firsts.push(First { key, nonce, at: now, is_complete: false, request, repeats: 0 });
             }
-            self.firsts.push(First { key, nonce, at: now, is_complete: false });
+            _ => {}
         }
     }
 }
@@ -345,6 +367,7 @@ impl Book {
 enum Move {
     Call {
         key: u64,
+        request: u64,
         cost: u64,
         tokens: u64,
     },
@@ -353,16 +376,20 @@ enum Move {
     Complete(usize),
     Expire,
     Commit,
+    /// The chunks are written and the row is not: an earlier version stored them one by one.
+    FailToCommit,
     Crash,
 }
 
 fn a_move() -> impl Strategy<Value = Move> {
     prop_oneof![
-        20 => (0..6_u64, 1..4_u64, 0..9_u64).prop_map(|(key, cost, tokens)| Move::Call { key, cost, tokens }),
+        20 => (0..6_u64, select(&[0, 1, 1, 1, 1, 1, 1, 1, 1, 2][..]), 1..4_u64, 0..9_u64)
+            .prop_map(|(key, request, cost, tokens)| Move::Call { key, request, cost, tokens }),
         1 => (100..700_u64).prop_map(Move::Burst),
         6 => (0..8_usize).prop_map(Move::Complete),
         1 => Just(Move::Expire),
         6 => Just(Move::Commit),
+        1 => Just(Move::FailToCommit),
         2 => Just(Move::Crash),
     ]
 }
@@ -398,10 +425,10 @@ impl Shop {
         let rows = self.state.to_rows();
         self.rows.insert(rows.row.slot, rows.row.body);
         self.written += rows.replays.len() + rows.replays_over.len();
-        self.replays.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
         for id in rows.replays_over {
             self.replays.remove(&id);
         }
+        self.replays.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
         self.state.committed();
         self.stored = self.book.clone();
     }
@@ -412,41 +439,44 @@ impl Shop {
         self.book = Book { latest: self.book.latest, ..self.stored.clone() };
     }
 
-    fn call(&mut self, policies: &[Policy], key: u64, cost: Cost) -> Result<(), TestCaseError> {
+    fn call(&mut self, policies: &[Policy], key: u64, request: u64, cost: Cost) -> Result<(), TestCaseError> {
         self.nonce += 1;
         let clock = UnixMicros::from_micros(self.clock);
         let now = self.book.settle(self.clock);
-        let (expected, is_certain) = self.book.expect(key, now);
+        let (expected, is_certain) = self.book.expect(key, request, now);
         let before = self.state.clone();
         let text = format!("key {key}");
-        let call = Call { cost, nonce: self.nonce, idempotency_key: Some(&text), ..CALL };
+        let fingerprint = (request > 0).then(|| Fingerprint::of("POST", &format!("/{request}"), None));
+        let call = Call { cost, nonce: self.nonce, idempotency_key: Some(&text), fingerprint, ..CALL };
         let judgement = self.state.judge_call(policies, clock, &call);
-        match (&judgement, expected) {
-            (Judgement::Conflict { standings, .. }, 'c') => {
+        let (kind, decision) = match &judgement {
+            Judgement::Conflict { standings, .. } | Judgement::Mismatch { standings, .. } => {
                 prop_assert_eq!(standings, &before.clone().standings(policies, clock));
                 prop_assert_eq!(self.state.month(Month::of(clock)), before.month(Month::of(clock)));
+                (if matches!(judgement, Judgement::Conflict { .. }) { 'c' } else { 'x' }, None)
             }
-            (Judgement::Replay(decision), 'r') => {
-                let due = Cost { tokens: 0, ..cost };
-                prop_assert_eq!(&decision.verdict, &before.clone().decide(&policies[..1], clock, due).verdict);
-                if decision.is_admitted() {
-                    self.book.admit(key, self.nonce, now, 0, false);
-                }
-            }
-            (Judgement::Decided(decision), _) if expected == 'n' || !is_certain => {
-                prop_assert_eq!(decision, &before.clone().decide(policies, clock, cost));
-                if decision.is_admitted() {
-                    self.book.admit(key, self.nonce, now, cost.requests, true);
-                }
-            }
-            _ => prop_assert!(false, "{judgement:?} instead of {expected}"),
+            Judgement::Replay { decision, is_free } => (if *is_free { 'r' } else { 'R' }, Some(decision)),
+            Judgement::Decided(decision) => ('n', Some(decision)),
+        };
+        prop_assert!(kind == expected || (kind == 'n' && !is_certain), "{judgement:?} instead of {expected}");
+        let Some(decision) = decision else { return Ok(()) };
+        if kind == 'r' {
+            let due = Cost { tokens: 0, ..cost };
+            prop_assert_eq!(&decision.verdict, &before.clone().decide(&policies[..1], clock, due).verdict);
+        } else {
+            prop_assert_eq!(decision, &before.clone().decide(policies, clock, cost));
+        }
+        if decision.is_admitted() {
+            self.book.admit(kind, key, request, self.nonce, now, cost.requests);
         }
         Ok(())
     }
 
     fn act(&mut self, policies: &[Policy], action: &Move) -> Result<(), TestCaseError> {
         match *action {
-            Move::Call { key, cost, tokens } => self.call(policies, key, Cost { requests: cost, tokens })?,
+            Move::Call { key, request, cost, tokens } => {
+                self.call(policies, key, request, Cost { requests: cost, tokens })?;
+            }
             Move::Burst(calls) => {
                 let clock = UnixMicros::from_micros(self.clock);
                 for _ in 0..calls {
@@ -455,7 +485,7 @@ impl Shop {
                     let text = format!("key {}", 1000 + nonce);
                     let call = Call { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
-                    self.book.admit(1000 + nonce, nonce, now, 1, true);
+                    self.book.admit('n', 1000 + nonce, 0, nonce, now, 1);
                     self.state.complete(clock, End { nonce, status: 200, duration_ms: 1 }, false);
                     self.book.firsts.last_mut().unwrap().is_complete = true;
                 }
@@ -475,6 +505,10 @@ impl Shop {
                 self.state.expire(UnixMicros::from_micros(self.clock));
             }
             Move::Commit => self.commit(),
+            Move::FailToCommit => {
+                self.replays.extend(self.state.to_rows().replays.into_iter().map(|row| (row.id, row.body)));
+                self.crash();
+            }
             Move::Crash => self.crash(),
         }
         Ok(())
@@ -583,8 +617,11 @@ impl Logged {
     }
 
     fn read(&self, limit: usize) -> Vec<Entry> {
-        let mut chunks = self.chunks.clone();
-        chunks.extend(self.state.audit_tail().into_iter().map(|(seq, text)| (seq, text.into_owned())));
+        let tail = self.state.audit_tail();
+        // What a row does not know came with one that was not written.
+        let mut chunks: BTreeMap<_, _> =
+            self.chunks.range(..tail[0].0).map(|(seq, body)| (*seq, body.clone())).collect();
+        chunks.extend(tail.into_iter().map(|(seq, text)| (seq, text.into_owned())));
         let (mut entries, mut cursor) = (Vec::new(), None);
         loop {
             let (from, to) = (UnixMicros::default(), UnixMicros::from_micros(u64::MAX));
@@ -628,7 +665,13 @@ proptest! {
                     logged.count_refusal(403, &class);
                 }
                 6..9 => (0..count).for_each(|back| logged.end(back)),
-                9 => logged.crash(),
+                9 => {
+                    if count % 2 == 0 {
+                        // The chunks are written and the row is not.
+                        logged.chunks.extend(logged.state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
+                    }
+                    logged.crash();
+                }
                 10 => logged.clock += MAX_DURATION * u64::try_from(count % 3).unwrap(),
                 _ => {
                     logged.commit();

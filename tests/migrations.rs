@@ -163,6 +163,7 @@ fn what_it_cannot_keep_is_refused_and_told_why() {
         (key("'k1', '{}', 'short'"), "previous_hash is"),
         ("UPDATE keys SET imported = 2".to_owned(), "imported is 0 or 1"),
         ("UPDATE tiers SET audit_days = 3651".to_owned(), "audit_days is"),
+        ("UPDATE tiers SET idempotency = 'maybe'".to_owned(), "idempotency is on or off"),
         (own("'nobody', 'p', 1, 'day', 'fixed', NULL"), "FOREIGN KEY"),
         (own("'k', 'P', 1, 'day', 'fixed', NULL"), "policy's name"),
         (own("'k', 'p', 1, 'month', 'bucket', NULL"), "a month is fixed"),

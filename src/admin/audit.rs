@@ -33,7 +33,8 @@ pub struct EntryView {
     pub duration_ms: Option<u64>,
     /// What it was charged, or would have been.
     pub cost: u64,
-    /// Its idempotency key.
+    /// The idempotency key, if the call was recognised by it. Of a long one: its beginning, `…`, and the first 16 hexadecimal digits of its
+    /// SHA-256.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub idempotency_key: Option<String>,
     /// Whether it repeated a call by its idempotency key.

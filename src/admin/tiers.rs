@@ -1,6 +1,7 @@
 //! Tiers and their policies.
 
 use super::body::{Body, Fields};
+use crate::idempotency::Idempotency;
 use crate::policy::{Algorithm, Period, Policy, Unit, is_name};
 use crate::profile::PolicyRow;
 use crate::refusal::Refusal;
@@ -84,6 +85,8 @@ pub struct PutTier {
     pub description: String,
     /// For how many days requests are kept one by one.
     pub audit_days: u64,
+    /// Whether its calls are recognised by their idempotency keys.
+    pub idempotency: Idempotency,
     /// All its policies, in the order in which clients see them.
     pub policies: Vec<PolicyBody>,
 }
@@ -102,6 +105,7 @@ impl Body for PutTier {
         Ok(Self {
             description: fields.text("description")?.unwrap_or_default(),
             audit_days: fields.number_to("audit_days", AUDIT_DAYS_LIMIT)?.unwrap_or_default(),
+            idempotency: fields.word("idempotency")?.unwrap_or_default(),
             policies,
         })
     }
@@ -116,8 +120,8 @@ impl PutTier {
         if !is_name(name) {
             return Err(Refusal::invalid("name", "a tier's name is 1 to 32 characters of a-z, 0-9, '_' and '-'"));
         }
-        let Self { description, audit_days, policies } = self;
-        Ok(Tier { name: name.to_owned(), description, audit_days, policies })
+        let Self { description, audit_days, idempotency, policies } = self;
+        Ok(Tier { name: name.to_owned(), description, audit_days, idempotency, policies })
     }
 }
 
@@ -131,6 +135,8 @@ pub struct Tier {
     pub description: String,
     /// For how many days requests are kept one by one.
     pub audit_days: u64,
+    /// Whether its calls are recognised by their idempotency keys.
+    pub idempotency: Idempotency,
     /// Its policies, in the order in which clients see them.
     pub policies: Vec<PolicyBody>,
 }
@@ -172,6 +178,7 @@ mod tests {
         let text = changed(&serde_json::to_string(&tier).unwrap(), 3, 4);
         let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&shown["name"], &shown["pushed"], &shown["pending"]), (&"gold".into(), &3.into(), &4.into()));
+        assert_eq!(shown["idempotency"], "on");
         assert_eq!(tier.policies.iter().map(|p| p.policy.as_str()).collect::<Vec<_>>(), ["a", "z", "b"]);
     }
 
@@ -186,6 +193,8 @@ mod tests {
             ("gold", r#"{"policies":[],"audit_days":3651}"#, "audit_days"),
             ("gold", r#"{"policies":[],"audit_days":-1}"#, "audit_days"),
             ("gold", r#"{"policies":[],"description":"a\nb"}"#, "description"),
+            ("gold", r#"{"policies":[],"idempotency":"maybe"}"#, "idempotency"),
+            ("gold", r#"{"policies":[],"idempotency":false}"#, "idempotency"),
             ("gold", r#"{"policies":[],"name":"x"}"#, "name"),
             ("Gold", r#"{"policies":[]}"#, "name"),
             ("gold", r#"{"policies":[7]}"#, "policies[0]"),

@@ -25,10 +25,13 @@ thread_local! {
 /// Keys at most for which the answer to the flood is kept ready.
 pub(crate) const RENDERED: usize = 256;
 
-/// A 429 as JavaScript has it, for as long as its seconds stay the same.
+/// A refusal as JavaScript has it, for as long as its seconds stay the same.
 pub(crate) struct Rendered {
+    /// Of the refusal in the deny cache.
+    pub(crate) number: u64,
     /// On the isolate's clock, in milliseconds.
     pub(crate) until: u64,
+    pub(crate) status: u16,
     pub(crate) body: JsValue,
     pub(crate) headers: JsValue,
 }
@@ -87,7 +90,8 @@ impl Deployment {
         })
     }
 
-    /// Forgets what this isolate denies by itself: of one key, or of all.
+    /// Forgets what this isolate refuses by itself: of one key, or of all. To be called when a change is in force, since what was asked
+    /// before that is not kept either.
     pub(crate) fn forget_denials(&self, id: Option<&str>) {
         self.denials.borrow_mut().forget(id);
         let mut rendered = self.rendered.borrow_mut();

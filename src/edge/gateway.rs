@@ -13,16 +13,14 @@ use super::own_loop::unless_looping;
 use super::{or_internal_error, promise};
 use crate::config::{Config, FailMode, Preflight};
 use crate::credential::{self, Credential, CredentialError};
+use crate::deny_cache::{Generation, Keyed};
 use crate::headers;
-use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome};
+use crate::idempotency::{Field, Fingerprint, MAX_KEY};
+use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome, Pass};
 use crate::refusal::Refusal;
-use std::borrow::Cow;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use worker::Env;
-
-/// Characters of an `Idempotency-Key` at most.
-const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 /// Judges a request for the origin, and forwards it or answers it.
 pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
@@ -45,11 +43,6 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, con
         Err(error @ CredentialError::Missing) => return refuse(Refusal::NoCredential(error.to_string())),
         Err(error) => return refuse(Refusal::BadRequest(error.to_string())),
     };
-    if incoming.idempotency_key.as_deref().is_some_and(|key| !is_idempotency_key(key)) {
-        return refuse(Refusal::BadRequest(format!(
-            "Idempotency-Key must be 1 to {MAX_IDEMPOTENCY_KEY} characters of visible ASCII and spaces"
-        )));
-    }
     let Some(signer) = &config.signer else {
         worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
         return refuse(Refusal::Unavailable("tollgate is not set up"));
@@ -92,12 +85,18 @@ fn judge_call(
 ) -> Answer {
     let Caller { id, secret_hash } = caller;
     let call = Call { id: &id, secret_hash: &secret_hash, method: &incoming.method, path: incoming.target().path };
-    // A call that repeats another may pass where others are denied.
-    if incoming.idempotency_key.is_none()
-        && let Some(answer) = deny_at_once(&deployment, &context, call, asked_at)
-    {
+    let (keyed, fingerprint) = match incoming.idempotency() {
+        Field::Absent => (Keyed::No, None),
+        Field::Key(key) => {
+            let fingerprint = origin::fingerprint(&incoming, &deployment);
+            (Keyed::Key(fingerprint.with_key(key)), Some(fingerprint))
+        }
+        Field::Malformed => (Keyed::Malformed, None),
+    };
+    if let Some(answer) = refuse_at_once(&deployment, &context, call, keyed, asked_at) {
         return answer;
     }
+    let generation = deployment.denials.borrow().generation();
     let (nonce, is_repeat) = (deployment.nonce(), false);
     let debt = arrears::due(&id, deployment.nonce());
     let company = Company::join(&id);
@@ -112,23 +111,39 @@ fn judge_call(
         debt,
         is_repeat,
         company,
+        keyed,
+        fingerprint,
+        generation,
     })
 }
 
-/// The 429 of a call that is known to be denied, without asking the object.
-fn deny_at_once(deployment: &Rc<Deployment>, context: &JsValue, call: Call<'_>, now: u64) -> Option<Answer> {
+/// The refusal of a call that is known to be refused, without asking the object.
+fn refuse_at_once(
+    deployment: &Rc<Deployment>,
+    context: &JsValue,
+    call: Call<'_>,
+    keyed: Keyed,
+    now: u64,
+) -> Option<Answer> {
     let mut denials = deployment.denials.borrow_mut();
-    let denial = denials.find(call, now)?;
-    arrears::add_denied(deployment, context, call.id, now);
+    let denial = denials.find(call, keyed, now)?;
+    let (number, until) = (denial.number(), now.saturating_add(denial.unchanged_for(now)));
     let mut rendered = deployment.rendered.borrow_mut();
-    if let Some(rendered) = rendered.get(call.id).filter(|rendered| now < rendered.until) {
+    if let Some(rendered) = rendered.get(call.id).filter(|rendered| rendered.number == number && now < rendered.until) {
+        // Other refusals are owed to nobody.
+        if rendered.status == 429 {
+            arrears::add_denied(deployment, context, call.id, now);
+        }
         return Some(http::give(rendered));
     }
     let config = &deployment.config;
     let known = denial.at(now);
-    let refusal = http::quota_exceeded(&known)?;
-    let until = now.saturating_add(denial.unchanged_for(now));
-    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.legacy_headers), until) {
+    if let Outcome::Denied { .. } = known.outcome {
+        arrears::add_denied(deployment, context, call.id, now);
+    }
+    let refusal = refusal_of(&known)?;
+    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.legacy_headers), number, until)
+    {
         Ok(fresh) => fresh,
         Err(fault) => return Some(Err(fault)),
     };
@@ -138,6 +153,27 @@ fn deny_at_once(deployment: &Rc<Deployment>, context: &JsValue, call: Call<'_>, 
     }
     rendered.insert(call.id.to_owned(), fresh);
     Some(answer)
+}
+
+/// How a call is refused that is not admitted.
+fn refusal_of(known: &Known) -> Option<Refusal> {
+    Some(match &known.outcome {
+        Outcome::Admitted(_) => return None,
+        Outcome::Denied { .. } => http::quota_exceeded(known)?,
+        Outcome::CostExceedsQuota { policy, cost } => {
+            let (name, quota) =
+                known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
+            Refusal::BadRequest(format!(
+                "this call costs {cost}, more than policy {name} with its quota of {quota} can ever admit: waiting does not help"
+            ))
+        }
+        Outcome::Conflict => Refusal::InFlight,
+        Outcome::Mismatch => Refusal::OtherRequest,
+        Outcome::Malformed => Refusal::BadRequest(format!(
+            "Idempotency-Key must be 1 to {MAX_KEY} characters of visible ASCII and spaces"
+        )),
+        Outcome::Refused(status) => Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used")),
+    })
 }
 
 /// A call with a genuine key, on its way through the gate. JavaScript holds it while the object is asked.
@@ -154,6 +190,10 @@ pub struct GatedCall {
     debt: Option<Debt>,
     is_repeat: bool,
     company: Company,
+    keyed: Keyed,
+    fingerprint: Option<Fingerprint>,
+    /// Of the deny cache, when the object was asked.
+    generation: Generation,
 }
 
 #[wasm_bindgen]
@@ -175,16 +215,19 @@ impl GatedCall {
 
     /// The question to the object.
     pub(super) fn check(&self) -> Check<'_> {
-        Check {
+        let check = Check {
             call: self.call(),
             nonce: self.nonce,
             is_repeat: self.is_repeat,
             has_company: self.company.is_there,
             debt: self.debt,
-            idempotency_key: self.incoming.idempotency_key.as_deref().map(Cow::Borrowed),
+            idempotency_key: None,
+            fingerprint: None,
+            has_malformed_key: false,
             // `glue.js` adds them.
             ends: Ends::default(),
-        }
+        };
+        check.with_field(self.incoming.idempotency(), self.fingerprint)
     }
 
     fn go_on(mut self, line: &str) -> Answer {
@@ -205,7 +248,9 @@ impl GatedCall {
             Reply::Answer(protocol::Answer::Known(known)) => {
                 let cap = self.deployment.config.deny_cache_seconds.saturating_mul(1000);
                 let asked = self.asked_at..clock::now().as_millis();
-                self.deployment.denials.borrow_mut().keep(self.call(), &known, asked, cap);
+                let mut denials = self.deployment.denials.borrow_mut();
+                denials.keep(self.call(), self.keyed, &known, asked, cap, self.generation);
+                drop(denials);
                 self.pass_or_refuse(&known)
             }
             Reply::Answer(protocol::Answer::Unknown) => {
@@ -230,8 +275,6 @@ impl GatedCall {
 
     fn pass_or_refuse(&self, known: &Known) -> Answer {
         let config = &self.deployment.config;
-        let refuse =
-            |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.legacy_headers)));
         match &known.outcome {
             Outcome::Admitted(pass) => {
                 let mut identity = Fields::default();
@@ -246,23 +289,30 @@ impl GatedCall {
                 if !pass.wants_end {
                     return Ok(self.forward(&identity, &standing));
                 }
-                let gated =
-                    origin::Gated { incoming: &self.incoming, context: &self.context, id: &self.id, nonce: self.nonce };
+                let gated = origin::Gated {
+                    incoming: &self.incoming,
+                    context: &self.context,
+                    id: &self.id,
+                    nonce: self.nonce,
+                    is_awaited: self.is_repeatable(*pass),
+                };
                 Ok(origin::forward_call(&gated, &self.deployment, &identity, &standing))
             }
-            Outcome::Denied { .. } => refuse(http::quota_exceeded(known).unwrap_or(Refusal::Internal)),
-            Outcome::CostExceedsQuota { policy, cost } => {
-                let (name, quota) =
-                    known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
-                refuse(Refusal::BadRequest(format!(
-                    "this call costs {cost}, more than policy {name} with its quota of {quota} can ever admit: waiting does not help"
-                )))
-            }
-            Outcome::Conflict => refuse(Refusal::InFlight),
-            Outcome::Refused(status) => {
-                refuse(Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used")))
+            Outcome::Denied { .. }
+            | Outcome::CostExceedsQuota { .. }
+            | Outcome::Conflict
+            | Outcome::Mismatch
+            | Outcome::Malformed
+            | Outcome::Refused(_) => {
+                let refusal = refusal_of(known).unwrap_or(Refusal::Internal);
+                http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.legacy_headers)))
             }
         }
+    }
+
+    /// Whether the object has this call in flight, and refuses others with its idempotency key until it has ended.
+    const fn is_repeatable(&self, pass: Pass) -> bool {
+        matches!(self.keyed, Keyed::Key(_)) && !pass.is_replay && !pass.ignores_key
     }
 
     /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed. `doubt` is the
@@ -289,10 +339,6 @@ impl GatedCall {
     fn forward(&self, request_fields: &Fields, answer_fields: &Fields) -> JsValue {
         origin::forward(&self.incoming, &self.deployment, request_fields, answer_fields)
     }
-}
-
-fn is_idempotency_key(key: &str) -> bool {
-    (1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) && key.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The credential of a request, from where the configuration allows it to stand.

@@ -401,6 +401,20 @@ export function write(storage, sql, values) {
   return storage.sql.exec(sql, ...values).rowsWritten;
 }
 
+/** Statements `[sql, ...values]`, all of them or none; how many rows they wrote, indexes included. */
+export function writeAll(storage, statements) {
+  return storage.transactionSync(() => {
+    let rows = 0;
+    for (const [sql, ...values] of statements) rows += storage.sql.exec(sql, ...values).rowsWritten;
+    return rows;
+  });
+}
+
+/** What the object's database takes, in bytes. */
+export function databaseSize(storage) {
+  return storage.sql.databaseSize;
+}
+
 /** Runs statements `[[sql, values], …]` in D1, as one transaction; resolves to the rows of the last one, as JSON. */
 export async function runSql(database, statements) {
   const prepared = JSON.parse(statements).map(([sql, values]) => database.prepare(sql).bind(...values));

@@ -4,6 +4,7 @@ use super::deployment::Rendered;
 use super::js::{self, Fault, Fields};
 use crate::framing::{self, FramingError};
 use crate::headers::{self, EXPOSED};
+use crate::idempotency::Field;
 use crate::own_loop::Place;
 use crate::preflight::Preflight;
 use crate::protocol::{Known, Outcome};
@@ -27,7 +28,7 @@ pub(crate) struct Incoming {
     query: Option<String>,
     pub(crate) api_key: Option<String>,
     pub(crate) authorization: Option<String>,
-    pub(crate) idempotency_key: Option<String>,
+    idempotency_key: Option<String>,
     /// `X-Tollgate-Loop`, whoever has made it.
     pub(crate) mark: Option<String>,
     /// What a CORS preflight asks for.
@@ -75,6 +76,10 @@ impl Incoming {
 
     pub(crate) fn target(&self) -> Target<'_> {
         Target { path: &self.path, query: self.query.as_deref() }
+    }
+
+    pub(crate) fn idempotency(&self) -> Field<'_> {
+        Field::read(&self.method, self.idempotency_key.as_deref())
     }
 }
 
@@ -139,17 +144,24 @@ pub(crate) fn quota_exceeded(known: &Known) -> Option<Refusal> {
     Some(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
 }
 
-/// A refusal that is going to be given many times, until its words change.
-pub(crate) fn render(refusal: &Refusal, cors: &str, known: (&Known, bool), until: u64) -> Result<Rendered, Fault> {
+/// A refusal that is going to be given many times, until its words change: the one of this number, up to `until`.
+pub(crate) fn render(
+    refusal: &Refusal,
+    cors: &str,
+    known: (&Known, bool),
+    number: u64,
+    until: u64,
+) -> Result<Rendered, Fault> {
     let mut fields = refusal_fields(refusal, Some(known));
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", PROBLEM_JSON);
-    Ok(Rendered { until, body: refusal.body().into(), headers: js::share_fields(fields.as_str())? })
+    let headers = js::share_fields(fields.as_str())?;
+    Ok(Rendered { number, until, status: refusal.status(), body: refusal.body().into(), headers })
 }
 
-/// Gives a rendered 429.
+/// Gives a rendered refusal.
 pub(crate) fn give(rendered: &Rendered) -> Answer {
-    Ok(js::reply_shared(429, &rendered.body, &rendered.headers)?.into())
+    Ok(js::reply_shared(rendered.status, &rendered.body, &rendered.headers)?.into())
 }
 
 /// A JSON answer.

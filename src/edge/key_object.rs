@@ -21,7 +21,9 @@ use crate::decision::{Decision, Judgement, Verdict};
 use crate::limit::{Call, Cost, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
 use crate::profile::{Profile, Status};
-use crate::protocol::{Answer, AuditPage, Check, Debt, Ends, Known, Outcome, Pass, PolicyUsage, Question, Usage};
+use crate::protocol::{
+    Answer, AuditPage, Check, Debt, Ends, Extent, Known, Outcome, Pass, PolicyUsage, Question, Usage,
+};
 use crate::time::{Month, UnixMicros, rfc3339};
 use js_sys::Promise;
 use std::cell::{OnceCell, RefCell};
@@ -270,12 +272,15 @@ impl Shared {
         note_ends(ledger, profile, check.ends, now);
         let (method, path) = (check.call.method, check.call.path);
         let cost = profile.cost(method, path);
+        let applies = profile.row.idempotency.applies_to(method);
+        let key = check.idempotency_key.as_deref().filter(|_| applies);
         let call = Call {
             cost: Cost { requests: cost, tokens: 0 },
             method,
             class: &profile.class(method, path),
             nonce: check.nonce,
-            idempotency_key: check.idempotency_key.as_deref(),
+            idempotency_key: key,
+            fingerprint: check.fingerprint,
             is_audited: profile.row.audit_days > 0,
             thresholds: self.thresholds(),
         };
@@ -287,21 +292,48 @@ impl Shared {
             let known = Known::new(Outcome::Refused(status), &profile.row.tier, policies, &decision);
             return Ok((Answer::Known(known), owed));
         }
+        if check.has_malformed_key && applies {
+            ledger.refuse_call(now, &call, 400);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(policies, now), now };
+            let known = Known::new(Outcome::Malformed, &profile.row.tier, policies, &decision);
+            return Ok((Answer::Known(known), owed));
+        }
         // A call that is recalled was counted when it was first asked; but that write may still be under way.
         let recalled = if check.is_repeat { ledger.recall_call(policies, now, &call) } else { None };
         let judgement = recalled.unwrap_or_else(|| ledger.judge_call(policies, now, &call));
         let needs_write = owed || judgement.is_admitted();
-        let is_replay = matches!(judgement, Judgement::Replay(_));
+        let replay = match judgement {
+            Judgement::Replay { is_free, .. } => Some(is_free),
+            _ => None,
+        };
         let (outcome, decision) = match judgement {
             Judgement::Conflict { standings, now } => {
                 (Outcome::Conflict, Decision { verdict: Verdict::Admitted, standings, now })
             }
-            Judgement::Decided(decision) | Judgement::Replay(decision) => {
-                let wants_end = call.is_audited || call.idempotency_key.is_some();
-                let outcome = match Outcome::new(&decision, cost) {
-                    Outcome::Admitted(_) => Outcome::Admitted(Pass { is_replay, wants_end }),
-                    outcome => outcome,
-                };
+            Judgement::Mismatch { standings, now } => {
+                (Outcome::Mismatch, Decision { verdict: Verdict::Admitted, standings, now })
+            }
+            Judgement::Decided(decision) | Judgement::Replay { decision, .. } => {
+                let mut outcome = Outcome::new(&decision, cost);
+                match &mut outcome {
+                    Outcome::Admitted(pass) => {
+                        // The end of a replay opens nothing: it is for the audit log alone.
+                        let wants_end = call.is_audited || (key.is_some() && replay.is_none());
+                        let ignores_key = check.fingerprint.is_some() && key.is_none();
+                        *pass = Pass { is_replay: replay.is_some(), wants_end, ignores_key };
+                    }
+                    Outcome::Denied { extent, .. } if check.fingerprint.is_some() || check.has_malformed_key => {
+                        *extent = match replay {
+                            Some(true) => Extent::Replays,
+                            _ if key.is_none() => Extent::All,
+                            _ if ledger.judges_replays_alike(policies, now, call.cost, &decision.verdict) => {
+                                Extent::All
+                            }
+                            _ => Extent::New,
+                        };
+                    }
+                    _ => {}
+                }
                 (outcome, decision)
             }
         };

@@ -9,6 +9,7 @@ use super::js::{self, Fields};
 use super::own_loop;
 use crate::config::Config;
 use crate::credential::{Credential, QUERY_NAME, Source};
+use crate::idempotency::Fingerprint;
 use crate::key::{PresentedKey, is_importable, same_secret, token_id};
 use crate::outbound;
 use crate::target::{Target, percent_decode};
@@ -44,7 +45,7 @@ pub(crate) fn forward_call(
         &deployment.objects,
         gated.id,
         &gated.nonce.to_string(),
-        gated.incoming.idempotency_key.is_some(),
+        gated.is_awaited,
     )
     .into()
 }
@@ -146,6 +147,12 @@ impl Credentials<'_> {
         self.deployment.config.allow_imported_keys && is_importable(text)
     }
 
+    /// The query as it is forwarded; `None` if there is none, or nothing is left of it.
+    fn forwarded_query(&self, target: Target<'_>) -> Option<String> {
+        target.query?;
+        self.query_without(target)
+    }
+
     /// The query as sent, less what carries a credential: the one that is presented wherever it stands, every parameter that is a genuine
     /// key or an admin token, and `api_key` where it is one or could be one that nobody looks at. (What was issued elsewhere can be told
     /// from other texts only when it is presented.)
@@ -175,12 +182,22 @@ pub(crate) struct Gated<'a> {
     pub(crate) context: &'a JsValue,
     pub(crate) id: &'a str,
     pub(crate) nonce: u64,
+    /// Whether others may repeat it: then its answer waits until the object knows that it has ended.
+    pub(crate) is_awaited: bool,
+}
+
+/// The fingerprint of a call as it is forwarded.
+pub(crate) fn fingerprint(incoming: &Incoming, deployment: &Deployment) -> Fingerprint {
+    let target = incoming.target();
+    let credential = gateway::find_credential(incoming, &deployment.config).ok();
+    let credentials = Credentials { deployment, presented: credential.as_ref() };
+    Fingerprint::of(&incoming.method, target.path, credentials.forwarded_query(target).as_deref())
 }
 
 fn upstream_url(incoming: &Incoming, config: &Config, credentials: &Credentials<'_>) -> Option<String> {
     let target = incoming.target();
-    let query = target.query.map(|_| credentials.query_without(target));
-    let changed = query.as_ref().is_some_and(|query| query.as_deref() != target.query);
+    let query = credentials.forwarded_query(target);
+    let changed = query.as_deref() != target.query;
     let base = match &config.origin {
         Some(origin) => origin.as_str(),
         None if !changed => return None,
@@ -189,7 +206,7 @@ fn upstream_url(incoming: &Incoming, config: &Config, credentials: &Credentials<
     let mut url = String::with_capacity(base.len() + incoming.url.len());
     url.push_str(base);
     url.push_str(target.path);
-    if let Some(Some(query)) = query {
+    if let Some(query) = query {
         url.push('?');
         url.push_str(&query);
     }

@@ -7,7 +7,7 @@
 
 use super::js::{self, Fault};
 use crate::limit::{Rows, State};
-use crate::meter::{AuditCursor, AuditQuery, AuditReader, Entry};
+use crate::meter::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
 use crate::profile::{Profile, ProfileRow};
 use crate::time::UnixMicros;
 use serde::Deserialize;
@@ -31,11 +31,14 @@ const CREATE_REPLAYS: &str =
 const CREATE_AUDIT: &str = "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, body TEXT NOT NULL)";
 const UPSERT_REPLAYS: &str = "INSERT OR REPLACE INTO replays (id, until_ms, body) VALUES (?, ?, ?)";
 const UPSERT_AUDIT: &str = "INSERT OR REPLACE INTO audit (seq, from_ms, to_ms, body) VALUES (?, ?, ?, ?)";
+const DELETE_OLDEST_AUDIT: &str = "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit ORDER BY seq LIMIT ?)";
 const UPSERT_STATE: &str = "INSERT INTO state (slot, body, checked_at) VALUES (?, ?, ?)
   ON CONFLICT (slot) DO UPDATE SET body = excluded.body, checked_at = excluded.checked_at";
 
 /// Chunks of the audit log that are read at a time.
 const CHUNKS_AT_ONCE: usize = 64;
+/// Chunks of the audit log that are deleted at a time when they are over.
+const DELETED_AT_ONCE: usize = 4_096;
 
 /// What an object had stored.
 pub(crate) struct Stored {
@@ -149,29 +152,45 @@ impl Storage {
         Ok(())
     }
 
-    /// Stores what changed in the state: one row, and now and then a chunk beside it. Gives the number of rows that the cursors
-    /// counted. The row comes last: should it fail, the chunks say nothing that the row before does not say, and are written again.
+    /// Stores what changed in the state: one row, and now and then chunks beside it, all of them or none. Gives the number of rows that
+    /// the cursors counted.
     pub(crate) fn save_state(&self, state: &mut State, checked_at: u64) -> Result<f64, Fault> {
         let Rows { row, replays, replays_over, audit } = state.to_rows();
-        let mut written = 0.0;
-        for chunk in audit {
-            if !self.has_audit.replace(true) {
-                written += self.write(CREATE_AUDIT, [])?;
+        let row = [row.slot.into(), row.body.into(), number(checked_at)];
+        let (has_replays, has_audit) = (!replays.is_empty(), !audit.is_empty());
+        let written = if has_replays || has_audit || !replays_over.is_empty() {
+            let statements = js_sys::Array::new();
+            if has_audit && !self.has_audit.get() {
+                statements.push(&statement(CREATE_AUDIT, []));
             }
-            let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
-            written += self.write(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()])?;
-        }
-        for chunk in replays {
-            if !self.has_replays.replace(true) {
-                written += self.write(CREATE_REPLAYS, [])?;
+            let size = if has_audit { js::database_size(&self.raw) } else { 0.0 };
+            for chunk in audit {
+                let surplus = audit_surplus(bytes(size), AUDIT_BYTES, chunk.body.len());
+                if surplus > 0 {
+                    statements.push(&statement(DELETE_OLDEST_AUDIT, [JsValue::from(surplus)]));
+                }
+                let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
+                statements.push(&statement(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()]));
             }
-            let until = number(chunk.until.as_millis());
-            written += self.write(UPSERT_REPLAYS, [chunk.id.into(), until, chunk.body.into()])?;
-        }
-        for id in replays_over {
-            written += self.write("DELETE FROM replays WHERE id = ?", [id.into()])?;
-        }
-        written += self.write(UPSERT_STATE, [row.slot.into(), row.body.into(), number(checked_at)])?;
+            // Before what is written: a chunk that is left from a write that failed may have the number of a new one.
+            for id in replays_over {
+                statements.push(&statement("DELETE FROM replays WHERE id = ?", [id.into()]));
+            }
+            if has_replays && !self.has_replays.get() {
+                statements.push(&statement(CREATE_REPLAYS, []));
+            }
+            for chunk in replays {
+                let until = number(chunk.until.as_millis());
+                statements.push(&statement(UPSERT_REPLAYS, [chunk.id.into(), until, chunk.body.into()]));
+            }
+            statements.push(&statement(UPSERT_STATE, row));
+            let written = js::write_all(&self.raw, &statements)?;
+            self.has_replays.set(self.has_replays.get() || has_replays);
+            self.has_audit.set(self.has_audit.get() || has_audit);
+            written
+        } else {
+            self.write(UPSERT_STATE, row)?
+        };
         state.committed();
         Ok(written)
     }
@@ -185,9 +204,12 @@ impl Storage {
         let mut reader = AuditReader::new(query);
         let mut next = query.cursor.map_or(0, |cursor| cursor.seq);
         let from = query.from.as_millis();
+        let tail = state.audit_tail();
+        // An earlier version may have left chunks of rows that were not written.
+        let end = tail.first().map_or(0, |(seq, _)| *seq);
         while self.has_audit.get() {
             let select = format!(
-                "SELECT seq, body FROM audit WHERE seq >= {next} AND to_ms >= {from} ORDER BY seq LIMIT {CHUNKS_AT_ONCE}"
+                "SELECT seq, body FROM audit WHERE seq >= {next} AND seq < {end} AND to_ms >= {from} ORDER BY seq LIMIT {CHUNKS_AT_ONCE}"
             );
             let chunks: Vec<AuditChunk> = self.rows(&select)?;
             let is_last = chunks.len() < CHUNKS_AT_ONCE;
@@ -201,7 +223,7 @@ impl Storage {
                 break;
             }
         }
-        for (seq, text) in state.audit_tail() {
+        for (seq, text) in tail {
             reader.feed(seq, &text).map_err(Fault::new)?;
         }
         Ok(reader.finish())
@@ -222,14 +244,18 @@ impl Storage {
         js::open_batch(&self.desk)
     }
 
-    /// Deletes the chunks of the audit log that have ended by `until`. Gives when the oldest chunk that is left ends.
+    /// Deletes chunks of the audit log that have ended by `until`: not more than can be deleted at a time. Gives when the oldest chunk
+    /// that is left ends.
     pub(crate) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Fault> {
         let oldest = self.oldest_audit()?;
         if oldest.is_none_or(|oldest| oldest > until) {
             return Ok(oldest);
         }
         let until = number(until.as_millis());
-        self.write("DELETE FROM audit WHERE to_ms <= ?", [until])?;
+        let delete = format!(
+            "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE to_ms <= ? ORDER BY seq LIMIT {DELETED_AT_ONCE})"
+        );
+        self.write(&delete, [until])?;
         self.oldest_audit()
     }
 
@@ -246,6 +272,16 @@ impl Storage {
     fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Fault> {
         Ok(js::write(&self.raw, sql, values.into())?)
     }
+}
+
+/// A statement as [`js::write_all`] takes it.
+fn statement<const N: usize>(sql: &str, values: [JsValue; N]) -> js_sys::Array {
+    std::iter::once(sql.into()).chain(values).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a database, less than 2^53")]
+fn bytes(size: f64) -> u64 {
+    size as u64
 }
 
 /// SQL numbers cross as f64.

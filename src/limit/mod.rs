@@ -28,10 +28,11 @@ pub use months::MonthTotal;
 pub use row::{DecodeError, Row, Rows};
 
 use crate::decision::{Decision, Judgement, Standing, Verdict};
+use crate::idempotency::Fingerprint;
 use crate::meter::alerts::Alerts;
 use crate::meter::audit::{Audit, Subject};
 use crate::meter::hours::{self, Counts, HourTotal, Hours};
-use crate::meter::replays::{KeyHash, Replays, Seen};
+use crate::meter::replays::{KeyHash, Replays, RequestHash, Seen};
 use crate::meter::{Alert, End};
 use crate::policy::{Policy, Unit};
 use crate::time::{MINUTE, Month, UnixMicros};
@@ -46,6 +47,7 @@ use windows::Fixed;
 /// Statuses of refusals, as the audit log has them.
 const BAD_REQUEST: u16 = 400;
 const CONFLICT: u16 = 409;
+const UNPROCESSABLE: u16 = 422;
 const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
@@ -88,8 +90,10 @@ pub struct Call<'a> {
     pub class: &'a str,
     /// Names it: a call that is admitted is remembered by it.
     pub nonce: u64,
-    /// Its idempotency key: a later call with the same one repeats it.
+    /// Its idempotency key, if that applies to it: a later call with the same one repeats it.
     pub idempotency_key: Option<&'a str>,
+    /// What it asks for, which a repeat must ask for too. Isolates of an earlier version do not say.
+    pub fingerprint: Option<Fingerprint>,
     /// Whether it is to be in the audit log.
     pub is_audited: bool,
     /// Percentages of a month's quota at which there is to be an [`Alert`].
@@ -173,29 +177,43 @@ impl State {
 
     /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its counts.
     ///
-    /// The first call under an idempotency key that is admitted is remembered for 24 hours. Calls that repeat it are refused while
-    /// it is in flight: until it is [complete](Self::complete), for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that
-    /// they are replays, which cost nothing that is paid for.
+    /// The first call under an idempotency key that is admitted is remembered for 24 hours. A call with the same key that asks for
+    /// something else is refused. Calls that repeat it are refused while it is in flight: until it is [complete](Self::complete),
+    /// for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that they are replays. Of these
+    /// [`FREE_REPEATS`](crate::idempotency::FREE_REPEATS) are judged by all policies but those of months and tokens, and charged to
+    /// none of these; further ones, and those that cannot be compared, are judged and charged like new calls.
     pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
         let now = self.settle(clock);
-        let key = call.idempotency_key.map(KeyHash::of);
-        let seen = key.map_or(Seen::Never, |key| self.replays.seen(key, now));
-        if let Seen::InFlight { .. } = seen {
-            self.audit_refusal(now, call, CONFLICT);
-            self.adopt(policies, now);
-            return Judgement::Conflict { standings: self.measure(policies, now, clock), now: clock };
+        let key = call.idempotency_key.map(|key| {
+            let request = call.fingerprint.map(|request| RequestHash::of(&self.epoch, key, request));
+            (KeyHash::of(key), request.unwrap_or(RequestHash::UNKNOWN))
+        });
+        let seen = key.map_or(Seen::Never, |(key, request)| self.replays.seen(key, request, now));
+        let is_free = seen == Seen::Complete { is_free: true };
+        match seen {
+            Seen::Other => {
+                let standings = self.refuse_unjudged(policies, now, clock, call, UNPROCESSABLE);
+                return Judgement::Mismatch { standings, now: clock };
+            }
+            Seen::InFlight { .. } => {
+                let standings = self.refuse_unjudged(policies, now, clock, call, CONFLICT);
+                return Judgement::Conflict { standings, now: clock };
+            }
+            Seen::Never | Seen::Complete { .. } => {}
         }
-        let is_replay = seen == Seen::Complete;
-        let cost = if is_replay { Cost { tokens: 0, ..call.cost } } else { call.cost };
-        let decision = self.decide_at(policies, now, clock, cost, is_replay, call.class);
+        let is_replay = seen != Seen::Never;
+        let cost = if is_free { Cost { tokens: 0, ..call.cost } } else { call.cost };
+        let decision = self.decide_at(policies, now, clock, cost, is_free, call.class);
         if decision.is_admitted() {
             self.remember(call.nonce);
-            if let Some(key) = key.filter(|_| !is_replay) {
-                self.replays.begin(key, call.nonce, now);
+            match key {
+                Some((key, request)) if is_replay => self.replays.repeat(key, request, is_free),
+                Some((key, request)) => self.replays.begin(key, request, call.nonce, now),
+                None => {}
             }
             self.replays.expire(now);
             if call.is_audited {
-                let due = if is_replay { 0 } else { cost.requests };
+                let due = if is_free { 0 } else { cost.requests };
                 self.audit.admit(now, call.subject(due), call.nonce, is_replay);
             }
         } else {
@@ -206,7 +224,34 @@ impl State {
             let months = &self.months;
             self.dirty |= self.alerts.check(policies, call.thresholds, now, |unit, month| months.used(unit, month));
         }
-        if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
+        if is_replay { Judgement::Replay { decision, is_free } } else { Judgement::Decided(decision) }
+    }
+
+    /// Notes a refusal that comes before the policies are asked. Gives where they stand.
+    fn refuse_unjudged(
+        &mut self,
+        policies: &[Policy],
+        now: UnixMicros,
+        clock: UnixMicros,
+        call: &Call<'_>,
+        status: u16,
+    ) -> Vec<Standing> {
+        self.audit_refusal(now, call, status);
+        self.adopt(policies, now);
+        self.measure(policies, now, clock)
+    }
+
+    /// Whether a free replay of this cost gets the same verdict as a new call has got at `clock`: then it holds for all calls,
+    /// whatever their idempotency keys are. Counts nothing.
+    pub fn judges_replays_alike(
+        &mut self,
+        policies: &[Policy],
+        clock: UnixMicros,
+        cost: Cost,
+        verdict: &Verdict,
+    ) -> bool {
+        let now = self.settle(clock);
+        self.judge(policies, now, clock, Cost { tokens: 0, ..cost }, true) == *verdict
     }
 
     /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
@@ -216,13 +261,13 @@ impl State {
             return None;
         }
         let now = self.settle(clock);
-        let seen = call.idempotency_key.map(|key| self.replays.seen(KeyHash::of(key), now));
+        let seen = call.idempotency_key.map(|key| self.replays.seen(KeyHash::of(key), RequestHash::UNKNOWN, now));
         let standings = self.standings(policies, clock);
         let decision = Decision { verdict: Verdict::Admitted, standings, now: clock };
         Some(match seen {
             None | Some(Seen::Never) => Judgement::Decided(decision),
             Some(Seen::InFlight { nonce }) if nonce == call.nonce => Judgement::Decided(decision),
-            Some(_) => Judgement::Replay(decision),
+            Some(_) => Judgement::Replay { decision, is_free: false },
         })
     }
 
@@ -259,7 +304,8 @@ impl State {
         self.dirty |= self.alerts.forget(alert);
     }
 
-    /// The end of the audit log that no stored chunk holds: texts as of chunks, with the numbers that these have or will have.
+    /// The end of the audit log that no stored chunk holds: texts as of chunks, with the numbers that these have or will have. A
+    /// stored chunk whose number is not lower than the first of these came with a row that was not written: it is to be ignored.
     #[must_use]
     pub fn audit_tail(&self) -> Vec<(u64, Cow<'_, str>)> {
         self.audit.tail()
@@ -270,20 +316,20 @@ impl State {
         self.dirty |= self.audit.forget(until);
     }
 
-    /// A replay costs nothing that is counted by the month.
+    /// A free replay costs nothing that is counted by the month.
     fn decide_at(
         &mut self,
         policies: &[Policy],
         now: UnixMicros,
         clock: UnixMicros,
         cost: Cost,
-        is_replay: bool,
+        is_free: bool,
         class: &str,
     ) -> Decision {
         self.adopt(policies, now);
-        let verdict = self.judge(policies, now, clock, cost, is_replay);
+        let verdict = self.judge(policies, now, clock, cost, is_free);
         if verdict.is_admitted() {
-            let due = if is_replay { Cost { requests: 0, tokens: 0 } } else { cost };
+            let due = if is_free { Cost { requests: 0, tokens: 0 } } else { cost };
             self.spend(now, 1, cost, due, class);
         } else if matches!(verdict, Verdict::Denied { .. }) {
             // A cost that can never fit is a mistake in the request, not a denial.

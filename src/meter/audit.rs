@@ -14,15 +14,20 @@
 //! c|310|9f3|201|190;                  ended: at, nonce, the origin's status, duration in milliseconds
 //! d|500|GET|~/v1|1||429|17|2|980;     refused: as above with the status, how often, after how many admitted, last at
 //! ```
+//!
+//! An idempotency key of more than [`MAX_KEY`] bytes is its beginning, a tilde, and a hash of all of it.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
+use crate::encoding::hex;
 use crate::meter::cut;
 use crate::meter::hours::OTHER;
-use crate::meter::text::{self, Record, decode, push_hex, push_number, push_text, records};
-use crate::time::{DAY, MINUTE, SECOND, UnixMicros};
+use crate::meter::text::{self, Record, decode, encode, push_hex, push_number, push_raw, push_text, records};
+use crate::time::{DAY, MINUTE, UnixMicros};
 
 /// A chunk has at least so many bytes ...
 const CHUNK_BYTES: usize = 4096;
@@ -32,8 +37,10 @@ const CHUNK_CALLS: u64 = 32;
 const MAX_BYTES: usize = 1 << 16;
 /// Entries of refused calls from which on they are collapsed whenever they were.
 const MAX_RUNS: usize = 64;
-/// What is kept of an idempotency key, in bytes.
-const MAX_KEY: usize = 255;
+/// Bytes that an idempotency key takes at most, as it is stored.
+const MAX_KEY: usize = 64;
+/// Digits of the hash of a longer one.
+const KEY_DIGITS: usize = 16;
 const MAX_METHOD: usize = 16;
 /// For how long after a call its end is looked for, in microseconds: 15 minutes.
 pub const MAX_DURATION: u64 = 15 * MINUTE;
@@ -73,7 +80,8 @@ pub struct Entry {
     pub is_replay: bool,
     /// What it was charged, or would have been.
     pub cost: u64,
-    /// Its idempotency key.
+    /// Its idempotency key. Of one that takes more than 64 bytes in the log it is the beginning, an ellipsis, and the first 16
+    /// hexadecimal digits of the key's SHA-256.
     pub idempotency_key: Option<String>,
     /// How many calls this entry stands for. More than one only if they were refused.
     pub count: u64,
@@ -93,6 +101,7 @@ struct Run {
     class: String,
     status: u16,
     cost: u64,
+    /// As it is stored.
     key: Option<String>,
     count: u64,
     /// Calls admitted before the first, in this text.
@@ -134,7 +143,7 @@ impl Audit {
         let base = self.base;
         let out = &mut self.text;
         push_head(out, if is_replay { "r" } else { "a" }, now.as_millis(), base);
-        push_subject(out, call);
+        push_subject(out, call.method, call.class, call.cost, call.key.map(stored_key).as_deref());
         push_hex(out, nonce);
         text::end(out);
         self.admitted += 1;
@@ -145,7 +154,7 @@ impl Audit {
         self.pass(now);
         let at = now.as_millis();
         let is_crowded = self.runs.len() >= MAX_RUNS;
-        let second = |millis: u64| millis * 1000 / SECOND;
+        let second = |millis: u64| millis / 1000;
         let is_same = |run: &&mut Run| {
             run.status == status
                 && (is_crowded || second(run.last) == second(at))
@@ -161,7 +170,7 @@ impl Audit {
         if let Some(run) = run {
             run.count = run.count.saturating_add(1);
             run.last = run.last.max(at);
-            run.key = run.key.take().filter(|key| Some(key.as_str()) == call.key.map(cut_key));
+            run.key = run.key.take().filter(|key| Some(key) == call.key.map(stored_key).as_ref());
             return;
         }
         self.runs.push(Run {
@@ -171,7 +180,7 @@ impl Audit {
             class: cut(call.class).to_owned(),
             status,
             cost: call.cost,
-            key: call.key.map(|key| cut_key(key).to_owned()),
+            key: call.key.map(stored_key),
             count: 1,
             after: self.admitted,
         });
@@ -227,7 +236,7 @@ impl Audit {
         let mut out = self.text.clone();
         for Run { first, last, method, class, status, cost, key, count, after } in &self.runs {
             push_head(&mut out, "d", *first, self.base);
-            push_subject(&mut out, Subject { method, class, cost: *cost, key: key.as_deref() });
+            push_subject(&mut out, method, class, *cost, key.as_deref());
             push_number(&mut out, (*status).into());
             push_number(&mut out, *count);
             push_number(&mut out, *after);
@@ -278,7 +287,7 @@ impl Audit {
         let mut records = records(text);
         let mut audit = Self { seq: records.next()?.number()?, ..Self::default() };
         let Some(mut base) = records.next() else { return Some(audit) };
-        let base = base.number()?;
+        let base = read_base(&mut base)?;
         push_base(&mut audit.text, base);
         audit.base = base;
         audit.from = base;
@@ -305,13 +314,36 @@ fn cut_method(method: &str) -> &str {
     method.get(..method.floor_char_boundary(MAX_METHOD)).unwrap_or(method)
 }
 
-fn cut_key(key: &str) -> &str {
-    key.get(..key.floor_char_boundary(MAX_KEY)).unwrap_or(key)
+/// An idempotency key as it is stored.
+fn stored_key(key: &str) -> String {
+    let whole = encode(key);
+    if whole.len() <= MAX_KEY {
+        return whole;
+    }
+    let beginning = whole.get(..MAX_KEY - 1 - KEY_DIGITS).unwrap_or_default();
+    // Not in the middle of an escape.
+    let is_cut = |at: &usize| beginning.len() - at < 3;
+    let beginning = beginning.get(..beginning.rfind('%').filter(is_cut).unwrap_or(beginning.len())).unwrap_or_default();
+    let hash = hex(&Sha256::digest(key));
+    [beginning, "~", hash.get(..KEY_DIGITS).unwrap_or_default()].concat()
+}
+
+/// A stored idempotency key as it is shown.
+fn shown_key(stored: &str) -> String {
+    match stored.split_once('~') {
+        Some((beginning, hash)) => [&decode(beginning), "…", hash].concat(),
+        None => decode(stored),
+    }
 }
 
 fn push_base(out: &mut String, base: u64) {
     push_number(out, base);
     text::end(out);
+}
+
+/// A base that all times can be written after or before.
+fn read_base(record: &mut Record<'_>) -> Option<u64> {
+    record.number().filter(|base| i64::try_from(*base).is_ok())
 }
 
 fn push_head(out: &mut String, kind: &str, at: u64, base: u64) {
@@ -327,8 +359,8 @@ fn push_time(out: &mut String, at: u64, base: u64) {
     push_number(out, at.abs_diff(base));
 }
 
-/// An empty key is none.
-fn push_subject(out: &mut String, Subject { method, class, cost, key }: Subject<'_>) {
+/// `key` is as it is stored. An empty one is none.
+fn push_subject(out: &mut String, method: &str, class: &str, cost: u64, key: Option<&str>) {
     let (method, class) = (cut_method(method), cut(class));
     push_text(out, method);
     let rest = class.strip_prefix(method).and_then(|rest| rest.strip_prefix(' '));
@@ -337,7 +369,7 @@ fn push_subject(out: &mut String, Subject { method, class, cost, key }: Subject<
     }
     push_text(out, rest.unwrap_or(class));
     push_number(out, cost);
-    push_text(out, cut_key(key.unwrap_or_default()));
+    push_raw(out, key.unwrap_or_default());
 }
 
 /// One line of a text.
@@ -364,11 +396,12 @@ impl Line {
             None => decode(class),
         };
         let cost = record.number()?;
-        let key = record.text().filter(|key| !key.is_empty());
+        let key = record.raw().filter(|key| !key.is_empty());
         if kind == "d" {
             let status = record.number()?.try_into().ok()?;
             let (count, after) = (record.number()?, record.number()?);
             let last = time(&mut record)?;
+            let key = key.map(str::to_owned);
             return Some(Self::Refused(Run { first: at, last, method, class, status, cost, key, count, after }));
         }
         let entry = Entry {
@@ -378,7 +411,7 @@ impl Line {
             status: 200,
             is_replay: kind == "r",
             cost,
-            idempotency_key: key,
+            idempotency_key: key.map(shown_key),
             count: 1,
             end: None,
             nonce: Some(record.hex()?),
@@ -404,7 +437,7 @@ impl Run {
             status: self.status,
             is_replay: false,
             cost: self.cost,
-            idempotency_key: self.key,
+            idempotency_key: self.key.as_deref().map(shown_key),
             count: self.count,
             end: None,
             nonce: None,
@@ -491,7 +524,7 @@ impl AuditReader {
         let error = AuditError { seq };
         let mut records = records(body);
         let Some(mut base) = records.next() else { return Ok(true) };
-        let base = base.number().ok_or(error)?;
+        let base = read_base(&mut base).ok_or(error)?;
         let (mut admitted, mut runs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         let mut last = base;
         for record in records {
@@ -555,16 +588,27 @@ impl AuditReader {
     }
 }
 
+/// Bytes that an object's database may take before the oldest chunks of the audit log make room for new ones: 1 GiB of the 10 GB that an
+/// object has. Everything else that it stores is some megabytes.
+pub const AUDIT_BYTES: u64 = 1 << 30;
+
+/// How many of the oldest chunks are to be deleted with a new one of `added` bytes, where the database takes `size` bytes of `cap`. A chunk
+/// has at least 4 KiB, so more is deleted than is added as long as it takes too much.
+#[must_use]
+pub const fn audit_surplus(size: u64, cap: u64, added: usize) -> usize {
+    if size > cap { added / CHUNK_BYTES + 2 } else { 0 }
+}
+
 /// The time up to which the log is over at `now`: chunks whose `to` is not later may be deleted.
 #[must_use]
 pub const fn audit_over(now: UnixMicros, days: u32) -> UnixMicros {
-    now.saturating_sub(DAY * days as u64)
+    now.saturating_sub(DAY.saturating_mul(days as u64))
 }
 
 /// When to delete again, if the oldest chunk that is left ends at `oldest`: at the end of the day in which it is over, so that
 /// there is no more to do than once a day.
 #[must_use]
 pub const fn audit_next(oldest: UnixMicros, days: u32) -> UnixMicros {
-    let over = oldest.saturating_add(DAY * days as u64).as_micros();
+    let over = oldest.saturating_add(DAY.saturating_mul(days as u64)).as_micros();
     UnixMicros::from_micros((over / DAY).saturating_add(1).saturating_mul(DAY))
 }

@@ -12,8 +12,8 @@ mod text;
 
 pub use alerts::{Alert, signature};
 pub use audit::{
-    AuditCursor, AuditCursorError, AuditError, AuditQuery, AuditReader, AuditRow, End, Entry, MAX_DURATION, audit_next,
-    audit_over,
+    AUDIT_BYTES, AuditCursor, AuditCursorError, AuditError, AuditQuery, AuditReader, AuditRow, End, Entry,
+    MAX_DURATION, audit_next, audit_over, audit_surplus,
 };
 pub use hours::{Counts, HourTotal, MAX_CLASSES};
 pub use replays::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS, REPLAY_SECONDS, ReplayRow};

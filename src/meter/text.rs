@@ -9,11 +9,22 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 /// What has a meaning here or in the audit log, and what JSON would escape.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'|').add(b';').add(b'%').add(b'~').add(b'"').add(b'\\');
 
+/// A text as a field holds it.
+pub(super) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).collect()
+}
+
 /// Appends a field of any text.
 pub(super) fn push_text(out: &mut String, text: &str) {
     for part in utf8_percent_encode(text, ESCAPED) {
         out.push_str(part);
     }
+    out.push('|');
+}
+
+/// Appends a field that is encoded already.
+pub(super) fn push_raw(out: &mut String, field: &str) {
+    out.push_str(field);
     out.push('|');
 }
 

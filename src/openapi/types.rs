@@ -2,6 +2,7 @@
 //! the real thing.
 #![expect(missing_docs, reason = "their documentation is the document")]
 
+use crate::idempotency::Idempotency;
 use crate::policy::{Algorithm, Period, Unit};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -145,7 +146,7 @@ fn fixed() -> Algorithm {
 /// A whole tier.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"description": "60 a minute, 120 at once", "audit_days": 30, "policies": [
+#[schema(example = json!({"description": "60 a minute, 120 at once", "audit_days": 30, "idempotency": "on", "policies": [
     {"policy": "minute", "quota": 60, "period": "minute", "algorithm": "bucket", "burst": 120},
     {"policy": "month", "quota": 100_000, "period": "month"}]}))]
 pub struct PutTier {
@@ -156,6 +157,10 @@ pub struct PutTier {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 3650)]
     pub audit_days: u64,
+    /// Whether calls are recognised by their `Idempotency-Key`; `off` passes the field on and otherwise ignores it.
+    #[serde(default)]
+    #[schema(default = "on")]
+    pub idempotency: Idempotency,
     /// All its policies. They are shown by period and name.
     #[schema(max_items = 16)]
     pub policies: Vec<PutPolicy>,

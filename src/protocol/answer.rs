@@ -44,6 +44,8 @@ pub enum Outcome {
         retry_after: u64,
         /// What the call costs.
         cost: u64,
+        /// Which other calls it is true for.
+        extent: Extent,
     },
     /// The cost is above what one policy can ever admit.
     CostExceedsQuota {
@@ -54,8 +56,45 @@ pub enum Outcome {
     },
     /// It repeats a call, by its idempotency key, that is still in flight.
     Conflict,
+    /// Its idempotency key was used for another request.
+    Mismatch,
+    /// Its `Idempotency-Key` is none.
+    Malformed,
     /// The key may not be used.
     Refused(Status),
+}
+
+/// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`. Said only of calls that have one,
+/// to isolates that can read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// Not said.
+    #[default]
+    Unsaid,
+    /// For all: a replay would be denied by the same policies for as long.
+    All,
+    /// For new calls: replays may pass earlier.
+    New,
+    /// For replays that are free, of which this is one, and for nothing else.
+    Replays,
+}
+
+impl Extent {
+    const fn letter(self) -> Option<&'static str> {
+        match self {
+            Self::Unsaid => None,
+            Self::All => Some("a"),
+            Self::New => Some("n"),
+            Self::Replays => Some("r"),
+        }
+    }
+
+    fn of_letter(letter: &str) -> Self {
+        [Self::All, Self::New, Self::Replays]
+            .into_iter()
+            .find(|extent| extent.letter() == Some(letter))
+            .unwrap_or_default()
+    }
 }
 
 /// What is to be known of an admitted call.
@@ -65,6 +104,8 @@ pub struct Pass {
     pub is_replay: bool,
     /// Whether the object wants to be told how it ended.
     pub wants_end: bool,
+    /// Whether the call's tier ignores idempotency keys. An earlier version never says so.
+    pub ignores_key: bool,
 }
 
 /// Where a key stands with one policy.
@@ -151,7 +192,8 @@ impl Outcome {
         match &decision.verdict {
             Verdict::Admitted => Self::Admitted(Pass::default()),
             Verdict::Denied { violated, retry_after } => {
-                Self::Denied { violated: violated.clone(), retry_after: retry_after.div_ceil(1000), cost }
+                let (violated, retry_after) = (violated.clone(), retry_after.div_ceil(1000));
+                Self::Denied { violated, retry_after, cost, extent: Extent::Unsaid }
             }
             Verdict::CostExceedsQuota { policy } => Self::CostExceedsQuota { policy: *policy, cost },
         }
@@ -201,14 +243,17 @@ impl Known {
         match &self.outcome {
             Outcome::Admitted(pass) => {
                 line.push_str("admitted");
-                for (letter, holds) in [(":r", pass.is_replay), (":e", pass.wants_end)] {
+                for (letter, holds) in [(":r", pass.is_replay), (":e", pass.wants_end), (":u", pass.ignores_key)] {
                     line.push_str(if holds { letter } else { "" });
                 }
             }
             Outcome::Conflict => line.push_str("conflict"),
-            Outcome::Denied { violated, retry_after, cost } => {
+            Outcome::Mismatch => line.push_str("mismatch"),
+            Outcome::Malformed => line.push_str("malformed"),
+            Outcome::Denied { violated, retry_after, cost, extent } => {
                 write!(line, "denied:{retry_after}:{cost}")?;
                 violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
+                extent.letter().map_or(Ok(()), |letter| write!(line, ":{letter}"))?;
             }
             Outcome::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}")?,
             Outcome::Refused(status) => write!(line, "refused:{}", status.as_str())?,
@@ -228,14 +273,23 @@ impl Outcome {
             // Letters that are not known here are no reason to refuse the call.
             "admitted" => {
                 let has = |letter| word.split(':').skip(1).any(|value| value == letter);
-                Some(Self::Admitted(Pass { is_replay: has("r"), wants_end: has("e") }))
+                Some(Self::Admitted(Pass { is_replay: has("r"), wants_end: has("e"), ignores_key: has("u") }))
             }
             "conflict" => Some(Self::Conflict),
-            "denied" => Some(Self::Denied {
-                retry_after: values.next()?.parse().ok()?,
-                cost: values.next()?.parse().ok()?,
-                violated: values.map(|value| value.parse().ok()).collect::<Option<_>>()?,
-            }),
+            "mismatch" => Some(Self::Mismatch),
+            "malformed" => Some(Self::Malformed),
+            "denied" => {
+                let (retry_after, cost) = (values.next()?.parse().ok()?, values.next()?.parse().ok()?);
+                let (mut violated, mut extent) = (Vec::new(), Extent::Unsaid);
+                for value in values {
+                    if value.starts_with(|first: char| first.is_ascii_digit()) {
+                        violated.push(value.parse().ok()?);
+                    } else {
+                        extent = Extent::of_letter(value);
+                    }
+                }
+                Some(Self::Denied { violated, retry_after, cost, extent })
+            }
             "cost" => Some(Self::CostExceedsQuota {
                 policy: values.next()?.parse().ok()?,
                 cost: values.next()?.parse().ok()?,
@@ -311,16 +365,26 @@ mod tests {
                 standings: vec![standing("minute", Period::Minute, 60), standing("month", Period::Month, 2_592_000)],
             })
         };
+        let denied = |extent| known(Outcome::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
             (known(Outcome::Admitted(Pass::default())), format!("1 admitted {rest}")),
-            (known(Outcome::Admitted(Pass { is_replay: true, wants_end: false })), format!("1 admitted:r {rest}")),
-            (known(Outcome::Admitted(Pass { is_replay: true, wants_end: true })), format!("1 admitted:r:e {rest}")),
-            (known(Outcome::Conflict), format!("1 conflict {rest}")),
+            (known(Outcome::Admitted(Pass { is_replay: true, ..Pass::default() })), format!("1 admitted:r {rest}")),
             (
-                known(Outcome::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5 }),
-                format!("1 denied:41877:5:0:1 {rest}"),
+                known(Outcome::Admitted(Pass { is_replay: true, wants_end: true, ignores_key: false })),
+                format!("1 admitted:r:e {rest}"),
             ),
+            (
+                known(Outcome::Admitted(Pass { is_replay: false, wants_end: true, ignores_key: true })),
+                format!("1 admitted:e:u {rest}"),
+            ),
+            (known(Outcome::Conflict), format!("1 conflict {rest}")),
+            (known(Outcome::Mismatch), format!("1 mismatch {rest}")),
+            (known(Outcome::Malformed), format!("1 malformed {rest}")),
+            (denied(Extent::Unsaid), format!("1 denied:41877:5:0:1 {rest}")),
+            (denied(Extent::All), format!("1 denied:41877:5:0:1:a {rest}")),
+            (denied(Extent::New), format!("1 denied:41877:5:0:1:n {rest}")),
+            (denied(Extent::Replays), format!("1 denied:41877:5:0:1:r {rest}")),
             (known(Outcome::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),
             (known(Outcome::Refused(Status::Disabled)), format!("1 refused:disabled {rest}")),
             (known(Outcome::Refused(Status::Revoked)), format!("1 refused:revoked {rest}")),
@@ -332,6 +396,8 @@ mod tests {
             assert_eq!(answer.to_line(), line);
             assert_eq!(Answer::parse(&line), Some(answer));
         }
+        let newer = Answer::parse(&format!("1 denied:41877:5:0:1:z9 {rest}"));
+        assert_eq!(newer, Some(denied(Extent::Unsaid)), "what is not known here is no reason to admit");
         for wrong in ["", "2 admitted free 1", "1 maybe free 1", "1 admitted free", "1 admitted free 1 minute:rm:10"] {
             assert_eq!(Answer::parse(wrong), None, "{wrong}");
         }

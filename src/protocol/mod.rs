@@ -10,7 +10,7 @@ mod push;
 mod question;
 mod usage;
 
-pub use answer::{Answer, Known, Outcome, Pass, PolicyStanding};
+pub use answer::{Answer, Extent, Known, Outcome, Pass, PolicyStanding};
 pub use holding::{Holding, Me, month_json};
 pub use push::{Relay, Relayed};
 pub use question::{AuditPage, Call, Check, Debt, Ends, Question};

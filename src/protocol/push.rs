@@ -26,9 +26,12 @@ mod tests {
     /// Old and new versions of these meet during every deployment.
     #[test]
     fn the_form_is_frozen() {
-        let text = r#"{"change":{"tier":"free","version":3,"audit_days":7,"policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":2}]},"ids":["abc"]}"#;
-        let relay: Relay = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&relay).unwrap(), text);
+        let earlier = r#"{"change":{"tier":"free","version":3,"audit_days":7,"policies":[]},"ids":[]}"#;
+        let text = r#"{"change":{"tier":"free","version":3,"audit_days":7,"idempotency":"off","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":2}]},"ids":["abc"]}"#;
+        for text in [earlier, text] {
+            let relay: Relay = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&relay).unwrap(), text);
+        }
         assert_eq!(serde_json::to_string(&Relayed { taken: 2 }).unwrap(), r#"{"taken":2}"#);
     }
 }

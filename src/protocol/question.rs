@@ -1,5 +1,6 @@
 //! What the Worker asks.
 
+use crate::idempotency::{Field, Fingerprint};
 use crate::meter::End;
 use crate::target::percent_decode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -105,6 +106,10 @@ pub struct Check<'a> {
     pub debt: Option<Debt>,
     /// The call's idempotency key.
     pub idempotency_key: Option<Cow<'a, str>>,
+    /// What the call asks for; with an idempotency key. Earlier versions do not send it.
+    pub fingerprint: Option<Fingerprint>,
+    /// Whether the call has an `Idempotency-Key` that is none. Whether that matters is the tier's to say.
+    pub has_malformed_key: bool,
     /// How other calls of the key ended.
     pub ends: Ends<'a>,
 }
@@ -178,6 +183,22 @@ impl Question<'_> {
     }
 }
 
+impl<'a> Check<'a> {
+    /// Says what the call's `Idempotency-Key` is.
+    #[must_use]
+    pub fn with_field(mut self, field: Field<'a>, fingerprint: Option<Fingerprint>) -> Self {
+        match field {
+            Field::Absent => {}
+            Field::Key(key) => {
+                self.idempotency_key = Some(Cow::Borrowed(key));
+                self.fingerprint = fingerprint;
+            }
+            Field::Malformed => self.has_malformed_key = true,
+        }
+        self
+    }
+}
+
 impl Check<'_> {
     fn write(&self, url: &mut String) -> std::fmt::Result {
         let Call { id, secret_hash, method, path } = self.call;
@@ -193,6 +214,12 @@ impl Check<'_> {
         }
         if let Some(key) = &self.idempotency_key {
             write!(url, "&i={}", utf8_percent_encode(key, NON_ALPHANUMERIC))?;
+        }
+        if let Some(fingerprint) = self.fingerprint {
+            write!(url, "&q={fingerprint}")?;
+        }
+        if self.has_malformed_key {
+            url.push_str("&b=1");
         }
         // Last, because a path may hold everything but `?` and `#`: it needs no escapes here.
         write!(url, "&m={method}&p={path}")?;
@@ -218,6 +245,8 @@ impl<'a> Question<'a> {
             has_company: false,
             debt: None,
             idempotency_key: None,
+            fingerprint: None,
+            has_malformed_key: false,
             ends: Ends(ends),
         };
         let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
@@ -232,6 +261,8 @@ impl<'a> Question<'a> {
                 "g" => check.has_company = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
+                "q" => check.fingerprint = Fingerprint::parse(value),
+                "b" => check.has_malformed_key = value == "1",
                 "m" => check.call.method = value,
                 "w" => is_awaited = value == "1",
                 "f" => page.from = value.parse().ok()?,
@@ -292,11 +323,17 @@ mod tests {
             has_company: false,
             debt: None,
             idempotency_key: None,
+            fingerprint: None,
+            has_malformed_key: false,
             ends: Ends::default(),
         };
         let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
         let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
         let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
+        let request = Fingerprint::of("POST", "/orders", None);
+        let keyed = plain.clone().with_field(Field::Key("k"), Some(request));
+        let malformed = plain.clone().with_field(Field::Malformed, Some(request));
+        assert_eq!(plain.clone().with_field(Field::Absent, Some(request)), plain);
         let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
         assert_eq!(ends, [(5, 200, 31), (6, 0, 9)]);
         assert_eq!(Ends("1.2,x.200.3,,7.70000.1").iter().count(), 0);
@@ -308,6 +345,11 @@ mod tests {
                 Question::Check(noted),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=a%20%26p%3D%23%2F%C3%BC&m=GET&p=/a&p=b%2F#5.200.31,6.0.9",
             ),
+            (
+                Question::Check(keyed),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&i=k&q=3597ea7d1937509fef6ed26a0dbd6b15&m=GET&p=/a&p=b%2F",
+            ),
+            (Question::Check(malformed), "https://key.object/v1/check?id=abc&h=00ff&n=7&b=1&m=GET&p=/a&p=b%2F"),
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (
                 Question::End { id: "abc", is_awaited: true, ends: Ends("5.200.31") },

@@ -104,11 +104,11 @@ test("overrides are set, listed and deleted", async () => {
 
 test("tiers are set from flags and from a file, shown and listed", async () => {
   await cli.ok(
-    "tiers", "set", "narrow", "--description", "by flags", "--audit-days", "3",
+    "tiers", "set", "narrow", "--description", "by flags", "--audit-days", "3", "--idempotency", "off",
     "--policy", "minute=1/minute,bucket,burst=2", "--policy", "month=9/month",
   );
   const tier = await cli.json("tiers", "show", "narrow");
-  assert.deepEqual([tier.description, tier.audit_days, tier.policies.length], ["by flags", 3, 2]);
+  assert.deepEqual([tier.description, tier.audit_days, tier.idempotency, tier.policies.length], ["by flags", 3, "off", 2]);
   const key = await issueKey(gate, "narrow");
   assert.deepEqual([await statusOf(key), await statusOf(key), await statusOf(key)], [200, 200, 429]);
   const wide = { description: "by file", audit_days: 0, policies: [] };

@@ -41,7 +41,8 @@ describe("GET", () => {
   test("reads one, with its policies in the order of their periods", async () => {
     const policy = (name, quota) => ({ policy: name, unit: "requests", quota, period: name, algorithm: "fixed", burst: null });
     expect(await read("/tiers/free")).toEqual({
-      name: "free", description: "10 requests a minute, 1,000 a month", audit_days: 7, policies: [policy("minute", 10), policy("month", 1000)],
+      name: "free", description: "10 requests a minute, 1,000 a month", audit_days: 7, idempotency: "on",
+      policies: [policy("minute", 10), policy("month", 1000)],
     });
     for (const name of ["gold", "Free", "%27"]) await problem(await admin("GET", `/tiers/${name}`), 404);
   });
@@ -52,12 +53,12 @@ describe("PUT", () => {
     const name = newTier();
     const bucket = { policy: "burst", unit: "tokens", quota: 60, period: "hour", algorithm: "bucket", burst: 5 };
     const fixed = { policy: "month", unit: "requests", quota: 9, period: "month", algorithm: "fixed", burst: null };
-    const first = { description: "gold", audit_days: 14, policies: [bucket, fixed] };
+    const first = { description: "gold", audit_days: 14, idempotency: "off", policies: [bucket, fixed] };
     expect(await put(name, { ...first, policies: [fixed, bucket] }, 201)).toEqual({ name, ...first, pushed: 0, pending: 0 });
     expect(await read(`/tiers/${name}`)).toEqual({ name, ...first });
     const key = await issue(name);
     expect(rateLimitPolicy(await call(key))).toMatchObject({ month: { q: 9 } });
-    const second = { description: "", audit_days: 0, policies: [] };
+    const second = { description: "", audit_days: 0, idempotency: "on", policies: [] };
     expect(await put(name, { policies: [] })).toEqual({ name, ...second, pushed: 1, pending: 0 });
     expect(await read(`/tiers/${name}`)).toEqual({ name, ...second });
   });
@@ -69,6 +70,7 @@ describe("PUT", () => {
     ["an unknown field", "gold", { policies: [], name: "gold" }, 422, "name"],
     ["a description that is too long", "gold", { policies: [], description: "x".repeat(201) }, 422, "description"],
     ["audit_days beyond 10 years", "gold", { policies: [], audit_days: 3651 }, 422, "audit_days"],
+    ["idempotency that is neither on nor off", "gold", { policies: [], idempotency: "maybe" }, 422, "idempotency"],
     ["a policy without a quota", "gold", { policies: [{ policy: "a", period: "day" }] }, 422, "policies[0].quota"],
     ["a policy with an unknown field", "gold", { policies: [{ policy: "a", quota: 1, period: "day", x: 1 }] }, 422, "policies[0].x"],
     ["a policy of another period", "gold", { policies: [{ policy: "a", quota: 1, period: "year" }] }, 422, "policies[0].period"],

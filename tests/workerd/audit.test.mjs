@@ -1,8 +1,9 @@
 // The audit log of a key.
+import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, test, vi } from "vitest";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, send, setClock, statuses, wait } from "./lib/gate.mjs";
-import { crash, evict, stub } from "./lib/object.mjs";
+import { breakWrites, crash, evict, inObject, stub } from "./lib/object.mjs";
 
 /** A tier without limits whose calls are kept for two days. */
 async function audited() {
@@ -28,6 +29,11 @@ async function log(key, { limit = 50, ...query } = {}) {
 }
 
 const rows = async (key) => (await (await stub(key).fetch(`https://key.object/v1/stats?id=${key.id}`)).json()).rows_written;
+
+const chunks = async (key) => {
+  const [{ tables }] = await inObject(key, "SELECT COUNT(*) AS tables FROM sqlite_master WHERE name = 'audit'");
+  return tables === 0 ? 0 : (await inObject(key, "SELECT COUNT(*) AS chunks FROM audit"))[0].chunks;
+};
 
 test("every call is in it: when, what, how it was judged and how it ended", async () => {
   setClock("2031-03-10T12:00:00Z");
@@ -84,6 +90,78 @@ test("it costs at most a tenth of a row a call", async () => {
   for (let i = 0; i < 400; i += 1) await call(key, "/v1/things");
   expect((await rows(key)) - before).toBeLessThanOrEqual(440);
   expect(await log(key, { limit: 500 })).toHaveLength(401);
+});
+
+// Lines of different lengths, so that chunks end with the line of a call as well as with the one that says how it ended.
+test.each([0, 9, 18])("a write that fails where a chunk ends leaves nothing behind: every call is in it once (%i)", async (length) => {
+  const key = await issue(await audited());
+  const text = () => crypto.randomUUID() + "x".repeat(length);
+  const one = () => call(key, "/v1/things", { method: "POST", headers: { "Idempotency-Key": text() } });
+  let admitted = 0;
+  for (; (await chunks(key)) === 0; admitted += 1) expect((await one()).status).toBe(200);
+  // The next chunk ends about as many calls later. Every second write fails from a little before on.
+  for (const last = admitted + admitted; admitted < last - 8; admitted += 1) expect((await one()).status).toBe(200);
+  expect(await chunks(key)).toBe(1);
+  while ((await chunks(key)) === 1) {
+    const mend = await breakWrites(key);
+    expect((await one()).status).toBe(503);
+    await mend();
+    expect(await log(key, { limit: 500 })).toHaveLength(admitted);
+    expect((await one()).status).toBe(200);
+    admitted += 1;
+  }
+  expect(await log(key, { limit: 500 })).toHaveLength(admitted);
+  await evict(key);
+  expect(await log(key, { limit: 500 })).toHaveLength(admitted);
+});
+
+test("chunks that an earlier version left behind are not in it", async () => {
+  const key = await issue(await audited());
+  let admitted = 0;
+  for (; (await chunks(key)) === 0; admitted += 1) await call(key, "/v1/things");
+  await inObject(key, "INSERT INTO audit SELECT seq + 1, from_ms, to_ms, body FROM audit");
+  expect(await log(key, { limit: 500 })).toHaveLength(admitted);
+  await evict(key);
+  expect(await log(key, { limit: 33 })).toHaveLength(admitted);
+});
+
+test("where the object's database takes more than 1 GiB, the oldest chunks make room for new ones", async () => {
+  const key = await issue(await audited());
+  const seqs = async () => (await inObject(key, "SELECT seq FROM audit ORDER BY seq")).map(({ seq }) => seq);
+  let calls = 0;
+  const until = async (last) => {
+    for (; (await chunks(key)) === 0 || (await seqs()).at(-1) < last; calls += 1) await call(key, `/n${calls}`);
+  };
+  await until(3);
+  expect(await seqs()).toEqual([0, 1, 2, 3]);
+  let size = 2 ** 30;
+  const sql = await runInDurableObject(stub(key), (_object, state) => Object.getPrototypeOf(state.storage.sql));
+  vi.spyOn(sql, "databaseSize", "get").mockImplementation(() => size);
+  await until(4);
+  expect(await seqs()).toEqual([0, 1, 2, 3, 4]);
+  size += 1;
+  const before = await rows(key);
+  const first = calls;
+  await until(5);
+  // A chunk of a little more than 4 KiB takes the place of three.
+  expect(await seqs()).toEqual([3, 4, 5]);
+  expect((await rows(key)) - before).toBeLessThanOrEqual(calls - first + 5);
+  await until(6);
+  expect(await seqs()).toEqual([6]);
+  const left = (await log(key, { limit: 500 })).map((entry) => entry.class);
+  expect(left.length).toBeGreaterThan(30);
+  expect(left).toEqual(Array.from({ length: left.length }, (_, i) => `GET /n${calls - left.length + i}`));
+});
+
+test("an idempotency key of 255 bars costs 64 bytes of it", async () => {
+  const key = await issue(await audited());
+  const keyed = (text) => call(key, "/v1", { method: "POST", headers: { "Idempotency-Key": text } });
+  await keyed("|".repeat(255));
+  await keyed("order-7");
+  const entries = await log(key);
+  expect(entries.map((entry) => entry.idempotency_key)).toEqual([`${"|".repeat(15)}…443d717569113ba1`, "order-7"]);
+  const [{ body }] = await inObject(key, "SELECT body FROM state");
+  expect(JSON.parse(body).a.length).toBeLessThan(300);
 });
 
 test("a tier without audit_days keeps none", async () => {

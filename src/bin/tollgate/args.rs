@@ -413,7 +413,7 @@ pub(crate) struct SetTier {
     #[arg(value_parser = id())]
     pub(crate) name: String,
     /// A JSON file with all of it, or - for standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["description", "audit_days", "policy", "unlimited"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["description", "audit_days", "idempotency", "policy", "unlimited"])]
     pub(crate) file: Option<PathBuf>,
     /// Its description
     #[arg(long, required_unless_present = "file")]
@@ -421,6 +421,9 @@ pub(crate) struct SetTier {
     /// For how many days the audit of its keys is kept; 0 keeps none
     #[arg(long, value_name = "DAYS", required_unless_present = "file")]
     pub(crate) audit_days: Option<u32>,
+    /// Whether calls are recognised by their Idempotency-Key [default: on]
+    #[arg(long, value_name = "ON|OFF", value_parser = ["on", "off"], hide_possible_values = true)]
+    pub(crate) idempotency: Option<String>,
     /// A policy, NAME=QUOTA/PERIOD[,ALGORITHM][,burst=UNITS][,unit=UNIT], such as minute=10/minute,bucket,burst=20; repeatable
     #[arg(long, value_parser = policy, required_unless_present_any = ["file", "unlimited"])]
     pub(crate) policy: Vec<Value>,
@@ -614,6 +617,8 @@ mod tests {
             "tiers set x",
             "tiers set x --description d --policy minute=1/minute",
             "tiers set x --description d --audit-days 0",
+            "tiers set x --description d --audit-days 0 --unlimited --idempotency maybe",
+            "tiers set x --file f --idempotency off",
             "tiers set x --description d --audit-days 0 --unlimited --policy minute=1/minute",
             "tiers set x --file f --unlimited",
             "tiers delete",

@@ -418,7 +418,12 @@ fn changes(update: Update) -> Value {
 
 fn tier(set: SetTier) -> Result<Value, Failure> {
     let Some(path) = set.file else {
-        return Ok(json!({"description": set.description, "audit_days": set.audit_days, "policies": set.policy}));
+        return Ok(fields([
+            ("description", set.description.map(Value::from)),
+            ("audit_days", set.audit_days.map(Value::from)),
+            ("idempotency", set.idempotency.map(Value::from)),
+            ("policies", Some(set.policy.into())),
+        ]));
     };
     let text = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { fs::read_to_string(&path) };
     let text = text.map_err(|error| Failure::unreadable(&path, &error))?;

@@ -38,6 +38,7 @@ const ORDER: &[&str] = &[
     "scopes",
     "description",
     "audit_days",
+    "idempotency",
     "state",
     "policy",
     "threshold",

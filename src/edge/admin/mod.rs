@@ -212,11 +212,11 @@ impl Command {
 
     /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
     fn refresh<'a>(&'a self, id: &'a str) -> Work<'a, ()> {
-        self.deployment.forget_denials(Some(id));
         Box::pin(async move {
             if let Err(fault) = object_client::refresh(&self.deployment, id).await {
                 worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
             }
+            self.deployment.forget_denials(Some(id));
         })
     }
 }

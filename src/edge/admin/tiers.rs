@@ -70,9 +70,9 @@ fn no_tier() -> Refusal {
 
 /// Tells the objects of the tier's keys. Gives how many have been told when all have or time is up; the rest is told afterwards.
 async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
-    command.deployment.forget_denials(None);
     let policies = tier.policies.iter().map(PolicyRow::from).collect();
-    let change = TierChange { tier: tier.name.clone(), version, audit_days: tier.audit_days, policies };
+    let (audit_days, idempotency) = (tier.audit_days, Some(tier.idempotency));
+    let change = TierChange { tier: tier.name.clone(), version, audit_days, idempotency, policies };
     let told = Rc::new(Cell::new(0));
     let push =
         Push { db: command.db.clone(), deployment: Rc::clone(&command.deployment), change, told: Rc::clone(&told) };
@@ -98,6 +98,12 @@ struct Push {
 
 impl Push {
     async fn all(&self) -> Result<(), Fault> {
+        let pushed = self.pages().await;
+        self.deployment.forget_denials(None);
+        pushed
+    }
+
+    async fn pages(&self) -> Result<(), Fault> {
         let change = text(&self.change)?;
         let mut after = String::new();
         loop {
@@ -106,6 +112,8 @@ impl Push {
             after.clone_from(last);
             let taken = object_client::relay(&self.deployment, &ids, &change, PAGE).await?;
             self.told.set(self.told.get() + taken);
+            // These keys are to have the change with their next request, however long the others take.
+            self.deployment.forget_denials(None);
             if ids.len() < PAGE * PAGES {
                 return Ok(());
             }

@@ -32,6 +32,7 @@ const SELECT_PROFILE: &str = concat!(
        'expires_at', ", millis!("k.expires_at"), ",
        'previous_hash', k.previous_hash, 'previous_until', ", millis!("k.previous_until"), ",
        'tier_version', COALESCE(t.version, 0), 'audit_days', COALESCE(t.audit_days, 0),
+       'idempotency', COALESCE(t.idempotency, 'on'),
        'policies', json((SELECT json_group_array(", policy!(), ") FROM (SELECT * FROM tier_limits WHERE tier = k.tier
          ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy))),
        'overrides', json((SELECT json_group_array(json_object('policy', ", policy!(), ",

@@ -10,7 +10,8 @@ use crate::edge::js::Fault;
 macro_rules! tier_row {
     () => {
         concat!(
-            "json_object('name', name, 'description', description, 'audit_days', audit_days, 'policies', json((
+            "json_object('name', name, 'description', description, 'audit_days', audit_days, 'idempotency', idempotency,
+               'policies', json((
                SELECT json_group_array(", policy!(), ") FROM (SELECT * FROM tier_limits WHERE tier = name
                  ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy))))"
         )
@@ -74,9 +75,9 @@ pub(crate) async fn put_tier(
     // A tier begins with the number of the row of the log, which each change of any tier adds: greater than every version of an
     // earlier tier of this name, whose last push may still be under way.
     let upsert =
-        "INSERT INTO tiers (name, description, audit_days, version) VALUES (?, ?, ?, (SELECT MAX(id) FROM admin_log))
+        "INSERT INTO tiers (name, description, audit_days, idempotency, version) VALUES (?, ?, ?, ?, (SELECT MAX(id) FROM admin_log))
                   ON CONFLICT (name) DO UPDATE SET description = excluded.description, audit_days = excluded.audit_days,
-                    version = version + 1";
+                    idempotency = excluded.idempotency, version = version + 1";
     let insert = "INSERT INTO tier_limits (tier, policy, unit, quota, period, algorithm, burst)
                   SELECT ?, value ->> 'policy', value ->> 'unit', value ->> 'quota', value ->> 'period', value ->> 'algorithm',
                     value ->> 'burst' FROM json_each(?)";
@@ -86,7 +87,10 @@ pub(crate) async fn put_tier(
                   FROM tiers WHERE name = ?1";
     let policies = serde_json::to_string(&tier.policies).map_err(Fault::new)?;
     let changes = vec![
-        Statement::new(upsert, [name.into(), tier.description.as_str().into(), tier.audit_days.into()]),
+        Statement::new(
+            upsert,
+            [name.into(), tier.description.as_str().into(), tier.audit_days.into(), tier.idempotency.as_str().into()],
+        ),
         Statement::new("DELETE FROM tier_limits WHERE tier = ?", [name.into()]),
         Statement::new(insert, [name.into(), policies.into()]),
         Statement::new(select, [name.into()]),

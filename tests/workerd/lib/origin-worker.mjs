@@ -21,7 +21,11 @@ const ANSWERS = {
   "/in-two-parts": () => inTwoParts(),
   "/held": async () => {
     let isHeld = true;
-    release = () => (isHeld = false);
+    const releaseOthers = release;
+    release = () => {
+      isHeld = false;
+      releaseOthers();
+    };
     // A timer, because a request that waits for nothing of the runtime's is taken to hang.
     while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
     return new Response("ok");
