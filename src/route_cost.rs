@@ -283,6 +283,10 @@ mod tests {
         for part in ["/a", "%2fx", "/x;", "%2525", "/%20", "%2f%2f"] {
             assert!((1..=5).contains(&cost(&table, "GET", &format!("/{}", part.repeat(8_000)))), "{part}");
         }
+        // With more than one reading and more segments than any route has, it may be the dearest of its method.
+        let table = [row("/a/b", "GET", 9), row("/a/**", "*", 2), row("/x", "POST", 50)];
+        let of = |start: &str, segments: usize| cost(&table, "GET", &format!("{start}{}", "/x".repeat(segments)));
+        assert_eq!([of("/a/b;", 254), of("/a/b;", 255), of("/a/b", 255)], [2, 9, 2]);
     }
 
     #[test]

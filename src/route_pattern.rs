@@ -11,6 +11,10 @@ use crate::config::RouteCase;
 use crate::target::{decode_fully, decode_visible, is_cut_at, is_space, percent_decode_bytes, text_of};
 use std::borrow::Cow;
 
+/// Segments of a path at most that has more than one reading and is compared; a longer one may be anything. This bounds what a path
+/// can cost the gate: no route of an API has as many.
+const SEGMENTS_LIMIT: usize = 256;
+
 /// How a pattern and a path agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
@@ -83,6 +87,9 @@ impl Pattern {
     /// How the pattern agrees with a path.
     #[must_use]
     pub fn matches(&self, path: &RequestPath<'_>) -> Match {
+        if path.is_boundless {
+            return Match::Possible;
+        }
         if path.spellings.iter().all(|segments| self.is_certain(segments, path.case)) {
             return Match::Certain;
         }
@@ -120,14 +127,17 @@ impl Pattern {
 
     /// Whether the segments match in any reading: an automaton whose states are the parts that are still to be matched.
     fn is_possible(&self, segments: &[Segment<'_>], case: RouteCase) -> bool {
-        let mut states = States::starting(&self.parts);
+        let mut states = States::none(self.parts.len());
+        let mut next = States::none(self.parts.len());
+        states.reach(0, false, &self.parts);
         for segment in segments {
             if states.are_over() {
                 return false;
             }
-            states = states.after(segment, &self.parts, case);
+            states.pass(segment, &self.parts, case, &mut next);
+            std::mem::swap(&mut states, &mut next);
         }
-        states.have_ended(&self.parts)
+        states.have_ended()
     }
 }
 
@@ -140,15 +150,9 @@ struct States {
 }
 
 impl States {
-    fn none(parts: &[Part]) -> Self {
-        let none = vec![false; parts.len() + 1];
+    fn none(parts: usize) -> Self {
+        let none = vec![false; parts.saturating_add(1)];
         Self { at_boundary: none.clone(), inside: none }
-    }
-
-    fn starting(parts: &[Part]) -> Self {
-        let mut states = Self::none(parts);
-        states.reach(0, false, parts);
-        states
     }
 
     /// Adds a state, and those that follow because a `**` may stand for nothing.
@@ -165,8 +169,10 @@ impl States {
         }
     }
 
-    fn after(&self, segment: &Segment<'_>, parts: &[Part], case: RouteCase) -> Self {
-        let mut next = Self::none(parts);
+    /// Makes `next` the states after a segment.
+    fn pass(&self, segment: &Segment<'_>, parts: &[Part], case: RouteCase, next: &mut Self) {
+        next.at_boundary.fill(false);
+        next.inside.fill(false);
         for (matched, (at_boundary, inside)) in self.at_boundary.iter().zip(&self.inside).enumerate() {
             if *inside && segment.follows_encoded_slash {
                 next.reach(matched, true, parts);
@@ -186,15 +192,14 @@ impl States {
                 _ => {}
             }
         }
-        next
     }
 
     fn are_over(&self) -> bool {
         !self.at_boundary.contains(&true) && !self.inside.contains(&true)
     }
 
-    fn have_ended(&self, parts: &[Part]) -> bool {
-        self.at_boundary.get(parts.len()) == Some(&true)
+    fn have_ended(&self) -> bool {
+        self.at_boundary.last() == Some(&true)
     }
 }
 
@@ -206,6 +211,8 @@ pub struct RequestPath<'a> {
     case: RouteCase,
     /// Whether there is one reading only.
     is_plain: bool,
+    /// Whether there are more readings than are looked at.
+    is_boundless: bool,
 }
 
 /// What stands between two slashes, encoded ones included.
@@ -248,7 +255,8 @@ impl<'a> RequestPath<'a> {
         }
         let is_odd = |segment: &Segment<'_>| !segment.is_sure || segment.follows_encoded_slash || segment.may_vanish;
         let is_plain = matches!(spellings.as_slice(), [only] if !only.iter().any(is_odd));
-        Self { spellings, case, is_plain }
+        let is_boundless = !is_plain && spellings.iter().any(|segments| segments.len() > SEGMENTS_LIMIT);
+        Self { spellings, case, is_plain, is_boundless }
     }
 }
 
@@ -257,7 +265,7 @@ fn segments(path: &str, case: RouteCase, is_visible: bool, ends_at_query: bool) 
     let mut segments = Vec::new();
     let path = path.strip_prefix('/').unwrap_or(path).trim_end_matches('/');
     for raw in path.split('/').filter(|_| !path.is_empty()) {
-        if is_plain(raw) {
+        if raw.is_empty() || is_plain(raw) {
             segments.push(Segment::plain(raw, case));
             continue;
         }
@@ -299,7 +307,7 @@ impl<'a> Segment<'a> {
             }
             _ => Cow::Borrowed(raw),
         };
-        let (follows_encoded_slash, has_parameters, may_vanish) = (false, false, false);
+        let (follows_encoded_slash, has_parameters, may_vanish) = (false, false, raw.is_empty());
         Self { text, others: Vec::new(), follows_encoded_slash, has_parameters, may_vanish, is_sure: true }
     }
 
