@@ -104,15 +104,22 @@ if [ "$FOR" = bench ]; then
   exit 0
 fi
 
-need python3 "install Python 3.10 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)"
-# Run by its module's name and not by the script that pip makes, which holds the venv's path: a moved checkout still works.
-if [ "$("$TOOLS/venv/bin/python" -m schemathesis.cli --version 2>/dev/null | awk '{ print $NF; exit }')" != "$SCHEMATHESIS" ]; then
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-    die "$(python3 --version) is too old: install Python 3.10 or newer"
+need python3 "install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)"
+# has_python_tool <module> <version>. Run by its module's name and not by the script that pip makes, which holds the venv's path: a
+# moved checkout still works.
+has_python_tool() {
+  [ "$("$TOOLS/venv/bin/python" -m "$1" --version 2>/dev/null | awk '{ print $NF; exit }')" = "$2" ]
+}
+if ! has_python_tool schemathesis.cli "$SCHEMATHESIS" ||
+  ! has_python_tool openapi_python_client "$OPENAPI_PYTHON_CLIENT"; then
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "$(python3 --version) is too old: install Python 3.11 or newer"
   python3 -c 'import ensurepip, venv' 2>/dev/null ||
     die "python3 cannot make virtual environments: install its venv module (Debian, Ubuntu: apt-get install python3-venv)"
   rm -rf "$TOOLS/venv"
   step "Python environment" python3 -m venv "$TOOLS/venv"
-  step "schemathesis $SCHEMATHESIS" "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --constraint scripts/python-constraints.txt "schemathesis==$SCHEMATHESIS"
+  step "schemathesis $SCHEMATHESIS, openapi-python-client $OPENAPI_PYTHON_CLIENT" \
+    "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --constraint scripts/python-constraints.txt \
+    "schemathesis==$SCHEMATHESIS" "openapi-python-client==$OPENAPI_PYTHON_CLIENT"
 fi

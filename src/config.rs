@@ -31,7 +31,7 @@ pub enum RouteCase {
     /// As they are.
     #[default]
     Sensitive,
-    /// ASCII letters compare equal in both cases.
+    /// Letters compare equal in both cases.
     Insensitive,
 }
 

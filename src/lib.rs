@@ -35,6 +35,7 @@ pub mod protocol;
 pub mod refusal;
 pub mod route;
 pub mod route_cost;
+pub mod route_pattern;
 pub mod target;
 pub mod time;
 pub mod verified_keys;

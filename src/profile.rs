@@ -1,9 +1,10 @@
 //! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
 
+use crate::config::RouteCase;
 use crate::idempotency::Idempotency;
 use crate::key::same_hash;
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
-use crate::route_cost::{self, RouteCost};
+use crate::route_cost::{Price, RouteCost, RouteCosts};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -162,6 +163,7 @@ pub struct Profile {
     pub row: ProfileRow,
     /// The policies that hold, validated, in the order in which clients see them. See [`Profile::turn_to`].
     pub policies: Vec<Policy>,
+    costs: RouteCosts,
     /// The milliseconds for which `policies` are right: an override begins or ends at their end.
     holds: Range<u64>,
 }
@@ -175,7 +177,8 @@ impl Profile {
         for policy in row.policies.iter().chain(row.overrides.iter().map(|own| &own.policy)) {
             policy.policy()?;
         }
-        let mut profile = Self { row, policies: Vec::new(), holds: 0..0 };
+        let costs = RouteCosts::new(&row.routes);
+        let mut profile = Self { row, policies: Vec::new(), costs, holds: 0..0 };
         profile.turn_to(UnixMicros::default());
         Ok(profile)
     }
@@ -235,16 +238,10 @@ impl Profile {
         is_current | previous.is_some_and(|previous| same_hash(secret_hash, previous))
     }
 
-    /// The class that a call is counted in.
+    /// What a call costs, and the class that it is counted in.
     #[must_use]
-    pub fn class(&self, method: &str, path: &str) -> String {
-        route_cost::class(&self.row.routes, method, path)
-    }
-
-    /// What a call costs.
-    #[must_use]
-    pub fn cost(&self, method: &str, path: &str) -> u64 {
-        route_cost::cost(&self.row.routes, method, path)
+    pub fn price(&self, method: &str, path: &str, case: RouteCase) -> Price<'_> {
+        self.costs.price(method, path, case)
     }
 
     /// The key's status at `now`.

@@ -22,7 +22,7 @@ pub enum TargetError {
     #[error("the request target is not a valid URL")]
     NotHttp,
     /// A path of which the origin might make another one.
-    #[error("the path has a dot segment, a backslash, a NUL or a fragment: send it resolved")]
+    #[error("the path has a dot segment, a backslash, a NUL or a fragment, plain or encoded: send it resolved")]
     Ambiguous,
 }
 
@@ -61,13 +61,42 @@ impl<'a> Target<'a> {
 }
 
 fn is_ambiguous(path: &str) -> bool {
-    // Decoded whole, so that `%2e%2e`, `..%2f` and `%5c` show; `%2f` as mere data in a segment is fine.
-    let decoded = percent_decode(path);
-    decoded.contains(['\\', '\0'])
-        || decoded.split('/').any(|segment| {
-            // Parameters of a segment do not hide its dots from every server: `..;x` is `..` to some.
-            matches!(segment.split(';').next(), Some("." | ".."))
+    // Decoded whole and until nothing changes, so that `%2e%2e`, `..%2f`, `%5c` and `%252e` show; `%2f` as mere data in a segment
+    // is fine.
+    let decoded = decode_fully(path);
+    if decoded.contains(&0) || may_be_resolved(&text_of(&decoded)) {
+        return true;
+    }
+    let visible = decode_visible(path);
+    visible.as_bytes() != &*decoded && may_be_resolved(&visible)
+}
+
+fn may_be_resolved(path: &str) -> bool {
+    path.contains('\\')
+        || path.split('/').any(|segment| {
+            // Neither parameters nor spaces hide its dots from every server: `..;x` is `..` to some.
+            let end = segment.find(|c| c == ';' || is_cut_at(c)).unwrap_or(segment.len());
+            let mut dots = segment.get(..end).unwrap_or_default().chars().filter(|c| !is_space(*c));
+            dots.next() == Some('.') && matches!((dots.next(), dots.next()), (None, _) | (Some('.'), None))
         })
+}
+
+/// Where a path ends for those who decode it before they look for its end.
+pub(crate) const fn is_cut_at(c: char) -> bool {
+    matches!(c, '?' | '#')
+}
+
+/// `+` is a space to those who decode a path as if it was a form.
+pub(crate) fn is_space(c: char) -> bool {
+    c == '+' || c.is_whitespace()
+}
+
+/// Control characters, and those that show nothing: servers drop them, at an end or anywhere. U+FFFD is what is left of a byte that
+/// is not UTF-8.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff0}'..='\u{fffd}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A raw query string.
@@ -121,6 +150,99 @@ pub fn percent_decode(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy()
 }
 
+/// Decodes `%xx`, once, to bytes.
+pub(crate) fn percent_decode_bytes(text: &str) -> Cow<'_, [u8]> {
+    percent_encoding::percent_decode_str(text).into()
+}
+
+/// Decodes `%xx`, `%uxxxx` (as IIS does) and ASCII characters in overlong UTF-8 until nothing changes: `%2565`, `%u0065` and
+/// `%c1%a5` are `e`. Whoever decodes less than this, or in steps, can decode what is left to the same end.
+#[must_use]
+pub fn decode_fully(text: &str) -> Cow<'_, [u8]> {
+    if text.contains('%') { Cow::Owned(decode(text, false)) } else { Cow::Borrowed(text.as_bytes()) }
+}
+
+/// The same without invisible characters and what is not UTF-8.
+pub(crate) fn decode_visible(text: &str) -> String {
+    let decoded = decode(text, true);
+    decoded.utf8_chunks().map(|chunk| chunk.valid()).collect()
+}
+
+fn decode(text: &str, drops_invisible: bool) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        decoded.push(byte);
+        // No escape can begin within another, so decoding whichever is complete first gives what passes one by one would.
+        while let Some((length, character)) = escape_at_end(&decoded) {
+            decoded.truncate(decoded.len().saturating_sub(length));
+            match character {
+                Escaped::Byte(byte) => decoded.push(byte),
+                Escaped::Character(c) => decoded.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        if drops_invisible && let Some(length) = invisible_at_end(&decoded) {
+            decoded.truncate(decoded.len().saturating_sub(length));
+        }
+    }
+    decoded
+}
+
+/// The length of the invisible character that the bytes end in.
+fn invisible_at_end(bytes: &[u8]) -> Option<usize> {
+    (1..=4).find(|length| {
+        let end = bytes.len().checked_sub(*length).and_then(|at| bytes.get(at..));
+        let mut end = end.and_then(|end| std::str::from_utf8(end).ok()).unwrap_or_default().chars();
+        matches!((end.next(), end.next()), (Some(c), None) if is_invisible(c))
+    })
+}
+
+enum Escaped {
+    Byte(u8),
+    Character(char),
+}
+
+/// The escape that the bytes end in: its length, and what it stands for.
+fn escape_at_end(bytes: &[u8]) -> Option<(usize, Escaped)> {
+    let long = || match *bytes {
+        [.., b'%', b'u' | b'U', a, b, c, d] => Some((6, Escaped::Character(char::from_u32(hex(&[a, b, c, d])?)?))),
+        _ => None,
+    };
+    let short = || match *bytes {
+        [.., b'%', a, b] => Some((3, Escaped::Byte(u8::try_from(hex(&[a, b])?).ok()?))),
+        _ => None,
+    };
+    let overlong = || {
+        let (length, next, last) = match *bytes {
+            [.., lead @ (0xc0 | 0xc1), last] => (2, lead, last),
+            [.., 0xe0, next, last] => (3, next, last),
+            [.., 0xf0, 0x80, next, last] => (4, next, last),
+            [.., 0xf8, 0x80, 0x80, next, last] => (5, next, last),
+            [.., 0xfc, 0x80, 0x80, 0x80, next, last] => (6, next, last),
+            _ => return None,
+        };
+        let is_ascii = matches!(last, 0x80..=0xbf) && matches!(next, 0x80 | 0x81 | 0xc0 | 0xc1);
+        is_ascii.then_some((length, Escaped::Byte((next & 1) << 6 | last & 0x3f)))
+    };
+    long().or_else(short).or_else(overlong)
+}
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// Bytes as text; each that is not UTF-8 as the character that it is in Latin-1.
+pub(crate) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| char::from(*byte)));
+    }
+    Cow::Owned(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,6 +257,7 @@ mod tests {
             ("http://h/a?", "/a", Some("")),
             ("http://h?x=/../y", "/", Some("x=/../y")),
             ("http://h/.well-known/a..b/...", "/.well-known/a..b/...", None),
+            ("http://h/..a/a../a;./100%25/%2525/%c3%a9/a%20b", "/..a/a../a;./100%25/%2525/%c3%a9/a%20b", None),
             ("http://h/%7Bid%7D;v=1/{x}|y", "/%7Bid%7D;v=1/{x}|y", None),
         ] {
             assert_eq!(Target::parse(url), Ok(Target { path, query }), "{url}");
@@ -160,6 +283,26 @@ mod tests {
             "/..;/b",
             "/..;x=1/b",
             "/a#b",
+            "/%252e%252e/b",
+            "/a/%25252e%2525252E",
+            "/a%25%32%66%2e./b",
+            "/a%255cb",
+            "/a%2500",
+            "/..%20/b",
+            "/a/%0a./b",
+            "/a/.%09.",
+            "/..%3fx/b",
+            "/..%2523/b",
+            "/a/%u002e%U002E/b",
+            "/a/%c0%ae%C0%AE/b",
+            "/a/%e0%80%ae./b",
+            "/a/.%f0%80%80%ae",
+            "/a%c0%80",
+            "/a%c1%9cb",
+            "/a/.%ff./b",
+            "/a/.%e2%80%8b/b",
+            "/a%%0a5cb",
+            "/a/x%%0a2f+.%20./b",
         ] {
             assert_eq!(Target::parse(&format!("http://h{path}")), Err(TargetError::Ambiguous), "{path}");
         }
@@ -179,6 +322,37 @@ mod tests {
             let without = Query::new(query).without(|pair| pair.is_named("api_key"));
             assert_eq!(without.as_deref(), rest, "{query}");
         }
+    }
+
+    #[test]
+    fn decoding_ends_where_every_way_of_decoding_does() {
+        for (text, decoded) in [
+            ("a", "a"),
+            ("%", "%"),
+            ("%2", "%2"),
+            ("%25", "%"),
+            ("100%25", "100%"),
+            ("%%%", "%%%"),
+            ("%65", "e"),
+            ("%2565", "e"),
+            ("%252565", "e"),
+            ("%%36%35", "e"),
+            ("%2%35%36%35", "e"),
+            ("%25%36%35", "e"),
+            ("%u0065%U0065", "ee"),
+            ("%25u0065%u0025%36%35", "ee"),
+            ("%u1%65", "%u1e"),
+            ("%ud800", "%ud800"),
+            ("%u00e9%C3%A9", "éé"),
+            ("%c1%a5%e0%81%a5%f0%80%81%a5%f8%80%80%81%a5%fc%80%80%80%81%a5", "eeeee"),
+            ("%c0%a565", "e"),
+            ("%e9t%e9", "été"),
+        ] {
+            assert_eq!(text_of(&decode_fully(text)), decoded, "{text}");
+        }
+        // In time that grows with the length alone.
+        let deep = format!("%{}65", "25".repeat(500_000));
+        assert_eq!(text_of(&decode_fully(&deep)), "e");
     }
 
     #[test]

@@ -274,7 +274,7 @@ pub struct KeyView {
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z2-7]{16}$"))]
     pub id: String,
     /// The key itself: only in the answer that issues it.
-    #[cfg_attr(not(target_arch = "wasm32"), schema(nullable = false))]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(ignore))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// Its tier.

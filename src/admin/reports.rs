@@ -91,14 +91,14 @@ fn decimal(text: &str) -> Option<u64> {
     format!("{whole}{places:0<6}").parse().ok()
 }
 
-/// Whether an `Accept` field asks for CSV by its name.
+/// Whether an `Accept` field asks for a media type by its name.
 #[must_use]
-pub fn wants_csv(accept: &str) -> bool {
+pub fn wants(accept: &str, media_type: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let is_csv = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("text/csv"));
+        let is_named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(media_type));
         // A weight of 0 means "anything but".
-        is_csv
+        is_named
             && !parts.any(|part| {
                 matches!(part.to_ascii_lowercase().as_str(), "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000")
             })
@@ -176,10 +176,10 @@ mod tests {
     #[test]
     fn csv_is_asked_for_by_name() {
         for accept in ["text/csv", "TEXT/CSV;q=0.5", "application/json;q=0.1, text/csv ; charset=utf-8"] {
-            assert!(wants_csv(accept), "{accept}");
+            assert!(wants(accept, "text/csv"), "{accept}");
         }
         for accept in ["", "*/*", "text/*", "application/json", "text/csv;q=0", "text/csv; q=0.0", "text/csvx"] {
-            assert!(!wants_csv(accept), "{accept}");
+            assert!(!wants(accept, "text/csv"), "{accept}");
         }
     }
 }

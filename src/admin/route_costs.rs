@@ -19,7 +19,7 @@ const ANY: &str = "*";
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
 pub struct RouteCostView {
-    /// A path of which each segment is literal or `*`.
+    /// A path of which each segment is literal, `*` or `**`.
     pub pattern: String,
     /// The method that it is for, or `*` for all.
     pub method: String,

@@ -64,7 +64,7 @@ pub struct TokenView {
     /// Its id.
     pub id: String,
     /// The token itself: only in the answer that creates it.
-    #[cfg_attr(not(target_arch = "wasm32"), schema(nullable = false))]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(ignore))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// Who it is for.

@@ -170,8 +170,8 @@ pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
 }
 
 /// An answer of JSON values, one a line.
-pub(crate) fn ndjson(body: &str, cors: &str) -> Answer {
-    own(200, "application/x-ndjson", Some(body), cors, Fields::default())
+pub(crate) fn lines(body: &str, media_type: &str, cors: &str) -> Answer {
+    own(200, media_type, Some(body), cors, Fields::default())
 }
 
 /// A stream of CSV, to be kept as a file.

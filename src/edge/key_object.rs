@@ -16,7 +16,7 @@ use super::promise;
 use super::reconcile;
 use super::storage::Storage;
 use crate::admin::audit::AuditView;
-use crate::config;
+use crate::config::{self, RouteCase};
 use crate::decision::{Decision, Judgement, Verdict};
 use crate::limit::{Call, Cost, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
@@ -50,6 +50,7 @@ pub(super) struct Shared {
     pub(super) on_turn: OnceCell<JsValue>,
     pub(super) flush_seconds: OnceCell<u64>,
     thresholds: OnceCell<Vec<u16>>,
+    route_case: OnceCell<RouteCase>,
 }
 
 // A panic ends the instance of the wasm; the next event gets a new one, which reads storage.
@@ -149,6 +150,7 @@ impl KeyObject {
                 on_turn: OnceCell::new(),
                 flush_seconds: OnceCell::new(),
                 thresholds: OnceCell::new(),
+                route_case: OnceCell::new(),
             }),
         }
     }
@@ -271,13 +273,14 @@ impl Shared {
         let owed = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
         note_ends(ledger, profile, check.ends, now);
         let (method, path) = (check.call.method, check.call.path);
-        let cost = profile.cost(method, path);
+        let price = profile.price(method, path, self.route_case());
+        let cost = price.cost;
         let applies = profile.row.idempotency.applies_to(method);
         let key = check.idempotency_key.as_deref().filter(|_| applies);
         let call = Call {
             cost: Cost { requests: cost, tokens: 0 },
             method,
-            class: &profile.class(method, path),
+            class: &price.class,
             nonce: check.nonce,
             idempotency_key: key,
             fingerprint: check.fingerprint,
@@ -348,6 +351,16 @@ impl Shared {
                 // The Worker answers 503 to everything then.
                 worker::console_error!("tollgate: {error}");
                 Vec::new()
+            })
+        })
+    }
+
+    fn route_case(&self) -> RouteCase {
+        *self.route_case.get_or_init(|| {
+            config::route_case(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+                // The Worker answers 503 to everything then.
+                worker::console_error!("tollgate: {error}");
+                RouteCase::default()
             })
         })
     }

@@ -20,9 +20,39 @@ impl Schemas {
         let mut all = vec![(T::name().into_owned(), T::schema())];
         T::schemas(&mut all);
         for (name, schema) in all {
-            self.0.entry(name).or_insert_with(|| serde_json::to_value(schema).unwrap_or_default());
+            self.0.entry(name).or_insert_with(|| simplified(serde_json::to_value(schema).unwrap_or_default()));
         }
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
+    }
+}
+
+/// A schema that says the same in the way that generators of clients understand: a choice of one is that one, and an object of
+/// unnamed properties says so.
+fn simplified(schema: Value) -> Value {
+    match schema {
+        Value::Array(all) => all.into_iter().map(simplified).collect(),
+        Value::Object(members) => {
+            let mut members: Map<String, Value> =
+                members.into_iter().map(|(name, it)| (name, simplified(it))).collect();
+            let only = match members.get("oneOf").and_then(Value::as_array).map(Vec::as_slice) {
+                Some([Value::Object(only)]) => Some(only.clone()),
+                _ => None,
+            };
+            if let Some(only) = only {
+                members.remove("oneOf");
+                members.extend(only);
+            }
+            let is_object = match members.get("type") {
+                Some(Value::Array(types)) => types.contains(&"object".into()),
+                Some(kind) => kind == "object",
+                None => false,
+            };
+            if is_object && !members.contains_key("properties") {
+                members.entry("additionalProperties").or_insert(true.into());
+            }
+            Value::Object(members)
+        }
+        other => other,
     }
 }
 
@@ -94,11 +124,9 @@ impl Error {
     }
 
     fn describe(&self, problem: &Value) -> Value {
-        let schema =
-            json!({ "allOf": [problem, { "type": "object", "properties": { "status": { "const": self.status } } }] });
         let mut response = json!({
             "description": self.description,
-            "content": { "application/problem+json": { "schema": schema } },
+            "content": { "application/problem+json": { "schema": problem } },
         });
         if let Some(header) = self.header {
             let number = json!({ "type": "integer", "minimum": 1 });
@@ -113,7 +141,7 @@ const ERRORS: [Error; 10] = [
     Error::new(
         400,
         "BadRequest",
-        "A query parameter is unknown, repeated or not as it must be, or the body is no JSON object.",
+        "The URL is not valid; a query parameter is unknown, repeated or not as it must be; or the body is no JSON object.",
     ),
     Error::new(401, "Unauthorized", "The credential is missing or wrong."),
     Error::new(403, "Forbidden", "The token's scopes do not reach so far, or the key is disabled, revoked or expired."),
@@ -137,8 +165,9 @@ const ERRORS: [Error; 10] = [
 fn describe(operation: &Operation) -> Value {
     let is_holders = operation.access == Access::Holder;
     let mut errors = operation.errors.to_vec();
+    errors.push(400);
     if operation.access != Access::Open {
-        errors.extend([400, 401, 403, 500, 503]);
+        errors.extend([401, 403, 500, 503]);
         if !is_holders {
             errors.push(429);
         }

@@ -182,7 +182,7 @@ pub struct ChangedTier {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25}))]
 pub struct PutRouteCost {
-    /// A path of which each segment is literal or `*`, which stands for one segment; at the end for one or more.
+    /// A path of which each segment is literal, `*` for one segment (at the end for one or more), or `**` for any number.
     #[schema(max_length = 512, pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     pub pattern: String,
     /// The method that it is for; `*`, for all, unless it is said.
@@ -192,6 +192,24 @@ pub struct PutRouteCost {
     /// Requests that a call counts as.
     #[schema(minimum = 1, maximum = 10_000)]
     pub cost: u64,
+}
+
+/// A key as it is shown once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IssuedKey {
+    #[serde(flatten)]
+    pub view: crate::admin::keys::KeyView,
+    /// The key itself.
+    pub key: String,
+}
+
+/// A token as it is shown once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct IssuedToken {
+    #[serde(flatten)]
+    pub view: crate::admin::tokens::TokenView,
+    /// The token itself.
+    pub token: String,
 }
 
 /// A new token.

@@ -102,7 +102,7 @@ async function conforms(tag, header) {
     "--continue-on-failure", "--no-shrink", "--no-color",
   ];
   const python = path.join(ROOT, ".tools/venv/bin/python");
-  const hooks = path.join(ROOT, "tests/http/lib/ndjson.py");
+  const hooks = path.join(ROOT, "tests/http/lib/import_bodies.py");
   const env = { ...process.env, COLUMNS: "160", SCHEMATHESIS_HOOKS: hooks, PYTHONDONTWRITEBYTECODE: "1" };
   const child = spawn(python, args, { cwd: scratch, stdio: ["ignore", "pipe", "pipe"], env });
   let output = "";

@@ -21,9 +21,9 @@ after(async () => {
   await origin?.stop();
 });
 
-async function get(url, { withKey = true, method = "GET" } = {}) {
+async function get(url, { withKey = true, method = "GET", key: presented = key } = {}) {
   origin.reset();
-  const headers = ["Host: api.test", ...(withKey ? [`X-API-Key: ${key.key}`] : [])];
+  const headers = ["Host: api.test", ...(withKey ? [`X-API-Key: ${presented.key}`] : [])];
   const answer = await request(gate, `${method} ${url} HTTP/1.1`, headers);
   return { answer, seen: forwarded() };
 }
@@ -102,6 +102,14 @@ const AMBIGUOUS = [
   "/a/../public",
   "/_tollgate/../a",
   "/_tollgate/health/../../a",
+  "/a/%252e%252e/b",
+  "/a/%25252e./b",
+  "/a/..%20/b",
+  "/a/..%3fx/b",
+  "/a/%u002e%u002e/b",
+  "/a/%c0%ae%c0%ae/b",
+  "/a%255cb",
+  "/a%2500",
 ];
 
 for (const target of AMBIGUOUS) {
@@ -113,6 +121,54 @@ for (const target of AMBIGUOUS) {
     }
   });
 }
+
+// To some origin each of these is GET /v1/a/export, which has a price.
+const SPELLINGS = [
+  "/v1/a/export",
+  "//v1/a//export/",
+  "/v1/a/%65xport",
+  "/v1%2fa%2Fexport",
+  "/v1/a/export;x=1",
+  "/v1;x/a/;y/export",
+  "/v1/a/export;x=%2fy",
+  "/v1/a/export%20",
+  "/v1/a/+export+",
+  "/v1/a/export%0a",
+  "/v1/a/export.",
+  "/v1/a/%2565xport",
+  "/v1/a/%25252565xport",
+  "/v1/a%252fexport",
+  "/v1/a/%u0065xport",
+  "/v1/a/%c1%a5xport",
+  "/v1/a/export%3fx",
+  "/(S(x))/v1/a/export",
+  "/v1/a%2fb/export",
+];
+
+describe("a route's price", () => {
+  before(() => gate.d1("INSERT INTO route_costs (pattern, method, cost) VALUES ('/v1/*/export', 'GET', 25)"));
+
+  for (const target of SPELLINGS) {
+    test(`is charged for every spelling, which is forwarded as sent: ${target}`, async () => {
+      for (const method of ["GET", "HEAD"]) {
+        const priced = await issueDirectKey(gate, "pro");
+        const { answer, seen } = await get(PUBLIC_URL + target, { method, key: priced });
+        assert.equal(answer.status, 200, answer.body);
+        assert.deepEqual(seen, [target]);
+        const { policies, calls } = await directUsageOf(gate, priced);
+        assert.deepEqual([...policies.map(({ used }) => used), calls], [25, 25, 1]);
+      }
+    });
+  }
+
+  test("is not charged for another path or method", async () => {
+    const priced = await issueDirectKey(gate, "pro");
+    await get(`${PUBLIC_URL}/v1/a/Export`, { key: priced });
+    await get(`${PUBLIC_URL}/v1/a/exports`, { key: priced });
+    await get(`${PUBLIC_URL}/v1/a/export`, { method: "POST", key: priced });
+    assert.deepEqual((await directUsageOf(gate, priced)).policies.map(({ used }) => used), [3, 3]);
+  });
+});
 
 test("a public path needs no key, with any query", async () => {
   for (const target of ["/public", "/public?x=/../a", "/v1/health"]) {

@@ -257,3 +257,12 @@ describe("POST /_tollgate/keys/import", () => {
     expect(env.ALLOW_IMPORTED_KEYS).toBe("true");
   });
 });
+
+test("the results are NDJSON, and bytes for a client that asks for bytes", async () => {
+  const line = JSON.stringify({ key: madeUp(), tier: "free" });
+  const answers = ["*/*", "application/octet-stream", "text/plain, Application/Octet-Stream;q=0.5", "application/octet-stream;q=0"].map(
+    (Accept) => admin("POST", "/keys/import", line, { Accept }),
+  );
+  const types = (await Promise.all(answers)).map(({ headers }) => headers.get("content-type"));
+  expect(types).toEqual(["application/x-ndjson", "application/octet-stream", "application/octet-stream", "application/x-ndjson"]);
+});

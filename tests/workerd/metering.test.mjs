@@ -281,6 +281,19 @@ describe("hours", () => {
     await sql("DELETE FROM route_costs");
   });
 
+  test("count every spelling of a path, and HEAD, under the class of its price", async () => {
+    const key = await issue();
+    await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/v1/*/dear', 'GET', 2), ('/**', '*', 1)");
+    for (const path of ["/v1/a/dear", "/v1/a/dear;x", "/v1/a/%2564ear"]) await (await call(key, path)).text();
+    await call(key, "/v1/a/dear%20", { method: "HEAD" });
+    await (await call(key, "/v1/a/dear", { method: "POST" })).text();
+    await (await call(key, "/")).text();
+    await runAlarm(key);
+    const rows = (await hourRows(key)).map(({ class: name, calls, cost }) => [name, calls, cost]);
+    expect(rows.sort()).toEqual([["/**", 2, 2], ["GET /v1/*/dear", 4, 8]]);
+    await sql("DELETE FROM route_costs");
+  });
+
   test("of a key that D1 could not be told about for days are all flushed at once", async () => {
     const key = await issue("unlimited");
     for (let hour = 0; hour < 72; hour += 1) {

@@ -61,6 +61,7 @@ export default defineConfig({
         ORIGIN: "",
         PUBLIC_PATHS: "/public, /a%20b",
         ALLOW_QUERY_KEY: "true",
+        ROUTE_CASE: "insensitive",
         LEGACY_HEADERS: "false",
         CORS_ALLOW_ORIGIN: "https://app.test",
         KEY_SECRET_PREVIOUS: "an-older-secret, the-oldest-secret",

@@ -1,4 +1,4 @@
-// PUBLIC_PATHS, ALLOW_QUERY_KEY, no LEGACY_HEADERS, an ORIGIN that is the request's own URL, and an older KEY_SECRET.
+// PUBLIC_PATHS, ALLOW_QUERY_KEY, ROUTE_CASE=insensitive, no LEGACY_HEADERS, an ORIGIN that is the request's own URL, and an older KEY_SECRET.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
@@ -272,6 +272,20 @@ test("a key imported under an older KEY_SECRET stays good, under its id, until i
   const rotated = await (await admin("POST", `/keys/${id}/rotate`, { grace_seconds: 0 })).json();
   await admit(rotated, 1);
   await problem(await call(key), 401);
+});
+
+test("with ROUTE_CASE=insensitive a route has its price, and its denials, in capital letters too", async () => {
+  await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/v1/*/Export', 'GET', 4)");
+  const key = await issue();
+  for (const path of ["/v1/a/export", "/V1/a/%45XPORT;x"]) expect((await call(key, path)).status).toBe(200);
+  const { policies } = await usage(key);
+  expect(policies.map(({ used }) => used)).toEqual([8, 8]);
+  // What the isolate knows of one spelling is no answer for another that costs less, and right for one that does not.
+  expect((await call(key, "/v1/a/EXPORT")).status).toBe(429);
+  expect((await call(key, "/v1/a/export")).status).toBe(429);
+  await admit(key, 2);
+  await denied(key);
+  await sql("DELETE FROM route_costs");
 });
 
 test("the quota is the key's, wherever the key stood", async () => {

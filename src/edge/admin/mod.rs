@@ -58,10 +58,10 @@ impl From<Fault> for Failure {
     }
 }
 
-/// A success: the status and the JSON to answer, or lines of it, or nothing to tell (204).
+/// A success: the status and the JSON to answer, or lines of it and their media type, or nothing to tell (204).
 enum Success {
     Json(u16, String),
-    Ndjson(String),
+    Lines(String, &'static str),
     NoContent,
     /// A stream of CSV, and the name of the file.
     Csv(JsValue, String),
@@ -93,7 +93,7 @@ pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
     let cors = Rc::clone(&deployment.config.cors_allow_origin);
     match run(incoming, deployment, &env, context).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
-        Ok(Success::Ndjson(lines)) => http::ndjson(&lines, &cors),
+        Ok(Success::Lines(lines, media_type)) => http::lines(&lines, media_type, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
         Ok(Success::Csv(rows, name)) => http::csv(&rows, &name, &cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),

@@ -1,7 +1,7 @@
 //! What keys have used, and whether the accounts are right.
 
 use super::{Command, Outcome, Success, keys};
-use crate::admin::reports::{Span, millionths, month, months, wants_csv};
+use crate::admin::reports::{Span, millionths, month, months, wants};
 use crate::admin::{Page, bad_cursor};
 use crate::edge::key_store::{self, Delivery, Part, Statement};
 use crate::edge::reconcile;
@@ -88,7 +88,7 @@ pub(super) async fn read(command: &Command, admin: Admin<'_>) -> Outcome {
 }
 
 pub(super) async fn report(command: &Command) -> Outcome {
-    if !command.accept.as_deref().is_some_and(wants_csv) {
+    if !command.accept.as_deref().is_some_and(|accept| wants(accept, "text/csv")) {
         return read(command, Admin::ReadReport).await;
     }
     if command.parameters.get("limit").or(command.parameters.get("cursor")).is_some() {

@@ -9,8 +9,8 @@ import { build, freshSecret, ROOT } from "../../../scripts/lib/gate.mjs";
 import { send } from "./client.mjs";
 
 /**
- * Starts the built Worker with an empty D1 of its own, in memory. `vars` adds to the secrets, which are set; `outbound` is where
- * everything goes that the Worker fetches, to its own address otherwise.
+ * Starts the built Worker with an empty D1 of its own, in memory, on which `d1` runs SQL. `vars` adds to the secrets, which are set;
+ * `outbound` is where everything goes that the Worker fetches, to its own address otherwise.
  */
 export async function startDirectGate({ vars = {}, outbound } = {}) {
   await build();
@@ -36,9 +36,10 @@ export async function startDirectGate({ vars = {}, outbound } = {}) {
   );
   try {
     await runtime.ready;
-    await migrate(await runtime.getD1Database("DB"));
+    const db = await runtime.getD1Database("DB");
+    await migrate(db);
     const url = (await runtime.unsafeGetDirectURL()).origin;
-    return { url, adminToken, stop: () => runtime.dispose() };
+    return { url, adminToken, d1: (sql) => db.exec(sql), stop: () => runtime.dispose() };
   } catch (error) {
     await runtime.dispose();
     throw error;
