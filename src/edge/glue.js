@@ -261,12 +261,12 @@ export function closeBatch(batch, failure) {
 }
 
 /** Calls an object back. A trap may have taken the object's instance of the wasm meanwhile; then those who wait for it are told. */
-function callBack(desk, callback, value) {
+function callBack(desk, callback, number, error) {
   try {
-    callback(value);
-  } catch (error) {
-    console.error(`tollgate: an object's write lost its instance of the wasm: ${error?.message ?? error}`);
-    desk.batch?.reject(error);
+    callback(number, error);
+  } catch (trap) {
+    console.error(`tollgate: an object's write lost its instance of the wasm: ${trap?.message ?? trap}`);
+    desk.batch?.reject(trap);
   }
 }
 
@@ -301,12 +301,12 @@ export function clearTimer(timer) {
 
 /** Calls back when everything that has already arrived has been handled. */
 export function nextTurn(desk, callback) {
-  setTimeout(callBack, 0, desk, callback);
+  setTimeout(callBack, 0, desk, callback, 0);
 }
 
-/** Calls back when every write so far is confirmed, with the error if that failed. */
-export function whenConfirmed(storage, desk, callback) {
-  storage.sync().then(() => callBack(desk, callback), (error) => callBack(desk, callback, error));
+/** Calls back with `number` when every write so far is confirmed, and with the error if that failed. */
+export function whenConfirmed(storage, desk, callback, number) {
+  storage.sync().then(() => callBack(desk, callback, number), (error) => callBack(desk, callback, number, error));
 }
 
 /** All rows of a query, as JSON. */

@@ -63,7 +63,7 @@ extern "C" {
     #[wasm_bindgen(js_name = nextTurn)]
     pub(crate) fn next_turn(desk: &JsValue, callback: &JsValue);
     #[wasm_bindgen(js_name = whenConfirmed)]
-    pub(crate) fn when_confirmed(storage: &JsValue, desk: &JsValue, callback: &JsValue);
+    pub(crate) fn when_confirmed(storage: &JsValue, desk: &JsValue, callback: &JsValue, number: u32);
     #[wasm_bindgen(catch)]
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]

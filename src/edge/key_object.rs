@@ -7,7 +7,7 @@
 //! again from storage, and every question that waited for it is answered "failed": nothing was counted.
 
 use super::clock;
-use super::commit::{Pace, Write};
+use super::commit::Write;
 use super::deployment::variable;
 use super::flush;
 use super::http;
@@ -20,6 +20,7 @@ use crate::config;
 use crate::decision::{Decision, Judgement, Verdict};
 use crate::limit::{Call, Cost, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
+use crate::object::group_commit::GroupCommit;
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, AuditPage, Check, Debt, Ends, Known, Outcome, Pass, PolicyUsage, Question, Usage};
 use crate::time::{Month, UnixMicros, rfc3339};
@@ -77,13 +78,10 @@ pub(super) struct Memory {
     pub(super) untold: Vec<(Alert, u64)>,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
-    pub(super) pace: Pace,
-    /// The last commit of which it has been asked when it is confirmed, while there is no answer.
-    pub(super) confirming: Option<u64>,
-    /// The questions that wait for the next write, if there are any.
-    pub(super) next_write: Option<JsValue>,
-    /// How many they are.
-    pub(super) waiting: u32,
+    /// Decides when to write.
+    pub(super) commits: GroupCommit,
+    /// The calls that wait for the next write, if there are any.
+    pub(super) batch: Option<JsValue>,
     pub(super) is_denials_timer_set: bool,
     /// Rows written and writes issued since the object was started, for measurements.
     pub(super) rows_written: f64,
@@ -115,15 +113,9 @@ impl Memory {
         self.alarm = Alarm::Unknown;
     }
 
-    /// Writes that may not be confirmed yet.
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.ledger.as_ref().map_or(0, Ledger::unconfirmed)
-    }
-
-    /// The batch of those who wait for the next write, with one more.
+    /// The batch of those who wait for the next write.
     pub(super) fn join(&mut self, storage: &Storage) -> JsValue {
-        self.waiting += 1;
-        self.next_write.get_or_insert_with(|| storage.open_batch()).clone()
+        self.batch.get_or_insert_with(|| storage.open_batch()).clone()
     }
 }
 

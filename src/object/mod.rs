@@ -1,0 +1,3 @@
+//! When a key's object writes what it has counted. What it counts is in [`limit`](crate::limit) and [`meter`](crate::meter).
+
+pub mod group_commit;
