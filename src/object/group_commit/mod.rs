@@ -63,7 +63,7 @@ pub struct Actions {
 }
 
 /// When the next write comes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 enum Pace {
     /// With the next call.
     #[default]
@@ -77,7 +77,7 @@ enum Pace {
 }
 
 /// A question that storage has not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Question {
     number: u32,
     /// How many of the unconfirmed writes had been issued when it was asked.
@@ -87,7 +87,7 @@ struct Question {
 }
 
 /// The state of one object.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct GroupCommit {
     pace: Pace,
     /// Calls in the batch.

@@ -2,19 +2,20 @@
 
 use super::*;
 use crate::time::UnixMicros;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Calls in a batch at most: the machine tells apart none, one and more.
 const CALLS: u32 = 3;
 /// Turns and questions that are on their way at most. When one more is asked for, the oldest never comes.
-const ON_THEIR_WAY: usize = 3;
+const ON_THEIR_WAY: u32 = 3;
 
 /// The object and its surroundings. Times are relative, so that equal situations are equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct World {
     machine: GroupCommit,
     /// Turns that were asked for.
-    turns: usize,
+    turns: u32,
     /// Questions without an answer, oldest first: the number, and how many writes were issued since it was asked.
     questions: Vec<(u32, u32)>,
     /// Writes that storage has not confirmed.
@@ -135,7 +136,7 @@ impl World {
                 return Err(format!("question {number} was asked twice"));
             }
             self.questions.push((number, 0));
-            if self.questions.len() > ON_THEIR_WAY {
+            if self.questions.len() > ON_THEIR_WAY as usize {
                 self.questions.remove(0);
             }
         }
@@ -151,12 +152,8 @@ impl World {
             pace => pace,
         };
         // Numbers in the order of the questions, the last asked highest.
-        let numbers: BTreeMap<u32, u32> = self
-            .questions
-            .iter()
-            .map(|(number, _)| *number)
-            .zip(ON_THEIR_WAY as u32 + 1 - self.questions.len() as u32..)
-            .collect();
+        let numbers: BTreeMap<u32, u32> =
+            self.questions.iter().rev().map(|(number, _)| *number).zip((1..=ON_THEIR_WAY).rev()).collect();
         let renumbered = |number: u32| numbers.get(&number).copied().unwrap_or_default();
         if let Some(question) = &mut self.machine.question {
             question.at = aged(question.at);
@@ -166,7 +163,7 @@ impl World {
             *number = renumbered(*number);
             *since = (*since).min(self.unconfirmed);
         }
-        self.machine.asked = ON_THEIR_WAY as u32;
+        self.machine.asked = ON_THEIR_WAY;
     }
 
     /// What must hold in every state.
@@ -238,8 +235,8 @@ fn explore(with_late: bool) -> Result<usize, String> {
                 Ok(None) => {}
                 Ok(Some(after)) => {
                     let key = after.key();
-                    if !came_from.contains_key(&key) {
-                        came_from.insert(key, Some((world.key(), happening)));
+                    if let Entry::Vacant(entry) = came_from.entry(key) {
+                        entry.insert(Some((world.key(), happening)));
                         next.push_back(after);
                     }
                 }
