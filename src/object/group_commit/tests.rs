@@ -11,7 +11,7 @@ const CALLS: u32 = 3;
 const ON_THEIR_WAY: u32 = 3;
 
 /// The object and its surroundings. Times are relative, so that equal situations are equal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     machine: GroupCommit,
     /// Turns that were asked for.
@@ -185,10 +185,6 @@ impl World {
         holds.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err((*what).to_owned()))
     }
 
-    fn key(&self) -> String {
-        format!("{self:?}")
-    }
-
     /// Whether all who wait are answered when all that was asked for comes, oldest first, and nobody calls.
     fn comes_to_rest(&self) -> bool {
         let mut world = self.clone();
@@ -207,14 +203,14 @@ impl World {
 }
 
 /// How each state was reached first.
-type Ways = HashMap<String, Option<(String, Happening)>>;
+type Ways = HashMap<World, Option<(World, Happening)>>;
 
 /// What happened on the way to `world`, and what is to be said of it.
 fn way_to(ways: &Ways, world: &World, last: String) -> String {
-    let (mut way, mut key) = (vec![last], world.key());
-    while let Some(Some((before, happening))) = ways.get(&key) {
+    let (mut way, mut at) = (vec![last], world);
+    while let Some(Some((before, happening))) = ways.get(at) {
         way.push(format!("{happening:?}"));
-        key.clone_from(before);
+        at = before;
     }
     way.reverse();
     way.join("\n")
@@ -224,7 +220,7 @@ fn way_to(ways: &Ways, world: &World, last: String) -> String {
 fn explore(with_late: bool) -> Result<usize, String> {
     let mut came_from = Ways::new();
     let start = World::new();
-    came_from.insert(start.key(), None);
+    came_from.insert(start.clone(), None);
     let mut next = VecDeque::from([start]);
     while let Some(world) = next.pop_front() {
         if !world.comes_to_rest() {
@@ -234,10 +230,9 @@ fn explore(with_late: bool) -> Result<usize, String> {
             match world.after(happening) {
                 Ok(None) => {}
                 Ok(Some(after)) => {
-                    let key = after.key();
-                    if let Entry::Vacant(entry) = came_from.entry(key) {
-                        entry.insert(Some((world.key(), happening)));
-                        next.push_back(after);
+                    if let Entry::Vacant(entry) = came_from.entry(after) {
+                        next.push_back(entry.key().clone());
+                        entry.insert(Some((world.clone(), happening)));
                     }
                 }
                 Err(what) => {
