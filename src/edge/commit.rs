@@ -6,15 +6,14 @@ use super::flush;
 use super::js::{self, Fault};
 use super::key_object::{Memory, Shared};
 use crate::limit::State as Ledger;
+use crate::object::denials::Later;
 use crate::object::group_commit::{Actions, Event, note_confirmed};
 use crate::protocol::Answer;
 use crate::time::UnixMicros;
 use std::rc::Rc;
+use std::time::Duration;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-
-/// How long counts of denials may wait for a call to ride along with. Less than the 10 s after which an idle object loses its memory.
-const DENIALS_WAIT: u32 = 5_000;
 
 /// What became of a count.
 pub(super) enum Write {
@@ -152,33 +151,38 @@ impl Shared {
         Ok(())
     }
 
-    /// Denials write nothing themselves. Their counts ride along with the next call, or after some seconds go alone: one row for
-    /// however many there were.
-    pub(super) fn write_denials_later(self: &Rc<Self>, now: UnixMicros) {
-        let mut memory = self.memory.borrow_mut();
-        let has_denials = memory.ledger.as_ref().is_some_and(has_news);
-        if !has_denials || std::mem::replace(&mut memory.is_denials_timer_set, true) {
-            return;
-        }
-        drop(memory);
-        let shared = Rc::clone(self);
-        self.state.wait_until(async move {
-            let _ = JsFuture::from(js::after(DENIALS_WAIT)).await;
-            let is_dirty = {
-                let mut memory = shared.memory.borrow_mut();
-                memory.is_denials_timer_set = false;
-                memory.ledger.as_ref().is_some_and(has_news)
-            };
-            if is_dirty && let Err(fault) = shared.commit(now).await {
-                worker::console_error!("tollgate: counts of denials were lost: {fault}");
+    /// Sees to it that counts which no call waits for are not in memory alone for long, should there be any.
+    pub(super) fn write_later(self: &Rc<Self>, now: UnixMicros) {
+        let later = {
+            let mut memory = self.memory.borrow_mut();
+            // The row that a batch waits for holds these too.
+            if memory.batch.is_some() || !memory.has_news() {
+                return;
             }
-        });
+            let alarm = memory.alarm.at();
+            memory.denials.counted(alarm, now.as_millis())
+        };
+        match later {
+            Later::Wait => {}
+            Later::Write => {
+                // Nobody waits for it: the batch that it may have joined is nobody's here.
+                if let Write::Done(Err(fault)) = self.write_or_join(now, false) {
+                    worker::console_error!("tollgate: counts of denials were lost: {fault}");
+                }
+            }
+            Later::SetAlarm(at) => {
+                let setting = self.bring_alarm_forward(Duration::from_millis(at.saturating_sub(now.as_millis())));
+                self.state.wait_until(setting);
+            }
+        }
     }
 }
 
-/// Whether something is counted or noted that no row holds.
-fn has_news(ledger: &Ledger) -> bool {
-    is_unwritten(ledger) || ledger.has_uncommitted_notes()
+impl Memory {
+    /// Whether something is counted or noted that no row holds.
+    pub(super) fn has_news(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| is_unwritten(ledger) || ledger.has_uncommitted_notes())
+    }
 }
 
 /// Whether something is counted that no row holds.

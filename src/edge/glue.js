@@ -280,8 +280,8 @@ export function batchClosed(batch) {
   return batch.promise;
 }
 
-/** Resolves after that many milliseconds. */
-export function after(milliseconds) {
+/** Resolves after that many milliseconds. Not for objects: a timer of theirs that is left running is billed. */
+function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
@@ -349,15 +349,20 @@ export async function streamRows(database, sql, value, head) {
 
 /** Posts to somebody else's server; resolves to nothing if that took it, otherwise to why not. */
 export async function postOut(url, fields, body, milliseconds) {
+  const controller = new AbortController();
+  const { signal } = controller;
+  // AbortSignal.timeout cannot be cleared: it would keep the object awake for as long as the receiver might have taken.
+  const timer = setTimeout(() => controller.abort(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
   try {
     const headers = new Headers();
     setAll(headers, fields);
-    const signal = AbortSignal.timeout(milliseconds);
     const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
     await response.body?.cancel();
     return response.ok ? undefined : `status ${response.status}`;
   } catch (error) {
     return String(error?.message ?? error);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -20,6 +20,7 @@ use crate::config;
 use crate::decision::{Decision, Judgement, Verdict};
 use crate::limit::{Call, Cost, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
+use crate::object::denials::Denials;
 use crate::object::group_commit::GroupCommit;
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, AuditPage, Check, Debt, Ends, Known, Outcome, Pass, PolicyUsage, Question, Usage};
@@ -56,7 +57,6 @@ impl RefUnwindSafe for KeyObject {}
 
 /// See [`Shared`].
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub(super) struct Memory {
     /// `None` until storage has been read, and again after a write has failed.
     pub(super) ledger: Option<Ledger>,
@@ -82,7 +82,8 @@ pub(super) struct Memory {
     pub(super) commits: GroupCommit,
     /// The calls that wait for the next write, if there are any.
     pub(super) batch: Option<JsValue>,
-    pub(super) is_denials_timer_set: bool,
+    /// Decides when counts are written that no call waits for.
+    pub(super) denials: Denials,
     /// Rows written and writes issued since the object was started, for measurements.
     pub(super) rows_written: f64,
     pub(super) writes: u64,
@@ -98,6 +99,16 @@ pub(super) enum Alarm {
     Unset,
     /// One is set for this time, in milliseconds.
     Set(u64),
+}
+
+impl Alarm {
+    /// When it is set for, in milliseconds.
+    pub(super) const fn at(self) -> Option<u64> {
+        match self {
+            Self::Set(at) => Some(at),
+            Self::Unknown | Self::Unset => None,
+        }
+    }
 }
 
 /// Nothing was counted: logged here, with its cause.
@@ -224,7 +235,7 @@ impl Shared {
         if self.settle(debt, now)? {
             self.commit(now).await?;
         } else {
-            self.write_denials_later(now);
+            self.write_later(now);
         }
         Ok(())
     }
@@ -237,7 +248,7 @@ impl Shared {
         };
         let line = answer.to_line();
         if !needs_write {
-            self.write_denials_later(now);
+            self.write_later(now);
             return line.into();
         }
         match self.write_or_join(now, check.has_company) {
