@@ -42,7 +42,7 @@ test("denials of one moment are not lost when nobody calls again and the object 
   const { seen, pass } = await takeTimeOver(key);
   expect(await statuses(key, 7)).toEqual(Array(7).fill(429));
   await pass(15);
-  expect(seen).toMatchObject({ awake: 0, rows: 2, alarms: 1, alarmsSet: 3 });
+  expect(seen).toMatchObject({ awake: 0, rows: 4, alarms: 1, alarmsSet: 3 });
   await pass(60);
   expect(seen.hibernations).toBeGreaterThanOrEqual(1);
   expect(await metered(key)).toEqual({ "2031-03": { calls: 3, denied: 7 } });
