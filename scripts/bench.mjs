@@ -1,7 +1,7 @@
 // `make bench`: compares tollgate with other Workers, side by side in one run, and writes docs/benchmarks.md and its plot.
 //
 //   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start,
-//                                           instructions (by valgrind, if it is installed)
+//                                           instructions (by valgrind, if it is installed), cost
 //     --contenders tollgate,js-memory       some of the contenders of admit and deny
 //     --connections 64                      some of the numbers of connections (1,64) of admit and deny
 //     --rounds 5 --seconds 1.2              how often and how long (also BENCH_SECONDS)
@@ -12,7 +12,8 @@
 //     --state some/directory                the same as a directory (also BENCH_STATE)
 //     --docs some/directory                 where to write the results; a run of all groups writes into docs/
 //     --inspector 9229                      workerd's inspector on that loopback port
-// Times never decide the exit code; wrong statuses and wrong numbers of rows do.
+// `--only cost` counts what mixes of calls cost, and writes docs/cost.md and the table in README.md; it takes ten minutes, and no run of
+// all groups does it. Times never decide the exit code; wrong statuses and wrong numbers of rows do.
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -23,6 +24,8 @@ import { scripted, tollgate } from "../bench/lib/contenders.mjs";
 import { byKeys, byPolicies, byQuota, callsPerDenial, COMPARED, COMPARED_AGAIN, comparison, start, withRuntime } from "../bench/lib/groups.mjs";
 import { instructions } from "../bench/lib/instructions.mjs";
 import { buildLoad, load } from "../bench/lib/load.mjs";
+import { cost } from "../bench/lib/cost.mjs";
+import { costDocument, costText, withCostTable } from "../bench/lib/cost-report.mjs";
 import { machine, machineLoad } from "../bench/lib/machine.mjs";
 import { plot } from "../bench/lib/plot.mjs";
 import { markdown } from "../bench/lib/report.mjs";
@@ -56,6 +59,8 @@ const { values: options } = parseArgs({
 /** Those that load Workers, and those that do not. */
 const LOADS = ["admit", "deny", "calls", "keys", "policies", "quota", "start"];
 const GROUPS = [...LOADS, "instructions"];
+/** Those that a run of all groups leaves out. */
+const ASKED_FOR = ["cost"];
 
 const fail = (message) => {
   console.error(message);
@@ -68,7 +73,7 @@ const kinds = options.only?.split(",") ?? GROUPS;
 if (!(seconds > 0)) fail("--seconds (or BENCH_SECONDS): a number above 0");
 if (!(rounds >= 1)) fail("--rounds: a number of rounds");
 if (!connections.every((count) => count >= 1)) fail("--connections: numbers of connections");
-for (const kind of kinds) if (!GROUPS.includes(kind)) fail(`--only: some of ${GROUPS.join(",")}`);
+for (const kind of kinds) if (![...GROUPS, ...ASKED_FOR].includes(kind)) fail(`--only: some of ${[...GROUPS, ...ASKED_FOR].join(",")}`);
 
 const storages = options.state
   ? [{ name: options.state, directory: path.resolve(options.state) }]
@@ -96,8 +101,10 @@ if (options.docs && (wanted || !GROUPS.every((name) => kinds.includes(name)))) f
 const isWanted = (one) => !wanted || wanted.includes(one.name) || others.includes(one);
 
 const begun = Date.now();
+if (kinds.some((name) => LOADS.includes(name) || ASKED_FOR.includes(name)) && !options["no-build"]) {
+  await build({ stdio: ["ignore", "pipe", "pipe"] });
+}
 if (kinds.some((name) => LOADS.includes(name))) {
-  if (!options["no-build"]) await build({ stdio: ["ignore", "pipe", "pipe"] });
   await buildLoad();
   await bundleWorkers();
 }
@@ -131,6 +138,7 @@ async function measure() {
     policies: [() => byPolicies({ storage: light, seconds }), policiesText],
     quota: [() => byQuota({ storage: light, seconds }), quotaText],
     start: [() => start({ storage: headline }), startText],
+    cost: [() => cost({ storage: headline, onMix: ({ title }) => say(`counted: ${title}`) }), costText],
     instructions: [async () => ({ load: machineLoad(), counted: await instructions() }), ({ counted }) => instructionsText(counted)],
   };
   for (const kind of kinds.filter((name) => groups[name])) {
@@ -139,6 +147,13 @@ async function measure() {
     note(kind, results[kind]);
     if (options.json) console.log(JSON.stringify({ kind, ...results[kind] }));
     else console.log(text(results[kind]));
+  }
+
+  if (results.cost) {
+    const readme = path.join(ROOT, "README.md");
+    await writeFile(readme, withCostTable(await readFile(readme, "utf8"), results.cost));
+    await writeFile(path.join(ROOT, "docs/cost.md"), await costDocument({ date: results.date, ...results.cost }));
+    say("\nwritten: docs/cost.md and the table in README.md");
   }
 
   const isWhole = GROUPS.every((name) => results[name]) && !wanted && others.length === 0 && !options.state && headline === DISK;

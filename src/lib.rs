@@ -23,6 +23,7 @@ pub mod key;
 pub mod key_lookups;
 pub mod limit;
 pub mod meter;
+pub mod object;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
 pub mod outage;

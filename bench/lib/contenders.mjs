@@ -142,6 +142,32 @@ export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), 
   };
 }
 
+/** tollgate as several isolates before the same objects, which count everything that is billed. */
+export function metered({ sets, isolates }) {
+  const objects = tollgate({ name: "objects", sets });
+  const { service, beside } = objects;
+  const keys = `(name = "KEYS", durableObjectNamespace = (className = "KeyObject", serviceName = "objects"))`;
+  const gates = Array.from({ length: isolates }, (_, i) => ({
+    name: `gate-${i}`,
+    ...service,
+    objects: [],
+    bindings: [...service.bindings, keys],
+  }));
+  const [{ name: database }] = beside;
+  const json = async (url) => (await fetch(url)).json();
+  return {
+    ...objects,
+    service: { ...service, modules: { ...script("metered.js"), ...service.modules } },
+    beside: [...beside, ...gates],
+    gates: gates.map(({ name }) => name),
+    /** What is billed so far, of objects and of D1. */
+    totals: async (runtime) => ({
+      objects: await json(`http://${runtime.address("objects")}/`),
+      d1: await json(`http://${runtime.address(database)}/totals`),
+    }),
+  };
+}
+
 /** A Worker beside `service` that asks its objects. */
 function inspector(service, className) {
   const binding = `(name = "KEYS", durableObjectNamespace = (className = ${JSON.stringify(className)}, serviceName = ${JSON.stringify(service)}))`;

@@ -30,7 +30,7 @@ const CALLS_PER_QUOTA_SET = 10_000;
  * A set of keys: their tier, its policies, how many keys. Calls of a set whose name begins with `deny` are denied but for
  * each key's first.
  */
-const set = (name, policies, keys = 1) => ({ name, tier: name, policies, keys });
+const set = (name, policies, keys = 1, auditDays = 0) => ({ name, tier: name, policies, keys, auditDays });
 
 export const BASIC_SETS = [set("admit", USUAL), set("deny", [policy("minute"), EXHAUSTED])];
 
@@ -48,14 +48,22 @@ export const QUOTA_SETS = ALGORITHMS.flatMap((algorithm) =>
   QUOTAS.map((quota) => set(`admit-${algorithm}-${quota}`, [policy("day", { quota, algorithm })], CALLS_PER_QUOTA_SET / quota)),
 );
 
+/** Keys of the cost measurement: with an audit log, as the tiers that ship have one. */
+export const costSets = (counts) => [
+  set("quiet", [policy("minute", { quota: 50 }), policy("month", { quota: 10_000 })], counts.quiet, 30),
+  set("busy", USUAL, counts.busy, 365),
+  set("flood", [policy("minute"), EXHAUSTED], counts.flood, 7),
+  set("knocking", [policy("minute"), EXHAUSTED], counts.knocking, 7),
+];
+
 /** The SQL that makes the tiers of some sets. */
 export function insertTiers(sets) {
-  const tiers = sets.map(({ tier }) => `('${tier}')`);
+  const tiers = sets.map(({ tier, auditDays }) => `('${tier}', ${auditDays})`);
   const limits = sets.flatMap(({ tier, policies }) =>
     policies.map(({ name, quota, period, algorithm }) => `('${tier}', '${name}', ${quota}, '${period}', '${algorithm}')`),
   );
   return [
-    `INSERT INTO tiers (name) VALUES ${tiers.join(", ")}`,
+    `INSERT INTO tiers (name, audit_days) VALUES ${tiers.join(", ")}`,
     `INSERT INTO tier_limits (tier, policy, quota, period, algorithm) VALUES ${limits.join(", ")}`,
   ];
 }

@@ -1,6 +1,7 @@
 //! Metering: an object's totals, carried to D1 by its alarm.
 //!
-//! The same alarm lets go of what is over: idempotency keys, and the audit log. The alarm is set when something is counted that D1 does not have, and re-armed before it works: a platform that gives up on an
+//! The same alarm lets go of what is over: idempotency keys, and the audit log. It may come before its time for the sake of
+//! denials that are in memory alone (see [`denials`](crate::object::denials)); then it only writes these. The alarm is set when something is counted that D1 does not have, and re-armed before it works: a platform that gives up on an
 //! alarm after six failures then never gets to. Totals are absolute, so a flush that is repeated, or whose acknowledgement was
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
@@ -15,6 +16,7 @@ use super::timer::within;
 use crate::config;
 use crate::limit::State as Ledger;
 use crate::meter::{audit_next, audit_over};
+use crate::object::denials::Wake;
 use crate::time::UnixMicros;
 use serde_json::Value;
 use std::future::Future;
@@ -44,8 +46,14 @@ impl Shared {
         })
     }
 
-    /// Sets the alarm, in this very turn; the future only tells whether that was confirmed.
+    /// Sets the alarm for its work, in this very turn; the future only tells whether that was confirmed.
     pub(super) fn set_alarm(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
+        self.memory.borrow_mut().denials.alarm_is_for_work();
+        self.bring_alarm_forward(delay)
+    }
+
+    /// The same for counts in memory alone.
+    pub(super) fn bring_alarm_forward(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
         let at = clock::now().saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)).as_millis();
         self.memory.borrow_mut().alarm = Alarm::Set(at);
         let shared = Rc::clone(self);
@@ -94,8 +102,29 @@ fn jittered(seconds: u64) -> Duration {
     Duration::from_millis((seconds as f64 * 500.0 * (1.0 + js_sys::Math::random())) as u64)
 }
 
+/// Writes what is in memory alone, if the alarm came for that before its time. False if it is time for its work.
+async fn write_counts(shared: &Rc<Shared>) -> bool {
+    let now = clock::now();
+    let wake = {
+        let mut memory = shared.memory.borrow_mut();
+        let has_news = memory.has_news();
+        memory.denials.woken(has_news, now.as_millis())
+    };
+    let Wake::Counts { alarm, write } = wake else { return false };
+    shared.bring_alarm_forward(Duration::from_millis(alarm.saturating_sub(now.as_millis()))).await;
+    if write && let Err(fault) = shared.commit(now).await {
+        worker::console_error!("tollgate: counts of denials were lost: {fault}");
+    }
+    // Alerts may be due before.
+    arm(shared, now);
+    true
+}
+
 /// The alarm's work. Never fails: what it could not do now, the alarm that it set first will.
 pub(super) async fn alarm(shared: &Rc<Shared>) {
+    if write_counts(shared).await {
+        return;
+    }
     let pause = shared.pause(&shared.memory.borrow());
     shared.set_alarm(jittered(pause)).await;
     let result = flush(shared, |_| Value::Null).await;
@@ -105,6 +134,12 @@ pub(super) async fn alarm(shared: &Rc<Shared>) {
     }
     if let Err(fault) = &result {
         worker::console_error!("tollgate: a flush to D1 failed and will be repeated: {fault}");
+    }
+    // What no flush has to wait for.
+    if shared.memory.borrow().has_news()
+        && let Err(fault) = shared.commit(clock::now()).await
+    {
+        worker::console_error!("tollgate: notes of the audit log were lost: {fault}");
     }
     if let Err(fault) = alerts::tell(shared).await {
         worker::console_error!("tollgate: alerts could not be told and will be repeated: {fault}");
@@ -139,7 +174,11 @@ async fn sleep_until(shared: &Rc<Shared>, expiry: Option<UnixMicros>) {
 }
 
 async fn disarm(shared: &Rc<Shared>) {
-    shared.memory.borrow_mut().alarm = Alarm::Unset;
+    {
+        let mut memory = shared.memory.borrow_mut();
+        memory.alarm = Alarm::Unset;
+        memory.denials.alarm_is_for_work();
+    }
     if let Err(error) = shared.state.storage().delete_alarm().await {
         worker::console_error!("tollgate: an alarm could not be deleted: {error}");
         shared.memory.borrow_mut().alarm = Alarm::Unknown;

@@ -343,12 +343,12 @@ export function closeBatch(batch, failure) {
 }
 
 /** Calls an object back. A trap may have taken the object's instance of the wasm meanwhile; then those who wait for it are told. */
-function callBack(desk, callback, value) {
+function callBack(desk, callback, number, error) {
   try {
-    callback(value);
-  } catch (error) {
-    console.error(`tollgate: an object's write lost its instance of the wasm: ${error?.message ?? error}`);
-    desk.batch?.reject(error);
+    callback(number, error);
+  } catch (trap) {
+    console.error(`tollgate: an object's write lost its instance of the wasm: ${trap?.message ?? trap}`);
+    desk.batch?.reject(trap);
   }
 }
 
@@ -362,8 +362,8 @@ export function batchClosed(batch) {
   return batch.promise;
 }
 
-/** Resolves after that many milliseconds. */
-export function after(milliseconds) {
+/** Resolves after that many milliseconds. Not for objects: a timer of theirs that is left running is billed. */
+function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
@@ -383,12 +383,12 @@ export function clearTimer(timer) {
 
 /** Calls back when everything that has already arrived has been handled. */
 export function nextTurn(desk, callback) {
-  setTimeout(callBack, 0, desk, callback);
+  setTimeout(callBack, 0, desk, callback, 0);
 }
 
-/** Calls back when every write so far is confirmed, with the error if that failed. */
-export function whenConfirmed(storage, desk, callback) {
-  storage.sync().then(() => callBack(desk, callback), (error) => callBack(desk, callback, error));
+/** Calls back with `number` when every write so far is confirmed, and with the error if that failed. */
+export function whenConfirmed(storage, desk, callback, number) {
+  storage.sync().then(() => callBack(desk, callback, number), (error) => callBack(desk, callback, number, error));
 }
 
 /** All rows of a query, as JSON. */
@@ -445,15 +445,20 @@ export async function streamRows(database, sql, value, head) {
 
 /** Posts to somebody else's server; resolves to nothing if that took it, otherwise to why not. */
 export async function postOut(url, fields, body, milliseconds) {
+  const controller = new AbortController();
+  const { signal } = controller;
+  // AbortSignal.timeout cannot be cleared: it would keep the object awake for as long as the receiver might have taken.
+  const timer = setTimeout(() => controller.abort(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
   try {
     const headers = new Headers();
     setAll(headers, fields);
-    const signal = AbortSignal.timeout(milliseconds);
     const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
     await response.body?.cancel();
     return response.ok ? undefined : `status ${response.status}`;
   } catch (error) {
     return String(error?.message ?? error);
+  } finally {
+    clearTimeout(timer);
   }
 }
 

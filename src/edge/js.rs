@@ -60,7 +60,6 @@ extern "C" {
     pub(crate) fn answer_with(batch: &JsValue, line: &str) -> Promise;
     #[wasm_bindgen(js_name = batchClosed)]
     pub(crate) fn batch_closed(batch: &JsValue) -> Promise;
-    pub(crate) fn after(milliseconds: u32) -> Promise;
     #[wasm_bindgen(js_name = startTimer)]
     pub(crate) fn start_timer(milliseconds: u32) -> JsValue;
     #[wasm_bindgen(js_name = timerPromise)]
@@ -70,7 +69,7 @@ extern "C" {
     #[wasm_bindgen(js_name = nextTurn)]
     pub(crate) fn next_turn(desk: &JsValue, callback: &JsValue);
     #[wasm_bindgen(js_name = whenConfirmed)]
-    pub(crate) fn when_confirmed(storage: &JsValue, desk: &JsValue, callback: &JsValue);
+    pub(crate) fn when_confirmed(storage: &JsValue, desk: &JsValue, callback: &JsValue, number: u32);
     #[wasm_bindgen(catch)]
     pub(crate) fn query(storage: &JsValue, sql: &str) -> Result<String, JsValue>;
     #[wasm_bindgen(catch)]

@@ -7,7 +7,7 @@
 //! again from storage, and every question that waited for it is answered "failed": nothing was counted.
 
 use super::clock;
-use super::commit::{Pace, Write};
+use super::commit::Write;
 use super::deployment::variable;
 use super::flush;
 use super::http;
@@ -20,6 +20,8 @@ use crate::config::{self, RouteCase};
 use crate::decision::{Decision, Judgement, Verdict};
 use crate::limit::{Call, Cost, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
+use crate::object::denials::Denials;
+use crate::object::group_commit::GroupCommit;
 use crate::profile::{Profile, Status};
 use crate::protocol::{
     Answer, AuditPage, Check, Debt, Ends, Extent, Known, Outcome, Pass, PolicyUsage, Question, Usage,
@@ -58,7 +60,6 @@ impl RefUnwindSafe for KeyObject {}
 
 /// See [`Shared`].
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub(super) struct Memory {
     /// `None` until storage has been read, and again after a write has failed.
     pub(super) ledger: Option<Ledger>,
@@ -80,14 +81,12 @@ pub(super) struct Memory {
     pub(super) untold: Vec<(Alert, u64)>,
     /// Flushes that failed in a row.
     pub(super) failed_flushes: u32,
-    pub(super) pace: Pace,
-    /// The last commit of which it has been asked when it is confirmed, while there is no answer.
-    pub(super) confirming: Option<u64>,
-    /// The questions that wait for the next write, if there are any.
-    pub(super) next_write: Option<JsValue>,
-    /// How many they are.
-    pub(super) waiting: u32,
-    pub(super) is_denials_timer_set: bool,
+    /// Decides when to write.
+    pub(super) commits: GroupCommit,
+    /// The calls that wait for the next write, if there are any.
+    pub(super) batch: Option<JsValue>,
+    /// Decides when counts are written that no call waits for.
+    pub(super) denials: Denials,
     /// Rows written and writes issued since the object was started, for measurements.
     pub(super) rows_written: f64,
     pub(super) writes: u64,
@@ -105,6 +104,16 @@ pub(super) enum Alarm {
     Set(u64),
 }
 
+impl Alarm {
+    /// When it is set for, in milliseconds.
+    pub(super) const fn at(self) -> Option<u64> {
+        match self {
+            Self::Set(at) => Some(at),
+            Self::Unknown | Self::Unset => None,
+        }
+    }
+}
+
 /// Nothing was counted: logged here, with its cause.
 fn failed(id: &str, fault: &Fault) -> JsValue {
     worker::console_error!("tollgate: key {id} could not be judged: {fault}");
@@ -118,15 +127,9 @@ impl Memory {
         self.alarm = Alarm::Unknown;
     }
 
-    /// Writes that may not be confirmed yet.
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.ledger.as_ref().map_or(0, Ledger::unconfirmed)
-    }
-
-    /// The batch of those who wait for the next write, with one more.
+    /// The batch of those who wait for the next write.
     pub(super) fn join(&mut self, storage: &Storage) -> JsValue {
-        self.waiting += 1;
-        self.next_write.get_or_insert_with(|| storage.open_batch()).clone()
+        self.batch.get_or_insert_with(|| storage.open_batch()).clone()
     }
 }
 
@@ -236,7 +239,7 @@ impl Shared {
         if self.settle(debt, now)? {
             self.commit(now).await?;
         } else {
-            self.write_denials_later(now);
+            self.write_later(now);
         }
         Ok(())
     }
@@ -249,7 +252,7 @@ impl Shared {
         };
         let line = answer.to_line();
         if !needs_write {
-            self.write_denials_later(now);
+            self.write_later(now);
             return line.into();
         }
         match self.write_or_join(now, check.has_company) {

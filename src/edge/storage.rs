@@ -229,9 +229,9 @@ impl Storage {
         Ok(reader.finish())
     }
 
-    /// Calls back when every write so far is confirmed, with the error if that failed.
-    pub(crate) fn when_confirmed(&self, callback: &JsValue) {
-        js::when_confirmed(&self.raw, &self.desk, callback);
+    /// Calls back with `number` when every write so far is confirmed, and with the error if that failed.
+    pub(crate) fn when_confirmed(&self, callback: &JsValue, number: u32) {
+        js::when_confirmed(&self.raw, &self.desk, callback, number);
     }
 
     /// Calls back when everything that has already arrived has been handled.

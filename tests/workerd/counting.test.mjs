@@ -55,12 +55,14 @@ describe("in steady state", () => {
     expect(seen).toMatchObject({ rows: 5, statements: 5, alarms: 0 });
   });
 
-  test("a denied call writes nothing", async () => {
+  test("three denied calls write a row each, those that follow only see to it that an alarm comes", async () => {
     const key = await issue();
     await admit(key, 10);
     const seen = await observe(key);
-    expect(await statuses(key, 5)).toEqual(Array(5).fill(429));
-    expect(seen).toEqual({ rows: 0, statements: 0, alarms: 0, syncs: 0 });
+    expect(await statuses(key, 3)).toEqual([429, 429, 429]);
+    expect(seen).toMatchObject({ rows: 3, statements: 3, alarms: 0 });
+    expect(await statuses(key, 20)).toEqual(Array(20).fill(429));
+    expect(seen).toMatchObject({ rows: 3, statements: 3, alarms: 1 });
   });
 
   test("calls that come one by one ask for a confirmation at every eighth write", async () => {

@@ -1,9 +1,10 @@
 // Alerts on their way to the receiver.
 import { env } from "cloudflare:workers";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test, vi } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
-import { admin, admit, denied, issue, received, wait } from "./lib/gate.mjs";
+import { admin, admit, denied, issue, received, releaseOrigin, wait } from "./lib/gate.mjs";
 import { alarmIn, crash, inObject, runAlarm } from "./lib/object.mjs";
+import { takeTimeOver } from "./lib/timers.mjs";
 
 const AT = "2031-03-12T11:59:00Z";
 
@@ -99,6 +100,26 @@ test("what the receiver does not take is told again, with pauses that double, al
   expect(await hooks()).toHaveLength(3);
   expect(await listed(key)).toMatchObject([{ state: "delivered", attempts: 3, next_attempt_at: null, last_error: null }]);
   expect(await alarmIn(key)).toBe(null);
+});
+
+test("a receiver that does not answer is given ten seconds, and one that does leaves no timer behind", async () => {
+  const key = await alerted(80);
+  const uncleared = vi.spyOn(AbortSignal, "timeout");
+  const { seen, pass } = await takeTimeOver(key);
+  await answerWith(0);
+  const told = runAlarm(key);
+  await vi.waitFor(async () => expect(await hooks()).toHaveLength(1));
+  await pass(9);
+  expect(await listed(key)).toMatchObject([{ state: "pending", attempts: 0 }]);
+  await pass(1);
+  await told;
+  expect(await listed(key)).toMatchObject([{ state: "pending", attempts: 1, last_error: expect.stringContaining("no answer within 10000 ms") }]);
+  await releaseOrigin();
+  await answerWith(200);
+  await pass(60);
+  expect(await listed(key)).toMatchObject([{ state: "delivered", attempts: 2 }]);
+  expect(seen.awake).toBe(10_000);
+  expect(uncleared).not.toHaveBeenCalled();
 });
 
 test("after 12 attempts it is given up, and listed as dead", async () => {

@@ -1,0 +1,110 @@
+// Time for a key's object, with everything that waits for it: timers, the alarm, and hibernation.
+import { runInDurableObject } from "cloudflare:test";
+import { vi } from "vitest";
+import { setClock } from "./gate.mjs";
+import { alarmIn, evict, runAlarm, stub } from "./object.mjs";
+
+/** Timers below this many milliseconds are left to the runtime: turns of the event loop. */
+const SHORT = 100;
+/** An object that nothing keeps awake loses its memory after so many milliseconds without an event. */
+const HIBERNATION = 10_000;
+
+/**
+ * Takes the clock, the timers and the alarm of a key's object over: they move with `pass(seconds)` alone. Only for tests whose requests
+ * come one by one, since a timer is the object's if it is set while the object handles an event. Timers of the Worker stay the
+ * runtime's: they are real.
+ */
+export async function takeTimeOver(key) {
+  const seen = { rows: 0, alarms: 0, alarmsSet: 0, events: 0, awake: 0, hibernations: 0 };
+  const waiting = new Set();
+  let [handling, isAlarmRunning] = [0, false];
+  let lastEvent = Date.now();
+  /** Up to when the time is counted in which a timer kept the object awake. */
+  let counted = Date.now();
+
+  const { setTimeout: start, clearTimeout: clear } = globalThis;
+  vi.spyOn(globalThis, "setTimeout").mockImplementation((callback, delay = 0, ...values) => {
+    if (delay < SHORT || handling === 0) return start(callback, delay, ...values);
+    const timer = { since: Date.now(), due: Date.now() + delay, ring: () => callback(...values) };
+    waiting.add(timer);
+    return timer;
+  });
+  vi.spyOn(globalThis, "clearTimeout").mockImplementation((timer) => (waiting.delete(timer) ? undefined : clear(timer)));
+
+  /** Counts what an instance of the object does. It has to be done again for the next. */
+  const watch = () =>
+    runInDurableObject(stub(key), (object, { storage }) => {
+      const { prototype } = object.constructor;
+      for (const method of ["ask", "fetch", "alarm"]) {
+        if (vi.isMockFunction(prototype[method])) continue;
+        const original = prototype[method];
+        vi.spyOn(prototype, method).mockImplementation(async function (...values) {
+          handling += 1;
+          seen.events += 1;
+          lastEvent = Date.now();
+          isAlarmRunning ||= method === "alarm";
+          try {
+            return await original.apply(this, values);
+          } finally {
+            handling -= 1;
+            if (method === "alarm") isAlarmRunning = false;
+          }
+        });
+      }
+      const exec = storage.sql.exec.bind(storage.sql);
+      const counting = (...query) => {
+        const cursor = exec(...query);
+        seen.rows += cursor.rowsWritten;
+        return cursor;
+      };
+      Object.defineProperty(storage.sql, "exec", { configurable: true, value: counting });
+      const setAlarm = storage.setAlarm.bind(storage);
+      const counted = (...time) => {
+        seen.alarmsSet += 1;
+        return setAlarm(...time);
+      };
+      Object.defineProperty(storage, "setAlarm", { configurable: true, value: counted });
+    });
+  await watch();
+
+  const ring = async () => {
+    for (const timer of [...waiting]) {
+      if (timer.due > Date.now() || !waiting.delete(timer)) continue;
+      await runInDurableObject(stub(key), timer.ring);
+      // What it sets going.
+      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => start(resolve, 0));
+    }
+  };
+
+  /** Moves on to `end` or, if something happens before, to that. */
+  const moveOn = async (end) => {
+    const alarm = await alarmIn(key);
+    // The next alarm waits for the one before.
+    const alarmAt = alarm === null || isAlarmRunning ? Infinity : Date.now() + Math.max(0, alarm);
+    const idleUntil = waiting.size > 0 ? Infinity : lastEvent + HIBERNATION;
+    const now = Math.min(end, alarmAt, idleUntil, ...[...waiting].map(({ due }) => due));
+    const from = Math.max(counted, Math.min(...[...waiting].map(({ since }) => since)));
+    const until = Math.min(now, Math.max(...[...waiting].map(({ due }) => due)));
+    seen.awake += Math.max(0, until - from);
+    counted = now;
+    setClock(now);
+    await ring();
+    if (alarmAt <= now) {
+      seen.alarms += 1;
+      await runAlarm(key);
+    }
+    if (waiting.size > 0 || now - lastEvent < HIBERNATION) return;
+    seen.hibernations += 1;
+    lastEvent = Infinity;
+    await evict(key);
+    await watch();
+  };
+
+  return {
+    seen,
+    pass: async (seconds) => {
+      const end = Date.now() + seconds * 1000;
+      while (Date.now() < end) await moveOn(end);
+    },
+  };
+}
