@@ -287,9 +287,8 @@ impl Shared {
             let known = Known::new(Outcome::Refused(status), &profile.row.tier, policies, &decision);
             return Ok((Answer::Known(known), owed));
         }
-        // A call that is recalled was counted when it was first asked; but that write may still be under way.
-        let recalled = if check.is_repeat { ledger.recall_call(policies, now, &call) } else { None };
-        let judgement = recalled.unwrap_or_else(|| ledger.judge_call(policies, now, &call));
+        // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
+        let judgement = ledger.judge_once(policies, now, &call);
         let needs_write = owed || judgement.is_admitted();
         let is_replay = matches!(judgement, Judgement::Replay(_));
         let (outcome, decision) = match judgement {

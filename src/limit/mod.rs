@@ -209,6 +209,12 @@ impl State {
         if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
     }
 
+    /// Judges a call of which the question may arrive more than once, in any order: what was admitted under its nonce is not
+    /// spent again.
+    pub fn judge_once(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
+        self.recall_call(policies, clock, call).unwrap_or_else(|| self.judge_call(policies, clock, call))
+    }
+
     /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
     /// such call is remembered.
     pub fn recall_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Option<Judgement> {

@@ -165,6 +165,17 @@ describe("a question that is asked again is counted once", () => {
     expect((await usage(key)).calls).toBe(7);
   });
 
+  test("when the repeat overtakes the first", async () => {
+    const key = await issue();
+    expect(await check(key, 1006, "&r=1")).toMatch(/^1 admitted[:e]* /);
+    expect(await check(key, 1006)).toMatch(/^1 admitted[:e]* /);
+    await crash(key);
+    expect(await check(key, 1006)).toMatch(/^1 admitted[:e]* /);
+    expect(await used(key)).toEqual({ minute: 1, month: 1 });
+    await runAlarm(key);
+    expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 } });
+  });
+
   test("when the first one never arrived", async () => {
     const key = await issue();
     expect(await check(key, 1003, "&r=1")).toMatch(/^1 admitted[:e]* /);
