@@ -10,6 +10,7 @@ use super::js::Fields;
 use super::object_client::{self, Reply};
 use super::origin;
 use super::{or_internal_error, promise};
+use crate::arrears::Doubt;
 use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
@@ -85,7 +86,7 @@ fn judge(
         return answer;
     }
     let (nonce, is_repeat) = (deployment.nonce(), false);
-    let debt = arrears::due(&id, deployment.nonce());
+    let debt = arrears::due(&deployment, &id);
     let company = Company::join(&id);
     object_client::check(GatedCall {
         incoming,
@@ -168,6 +169,7 @@ impl GatedCall {
             call: self.call(),
             nonce: self.nonce,
             is_repeat: self.is_repeat,
+            age: self.is_repeat.then(|| self.age()),
             has_company: self.company.is_there,
             debt: self.debt,
             idempotency_key: self.incoming.idempotency_key.as_deref().map(Cow::Borrowed),
@@ -176,19 +178,21 @@ impl GatedCall {
         }
     }
 
+    /// For how many milliseconds the object has been asked. A clock that stepped back does not tell.
+    fn age(&self) -> u64 {
+        clock::now().as_millis().checked_sub(self.asked_at).unwrap_or(u64::MAX)
+    }
+
     fn go_on(mut self, line: &str) -> Answer {
         let reply = object_client::read(line, &self.id);
+        if let Some(debt) = self.debt {
+            arrears::note_reply(&self.id, debt, &reply);
+        }
         if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
             // Asked once more under the same nonce, which the object counts once.
             self.is_repeat = true;
+            self.debt = arrears::due(&self.deployment, &self.id);
             return object_client::check(self);
-        }
-        if let Some(debt) = self.debt {
-            match reply {
-                Reply::Answer(protocol::Answer::Failed) => arrears::take_back(&self.id, debt),
-                Reply::Answer(_) => arrears::settle(&self.id, debt),
-                Reply::Lost(_) | Reply::Failed(_) => arrears::doubt(&self.id, debt),
-            }
         }
         match reply {
             Reply::Answer(protocol::Answer::Known(known)) => {
@@ -201,11 +205,12 @@ impl GatedCall {
                 self.deployment.lookups.borrow_mut().disown(&self.id);
                 http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
             }
-            // The object has logged why. (It does not answer "settled" to this question.)
-            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(None),
+            // The object has logged why. (It does not answer "settled" to this question.) What it did not count now it may have
+            // counted when it was asked first.
+            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(self.is_repeat),
             Reply::Lost(fault) | Reply::Failed(fault) => {
                 worker::console_error!("tollgate: {fault}");
-                self.fail(Some(self.nonce))
+                self.fail(true)
             }
         }
     }
@@ -253,23 +258,24 @@ impl GatedCall {
         }
     }
 
-    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed. `doubt` is the
-    /// call's nonce if the object may have counted it.
-    fn fail(&self, doubt: Option<u64>) -> Answer {
+    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed, as long as there is
+    /// room to note it.
+    fn fail(&self, may_be_counted: bool) -> Answer {
         let config = &self.deployment.config;
+        let doubt = may_be_counted.then_some(Doubt { nonce: self.nonce, asked_at: self.asked_at });
+        let owe = || arrears::add_call(&self.deployment, &self.context, &self.id, clock::now().as_millis(), doubt);
         match config.fail_mode {
-            FailMode::Closed => {
-                let refusal = Refusal::Unavailable("the call could not be counted, so it was not forwarded");
-                http::refuse(&refusal, &config.cors_allow_origin, None)
-            }
-            FailMode::Open => {
-                arrears::add_uncounted(&self.deployment, &self.context, &self.id, self.asked_at, doubt);
+            FailMode::Open if owe() => {
                 let mut marked = Fields::default();
                 marked.set("X-Tollgate-Key-Id", &self.id);
                 marked.set("X-Tollgate-Fail-Open", "1");
                 let mut answer = Fields::default();
                 answer.set("X-Tollgate-Fail-Open", "1");
                 Ok(self.forward(&marked, &answer))
+            }
+            FailMode::Open | FailMode::Closed => {
+                let refusal = Refusal::Unavailable("the call could not be counted, so it was not forwarded");
+                http::refuse(&refusal, &config.cors_allow_origin, None)
             }
         }
     }

@@ -18,7 +18,7 @@ use super::storage::Storage;
 use crate::admin::audit::AuditView;
 use crate::config;
 use crate::decision::{Decision, Judgement, Verdict};
-use crate::limit::{Call, Cost, State as Ledger};
+use crate::limit::{Call, Cost, Owed, Paid, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
 use crate::profile::{Profile, Status};
 use crate::protocol::{Answer, AuditPage, Check, Debt, Ends, Known, Outcome, Pass, PolicyUsage, Question, Usage};
@@ -266,6 +266,10 @@ impl Shared {
         if !profile.accepts(check.call.secret_hash, now) {
             return Ok((Answer::Unknown, false));
         }
+        // Before anything is counted: the answer says that nothing is.
+        if !ledger.can_tell(now, check.nonce, check.age.map(micros)) {
+            return Err(Fault::new("it was asked again so late that it is not known whether it was counted"));
+        }
         let owed = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
         note_ends(ledger, profile, check.ends, now);
         let (method, path) = (check.call.method, check.call.path);
@@ -373,16 +377,23 @@ impl Shared {
 
 /// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
 fn add_debt(ledger: &mut Ledger, debt: Debt, now: UnixMicros) -> bool {
-    if ledger.recalls(debt.nonce) {
-        // Its first write may still be under way.
-        return debt.uncounted > 0;
+    let Debt { nonce, uncounted, denied, age } = debt;
+    let cost = Cost { requests: uncounted, tokens: 0 };
+    match ledger.add_debt(now, &Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied }) {
+        // The first write of what was added before may still be under way.
+        Paid::Now | Paid::Before => uncounted > 0,
+        Paid::Never => {
+            worker::console_error!(
+                "tollgate: {uncounted} calls let through and {denied} denials may have been counted long ago; they are not counted again"
+            );
+            false
+        }
     }
-    ledger.remember(debt.nonce);
-    ledger.deny_elsewhere(now, debt.denied);
-    if debt.uncounted > 0 {
-        ledger.charge_calls(now, debt.uncounted, Cost { requests: debt.uncounted, tokens: 0 });
-    }
-    debt.uncounted > 0
+}
+
+/// Microseconds from milliseconds.
+const fn micros(milliseconds: u64) -> u64 {
+    UnixMicros::from_millis(milliseconds).as_micros()
 }
 
 fn note_ends(ledger: &mut Ledger, profile: &Profile, ends: Ends<'_>, now: UnixMicros) {

@@ -6,7 +6,7 @@ use crate::limit::State;
 use crate::limit::bucket::Bucket;
 use crate::limit::log::{Log, MAX_MILLIS};
 use crate::limit::months::{Months, Totals};
-use crate::limit::nonces::Nonces;
+use crate::limit::nonces::{Held, Nonces};
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
 use crate::meter::alerts::Alerts;
@@ -46,6 +46,9 @@ pub(super) struct Body {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
+    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that no other row holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    z: Option<(u64, u64)>,
     /// Usage by hour and class, if that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     h: Option<String>,
@@ -103,7 +106,8 @@ impl Body {
             m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
-            n: state.nonces.for_row(),
+            n: state.nonces.for_row().collect(),
+            z: state.nonces.times_for_row().map(|(complete, first)| (complete.as_micros(), first.as_micros())),
             h: state.hours.as_ref().map(Hours::to_text),
             i: state.replays.to_text(),
             a: state.audit.to_text(),
@@ -126,15 +130,21 @@ impl Body {
         self.l.iter().any(|row| row.e.len() / 2 >= CHUNK)
     }
 
+    fn nonces(&self) -> Held<'_> {
+        let times = self.z.map(|(complete, first)| (clamp(complete), clamp(first)));
+        Held { at: clamp(self.t), nonces: &self.n, times }
+    }
+
     /// The state of which this is the newest row, in `slot`. `older` are the other rows, oldest first.
     pub(super) fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<State, DecodeError> {
         let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
         let last = clamp(self.t);
+        let nonces = Nonces::from_rows(older.iter().map(|(slot, body)| (*slot, body.nonces())), &self.nonces());
         let mut state = State::new(self.e);
         state.last = last;
         state.seen = last;
         state.fixed = fixed_from_rows(self.f);
-        state.nonces = Nonces::from_row(self.n);
+        state.nonces = nonces;
         if let Some(text) = &self.h {
             state.hours = Some(Hours::from_text(text).ok_or_else(|| malformed("not hours"))?);
         }

@@ -34,7 +34,7 @@ use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::meter::replays::{KeyHash, Replays, Seen};
 use crate::meter::{Alert, End};
 use crate::policy::{Policy, Unit};
-use crate::time::{MINUTE, Month, UnixMicros};
+use crate::time::{MINUTE, Month, SECOND, UnixMicros};
 
 use bucket::Bucket;
 use log::{Log, MAX_MILLIS};
@@ -50,6 +50,9 @@ const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * MINUTE;
+
+/// How long a question may be under way, in microseconds: what is said to be so old is taken to be this much older.
+pub const MAX_DELAY: u64 = 10 * SECOND;
 
 /// What a request spends of each unit. A policy whose unit it spends nothing of does not judge it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -94,6 +97,32 @@ pub struct Call<'a> {
     pub is_audited: bool,
     /// Percentages of a month's quota at which there is to be an [`Alert`].
     pub thresholds: &'a [u16],
+}
+
+/// What an isolate owes to the counts: calls that it let through without a decision, and denials that it gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Names it: it is counted once. If it is a call that may have been admitted, it is that call's own nonce.
+    pub nonce: u64,
+    /// For how many microseconds it may have been counted already; `None` if it is owed for the first time.
+    pub age: Option<u64>,
+    /// Calls that were let through.
+    pub calls: u64,
+    /// What they cost together.
+    pub cost: Cost,
+    /// Denials.
+    pub denied: u64,
+}
+
+/// What became of what was [owed](Owed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paid {
+    /// It is counted.
+    Now,
+    /// It had been counted before.
+    Before,
+    /// It may have been counted so long ago that this is not known any more, so it is not counted.
+    Never,
 }
 
 impl<'a> Call<'a> {
@@ -142,7 +171,7 @@ impl State {
             months: Months::default(),
             logs: Vec::new(),
             buckets: Vec::new(),
-            nonces: Nonces::default(),
+            nonces: Nonces::new(),
             hours: None,
             replays: Replays::default(),
             audit: Audit::default(),
@@ -213,6 +242,14 @@ impl State {
     /// spent again.
     pub fn judge_once(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
         self.recall_call(policies, clock, call).unwrap_or_else(|| self.judge_call(policies, clock, call))
+    }
+
+    /// Whether it can be told if something was counted under `nonce`, that may have been counted since `age` microseconds; `None`
+    /// if it is new. If it cannot, counting it could count it twice.
+    pub fn can_tell(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
+        let now = self.settle(clock);
+        let asked = age.map(|age| now.saturating_sub(age).saturating_sub(MAX_DELAY));
+        asked.is_none_or(|asked| asked >= self.nonces.complete_since()) || self.recalls(nonce)
     }
 
     /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
@@ -305,6 +342,23 @@ impl State {
         self.measure(policies, now, clock)
     }
 
+    /// Counts what an isolate owes, unless it was counted before.
+    pub fn add_debt(&mut self, clock: UnixMicros, owed: &Owed) -> Paid {
+        let &Owed { nonce, age, calls, cost, denied } = owed;
+        if self.recalls(nonce) {
+            return Paid::Before;
+        }
+        if !self.can_tell(clock, nonce, age) {
+            return Paid::Never;
+        }
+        self.remember(nonce);
+        self.deny_elsewhere(clock, denied);
+        if calls > 0 {
+            self.charge_calls(clock, calls, cost);
+        }
+        Paid::Now
+    }
+
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
     pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
         let now = self.settle(clock);
@@ -394,7 +448,7 @@ impl State {
 
     /// Remembers the nonce of an admitted request.
     pub fn remember(&mut self, nonce: u64) {
-        self.nonces.remember(nonce);
+        self.nonces.remember(nonce, self.seen);
         self.dirty = true;
     }
 
@@ -433,6 +487,7 @@ impl State {
             self.logs.iter_mut().for_each(|log| log.rebase(now, since));
             self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
             self.replays.rebase(now);
+            self.nonces.rebase(now);
             self.dirty = true;
         }
         self.seen = self.seen.max(now);

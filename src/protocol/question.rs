@@ -99,6 +99,8 @@ pub struct Check<'a> {
     pub nonce: u64,
     /// Whether this is such a repeat.
     pub is_repeat: bool,
+    /// For how many milliseconds it has been asked about, if it is one.
+    pub age: Option<u64>,
     /// Whether the asking isolate has other questions about calls of the key open.
     pub has_company: bool,
     /// What the asking isolate owes to the key's counts.
@@ -147,6 +149,8 @@ pub struct Debt {
     pub uncounted: u64,
     /// Calls that were denied without asking the object.
     pub denied: u64,
+    /// For how many milliseconds the object may have had it, if it may.
+    pub age: Option<u64>,
 }
 
 impl Question<'_> {
@@ -185,6 +189,9 @@ impl Check<'_> {
         if self.is_repeat {
             url.push_str("&r=1");
         }
+        if let Some(age) = self.age {
+            write!(url, "&a={age}")?;
+        }
         if self.has_company {
             url.push_str("&g=1");
         }
@@ -215,6 +222,7 @@ impl<'a> Question<'a> {
             call,
             nonce: 0,
             is_repeat: false,
+            age: None,
             has_company: false,
             debt: None,
             idempotency_key: None,
@@ -229,6 +237,7 @@ impl<'a> Question<'a> {
                 "h" => check.call.secret_hash = value,
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
+                "a" => check.age = Some(value.parse().ok()?),
                 "g" => check.has_company = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
@@ -264,14 +273,15 @@ impl<'a> Question<'a> {
 
 impl Debt {
     fn write(self, url: &mut String) -> std::fmt::Result {
-        let Self { nonce, uncounted, denied } = self;
-        write!(url, "&o={nonce}:{uncounted}:{denied}")
+        let Self { nonce, uncounted, denied, age } = self;
+        write!(url, "&o={nonce}:{uncounted}:{denied}")?;
+        age.map_or(Ok(()), |age| write!(url, ":{age}"))
     }
 
     fn parse(value: &str) -> Option<Self> {
         let mut numbers = value.split(':').map(|number| number.parse().ok());
         let mut number = || numbers.next().flatten();
-        Some(Self { nonce: number()?, uncounted: number()?, denied: number()? })
+        Some(Self { nonce: number()?, uncounted: number()?, denied: number()?, age: number() })
     }
 }
 
@@ -289,12 +299,15 @@ mod tests {
             call,
             nonce: 7,
             is_repeat: false,
+            age: None,
             has_company: false,
             debt: None,
             idempotency_key: None,
             ends: Ends::default(),
         };
-        let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
+        let debt = Debt { nonce: 9, uncounted: 2, denied: 3, age: None };
+        let old = Debt { age: Some(1500), ..debt };
+        let again = Check { is_repeat: true, age: Some(40), debt: Some(old), ..plain.clone() };
         let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
         let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
         let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
@@ -308,7 +321,12 @@ mod tests {
                 Question::Check(noted),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=a%20%26p%3D%23%2F%C3%BC&m=GET&p=/a&p=b%2F#5.200.31,6.0.9",
             ),
+            (
+                Question::Check(again),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&a=40&o=9:2:3:1500&m=GET&p=/a&p=b%2F",
+            ),
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
+            (Question::Settle { id: "abc", debt: old }, "https://key.object/v1/settle?id=abc&o=9:2:3:1500"),
             (
                 Question::End { id: "abc", is_awaited: true, ends: Ends("5.200.31") },
                 "https://key.object/v1/end?id=abc&w=1#5.200.31",

@@ -193,6 +193,24 @@ describe("a question that is asked again is counted once", () => {
   });
 });
 
+test("a repeat of which the object cannot know any more whether it was counted is not counted", async () => {
+  const key = await issue("unlimited");
+  await check(key, 1);
+  await admit(key, 130);
+  wait(70);
+  await admit(key, 1);
+  wait(9);
+  for (let i = 0; i < 9; i += 1) {
+    await admit(key, 7);
+    wait(9);
+  }
+  expect(await check(key, 1, "&r=1&a=160000")).toBe("1 failed");
+  expect(await check(key, 3, "&r=1&a=1000")).toMatch(/^1 admitted/);
+  // It was never asked about before.
+  expect(await check(key, 2)).toMatch(/^1 admitted/);
+  expect((await usage(key)).calls).toBe(1 + 130 + 1 + 63 + 2);
+});
+
 describe("an object that fails", () => {
   test("is 503 with Retry-After, and nothing reaches the origin", async () => {
     const key = await issue();

@@ -1,10 +1,11 @@
 // FAIL_MODE=open, and an ORIGIN with a path.
+import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
-import { metered, setKey, takeAway } from "./lib/database.mjs";
+import { metered, setKey, sql, takeAway } from "./lib/database.mjs";
 import { admit, call, denied, issue, problem, received, receivedOne, send, statuses, usage, used, wait } from "./lib/gate.mjs";
 import { importKey, madeUp } from "./lib/imports.mjs";
 import { forge, mistype } from "./lib/keys.mjs";
-import { breakWrites, crash, intercept, runAlarm } from "./lib/object.mjs";
+import { breakWrites, crash, intercept, runAlarm, stub } from "./lib/object.mjs";
 
 test("requests go to ORIGIN, under its path", async () => {
   const key = await issue();
@@ -76,6 +77,79 @@ test("a call that the object had counted before its answer was lost is not count
   await admit(key, 1);
   expect(await received()).toHaveLength(2);
   expect((await usage(key)).calls).toBe(2);
+});
+
+/** Has so many calls counted whose answers are lost: each is let through, and may or may not have been counted. */
+async function loseAnswers(key, count) {
+  let isLost = true;
+  await intercept(key, async (answer, state) => {
+    const line = await answer();
+    if (!isLost) return line;
+    await state.storage.sync();
+    throw new Error("no answer for you");
+  });
+  for (let i = 0; i < count; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  isLost = false;
+}
+
+/** So many calls that come through other isolates, all at once: the isolate's timer must not come first. */
+async function callElsewhere(key, count) {
+  const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
+  const question = (n) => `https://key.object/v1/check?id=${key.id}&h=${secret_hash}&n=${1_000_000 + n}`;
+  const questions = Array.from({ length: count }, (_, n) => question(n));
+  const answers = await runInDurableObject(stub(key), (object) => Promise.all(questions.map((question) => object.ask(question))));
+  expect(answers.every((answer) => answer.startsWith("1 admitted"))).toBe(true);
+}
+
+test("calls that were counted before their answers were lost are not counted again 1,100 calls later", async () => {
+  const key = await issue("unlimited");
+  await loseAnswers(key, 20);
+  await callElsewhere(key, 1100);
+  await admit(key, 25);
+  await crash(key);
+  expect((await usage(key)).calls).toBe(20 + 1100 + 25);
+});
+
+test("calls that were counted before their answers were lost are not counted again after restarts and other calls", async () => {
+  const key = await issue("unlimited");
+  await loseAnswers(key, 20);
+  await crash(key);
+  await callElsewhere(key, 10);
+  await crash(key);
+  await admit(key, 24);
+  expect((await usage(key)).calls).toBe(20 + 10 + 24);
+});
+
+test("calls that never arrived are counted after restarts and 100 other calls", async () => {
+  const key = await issue("unlimited");
+  await admit(key, 1);
+  await intercept(key, () => {
+    throw new Error("no answer for you");
+  });
+  for (let i = 0; i < 5; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  await crash(key);
+  await callElsewhere(key, 100);
+  await crash(key);
+  await admit(key, 6);
+  expect((await usage(key)).calls).toBe(1 + 5 + 100 + 6);
+});
+
+test("a call whose repeated question failed is not counted twice if the first was counted", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  let questions = 0;
+  await intercept(key, async (answer, state) => {
+    questions += 1;
+    if (questions > 1) return "1 failed";
+    await answer();
+    await state.storage.sync();
+    throw Object.assign(new Error("Network connection lost."), { retryable: true });
+  });
+  expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  expect(questions).toBe(2);
+  await crash(key);
+  await admit(key, 1);
+  expect((await usage(key)).calls).toBe(3);
 });
 
 test("calls let through use up the quota", async () => {
