@@ -349,7 +349,7 @@ impl Shared {
             as_of: rfc3339(now),
             policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsage::new(p, s, now)).collect(),
             month: month.month.to_string(),
-            calls: month.calls.saturating_add(month.carried),
+            calls: month.calls.saturating_add(month.carried.calls),
         };
         json(&usage)
     }

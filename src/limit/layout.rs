@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::limit::State;
 use crate::limit::bucket::Bucket;
 use crate::limit::log::{Log, MAX_MILLIS};
-use crate::limit::months::{Months, Totals};
+use crate::limit::months::{Carried, Months, Totals};
 use crate::limit::nonces::{Held, Nonces};
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
@@ -39,6 +39,9 @@ pub(super) struct Body {
     f: Vec<[Vec<(u64, u64)>; 3]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     m: Vec<MonthRow>,
+    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request for each carried call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    c: Vec<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     b: Vec<BucketRow>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -63,7 +66,7 @@ pub(super) struct Body {
     w: Option<String>,
 }
 
-/// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
+/// Month (202611), calls, denied, carried calls, requests, tokens, flushed calls, flushed denied.
 #[derive(Serialize, Deserialize)]
 pub(super) struct MonthRow(u64, u64, u64, u64, u64, u64, u64, u64);
 
@@ -104,6 +107,7 @@ impl Body {
             t: state.last.as_micros(),
             f: fixed_to_rows(&state.fixed),
             m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
+            c: state.months.iter().filter_map(|(month, totals)| carried_to_row(month, totals.carried)).collect(),
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
             n: state.nonces.for_row().collect(),
@@ -159,7 +163,11 @@ impl Body {
         }
         let mut months = Vec::new();
         for row in &self.m {
-            months.push(row.read().ok_or_else(|| malformed("not a month"))?);
+            let (month, mut totals) = row.read().ok_or_else(|| malformed("not a month"))?;
+            if let Some((_, cost, tokens)) = self.c.iter().find(|(number, ..)| *number == month.as_number()) {
+                totals.carried = Carried { cost: *cost, tokens: *tokens, ..totals.carried };
+            }
+            months.push((month, totals));
         }
         state.months = Months::from_iter(months);
         for row in self.b {
@@ -186,11 +194,12 @@ impl Body {
 impl MonthRow {
     fn of(month: Month, t: &Totals) -> Self {
         let flushed = (t.flushed_calls, t.flushed_denied);
-        Self(month.as_number(), t.calls, t.denied, t.carried, t.requests, t.tokens, flushed.0, flushed.1)
+        Self(month.as_number(), t.calls, t.denied, t.carried.calls, t.requests, t.tokens, flushed.0, flushed.1)
     }
 
     fn read(&self) -> Option<(Month, Totals)> {
         let Self(month, calls, denied, carried, requests, tokens, flushed_calls, flushed_denied) = *self;
+        let carried = of_calls(carried);
         let totals = Totals { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
         Some((Month::from_number(month)?, totals))
     }
@@ -241,6 +250,15 @@ impl LogRow {
             log.push(UnixMicros::from_millis(millis), *units);
         }
     }
+}
+
+/// What is carried if only calls are known.
+const fn of_calls(calls: u64) -> Carried {
+    Carried { calls, cost: calls, tokens: 0 }
+}
+
+fn carried_to_row(month: Month, carried: Carried) -> Option<(u64, u64, u64)> {
+    (carried != of_calls(carried.calls)).then_some((month.as_number(), carried.cost, carried.tokens))
 }
 
 fn fixed_to_rows(fixed: &Fixed) -> Vec<[Vec<(u64, u64)>; 3]> {

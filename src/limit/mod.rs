@@ -24,7 +24,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-pub use months::MonthTotal;
+pub use months::{Carried, MonthTotal};
 pub use row::{DecodeError, Row, Rows};
 
 use crate::decision::{Decision, Judgement, Standing, Verdict};
@@ -373,10 +373,10 @@ impl State {
         }
     }
 
-    /// Notes that earlier epochs recorded `calls` of `month`. They are spent from month policies, but are not part of
-    /// this epoch's own totals. Noting it again replaces what was noted.
-    pub fn carry_over(&mut self, month: Month, calls: u64) {
-        self.dirty |= self.months.carry(month, calls);
+    /// Notes what earlier epochs recorded of `month`. It is spent from month policies, but is not part of this epoch's own
+    /// totals. Noting it again replaces what was noted.
+    pub fn carry_over(&mut self, month: Month, carried: Carried) {
+        self.dirty |= self.months.carry(month, carried);
     }
 
     /// What this epoch counted in `month`.
