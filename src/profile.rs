@@ -2,6 +2,7 @@
 
 use crate::key::same_hash;
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
+use crate::protocol::Debt;
 use crate::route_cost::{self, RouteCost};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
@@ -239,6 +240,19 @@ impl Profile {
         route_cost::cost(&self.row.routes, method, path)
     }
 
+    /// What the calls of a debt cost together. One that it does not name costs as little as any.
+    #[must_use]
+    pub fn cost_of(&self, debt: Debt<'_>) -> u64 {
+        let mut unnamed = debt.uncounted;
+        let mut cost = 0_u64;
+        for (count, method, path) in debt.passed.iter() {
+            let count = count.min(unnamed);
+            unnamed -= count;
+            cost = cost.saturating_add(self.cost(&method, &path).saturating_mul(count));
+        }
+        cost.saturating_add(route_cost::DEFAULT_COST.saturating_mul(unnamed))
+    }
+
     /// The key's status at `now`.
     #[must_use]
     pub fn status(&self, now: UnixMicros) -> Status {
@@ -249,6 +263,7 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Passed;
 
     /// Rows of this form lie in objects in the field.
     #[test]
@@ -326,6 +341,21 @@ mod tests {
             algorithm: Algorithm::Fixed,
             burst: None,
         }
+    }
+
+    #[test]
+    fn the_calls_of_a_debt_cost_what_their_routes_do() {
+        let profile = profile(
+            r#","routes":[{"pattern":"/dear","method":"GET","cost":10},{"pattern":"/v1/*","method":"*","cost":4}]"#,
+        );
+        let cost = |uncounted, passed| profile.cost_of(Debt { uncounted, passed: Passed(passed), ..Debt::default() });
+        assert_eq!(cost(0, ""), 0);
+        // An older isolate names none of them.
+        assert_eq!(cost(3, ""), 3);
+        assert_eq!(cost(3, "2:GET:/dear,1:POST:/dear"), 21);
+        assert_eq!(cost(5, "2:GET:/v1/%2564ear,1:GET:/a"), 8 + 1 + 2);
+        // No more are named than there are.
+        assert_eq!(cost(1, "2:GET:/dear,7:GET:/v1/a"), 10);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tollgate::arrears::{Arrears, Doubt};
+use tollgate::arrears::{Arrears, Doubt, Report};
 use tollgate::limit::{Call, Cost, MAX_DELAY, Owed, Paid, Row, State};
 use tollgate::protocol::Debt;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
@@ -228,7 +228,7 @@ struct Question {
     nonce: u64,
     /// When it was asked first, if it is asked again.
     age: Option<u64>,
-    debt: Option<Debt>,
+    debt: Option<Report>,
     /// When it was sent.
     sent: u64,
 }
@@ -300,7 +300,7 @@ impl World {
         self.nonce
     }
 
-    fn due(&mut self, isolate: usize) -> Option<Debt> {
+    fn due(&mut self, isolate: usize) -> Option<Report> {
         let nonce = self.nonce();
         self.isolates[isolate].due("k", self.now, nonce)
     }
@@ -311,7 +311,7 @@ impl World {
         if !state.can_tell(clock, question.nonce, question.age.map(|age| age * 1000)) {
             return false;
         }
-        if let Some(Debt { nonce, uncounted, denied, age }) = question.debt {
+        if let Some(Debt { nonce, uncounted, denied, age, .. }) = question.debt.as_ref().map(Report::debt) {
             let age = age.map(|age| age.saturating_mul(1000));
             let cost = Cost { requests: uncounted, tokens: 0 };
             if state.add_debt(clock, &Owed { nonce, age, calls: uncounted, cost, denied }) == Paid::Never {
@@ -344,7 +344,7 @@ impl World {
             }
             Fate::Lost => None,
         };
-        if let Some(debt) = question.debt {
+        if let Some(debt) = &question.debt {
             let arrears = &mut self.isolates[question.isolate];
             match answer {
                 Some(true) => arrears.settle("k", debt.nonce),
@@ -368,7 +368,7 @@ impl World {
         self.let_through += 1;
         if answer != Some(true) {
             let doubt = (answer.is_none() || is_repeat).then_some(Doubt { nonce, asked_at });
-            self.isolates[isolate].add_call("k", self.now, doubt).unwrap();
+            self.isolates[isolate].add_call("k", self.now, ("GET", "/"), doubt).unwrap();
         }
     }
 

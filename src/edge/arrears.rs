@@ -4,8 +4,8 @@ use super::clock;
 use super::deployment::Deployment;
 use super::js;
 use super::object_client::{self, Reply};
-use crate::arrears::{Arrears, CAPACITY, Doubt};
-use crate::protocol::{Answer, Debt, Question};
+use crate::arrears::{Arrears, CAPACITY, Doubt, Report};
+use crate::protocol::{Answer, Call, Question};
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
@@ -18,16 +18,11 @@ thread_local! {
 }
 
 /// Notes one call that is to be forwarded uncounted. False if there is no room: then it must not be.
-pub(crate) fn add_call(
-    deployment: &Rc<Deployment>,
-    context: &JsValue,
-    id: &str,
-    now: u64,
-    doubt: Option<Doubt>,
-) -> bool {
-    let noted = ARREARS.with_borrow_mut(|arrears| arrears.add_call(id, now, doubt));
+pub(crate) fn add_call(deployment: &Rc<Deployment>, context: &JsValue, call: Call<'_>, doubt: Option<Doubt>) -> bool {
+    let (now, target) = (clock::now().as_millis(), (call.method, call.path));
+    let noted = ARREARS.with_borrow_mut(|arrears| arrears.add_call(call.id, now, target, doubt));
     if noted.is_some_and(|noted| noted.needs_timer) {
-        pay_later(deployment, context, id);
+        pay_later(deployment, context, call.id);
     }
     noted.is_some()
 }
@@ -51,17 +46,17 @@ fn pay_later(deployment: &Rc<Deployment>, context: &JsValue, id: &str) {
 }
 
 /// What to send along with a question about `id`. See [`Arrears::due`].
-pub(crate) fn due(deployment: &Deployment, id: &str) -> Option<Debt> {
+pub(crate) fn due(deployment: &Deployment, id: &str) -> Option<Report> {
     let now = clock::now().as_millis();
     ARREARS.with_borrow_mut(|arrears| arrears.due(id, now, deployment.nonce()))
 }
 
-/// Takes note of what became of a question that carried `debt`.
-pub(crate) fn note_reply(id: &str, debt: Debt, reply: &Reply) {
+/// Takes note of what became of a question that carried the debt of this nonce.
+pub(crate) fn note_reply(id: &str, nonce: u64, reply: &Reply) {
     ARREARS.with_borrow_mut(|arrears| match reply {
-        Reply::Answer(Answer::Failed) => arrears.take_back(id, debt.nonce),
-        Reply::Answer(_) => arrears.settle(id, debt.nonce),
-        Reply::Lost(_) | Reply::Failed(_) => arrears.doubt(id, debt.nonce),
+        Reply::Answer(Answer::Failed) => arrears.take_back(id, nonce),
+        Reply::Answer(_) => arrears.settle(id, nonce),
+        Reply::Lost(_) | Reply::Failed(_) => arrears.doubt(id, nonce),
     });
 }
 
@@ -70,7 +65,7 @@ pub(crate) fn note_reply(id: &str, debt: Debt, reply: &Reply) {
 pub struct Payment {
     deployment: Rc<Deployment>,
     id: String,
-    debt: Option<Debt>,
+    debt: Option<Report>,
     has_failed: bool,
 }
 
@@ -82,17 +77,17 @@ impl Payment {
         if self.debt.is_none() {
             ARREARS.with_borrow_mut(|arrears| arrears.end_timer(&self.id));
         }
-        self.debt.map(|debt| Question::Settle { id: &self.id, debt }.to_url())
+        self.debt.as_ref().map(|debt| Question::Settle { id: &self.id, debt: debt.debt() }.to_url())
     }
 
     /// Takes note of the answer. Without one the debt stays, for the next question.
     pub fn resume(&mut self, line: &str) {
-        let Some(debt) = self.debt else { return };
+        let Some(debt) = &self.debt else { return };
         let reply = object_client::read(line, &self.id);
         self.has_failed = !matches!(reply, Reply::Answer(ref answer) if *answer != Answer::Failed);
         if let Reply::Lost(fault) | Reply::Failed(fault) = &reply {
             worker::console_error!("tollgate: {fault}");
         }
-        note_reply(&self.id, debt, &reply);
+        note_reply(&self.id, debt.nonce, &reply);
     }
 }

@@ -10,11 +10,11 @@ use super::js::Fields;
 use super::object_client::{self, Reply};
 use super::origin;
 use super::{or_internal_error, promise};
-use crate::arrears::Doubt;
+use crate::arrears::{Doubt, Report};
 use crate::config::{Config, FailMode};
 use crate::credential::{self, Credential, CredentialError, Source};
 use crate::headers;
-use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome};
+use crate::protocol::{self, Call, Check, Ends, Known, Outcome};
 use crate::refusal::Refusal;
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -141,7 +141,7 @@ pub struct GatedCall {
     source: Source,
     asked_at: u64,
     nonce: u64,
-    debt: Option<Debt>,
+    debt: Option<Report>,
     is_repeat: bool,
     company: Company,
 }
@@ -171,7 +171,7 @@ impl GatedCall {
             is_repeat: self.is_repeat,
             age: self.is_repeat.then(|| self.age()),
             has_company: self.company.is_there,
-            debt: self.debt,
+            debt: self.debt.as_ref().map(Report::debt),
             idempotency_key: self.incoming.idempotency_key.as_deref().map(Cow::Borrowed),
             // `glue.js` adds them.
             ends: Ends::default(),
@@ -185,8 +185,8 @@ impl GatedCall {
 
     fn go_on(mut self, line: &str) -> Answer {
         let reply = object_client::read(line, &self.id);
-        if let Some(debt) = self.debt {
-            arrears::note_reply(&self.id, debt, &reply);
+        if let Some(debt) = &self.debt {
+            arrears::note_reply(&self.id, debt.nonce, &reply);
         }
         if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
             // Asked once more under the same nonce, which the object counts once.
@@ -263,7 +263,7 @@ impl GatedCall {
     fn fail(&self, may_be_counted: bool) -> Answer {
         let config = &self.deployment.config;
         let doubt = may_be_counted.then_some(Doubt { nonce: self.nonce, asked_at: self.asked_at });
-        let owe = || arrears::add_call(&self.deployment, &self.context, &self.id, clock::now().as_millis(), doubt);
+        let owe = || arrears::add_call(&self.deployment, &self.context, self.call(), doubt);
         match config.fail_mode {
             FailMode::Open if owe() => {
                 let mut marked = Fields::default();

@@ -227,7 +227,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt) -> Result<(), Fault> {
+    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt<'_>) -> Result<(), Fault> {
         let now = self.prepare(id).await?;
         if self.settle(debt, now)? {
             self.commit(now).await?;
@@ -270,7 +270,7 @@ impl Shared {
         if !ledger.can_tell(now, check.nonce, check.age.map(micros)) {
             return Err(Fault::new("it was asked again so late that it is not known whether it was counted"));
         }
-        let owed = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
+        let owed = check.debt.is_some_and(|debt| add_debt(ledger, profile, debt, now));
         note_ends(ledger, profile, check.ends, now);
         let (method, path) = (check.call.method, check.call.path);
         let cost = profile.cost(method, path);
@@ -324,9 +324,9 @@ impl Shared {
     }
 
     /// Adds what an isolate owes; whether that has to be written before it is acknowledged.
-    fn settle(&self, debt: Debt, now: UnixMicros) -> Result<bool, Fault> {
+    fn settle(&self, debt: Debt<'_>, now: UnixMicros) -> Result<bool, Fault> {
         match &mut *self.memory.borrow_mut() {
-            Memory { ledger: Some(ledger), profile: Some(_), .. } => Ok(add_debt(ledger, debt, now)),
+            Memory { ledger: Some(ledger), profile: Some(profile), .. } => Ok(add_debt(ledger, profile, debt, now)),
             // What is owed to a key that is gone is owed to nobody.
             Memory { ledger: Some(_), .. } => Ok(false),
             _ => Err(Fault::new("storage has not been read")),
@@ -376,9 +376,9 @@ impl Shared {
 }
 
 /// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
-fn add_debt(ledger: &mut Ledger, debt: Debt, now: UnixMicros) -> bool {
-    let Debt { nonce, uncounted, denied, age } = debt;
-    let cost = Cost { requests: uncounted, tokens: 0 };
+fn add_debt(ledger: &mut Ledger, profile: &Profile, debt: Debt<'_>, now: UnixMicros) -> bool {
+    let Debt { nonce, uncounted, denied, age, .. } = debt;
+    let cost = Cost { requests: profile.cost_of(debt), tokens: 0 };
     match ledger.add_debt(now, &Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied }) {
         // The first write of what was added before may still be under way.
         Paid::Now | Paid::Before => uncounted > 0,

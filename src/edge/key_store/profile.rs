@@ -28,7 +28,7 @@ macro_rules! policy {
 }
 pub(super) use policy;
 
-/// What a row `u` of usage_monthly says of cost. Versions before the column wrote calls alone, and no hours either; a call cost 1
+/// What a row `u` of `usage_monthly` says of cost. Versions before the column wrote calls alone, and no hours either; a call cost 1
 /// then. With hours, a cost of 0 is one: of calls that repeat others.
 macro_rules! cost {
     () => {
