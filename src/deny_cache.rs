@@ -40,7 +40,7 @@ impl DenyCache {
     pub fn keep(&mut self, call: Call<'_>, known: &Known, asked: Range<u64>, cap: u64) {
         let Outcome::Denied { retry_after, cost, .. } = known.outcome else { return };
         let resets = known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
-        let life = resets.chain([retry_after, cap]).min().unwrap_or_default();
+        let life = resets.chain(known.changes_after).chain([retry_after, cap]).min().unwrap_or_default();
         // A clock that stepped back in between tells nothing about how long the answer took.
         if life == 0 || asked.end < asked.start || !self.has_room(call.id, asked.end) {
             return;
@@ -211,6 +211,11 @@ mod tests {
         assert!(cache.find(CALL, 700).is_none());
         cache.keep(CALL, &month, 0..0, 0);
         assert!(cache.find(CALL, 0).is_none(), "a cap of 0 switches it off");
+        let changing = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500:500 month:rM:10:2592000:9:9000000");
+        cache.keep(CALL, &changing, 0..100, 10_000);
+        assert_eq!(cache.find(CALL, 300).unwrap().at(300).changes_after, Some(300));
+        assert!(cache.find(CALL, 499).is_some());
+        assert!(cache.find(CALL, 500).is_none(), "other policies hold from then on");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
 
 use crate::key::same_hash;
+use crate::limit::{Schedule, Stage, Timetable};
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::protocol::Debt;
 use crate::route_cost::{self, RouteCost};
@@ -176,19 +177,28 @@ impl Profile {
 
     /// Makes `policies` those that hold at `now`.
     pub fn turn_to(&mut self, now: UnixMicros) {
-        let now = now.as_millis();
-        if self.holds.contains(&now) {
-            return;
+        if !self.holds.contains(&now.as_millis()) {
+            (self.policies, self.holds) = self.stage(now.as_millis());
         }
+    }
+
+    /// `policies` with those of other times. See [`Profile::turn_to`].
+    #[must_use]
+    pub fn schedule(&self) -> Schedule<'_> {
+        Schedule::new(&self.policies, UnixMicros::from_millis(self.holds.start), moment(self.holds.end), self)
+    }
+
+    /// The policies that hold at `now`, and for which milliseconds they do.
+    fn stage(&self, now: u64) -> (Vec<Policy>, Range<u64>) {
         let overrides = &self.row.overrides;
         let own: Vec<&PolicyRow> = overrides.iter().filter(|own| own.holds_at(now)).map(|own| &own.policy).collect();
-        self.policies.clear();
         let of_tier = self.row.policies.iter().filter(|row| own.iter().all(|own| own.policy != row.policy));
+        let mut policies = Vec::new();
         // All of them were found to be valid when the profile was made.
         for policy in of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()) {
             let is_later = |other: &Policy| (other.period(), other.name()) > (policy.period(), policy.name());
-            let at = self.policies.iter().position(is_later).unwrap_or(self.policies.len());
-            self.policies.insert(at, policy);
+            let at = policies.iter().position(is_later).unwrap_or(policies.len());
+            policies.insert(at, policy);
         }
         let mut holds = 0..u64::MAX;
         for moment in overrides.iter().flat_map(|own| [own.from, own.until]).flatten() {
@@ -198,7 +208,7 @@ impl Profile {
                 holds.end = holds.end.min(moment);
             }
         }
-        self.holds = holds;
+        (policies, holds)
     }
 
     /// Takes over a change of the key's tier; `false` if it is of another tier or not news.
@@ -258,6 +268,18 @@ impl Profile {
     pub fn status(&self, now: UnixMicros) -> Status {
         self.row.status.at(self.row.expires_at.map(UnixMicros::from_millis), now)
     }
+}
+
+impl Timetable for Profile {
+    fn at(&self, t: UnixMicros) -> Stage {
+        let (policies, holds) = self.stage(t.as_millis());
+        Stage { policies, until: moment(holds.end) }
+    }
+}
+
+/// A moment in milliseconds, if it ever comes.
+fn moment(millis: u64) -> Option<UnixMicros> {
+    (millis < u64::MAX).then_some(UnixMicros::from_millis(millis))
 }
 
 #[cfg(test)]

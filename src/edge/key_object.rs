@@ -262,7 +262,7 @@ impl Shared {
             return Err(Fault::new("storage has not been read"));
         };
         let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
-        profile.turn_to(now);
+        profile.turn_to(ledger.judged(now));
         if !profile.accepts(check.call.secret_hash, now) {
             return Ok((Answer::Unknown, false));
         }
@@ -283,16 +283,16 @@ impl Shared {
             is_audited: profile.row.audit_days > 0,
             thresholds: self.thresholds(),
         };
-        let policies = &profile.policies;
+        let schedule = profile.schedule();
         let status = profile.status(now);
         if status != Status::Active {
             ledger.refuse_call(now, &call, 403);
-            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(policies, now), now };
-            let known = Known::new(Outcome::Refused(status), &profile.row.tier, policies, &decision);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
+            let known = Known::new(Outcome::Refused(status), &profile.row.tier, schedule, &decision);
             return Ok((Answer::Known(known), owed));
         }
         // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
-        let judgement = ledger.judge_once(policies, now, &call);
+        let judgement = ledger.judge_once(schedule, now, &call);
         let needs_write = owed || judgement.is_admitted();
         let is_replay = matches!(judgement, Judgement::Replay(_));
         let (outcome, decision) = match judgement {
@@ -308,7 +308,7 @@ impl Shared {
                 (outcome, decision)
             }
         };
-        let known = Known::new(outcome, &profile.row.tier, policies, &decision);
+        let known = Known::new(outcome, &profile.row.tier, schedule, &decision);
         Ok((Answer::Known(known), needs_write))
     }
 
@@ -339,8 +339,8 @@ impl Shared {
         let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
             return Err(Fault::new(format!("there is no key {id} in D1")));
         };
-        profile.turn_to(now);
-        let standings = ledger.standings(&profile.policies, now);
+        profile.turn_to(ledger.judged(now));
+        let standings = ledger.standings(profile.schedule(), now);
         let month = ledger.month(Month::of(now));
         let usage = Usage {
             key_id: id.to_owned(),
@@ -376,10 +376,12 @@ impl Shared {
 }
 
 /// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
-fn add_debt(ledger: &mut Ledger, profile: &Profile, debt: Debt<'_>, now: UnixMicros) -> bool {
+fn add_debt(ledger: &mut Ledger, profile: &mut Profile, debt: Debt<'_>, now: UnixMicros) -> bool {
+    profile.turn_to(ledger.judged(now));
     let Debt { nonce, uncounted, denied, age, .. } = debt;
     let cost = Cost { requests: profile.cost_of(debt), tokens: 0 };
-    match ledger.add_debt(now, &Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied }) {
+    let owed = Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied };
+    match ledger.add_debt(profile.schedule(), now, &owed) {
         // The first write of what was added before may still be under way.
         Paid::Now | Paid::Before => uncounted > 0,
         Paid::Never => {

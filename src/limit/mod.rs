@@ -18,6 +18,7 @@ mod months;
 mod nonces;
 mod policies;
 mod row;
+mod schedule;
 mod windows;
 
 use std::borrow::Cow;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use months::{Carried, MonthTotal};
 pub use row::{DecodeError, Row, Rows};
+pub use schedule::{Schedule, Stage, Timetable};
 
 use crate::decision::{Decision, Judgement, Standing, Verdict};
 use crate::meter::alerts::Alerts;
@@ -33,10 +35,11 @@ use crate::meter::audit::{Audit, Subject};
 use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::meter::replays::{KeyHash, Replays, Seen};
 use crate::meter::{Alert, End};
-use crate::policy::{Policy, Unit};
+use crate::policy::Unit;
 use crate::time::{MINUTE, Month, SECOND, UnixMicros};
 
 use bucket::Bucket;
+use judge::Ask;
 use log::{Log, MAX_MILLIS};
 use months::Months;
 use nonces::Nonces;
@@ -140,6 +143,8 @@ pub struct State {
     last: UnixMicros,
     /// The latest judged time of any decision since this state was made or read.
     seen: UnixMicros,
+    /// When policies were last adopted, if that is after `last`.
+    adopted: UnixMicros,
     fixed: Fixed,
     months: Months,
     logs: Vec<Log>,
@@ -167,6 +172,7 @@ impl State {
             epoch,
             last: UnixMicros::default(),
             seen: UnixMicros::default(),
+            adopted: UnixMicros::default(),
             fixed: Fixed::default(),
             months: Months::default(),
             logs: Vec::new(),
@@ -194,10 +200,15 @@ impl State {
         self.hours.get_or_insert_default();
     }
 
+    /// The time at which a decision is made if the clock reads so: the policies that hold then are the ones to ask.
+    pub fn judged(&mut self, clock: UnixMicros) -> UnixMicros {
+        self.settle(clock)
+    }
+
     /// Judges one request against all policies: it is spent from every one of them, or from none.
-    pub fn decide(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost) -> Decision {
+    pub fn decide<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, cost: Cost) -> Decision {
         let now = self.settle(clock);
-        self.decide_at(policies, now, clock, cost, false, hours::OTHER)
+        self.decide_at(policies.into(), now, clock, cost, false, hours::OTHER)
     }
 
     /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its counts.
@@ -205,7 +216,13 @@ impl State {
     /// The first call under an idempotency key that is admitted is remembered for 24 hours. Calls that repeat it are refused while
     /// it is in flight: until it is [complete](Self::complete), for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that
     /// they are replays, which cost nothing that is paid for.
-    pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
+    pub fn judge_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &Call<'_>,
+    ) -> Judgement {
+        let policies = policies.into();
         let now = self.settle(clock);
         let key = call.idempotency_key.map(KeyHash::of);
         let seen = key.map_or(Seen::Never, |key| self.replays.seen(key, now));
@@ -233,14 +250,20 @@ impl State {
         }
         if !call.thresholds.is_empty() {
             let months = &self.months;
-            self.dirty |= self.alerts.check(policies, call.thresholds, now, |unit, month| months.used(unit, month));
+            self.dirty |= self.alerts.check(policies.now, call.thresholds, now, |unit, month| months.used(unit, month));
         }
         if is_replay { Judgement::Replay(decision) } else { Judgement::Decided(decision) }
     }
 
     /// Judges a call of which the question may arrive more than once, in any order: what was admitted under its nonce is not
     /// spent again.
-    pub fn judge_once(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
+    pub fn judge_once<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &Call<'_>,
+    ) -> Judgement {
+        let policies = policies.into();
         self.recall_call(policies, clock, call).unwrap_or_else(|| self.judge_call(policies, clock, call))
     }
 
@@ -254,7 +277,12 @@ impl State {
 
     /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
     /// such call is remembered.
-    pub fn recall_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Option<Judgement> {
+    pub fn recall_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &Call<'_>,
+    ) -> Option<Judgement> {
         if !self.recalls(call.nonce) {
             return None;
         }
@@ -316,7 +344,7 @@ impl State {
     /// A replay costs nothing that is counted by the month.
     fn decide_at(
         &mut self,
-        policies: &[Policy],
+        policies: Schedule<'_>,
         now: UnixMicros,
         clock: UnixMicros,
         cost: Cost,
@@ -324,7 +352,7 @@ impl State {
         class: &str,
     ) -> Decision {
         self.adopt(policies, now);
-        let verdict = self.judge(policies, now, clock, cost, is_replay);
+        let verdict = self.judge(policies, now, clock, Ask { cost, is_replay });
         if verdict.is_admitted() {
             let due = if is_replay { Cost { requests: 0, tokens: 0 } } else { cost };
             self.spend(now, 1, cost, due, class);
@@ -336,14 +364,15 @@ impl State {
     }
 
     /// Where every policy stands, in their order. Spends nothing and counts nothing.
-    pub fn standings(&mut self, policies: &[Policy], clock: UnixMicros) -> Vec<Standing> {
+    pub fn standings<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros) -> Vec<Standing> {
+        let policies = policies.into();
         let now = self.settle(clock);
         self.adopt(policies, now);
         self.measure(policies, now, clock)
     }
 
     /// Counts what an isolate owes, unless it was counted before.
-    pub fn add_debt(&mut self, clock: UnixMicros, owed: &Owed) -> Paid {
+    pub fn add_debt<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, owed: &Owed) -> Paid {
         let &Owed { nonce, age, calls, cost, denied } = owed;
         if self.recalls(nonce) {
             return Paid::Before;
@@ -351,6 +380,9 @@ impl State {
         if !self.can_tell(clock, nonce, age) {
             return Paid::Never;
         }
+        // Else it would count in logs and buckets as they were when policies were last asked.
+        let now = self.settle(clock);
+        self.adopt(policies.into(), now);
         self.remember(nonce);
         self.deny_elsewhere(clock, denied);
         if calls > 0 {
@@ -488,6 +520,7 @@ impl State {
             self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
             self.replays.rebase(now);
             self.nonces.rebase(now);
+            self.adopted = self.adopted.min(now);
             self.dirty = true;
         }
         self.seen = self.seen.max(now);
