@@ -98,7 +98,7 @@ fn call(c: &mut Criterion) {
                     thresholds,
                 };
                 let now = UnixMicros::from_micros(clock);
-                let judgement = state.judge_call(&policies, now, &call);
+                let judgement = state.judge_once(&policies, now, &call);
                 state.complete(now, End { nonce, status: 200, duration_ms: 90 }, is_audited);
                 state.committed();
                 judgement

@@ -140,6 +140,7 @@ fn protocol(times: u64) {
         call: CALL,
         nonce: u64::MAX / 2,
         is_repeat: false,
+        age: None,
         has_company: false,
         debt: None,
         idempotency_key: None,

@@ -105,7 +105,7 @@ impl DenyCache {
     ) {
         let Some((audience, cost, longest)) = kind(&known.outcome, keyed) else { return };
         let resets = known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
-        let life = resets.chain([longest, cap]).min().unwrap_or_default();
+        let life = resets.chain(known.changes_after).chain([longest, cap]).min().unwrap_or_default();
         // A clock that stepped back in between tells nothing about how long the answer took.
         let is_usable = life > 0 && asked.end >= asked.start && generation == self.generation;
         if !is_usable || !self.has_room(call.id, asked.end) {
@@ -366,6 +366,11 @@ mod tests {
         assert!(cache.plain(CALL, 700).is_none());
         keep(&mut cache, CALL, &month, 0..0, 0);
         assert!(cache.plain(CALL, 0).is_none(), "a cap of 0 switches it off");
+        let changing = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500:500 month:rM:10:2592000:9:9000000");
+        keep(&mut cache, CALL, &changing, 0..100, 10_000);
+        assert_eq!(cache.plain(CALL, 300).unwrap().at(300).changes_after, Some(300));
+        assert!(cache.plain(CALL, 499).is_some());
+        assert!(cache.plain(CALL, 500).is_none(), "other policies hold from then on");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod arrears;
 pub mod config;
 pub mod credential;
 pub mod decision;

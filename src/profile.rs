@@ -3,8 +3,10 @@
 use crate::config::RouteCase;
 use crate::idempotency::Idempotency;
 use crate::key::same_hash;
+use crate::limit::{Schedule, Stage, Timetable};
 use crate::policy::{Algorithm, Period, Policy, PolicyError, Unit};
-use crate::route_cost::{Price, RouteCost, RouteCosts};
+use crate::protocol::Debt;
+use crate::route_cost::{self, Price, RouteCost, RouteCosts};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -185,19 +187,28 @@ impl Profile {
 
     /// Makes `policies` those that hold at `now`.
     pub fn turn_to(&mut self, now: UnixMicros) {
-        let now = now.as_millis();
-        if self.holds.contains(&now) {
-            return;
+        if !self.holds.contains(&now.as_millis()) {
+            (self.policies, self.holds) = self.stage(now.as_millis());
         }
+    }
+
+    /// `policies` with those of other times. See [`Profile::turn_to`].
+    #[must_use]
+    pub fn schedule(&self) -> Schedule<'_> {
+        Schedule::new(&self.policies, UnixMicros::from_millis(self.holds.start), moment(self.holds.end), self)
+    }
+
+    /// The policies that hold at `now`, and for which milliseconds they do.
+    fn stage(&self, now: u64) -> (Vec<Policy>, Range<u64>) {
         let overrides = &self.row.overrides;
         let own: Vec<&PolicyRow> = overrides.iter().filter(|own| own.holds_at(now)).map(|own| &own.policy).collect();
-        self.policies.clear();
         let of_tier = self.row.policies.iter().filter(|row| own.iter().all(|own| own.policy != row.policy));
+        let mut policies = Vec::new();
         // All of them were found to be valid when the profile was made.
         for policy in of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()) {
             let is_later = |other: &Policy| (other.period(), other.name()) > (policy.period(), policy.name());
-            let at = self.policies.iter().position(is_later).unwrap_or(self.policies.len());
-            self.policies.insert(at, policy);
+            let at = policies.iter().position(is_later).unwrap_or(policies.len());
+            policies.insert(at, policy);
         }
         let mut holds = 0..u64::MAX;
         for moment in overrides.iter().flat_map(|own| [own.from, own.until]).flatten() {
@@ -207,7 +218,7 @@ impl Profile {
                 holds.end = holds.end.min(moment);
             }
         }
-        self.holds = holds;
+        (policies, holds)
     }
 
     /// Takes over a change of the key's tier; `false` if it is of another tier or not news.
@@ -244,6 +255,19 @@ impl Profile {
         self.costs.price(method, path, case)
     }
 
+    /// What the calls of a debt cost together. One that it does not name costs as little as any.
+    #[must_use]
+    pub fn cost_of(&self, debt: Debt<'_>, case: RouteCase) -> u64 {
+        let mut unnamed = debt.uncounted;
+        let mut cost = 0_u64;
+        for (count, method, path) in debt.passed.iter() {
+            let count = count.min(unnamed);
+            unnamed -= count;
+            cost = cost.saturating_add(self.price(&method, &path, case).cost.saturating_mul(count));
+        }
+        cost.saturating_add(route_cost::DEFAULT_COST.saturating_mul(unnamed))
+    }
+
     /// The key's status at `now`.
     #[must_use]
     pub fn status(&self, now: UnixMicros) -> Status {
@@ -251,9 +275,22 @@ impl Profile {
     }
 }
 
+impl Timetable for Profile {
+    fn at(&self, t: UnixMicros) -> Stage {
+        let (policies, holds) = self.stage(t.as_millis());
+        Stage { policies, until: moment(holds.end) }
+    }
+}
+
+/// A moment in milliseconds, if it ever comes.
+fn moment(millis: u64) -> Option<UnixMicros> {
+    (millis < u64::MAX).then_some(UnixMicros::from_millis(millis))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Passed;
 
     /// Rows of this form lie in objects in the field.
     #[test]
@@ -341,6 +378,23 @@ mod tests {
             algorithm: Algorithm::Fixed,
             burst: None,
         }
+    }
+
+    #[test]
+    fn the_calls_of_a_debt_cost_what_their_routes_do() {
+        let profile = profile(
+            r#","routes":[{"pattern":"/dear","method":"GET","cost":10},{"pattern":"/v1/*","method":"*","cost":4}]"#,
+        );
+        let cost = |uncounted, passed| {
+            profile.cost_of(Debt { uncounted, passed: Passed(passed), ..Debt::default() }, RouteCase::Sensitive)
+        };
+        assert_eq!(cost(0, ""), 0);
+        // An older isolate names none of them.
+        assert_eq!(cost(3, ""), 3);
+        assert_eq!(cost(3, "2:GET:/dear,1:POST:/dear"), 21);
+        assert_eq!(cost(5, "2:GET:/v1/%2564ear,1:GET:/a"), 8 + 1 + 2);
+        // No more are named than there are.
+        assert_eq!(cost(1, "2:GET:/dear,7:GET:/v1/a"), 10);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use tollgate::decision::{Standing, Verdict};
-use tollgate::limit::{Cost, MAX_SKEW, State};
+use tollgate::limit::{Carried, Cost, MAX_SKEW, State};
 use tollgate::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -447,30 +447,35 @@ fn calls_are_metered_whatever_they_cost() {
 }
 
 #[test]
-fn carried_calls_count_toward_the_month_and_nothing_else() {
+fn what_is_carried_counts_toward_the_month_and_nothing_else() {
     let mut state = state();
     let month = policy(1000, Period::Month, Algorithm::Fixed);
+    let tokens = [Policy::new("t", Unit::Tokens, 1000, Period::Month, Algorithm::Fixed, None).unwrap()];
     let november = Month::of(START);
-    state.carry_over(november, 0);
+    state.carry_over(november, Carried::default());
     assert!(!state.is_dirty());
-    state.carry_over(november, 990);
+    let carried = |cost| Carried { calls: 91, cost, tokens: 70 };
+    state.carry_over(november, carried(990));
     assert!(state.is_dirty());
     state.committed();
-    state.carry_over(november, 990);
+    state.carry_over(november, carried(990));
     assert!(!state.is_dirty());
     // What is noted replaces what was noted before.
-    state.carry_over(november, 995);
+    state.carry_over(november, carried(995));
     assert!(state.is_dirty());
-    assert_eq!(used(&mut state, &month, START), 995);
-    assert_eq!(used(&mut state, &fixed(10), START), 0);
-    assert!(state.unflushed().is_empty());
-    let tokens = [Policy::new("t", Unit::Tokens, 10, Period::Month, Algorithm::Fixed, None).unwrap()];
-    assert_eq!(used(&mut state, &tokens, START), 0);
-    admit(&mut state, &month, START, 5);
-    assert_eq!(wait(&mut state, &month, START, 1), november.end().since(START));
-    let total = state.month(november);
-    assert_eq!((total.month, total.calls, total.denied, total.carried), (november, 1, 1, 995));
-    assert_eq!(used(&mut state, &month, november.end()), 0);
+    let row = state.to_row();
+    for state in [&mut state, &mut State::from_rows([(row.slot, row.body)]).unwrap()] {
+        assert_eq!(used(state, &month, START), 995);
+        assert_eq!(used(state, &tokens, START), 70);
+        assert_eq!(used(state, &fixed(10), START), 0);
+        assert!(state.unflushed().is_empty());
+        admit(state, &month, START, 5);
+        assert_eq!(wait(state, &month, START, 1), november.end().since(START));
+        let total = state.month(november);
+        assert_eq!((total.month, total.calls, total.denied, total.cost), (november, 1, 1, 5));
+        assert_eq!(total.carried, carried(995));
+        assert_eq!(used(state, &month, november.end()), 0);
+    }
 }
 
 #[test]

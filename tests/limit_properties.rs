@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::decision::{Decision, Standing, Verdict};
-use tollgate::limit::{Cost, MAX_SKEW, Row, State};
+use tollgate::limit::{Carried, Cost, MAX_SKEW, Row, State};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -382,7 +382,7 @@ proptest! {
                 }
             }
             if action == 2 {
-                key.state.carry_over(Month::of(key.now()), 1);
+                key.state.carry_over(Month::of(key.now()), Carried { calls: 1, cost: cost.requests, tokens: cost.tokens });
             }
             key.commit();
             prop_assert!(!key.state.is_dirty() && !key.state.has_uncommitted_denials());

@@ -323,6 +323,28 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(used(&mut state, START), [4, 2, 5]);
 }
 
+/// A question that is asked again may overtake the first, and a third may come late.
+#[test]
+fn a_question_is_counted_once_in_whatever_order_it_arrives() {
+    let policies = [fixed("minute", 5, Period::Minute)];
+    for idempotency_key in [None, Some("k")] {
+        let mut state = metered();
+        let call = |nonce| Call { nonce, idempotency_key: idempotency_key.filter(|_| nonce == 1), ..CALL };
+        let first = state.judge_once(&policies, START, &call(1));
+        assert!(matches!(&first, Judgement::Decided(decision) if decision.is_admitted()), "{first:?}");
+        assert!(state.judge_once(&policies, START, &call(2)).is_admitted());
+        assert!(!state.judge_once(&policies, START, &call(3)).is_admitted());
+        // Admitted again although the window is full, and spent once.
+        assert!(matches!(state.judge_once(&policies, START, &call(1)), Judgement::Decided(_)));
+        let total = state.month(Month::of(START));
+        assert_eq!((total.calls, total.denied, total.cost), (2, 1, 4));
+        // What was denied is not known, and is judged again.
+        assert!(state.judge_once(&policies, START.saturating_add(60 * SECOND), &call(3)).is_admitted());
+        let read = reread(&mut state);
+        assert!([1, 2, 3].iter().all(|nonce| read.recalls(*nonce)));
+    }
+}
+
 /// The first denied attempt is forgotten; so is what is older than the newest that can be remembered.
 #[test]
 fn what_is_remembered_is_bounded() {

@@ -7,7 +7,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 use tollgate::admin::audit::AuditView;
 use tollgate::idempotency::Fingerprint;
-use tollgate::limit::{Call, Cost, Row, State};
+use tollgate::limit::{Call, Carried, Cost, Row, State};
 use tollgate::meter::{AuditCursor, AuditQuery, AuditReader, End, audit_next, audit_over};
 use tollgate::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
@@ -250,7 +250,7 @@ fn work_with(state: &mut State, clock: u64, extreme: u64) {
     state.standings(&[], now);
     state.deny_elsewhere(now, extreme);
     state.charge_calls(now, extreme, Cost { requests: extreme, tokens: extreme });
-    state.carry_over(Month::of(now), extreme);
+    state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme });
     for total in state.unflushed().into_iter().chain(state.kept_months()) {
         state.mark_flushed(total.month, total.calls, total.denied);
     }

@@ -11,12 +11,13 @@ use super::object_client::{self, Reply};
 use super::origin;
 use super::own_loop::unless_looping;
 use super::{or_internal_error, promise};
+use crate::arrears::{Doubt, Report};
 use crate::config::{Config, FailMode, Preflight};
 use crate::credential::{self, Credential, CredentialError};
 use crate::deny_cache::{Generation, Keyed};
 use crate::headers;
 use crate::idempotency::{Field, Fingerprint, MAX_KEY};
-use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome, Pass};
+use crate::protocol::{self, Call, Check, Ends, Known, Outcome, Pass};
 use crate::refusal::Refusal;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
@@ -98,7 +99,7 @@ fn judge_call(
     }
     let generation = deployment.denials.borrow().generation();
     let (nonce, is_repeat) = (deployment.nonce(), false);
-    let debt = arrears::due(&id, deployment.nonce());
+    let debt = arrears::due(&deployment, &id);
     let company = Company::join(&id);
     object_client::check(GatedCall {
         incoming,
@@ -187,7 +188,7 @@ pub struct GatedCall {
     secret_hash: String,
     asked_at: u64,
     nonce: u64,
-    debt: Option<Debt>,
+    debt: Option<Report>,
     is_repeat: bool,
     company: Company,
     keyed: Keyed,
@@ -219,8 +220,9 @@ impl GatedCall {
             call: self.call(),
             nonce: self.nonce,
             is_repeat: self.is_repeat,
+            age: self.is_repeat.then(|| self.age()),
             has_company: self.company.is_there,
-            debt: self.debt,
+            debt: self.debt.as_ref().map(Report::debt),
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
@@ -230,19 +232,21 @@ impl GatedCall {
         check.with_field(self.incoming.idempotency(), self.fingerprint)
     }
 
+    /// For how many milliseconds the object has been asked. A clock that stepped back does not tell.
+    fn age(&self) -> u64 {
+        clock::now().as_millis().checked_sub(self.asked_at).unwrap_or(u64::MAX)
+    }
+
     fn go_on(mut self, line: &str) -> Answer {
         let reply = object_client::read(line, &self.id);
+        if let Some(debt) = &self.debt {
+            arrears::note_reply(&self.id, debt.nonce, &reply);
+        }
         if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
             // Asked once more under the same nonce, which the object counts once.
             self.is_repeat = true;
+            self.debt = arrears::due(&self.deployment, &self.id);
             return object_client::check(self);
-        }
-        if let Some(debt) = self.debt {
-            match reply {
-                Reply::Answer(protocol::Answer::Failed) => arrears::take_back(&self.id, debt),
-                Reply::Answer(_) => arrears::settle(&self.id, debt),
-                Reply::Lost(_) | Reply::Overloaded(_) | Reply::Failed(_) => arrears::doubt(&self.id, debt),
-            }
         }
         match reply {
             Reply::Answer(protocol::Answer::Known(known)) => {
@@ -257,8 +261,6 @@ impl GatedCall {
                 self.deployment.lookups.borrow_mut().disown(&self.id);
                 http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
             }
-            // The object has logged why. (It does not answer "settled" to this question.)
-            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(None),
             Reply::Overloaded(fault) => {
                 // In every fail mode: the key's own calls cause an overload, so it must not let them through.
                 worker::console_error!("tollgate: {fault}");
@@ -266,9 +268,12 @@ impl GatedCall {
                     Refusal::Unavailable("the API key is called too often at once: the call was not forwarded");
                 http::refuse(&refusal, &self.deployment.config.cors_allow_origin, None)
             }
+            // The object has logged why. (It does not answer "settled" to this question.) What it did not count now it may have
+            // counted when it was asked first.
+            Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(self.is_repeat),
             Reply::Lost(fault) | Reply::Failed(fault) => {
                 worker::console_error!("tollgate: {fault}");
-                self.fail(Some(self.nonce))
+                self.fail(true)
             }
         }
     }
@@ -315,23 +320,24 @@ impl GatedCall {
         matches!(self.keyed, Keyed::Key(_)) && !pass.is_replay && !pass.ignores_key
     }
 
-    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed. `doubt` is the
-    /// call's nonce if the object may have counted it.
-    fn fail(&self, doubt: Option<u64>) -> Answer {
+    /// The object is out of reach: nothing passes, or everything with a well-signed key does, marked and owed, as long as there is
+    /// room to note it.
+    fn fail(&self, may_be_counted: bool) -> Answer {
         let config = &self.deployment.config;
+        let doubt = may_be_counted.then_some(Doubt { nonce: self.nonce, asked_at: self.asked_at });
+        let owe = || arrears::add_call(&self.deployment, &self.context, self.call(), doubt);
         match config.fail_mode {
-            FailMode::Closed => {
-                let refusal = Refusal::Unavailable("the call could not be counted, so it was not forwarded");
-                http::refuse(&refusal, &config.cors_allow_origin, None)
-            }
-            FailMode::Open => {
-                arrears::add_uncounted(&self.deployment, &self.context, &self.id, self.asked_at, doubt);
+            FailMode::Open if owe() => {
                 let mut marked = Fields::default();
                 marked.set("X-Tollgate-Key-Id", &self.id);
                 marked.set("X-Tollgate-Fail-Open", "1");
                 let mut answer = Fields::default();
                 answer.set("X-Tollgate-Fail-Open", "1");
                 Ok(self.forward(&marked, &answer))
+            }
+            FailMode::Open | FailMode::Closed => {
+                let refusal = Refusal::Unavailable("the call could not be counted, so it was not forwarded");
+                http::refuse(&refusal, &config.cors_allow_origin, None)
             }
         }
     }

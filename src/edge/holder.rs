@@ -116,8 +116,8 @@ impl Shared {
         let unknown = protocol::Answer::Unknown.to_line();
         let text = match &mut *memory {
             Memory { ledger: Some(ledger), profile: Some(profile), .. } if profile.accepts(secret_hash, now) => {
-                profile.turn_to(now);
-                let standings = ledger.standings(&profile.policies, now);
+                profile.turn_to(ledger.judged(now));
+                let standings = ledger.standings(profile.schedule(), now);
                 let status = profile.status(now);
                 let me = Me {
                     key_id: id.to_owned(),
@@ -137,7 +137,7 @@ impl Shared {
                     Outcome::Refused(status)
                 };
                 let decision = Decision { verdict: Verdict::Admitted, standings, now };
-                let known = Known::new(outcome, &profile.row.tier, &profile.policies, &decision);
+                let known = Known::new(outcome, &profile.row.tier, profile.schedule(), &decision);
                 let line = protocol::Answer::Known(known).to_line();
                 let me = serde_json::to_string(&me).map_err(Fault::new)?;
                 let month = month_json(&ledger.month(Month::of(now)), ledger.epoch());

@@ -18,7 +18,7 @@ use super::storage::Storage;
 use crate::admin::audit::AuditView;
 use crate::config::{self, RouteCase};
 use crate::decision::{Decision, Judgement, Verdict};
-use crate::limit::{Call, Cost, State as Ledger};
+use crate::limit::{Call, Cost, Owed, Paid, State as Ledger};
 use crate::meter::{Alert, AuditQuery};
 use crate::object::denials::Denials;
 use crate::object::group_commit::GroupCommit;
@@ -234,7 +234,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt) -> Result<(), Fault> {
+    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt<'_>) -> Result<(), Fault> {
         let now = self.prepare(id).await?;
         if self.settle(debt, now)? {
             self.commit(now).await?;
@@ -269,11 +269,15 @@ impl Shared {
             return Err(Fault::new("storage has not been read"));
         };
         let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
-        profile.turn_to(now);
+        profile.turn_to(ledger.judged(now));
         if !profile.accepts(check.call.secret_hash, now) {
             return Ok((Answer::Unknown, false));
         }
-        let owed = check.debt.is_some_and(|debt| add_debt(ledger, debt, now));
+        // Before anything is counted: the answer says that nothing is.
+        if !ledger.can_tell(now, check.nonce, check.age.map(micros)) {
+            return Err(Fault::new("it was asked again so late that it is not known whether it was counted"));
+        }
+        let owed = check.debt.is_some_and(|debt| add_debt(ledger, profile, self.route_case(), debt, now));
         note_ends(ledger, profile, check.ends, now);
         let (method, path) = (check.call.method, check.call.path);
         let price = profile.price(method, path, self.route_case());
@@ -290,23 +294,22 @@ impl Shared {
             is_audited: profile.row.audit_days > 0,
             thresholds: self.thresholds(),
         };
-        let policies = &profile.policies;
+        let schedule = profile.schedule();
         let status = profile.status(now);
         if status != Status::Active {
             ledger.refuse_call(now, &call, 403);
-            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(policies, now), now };
-            let known = Known::new(Outcome::Refused(status), &profile.row.tier, policies, &decision);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
+            let known = Known::new(Outcome::Refused(status), &profile.row.tier, schedule, &decision);
             return Ok((Answer::Known(known), owed));
         }
         if check.has_malformed_key && applies {
             ledger.refuse_call(now, &call, 400);
-            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(policies, now), now };
-            let known = Known::new(Outcome::Malformed, &profile.row.tier, policies, &decision);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
+            let known = Known::new(Outcome::Malformed, &profile.row.tier, schedule, &decision);
             return Ok((Answer::Known(known), owed));
         }
-        // A call that is recalled was counted when it was first asked; but that write may still be under way.
-        let recalled = if check.is_repeat { ledger.recall_call(policies, now, &call) } else { None };
-        let judgement = recalled.unwrap_or_else(|| ledger.judge_call(policies, now, &call));
+        // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
+        let judgement = ledger.judge_once(schedule, now, &call);
         let needs_write = owed || judgement.is_admitted();
         let replay = match judgement {
             Judgement::Replay { is_free, .. } => Some(is_free),
@@ -332,7 +335,7 @@ impl Shared {
                         *extent = match replay {
                             Some(true) => Extent::Replays,
                             _ if key.is_none() => Extent::All,
-                            _ if ledger.judges_replays_alike(policies, now, call.cost, &decision.verdict) => {
+                            _ if ledger.judges_replays_alike(schedule, now, call.cost, &decision.verdict) => {
                                 Extent::All
                             }
                             _ => Extent::New,
@@ -343,7 +346,7 @@ impl Shared {
                 (outcome, decision)
             }
         };
-        let known = Known::new(outcome, &profile.row.tier, policies, &decision);
+        let known = Known::new(outcome, &profile.row.tier, schedule, &decision);
         Ok((Answer::Known(known), needs_write))
     }
 
@@ -369,9 +372,11 @@ impl Shared {
     }
 
     /// Adds what an isolate owes; whether that has to be written before it is acknowledged.
-    fn settle(&self, debt: Debt, now: UnixMicros) -> Result<bool, Fault> {
+    fn settle(&self, debt: Debt<'_>, now: UnixMicros) -> Result<bool, Fault> {
         match &mut *self.memory.borrow_mut() {
-            Memory { ledger: Some(ledger), profile: Some(_), .. } => Ok(add_debt(ledger, debt, now)),
+            Memory { ledger: Some(ledger), profile: Some(profile), .. } => {
+                Ok(add_debt(ledger, profile, self.route_case(), debt, now))
+            }
             // What is owed to a key that is gone is owed to nobody.
             Memory { ledger: Some(_), .. } => Ok(false),
             _ => Err(Fault::new("storage has not been read")),
@@ -384,8 +389,8 @@ impl Shared {
         let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
             return Err(Fault::new(format!("there is no key {id} in D1")));
         };
-        profile.turn_to(now);
-        let standings = ledger.standings(&profile.policies, now);
+        profile.turn_to(ledger.judged(now));
+        let standings = ledger.standings(profile.schedule(), now);
         let month = ledger.month(Month::of(now));
         let usage = Usage {
             key_id: id.to_owned(),
@@ -394,7 +399,7 @@ impl Shared {
             as_of: rfc3339(now),
             policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsage::new(p, s, now)).collect(),
             month: month.month.to_string(),
-            calls: month.calls.saturating_add(month.carried),
+            calls: month.calls.saturating_add(month.carried.calls),
         };
         json(&usage)
     }
@@ -421,17 +426,26 @@ impl Shared {
 }
 
 /// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
-fn add_debt(ledger: &mut Ledger, debt: Debt, now: UnixMicros) -> bool {
-    if ledger.recalls(debt.nonce) {
-        // Its first write may still be under way.
-        return debt.uncounted > 0;
+fn add_debt(ledger: &mut Ledger, profile: &mut Profile, case: RouteCase, debt: Debt<'_>, now: UnixMicros) -> bool {
+    profile.turn_to(ledger.judged(now));
+    let Debt { nonce, uncounted, denied, age, .. } = debt;
+    let cost = Cost { requests: profile.cost_of(debt, case), tokens: 0 };
+    let owed = Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied };
+    match ledger.add_debt(profile.schedule(), now, &owed) {
+        // The first write of what was added before may still be under way.
+        Paid::Now | Paid::Before => uncounted > 0,
+        Paid::Never => {
+            worker::console_error!(
+                "tollgate: {uncounted} calls let through and {denied} denials may have been counted long ago; they are not counted again"
+            );
+            false
+        }
     }
-    ledger.remember(debt.nonce);
-    ledger.deny_elsewhere(now, debt.denied);
-    if debt.uncounted > 0 {
-        ledger.charge_calls(now, debt.uncounted, Cost { requests: debt.uncounted, tokens: 0 });
-    }
-    debt.uncounted > 0
+}
+
+/// Microseconds from milliseconds.
+const fn micros(milliseconds: u64) -> u64 {
+    UnixMicros::from_millis(milliseconds).as_micros()
 }
 
 fn note_ends(ledger: &mut Ledger, profile: &Profile, ends: Ends<'_>, now: UnixMicros) {

@@ -3,48 +3,109 @@
 use crate::decision::{Standing, Verdict};
 use crate::limit::bucket::Bucket;
 use crate::limit::log::Log;
-use crate::limit::{Cost, State};
+use crate::limit::{Cost, Schedule, State};
 use crate::policy::{Algorithm, Period, Policy};
-use crate::time::{Month, UnixMicros};
+use crate::time::{Month, SECOND, UnixMicros};
+
+/// What is asked of policies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) cost: Cost,
+    /// Policies of a month are not asked about a free replay.
+    pub(super) is_free: bool,
+}
+
+impl Ask {
+    fn judges(self, policies: &[Policy]) -> impl Iterator<Item = (usize, &Policy)> {
+        policies.iter().enumerate().filter(move |(_, policy)| !(self.is_free && policy.period() == Period::Month))
+    }
+
+    /// Whether `policy` never admits it.
+    fn is_too_dear(self, policy: &Policy) -> bool {
+        self.cost.of(policy.unit()) > policy.burst()
+    }
+}
 
 impl State {
-    /// What all policies together say to a request. Policies of a month are not asked about a replay.
-    pub(super) fn judge(
-        &mut self,
-        policies: &[Policy],
-        now: UnixMicros,
-        clock: UnixMicros,
-        cost: Cost,
-        is_replay: bool,
-    ) -> Verdict {
-        let is_judge = |policy: &Policy| !(is_replay && policy.period() == Period::Month);
-        let too_dear = policies.iter().position(|policy| cost.of(policy.unit()) > policy.burst() && is_judge(policy));
-        if let Some(policy) = too_dear {
-            return Verdict::CostExceedsQuota { policy };
-        }
-        let mut at = now;
+    /// What all policies together say to a request.
+    pub(super) fn judge(&mut self, schedule: Schedule<'_>, now: UnixMicros, clock: UnixMicros, ask: Ask) -> Verdict {
         let mut violated = Vec::new();
-        for (index, policy) in policies.iter().enumerate().filter(|(_, policy)| is_judge(policy)) {
-            let fit = self.first_fit(policy, cost, now);
-            if fit > now {
+        let mut too_dear = None;
+        for (index, policy) in ask.judges(schedule.now) {
+            if ask.is_too_dear(policy) {
+                too_dear = too_dear.or(Some(index));
                 violated.push(index);
-                at = at.max(fit);
+            } else if self.first_fit(policy, ask.cost, now) > now {
+                violated.push(index);
             }
         }
         if violated.is_empty() {
             return Verdict::Admitted;
         }
-        // A clock that stepped back may have spent from windows that are still to come, so a policy that admits now may
-        // refuse then. Waiting helps once all of them agree.
+        match (self.first_admission(schedule, now, ask), too_dear) {
+            (Ok(at), _) => Verdict::Denied { violated, retry_after: at.since(clock) },
+            (Err(_), Some(policy)) => Verdict::CostExceedsQuota { policy },
+            // What is admitted by these policies at times will never be by others. From then on it is told so.
+            (Err(last), None) => Verdict::Denied { violated, retry_after: last.since(clock) },
+        }
+    }
+
+    /// The first moment, not before `now`, at which the policies that hold then admit this, if nothing else is spent, and still do
+    /// a second later, because clients wait for whole seconds. If there is none, the last moment at which policies change.
+    fn first_admission(&mut self, schedule: Schedule<'_>, now: UnixMicros, ask: Ask) -> Result<UnixMicros, UnixMicros> {
+        let mut found = self.first_agreement(schedule.now, now, ask);
+        let Some(change) = schedule.until else { return found.ok_or(now) };
+        if let Some(at) = found.filter(|at| at.saturating_add(SECOND) < change) {
+            return Ok(at);
+        }
+        let mut last = now;
+        let mut later = self.projection();
+        for (begin, stage) in schedule.stages(now, UnixMicros::from_micros(u64::MAX)) {
+            // What was found before must hold on.
+            found = found.filter(|at| *at < begin);
+            later.adopt_stage(&stage.policies, begin);
+            let next = later.first_agreement(&stage.policies, begin, ask);
+            if found.is_none() || next != Some(begin) {
+                found = next;
+            }
+            if let Some(at) = found.filter(|at| stage.until.is_none_or(|until| at.saturating_add(SECOND) < until)) {
+                return Ok(at);
+            }
+            last = begin;
+        }
+        Err(last)
+    }
+
+    /// The first moment, not before `from`, at which all of `policies` admit this, if nothing else is spent.
+    fn first_agreement(&mut self, policies: &[Policy], from: UnixMicros, ask: Ask) -> Option<UnixMicros> {
+        if ask.judges(policies).any(|(_, policy)| ask.is_too_dear(policy)) {
+            return None;
+        }
+        // A clock that stepped back may have spent from windows that are still to come, so a policy that admits at one moment may
+        // refuse later. Waiting helps once all of them agree.
+        let mut at = from;
         loop {
-            let judges = policies.iter().filter(|policy| is_judge(policy));
-            let fit = judges.map(|policy| self.first_fit(policy, cost, at)).max().unwrap_or(at);
+            let fit = ask.judges(policies).map(|(_, policy)| self.first_fit(policy, ask.cost, at)).max().unwrap_or(at);
             if fit <= at {
-                break;
+                return Some(at);
             }
             at = fit;
         }
-        Verdict::Denied { violated, retry_after: at.since(clock) }
+    }
+
+    /// What decisions are made of, for asking what they would be.
+    fn projection(&self) -> Self {
+        Self {
+            last: self.last,
+            seen: self.seen,
+            adopted: self.adopted,
+            fixed: self.fixed.clone(),
+            months: self.months.clone(),
+            logs: self.logs.clone(),
+            buckets: self.buckets.clone(),
+            ring: self.ring.clone(),
+            ..Self::new(String::new())
+        }
     }
 
     /// The first moment, not before `from`, at which `policy` alone admits `cost`, if nothing else is spent.
@@ -82,11 +143,11 @@ impl State {
         }
     }
 
-    pub(super) fn measure(&mut self, policies: &[Policy], now: UnixMicros, clock: UnixMicros) -> Vec<Standing> {
-        policies.iter().map(|policy| self.standing(policy, now, clock)).collect()
+    pub(super) fn measure(&mut self, schedule: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> Vec<Standing> {
+        schedule.now.iter().map(|policy| self.standing(schedule, policy, now, clock)).collect()
     }
 
-    fn standing(&mut self, policy: &Policy, now: UnixMicros, clock: UnixMicros) -> Standing {
+    fn standing(&mut self, schedule: Schedule<'_>, policy: &Policy, now: UnixMicros, clock: UnixMicros) -> Standing {
         let quota = policy.quota();
         let (used, remaining, reset) = match policy.algorithm() {
             Algorithm::Fixed => {
@@ -103,7 +164,8 @@ impl State {
             }),
         };
         let unused = used == 0 && policy.algorithm() != Algorithm::Fixed;
-        Standing { remaining, used, reset_after: if unused { 0 } else { reset.since(clock) } }
+        let reset_after = if unused { 0 } else { schedule.end_of(policy, reset).since(clock) };
+        Standing { remaining, used, reset_after }
     }
 
     pub(super) fn log_of(&mut self, policy: &Policy) -> Option<&mut Log> {

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::limit::State;
 use crate::limit::bucket::Bucket;
 use crate::limit::log::{Log, MAX_MILLIS};
-use crate::limit::months::{Months, Totals};
-use crate::limit::nonces::Nonces;
+use crate::limit::months::{Carried, Months, Totals};
+use crate::limit::nonces::{Held, Nonces};
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
 use crate::meter::alerts::Alerts;
@@ -39,6 +39,9 @@ pub(super) struct Body {
     f: Vec<[Vec<(u64, u64)>; 3]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     m: Vec<MonthRow>,
+    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request for each carried call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    c: Vec<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     b: Vec<BucketRow>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -46,6 +49,9 @@ pub(super) struct Body {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
+    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that no other row holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    z: Option<(u64, u64)>,
     /// Usage by hour and class, if that is counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     h: Option<String>,
@@ -60,7 +66,7 @@ pub(super) struct Body {
     w: Option<String>,
 }
 
-/// Month (202611), calls, denied, carried, requests, tokens, flushed calls, flushed denied.
+/// Month (202611), calls, denied, carried calls, requests, tokens, flushed calls, flushed denied.
 #[derive(Serialize, Deserialize)]
 pub(super) struct MonthRow(u64, u64, u64, u64, u64, u64, u64, u64);
 
@@ -101,9 +107,11 @@ impl Body {
             t: state.last.as_micros(),
             f: fixed_to_rows(&state.fixed),
             m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
+            c: state.months.iter().filter_map(|(month, totals)| carried_to_row(month, totals.carried)).collect(),
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
-            n: state.nonces.for_row(),
+            n: state.nonces.for_row().collect(),
+            z: state.nonces.times_for_row().map(|(complete, first)| (complete.as_micros(), first.as_micros())),
             h: state.hours.as_ref().map(Hours::to_text),
             i: state.replays.to_text(),
             a: state.audit.to_text(),
@@ -126,15 +134,21 @@ impl Body {
         self.l.iter().any(|row| row.e.len() / 2 >= CHUNK)
     }
 
+    fn nonces(&self) -> Held<'_> {
+        let times = self.z.map(|(complete, first)| (clamp(complete), clamp(first)));
+        Held { at: clamp(self.t), nonces: &self.n, times }
+    }
+
     /// The state of which this is the newest row, in `slot`. `older` are the other rows, oldest first.
     pub(super) fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<State, DecodeError> {
         let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
         let last = clamp(self.t);
+        let nonces = Nonces::from_rows(older.iter().map(|(slot, body)| (*slot, body.nonces())), &self.nonces());
         let mut state = State::new(self.e);
         state.last = last;
         state.seen = last;
         state.fixed = fixed_from_rows(self.f);
-        state.nonces = Nonces::from_row(self.n);
+        state.nonces = nonces;
         if let Some(text) = &self.h {
             state.hours = Some(Hours::from_text(text).ok_or_else(|| malformed("not hours"))?);
         }
@@ -149,7 +163,11 @@ impl Body {
         }
         let mut months = Vec::new();
         for row in &self.m {
-            months.push(row.read().ok_or_else(|| malformed("not a month"))?);
+            let (month, mut totals) = row.read().ok_or_else(|| malformed("not a month"))?;
+            if let Some((_, cost, tokens)) = self.c.iter().find(|(number, ..)| *number == month.as_number()) {
+                totals.carried = Carried { cost: *cost, tokens: *tokens, ..totals.carried };
+            }
+            months.push((month, totals));
         }
         state.months = Months::from_iter(months);
         for row in self.b {
@@ -176,11 +194,12 @@ impl Body {
 impl MonthRow {
     fn of(month: Month, t: &Totals) -> Self {
         let flushed = (t.flushed_calls, t.flushed_denied);
-        Self(month.as_number(), t.calls, t.denied, t.carried, t.requests, t.tokens, flushed.0, flushed.1)
+        Self(month.as_number(), t.calls, t.denied, t.carried.calls, t.requests, t.tokens, flushed.0, flushed.1)
     }
 
     fn read(&self) -> Option<(Month, Totals)> {
         let Self(month, calls, denied, carried, requests, tokens, flushed_calls, flushed_denied) = *self;
+        let carried = of_calls(carried);
         let totals = Totals { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
         Some((Month::from_number(month)?, totals))
     }
@@ -231,6 +250,15 @@ impl LogRow {
             log.push(UnixMicros::from_millis(millis), *units);
         }
     }
+}
+
+/// What is carried if only calls are known.
+const fn of_calls(calls: u64) -> Carried {
+    Carried { calls, cost: calls, tokens: 0 }
+}
+
+fn carried_to_row(month: Month, carried: Carried) -> Option<(u64, u64, u64)> {
+    (carried != of_calls(carried.calls)).then_some((month.as_number(), carried.cost, carried.tokens))
 }
 
 fn fixed_to_rows(fixed: &Fixed) -> Vec<[Vec<(u64, u64)>; 3]> {

@@ -208,8 +208,9 @@ impl Log {
         }
     }
 
-    pub(super) fn holds_slot(&self, slot: u32) -> bool {
-        self.closed.iter().any(|chunk| chunk.slot == slot)
+    /// The slots of the rows that hold chunks.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.closed.iter().map(|chunk| chunk.slot)
     }
 
     fn seek_live(&mut self, now: UnixMicros) {

@@ -18,14 +18,16 @@ mod months;
 mod nonces;
 mod policies;
 mod row;
+mod schedule;
 mod windows;
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-pub use months::MonthTotal;
+pub use months::{Carried, MonthTotal};
 pub use row::{DecodeError, Row, Rows};
+pub use schedule::{Schedule, Stage, Timetable};
 
 use crate::decision::{Decision, Judgement, Standing, Verdict};
 use crate::idempotency::Fingerprint;
@@ -34,10 +36,11 @@ use crate::meter::audit::{Audit, Subject};
 use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::meter::replays::{KeyHash, Replays, RequestHash, Seen};
 use crate::meter::{Alert, End};
-use crate::policy::{Policy, Unit};
-use crate::time::{MINUTE, Month, UnixMicros};
+use crate::policy::Unit;
+use crate::time::{MINUTE, Month, SECOND, UnixMicros};
 
 use bucket::Bucket;
+use judge::Ask;
 use log::{Log, MAX_MILLIS};
 use months::Months;
 use nonces::Nonces;
@@ -52,6 +55,9 @@ const TOO_MANY_REQUESTS: u16 = 429;
 
 /// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * MINUTE;
+
+/// How long a question may be under way, in microseconds: what is said to be so old is taken to be this much older.
+pub const MAX_DELAY: u64 = 10 * SECOND;
 
 /// What a request spends of each unit. A policy whose unit it spends nothing of does not judge it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,6 +106,32 @@ pub struct Call<'a> {
     pub thresholds: &'a [u16],
 }
 
+/// What an isolate owes to the counts: calls that it let through without a decision, and denials that it gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Names it: it is counted once. If it is a call that may have been admitted, it is that call's own nonce.
+    pub nonce: u64,
+    /// For how many microseconds it may have been counted already; `None` if it is owed for the first time.
+    pub age: Option<u64>,
+    /// Calls that were let through.
+    pub calls: u64,
+    /// What they cost together.
+    pub cost: Cost,
+    /// Denials.
+    pub denied: u64,
+}
+
+/// What became of what was [owed](Owed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paid {
+    /// It is counted.
+    Now,
+    /// It had been counted before.
+    Before,
+    /// It may have been counted so long ago that this is not known any more, so it is not counted.
+    Never,
+}
+
 impl<'a> Call<'a> {
     const fn subject(&self, cost: u64) -> Subject<'a> {
         Subject { method: self.method, class: self.class, cost, key: self.idempotency_key }
@@ -115,6 +147,8 @@ pub struct State {
     last: UnixMicros,
     /// The latest judged time of any decision since this state was made or read.
     seen: UnixMicros,
+    /// When policies were last adopted, if that is after `last`.
+    adopted: UnixMicros,
     fixed: Fixed,
     months: Months,
     logs: Vec<Log>,
@@ -142,11 +176,12 @@ impl State {
             epoch,
             last: UnixMicros::default(),
             seen: UnixMicros::default(),
+            adopted: UnixMicros::default(),
             fixed: Fixed::default(),
             months: Months::default(),
             logs: Vec::new(),
             buckets: Vec::new(),
-            nonces: Nonces::default(),
+            nonces: Nonces::new(),
             hours: None,
             replays: Replays::default(),
             audit: Audit::default(),
@@ -169,10 +204,15 @@ impl State {
         self.hours.get_or_insert_default();
     }
 
+    /// The time at which a decision is made if the clock reads so: the policies that hold then are the ones to ask.
+    pub fn judged(&mut self, clock: UnixMicros) -> UnixMicros {
+        self.settle(clock)
+    }
+
     /// Judges one request against all policies: it is spent from every one of them, or from none.
-    pub fn decide(&mut self, policies: &[Policy], clock: UnixMicros, cost: Cost) -> Decision {
+    pub fn decide<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, cost: Cost) -> Decision {
         let now = self.settle(clock);
-        self.decide_at(policies, now, clock, cost, false, hours::OTHER)
+        self.decide_at(policies.into(), now, clock, cost, false, hours::OTHER)
     }
 
     /// Judges one call as [`decide`](Self::decide) does, and keeps what is to be known of it, in the same row as its counts.
@@ -182,7 +222,13 @@ impl State {
     /// for [`MAX_FLIGHT`](crate::meter::MAX_FLIGHT) at most. After that they are replays. Of these
     /// [`FREE_REPEATS`](crate::idempotency::FREE_REPEATS) are judged by all policies but those of months and tokens, and charged to
     /// none of these; further ones, and those that cannot be compared, are judged and charged like new calls.
-    pub fn judge_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Judgement {
+    pub fn judge_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &Call<'_>,
+    ) -> Judgement {
+        let policies = policies.into();
         let now = self.settle(clock);
         let key = call.idempotency_key.map(|key| {
             let request = call.fingerprint.map(|request| RequestHash::of(&self.epoch, key, request));
@@ -222,7 +268,7 @@ impl State {
         }
         if !call.thresholds.is_empty() {
             let months = &self.months;
-            self.dirty |= self.alerts.check(policies, call.thresholds, now, |unit, month| months.used(unit, month));
+            self.dirty |= self.alerts.check(policies.now, call.thresholds, now, |unit, month| months.used(unit, month));
         }
         if is_replay { Judgement::Replay { decision, is_free } } else { Judgement::Decided(decision) }
     }
@@ -230,7 +276,7 @@ impl State {
     /// Notes a refusal that comes before the policies are asked. Gives where they stand.
     fn refuse_unjudged(
         &mut self,
-        policies: &[Policy],
+        policies: Schedule<'_>,
         now: UnixMicros,
         clock: UnixMicros,
         call: &Call<'_>,
@@ -243,20 +289,45 @@ impl State {
 
     /// Whether a free replay of this cost gets the same verdict as a new call has got at `clock`: then it holds for all calls,
     /// whatever their idempotency keys are. Counts nothing.
-    pub fn judges_replays_alike(
+    pub fn judges_replays_alike<'a>(
         &mut self,
-        policies: &[Policy],
+        policies: impl Into<Schedule<'a>>,
         clock: UnixMicros,
         cost: Cost,
         verdict: &Verdict,
     ) -> bool {
         let now = self.settle(clock);
-        self.judge(policies, now, clock, Cost { tokens: 0, ..cost }, true) == *verdict
+        self.judge(policies.into(), now, clock, Ask { cost: Cost { tokens: 0, ..cost }, is_free: true }) == *verdict
+    }
+
+    /// Judges a call of which the question may arrive more than once, in any order: what was admitted under its nonce is not
+    /// spent again.
+    pub fn judge_once<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &Call<'_>,
+    ) -> Judgement {
+        let policies = policies.into();
+        self.recall_call(policies, clock, call).unwrap_or_else(|| self.judge_call(policies, clock, call))
+    }
+
+    /// Whether it can be told if something was counted under `nonce`, that may have been counted since `age` microseconds; `None`
+    /// if it is new. If it cannot, counting it could count it twice.
+    pub fn can_tell(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
+        let now = self.settle(clock);
+        let asked = age.map(|age| now.saturating_sub(age).saturating_sub(MAX_DELAY));
+        asked.is_none_or(|asked| asked >= self.nonces.complete_since()) || self.recalls(nonce)
     }
 
     /// What was said to a call that was admitted under its nonce, for a retry of the question: nothing is spent again. `None` if no
     /// such call is remembered.
-    pub fn recall_call(&mut self, policies: &[Policy], clock: UnixMicros, call: &Call<'_>) -> Option<Judgement> {
+    pub fn recall_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &Call<'_>,
+    ) -> Option<Judgement> {
         if !self.recalls(call.nonce) {
             return None;
         }
@@ -319,7 +390,7 @@ impl State {
     /// A free replay costs nothing that is counted by the month.
     fn decide_at(
         &mut self,
-        policies: &[Policy],
+        policies: Schedule<'_>,
         now: UnixMicros,
         clock: UnixMicros,
         cost: Cost,
@@ -327,7 +398,7 @@ impl State {
         class: &str,
     ) -> Decision {
         self.adopt(policies, now);
-        let verdict = self.judge(policies, now, clock, cost, is_free);
+        let verdict = self.judge(policies, now, clock, Ask { cost, is_free });
         if verdict.is_admitted() {
             let due = if is_free { Cost { requests: 0, tokens: 0 } } else { cost };
             self.spend(now, 1, cost, due, class);
@@ -339,10 +410,31 @@ impl State {
     }
 
     /// Where every policy stands, in their order. Spends nothing and counts nothing.
-    pub fn standings(&mut self, policies: &[Policy], clock: UnixMicros) -> Vec<Standing> {
+    pub fn standings<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros) -> Vec<Standing> {
+        let policies = policies.into();
         let now = self.settle(clock);
         self.adopt(policies, now);
         self.measure(policies, now, clock)
+    }
+
+    /// Counts what an isolate owes, unless it was counted before.
+    pub fn add_debt<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, owed: &Owed) -> Paid {
+        let &Owed { nonce, age, calls, cost, denied } = owed;
+        if self.recalls(nonce) {
+            return Paid::Before;
+        }
+        if !self.can_tell(clock, nonce, age) {
+            return Paid::Never;
+        }
+        // Else it would count in logs and buckets as they were when policies were last asked.
+        let now = self.settle(clock);
+        self.adopt(policies.into(), now);
+        self.remember(nonce);
+        self.deny_elsewhere(clock, denied);
+        if calls > 0 {
+            self.charge_calls(clock, calls, cost);
+        }
+        Paid::Now
     }
 
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
@@ -359,10 +451,10 @@ impl State {
         }
     }
 
-    /// Notes that earlier epochs recorded `calls` of `month`. They are spent from month policies, but are not part of
-    /// this epoch's own totals. Noting it again replaces what was noted.
-    pub fn carry_over(&mut self, month: Month, calls: u64) {
-        self.dirty |= self.months.carry(month, calls);
+    /// Notes what earlier epochs recorded of `month`. It is spent from month policies, but is not part of this epoch's own
+    /// totals. Noting it again replaces what was noted.
+    pub fn carry_over(&mut self, month: Month, carried: Carried) {
+        self.dirty |= self.months.carry(month, carried);
     }
 
     /// What this epoch counted in `month`.
@@ -434,7 +526,7 @@ impl State {
 
     /// Remembers the nonce of an admitted request.
     pub fn remember(&mut self, nonce: u64) {
-        self.nonces.remember(nonce);
+        self.nonces.remember(nonce, self.seen);
         self.dirty = true;
     }
 
@@ -473,6 +565,8 @@ impl State {
             self.logs.iter_mut().for_each(|log| log.rebase(now, since));
             self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
             self.replays.rebase(now);
+            self.nonces.rebase(now);
+            self.adopted = self.adopted.min(now);
             self.dirty = true;
         }
         self.seen = self.seen.max(now);

@@ -6,6 +6,17 @@ use crate::limit::Cost;
 use crate::policy::Unit;
 use crate::time::Month;
 
+/// What earlier epochs recorded of a month.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// Requests that were admitted, whatever they cost.
+    pub calls: u64,
+    /// Requests that were charged.
+    pub cost: u64,
+    /// Tokens that were charged.
+    pub tokens: u64,
+}
+
 /// What one month holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MonthTotal {
@@ -15,8 +26,8 @@ pub struct MonthTotal {
     pub calls: u64,
     /// Requests denied in this epoch.
     pub denied: u64,
-    /// Calls of this month that an earlier epoch recorded: spent from month policies, not part of `calls`.
-    pub carried: u64,
+    /// What earlier epochs recorded of this month: spent from month policies, not part of the other counts.
+    pub carried: Carried,
     /// Requests charged in this epoch: what the calls cost.
     pub cost: u64,
     /// Tokens charged in this epoch.
@@ -27,7 +38,7 @@ pub struct MonthTotal {
 pub(super) struct Totals {
     pub(super) calls: u64,
     pub(super) denied: u64,
-    pub(super) carried: u64,
+    pub(super) carried: Carried,
     pub(super) requests: u64,
     pub(super) tokens: u64,
     pub(super) flushed_calls: u64,
@@ -88,19 +99,19 @@ impl Months {
     }
 
     /// True if that changed anything.
-    pub(super) fn carry(&mut self, month: Month, calls: u64) -> bool {
-        if self.total(month).carried == calls {
+    pub(super) fn carry(&mut self, month: Month, carried: Carried) -> bool {
+        if self.total(month).carried == carried {
             return false;
         }
-        self.change(month, |totals| totals.carried = calls);
+        self.change(month, |totals| totals.carried = carried);
         true
     }
 
     /// What a month policy of `unit` has seen spent in `month`.
     pub(super) fn used(&self, unit: Unit, month: Month) -> u64 {
         self.get(month).map_or(0, |totals| match unit {
-            Unit::Requests => totals.requests.saturating_add(totals.carried),
-            Unit::Tokens => totals.tokens,
+            Unit::Requests => totals.requests.saturating_add(totals.carried.cost),
+            Unit::Tokens => totals.tokens.saturating_add(totals.carried.tokens),
         })
     }
 

@@ -3,7 +3,11 @@
 //! Fixed windows are always counted, so a policy that becomes fixed finds its usage there. A sliding or bucket policy
 //! that has no state of its own starts from those windows, at the latest moments at which they can have been spent. The
 //! state of a policy that is gone goes on counting until what it held has run out, in case the policy comes back.
+//!
+//! A change at a moment that was known before takes effect at that moment, whenever the state is asked next: a bucket has drained
+//! at the old rate until then and at the new rate since. So what was said of the time after it holds, whoever asks meanwhile.
 
+use crate::limit::Schedule;
 use crate::limit::State;
 use crate::limit::bucket::Bucket;
 use crate::limit::log::Log;
@@ -12,8 +16,22 @@ use crate::policy::{Algorithm, Policy};
 use crate::time::UnixMicros;
 
 impl State {
+    /// Makes the stored logs and buckets those of the policies that hold now, after those that held since the last time.
+    pub(super) fn adopt(&mut self, schedule: Schedule<'_>, now: UnixMicros) {
+        let from = self.adopted.max(self.last);
+        if self.last > UnixMicros::default() && schedule.since > from {
+            for (begin, stage) in schedule.stages(from, now) {
+                self.adopt_stage(&stage.policies, begin);
+            }
+        }
+        self.adopt_stage(schedule.now, now);
+        self.adopted = now;
+    }
+
     /// Makes the stored logs and buckets those of `policies`.
-    pub(super) fn adopt(&mut self, policies: &[Policy], now: UnixMicros) {
+    pub(super) fn adopt_stage(&mut self, policies: &[Policy], now: UnixMicros) {
+        // What has run out does not come back, also if nobody has looked since.
+        self.drop_unused();
         for policy in policies {
             match policy.algorithm() {
                 Algorithm::Fixed => {}
@@ -69,36 +87,37 @@ impl State {
         self.dirty = true;
     }
 
-    /// Lets go of what no policy uses: marks it first, and drops it when what it held then has run out.
+    /// Marks what no policy uses: it is dropped when what it holds now has run out.
     fn retire(&mut self, policies: &[Policy]) {
-        let last = self.last;
-        let mut dirty = false;
-        self.logs.retain_mut(|log| {
-            let used = policies.iter().any(|policy| {
+        for log in &mut self.logs {
+            let is_used = |policy: &Policy| {
                 policy.algorithm() == Algorithm::Sliding && policy.unit() == log.unit && policy.period() == log.period
-            });
-            let empty_at = log.empty_at();
-            keep(used, &mut log.until, empty_at, last, &mut dirty)
-        });
-        self.buckets.retain_mut(|bucket| {
-            let used = policies.iter().any(|policy| {
+            };
+            if log.until.is_none() && !policies.iter().any(is_used) {
+                log.until = Some(log.empty_at());
+                self.dirty = true;
+            }
+        }
+        for bucket in &mut self.buckets {
+            let is_used = |policy: &Policy| {
                 policy.algorithm() == Algorithm::Bucket && policy.unit() == bucket.unit && policy.name() == bucket.name
-            });
-            let empty_at = bucket.empty_at();
-            keep(used, &mut bucket.until, empty_at, last, &mut dirty)
-        });
-        self.dirty |= dirty;
+            };
+            if bucket.until.is_none() && !policies.iter().any(is_used) {
+                bucket.until = Some(bucket.empty_at());
+                self.dirty = true;
+            }
+        }
+        self.drop_unused();
     }
-}
 
-fn keep(used: bool, until: &mut Option<UnixMicros>, empty_at: UnixMicros, last: UnixMicros, dirty: &mut bool) -> bool {
-    if used {
-        return true;
+    /// Drops what has run out by the last admission.
+    fn drop_unused(&mut self) {
+        let last = self.last;
+        let before = self.logs.len() + self.buckets.len();
+        self.logs.retain(|log| log.until.is_none_or(|until| until > last));
+        self.buckets.retain(|bucket| bucket.until.is_none_or(|until| until > last));
+        self.dirty |= self.logs.len() + self.buckets.len() < before;
     }
-    *dirty |= until.is_none();
-    let until = *until.get_or_insert(empty_at);
-    *dirty |= until <= last;
-    until > last
 }
 
 /// The counted windows as admissions, each at the last moment it can have been made.

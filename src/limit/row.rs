@@ -1,16 +1,17 @@
 //! Rows: how a state outlives the memory.
 //!
 //! # Design
-//! A commit writes one row, whatever there is to say. The newest row holds all counters and the open chunk of each
-//! sliding log. Once a chunk has [`CHUNK`] entries the next commit goes to another slot, so that the full chunk stays
-//! where it is and is not written again; the slot of a chunk is free once all its entries have expired. Reading gathers
-//! the chunks of all rows and takes the counters from the newest.
+//! A commit writes one row, whatever there is to say. The newest row holds all counters, the open chunk of each
+//! sliding log and the open run of nonces. Once a chunk or run has [`CHUNK`] entries the next commit goes to another
+//! slot, so that it stays where it is and is not written again; its slot is free once all its entries have expired, or
+//! are forgotten. Reading gathers the chunks and runs of all rows and takes the counters from the newest.
 
 use crate::limit::State;
 use crate::limit::layout::{Body, VERSION};
+use crate::limit::log::Log;
 use crate::meter::{AuditRow, ReplayRow};
 
-/// Entries that fill a chunk.
+/// Entries that fill a chunk of a log, or a run of nonces.
 pub(super) const CHUNK: usize = 64;
 
 /// One row to be stored: `body` replaces whatever `slot` holds.
@@ -104,7 +105,7 @@ impl State {
         self.dirty = false;
         self.denials = false;
         self.notes = false;
-        if self.logs.iter().any(|log| log.open().len() >= CHUNK) {
+        if self.nonces.is_full() || self.logs.iter().any(|log| log.open().len() >= CHUNK) {
             self.next_slot();
         }
     }
@@ -156,7 +157,7 @@ impl State {
         let (seq, full) = (newest.seq, newest.is_full());
         let mut state = newest.into_state(slot, &older)?;
         state.ring = Ring { slot, seq };
-        if full {
+        if full || state.nonces.is_full() {
             state.next_slot();
         }
         Ok(state)
@@ -166,7 +167,16 @@ impl State {
     fn next_slot(&mut self) {
         let full = self.ring.slot;
         self.logs.iter_mut().for_each(|log| log.close(full));
-        let taken = |slot: u32| slot == full || self.logs.iter().any(|log| log.holds_slot(slot));
-        self.ring.slot = (0..u32::MAX).find(|slot| !taken(*slot)).unwrap_or(full);
+        self.nonces.close(full);
+        let taken = || self.logs.iter().flat_map(Log::slots).chain(self.nonces.slots()).chain([full]);
+        // One of so many slots and one more is free.
+        let mut is_taken = vec![false; taken().count() + 1];
+        for slot in taken() {
+            if let Some(is_taken) = usize::try_from(slot).ok().and_then(|slot| is_taken.get_mut(slot)) {
+                *is_taken = true;
+            }
+        }
+        let free = is_taken.iter().position(|is_taken| !is_taken).and_then(|slot| u32::try_from(slot).ok());
+        self.ring.slot = free.unwrap_or(full);
     }
 }

@@ -1,7 +1,8 @@
 //! What a key's object answers.
 
 use crate::decision::{Decision, Verdict};
-use crate::policy::{Period, Policy, Unit};
+use crate::limit::Schedule;
+use crate::policy::{Period, Unit};
 use crate::profile::Status;
 use std::fmt::Write as _;
 
@@ -29,6 +30,9 @@ pub struct Known {
     pub now: u64,
     /// Where the key stands with each of its policies.
     pub standings: Vec<PolicyStanding>,
+    /// Milliseconds until other policies hold, rounded down, if that is known. Travels with the first standing, where code that
+    /// does not know it finds nothing that it reads.
+    pub changes_after: Option<u64>,
 }
 
 /// The outcome of a call of a known key.
@@ -146,8 +150,10 @@ const fn period_letter(period: Period) -> char {
 impl Known {
     /// What a decision says, in the form that travels.
     #[must_use]
-    pub fn new(outcome: Outcome, tier: &str, policies: &[Policy], decision: &Decision) -> Self {
-        let standings = policies.iter().zip(&decision.standings).map(|(policy, standing)| PolicyStanding {
+    pub fn new<'a>(outcome: Outcome, tier: &str, policies: impl Into<Schedule<'a>>, decision: &Decision) -> Self {
+        let schedule = policies.into();
+        let changes_after = schedule.until().map(|until| until.since(decision.now) / 1000);
+        let standings = schedule.policies().iter().zip(&decision.standings).map(|(policy, standing)| PolicyStanding {
             name: policy.name().to_owned(),
             unit: policy.unit(),
             period: policy.period(),
@@ -156,7 +162,8 @@ impl Known {
             remaining: standing.remaining,
             reset_after: standing.reset_after.div_ceil(1000),
         });
-        Self { outcome, tier: tier.to_owned(), now: decision.now.as_millis(), standings: standings.collect() }
+        let (tier, now) = (tier.to_owned(), decision.now.as_millis());
+        Self { outcome, tier, now, standings: standings.collect(), changes_after }
     }
 
     /// The same some milliseconds later, if nothing else happens until then.
@@ -170,6 +177,7 @@ impl Known {
         if let Outcome::Denied { retry_after, .. } = &mut later.outcome {
             *retry_after = retry_after.saturating_sub(milliseconds);
         }
+        later.changes_after = later.changes_after.map(|after| after.saturating_sub(milliseconds));
         later
     }
 
@@ -228,12 +236,10 @@ impl Answer {
             "failed" => return Some(Self::Failed),
             outcome => Outcome::parse(outcome)?,
         };
-        Some(Self::Known(Known {
-            outcome,
-            tier: words.next()?.to_owned(),
-            now: words.next()?.parse().ok()?,
-            standings: words.map(PolicyStanding::parse).collect::<Option<_>>()?,
-        }))
+        let (tier, now) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+        let changes_after = words.clone().next().and_then(|first| first.split(':').nth(6)?.parse().ok());
+        let standings = words.map(PolicyStanding::parse).collect::<Option<_>>()?;
+        Some(Self::Known(Known { outcome, tier, now, standings, changes_after }))
     }
 }
 
@@ -259,7 +265,13 @@ impl Known {
             Outcome::Refused(status) => write!(line, "refused:{}", status.as_str())?,
         }
         write!(line, " {} {}", self.tier, self.now)?;
-        self.standings.iter().try_for_each(|standing| standing.write(line))
+        for (index, standing) in self.standings.iter().enumerate() {
+            standing.write(line)?;
+            if let (0, Some(after)) = (index, self.changes_after) {
+                write!(line, ":{after}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -357,19 +369,25 @@ mod tests {
             remaining: 9,
             reset_after: 41_877,
         };
-        let known = |outcome| {
+        let changing = |outcome, changes_after| {
             Answer::Known(Known {
                 outcome,
                 tier: "free".to_owned(),
                 now: 1_763_624_894_123,
                 standings: vec![standing("minute", Period::Minute, 60), standing("month", Period::Month, 2_592_000)],
+                changes_after,
             })
         };
+        let known = |outcome| changing(outcome, None);
         let denied = |extent| known(Outcome::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
             (known(Outcome::Admitted(Pass::default())), format!("1 admitted {rest}")),
             (known(Outcome::Admitted(Pass { is_replay: true, ..Pass::default() })), format!("1 admitted:r {rest}")),
+            (
+                changing(Outcome::Conflict, Some(1500)),
+                format!("1 conflict {}", rest.replace("41877 month", "41877:1500 month")),
+            ),
             (
                 known(Outcome::Admitted(Pass { is_replay: true, wants_end: true, ignores_key: false })),
                 format!("1 admitted:r:e {rest}"),

@@ -13,5 +13,5 @@ mod usage;
 pub use answer::{Answer, Extent, Known, Outcome, Pass, PolicyStanding};
 pub use holding::{Holding, Me, month_json};
 pub use push::{Relay, Relayed};
-pub use question::{AuditPage, Call, Check, Debt, Ends, Question};
+pub use question::{AuditPage, Call, Check, Debt, Ends, Passed, Question};
 pub use usage::{PolicyUsage, Usage};

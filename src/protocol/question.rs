@@ -3,7 +3,7 @@
 use crate::idempotency::{Field, Fingerprint};
 use crate::meter::End;
 use crate::target::percent_decode;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ pub enum Question<'a> {
         /// The key's id.
         id: &'a str,
         /// What is owed.
-        debt: Debt,
+        debt: Debt<'a>,
     },
     /// Take note of how calls ended, without a call to judge.
     End {
@@ -100,10 +100,12 @@ pub struct Check<'a> {
     pub nonce: u64,
     /// Whether this is such a repeat.
     pub is_repeat: bool,
+    /// For how many milliseconds it has been asked about, if it is one.
+    pub age: Option<u64>,
     /// Whether the asking isolate has other questions about calls of the key open.
     pub has_company: bool,
     /// What the asking isolate owes to the key's counts.
-    pub debt: Option<Debt>,
+    pub debt: Option<Debt<'a>>,
     /// The call's idempotency key.
     pub idempotency_key: Option<Cow<'a, str>>,
     /// What the call asks for; with an idempotency key. Earlier versions do not send it.
@@ -145,13 +147,42 @@ pub struct AuditPage<'a> {
 
 /// What an isolate owes to the counts of a key, under a nonce of its own: the object adds it once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Debt {
+pub struct Debt<'a> {
     /// Names the debt.
     pub nonce: u64,
     /// Calls that were let through while the object was out of reach.
     pub uncounted: u64,
     /// Calls that were denied without asking the object.
     pub denied: u64,
+    /// For how many milliseconds the object may have had it, if it may.
+    pub age: Option<u64>,
+    /// What the calls that were let through asked for. Those that it does not name cost 1.
+    pub passed: Passed<'a>,
+}
+
+/// Calls that were let through: `count:method:path`, with commas in between. The object knows what they cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Passed<'a>(pub &'a str);
+
+/// What has a meaning in a question or in [`Passed`].
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'&').add(b'#').add(b',').add(b':').add(b'%');
+
+impl<'a> Passed<'a> {
+    /// `method:path` as it is in the text.
+    #[must_use]
+    pub fn target(method: &str, path: &str) -> String {
+        let escape = |text| utf8_percent_encode(text, ESCAPED);
+        format!("{}:{}", escape(method), escape(path))
+    }
+
+    /// One by one, how often, method and path, without what cannot be read.
+    pub fn iter(self) -> impl Iterator<Item = (u64, Cow<'a, str>, Cow<'a, str>)> {
+        self.0.split(',').filter_map(|call| {
+            let mut fields = call.split(':');
+            let count = fields.next()?.parse().ok()?;
+            Some((count, percent_decode(fields.next()?), percent_decode(fields.next()?)))
+        })
+    }
 }
 
 impl Question<'_> {
@@ -206,6 +237,9 @@ impl Check<'_> {
         if self.is_repeat {
             url.push_str("&r=1");
         }
+        if let Some(age) = self.age {
+            write!(url, "&a={age}")?;
+        }
         if self.has_company {
             url.push_str("&g=1");
         }
@@ -242,6 +276,7 @@ impl<'a> Question<'a> {
             call,
             nonce: 0,
             is_repeat: false,
+            age: None,
             has_company: false,
             debt: None,
             idempotency_key: None,
@@ -251,6 +286,7 @@ impl<'a> Question<'a> {
         };
         let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
         let mut is_awaited = false;
+        let mut passed = Passed::default();
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=')?;
             match name {
@@ -258,8 +294,10 @@ impl<'a> Question<'a> {
                 "h" => check.call.secret_hash = value,
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
+                "a" => check.age = Some(value.parse().ok()?),
                 "g" => check.has_company = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
+                "u" => passed = Passed(value),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
                 "q" => check.fingerprint = Fingerprint::parse(value),
                 "b" => check.has_malformed_key = value == "1",
@@ -272,6 +310,7 @@ impl<'a> Question<'a> {
                 _ => {}
             }
         }
+        check.debt = check.debt.map(|debt| Debt { passed, ..debt });
         let id = check.call.id;
         match name {
             _ if id.is_empty() => None,
@@ -293,16 +332,24 @@ impl<'a> Question<'a> {
     }
 }
 
-impl Debt {
+impl Debt<'_> {
     fn write(self, url: &mut String) -> std::fmt::Result {
-        let Self { nonce, uncounted, denied } = self;
-        write!(url, "&o={nonce}:{uncounted}:{denied}")
+        let Self { nonce, uncounted, denied, age, passed } = self;
+        write!(url, "&o={nonce}:{uncounted}:{denied}")?;
+        if let Some(age) = age {
+            write!(url, ":{age}")?;
+        }
+        if !passed.0.is_empty() {
+            write!(url, "&u={}", passed.0)?;
+        }
+        Ok(())
     }
 
     fn parse(value: &str) -> Option<Self> {
         let mut numbers = value.split(':').map(|number| number.parse().ok());
         let mut number = || numbers.next().flatten();
-        Some(Self { nonce: number()?, uncounted: number()?, denied: number()? })
+        let (nonce, uncounted, denied) = (number()?, number()?, number()?);
+        Some(Self { nonce, uncounted, denied, age: number(), passed: Passed::default() })
     }
 }
 
@@ -320,6 +367,7 @@ mod tests {
             call,
             nonce: 7,
             is_repeat: false,
+            age: None,
             has_company: false,
             debt: None,
             idempotency_key: None,
@@ -327,7 +375,14 @@ mod tests {
             has_malformed_key: false,
             ends: Ends::default(),
         };
-        let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
+        let debt = Debt { nonce: 9, uncounted: 2, denied: 3, ..Debt::default() };
+        let old = Debt { age: Some(1500), ..debt };
+        let text = format!("2:{},1:{}", Passed::target("GET", "/a&p=,:#%2F"), Passed::target("M-#", "/ü"));
+        let named = Debt { passed: Passed(&text), ..old };
+        let calls: Vec<_> = named.passed.iter().collect();
+        assert_eq!(calls, [(2, "GET".into(), "/a&p=,:#%2F".into()), (1, "M-#".into(), "/ü".into())]);
+        assert_eq!(Passed(",x:GET:/,1:GET,7").iter().count(), 0);
+        let again = Check { is_repeat: true, age: Some(40), debt: Some(old), ..plain.clone() };
         let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
         let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
         let request = Fingerprint::of("POST", "/orders", None);
@@ -350,7 +405,16 @@ mod tests {
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=k&q=3597ea7d1937509fef6ed26a0dbd6b15&m=GET&p=/a&p=b%2F",
             ),
             (Question::Check(malformed), "https://key.object/v1/check?id=abc&h=00ff&n=7&b=1&m=GET&p=/a&p=b%2F"),
+            (
+                Question::Check(again),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&a=40&o=9:2:3:1500&m=GET&p=/a&p=b%2F",
+            ),
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
+            (
+                Question::Settle { id: "abc", debt: named },
+                "https://key.object/v1/settle?id=abc&o=9:2:3:1500&u=2:GET:/a%26p=%2C%3A%23%252F,1:M-%23:/%C3%BC",
+            ),
+            (Question::Settle { id: "abc", debt: old }, "https://key.object/v1/settle?id=abc&o=9:2:3:1500"),
             (
                 Question::End { id: "abc", is_awaited: true, ends: Ends("5.200.31") },
                 "https://key.object/v1/end?id=abc&w=1#5.200.31",

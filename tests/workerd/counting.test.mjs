@@ -167,6 +167,17 @@ describe("a question that is asked again is counted once", () => {
     expect((await usage(key)).calls).toBe(7);
   });
 
+  test("when the repeat overtakes the first", async () => {
+    const key = await issue();
+    expect(await check(key, 1006, "&r=1")).toMatch(/^1 admitted[:e]* /);
+    expect(await check(key, 1006)).toMatch(/^1 admitted[:e]* /);
+    await crash(key);
+    expect(await check(key, 1006)).toMatch(/^1 admitted[:e]* /);
+    expect(await used(key)).toEqual({ minute: 1, month: 1 });
+    await runAlarm(key);
+    expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 } });
+  });
+
   test("when the first one never arrived", async () => {
     const key = await issue();
     expect(await check(key, 1003, "&r=1")).toMatch(/^1 admitted[:e]* /);
@@ -182,6 +193,24 @@ describe("a question that is asked again is counted once", () => {
     expect(await check(key, 1005, "&r=1")).toMatch(/^1 denied/);
     expect((await usage(key)).calls).toBe(10);
   });
+});
+
+test("a repeat of which the object cannot know any more whether it was counted is not counted", async () => {
+  const key = await issue("unlimited");
+  await check(key, 1);
+  await admit(key, 130);
+  wait(70);
+  await admit(key, 1);
+  wait(9);
+  for (let i = 0; i < 9; i += 1) {
+    await admit(key, 7);
+    wait(9);
+  }
+  expect(await check(key, 1, "&r=1&a=160000")).toBe("1 failed");
+  expect(await check(key, 3, "&r=1&a=1000")).toMatch(/^1 admitted/);
+  // It was never asked about before.
+  expect(await check(key, 2)).toMatch(/^1 admitted/);
+  expect((await usage(key)).calls).toBe(1 + 130 + 1 + 63 + 2);
 });
 
 describe("an object that fails", () => {

@@ -1,7 +1,8 @@
 // D1 out of reach, writes that fail, storage that is lost, with FAIL_MODE=closed.
 import { describe, expect, test } from "vitest";
-import { metered, sql, takeAway, usageRows } from "./lib/database.mjs";
-import { admit, call, denied, issue, problem, rateLimit, received, setClock, statuses, usage, used, wait } from "./lib/gate.mjs";
+import { makeTier, metered, sql, takeAway, usageRows } from "./lib/database.mjs";
+import { admin, admit, call, denied, issue, problem, rateLimit, received, setClock, statuses, usage, used, wait } from "./lib/gate.mjs";
+import { importKey, madeUp } from "./lib/imports.mjs";
 import { forge } from "./lib/keys.mjs";
 import { breakWrites, crash, evict, loseStorage, objectText, runAlarm } from "./lib/object.mjs";
 
@@ -113,6 +114,57 @@ describe("an object whose storage was lost", () => {
     expect(await used(key)).toMatchObject({ month: 8 });
   });
 
+  test("counts on from what its calls cost, not from how many there were", async () => {
+    const tier = await makeTier({ quota: 100, period: "month" });
+    await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dear', 'GET', 10)");
+    const key = await issue(tier);
+    for (let i = 0; i < 9; i += 1) expect((await call(key, "/dear")).status).toBe(200);
+    await runAlarm(key);
+    await loseStorage(key);
+    expect(await used(key)).toEqual({ month: 90 });
+    expect((await usage(key)).calls).toBe(9);
+    expect((await call(key, "/dear")).status).toBe(200);
+    await problem(await call(key, "/dear"), 429);
+    await crash(key);
+    expect(await used(key)).toEqual({ month: 100 });
+    expect((await usage(key)).calls).toBe(10);
+    await runAlarm(key);
+    await loseStorage(key);
+    await problem(await call(key, "/"), 429);
+    await sql("DELETE FROM route_costs");
+  });
+
+  test("does not charge what repeats by an idempotency key cost nothing", async () => {
+    const key = await issue(await makeTier({ quota: 10, period: "month" }));
+    const repeat = () => call(key, "/", { method: "POST", headers: { "Idempotency-Key": "order-7" } });
+    for (let i = 0; i < 5; i += 1) expect((await repeat()).status).toBe(200);
+    await runAlarm(key);
+    await loseStorage(key);
+    expect(await used(key)).toEqual({ month: 1 });
+    expect((await usage(key)).calls).toBe(5);
+    await admit(key, 9);
+    await problem(await call(key), 429);
+  });
+
+  test("takes tokens over, and a cost of 0 as it is; of versions that knew no cost, a request for each call", async () => {
+    const key = await issue(await makeTier({ quota: 1000, period: "month" }, { policy: "tokens", quota: 1000, period: "month" }));
+    await sql("UPDATE tier_limits SET unit = 'tokens' WHERE policy = 'tokens'");
+    const row = (epoch, calls, cost, tokens) =>
+      sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, cost, tokens, updated_at) VALUES (?, '2031-03', ?, ?, 0, ?, ?, '')", key.id, epoch, calls, cost, tokens);
+    await row("old", 30, 0, 0);
+    await row("new", 40, 200, 9);
+    await row("repeats", 50, 0, 0);
+    const hour = "INSERT INTO usage_hourly (key_id, hour, class, epoch, calls, denied, cost, updated_at) VALUES (?, ?, 'GET /', ?, 50, 0, 0, '')";
+    await sql(hour, key.id, "2031-03-31T23:00:00Z", "repeats");
+    await sql(hour, key.id, "2031-02-28T23:00:00Z", "old");
+    expect(await used(key)).toEqual({ month: 230, tokens: 9 });
+    expect((await usage(key)).calls).toBe(120);
+    await admit(key, 1);
+    await crash(key);
+    expect(await used(key)).toEqual({ month: 231, tokens: 9 });
+    expect((await usage(key)).calls).toBe(121);
+  });
+
   test("denies when D1 says that the month is used up", async () => {
     const key = await issue();
     await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 600, 0, ''), (?, '2031-03', 'early', 398, 0, '')", key.id, key.id);
@@ -142,6 +194,22 @@ describe("an object whose storage was lost", () => {
     }
     expect(await used(key)).toMatchObject({ month: 1000 });
   });
+});
+
+test("a key that is deleted and imported again has spent of its month what it had", async () => {
+  await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dearer', 'GET', 10)");
+  const line = { key: madeUp(), tier: await makeTier({ quota: 100, period: "month" }) };
+  const key = await importKey(line);
+  for (let i = 0; i < 9; i += 1) expect((await call(key, "/dearer")).status).toBe(200);
+  await runAlarm(key);
+  expect((await admin("DELETE", `/keys/${key.id}`)).status).toBe(204);
+  expect(await objectText(key)).toBe("");
+  wait(61);
+  expect((await importKey(line)).id).toBe(key.id);
+  expect(await used(key)).toEqual({ month: 90 });
+  expect((await call(key, "/dearer")).status).toBe(200);
+  await problem(await call(key, "/dearer"), 429);
+  await sql("DELETE FROM route_costs");
 });
 
 test("nothing that has been done keeps an idle object in memory", async () => {

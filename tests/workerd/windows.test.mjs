@@ -1,7 +1,7 @@
 // Windows aligned to the UTC clock, as a client sees them.
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { makeTier, metered, takeAway, usageRows } from "./lib/database.mjs";
-import { admit, call, denied, issue, rateLimit, rateLimitPolicy, setClock, statuses, usage, wait } from "./lib/gate.mjs";
+import { admin, admit, call, denied, issue, rateLimit, rateLimitPolicy, setClock, statuses, usage, wait } from "./lib/gate.mjs";
 import { crash, runAlarm } from "./lib/object.mjs";
 
 test("a free key has 10 calls a minute, and the 11th is denied", async () => {
@@ -151,4 +151,62 @@ test("the closing month is kept until D1 has it, through outage, eviction and fu
     "2031-04": { calls: 1, denied: 0 },
   });
   expect(new Set((await usageRows(key)).map(({ epoch }) => epoch)).size).toBe(1);
+});
+
+describe("with an override that begins or ends within the wait", () => {
+  /** A key of a tier with one policy, which is overridden for some time; times are seconds after now. */
+  async function overridden(policy, body, from, until) {
+    const key = await issue(await makeTier(policy));
+    const at = (seconds) => (seconds === undefined ? null : new Date(Date.now() + seconds * 1000).toISOString());
+    const response = await admin("PUT", `/keys/${key.id}/overrides/${policy.period}`, { ...body, from: at(from), until: at(until) });
+    expect(response.status).toBe(201);
+    return key;
+  }
+
+  /** A client that waits as it is told is admitted, and one second earlier it is not. */
+  async function admitAfter(key, seconds) {
+    expect(await denied(key)).toBe(seconds);
+    wait(seconds - 1);
+    expect(await denied(key)).toBe(1);
+    wait(1);
+    await admit(key, 1);
+  }
+
+  test("more room comes when the override does", async () => {
+    const key = await overridden({ quota: 10, period: "minute" }, { quota: 20, period: "minute" }, 8);
+    await admit(key, 10);
+    const response = await call(key);
+    // The window goes on, but the policy does not.
+    expect(rateLimit(response)).toEqual({ minute: { r: 0, t: 8 } });
+    expect((await usage(key)).policies[0].reset_at).toBe(new Date(Date.now() + 8000).toISOString().replace(".000", ""));
+    await admitAfter(key, 8);
+    expect(rateLimit(await call(key))).toEqual({ minute: { r: 8, t: 52 } });
+  });
+
+  test("room that goes with the override is not waited for", async () => {
+    const sliding = (quota) => ({ quota, period: "hour", algorithm: "sliding" });
+    const key = await overridden(sliding(3), sliding(6), undefined, 3000);
+    await admit(key, 3);
+    wait(1200);
+    await admit(key, 3);
+    // Three leave after an hour, and then three are all that the tier has.
+    await admitAfter(key, 3600);
+  });
+
+  test("a key that is stopped for a while is told for how long", async () => {
+    const key = await overridden({ quota: 10, period: "minute" }, { quota: 0, period: "minute" }, undefined, 90);
+    await admitAfter(key, 90);
+  });
+
+  test("a policy that begins is in the fields at once", async () => {
+    const key = await overridden({ quota: 10, period: "minute" }, { quota: 10, period: "minute" });
+    const from = new Date(Date.now() + 3000).toISOString();
+    await admin("PUT", `/keys/${key.id}/overrides/hour`, { quota: 50, period: "hour", from });
+    await admit(key, 10);
+    expect(await denied(key)).toBe(60);
+    wait(3);
+    const response = await call(key);
+    expect(response.status).toBe(429);
+    expect(rateLimit(response)).toEqual({ minute: { r: 0, t: 57 }, hour: { r: 40, t: 3597 } });
+  });
 });

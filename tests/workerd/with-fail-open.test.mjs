@@ -1,10 +1,11 @@
 // FAIL_MODE=open, and an ORIGIN with a path.
-import { expect, test } from "vitest";
-import { metered, setKey, takeAway } from "./lib/database.mjs";
+import { runInDurableObject } from "cloudflare:test";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { metered, setKey, sql, takeAway } from "./lib/database.mjs";
 import { admit, call, denied, issue, problem, received, receivedOne, send, statuses, usage, used, wait } from "./lib/gate.mjs";
 import { importKey, madeUp } from "./lib/imports.mjs";
 import { forge, mistype } from "./lib/keys.mjs";
-import { breakWrites, crash, intercept, runAlarm } from "./lib/object.mjs";
+import { breakWrites, crash, intercept, runAlarm, stub } from "./lib/object.mjs";
 import { logged } from "./lib/setup.mjs";
 
 test("requests go to ORIGIN, under its path", async () => {
@@ -115,6 +116,79 @@ test("a call that the object had counted before its answer was lost is not count
   expect((await usage(key)).calls).toBe(2);
 });
 
+/** Has so many calls counted whose answers are lost: each is let through, and may or may not have been counted. */
+async function loseAnswers(key, count) {
+  let isLost = true;
+  await intercept(key, async (answer, state) => {
+    const line = await answer();
+    if (!isLost) return line;
+    await state.storage.sync();
+    throw new Error("no answer for you");
+  });
+  for (let i = 0; i < count; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  isLost = false;
+}
+
+/** So many calls that come through other isolates, all at once: the isolate's timer must not come first. */
+async function callElsewhere(key, count) {
+  const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
+  const question = (n) => `https://key.object/v1/check?id=${key.id}&h=${secret_hash}&n=${1_000_000 + n}`;
+  const questions = Array.from({ length: count }, (_, n) => question(n));
+  const answers = await runInDurableObject(stub(key), (object) => Promise.all(questions.map((question) => object.ask(question))));
+  expect(answers.every((answer) => answer.startsWith("1 admitted"))).toBe(true);
+}
+
+test("calls that were counted before their answers were lost are not counted again 1,100 calls later", async () => {
+  const key = await issue("unlimited");
+  await loseAnswers(key, 20);
+  await callElsewhere(key, 1100);
+  await admit(key, 25);
+  await crash(key);
+  expect((await usage(key)).calls).toBe(20 + 1100 + 25);
+});
+
+test("calls that were counted before their answers were lost are not counted again after restarts and other calls", async () => {
+  const key = await issue("unlimited");
+  await loseAnswers(key, 20);
+  await crash(key);
+  await callElsewhere(key, 10);
+  await crash(key);
+  await admit(key, 24);
+  expect((await usage(key)).calls).toBe(20 + 10 + 24);
+});
+
+test("calls that never arrived are counted after restarts and 100 other calls", async () => {
+  const key = await issue("unlimited");
+  await admit(key, 1);
+  await intercept(key, () => {
+    throw new Error("no answer for you");
+  });
+  for (let i = 0; i < 5; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  await crash(key);
+  await callElsewhere(key, 100);
+  await crash(key);
+  await admit(key, 6);
+  expect((await usage(key)).calls).toBe(1 + 5 + 100 + 6);
+});
+
+test("a call whose repeated question failed is not counted twice if the first was counted", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  let questions = 0;
+  await intercept(key, async (answer, state) => {
+    questions += 1;
+    if (questions > 1) return "1 failed";
+    await answer();
+    await state.storage.sync();
+    throw Object.assign(new Error("Network connection lost."), { retryable: true });
+  });
+  expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
+  expect(questions).toBe(2);
+  await crash(key);
+  await admit(key, 1);
+  expect((await usage(key)).calls).toBe(3);
+});
+
 test("calls let through use up the quota", async () => {
   const key = await issue();
   await admit(key, 1);
@@ -123,6 +197,84 @@ test("calls let through use up the quota", async () => {
   await repair();
   await denied(key);
   expect(await used(key)).toEqual({ minute: 13, month: 13 });
+});
+
+describe("with routes that cost more", () => {
+  beforeAll(() => sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dear/*', '*', 10), ('/dear/*', 'DELETE', 3)"));
+  afterAll(() => sql("DELETE FROM route_costs"));
+
+  /** Six calls of cost 10, one of cost 3 and one of cost 1 that are let through: 64. */
+  async function letThrough(key) {
+    for (const path of ["/dear/a", "/dear/b%2Cc", "/dear/a", "//dear/%64", "/dear/a:b", "/dear/a?x=1", "/cheap"]) {
+      expect((await call(key, path)).headers.get("x-tollgate-fail-open")).toBe("1");
+    }
+    expect((await call(key, "/dear/a", { method: "DELETE" })).headers.get("x-tollgate-fail-open")).toBe("1");
+  }
+
+  test("calls let through while writes fail cost what their routes do, each by itself", async () => {
+    const key = await issue("pro");
+    await admit(key, 1);
+    const repair = await breakWrites(key);
+    await letThrough(key);
+    await repair();
+    await admit(key, 1);
+    expect(await used(key)).toEqual({ minute: 66, month: 66 });
+    expect((await usage(key)).calls).toBe(10);
+    await runAlarm(key);
+    const [hour] = await sql("SELECT calls, denied, cost FROM usage_hourly WHERE key_id = ? AND class = 'unjudged'", key.id);
+    expect(hour).toEqual({ calls: 8, denied: 0, cost: 64 });
+    const [month] = await sql("SELECT calls, cost FROM usage_monthly WHERE key_id = ?", key.id);
+    expect(month).toEqual({ calls: 10, cost: 66 });
+  });
+
+  test("so do calls of a key's first use while D1 is down", async () => {
+    const key = await issue("pro");
+    const giveBack = await takeAway("keys");
+    await letThrough(key);
+    await giveBack();
+    wait(5);
+    await admit(key, 1);
+    expect(await used(key)).toEqual({ minute: 65, month: 65 });
+  });
+
+  test("so do calls that never arrived, and calls that were counted are charged once", async () => {
+    const key = await issue("pro");
+    await admit(key, 1);
+    let arrives = false;
+    await intercept(key, async (answer, state) => {
+      if (arrives) await answer();
+      await state.storage.sync();
+      throw new Error("no answer for you");
+    });
+    await letThrough(key);
+    arrives = true;
+    await call(key, "/dear/counted");
+    await crash(key);
+    await admit(key, 10);
+    expect(await used(key)).toEqual({ minute: 85, month: 85 });
+    await crash(key);
+    expect((await usage(key)).calls).toBe(20);
+  });
+
+  test("calls of which there is no room for a note are 503, and those of other keys are not", async () => {
+    const [key, other] = [await issue("enterprise"), await issue("enterprise")];
+    await admit(key, 1);
+    await admit(other, 1);
+    const repairs = [await breakWrites(key), await breakWrites(other)];
+    const long = (n) => `/dear/${n}${"x".repeat(12_000)}`;
+    for (let n = 0; n < 5; n += 1) expect((await call(key, long(n))).status).toBe(200);
+    const response = await call(key, long(5));
+    expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+    await problem(response, 503);
+    // What is like one that was noted needs no more room.
+    expect((await call(key, long(0))).status).toBe(200);
+    expect((await call(other, long(5))).status).toBe(200);
+    for (const repair of repairs) await repair();
+    // A long report is sent in parts.
+    await admit(key, 6);
+    expect(await used(key)).toEqual({ minute: 67, month: 67 });
+    expect(await received()).toHaveLength(2 + 6 + 1 + 6);
+  });
 });
 
 test("a client's own X-Tollgate-Fail-Open is dropped while tollgate fails open, and the key is not forwarded", async () => {

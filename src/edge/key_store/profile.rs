@@ -2,6 +2,7 @@
 
 use super::{Database, Statement, millis};
 use crate::edge::js::Fault;
+use crate::limit::Carried;
 use crate::policy::PolicyError;
 use crate::profile::{Profile, ProfileRow};
 use crate::time::Month;
@@ -10,13 +11,13 @@ use serde::Deserialize;
 /// A key's profile and what other epochs of its storage have used of `month`.
 pub(crate) struct StoredKey {
     pub(crate) profile: Profile,
-    pub(crate) carried: u64,
+    pub(crate) carried: Carried,
 }
 
 #[derive(Deserialize)]
 struct Stored {
     profile: ProfileRow,
-    carried: u64,
+    carried: Carried,
 }
 
 /// A policy as JSON.
@@ -26,6 +27,15 @@ macro_rules! policy {
     };
 }
 pub(super) use policy;
+
+/// What a row `u` of `usage_monthly` says of cost. Versions before the column wrote calls alone, and no hours either; a call cost 1
+/// then. With hours, a cost of 0 is one: of calls that repeat others.
+macro_rules! cost {
+    () => {
+        "CASE WHEN u.cost = 0 AND u.tokens = 0 AND NOT EXISTS (SELECT 1 FROM usage_hourly h WHERE h.key_id = u.key_id
+           AND h.hour >= u.month || '-01' AND h.hour < u.month || '-32' AND h.epoch = u.epoch) THEN u.calls ELSE u.cost END"
+    };
+}
 
 const SELECT_PROFILE: &str = concat!(
     "SELECT json_object('profile', json_object('id', k.id, 'tier', k.tier, 'status', k.status, 'secret_hash', k.secret_hash,
@@ -38,7 +48,9 @@ const SELECT_PROFILE: &str = concat!(
        'overrides', json((SELECT json_group_array(json_object('policy', ", policy!(), ",
            'from', ", millis!("from_at"), ", 'until', ", millis!("until_at"), ")) FROM overrides WHERE key_id = k.id)),
        'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs))),
-     'carried', (SELECT COALESCE(SUM(calls), 0) FROM usage_monthly WHERE key_id = k.id AND month = ?2 AND epoch <> ?3)) AS row
+     'carried', (SELECT json_object('calls', COALESCE(SUM(calls), 0), 'cost', COALESCE(SUM(", cost!(), "), 0),
+         'tokens', COALESCE(SUM(tokens), 0))
+       FROM usage_monthly u WHERE key_id = k.id AND month = ?2 AND epoch <> ?3)) AS row
      FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
 );
 
