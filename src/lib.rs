@@ -10,6 +10,7 @@
 //! has the whole picture.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod admin;
 pub mod config;
 pub mod credential;

@@ -27,7 +27,7 @@ pub(crate) use reports::{
 };
 pub(crate) use route_costs::{count_route_costs, delete_route_cost, put_route_cost, route_cost, route_costs};
 pub(crate) use tiers::{delete_tier, has_tier, ids_of_tier, keys_of_tier, put_tier, tier, tiers};
-pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
+pub(crate) use tokens::{create_token, delete_token, stored_token, token, token_hashes, tokens};
 pub(crate) use usage::{Totals, flush, usage_of_holder};
 
 use super::deployment::DATABASE;
