@@ -39,6 +39,7 @@ pub(crate) struct Rendered {
 pub(crate) struct Deployment {
     pub(crate) config: Config,
     pub(crate) objects: JsValue,
+    pub(crate) env: Env,
     pub(crate) denials: RefCell<DenyCache>,
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     pub(crate) lookups: RefCell<KeyLookups>,
@@ -70,6 +71,7 @@ impl Deployment {
         let deployment = Rc::new(Self {
             config,
             objects,
+            env: env.clone(),
             denials: RefCell::default(),
             rendered: RefCell::default(),
             lookups: RefCell::default(),

@@ -1,7 +1,7 @@
 //! The request path: who is it, may it pass, where does it go.
 
 use super::arrears;
-use super::caller::{Caller, Presented, identify};
+use super::caller::{Caller, Evidence, Presented, identify};
 use super::clock;
 use super::company::Company;
 use super::deployment::{Deployment, RENDERED};
@@ -20,10 +20,9 @@ use crate::protocol::{self, Call, Check, Debt, Ends, Known, Outcome, Pass};
 use crate::refusal::Refusal;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
-use worker::Env;
 
 /// Judges a request for the origin, and forwards it or answers it.
-pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
+pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue) -> Answer {
     let config = &deployment.config;
     let refuse = |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, None);
     if let Err(error) = incoming.framing {
@@ -54,7 +53,7 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, con
         Presented::Unheard(candidate) => {
             let work = async move {
                 let refuse = |refusal: Refusal| http::refuse(&refusal, &Deployment::cors(), None);
-                match candidate.look_up(&deployment, &env).await {
+                match candidate.look_up(&deployment).await {
                     Ok(Some(caller)) => judge(incoming, deployment, context, caller, clock::now().as_millis()),
                     Ok(None) => refuse(Refusal::InvalidKey),
                     Err(fault) => {
@@ -83,7 +82,7 @@ fn judge_call(
     caller: Caller,
     asked_at: u64,
 ) -> Answer {
-    let Caller { id, secret_hash } = caller;
+    let Caller { id, secret_hash, evidence } = caller;
     let call = Call { id: &id, secret_hash: &secret_hash, method: &incoming.method, path: incoming.target().path };
     let (keyed, fingerprint) = match incoming.idempotency() {
         Field::Absent => (Keyed::No, None),
@@ -106,6 +105,7 @@ fn judge_call(
         deployment,
         id,
         secret_hash,
+        evidence,
         asked_at,
         nonce,
         debt,
@@ -185,6 +185,7 @@ pub struct GatedCall {
     pub(super) deployment: Rc<Deployment>,
     pub(super) id: String,
     secret_hash: String,
+    evidence: Evidence,
     asked_at: u64,
     nonce: u64,
     debt: Option<Debt>,
@@ -220,6 +221,7 @@ impl GatedCall {
             nonce: self.nonce,
             is_repeat: self.is_repeat,
             has_company: self.company.is_there,
+            is_found: self.evidence == Evidence::Found,
             debt: self.debt,
             idempotency_key: None,
             fingerprint: None,
@@ -253,10 +255,8 @@ impl GatedCall {
                 drop(denials);
                 self.pass_or_refuse(&known)
             }
-            Reply::Answer(protocol::Answer::Unknown) => {
-                self.deployment.lookups.borrow_mut().disown(&self.id);
-                http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
-            }
+            Reply::Answer(protocol::Answer::Unknown) if self.evidence == Evidence::Tag => self.refuse_key(),
+            Reply::Answer(protocol::Answer::Unknown) => Ok(promise(self.look_again()).into()),
             // The object has logged why. (It does not answer "settled" to this question.)
             Reply::Answer(protocol::Answer::Failed | protocol::Answer::Settled) => self.fail(None),
             Reply::Overloaded(fault) => {
@@ -269,6 +269,28 @@ impl GatedCall {
             Reply::Lost(fault) | Reply::Failed(fault) => {
                 worker::console_error!("tollgate: {fault}");
                 self.fail(Some(self.nonce))
+            }
+        }
+    }
+
+    fn refuse_key(&self) -> Answer {
+        http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
+    }
+
+    /// The object knows no such imported key. It is asked once more if D1 has it; nothing has been counted.
+    async fn look_again(mut self) -> Answer {
+        let Self { id, secret_hash, evidence, .. } = &self;
+        let caller = Caller { id: id.clone(), secret_hash: secret_hash.clone(), evidence: *evidence };
+        match caller.look_again(&self.deployment).await {
+            Ok(Some(_)) => {
+                self.evidence = Evidence::Found;
+                object_client::check(self)
+            }
+            Ok(None) => self.refuse_key(),
+            Err(fault) => {
+                // The object has said that there is no such key: that holds while D1 says nothing else.
+                worker::console_error!("tollgate: {fault}");
+                self.refuse_key()
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a key's holder may ask with the key itself. It spends nothing, and nobody is told of another key.
 
-use super::caller::{Presented, identify};
+use super::caller::{Caller, Presented, identify};
 use super::clock;
 use super::deployment::Deployment;
 use super::gateway::find_credential;
@@ -26,9 +26,9 @@ const MONTHS_BEFORE: usize = 11;
 const HOURS_BEFORE: u64 = 23;
 
 /// Answers a request of a key's holder.
-pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, wanted: Holder) -> Answer {
+pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, wanted: Holder) -> Answer {
     let config = &deployment.config;
-    match find(&incoming, &deployment, &env).await {
+    match find(&incoming, &deployment).await {
         Ok((id, known, me, month)) => {
             let fields = Some((&known, config.legacy_headers));
             if let Outcome::Refused(status) = known.outcome {
@@ -37,7 +37,7 @@ pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
             }
             let body = match wanted {
                 Holder::Me => Ok(me),
-                Holder::Usage => usage(&env, &id, &known, &month).await,
+                Holder::Usage => usage(&deployment.env, &id, &known, &month).await,
             };
             match body {
                 Ok(body) => http::json_of_key(&body, &config.cors_allow_origin, &known, config.legacy_headers),
@@ -56,11 +56,7 @@ pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
 }
 
 /// The id of the key that is presented, and what its object says of it.
-async fn find(
-    incoming: &Incoming,
-    deployment: &Deployment,
-    env: &Env,
-) -> Result<(String, Known, String, String), Refusal> {
+async fn find(incoming: &Incoming, deployment: &Deployment) -> Result<Held, Refusal> {
     let config = &deployment.config;
     let credential = find_credential(incoming, config).map_err(|error| match error {
         CredentialError::Missing => Refusal::NoCredential(error.to_string()),
@@ -70,10 +66,10 @@ async fn find(
         worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
         return Err(Refusal::Unavailable("tollgate is not set up"));
     };
-    let key = match identify(&credential.key, signer, deployment, clock::now().as_millis()) {
+    let caller = match identify(&credential.key, signer, deployment, clock::now().as_millis()) {
         Presented::Known(caller) => caller,
         Presented::Nobody => return Err(Refusal::InvalidKey),
-        Presented::Unheard(candidate) => match candidate.look_up(deployment, env).await {
+        Presented::Unheard(candidate) => match candidate.look_up(deployment).await {
             Ok(caller) => caller.ok_or(Refusal::InvalidKey)?,
             Err(fault) => {
                 worker::console_error!("tollgate: {fault}");
@@ -83,17 +79,40 @@ async fn find(
     };
     let known_parameters: &[&str] = if config.allow_query_key { &[QUERY_NAME] } else { &[] };
     Parameters::parse(incoming.target().query(), known_parameters)?;
-    let holding = object_client::holding(deployment, &key.id, &key.secret_hash).await;
+    let unknown = match ask(deployment, caller).await? {
+        Asked::Known(held) => return Ok(held),
+        Asked::Unknown(caller) => caller,
+    };
+    let found = unknown.look_again(deployment).await.unwrap_or_else(|fault| {
+        worker::console_error!("tollgate: {fault}");
+        None
+    });
+    match ask(deployment, found.ok_or(Refusal::InvalidKey)?).await? {
+        Asked::Known(held) => Ok(held),
+        Asked::Unknown(_) => Err(Refusal::InvalidKey),
+    }
+}
+
+/// The id of a key, what its object says of it in the form of an answer to a call, `GET /_tollgate/me`, and its current month.
+type Held = (String, Known, String, String);
+
+enum Asked {
+    Known(Held),
+    Unknown(Caller),
+}
+
+async fn ask(deployment: &Deployment, caller: Caller) -> Result<Asked, Refusal> {
+    let holding = object_client::holding(deployment, &caller).await;
     let holding = holding.and_then(|text| match Holding::parse(&text) {
         Some((answer, me, month)) => Ok((answer, me.to_owned(), month.to_owned())),
         None => Err(Fault::new("the object's answer has another form")),
     });
     match holding {
-        Ok((protocol::Answer::Known(known), me, month)) => Ok((key.id, known, me, month)),
-        Ok((protocol::Answer::Unknown, ..)) => Err(Refusal::InvalidKey),
+        Ok((protocol::Answer::Known(known), me, month)) => Ok(Asked::Known((caller.id, known, me, month))),
+        Ok((protocol::Answer::Unknown, ..)) => Ok(Asked::Unknown(caller)),
         Ok(_) => Err(Refusal::Unavailable("the key could not be looked up now")),
         Err(fault) => {
-            worker::console_error!("tollgate: key {} could not be looked up: {fault}", key.id);
+            worker::console_error!("tollgate: key {} could not be looked up: {fault}", caller.id);
             Err(Refusal::Unavailable("the key could not be looked up now"))
         }
     }
@@ -110,8 +129,8 @@ async fn usage(env: &Env, id: &str, known: &Known, month: &str) -> Result<String
 
 impl Shared {
     /// Answers [`Question::Holder`](protocol::Question::Holder).
-    pub(super) async fn holding(self: &Rc<Self>, id: &str, secret_hash: &str) -> Answer {
-        let now = self.prepare(id).await?;
+    pub(super) async fn holding(self: &Rc<Self>, id: &str, secret_hash: &str, is_found: bool) -> Answer {
+        let now = self.prepare_for(id, is_found.then_some(secret_hash)).await?;
         let mut memory = self.memory.borrow_mut();
         let unknown = protocol::Answer::Unknown.to_line();
         let text = match &mut *memory {

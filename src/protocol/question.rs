@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 /// An object's address is its name; the host only makes the URL a URL.
 const BASE: &str = "https://key.object/v1/";
+const FOUND: &str = "&found=1";
 
 /// A question to a key's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub enum Question<'a> {
         id: &'a str,
         /// Hash of the presented secret.
         secret_hash: &'a str,
+        /// See [`Check::is_found`].
+        is_found: bool,
     },
     /// How many rows has the object written? For measurements.
     Stats {
@@ -102,6 +105,8 @@ pub struct Check<'a> {
     pub is_repeat: bool,
     /// Whether the asking isolate has other questions about calls of the key open.
     pub has_company: bool,
+    /// Whether the asking isolate has just found the key in D1: an object that does not know it has to ask D1 again.
+    pub is_found: bool,
     /// What the asking isolate owes to the key's counts.
     pub debt: Option<Debt>,
     /// The call's idempotency key.
@@ -177,7 +182,10 @@ impl Question<'_> {
             Self::Relay { id } => write!(url, "relay?id={id}"),
             Self::Reconcile { id } => write!(url, "reconcile?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
-            Self::Holder { id, secret_hash } => write!(url, "holder?id={id}&h={secret_hash}"),
+            Self::Holder { id, secret_hash, is_found } => {
+                let found = if *is_found { FOUND } else { "" };
+                write!(url, "holder?id={id}&h={secret_hash}{found}")
+            }
         };
         url
     }
@@ -208,6 +216,9 @@ impl Check<'_> {
         }
         if self.has_company {
             url.push_str("&g=1");
+        }
+        if self.is_found {
+            url.push_str(FOUND);
         }
         if let Some(debt) = self.debt {
             debt.write(url)?;
@@ -243,6 +254,7 @@ impl<'a> Question<'a> {
             nonce: 0,
             is_repeat: false,
             has_company: false,
+            is_found: false,
             debt: None,
             idempotency_key: None,
             fingerprint: None,
@@ -259,6 +271,7 @@ impl<'a> Question<'a> {
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
                 "g" => check.has_company = value == "1",
+                "found" => check.is_found = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
                 "q" => check.fingerprint = Fingerprint::parse(value),
@@ -286,7 +299,7 @@ impl<'a> Question<'a> {
             "reconcile" => Some(Self::Reconcile { id }),
             "stats" => Some(Self::Stats { id }),
             "holder" if !check.call.secret_hash.is_empty() => {
-                Some(Self::Holder { id, secret_hash: check.call.secret_hash })
+                Some(Self::Holder { id, secret_hash: check.call.secret_hash, is_found: check.is_found })
             }
             _ => None,
         }
@@ -321,6 +334,7 @@ mod tests {
             nonce: 7,
             is_repeat: false,
             has_company: false,
+            is_found: false,
             debt: None,
             idempotency_key: None,
             fingerprint: None,
@@ -329,6 +343,7 @@ mod tests {
         };
         let debt = Debt { nonce: 9, uncounted: 2, denied: 3 };
         let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
+        let found = Check { is_found: true, ..plain.clone() };
         let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
         let request = Fingerprint::of("POST", "/orders", None);
         let keyed = plain.clone().with_field(Field::Key("k"), Some(request));
@@ -350,6 +365,7 @@ mod tests {
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=k&q=3597ea7d1937509fef6ed26a0dbd6b15&m=GET&p=/a&p=b%2F",
             ),
             (Question::Check(malformed), "https://key.object/v1/check?id=abc&h=00ff&n=7&b=1&m=GET&p=/a&p=b%2F"),
+            (Question::Check(found), "https://key.object/v1/check?id=abc&h=00ff&n=7&found=1&m=GET&p=/a&p=b%2F"),
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (
                 Question::End { id: "abc", is_awaited: true, ends: Ends("5.200.31") },
@@ -366,7 +382,14 @@ mod tests {
             (Question::Relay { id: "abc" }, "https://key.object/v1/relay?id=abc"),
             (Question::Reconcile { id: "abc" }, "https://key.object/v1/reconcile?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
-            (Question::Holder { id: "abc", secret_hash: HASH }, "https://key.object/v1/holder?id=abc&h=00ff"),
+            (
+                Question::Holder { id: "abc", secret_hash: HASH, is_found: false },
+                "https://key.object/v1/holder?id=abc&h=00ff",
+            ),
+            (
+                Question::Holder { id: "abc", secret_hash: HASH, is_found: true },
+                "https://key.object/v1/holder?id=abc&h=00ff&found=1",
+            ),
         ] {
             assert_eq!(question.to_url(), url);
             assert_eq!(Question::parse(url), Some(question));

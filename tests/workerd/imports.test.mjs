@@ -1,11 +1,11 @@
 // Keys that were issued elsewhere: imported, used, rotated, and how unknown ones are told from them.
 import { env } from "cloudflare:workers";
-import { describe, expect, test } from "vitest";
-import { databaseText, sql, takeAway } from "./lib/database.mjs";
+import { describe, expect, test, vi } from "vitest";
+import { databaseText, listenToD1, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimitPolicy, received, send, usage, wait } from "./lib/gate.mjs";
 import { importKey, importLines, madeUp } from "./lib/imports.mjs";
 import { mistype } from "./lib/keys.mjs";
-import { countObjects, objectText, runAlarm } from "./lib/object.mjs";
+import { countObjects, crash, intercept, objectText, runAlarm } from "./lib/object.mjs";
 import { logged } from "./lib/setup.mjs";
 
 const read = async ({ id }) => (await admin("GET", `/keys/${id}`)).json();
@@ -111,7 +111,85 @@ describe("an imported key", () => {
     await problem(await call(key), 401);
     await runAlarm(key);
     expect((await importKey({ key: key.key })).id).toBe(key.id);
-    wait(5);
+    await admit(key, 1);
+  });
+
+  describe("that is deleted and imported again is admitted at once", () => {
+    const again = async (key) => expect((await importKey({ key: key.key })).id).toBe(key.id);
+
+    test("again and again", async () => {
+      const key = await importKey();
+      for (let n = 0; n < 4; n += 1) {
+        await admit(key, 2);
+        await admin("DELETE", `/keys/${key.id}`);
+        await problem(await call(key), 401);
+        await problem(await call(key, "/_tollgate/me"), 401);
+        await again(key);
+      }
+      expect((await call(key, "/_tollgate/me")).status).toBe(200);
+      await admit(key, 1);
+    });
+
+    test("if nobody asked in between, and by an isolate that remembers it", async () => {
+      const [key, mine] = [await importKey(), await importKey()];
+      for (let n = 0; n < 4; n += 1) {
+        for (const one of [key, mine]) await admit(one, 1);
+        for (const one of [key, mine]) await admin("DELETE", `/keys/${one.id}`);
+        for (const one of [key, mine]) await again(one);
+        expect((await call(mine, "/_tollgate/me")).status).toBe(200);
+      }
+    });
+
+    test("after its denials", async () => {
+      const key = await importKey();
+      await admit(key, 10);
+      await denied(key);
+      await denied(key);
+      await admin("DELETE", `/keys/${key.id}`);
+      await problem(await call(key), 401);
+      await again(key);
+      wait(60);
+      await admit(key, 10);
+      await denied(key);
+    });
+
+    test("if its object was not told that it was rotated and deleted", async () => {
+      const key = await importKey();
+      await admit(key, 1);
+      await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 0 });
+      await problem(await call(key), 401);
+      await intercept(key, () => {
+        throw new Error("deaf");
+      });
+      await admin("DELETE", `/keys/${key.id}`);
+      await again(key);
+      await crash(key);
+      await admit(key, 1);
+    });
+
+    test("and asks D1 no more often than it has to", async () => {
+      const key = await importKey();
+      await admit(key, 1);
+      await admin("DELETE", `/keys/${key.id}`);
+      const asked = listenToD1();
+      for (let n = 0; n < 5; n += 1) await problem(await call(key), 401);
+      // The isolate asks once, and remembers; the object was told.
+      expect(asked).toHaveLength(1);
+      await again(key);
+      const before = asked.length;
+      for (let n = 0; n < 5; n += 1) await admit(key, 1);
+      // The isolate and the object, once each.
+      expect(asked.length - before).toBe(2);
+    });
+  });
+
+  test("that its object does not know is 503 while the object cannot ask D1 for it", async () => {
+    const key = await importKey();
+    await admin("DELETE", `/keys/${key.id}`);
+    await importKey({ key: key.key });
+    listenToD1((answer, sql) => (sql.includes("'profile'") ? Promise.reject(new Error("D1 is down")) : answer()));
+    await problem(await call(key), 503);
+    vi.restoreAllMocks();
     await admit(key, 1);
   });
 });
