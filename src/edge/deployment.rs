@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use crate::key_lookups::KeyLookups;
 use crate::own_loop::{Loops, Seal};
+use crate::self_service::SelfService;
 use crate::verified_keys::VerifiedKeys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -46,6 +47,7 @@ pub(crate) struct Deployment {
     pub(crate) verified: RefCell<VerifiedKeys>,
     pub(crate) seal: Seal,
     pub(crate) loops: RefCell<Loops>,
+    pub(crate) self_service: RefCell<SelfService>,
     next_nonce: Cell<u64>,
 }
 
@@ -78,6 +80,7 @@ impl Deployment {
             verified: RefCell::default(),
             seal,
             loops: RefCell::default(),
+            self_service: RefCell::default(),
             next_nonce,
         });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
@@ -92,9 +95,10 @@ impl Deployment {
         })
     }
 
-    /// Forgets what this isolate refuses by itself: of one key, or of all. To be called when a change is in force, since what was asked
-    /// before that is not kept either.
+    /// Forgets what this isolate refuses by itself and what it tells holders: of one key, or of all. To be called when a change is in
+    /// force, since what was asked before that is not kept either.
     pub(crate) fn forget_denials(&self, id: Option<&str>) {
+        self.self_service.borrow_mut().forget(id);
         self.denials.borrow_mut().forget(id);
         let mut rendered = self.rendered.borrow_mut();
         match id {

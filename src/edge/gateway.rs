@@ -253,6 +253,7 @@ impl GatedCall {
                 let mut denials = self.deployment.denials.borrow_mut();
                 denials.keep(self.call(), self.keyed, &known, asked, cap, self.generation);
                 drop(denials);
+                self.deployment.self_service.borrow_mut().forget(Some(&self.id));
                 self.pass_or_refuse(&known)
             }
             Reply::Answer(protocol::Answer::Unknown) if self.evidence == Evidence::Tag => self.refuse_key(),
