@@ -141,6 +141,7 @@ fn protocol(times: u64) {
         nonce: u64::MAX / 2,
         is_repeat: false,
         has_company: false,
+        is_found: false,
         debt: None,
         idempotency_key: None,
         fingerprint: None,

@@ -19,8 +19,8 @@ pub const LIFE: u64 = 60_000;
 /// The answers of D1 that one isolate remembers. Times are milliseconds on its clock.
 #[derive(Debug)]
 pub struct KeyLookups {
-    known: Recent<u64>,
-    unknown: Recent<u64>,
+    known: Recent<String, u64>,
+    unknown: Recent<String, u64>,
     none_since: Option<u64>,
     imports: u64,
 }
@@ -38,8 +38,8 @@ pub enum Standing {
     Imported(usize),
     /// It was not.
     Unknown,
-    /// D1 has to be asked; the mark belongs to [`KeyLookups::keep`].
-    Ask(Mark),
+    /// D1 has to be asked.
+    Ask,
 }
 
 /// When D1 was asked, seen from the imports of this isolate.
@@ -60,15 +60,21 @@ pub enum Found<'a> {
 impl KeyLookups {
     /// What is known of a text with these ids (one for each secret, the current one first).
     pub fn find(&mut self, ids: &[&str], now: u64) -> Standing {
-        if let Some(at) = ids.iter().position(|id| self.known.get(id).is_some()) {
+        if let Some(at) = ids.iter().position(|id| self.known.get(*id).is_some()) {
             return Standing::Imported(at);
         }
         let is_fresh = |since: u64| now.checked_sub(since).is_some_and(|age| age < LIFE);
-        let refused = ids.first().and_then(|id| self.unknown.get(id)).copied();
+        let refused = ids.first().and_then(|id| self.unknown.get(*id)).copied();
         if refused.is_some_and(is_fresh) || self.none_since.is_some_and(is_fresh) {
             return Standing::Unknown;
         }
-        Standing::Ask(Mark(self.imports))
+        Standing::Ask
+    }
+
+    /// To be taken before D1 is asked, for [`KeyLookups::keep`].
+    #[must_use]
+    pub const fn mark(&self) -> Mark {
+        Mark(self.imports)
     }
 
     /// Keeps what D1 has said to a question about `ids`. What was imported meanwhile it may not have seen.
@@ -78,7 +84,7 @@ impl KeyLookups {
             _ if mark != Mark(self.imports) => {}
             Found::Unknown => {
                 if let Some(id) = ids.first() {
-                    self.unknown.put(id, now);
+                    self.unknown.put(*id, now);
                 }
             }
             Found::Nothing => self.none_since = Some(now),
@@ -105,10 +111,8 @@ mod tests {
     const IDS: &[&str] = &["new", "old"];
 
     fn ask(lookups: &mut KeyLookups, now: u64) -> Mark {
-        match lookups.find(IDS, now) {
-            Standing::Ask(mark) => mark,
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(lookups.find(IDS, now), Standing::Ask);
+        lookups.mark()
     }
 
     #[test]
@@ -117,11 +121,11 @@ mod tests {
         let mark = ask(&mut lookups, 0);
         lookups.keep(IDS, Found::Imported("old"), mark, 0);
         assert_eq!(lookups.find(IDS, 1_000 * LIFE), Standing::Imported(1));
-        assert!(matches!(lookups.find(&["other"], 0), Standing::Ask(_)));
+        assert_eq!(lookups.find(&["other"], 0), Standing::Ask);
         lookups.imported();
         assert_eq!(lookups.find(&["old"], 0), Standing::Imported(0));
         lookups.disown("old");
-        assert!(matches!(lookups.find(&["old"], 0), Standing::Ask(_)));
+        assert_eq!(lookups.find(&["old"], 0), Standing::Ask);
     }
 
     #[test]
@@ -145,7 +149,7 @@ mod tests {
         let mark = ask(&mut lookups, 0);
         lookups.keep(IDS, Found::Nothing, mark, 0);
         assert_eq!(lookups.find(&["other"], LIFE - 1), Standing::Unknown);
-        assert!(matches!(lookups.find(&["other"], LIFE), Standing::Ask(_)));
+        assert_eq!(lookups.find(&["other"], LIFE), Standing::Ask);
         lookups.imported();
         ask(&mut lookups, 1);
     }

@@ -23,6 +23,7 @@ pub mod idempotency;
 pub mod key;
 pub mod key_lookups;
 pub mod limit;
+pub mod lookup_queue;
 pub mod meter;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
@@ -35,6 +36,7 @@ pub mod profile;
 pub mod protocol;
 pub mod recent;
 pub mod refusal;
+pub mod refusals;
 pub mod route;
 pub mod route_cost;
 pub mod self_service;

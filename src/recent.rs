@@ -1,17 +1,19 @@
 //! A bounded map that forgets what was not used lately.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Values by name, up to a number of them: two halves, of which the older one is dropped as a whole
 /// when the younger is full. What is used becomes young again.
 #[derive(Debug)]
-pub struct Recent<V> {
-    young: HashMap<String, V>,
-    old: HashMap<String, V>,
+pub struct Recent<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
     half: usize,
 }
 
-impl<V> Recent<V> {
+impl<K: Eq + Hash, V> Recent<K, V> {
     /// An empty one for at most `capacity` values.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
@@ -19,7 +21,10 @@ impl<V> Recent<V> {
     }
 
     /// The value of this name.
-    pub fn get(&mut self, name: &str) -> Option<&mut V> {
+    pub fn get<Q: Eq + Hash + ?Sized>(&mut self, name: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
         if self.young.contains_key(name) {
             return self.young.get_mut(name);
         }
@@ -28,18 +33,26 @@ impl<V> Recent<V> {
     }
 
     /// The value of this name; if there is none, a new one.
-    pub fn get_or_put(&mut self, name: &str, make: impl FnOnce() -> V) -> &mut V {
+    pub fn get_or_put<Q>(&mut self, name: &Q, make: impl FnOnce() -> V) -> &mut V
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         let value = self.young.remove(name).or_else(|| self.old.remove(name)).unwrap_or_else(make);
         self.add(name.to_owned(), value)
     }
 
     /// Puts a value here.
-    pub fn put(&mut self, name: &str, value: V) {
+    pub fn put<Q>(&mut self, name: &Q, value: V)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
         self.old.remove(name);
         self.add(name.to_owned(), value);
     }
 
-    fn add(&mut self, name: String, value: V) -> &mut V {
+    fn add(&mut self, name: K, value: V) -> &mut V {
         if self.young.len() >= self.half && !self.young.contains_key(&name) {
             self.old = std::mem::take(&mut self.young);
         }
@@ -47,7 +60,10 @@ impl<V> Recent<V> {
     }
 
     /// Takes the value of this name away.
-    pub fn remove(&mut self, name: &str) -> Option<V> {
+    pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, name: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
         self.young.remove(name).or_else(|| self.old.remove(name))
     }
 
@@ -76,7 +92,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_what_is_in_use_stays() {
-        let mut recent = Recent::new(100);
+        let mut recent = Recent::<String, _>::new(100);
         recent.put("used", 7);
         for n in 0..10_000 {
             recent.put(&n.to_string(), n);
@@ -97,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_value_is_made_once() {
-        let mut recent = Recent::new(4);
+        let mut recent = Recent::<String, _>::new(4);
         *recent.get_or_put("a", || 1) += 1;
         for name in ["b", "c", "a", "d"] {
             recent.get_or_put(name, || 10);

@@ -34,9 +34,9 @@ pub const ANSWER_LIMIT: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct SelfService {
     /// When each would be full again, by the hash of the secret.
-    buckets: Recent<u64>,
+    buckets: Recent<String, u64>,
     /// By the key's id.
-    answers: Recent<Answers>,
+    answers: Recent<String, Answers>,
     questions: u64,
 }
 

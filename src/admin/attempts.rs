@@ -226,7 +226,9 @@ mod tests {
         }
         let open: Vec<_> = (0..10).map(|_| attempts.begin(v4(1), 0).unwrap()).collect();
         assert!(attempts.begin(v4(1), 0).is_err(), "before D1 has answered");
-        open.into_iter().for_each(|attempt| attempts.give_back(attempt));
+        for attempt in open {
+            attempts.give_back(attempt);
+        }
         assert!(attempts.begin(v4(1), 0).is_ok());
     }
 

@@ -2,10 +2,12 @@
 
 use super::clock;
 use super::deployment::Deployment;
-use super::js::Fault;
-use super::key_store;
+use super::lookups::{self, NotAsked};
+use crate::address::Network;
 use crate::key::{ImportedKey, Signer, is_importable};
-use crate::key_lookups::{Found, Mark, Standing};
+use crate::key_lookups::Standing;
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
 
 /// The authenticated caller, as the key's object is told. It judges by the hash.
 pub(crate) struct Caller {
@@ -38,7 +40,6 @@ pub(crate) enum Presented {
 pub(crate) struct Candidate {
     /// What it is under each secret.
     keys: Vec<ImportedKey>,
-    mark: Mark,
 }
 
 /// Tells what a presented text is, without asking anybody.
@@ -58,27 +59,19 @@ pub(crate) fn identify(presented: &str, signer: &Signer, deployment: &Deployment
             key.map_or(Presented::Nobody, |key| Presented::Known(Caller::imported(key, Evidence::Memory)))
         }
         Standing::Unknown => Presented::Nobody,
-        Standing::Ask(mark) => Presented::Unheard(Candidate { keys, mark }),
+        Standing::Ask => Presented::Unheard(Candidate { keys }),
     }
 }
 
 impl Candidate {
-    /// Asks D1, and remembers the answer.
-    pub(crate) async fn look_up(self, deployment: &Deployment) -> Result<Option<Caller>, Fault> {
-        let Self { keys, mark } = self;
-        let asked_at = clock::now().as_millis();
-        let found = key_store::find_imported(&key_store::database(&deployment.env)?, &keys).await;
-        let answer = found.map_err(|fault| {
-            let id = keys.first().map_or("", |key| &key.id);
-            Fault::new(format!("D1 could not be asked whether key {id} was imported: {fault}"))
-        })?;
-        let found = match answer.as_str() {
-            "" => Found::Unknown,
-            "-" => Found::Nothing,
-            id => Found::Imported(id),
-        };
-        deployment.lookups.borrow_mut().keep(&ids(&keys), found, mark, asked_at);
-        let key = keys.into_iter().find(|key| key.id == answer);
+    /// Asks D1, in its turn, and remembers the answer.
+    pub(crate) async fn look_up(
+        self,
+        deployment: &Rc<Deployment>,
+        context: &JsValue,
+        network: Network,
+    ) -> Result<Option<Caller>, NotAsked> {
+        let key = lookups::look_up(deployment, context, self.keys, network).await?;
         Ok(key.map(|key| Caller::imported(key, Evidence::Found)))
     }
 }
@@ -90,7 +83,12 @@ impl Caller {
 
     /// The key's object knows no such key. What this isolate remembers of an imported one is forgotten then, and D1 is asked: the key
     /// may have been deleted and imported again. Gives it if D1 has it.
-    pub(crate) async fn look_again(self, deployment: &Deployment) -> Result<Option<Self>, Fault> {
+    pub(crate) async fn look_again(
+        self,
+        deployment: &Rc<Deployment>,
+        context: &JsValue,
+        network: Network,
+    ) -> Result<Option<Self>, NotAsked> {
         deployment.lookups.borrow_mut().disown(&self.id);
         if self.evidence != Evidence::Memory {
             return Ok(None);
@@ -98,7 +96,7 @@ impl Caller {
         let keys = vec![ImportedKey { id: self.id, secret_hash: self.secret_hash }];
         let standing = deployment.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
         match standing {
-            Standing::Ask(mark) => Candidate { keys, mark }.look_up(deployment).await,
+            Standing::Ask => Candidate { keys }.look_up(deployment, context, network).await,
             Standing::Imported(_) | Standing::Unknown => Ok(None),
         }
     }

@@ -1,10 +1,13 @@
 //! What an isolate keeps between requests: the parsed configuration, the namespace of the objects, and a source of nonces.
 
 use super::js::Fault;
+use super::lookups::Waiter;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use crate::key_lookups::KeyLookups;
 use crate::own_loop::{Loops, Seal};
+use crate::lookup_queue::LookupQueue;
+use crate::refusals::Refusals;
 use crate::self_service::SelfService;
 use crate::verified_keys::VerifiedKeys;
 use std::cell::{Cell, RefCell};
@@ -44,6 +47,8 @@ pub(crate) struct Deployment {
     pub(crate) denials: RefCell<DenyCache>,
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     pub(crate) lookups: RefCell<KeyLookups>,
+    pub(crate) queue: RefCell<LookupQueue<Rc<Waiter>>>,
+    pub(crate) refusals: RefCell<Refusals>,
     pub(crate) verified: RefCell<VerifiedKeys>,
     pub(crate) seal: Seal,
     pub(crate) loops: RefCell<Loops>,
@@ -77,6 +82,8 @@ impl Deployment {
             denials: RefCell::default(),
             rendered: RefCell::default(),
             lookups: RefCell::default(),
+            queue: RefCell::default(),
+            refusals: RefCell::default(),
             verified: RefCell::default(),
             seal,
             loops: RefCell::default(),
@@ -105,6 +112,12 @@ impl Deployment {
             Some(id) => drop(rendered.remove(id)),
             None => rendered.clear(),
         }
+    }
+
+    /// Keys were imported through this isolate: what it knew about other texts may be wrong now.
+    pub(crate) fn note_import(&self) {
+        self.lookups.borrow_mut().imported();
+        self.queue.borrow_mut().imported();
     }
 
     /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.

@@ -7,6 +7,7 @@ use super::company::Company;
 use super::deployment::{Deployment, RENDERED};
 use super::http::{self, Answer, Incoming};
 use super::js::Fields;
+use super::lookups::NotAsked;
 use super::object_client::{self, Reply};
 use super::origin;
 use super::own_loop::unless_looping;
@@ -53,14 +54,11 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsVa
         Presented::Unheard(candidate) => {
             let work = async move {
                 let refuse = |refusal: Refusal| http::refuse(&refusal, &Deployment::cors(), None);
-                match candidate.look_up(&deployment).await {
+                match candidate.look_up(&deployment, &context, incoming.network()).await {
                     Ok(Some(caller)) => judge(incoming, deployment, context, caller, clock::now().as_millis()),
                     Ok(None) => refuse(Refusal::InvalidKey),
-                    Err(fault) => {
-                        // In every fail mode: what may be no key at all does not pass.
-                        worker::console_error!("tollgate: {fault}");
-                        refuse(Refusal::Unavailable("the API key could not be looked up"))
-                    }
+                    // In every fail mode: what may be no key at all does not pass.
+                    Err(NotAsked) => refuse(Refusal::Unavailable("the API key could not be looked up")),
                 }
             };
             Ok(promise(work).into())
@@ -282,17 +280,13 @@ impl GatedCall {
     async fn look_again(mut self) -> Answer {
         let Self { id, secret_hash, evidence, .. } = &self;
         let caller = Caller { id: id.clone(), secret_hash: secret_hash.clone(), evidence: *evidence };
-        match caller.look_again(&self.deployment).await {
+        match caller.look_again(&self.deployment, &self.context, self.incoming.network()).await {
             Ok(Some(_)) => {
                 self.evidence = Evidence::Found;
                 object_client::check(self)
             }
-            Ok(None) => self.refuse_key(),
-            Err(fault) => {
-                // The object has said that there is no such key: that holds while D1 says nothing else.
-                worker::console_error!("tollgate: {fault}");
-                self.refuse_key()
-            }
+            // The object has said that there is no such key: that holds while D1 says nothing else.
+            Ok(None) | Err(NotAsked) => self.refuse_key(),
         }
     }
 

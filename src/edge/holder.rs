@@ -8,6 +8,7 @@ use super::http::{self, Answer, Incoming};
 use super::js::{self, Fault};
 use super::key_object::{Memory, Shared};
 use super::key_store;
+use super::lookups::NotAsked;
 use super::object_client;
 use crate::admin::Parameters;
 use crate::config::Config;
@@ -20,6 +21,7 @@ use crate::route::Holder;
 use crate::self_service::{self, Turn};
 use crate::time::{HOUR, Month, UnixMicros, rfc3339};
 use std::rc::Rc;
+use wasm_bindgen::JsValue;
 use worker::Env;
 
 /// The current month and so many before it.
@@ -28,8 +30,8 @@ const MONTHS_BEFORE: usize = 11;
 const HOURS_BEFORE: u64 = 23;
 
 /// Answers a request of a key's holder.
-pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, wanted: Holder) -> Answer {
-    match find(&incoming, &deployment, wanted).await {
+pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue, wanted: Holder) -> Answer {
+    match find(&incoming, &deployment, &context, wanted).await {
         Ok((known, body)) => give(&deployment.config, &known, &body),
         Err((refusal, known)) => refuse(&deployment.config, &refusal, known.as_ref()),
     }
@@ -50,10 +52,11 @@ fn give(config: &Config, known: &Known, body: &str) -> Answer {
 /// Where the presented key stands, and the body of the answer. A refusal says where it stands, too, if that is known.
 async fn find(
     incoming: &Incoming,
-    deployment: &Deployment,
+    deployment: &Rc<Deployment>,
+    context: &JsValue,
     wanted: Holder,
 ) -> Result<(Known, Rc<str>), (Refusal, Option<Known>)> {
-    let caller = authenticate(incoming, deployment).await.map_err(|refusal| (refusal, None))?;
+    let caller = authenticate(incoming, deployment, context).await.map_err(|refusal| (refusal, None))?;
     let (id, secret_hash) = (caller.id.clone(), caller.secret_hash.clone());
     let asked_at = clock::now().as_millis();
     let turn = deployment.self_service.borrow_mut().begin(&id, &secret_hash, wanted, asked_at);
@@ -65,7 +68,7 @@ async fn find(
         }
         Turn::Ask(mark) => mark,
     };
-    let (known, me, month) = hold(deployment, caller).await.map_err(|refusal| (refusal, None))?;
+    let (known, me, month) = hold(incoming, deployment, context, caller).await.map_err(|refusal| (refusal, None))?;
     let body = match wanted {
         _ if matches!(known.outcome, Outcome::Refused(_)) => String::new(),
         Holder::Me => me,
@@ -83,7 +86,7 @@ async fn find(
 }
 
 /// Whose key is presented, as far as the isolate and D1 can tell.
-async fn authenticate(incoming: &Incoming, deployment: &Deployment) -> Result<Caller, Refusal> {
+async fn authenticate(incoming: &Incoming, deployment: &Rc<Deployment>, context: &JsValue) -> Result<Caller, Refusal> {
     let config = &deployment.config;
     let credential = find_credential(incoming, config).map_err(|error| match error {
         CredentialError::Missing => Refusal::NoCredential(error.to_string()),
@@ -96,12 +99,9 @@ async fn authenticate(incoming: &Incoming, deployment: &Deployment) -> Result<Ca
     let caller = match identify(&credential.key, signer, deployment, clock::now().as_millis()) {
         Presented::Known(caller) => caller,
         Presented::Nobody => return Err(Refusal::InvalidKey),
-        Presented::Unheard(candidate) => match candidate.look_up(deployment).await {
+        Presented::Unheard(candidate) => match candidate.look_up(deployment, context, incoming.network()).await {
             Ok(caller) => caller.ok_or(Refusal::InvalidKey)?,
-            Err(fault) => {
-                worker::console_error!("tollgate: {fault}");
-                return Err(Refusal::Unavailable("the API key could not be looked up"));
-            }
+            Err(NotAsked) => return Err(Refusal::Unavailable("the API key could not be looked up")),
         },
     };
     let known_parameters: &[&str] = if config.allow_query_key { &[QUERY_NAME] } else { &[] };
@@ -112,14 +112,17 @@ async fn authenticate(incoming: &Incoming, deployment: &Deployment) -> Result<Ca
 /// What a key's object says: where the key stands, `GET /_tollgate/me`, and its current month.
 type Held = (Known, String, String);
 
-async fn hold(deployment: &Deployment, caller: Caller) -> Result<Held, Refusal> {
+async fn hold(
+    incoming: &Incoming,
+    deployment: &Rc<Deployment>,
+    context: &JsValue,
+    caller: Caller,
+) -> Result<Held, Refusal> {
     if let Some(held) = ask(deployment, &caller).await? {
         return Ok(held);
     }
-    let found = caller.look_again(deployment).await.unwrap_or_else(|fault| {
-        worker::console_error!("tollgate: {fault}");
-        None
-    });
+    // The object has said that there is no such key: that holds while D1 says nothing else.
+    let found = caller.look_again(deployment, context, incoming.network()).await.ok().flatten();
     ask(deployment, &found.ok_or(Refusal::InvalidKey)?).await?.ok_or(Refusal::InvalidKey)
 }
 

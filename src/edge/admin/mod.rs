@@ -16,7 +16,6 @@ use super::http::{self, Answer, Incoming};
 use super::js::{self, Fault};
 use super::key_store::{self, Change, Database};
 use super::object_client;
-use crate::address::Network;
 use crate::admin::attempts::{Attempts, KNOWN, KnownTokens, Reading};
 use crate::admin::body::{Body, parse};
 use crate::admin::tokens::{ROOT, Scope};
@@ -178,7 +177,7 @@ async fn authorize(
     if same_secret(&presented.key, root) {
         return Ok(ROOT.to_owned());
     }
-    let network = Network::of(incoming.request.headers().get("cf-connecting-ip").ok().flatten().as_deref());
+    let network = incoming.network();
     let begin = || ATTEMPTS.with_borrow_mut(|attempts| attempts.begin(network, now.as_millis()));
     let Some(id) = token_id(&presented.key) else {
         return Err(begin().map_or_else(Refusal::TooManyAttempts, |_| Refusal::InvalidAdminToken).into());

@@ -16,7 +16,7 @@ mod tokens;
 mod usage;
 
 pub(crate) use alerts::{Delivery, deliveries, note_attempt, put_alert};
-pub(crate) use imports::{find_imported, import_keys};
+pub(crate) use imports::{FoundKeys, find_imported, import_keys};
 pub(crate) use keys::{KeyFilter, create_key, delete_key, key, keys, update_key};
 pub(crate) use log::log;
 pub(crate) use overrides::{count_overrides, delete_override, overrides, policy_override, put_override};
