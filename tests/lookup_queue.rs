@@ -245,7 +245,9 @@ proptest! {
     /// Where no request takes its query along, nobody waits for a lease.
     #[test]
     fn who_leaves_costs_nobody_time(mut plans in prop::collection::vec(plan(600, 400, true), 1..300), latency in 1..100_u64) {
-        plans.iter_mut().for_each(|plan| plan.takes_its_query_along = false);
+        for plan in &mut plans {
+            plan.takes_its_query_along = false;
+        }
         let mut world = World::new(plans, latency);
         world.run();
         for request in world.requests.iter().filter(|request| request.plan.leaves_after.is_none()) {
