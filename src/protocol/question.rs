@@ -96,6 +96,7 @@ pub struct Call<'a> {
 
 /// One call to be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Check<'a> {
     /// The call.
     pub call: Call<'a>,
