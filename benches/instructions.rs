@@ -142,6 +142,7 @@ fn protocol(times: u64) {
         is_repeat: false,
         age: None,
         has_company: false,
+        is_found: false,
         debt: None,
         idempotency_key: None,
         fingerprint: None,

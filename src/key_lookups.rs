@@ -7,7 +7,7 @@
 //! - *not imported* for a minute.
 //! - *no key was ever imported* for a minute: without imports, texts that are no keys cost D1 one question a minute.
 
-use std::collections::HashMap;
+use crate::recent::Recent;
 
 /// Imported keys at most that are remembered: about 2 MB.
 pub const KNOWN: usize = 16_384;
@@ -19,8 +19,8 @@ pub const LIFE: u64 = 60_000;
 /// The answers of D1 that one isolate remembers. Times are milliseconds on its clock.
 #[derive(Debug)]
 pub struct KeyLookups {
-    known: Recent,
-    unknown: Recent,
+    known: Recent<String, u64>,
+    unknown: Recent<String, u64>,
     none_since: Option<u64>,
     imports: u64,
 }
@@ -38,8 +38,8 @@ pub enum Standing {
     Imported(usize),
     /// It was not.
     Unknown,
-    /// D1 has to be asked; the mark belongs to [`KeyLookups::keep`].
-    Ask(Mark),
+    /// D1 has to be asked.
+    Ask,
 }
 
 /// When D1 was asked, seen from the imports of this isolate.
@@ -60,15 +60,21 @@ pub enum Found<'a> {
 impl KeyLookups {
     /// What is known of a text with these ids (one for each secret, the current one first).
     pub fn find(&mut self, ids: &[&str], now: u64) -> Standing {
-        if let Some(at) = ids.iter().position(|id| self.known.get(id).is_some()) {
+        if let Some(at) = ids.iter().position(|id| self.known.get(*id).is_some()) {
             return Standing::Imported(at);
         }
         let is_fresh = |since: u64| now.checked_sub(since).is_some_and(|age| age < LIFE);
-        let refused = ids.first().and_then(|id| self.unknown.get(id));
+        let refused = ids.first().and_then(|id| self.unknown.get(*id)).copied();
         if refused.is_some_and(is_fresh) || self.none_since.is_some_and(is_fresh) {
             return Standing::Unknown;
         }
-        Standing::Ask(Mark(self.imports))
+        Standing::Ask
+    }
+
+    /// To be taken before D1 is asked, for [`KeyLookups::keep`].
+    #[must_use]
+    pub const fn mark(&self) -> Mark {
+        Mark(self.imports)
     }
 
     /// Keeps what D1 has said to a question about `ids`. What was imported meanwhile it may not have seen.
@@ -78,7 +84,7 @@ impl KeyLookups {
             _ if mark != Mark(self.imports) => {}
             Found::Unknown => {
                 if let Some(id) = ids.first() {
-                    self.unknown.put(id, now);
+                    self.unknown.put(*id, now);
                 }
             }
             Found::Nothing => self.none_since = Some(now),
@@ -88,54 +94,13 @@ impl KeyLookups {
     /// Keys were imported through this isolate: what it knew about others may be wrong now.
     pub fn imported(&mut self) {
         self.imports = self.imports.wrapping_add(1);
-        self.unknown = Recent::new(UNKNOWN);
+        self.unknown.clear();
         self.none_since = None;
     }
 
     /// The object knows no such key: it was deleted, or is another one by now. D1 is asked again.
     pub fn disown(&mut self, id: &str) {
         self.known.remove(id);
-    }
-}
-
-/// The ids of late, up to a number of them: two halves, of which the older one is dropped as a whole when the younger is full.
-#[derive(Debug)]
-struct Recent {
-    young: HashMap<String, u64>,
-    old: HashMap<String, u64>,
-    half: usize,
-}
-
-impl Recent {
-    fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), half: capacity / 2 }
-    }
-
-    /// When the id was put here. What is in use becomes young again.
-    fn get(&mut self, id: &str) -> Option<u64> {
-        if let Some(since) = self.young.get(id) {
-            return Some(*since);
-        }
-        let (id, since) = self.old.remove_entry(id)?;
-        self.add(id, since);
-        Some(since)
-    }
-
-    fn put(&mut self, id: &str, now: u64) {
-        self.old.remove(id);
-        self.add(id.to_owned(), now);
-    }
-
-    fn add(&mut self, id: String, since: u64) {
-        if self.young.len() >= self.half && !self.young.contains_key(&id) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, since);
-    }
-
-    fn remove(&mut self, id: &str) {
-        self.young.remove(id);
-        self.old.remove(id);
     }
 }
 
@@ -146,10 +111,8 @@ mod tests {
     const IDS: &[&str] = &["new", "old"];
 
     fn ask(lookups: &mut KeyLookups, now: u64) -> Mark {
-        match lookups.find(IDS, now) {
-            Standing::Ask(mark) => mark,
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(lookups.find(IDS, now), Standing::Ask);
+        lookups.mark()
     }
 
     #[test]
@@ -158,11 +121,11 @@ mod tests {
         let mark = ask(&mut lookups, 0);
         lookups.keep(IDS, Found::Imported("old"), mark, 0);
         assert_eq!(lookups.find(IDS, 1_000 * LIFE), Standing::Imported(1));
-        assert!(matches!(lookups.find(&["other"], 0), Standing::Ask(_)));
+        assert_eq!(lookups.find(&["other"], 0), Standing::Ask);
         lookups.imported();
         assert_eq!(lookups.find(&["old"], 0), Standing::Imported(0));
         lookups.disown("old");
-        assert!(matches!(lookups.find(&["old"], 0), Standing::Ask(_)));
+        assert_eq!(lookups.find(&["old"], 0), Standing::Ask);
     }
 
     #[test]
@@ -186,7 +149,7 @@ mod tests {
         let mark = ask(&mut lookups, 0);
         lookups.keep(IDS, Found::Nothing, mark, 0);
         assert_eq!(lookups.find(&["other"], LIFE - 1), Standing::Unknown);
-        assert!(matches!(lookups.find(&["other"], LIFE), Standing::Ask(_)));
+        assert_eq!(lookups.find(&["other"], LIFE), Standing::Ask);
         lookups.imported();
         ask(&mut lookups, 1);
     }
@@ -202,24 +165,5 @@ mod tests {
             lookups.keep(IDS, Found::Imported("new"), mark, 0);
             assert_eq!(lookups.find(IDS, 0), Standing::Imported(0));
         }
-    }
-
-    #[test]
-    fn memory_is_bounded_and_what_is_in_use_stays() {
-        let mut recent = Recent::new(100);
-        recent.put("used", 7);
-        for n in 0..10_000 {
-            recent.put(&n.to_string(), n);
-            assert!(recent.young.len() + recent.old.len() <= 100);
-            assert_eq!(recent.get("used"), Some(7));
-        }
-        assert_eq!(recent.get("0"), None);
-        assert_eq!(recent.get("9999"), Some(9_999));
-        for n in 0..1_000 {
-            recent.put("one", n);
-        }
-        assert_eq!(recent.get("9999"), Some(9_999), "putting one again makes no room");
-        recent.remove("one");
-        assert_eq!(recent.get("one"), None);
     }
 }

@@ -10,6 +10,7 @@
 //! has the whole picture.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod admin;
 pub mod arrears;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod idempotency;
 pub mod key;
 pub mod key_lookups;
 pub mod limit;
+pub mod lookup_queue;
 pub mod meter;
 pub mod object;
 #[cfg(not(target_arch = "wasm32"))]
@@ -34,10 +36,13 @@ pub mod policy;
 pub mod preflight;
 pub mod profile;
 pub mod protocol;
+pub mod recent;
 pub mod refusal;
+pub mod refusals;
 pub mod route;
 pub mod route_cost;
 pub mod route_pattern;
+pub mod self_service;
 pub mod target;
 pub mod time;
 pub mod verified_keys;

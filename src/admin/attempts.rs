@@ -1,29 +1,57 @@
-//! Attempts with wrong admin tokens, by the address that they come from. Each isolate counts for itself: this slows down
-//! guessing, what makes it hopeless is a long token.
+//! Attempts with admin tokens, by the network that they come from, so that wrong ones cost D1 a bounded number of reads.
+//!
+//! `ADMIN_TOKEN` is compared before and never gets here; nothing slows down guessing it but its length. An attempt with any other
+//! token is counted before D1 is asked, so that concurrent ones are counted too, and given back when the token is right.
+//!
+//! A network whose attempts are used up must not shut out the right tokens of others in it. So a token that this isolate has found
+//! to be right before is no attempt, and the first token that is refused makes the isolate read which tokens there are, at most
+//! once a minute ([`KnownTokens`]). Neither admits anybody: D1 judges every token that passes here, so one that is deleted is refused
+//! at once.
 
-use std::net::IpAddr;
+use crate::address::{Network, Site};
+use std::collections::{HashMap, HashSet};
 
-/// Wrong tokens that an address may try in [`WINDOW`].
+/// Attempts of a network in [`WINDOW`].
 pub const ATTEMPTS: u32 = 10;
+/// Attempts of an IPv6 /48.
+pub const SITE_ATTEMPTS: u32 = 50;
+/// Attempts of all requests without an address, and of all networks beyond [`CAPACITY`].
+pub const SHARED_ATTEMPTS: u32 = 100;
 /// In milliseconds.
 pub const WINDOW: u64 = 60_000;
-/// Addresses at most that are remembered.
-pub const CAPACITY: usize = 1_000;
+/// Networks and sites at most that have a budget of their own.
+pub const CAPACITY: usize = 2_000;
 
 /// The attempts that one isolate has seen. Times are milliseconds on its clock.
 #[derive(Debug, Default)]
-pub struct Attempts(Vec<Tried>);
+pub struct Attempts(HashMap<Budget, Tried>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Budget {
+    Network(Network),
+    Site(Site),
+    Rest,
+}
+
+impl Budget {
+    const fn size(self) -> u32 {
+        match self {
+            Self::Network(Network::V4(_) | Network::V6(_)) => ATTEMPTS,
+            Self::Site(_) => SITE_ATTEMPTS,
+            Self::Network(Network::Unknown) | Self::Rest => SHARED_ATTEMPTS,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Tried {
-    network: String,
     since: u64,
     times: u32,
 }
 
 impl Tried {
-    /// A clock that stepped back tells nothing: the window is over then, too.
-    const fn rest(&self, now: u64) -> u64 {
+    /// Milliseconds until its window is over. A clock that stepped back tells nothing: then it is over, too.
+    const fn rest(self, now: u64) -> u64 {
         match now.checked_sub(self.since) {
             Some(age) => WINDOW.saturating_sub(age),
             None => 0,
@@ -31,88 +59,301 @@ impl Tried {
     }
 }
 
+/// An attempt that has been counted: in which budgets, and when their windows began.
+#[derive(Debug)]
+#[must_use]
+pub struct Attempt([Option<(Budget, u64)>; 2]);
+
 impl Attempts {
-    /// Seconds for which nothing from this address is heard; `None` if it is.
-    #[must_use]
-    pub fn wait(&self, address: &str, now: u64) -> Option<u64> {
-        let network = network(address);
-        let tried = self.0.iter().find(|tried| tried.network == network && tried.times >= ATTEMPTS)?;
-        let rest = tried.rest(now);
-        (rest > 0).then(|| rest.div_ceil(1000))
+    /// Counts an attempt.
+    ///
+    /// # Errors
+    /// If the network or its site has none left: whole seconds until it has. Nothing is counted then.
+    pub fn begin(&mut self, network: Network, now: u64) -> Result<Attempt, u64> {
+        let own = self.budget(Budget::Network(network), now);
+        let site = network.site().map(|site| self.budget(Budget::Site(site), now)).filter(|&site| site != own);
+        let budgets = [Some(own), site];
+        let waits = budgets.iter().flatten().filter_map(|&budget| {
+            let tried = self.0.get(&budget).filter(|tried| tried.times >= budget.size())?;
+            Some(tried.rest(now)).filter(|&rest| rest > 0)
+        });
+        if let Some(wait) = waits.max() {
+            return Err(wait.div_ceil(1000));
+        }
+        Ok(Attempt(budgets.map(|budget| budget.map(|budget| (budget, self.count(budget, now))))))
     }
 
-    /// Counts a wrong token.
-    pub fn add(&mut self, address: &str, now: u64) {
-        let network = network(address);
-        self.0.retain(|tried| tried.rest(now) > 0);
-        if let Some(tried) = self.0.iter_mut().find(|tried| tried.network == network) {
-            tried.times = tried.times.saturating_add(1);
-            return;
+    /// The token was right, or could not be judged.
+    pub fn give_back(&mut self, Attempt(budgets): Attempt) {
+        for (budget, since) in budgets.into_iter().flatten() {
+            if let Some(tried) = self.0.get_mut(&budget).filter(|tried| tried.since == since) {
+                tried.times = tried.times.saturating_sub(1);
+            }
         }
-        if self.0.len() >= CAPACITY {
-            // The oldest: they are in the order of their first attempts.
-            self.0.remove(0);
+    }
+
+    /// Where to count: in the shared budget once there are too many others.
+    fn budget(&mut self, budget: Budget, now: u64) -> Budget {
+        // Room for a network and its site, which are counted together, and for the rest.
+        let is_full = |tried: &HashMap<_, _>| tried.len().saturating_add(3) > CAPACITY && !tried.contains_key(&budget);
+        if is_full(&self.0) {
+            self.0.retain(|_, tried| tried.rest(now) > 0 && tried.times > 0);
         }
-        self.0.push(Tried { network, since: now, times: 1 });
+        if is_full(&self.0) { Budget::Rest } else { budget }
+    }
+
+    fn count(&mut self, budget: Budget, now: u64) -> u64 {
+        let tried = self.0.entry(budget).or_insert(Tried { since: now, times: 0 });
+        if tried.rest(now) == 0 {
+            *tried = Tried { since: now, times: 0 };
+        }
+        tried.times = tried.times.saturating_add(1);
+        tried.since
     }
 }
 
-/// Who has one IPv6 address has 2^64 of them.
-fn network(address: &str) -> String {
-    match address.parse() {
-        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_none() => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+/// Tokens at most of which an isolate knows that they exist.
+pub const KNOWN: usize = 1_000;
+/// How long not to read them again, in milliseconds.
+pub const READ_INTERVAL: u64 = 60_000;
+/// The same after a read that failed.
+pub const RETRY_INTERVAL: u64 = 5_000;
+
+/// Tokens, by their hashes, that D1 had when this isolate asked. Times are milliseconds on its clock.
+#[derive(Debug, Default)]
+pub struct KnownTokens {
+    hashes: HashSet<String>,
+    is_reading: bool,
+    read_again_at: u64,
+}
+
+/// Whether the tokens are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// By who asks, who tells [`KnownTokens::end`] what came of it.
+    Begin,
+    /// Somebody does.
+    UnderWay,
+    /// They were a moment ago.
+    NotYet,
+}
+
+impl KnownTokens {
+    /// Whether there was a token with this hash.
+    #[must_use]
+    pub fn has(&self, hash: &str) -> bool {
+        self.hashes.contains(hash)
+    }
+
+    /// D1 has a token with this hash.
+    pub fn add(&mut self, hash: &str) {
+        if !self.has(hash) {
+            if self.hashes.len() >= KNOWN {
+                self.hashes.clear();
+            }
+            self.hashes.insert(hash.to_owned());
         }
-        _ => address.to_owned(),
+    }
+
+    /// D1 has none; whether it was known.
+    pub fn remove(&mut self, hash: &str) -> bool {
+        self.hashes.remove(hash)
+    }
+
+    /// Asks whether to read which tokens there are.
+    pub fn begin(&mut self, now: u64) -> Reading {
+        if self.is_reading {
+            return Reading::UnderWay;
+        }
+        // A pause that is longer than any was set by a clock that was ahead.
+        if (1..=READ_INTERVAL).contains(&self.read_again_at.saturating_sub(now)) {
+            return Reading::NotYet;
+        }
+        self.is_reading = true;
+        self.read_again_at = now.saturating_add(RETRY_INTERVAL);
+        Reading::Begin
+    }
+
+    /// Takes over what was read at `now`; nothing if that failed.
+    pub fn end(&mut self, hashes: Option<Vec<String>>, now: u64) {
+        self.is_reading = false;
+        if let Some(hashes) = hashes {
+            self.hashes = hashes.into_iter().take(KNOWN).collect();
+            self.read_again_at = now.saturating_add(READ_INTERVAL);
+        }
+    }
+
+    /// Whoever reads has not come back: the next may.
+    pub fn give_up(&mut self) {
+        self.is_reading = false;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn v4(n: u32) -> Network {
+        Network::V4(n.into())
+    }
+
+    fn v6(site: u64, network: u64) -> Network {
+        Network::V6(site << 16 | network)
+    }
 
     #[test]
     fn ten_in_a_minute() {
         let mut attempts = Attempts::default();
         for at in 0..10 {
-            assert_eq!(attempts.wait("192.0.2.1", at), None);
-            attempts.add("192.0.2.1", at);
+            assert!(attempts.begin(v4(1), at).is_ok());
         }
-        assert_eq!(attempts.wait("192.0.2.1", 10), Some(60));
-        assert_eq!(attempts.wait("192.0.2.2", 10), None);
-        assert_eq!(attempts.wait("192.0.2.1", 59_001), Some(1));
-        assert_eq!(attempts.wait("192.0.2.1", 60_000), None);
-        attempts.add("192.0.2.1", 60_000);
-        assert_eq!(attempts.wait("192.0.2.1", 60_000), None);
+        assert_eq!(attempts.begin(v4(1), 10).unwrap_err(), 60);
+        assert!(attempts.begin(v4(2), 10).is_ok());
+        assert_eq!(attempts.begin(v4(1), 59_001).unwrap_err(), 1);
+        for _ in 0..10 {
+            assert!(attempts.begin(v4(1), 60_000).is_ok());
+        }
+        assert_eq!(attempts.begin(v4(1), 60_000).unwrap_err(), 60);
     }
 
     #[test]
-    fn a_network_is_one_address() {
+    fn a_right_token_gives_its_attempt_back() {
         let mut attempts = Attempts::default();
-        for n in 0..10 {
-            attempts.add(&format!("2001:db8::{n}"), 0);
+        for _ in 0..100 {
+            let right = attempts.begin(v4(1), 0).unwrap();
+            attempts.give_back(right);
         }
-        assert!(attempts.wait("2001:db8:0:0:1::", 0).is_some());
-        assert_eq!(attempts.wait("2001:db8:0:1::", 0), None);
-        assert_eq!(attempts.wait("::ffff:192.0.2.1", 0), None);
+        let open: Vec<_> = (0..10).map(|_| attempts.begin(v4(1), 0).unwrap()).collect();
+        assert!(attempts.begin(v4(1), 0).is_err(), "before D1 has answered");
+        for attempt in open {
+            attempts.give_back(attempt);
+        }
+        assert!(attempts.begin(v4(1), 0).is_ok());
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn an_attempt_of_an_earlier_window_is_not_given_back_in_a_later_one() {
         let mut attempts = Attempts::default();
+        let early = attempts.begin(v4(1), 0).unwrap();
+        for _ in 0..10 {
+            assert!(attempts.begin(v4(1), WINDOW).is_ok());
+        }
+        attempts.give_back(early);
+        assert!(attempts.begin(v4(1), WINDOW).is_err());
+    }
+
+    #[test]
+    fn a_site_has_a_budget_of_its_own() {
+        let mut attempts = Attempts::default();
+        for network in 0..5 {
+            for _ in 0..10 {
+                assert!(attempts.begin(v6(1, network), 0).is_ok());
+            }
+            assert!(attempts.begin(v6(1, network), 0).is_err());
+        }
+        assert_eq!(attempts.begin(v6(1, 9), 0).unwrap_err(), 60);
+        assert!(attempts.begin(v6(2, 9), 0).is_ok());
+        assert!(attempts.begin(v6(1, 9), WINDOW).is_ok());
+    }
+
+    #[test]
+    fn what_has_no_address_shares_one_budget() {
+        let mut attempts = Attempts::default();
+        for _ in 0..SHARED_ATTEMPTS {
+            assert!(attempts.begin(Network::Unknown, 0).is_ok());
+        }
+        assert!(attempts.begin(Network::Unknown, 0).is_err());
+        assert!(attempts.begin(v4(1), 0).is_ok());
+    }
+
+    #[test]
+    fn networks_beyond_the_capacity_share_one_budget() {
+        let mut attempts = Attempts::default();
+        let mut tried = 0;
         for n in 0..3 * CAPACITY {
-            attempts.add(&n.to_string(), 0);
+            tried += usize::from(attempts.begin(v4(u32::try_from(n).unwrap()), 0).is_ok());
+            assert!(attempts.0.len() <= CAPACITY);
         }
-        assert_eq!(attempts.0.len(), CAPACITY);
-        attempts.add("late", WINDOW);
-        assert_eq!(attempts.0.len(), 1);
+        let shared = usize::try_from(SHARED_ATTEMPTS).unwrap();
+        assert!(tried <= CAPACITY + shared && tried >= CAPACITY, "{tried}");
+        assert!(attempts.begin(v4(0), 0).is_ok(), "who has a budget keeps it");
+        assert!(attempts.begin(v6(1, 1), 0).is_err());
+        assert!(attempts.begin(v6(1, 1), WINDOW).is_ok());
+        assert_eq!(attempts.0.len(), 2, "what is over makes room");
     }
 
     #[test]
     fn a_clock_that_steps_back_locks_nobody_out() {
         let mut attempts = Attempts::default();
-        (0..10).for_each(|_| attempts.add("x", 1_000_000));
-        assert_eq!(attempts.wait("x", 0), None);
+        for _ in 0..10 {
+            assert!(attempts.begin(v4(1), 1_000_000).is_ok());
+        }
+        assert!(attempts.begin(v4(1), 0).is_ok());
+    }
+
+    #[test]
+    fn the_tokens_are_read_once_a_minute_by_one_request() {
+        let mut known = KnownTokens::default();
+        assert_eq!(known.begin(1_000), Reading::Begin);
+        assert_eq!(known.begin(1_000), Reading::UnderWay);
+        known.add("old");
+        known.end(Some(vec!["a".to_owned(), "b".to_owned()]), 1_100);
+        assert_eq!(["a", "b", "old"].map(|hash| known.has(hash)), [true, true, false]);
+        assert_eq!(known.begin(1_100 + READ_INTERVAL - 1), Reading::NotYet);
+        assert_eq!(known.begin(1_100 + READ_INTERVAL), Reading::Begin);
+        known.end(None, 70_000);
+        assert!(known.has("a"), "a read that fails takes nothing away");
+        assert_eq!(known.begin(61_100 + RETRY_INTERVAL - 1), Reading::NotYet);
+        assert_eq!(known.begin(61_100 + RETRY_INTERVAL), Reading::Begin);
+        known.give_up();
+        assert_eq!(known.begin(61_100 + 2 * RETRY_INTERVAL), Reading::Begin);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_keep_the_tokens_from_being_read() {
+        let mut known = KnownTokens::default();
+        assert_eq!(known.begin(1_000_000_000), Reading::Begin);
+        known.end(Some(Vec::new()), 1_000_000_000);
+        assert_eq!(known.begin(1_000), Reading::Begin);
+    }
+
+    #[test]
+    fn known_tokens_are_bounded() {
+        let mut known = KnownTokens::default();
+        for n in 0..3 * KNOWN {
+            known.add(&n.to_string());
+            assert!(known.has(&n.to_string()) && known.hashes.len() <= KNOWN);
+        }
+        assert_eq!(known.begin(0), Reading::Begin);
+        known.end(Some((0..2 * KNOWN).map(|n| n.to_string()).collect()), 0);
+        assert_eq!(known.hashes.len(), KNOWN);
+        assert!(known.remove("0") && !known.remove("0") && !known.has("0"));
+    }
+
+    proptest! {
+        /// However attempts are spread over networks and time, none of the budgets is ever exceeded by attempts that were not given
+        /// back, neither while they are open nor afterwards.
+        #[test]
+        fn no_budget_is_exceeded(steps in prop::collection::vec((0..3_u64, 0..8_u64, 0..4_000_u64, any::<bool>()), 1..600)) {
+            let mut attempts = Attempts::default();
+            let mut now = 0;
+            let mut kept: Vec<(u64, u64, u64)> = Vec::new();
+            for (site, network, pause, is_right) in steps {
+                now += pause / 8;
+                let Ok(attempt) = attempts.begin(v6(site, network), now) else { continue };
+                if is_right {
+                    attempts.give_back(attempt);
+                } else {
+                    kept.push((site, network, now));
+                }
+                // Two windows that follow each other touch at most.
+                let of = |site: u64, network: Option<u64>| {
+                    kept.iter().filter(|k| k.0 == site && network.is_none_or(|n| k.1 == n) && now - k.2 < WINDOW).count()
+                };
+                prop_assert!(of(site, Some(network)) <= 2 * ATTEMPTS as usize);
+                prop_assert!(of(site, None) <= 2 * SITE_ATTEMPTS as usize);
+            }
+        }
     }
 }

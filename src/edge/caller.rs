@@ -1,16 +1,30 @@
 //! Whose key a text is: one of ours by its tag, or one that was issued elsewhere and imported, which D1 has to say.
 
+use super::clock;
 use super::deployment::Deployment;
-use super::js::Fault;
-use super::key_store;
+use super::lookups::{self, NotAsked};
+use crate::address::Network;
 use crate::key::{ImportedKey, Signer, is_importable};
-use crate::key_lookups::{Found, Mark, Standing};
-use worker::Env;
+use crate::key_lookups::Standing;
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
 
-/// Who calls, as the key's object is told.
+/// The authenticated caller, as the key's object is told. It judges by the hash.
 pub(crate) struct Caller {
     pub(crate) id: String,
     pub(crate) secret_hash: String,
+    pub(crate) evidence: Evidence,
+}
+
+/// Why a text is taken for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// Its tag is valid.
+    Tag,
+    /// This isolate remembers that it was imported.
+    Memory,
+    /// D1 has just said that it was imported.
+    Found,
 }
 
 /// What a presented text is.
@@ -26,13 +40,13 @@ pub(crate) enum Presented {
 pub(crate) struct Candidate {
     /// What it is under each secret.
     keys: Vec<ImportedKey>,
-    mark: Mark,
 }
 
 /// Tells what a presented text is, without asking anybody.
 pub(crate) fn identify(presented: &str, signer: &Signer, deployment: &Deployment, now: u64) -> Presented {
     if let Some((id, secret_hash)) = deployment.verified.borrow_mut().verify(presented, signer) {
-        return Presented::Known(Caller { id: id.to_owned(), secret_hash: secret_hash.to_owned() });
+        let evidence = Evidence::Tag;
+        return Presented::Known(Caller { id: id.to_owned(), secret_hash: secret_hash.to_owned(), evidence });
     }
     if !deployment.config.allow_imported_keys || !is_importable(presented) {
         return Presented::Nobody;
@@ -41,36 +55,50 @@ pub(crate) fn identify(presented: &str, signer: &Signer, deployment: &Deployment
     let standing = deployment.lookups.borrow_mut().find(&ids(&keys), now);
     match standing {
         Standing::Imported(at) => {
-            keys.into_iter().nth(at).map_or(Presented::Nobody, |key| Presented::Known(key.into()))
+            let key = keys.into_iter().nth(at);
+            key.map_or(Presented::Nobody, |key| Presented::Known(Caller::imported(key, Evidence::Memory)))
         }
         Standing::Unknown => Presented::Nobody,
-        Standing::Ask(mark) => Presented::Unheard(Candidate { keys, mark }),
+        Standing::Ask => Presented::Unheard(Candidate { keys }),
     }
 }
 
 impl Candidate {
-    /// Asks D1, and remembers the answer.
-    pub(crate) async fn look_up(self, deployment: &Deployment, env: &Env) -> Result<Option<Caller>, Fault> {
-        let Self { keys, mark } = self;
-        let asked_at = super::clock::now().as_millis();
-        let found = key_store::find_imported(&key_store::database(env)?, &keys).await;
-        let answer = found.map_err(|fault| {
-            let id = keys.first().map_or("", |key| &key.id);
-            Fault::new(format!("D1 could not be asked whether key {id} was imported: {fault}"))
-        })?;
-        let found = match answer.as_str() {
-            "" => Found::Unknown,
-            "-" => Found::Nothing,
-            id => Found::Imported(id),
-        };
-        deployment.lookups.borrow_mut().keep(&ids(&keys), found, mark, asked_at);
-        Ok(keys.into_iter().find(|key| key.id == answer).map(Caller::from))
+    /// Asks D1, in its turn, and remembers the answer.
+    pub(crate) async fn look_up(
+        self,
+        deployment: &Rc<Deployment>,
+        context: &JsValue,
+        network: Network,
+    ) -> Result<Option<Caller>, NotAsked> {
+        let key = lookups::look_up(deployment, context, self.keys, network).await?;
+        Ok(key.map(|key| Caller::imported(key, Evidence::Found)))
     }
 }
 
-impl From<ImportedKey> for Caller {
-    fn from(key: ImportedKey) -> Self {
-        Self { id: key.id, secret_hash: key.secret_hash }
+impl Caller {
+    fn imported(key: ImportedKey, evidence: Evidence) -> Self {
+        Self { id: key.id, secret_hash: key.secret_hash, evidence }
+    }
+
+    /// The key's object knows no such key. What this isolate remembers of an imported one is forgotten then, and D1 is asked: the key
+    /// may have been deleted and imported again. Gives it if D1 has it.
+    pub(crate) async fn look_again(
+        self,
+        deployment: &Rc<Deployment>,
+        context: &JsValue,
+        network: Network,
+    ) -> Result<Option<Self>, NotAsked> {
+        deployment.lookups.borrow_mut().disown(&self.id);
+        if self.evidence != Evidence::Memory {
+            return Ok(None);
+        }
+        let keys = vec![ImportedKey { id: self.id, secret_hash: self.secret_hash }];
+        let standing = deployment.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
+        match standing {
+            Standing::Ask => Candidate { keys }.look_up(deployment, context, network).await,
+            Standing::Imported(_) | Standing::Unknown => Ok(None),
+        }
     }
 }
 

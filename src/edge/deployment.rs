@@ -1,10 +1,14 @@
 //! What an isolate keeps between requests: the parsed configuration, the namespace of the objects, and a source of nonces.
 
 use super::js::Fault;
+use super::lookups::Waiter;
 use crate::config::Config;
 use crate::deny_cache::DenyCache;
 use crate::key_lookups::KeyLookups;
+use crate::lookup_queue::LookupQueue;
 use crate::own_loop::{Loops, Seal};
+use crate::refusals::Refusals;
+use crate::self_service::SelfService;
 use crate::verified_keys::VerifiedKeys;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -39,12 +43,16 @@ pub(crate) struct Rendered {
 pub(crate) struct Deployment {
     pub(crate) config: Config,
     pub(crate) objects: JsValue,
+    pub(crate) env: Env,
     pub(crate) denials: RefCell<DenyCache>,
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     pub(crate) lookups: RefCell<KeyLookups>,
+    pub(crate) queue: RefCell<LookupQueue<Rc<Waiter>>>,
+    pub(crate) refusals: RefCell<Refusals>,
     pub(crate) verified: RefCell<VerifiedKeys>,
     pub(crate) seal: Seal,
     pub(crate) loops: RefCell<Loops>,
+    pub(crate) self_service: RefCell<SelfService>,
     next_nonce: Cell<u64>,
 }
 
@@ -70,12 +78,16 @@ impl Deployment {
         let deployment = Rc::new(Self {
             config,
             objects,
+            env: env.clone(),
             denials: RefCell::default(),
             rendered: RefCell::default(),
             lookups: RefCell::default(),
+            queue: RefCell::default(),
+            refusals: RefCell::default(),
             verified: RefCell::default(),
             seal,
             loops: RefCell::default(),
+            self_service: RefCell::default(),
             next_nonce,
         });
         DEPLOYMENT.set(Some(Rc::clone(&deployment)));
@@ -90,15 +102,22 @@ impl Deployment {
         })
     }
 
-    /// Forgets what this isolate refuses by itself: of one key, or of all. To be called when a change is in force, since what was asked
-    /// before that is not kept either.
+    /// Forgets what this isolate refuses by itself and what it tells holders: of one key, or of all. To be called when a change is in
+    /// force, since what was asked before that is not kept either.
     pub(crate) fn forget_denials(&self, id: Option<&str>) {
+        self.self_service.borrow_mut().forget(id);
         self.denials.borrow_mut().forget(id);
         let mut rendered = self.rendered.borrow_mut();
         match id {
             Some(id) => drop(rendered.remove(id)),
             None => rendered.clear(),
         }
+    }
+
+    /// Keys were imported through this isolate: what it knew about other texts may be wrong now.
+    pub(crate) fn note_import(&self) {
+        self.lookups.borrow_mut().imported();
+        self.queue.borrow_mut().imported();
     }
 
     /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.

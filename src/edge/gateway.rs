@@ -1,12 +1,13 @@
 //! The request path: who is it, may it pass, where does it go.
 
 use super::arrears;
-use super::caller::{Caller, Presented, identify};
+use super::caller::{Caller, Evidence, Presented, identify};
 use super::clock;
 use super::company::Company;
 use super::deployment::{Deployment, RENDERED};
 use super::http::{self, Answer, Incoming};
 use super::js::Fields;
+use super::lookups::NotAsked;
 use super::object_client::{self, Reply};
 use super::origin;
 use super::own_loop::unless_looping;
@@ -21,10 +22,9 @@ use crate::protocol::{self, Call, Check, Ends, Known, Outcome, Pass};
 use crate::refusal::Refusal;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
-use worker::Env;
 
 /// Judges a request for the origin, and forwards it or answers it.
-pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
+pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue) -> Answer {
     let config = &deployment.config;
     let refuse = |refusal: Refusal| http::refuse(&refusal, &config.cors_allow_origin, None);
     if let Err(error) = incoming.framing {
@@ -55,14 +55,11 @@ pub(crate) fn gate(incoming: Incoming, deployment: Rc<Deployment>, env: Env, con
         Presented::Unheard(candidate) => {
             let work = async move {
                 let refuse = |refusal: Refusal| http::refuse(&refusal, &Deployment::cors(), None);
-                match candidate.look_up(&deployment, &env).await {
+                match candidate.look_up(&deployment, &context, incoming.network()).await {
                     Ok(Some(caller)) => judge(incoming, deployment, context, caller, clock::now().as_millis()),
                     Ok(None) => refuse(Refusal::InvalidKey),
-                    Err(fault) => {
-                        // In every fail mode: what may be no key at all does not pass.
-                        worker::console_error!("tollgate: {fault}");
-                        refuse(Refusal::Unavailable("the API key could not be looked up"))
-                    }
+                    // In every fail mode: what may be no key at all does not pass.
+                    Err(NotAsked) => refuse(Refusal::Unavailable("the API key could not be looked up")),
                 }
             };
             Ok(promise(work).into())
@@ -84,7 +81,7 @@ fn judge_call(
     caller: Caller,
     asked_at: u64,
 ) -> Answer {
-    let Caller { id, secret_hash } = caller;
+    let Caller { id, secret_hash, evidence } = caller;
     let call = Call { id: &id, secret_hash: &secret_hash, method: &incoming.method, path: incoming.target().path };
     let (keyed, fingerprint) = match incoming.idempotency() {
         Field::Absent => (Keyed::No, None),
@@ -107,6 +104,7 @@ fn judge_call(
         deployment,
         id,
         secret_hash,
+        evidence,
         asked_at,
         nonce,
         debt,
@@ -186,6 +184,7 @@ pub struct GatedCall {
     pub(super) deployment: Rc<Deployment>,
     pub(super) id: String,
     secret_hash: String,
+    evidence: Evidence,
     asked_at: u64,
     nonce: u64,
     debt: Option<Report>,
@@ -222,6 +221,7 @@ impl GatedCall {
             is_repeat: self.is_repeat,
             age: self.is_repeat.then(|| self.age()),
             has_company: self.company.is_there,
+            is_found: self.evidence == Evidence::Found,
             debt: self.debt.as_ref().map(Report::debt),
             idempotency_key: None,
             fingerprint: None,
@@ -255,12 +255,11 @@ impl GatedCall {
                 let mut denials = self.deployment.denials.borrow_mut();
                 denials.keep(self.call(), self.keyed, &known, asked, cap, self.generation);
                 drop(denials);
+                self.deployment.self_service.borrow_mut().forget(Some(&self.id));
                 self.pass_or_refuse(&known)
             }
-            Reply::Answer(protocol::Answer::Unknown) => {
-                self.deployment.lookups.borrow_mut().disown(&self.id);
-                http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
-            }
+            Reply::Answer(protocol::Answer::Unknown) if self.evidence == Evidence::Tag => self.refuse_key(),
+            Reply::Answer(protocol::Answer::Unknown) => Ok(promise(self.look_again()).into()),
             Reply::Overloaded(fault) => {
                 // In every fail mode: the key's own calls cause an overload, so it must not let them through.
                 worker::console_error!("tollgate: {fault}");
@@ -275,6 +274,24 @@ impl GatedCall {
                 worker::console_error!("tollgate: {fault}");
                 self.fail(true)
             }
+        }
+    }
+
+    fn refuse_key(&self) -> Answer {
+        http::refuse(&Refusal::InvalidKey, &self.deployment.config.cors_allow_origin, None)
+    }
+
+    /// The object knows no such imported key. It is asked once more if D1 has it; nothing has been counted.
+    async fn look_again(mut self) -> Answer {
+        let Self { id, secret_hash, evidence, .. } = &self;
+        let caller = Caller { id: id.clone(), secret_hash: secret_hash.clone(), evidence: *evidence };
+        match caller.look_again(&self.deployment, &self.context, self.incoming.network()).await {
+            Ok(Some(_)) => {
+                self.evidence = Evidence::Found;
+                object_client::check(self)
+            }
+            // The object has said that there is no such key: that holds while D1 says nothing else.
+            Ok(None) | Err(NotAsked) => self.refuse_key(),
         }
     }
 

@@ -363,7 +363,7 @@ export function batchClosed(batch) {
 }
 
 /** Resolves after that many milliseconds. Not for objects: a timer of theirs that is left running is billed. */
-function after(milliseconds) {
+export function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 

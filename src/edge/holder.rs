@@ -1,6 +1,6 @@
 //! What a key's holder may ask with the key itself. It spends nothing, and nobody is told of another key.
 
-use super::caller::{Presented, identify};
+use super::caller::{Caller, Presented, identify};
 use super::clock;
 use super::deployment::Deployment;
 use super::gateway::find_credential;
@@ -8,16 +8,20 @@ use super::http::{self, Answer, Incoming};
 use super::js::{self, Fault};
 use super::key_object::{Memory, Shared};
 use super::key_store;
+use super::lookups::NotAsked;
 use super::object_client;
 use crate::admin::Parameters;
+use crate::config::Config;
 use crate::credential::{CredentialError, QUERY_NAME};
 use crate::decision::{Decision, Verdict};
 use crate::profile::Status;
 use crate::protocol::{self, Holding, Known, Me, Outcome, Pass, PolicyUsage, month_json};
 use crate::refusal::Refusal;
 use crate::route::Holder;
+use crate::self_service::{self, Turn};
 use crate::time::{HOUR, Month, UnixMicros, rfc3339};
 use std::rc::Rc;
+use wasm_bindgen::JsValue;
 use worker::Env;
 
 /// The current month and so many before it.
@@ -26,41 +30,63 @@ const MONTHS_BEFORE: usize = 11;
 const HOURS_BEFORE: u64 = 23;
 
 /// Answers a request of a key's holder.
-pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, wanted: Holder) -> Answer {
-    let config = &deployment.config;
-    match find(&incoming, &deployment, &env).await {
-        Ok((id, known, me, month)) => {
-            let fields = Some((&known, config.legacy_headers));
-            if let Outcome::Refused(status) = known.outcome {
-                let refusal = Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used"));
-                return http::refuse(&refusal, &config.cors_allow_origin, fields);
-            }
-            let body = match wanted {
-                Holder::Me => Ok(me),
-                Holder::Usage => usage(&env, &id, &known, &month).await,
-            };
-            match body {
-                Ok(body) => http::json_of_key(&body, &config.cors_allow_origin, &known, config.legacy_headers),
-                Err(fault) => {
-                    worker::console_error!("tollgate: the usage of key {id} could not be read: {fault}");
-                    http::refuse(
-                        &Refusal::Unavailable("the usage could not be read now"),
-                        &config.cors_allow_origin,
-                        fields,
-                    )
-                }
-            }
-        }
-        Err(refusal) => http::refuse(&refusal, &config.cors_allow_origin, None),
+pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, context: JsValue, wanted: Holder) -> Answer {
+    match find(&incoming, &deployment, &context, wanted).await {
+        Ok((known, body)) => give(&deployment.config, &known, &body),
+        Err((refusal, known)) => refuse(&deployment.config, &refusal, known.as_ref()),
     }
 }
 
-/// The id of the key that is presented, and what its object says of it.
+fn refuse(config: &Config, refusal: &Refusal, known: Option<&Known>) -> Answer {
+    http::refuse(refusal, &config.cors_allow_origin, known.map(|known| (known, config.legacy_headers)))
+}
+
+fn give(config: &Config, known: &Known, body: &str) -> Answer {
+    if let Outcome::Refused(status) = known.outcome {
+        let refusal = Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used"));
+        return refuse(config, &refusal, Some(known));
+    }
+    http::json_of_key(body, &config.cors_allow_origin, known, config.legacy_headers)
+}
+
+/// Where the presented key stands, and the body of the answer. A refusal says where it stands, too, if that is known.
 async fn find(
     incoming: &Incoming,
-    deployment: &Deployment,
-    env: &Env,
-) -> Result<(String, Known, String, String), Refusal> {
+    deployment: &Rc<Deployment>,
+    context: &JsValue,
+    wanted: Holder,
+) -> Result<(Known, Rc<str>), (Refusal, Option<Known>)> {
+    let caller = authenticate(incoming, deployment, context).await.map_err(|refusal| (refusal, None))?;
+    let (id, secret_hash) = (caller.id.clone(), caller.secret_hash.clone());
+    let asked_at = clock::now().as_millis();
+    let turn = deployment.self_service.borrow_mut().begin(&id, &secret_hash, wanted, asked_at);
+    let mark = match turn {
+        Turn::Give(known, body) => return Ok((known, body)),
+        Turn::Refuse { retry_after, known } => {
+            let violated = vec![self_service::POLICY.to_owned()];
+            return Err((Refusal::QuotaExceeded { violated, retry_after }, known));
+        }
+        Turn::Ask(mark) => mark,
+    };
+    let (known, me, month) = hold(incoming, deployment, context, caller).await.map_err(|refusal| (refusal, None))?;
+    let body = match wanted {
+        _ if matches!(known.outcome, Outcome::Refused(_)) => String::new(),
+        Holder::Me => me,
+        Holder::Usage => match usage(&deployment.env, &id, &known, &month).await {
+            Ok(body) => body,
+            Err(fault) => {
+                worker::console_error!("tollgate: the usage of key {id} could not be read: {fault}");
+                return Err((Refusal::Unavailable("the usage could not be read now"), Some(known)));
+            }
+        },
+    };
+    let answer = self_service::Answer::new(known, body, asked_at, clock::now().as_millis());
+    deployment.self_service.borrow_mut().keep(&id, &secret_hash, wanted, mark, &answer);
+    Ok((answer.known, answer.body))
+}
+
+/// Whose key is presented, as far as the isolate and D1 can tell.
+async fn authenticate(incoming: &Incoming, deployment: &Rc<Deployment>, context: &JsValue) -> Result<Caller, Refusal> {
     let config = &deployment.config;
     let credential = find_credential(incoming, config).map_err(|error| match error {
         CredentialError::Missing => Refusal::NoCredential(error.to_string()),
@@ -70,30 +96,49 @@ async fn find(
         worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
         return Err(Refusal::Unavailable("tollgate is not set up"));
     };
-    let key = match identify(&credential.key, signer, deployment, clock::now().as_millis()) {
+    let caller = match identify(&credential.key, signer, deployment, clock::now().as_millis()) {
         Presented::Known(caller) => caller,
         Presented::Nobody => return Err(Refusal::InvalidKey),
-        Presented::Unheard(candidate) => match candidate.look_up(deployment, env).await {
+        Presented::Unheard(candidate) => match candidate.look_up(deployment, context, incoming.network()).await {
             Ok(caller) => caller.ok_or(Refusal::InvalidKey)?,
-            Err(fault) => {
-                worker::console_error!("tollgate: {fault}");
-                return Err(Refusal::Unavailable("the API key could not be looked up"));
-            }
+            Err(NotAsked) => return Err(Refusal::Unavailable("the API key could not be looked up")),
         },
     };
     let known_parameters: &[&str] = if config.allow_query_key { &[QUERY_NAME] } else { &[] };
     Parameters::parse(incoming.target().query(), known_parameters)?;
-    let holding = object_client::holding(deployment, &key.id, &key.secret_hash).await;
+    Ok(caller)
+}
+
+/// What a key's object says: where the key stands, `GET /_tollgate/me`, and its current month.
+type Held = (Known, String, String);
+
+async fn hold(
+    incoming: &Incoming,
+    deployment: &Rc<Deployment>,
+    context: &JsValue,
+    caller: Caller,
+) -> Result<Held, Refusal> {
+    if let Some(held) = ask(deployment, &caller).await? {
+        return Ok(held);
+    }
+    // The object has said that there is no such key: that holds while D1 says nothing else.
+    let found = caller.look_again(deployment, context, incoming.network()).await.ok().flatten();
+    ask(deployment, &found.ok_or(Refusal::InvalidKey)?).await?.ok_or(Refusal::InvalidKey)
+}
+
+/// Asks the object; nothing if it knows no such key.
+async fn ask(deployment: &Deployment, caller: &Caller) -> Result<Option<Held>, Refusal> {
+    let holding = object_client::holding(deployment, caller).await;
     let holding = holding.and_then(|text| match Holding::parse(&text) {
         Some((answer, me, month)) => Ok((answer, me.to_owned(), month.to_owned())),
         None => Err(Fault::new("the object's answer has another form")),
     });
     match holding {
-        Ok((protocol::Answer::Known(known), me, month)) => Ok((key.id, known, me, month)),
-        Ok((protocol::Answer::Unknown, ..)) => Err(Refusal::InvalidKey),
+        Ok((protocol::Answer::Known(known), me, month)) => Ok(Some((known, me, month))),
+        Ok((protocol::Answer::Unknown, ..)) => Ok(None),
         Ok(_) => Err(Refusal::Unavailable("the key could not be looked up now")),
         Err(fault) => {
-            worker::console_error!("tollgate: key {} could not be looked up: {fault}", key.id);
+            worker::console_error!("tollgate: key {} could not be looked up: {fault}", caller.id);
             Err(Refusal::Unavailable("the key could not be looked up now"))
         }
     }
@@ -110,8 +155,8 @@ async fn usage(env: &Env, id: &str, known: &Known, month: &str) -> Result<String
 
 impl Shared {
     /// Answers [`Question::Holder`](protocol::Question::Holder).
-    pub(super) async fn holding(self: &Rc<Self>, id: &str, secret_hash: &str) -> Answer {
-        let now = self.prepare(id).await?;
+    pub(super) async fn holding(self: &Rc<Self>, id: &str, secret_hash: &str, is_found: bool) -> Answer {
+        let now = self.prepare_for(id, is_found.then_some(secret_hash)).await?;
         let mut memory = self.memory.borrow_mut();
         let unknown = protocol::Answer::Unknown.to_line();
         let text = match &mut *memory {

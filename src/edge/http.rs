@@ -2,6 +2,7 @@
 
 use super::deployment::Rendered;
 use super::js::{self, Fault, Fields};
+use crate::address::Network;
 use crate::framing::{self, FramingError};
 use crate::headers::{self, EXPOSED};
 use crate::idempotency::Field;
@@ -72,6 +73,11 @@ impl Incoming {
     /// Where the request has reached the gate.
     pub(crate) fn place(&self) -> Option<Place<'_>> {
         Place::of(&self.url)
+    }
+
+    /// Where it comes from, as Cloudflare says.
+    pub(crate) fn network(&self) -> Network {
+        Network::of(self.request.headers().get("cf-connecting-ip").ok().flatten().as_deref())
     }
 
     pub(crate) fn target(&self) -> Target<'_> {

@@ -60,6 +60,7 @@ extern "C" {
     pub(crate) fn answer_with(batch: &JsValue, line: &str) -> Promise;
     #[wasm_bindgen(js_name = batchClosed)]
     pub(crate) fn batch_closed(batch: &JsValue) -> Promise;
+    pub(crate) fn after(milliseconds: u32) -> Promise;
     #[wasm_bindgen(js_name = startTimer)]
     pub(crate) fn start_timer(milliseconds: u32) -> JsValue;
     #[wasm_bindgen(js_name = timerPromise)]

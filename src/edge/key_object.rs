@@ -163,7 +163,7 @@ impl KeyObject {
         let shared = &self.shared;
         let now = clock::now();
         match Question::parse(&question) {
-            Some(Question::Check(check)) if shared.is_ready(check.call.id, now) => Ok(shared.answer(&check, now)),
+            Some(Question::Check(check)) if shared.is_ready(&check, now) => Ok(shared.answer(&check, now)),
             Some(Question::Check(_) | Question::Settle { .. } | Question::End { .. }) => {
                 let shared = Rc::clone(shared);
                 let line = async move { Ok(shared.answer_later(&question).await) };
@@ -184,7 +184,7 @@ impl KeyObject {
                 Some(Question::Refresh { id }) => shared.refresh(id).await,
                 Some(Question::Stats { .. }) => shared.stats(),
                 Some(Question::Reconcile { .. }) => reconcile::counted(&shared).await,
-                Some(Question::Holder { id, secret_hash }) => shared.holding(id, secret_hash).await,
+                Some(Question::Holder { id, secret_hash, is_found }) => shared.holding(id, secret_hash, is_found).await,
                 _ => Err(Fault::new("no such question")),
             }
         })
@@ -204,10 +204,13 @@ impl Shared {
     /// Answers a question that D1 or storage has to be asked for first.
     async fn answer_later(self: Rc<Self>, question: &str) -> JsValue {
         match Question::parse(question) {
-            Some(Question::Check(check)) => match self.prepare(check.call.id).await {
-                Ok(now) => self.answer(&check, now),
-                Err(fault) => failed(check.call.id, &fault),
-            },
+            Some(Question::Check(check)) => {
+                let found = check.is_found.then_some(check.call.secret_hash);
+                match self.prepare_for(check.call.id, found).await {
+                    Ok(now) => self.answer(&check, now),
+                    Err(fault) => failed(check.call.id, &fault),
+                }
+            }
             Some(Question::Settle { id, debt }) => {
                 let settled = self.settle_later(id, debt).await;
                 settled.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())

@@ -19,6 +19,7 @@ mod http;
 mod js;
 mod key_object;
 mod key_store;
+mod lookups;
 mod object_client;
 mod origin;
 mod own_loop;
@@ -125,12 +126,12 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
         }
     };
     match route {
-        Route::Gate => gateway::gate(incoming, deployment, env, context),
+        Route::Gate => gateway::gate(incoming, deployment, context),
         Route::Preflight => http::preflight(&cors),
         Route::Admin(_) => Ok(promise(admin::answer(incoming, deployment, env, context)).into()),
         Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
-        Route::Holder(wanted) => Ok(promise(holder::answer(incoming, deployment, env, wanted)).into()),
+        Route::Holder(wanted) => Ok(promise(holder::answer(incoming, deployment, context, wanted)).into()),
         Route::Health => http::health(&cors),
         Route::OpenApi => http::openapi(&cors),
     }

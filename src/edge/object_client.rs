@@ -1,5 +1,6 @@
 //! Asking a key's object: the only caller of the namespace.
 
+use super::caller::{Caller, Evidence};
 use super::deployment::Deployment;
 use super::gateway::GatedCall;
 use super::http::Answer;
@@ -63,8 +64,9 @@ pub(crate) async fn reconcile(deployment: &Deployment, id: &str) -> Result<Strin
 }
 
 /// Asks how a key stands, for whoever presents this secret: a [`protocol::Holding`].
-pub(crate) async fn holding(deployment: &Deployment, id: &str, secret_hash: &str) -> Result<String, Fault> {
-    let url = Question::Holder { id, secret_hash }.to_url();
+pub(crate) async fn holding(deployment: &Deployment, caller: &Caller) -> Result<String, Fault> {
+    let Caller { id, secret_hash, evidence } = caller;
+    let url = Question::Holder { id, secret_hash, is_found: *evidence == Evidence::Found }.to_url();
     text(js::ask_text(&deployment.objects, id, &url)).await
 }
 

@@ -10,6 +10,7 @@ use super::storage::Stored;
 use super::timer::within;
 use crate::limit::State as Ledger;
 use crate::profile::TierChange;
+use crate::protocol::Check;
 use crate::time::{Month, UnixMicros};
 use std::rc::Rc;
 
@@ -34,6 +35,11 @@ impl Memory {
         }
     }
 
+    /// Whether this is the hash of no secret of the key, as far as is known.
+    pub(super) fn misses(&self, secret_hash: &str, now: UnixMicros) -> bool {
+        !self.profile.as_ref().is_some_and(|profile| profile.accepts(secret_hash, now))
+    }
+
     /// Whether D1 may be asked. A pause that is longer than any was set by a clock that was ahead.
     const fn may_ask_d1(&self, now: UnixMicros) -> bool {
         match self.retry_at.checked_sub(now.as_millis()) {
@@ -45,8 +51,12 @@ impl Memory {
 
 impl Shared {
     /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
-    pub(super) fn is_ready(self: &Rc<Self>, id: &str, now: UnixMicros) -> bool {
+    pub(super) fn is_ready(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> bool {
+        let id = check.call.id;
         let memory = self.memory.borrow();
+        if check.is_found && memory.misses(check.call.secret_hash, now) {
+            return false;
+        }
         if memory.ledger.is_none() || memory.alarm == Alarm::Unknown || memory.profile.is_none() {
             return false;
         }
@@ -72,13 +82,22 @@ impl Shared {
 
     /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
     pub(super) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
+        self.prepare_for(id, None).await
+    }
+
+    /// The same for a question that presents a secret. `found` is its hash if the asking isolate has just found it in D1: where it is
+    /// not the key's as far as the object knows, D1 is asked again, however lately it was.
+    pub(super) async fn prepare_for(self: &Rc<Self>, id: &str, found: Option<&str>) -> Result<UnixMicros, Fault> {
         let now = clock::now();
         self.load()?;
         self.look_for_alarm().await?;
+        let adopted = self.memory.borrow().adopted;
+        let is_missed = found.is_some_and(|hash| self.memory.borrow().misses(hash, now));
         let needs_d1 = {
             let memory = self.memory.borrow();
             let may_ask = memory.may_ask_d1(now);
             match &memory.profile {
+                _ if is_missed => true,
                 Some(_) => memory.profile_age(now) >= PROFILE_LIFE,
                 None if memory.is_unknown => may_ask,
                 None if may_ask => true,
@@ -96,6 +115,9 @@ impl Shared {
         });
         renewal.await?;
         let memory = self.memory.borrow();
+        if is_missed && memory.adopted == adopted {
+            return Err(Fault::new("D1 could not be asked about a key that it had a moment ago"));
+        }
         if memory.profile.is_none() && !memory.is_unknown {
             return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
         }

@@ -156,7 +156,7 @@ const ERRORS: [Error; 10] = [
     Error::new(
         429,
         "TooManyRequests",
-        "Ten attempts with wrong admin tokens from this address in a minute, as one isolate sees them.",
+        "Too many wrong admin tokens from this address (10 a minute, 50 from an IPv6 /48), or too many requests for `me` with this key (30 at once, one a second), as one isolate sees them.",
     ),
     Error::new(500, "InternalServerError", "A fault of tollgate's own."),
     Error::new(503, "ServiceUnavailable", "A part that is needed is out of reach, or not set up."),
@@ -167,10 +167,7 @@ fn describe(operation: &Operation) -> Value {
     let mut errors = operation.errors.to_vec();
     errors.push(400);
     if operation.access != Access::Open {
-        errors.extend([401, 403, 500, 503]);
-        if !is_holders {
-            errors.push(429);
-        }
+        errors.extend([401, 403, 429, 500, 503]);
         if operation.path.contains('{') && operation.id != "putTier" {
             errors.push(404);
         }

@@ -174,6 +174,7 @@ fn problems_are_what_is_given() {
         Refusal::TooLarge(1),
         Refusal::invalid("tier", "x"),
         Refusal::TooManyAttempts(1),
+        Refusal::QuotaExceeded { violated: vec!["self-service".to_owned()], retry_after: 1 },
         Refusal::Internal,
         Refusal::Unavailable("x"),
     ] {

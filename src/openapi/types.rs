@@ -554,6 +554,13 @@ pub struct Problem {
     /// 422: the field of the body, such as `policies[0].quota`.
     #[schema(nullable = false)]
     pub field: Option<String>,
+    /// 429 of `me`: `self-service`.
+    #[serde(rename = "violated-policies")]
+    #[schema(nullable = false)]
+    pub violated_policies: Option<Vec<String>>,
+    /// 429 of `me`: whole seconds, as in `Retry-After`.
+    #[schema(nullable = false)]
+    pub retry_after: Option<u64>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 /// An object's address is its name; the host only makes the URL a URL.
 const BASE: &str = "https://key.object/v1/";
+const FOUND: &str = "&found=1";
 
 /// A question to a key's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub enum Question<'a> {
         id: &'a str,
         /// Hash of the presented secret.
         secret_hash: &'a str,
+        /// See [`Check::is_found`].
+        is_found: bool,
     },
     /// How many rows has the object written? For measurements.
     Stats {
@@ -93,6 +96,7 @@ pub struct Call<'a> {
 
 /// One call to be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct Check<'a> {
     /// The call.
     pub call: Call<'a>,
@@ -104,6 +108,8 @@ pub struct Check<'a> {
     pub age: Option<u64>,
     /// Whether the asking isolate has other questions about calls of the key open.
     pub has_company: bool,
+    /// Whether the asking isolate has just found the key in D1: an object that does not know it has to ask D1 again.
+    pub is_found: bool,
     /// What the asking isolate owes to the key's counts.
     pub debt: Option<Debt<'a>>,
     /// The call's idempotency key.
@@ -208,7 +214,10 @@ impl Question<'_> {
             Self::Relay { id } => write!(url, "relay?id={id}"),
             Self::Reconcile { id } => write!(url, "reconcile?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
-            Self::Holder { id, secret_hash } => write!(url, "holder?id={id}&h={secret_hash}"),
+            Self::Holder { id, secret_hash, is_found } => {
+                let found = if *is_found { FOUND } else { "" };
+                write!(url, "holder?id={id}&h={secret_hash}{found}")
+            }
         };
         url
     }
@@ -242,6 +251,9 @@ impl Check<'_> {
         }
         if self.has_company {
             url.push_str("&g=1");
+        }
+        if self.is_found {
+            url.push_str(FOUND);
         }
         if let Some(debt) = self.debt {
             debt.write(url)?;
@@ -278,6 +290,7 @@ impl<'a> Question<'a> {
             is_repeat: false,
             age: None,
             has_company: false,
+            is_found: false,
             debt: None,
             idempotency_key: None,
             fingerprint: None,
@@ -296,6 +309,7 @@ impl<'a> Question<'a> {
                 "r" => check.is_repeat = value == "1",
                 "a" => check.age = Some(value.parse().ok()?),
                 "g" => check.has_company = value == "1",
+                "found" => check.is_found = value == "1",
                 "o" => check.debt = Some(Debt::parse(value)?),
                 "u" => passed = Passed(value),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
@@ -325,7 +339,7 @@ impl<'a> Question<'a> {
             "reconcile" => Some(Self::Reconcile { id }),
             "stats" => Some(Self::Stats { id }),
             "holder" if !check.call.secret_hash.is_empty() => {
-                Some(Self::Holder { id, secret_hash: check.call.secret_hash })
+                Some(Self::Holder { id, secret_hash: check.call.secret_hash, is_found: check.is_found })
             }
             _ => None,
         }
@@ -369,6 +383,7 @@ mod tests {
             is_repeat: false,
             age: None,
             has_company: false,
+            is_found: false,
             debt: None,
             idempotency_key: None,
             fingerprint: None,
@@ -384,6 +399,7 @@ mod tests {
         assert_eq!(Passed(",x:GET:/,1:GET,7").iter().count(), 0);
         let again = Check { is_repeat: true, age: Some(40), debt: Some(old), ..plain.clone() };
         let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
+        let found = Check { is_found: true, ..plain.clone() };
         let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
         let request = Fingerprint::of("POST", "/orders", None);
         let keyed = plain.clone().with_field(Field::Key("k"), Some(request));
@@ -409,6 +425,7 @@ mod tests {
                 Question::Check(again),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&a=40&o=9:2:3:1500&m=GET&p=/a&p=b%2F",
             ),
+            (Question::Check(found), "https://key.object/v1/check?id=abc&h=00ff&n=7&found=1&m=GET&p=/a&p=b%2F"),
             (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (
                 Question::Settle { id: "abc", debt: named },
@@ -430,7 +447,14 @@ mod tests {
             (Question::Relay { id: "abc" }, "https://key.object/v1/relay?id=abc"),
             (Question::Reconcile { id: "abc" }, "https://key.object/v1/reconcile?id=abc"),
             (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
-            (Question::Holder { id: "abc", secret_hash: HASH }, "https://key.object/v1/holder?id=abc&h=00ff"),
+            (
+                Question::Holder { id: "abc", secret_hash: HASH, is_found: false },
+                "https://key.object/v1/holder?id=abc&h=00ff",
+            ),
+            (
+                Question::Holder { id: "abc", secret_hash: HASH, is_found: true },
+                "https://key.object/v1/holder?id=abc&h=00ff&found=1",
+            ),
         ] {
             assert_eq!(question.to_url(), url);
             assert_eq!(Question::parse(url), Some(question));

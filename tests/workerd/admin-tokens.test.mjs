@@ -1,15 +1,28 @@
 // Named admin tokens: what each may do, and what guessing one leads to.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
-import { databaseText } from "./lib/database.mjs";
+import { databaseText, listenToD1, sql, takeAway } from "./lib/database.mjs";
 import { admin, issue, problem, send, wait } from "./lib/gate.mjs";
+import { NOON } from "./lib/setup.mjs";
 
 let names = 0;
+
+const randomText = (length) => [...crypto.getRandomValues(new Uint8Array(length))].map((n) => "abcdefghijklmnopqrstuvwxyz234567"[n % 32]).join("");
 
 async function createToken(...scopes) {
   const response = await admin("POST", "/tokens", { name: `token ${(names += 1)}`, scopes });
   expect(response.status).toBe(201);
   return response.json();
+}
+
+/** Creates a token as another isolate would. */
+async function createElsewhere() {
+  const id = randomText(16);
+  const token = `tga_${id}_${randomText(32)}`;
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(`tollgate admin token v1\0${token}`));
+  const hash = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  await sql("INSERT INTO admin_tokens (id, name, scopes, secret_hash, created_at) VALUES (?, ?, ?, ?, ?)", id, id, '["read"]', hash, NOON);
+  return { id, token };
 }
 
 const as = (token, method, path, body) => admin(method, path, body, { Authorization: `Bearer ${token.token ?? token}` });
@@ -119,30 +132,124 @@ describe("a token", () => {
   });
 });
 
-describe("after 10 wrong tokens in a minute from one address", () => {
+describe("attempts with tokens that may be wrong", () => {
   const from = (address, token) =>
     send("/_tollgate/tiers", { headers: { Authorization: `Bearer ${token}`, "CF-Connecting-IP": address } });
+  const guess = () => `tga_${randomText(16)}_${randomText(32)}`;
+  const statuses = async (requests) => (await Promise.all(requests)).map(({ status }) => status);
+  const counts = (all) => Object.fromEntries([...new Set(all)].sort().map((one) => [one, all.filter((other) => other === one).length]));
+  const shut = async (address) => {
+    for (let n = 0; n < 10; n += 1) await problem(await from(address, `wrong-${n}`), 401);
+    await problem(await from(address, "wrong"), 429);
+  };
 
-  test("every token from there is 429 until the minute is over, and others are not touched", async () => {
+  test("are 10 a minute from one address, whatever they look like, and others are not touched", async () => {
     const address = "192.0.2.7";
     for (let n = 0; n < 10; n += 1) {
-      await problem(await from(address, `wrong-${n}`), 401);
+      await problem(await from(address, n % 2 === 0 ? `wrong-${n}` : guess()), 401);
       wait(1);
     }
-    for (const token of ["wrong", env.ADMIN_TOKEN]) {
+    for (const token of ["wrong", guess()]) {
       const response = await from(address, token);
       expect(response.headers.get("retry-after")).toBe("50");
       await problem(response, 429);
     }
-    expect((await from("192.0.2.8", env.ADMIN_TOKEN)).status).toBe(200);
+    await problem(await from("192.0.2.8", "wrong"), 401);
     wait(50);
-    expect((await from(address, env.ADMIN_TOKEN)).status).toBe(200);
+    await problem(await from(address, "wrong"), 401);
   });
 
-  test("requests without a token are no attempts", async () => {
+  test("never keep ADMIN_TOKEN out, and it asks nobody", async () => {
+    await shut("192.0.2.10");
+    const asked = listenToD1();
+    expect((await from("192.0.2.10", env.ADMIN_TOKEN)).status).toBe(200);
+    expect(asked.filter((sql) => sql.includes("admin_tokens"))).toEqual([]);
+  });
+
+  test("are counted before D1 is asked: of 60 at once 10 are judged", async () => {
+    const asked = listenToD1();
+    const all = await statuses(Array.from({ length: 60 }, () => from("192.0.2.11", guess())));
+    expect(counts(all)).toEqual({ 401: 10, 429: 50 });
+    // One more: which tokens there are.
+    expect(asked.length).toBeLessThanOrEqual(11);
+    const later = await statuses(Array.from({ length: 60 }, () => from("192.0.2.11", guess())));
+    expect(counts(later)).toEqual({ 429: 60 });
+    expect(asked.length).toBeLessThanOrEqual(11);
+  });
+
+  test("are 50 a minute from one /48, 10 from one /64", async () => {
+    const addresses = Array.from({ length: 50 }, (_, n) => `2001:db8:7:${n}::${n}`);
+    expect(counts(await statuses(addresses.map((address) => from(address, "wrong"))))).toEqual({ 401: 50 });
+    await problem(await from("2001:db8:7:ff::1", "wrong"), 429);
+    await problem(await from("2001:db8:8::1", "wrong"), 401);
+    for (let n = 0; n < 9; n += 1) await problem(await from(`2001:db8:8::${n}:1`, "wrong"), 401);
+    await problem(await from("2001:db8:8::ffff:1", "wrong"), 429);
+    await problem(await from("2001:db8:8:1::1", "wrong"), 401);
+  });
+
+  test("from an IPv4 address that is mapped into IPv6 count as that address's", async () => {
+    await shut("::ffff:192.0.2.12");
+    await problem(await from("192.0.2.12", "wrong"), 429);
+    await problem(await from("::ffff:192.0.2.13", "wrong"), 401);
+  });
+
+  test("from nowhere share one budget of 100", async () => {
+    wait(60);
+    const all = await statuses(Array.from({ length: 120 }, () => send("/_tollgate/tiers", { headers: { Authorization: "Bearer wrong" } })));
+    expect(counts(all)).toEqual({ 401: 100, 429: 20 });
+    wait(60);
+  });
+
+  test("are given back when the token is right", async () => {
+    const token = await createToken("read");
+    for (let n = 0; n < 9; n += 1) await problem(await from("192.0.2.14", guess()), 401);
+    const all = [...Array(5).fill(token.token), guess(), ...Array(3).fill(token.token)];
+    for (const one of all) expect((await from("192.0.2.14", one)).status).toBe(one === token.token ? 200 : 401);
+    await problem(await from("192.0.2.14", guess()), 429);
+  });
+
+  test("are given back when D1 cannot be asked", async () => {
+    const giveBack = await takeAway("admin_tokens");
+    for (let n = 0; n < 15; n += 1) await problem(await from("192.0.2.15", guess()), 503);
+    await giveBack();
+    await problem(await from("192.0.2.15", guess()), 401);
+  });
+
+  test("by a stranger do not keep a right named token out, whichever isolate has created it", async () => {
+    // So that the tokens may be read again.
+    wait(120);
+    await shut("192.0.2.16");
+    const [own, other] = [await createToken("read"), await createElsewhere()];
+    for (const token of [own, other, own, other]) expect((await from("192.0.2.16", token.token)).status).toBe(200);
+    await problem(await from("192.0.2.16", guess()), 429);
+    // It is D1 that judges them, so that deleting one is in force at once.
+    for (const token of [own, other]) {
+      expect((await admin("DELETE", `/tokens/${token.id}`)).status).toBe(204);
+      const asked = listenToD1();
+      await problem(await from("192.0.2.16", token.token), 401);
+      await problem(await from("192.0.2.16", token.token), 429);
+      expect(asked).toHaveLength(1);
+    }
+    // One that is created elsewhere after that waits until the tokens are read again.
+    const late = await createElsewhere();
+    await problem(await from("192.0.2.16", late.token), 429);
+    wait(59);
+    await shut("192.0.2.17");
+    await problem(await from("192.0.2.17", late.token), 429);
+    wait(1);
+    expect((await from("192.0.2.17", late.token)).status).toBe(200);
+  });
+
+  test("of one right token at once are all admitted, in an isolate that has not seen it", async () => {
+    wait(300);
+    const token = await createElsewhere();
+    expect(counts(await statuses(Array.from({ length: 60 }, () => from("192.0.2.18", token.token))))).toEqual({ 200: 60 });
+  });
+
+  test("need a token", async () => {
     for (let n = 0; n < 12; n += 1) {
       await problem(await send("/_tollgate/tiers", { headers: { "CF-Connecting-IP": "192.0.2.9" } }), 401);
     }
-    expect((await from("192.0.2.9", env.ADMIN_TOKEN)).status).toBe(200);
+    await problem(await from("192.0.2.9", "wrong"), 401);
   });
 });

@@ -1,11 +1,11 @@
 // Keys that were issued elsewhere: imported, used, rotated, and how unknown ones are told from them.
 import { env } from "cloudflare:workers";
-import { describe, expect, test } from "vitest";
-import { databaseText, sql, takeAway } from "./lib/database.mjs";
+import { describe, expect, test, vi } from "vitest";
+import { databaseText, listenToD1, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimitPolicy, received, send, usage, wait } from "./lib/gate.mjs";
 import { importKey, importLines, madeUp } from "./lib/imports.mjs";
 import { mistype } from "./lib/keys.mjs";
-import { countObjects, objectText, runAlarm } from "./lib/object.mjs";
+import { countObjects, crash, intercept, objectText, runAlarm } from "./lib/object.mjs";
 import { logged } from "./lib/setup.mjs";
 
 const read = async ({ id }) => (await admin("GET", `/keys/${id}`)).json();
@@ -111,7 +111,85 @@ describe("an imported key", () => {
     await problem(await call(key), 401);
     await runAlarm(key);
     expect((await importKey({ key: key.key })).id).toBe(key.id);
-    wait(5);
+    await admit(key, 1);
+  });
+
+  describe("that is deleted and imported again is admitted at once", () => {
+    const again = async (key) => expect((await importKey({ key: key.key })).id).toBe(key.id);
+
+    test("again and again", async () => {
+      const key = await importKey();
+      for (let n = 0; n < 4; n += 1) {
+        await admit(key, 2);
+        await admin("DELETE", `/keys/${key.id}`);
+        await problem(await call(key), 401);
+        await problem(await call(key, "/_tollgate/me"), 401);
+        await again(key);
+      }
+      expect((await call(key, "/_tollgate/me")).status).toBe(200);
+      await admit(key, 1);
+    });
+
+    test("if nobody asked in between, and by an isolate that remembers it", async () => {
+      const [key, mine] = [await importKey(), await importKey()];
+      for (let n = 0; n < 4; n += 1) {
+        for (const one of [key, mine]) await admit(one, 1);
+        for (const one of [key, mine]) await admin("DELETE", `/keys/${one.id}`);
+        for (const one of [key, mine]) await again(one);
+        expect((await call(mine, "/_tollgate/me")).status).toBe(200);
+      }
+    });
+
+    test("after its denials", async () => {
+      const key = await importKey();
+      await admit(key, 10);
+      await denied(key);
+      await denied(key);
+      await admin("DELETE", `/keys/${key.id}`);
+      await problem(await call(key), 401);
+      await again(key);
+      wait(60);
+      await admit(key, 10);
+      await denied(key);
+    });
+
+    test("if its object was not told that it was rotated and deleted", async () => {
+      const key = await importKey();
+      await admit(key, 1);
+      await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 0 });
+      await problem(await call(key), 401);
+      await intercept(key, () => {
+        throw new Error("deaf");
+      });
+      await admin("DELETE", `/keys/${key.id}`);
+      await again(key);
+      await crash(key);
+      await admit(key, 1);
+    });
+
+    test("and asks D1 no more often than it has to", async () => {
+      const key = await importKey();
+      await admit(key, 1);
+      await admin("DELETE", `/keys/${key.id}`);
+      const asked = listenToD1();
+      for (let n = 0; n < 5; n += 1) await problem(await call(key), 401);
+      // The isolate asks once, and remembers; the object was told.
+      expect(asked).toHaveLength(1);
+      await again(key);
+      const before = asked.length;
+      for (let n = 0; n < 5; n += 1) await admit(key, 1);
+      // The isolate and the object, once each.
+      expect(asked.length - before).toBe(2);
+    });
+  });
+
+  test("that its object does not know is 503 while the object cannot ask D1 for it", async () => {
+    const key = await importKey();
+    await admin("DELETE", `/keys/${key.id}`);
+    await importKey({ key: key.key });
+    listenToD1((answer, sql) => (sql.includes("'profile'") ? Promise.reject(new Error("D1 is down")) : answer()));
+    await problem(await call(key), 503);
+    vi.restoreAllMocks();
     await admit(key, 1);
   });
 });
@@ -167,6 +245,139 @@ describe("a text that may be an imported key", () => {
     await withoutD1(async () => {
       for (const presented of refused) await problem(await call(presented), 401);
     });
+  });
+});
+
+describe("look-ups that wait together", () => {
+  const from = (address, key, init) => call(key, "/", { ...init, headers: { "CF-Connecting-IP": address } });
+  const isLookup = (sql) => /FROM json_each\(\?\) AS c (CROSS )?JOIN keys/.test(sql);
+  /** Listens to look-ups; each takes so many milliseconds, by a timer of the request that runs it. */
+  function listen(milliseconds = 0) {
+    const asked = listenToD1(async (answer, sql) => {
+      if (isLookup(sql) && milliseconds > 0) await new Promise((resolve) => setTimeout(resolve, milliseconds));
+      return answer();
+    });
+    return () => asked.filter(isLookup).length;
+  }
+  const statusesOf = async (requests) => (await Promise.all(requests)).map(({ status }) => status);
+  let addresses = 0;
+  const freshAddress = () => {
+    addresses += 1;
+    return `198.51.${Math.floor(addresses / 250)}.${addresses % 250}`;
+  };
+
+  test("are few queries, of whatever address they are", async () => {
+    const lines = Array.from({ length: 60 }, () => ({ key: madeUp(), tier: "free" }));
+    await importLines(...lines);
+    const texts = [...lines.map(({ key }) => key), ...Array.from({ length: 440 }, madeUp)];
+    let isHeld = true;
+    setTimeout(() => (isHeld = false), 2_000);
+    const asked = listenToD1(async (answer, sql) => {
+      while (isHeld && isLookup(sql)) await new Promise((resolve) => setTimeout(resolve, 20));
+      return answer();
+    });
+    const all = await statusesOf(texts.map((text) => from(freshAddress(), text)));
+    expect(all).toEqual(texts.map((_, n) => (n < 60 ? 200 : 401)));
+    // Two of one text each, while the others come; the others in two; and some more if those come late.
+    expect(asked.filter(isLookup).length).toBeLessThanOrEqual(2 + 2 + 2);
+    const before = asked.length;
+    for (const { key } of lines.slice(0, 5)) expect((await from("203.0.113.1", key)).status).toBe(200);
+    expect(asked).toHaveLength(before);
+  });
+
+  test("ask about the same text once", async () => {
+    const [key, unknown, count] = [await importKey(), madeUp(), listen(20)];
+    expect(await statusesOf(Array.from({ length: 9 }, () => from("203.0.113.2", key)))).toEqual(Array(9).fill(200));
+    expect(count()).toBe(1);
+    expect(await statusesOf(Array.from({ length: 9 }, () => from("203.0.113.2", unknown)))).toEqual(Array(9).fill(401));
+    expect(count()).toBe(2);
+  });
+
+  test("wait behind others if they come from an address that was just refused, four queries a second", async () => {
+    const [key, other] = [await importKey(), await importKey()];
+    await problem(await from("203.0.113.3", madeUp()), 401);
+    const count = listen(5);
+    const begun = performance.now();
+    let flooding = true;
+    const flood = Array.from({ length: 20 }, async () => {
+      while (flooding) await problem(await from("203.0.113.3", madeUp()), 401);
+    });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const before = count();
+    expect((await from("203.0.113.4", key)).status).toBe(200);
+    // Its own, and if this machine is slow one of theirs.
+    expect(count() - before).toBeLessThanOrEqual(2);
+    const honest = from("203.0.113.3", other);
+    await new Promise((resolve) => setTimeout(resolve, 600));
+    flooding = false;
+    await Promise.all(flood);
+    expect((await honest).status).toBe(200);
+    const seconds = (performance.now() - begun) / 1000;
+    // The one from elsewhere, and one to begin with.
+    expect(count()).toBeLessThanOrEqual(1 + 1 + seconds * 4);
+  });
+
+  test("wait a quarter of a second then, and keys that are known do not", async () => {
+    const [key, count] = [await importKey(), listen()];
+    const waits = async (text) => {
+      const [begun, before] = [performance.now(), count()];
+      const { status } = await from("2001:db8:1:2::1", text);
+      return { status, isAsked: count() > before, hasWaited: performance.now() - begun >= 240 };
+    };
+    expect((await waits(madeUp())).status).toBe(401);
+    expect(await waits(key)).toEqual({ status: 200, isAsked: true, hasWaited: true });
+    expect(await waits(key)).toMatchObject({ status: 200, isAsked: false });
+    expect(await waits(mistype(key.key))).toMatchObject({ status: 401, isAsked: true });
+    expect(await waits(madeUp())).toEqual({ status: 401, isAsked: true, hasWaited: true });
+  });
+
+  test.each([
+    ["asks about all of them", 1],
+    ["asks about one, and goes on with the others", 2],
+  ])("are answered if the client leaves whose request %s", async (_what, leavers) => {
+    const [keys, count] = [await Promise.all([importKey(), importKey(), importKey()]), listen(400)];
+    const leave = new AbortController();
+    // The first ones to come run the queries.
+    const gone = Array.from({ length: leavers }, () => from(freshAddress(), madeUp(), { signal: leave.signal }).catch(() => "gone"));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(count()).toBe(leavers);
+    const begun = performance.now();
+    const waiting = statusesOf([...keys, madeUp(), madeUp()].map((key) => from(freshAddress(), key)));
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    leave.abort();
+    expect(await Promise.all(gone)).toEqual(Array(leavers).fill("gone"));
+    expect(await waiting).toEqual([200, 200, 200, 401, 401]);
+    expect(performance.now() - begun).toBeLessThan(2_000);
+    expect(count()).toBeLessThanOrEqual(leavers + 2);
+  });
+
+  test("are 503 while D1 has no answer, which is logged once", async () => {
+    const [a, b] = [await importKey(), await importKey()];
+    const count = listen();
+    await withoutD1(async () => {
+      logged.length = 0;
+      const all = await Promise.all(Array.from({ length: 20 }, (_, n) => from("203.0.113.6", n % 2 ? a : madeUp())));
+      for (const response of all) {
+        expect(response.headers.get("retry-after")).toBe("1");
+        await problem(response, 503);
+      }
+      expect(logged).toHaveLength(count());
+      expect(count()).toBeLessThan(20);
+    });
+    await admit(b, 1);
+    await admit(a, 1);
+  });
+
+  test("see an import that is done when they come", async () => {
+    await importKey();
+    const [key, count] = [madeUp(), listen(300)];
+    const early = from("203.0.113.7", key);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    await importKey({ key });
+    // The query under way has not seen it, for all that anybody knows.
+    expect((await from("203.0.113.7", key)).status).toBe(200);
+    expect([200, 401]).toContain((await early).status);
+    expect(count()).toBe(2);
   });
 });
 

@@ -1,9 +1,9 @@
 // What a key's holder may ask with the key itself: GET /_tollgate/me and /_tollgate/me/usage.
 import { describe, expect, test } from "vitest";
-import { setKey, sql, takeAway } from "./lib/database.mjs";
+import { listenToD1, setKey, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, received, send, setClock, usage, wait } from "./lib/gate.mjs";
 import { forge, mistype } from "./lib/keys.mjs";
-import { countObjects, evict, loseStorage, runAlarm } from "./lib/object.mjs";
+import { countObjects, evict, intercept, loseStorage, refresh, runAlarm } from "./lib/object.mjs";
 import { logged } from "./lib/setup.mjs";
 
 const PATHS = ["/_tollgate/me", "/_tollgate/me/usage"];
@@ -185,5 +185,90 @@ describe.each(PATHS)("GET %s", (path) => {
     const response = await call(await issue(), path, { method: "POST" });
     expect(response.headers.get("allow")).toBe("GET, HEAD");
     await problem(response, 405);
+  });
+});
+
+describe.each(PATHS)("%s costs little", (path) => {
+  const flood = (key, count) => Promise.all(Array.from({ length: count }, () => call(key, path)));
+
+  test("30 at once and one a second, for each secret", async () => {
+    const [key, other] = [await issue("free"), await issue("free")];
+    await admit(key, 10);
+    await denied(key);
+    expect((await call(key, path)).status).toBe(200);
+    const all = await flood(key, 100);
+    expect(all.map(({ status }) => status).sort()).toEqual([...Array(29).fill(200), ...Array(71).fill(429)]);
+    const refused = all.find(({ status }) => status === 429);
+    expect(rateLimit(refused)).toMatchObject({ minute: { r: 0 }, month: { r: 990 } });
+    expect(refused.headers.get("retry-after")).toBe("1");
+    expect(await problem(refused, 429)).toEqual({
+      type: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+      title: "Quota Exceeded",
+      status: 429,
+      detail: "no quota left in self-service: try again in 1 s",
+      "violated-policies": ["self-service"],
+      retry_after: 1,
+    });
+    for (const elsewhere of PATHS) await problem(await call(key, elsewhere), 429);
+    await ask(other, path);
+    const { key: rotated } = await (await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 60 })).json();
+    await ask(rotated, path);
+    await problem(await call(key, path), 429);
+    wait(1);
+    await ask(key, path);
+    await problem(await call(key, path), 429);
+    wait(60);
+    expect((await usage(key)).calls).toBe(10);
+  });
+
+  test("an answer is given again for a second, unless the key is called or changed", async () => {
+    const key = await issue("pro");
+    await admit(key, 1);
+    const questions = await intercept(key);
+    const queries = listenToD1();
+    const asked = async () => {
+      const before = [questions, queries].map(({ length }) => length);
+      const response = await call(key, path);
+      expect(response.status).toBe(200);
+      const after = [questions, queries].map(({ length }) => length);
+      return { body: await response.json(), left: rateLimit(response).minute.r, isKept: after.every((count, n) => count === before[n]) };
+    };
+    const first = await asked();
+    expect(first).toMatchObject({ left: 199, isKept: false });
+    for (let n = 0; n < 5; n += 1) expect(await asked()).toEqual({ ...first, isKept: true });
+    wait(0.999);
+    expect(await asked()).toEqual({ ...first, isKept: true });
+    wait(0.001);
+    expect(await asked()).toEqual({ ...first, isKept: false });
+    await admit(key, 1);
+    expect(await asked()).toMatchObject({ left: 198, isKept: false });
+    expect(await asked()).toMatchObject({ left: 198, isKept: true });
+    await admin("PUT", `/keys/${key.id}/overrides/minute`, { quota: 300, period: "minute" });
+    expect(await asked()).toMatchObject({ left: 298, isKept: false });
+    await admin("POST", `/keys/${key.id}/revoke`);
+    await problem(await call(key, path), 403);
+    await problem(await call(key, path), 403);
+  });
+
+  test("a key that another isolate has revoked is answered as before for up to a second", async () => {
+    const key = await issue("free");
+    await ask(key, path);
+    await setKey(key, "status", "revoked");
+    await refresh(key);
+    await ask(key, path);
+    wait(1);
+    await problem(await call(key, path), 403);
+  });
+
+  test("an answer is given to nobody else", async () => {
+    const [key, other] = [await issue("free"), await issue("pro")];
+    const { key: rotated } = await (await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 60 })).json();
+    for (let n = 0; n < 3; n += 1) {
+      expect((await ask(key, path)).key_id).toBe(key.id);
+      expect((await ask(rotated, path)).key_id).toBe(key.id);
+      expect((await ask(other, path)).key_id).toBe(other.id);
+      await problem(await call(mistype(key.key), path), 401);
+      await problem(await call(await forge({ id: key.id }), path), 401);
+    }
   });
 });

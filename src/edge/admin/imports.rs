@@ -27,7 +27,7 @@ pub(super) async fn import(command: &Command) -> Outcome {
         }
         let stored = key_store::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
         // Whatever came of it: the isolate asks anew about what it refused until now.
-        command.deployment.lookups.borrow_mut().imported();
+        command.deployment.note_import();
         match stored {
             Ok(stored) => batch.report(&stored, &mut results),
             Err(fault) if !results.has_stored() => return Err(fault.into()),

@@ -16,7 +16,7 @@ use super::http::{self, Answer, Incoming};
 use super::js::{self, Fault};
 use super::key_store::{self, Change, Database};
 use super::object_client;
-use crate::admin::attempts::Attempts;
+use crate::admin::attempts::{Attempts, KNOWN, KnownTokens, Reading};
 use crate::admin::body::{Body, parse};
 use crate::admin::tokens::{ROOT, Scope};
 use crate::admin::{BODY_LIMIT, Parameters};
@@ -27,6 +27,7 @@ use crate::route::{Admin, Route, route};
 use crate::time::UnixMicros;
 use serde::Serialize;
 use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use wasm_bindgen::{JsCast, JsValue};
@@ -35,9 +36,13 @@ use worker::Env;
 
 /// How often a change is tried that finds something else than was read.
 const TRIES: u32 = 3;
+/// How often, and after how many milliseconds each time, a request looks whether another one has read the tokens.
+const LOOKS: u32 = 100;
+const LOOK_INTERVAL: u32 = 20;
 
 thread_local! {
     static ATTEMPTS: RefCell<Attempts> = RefCell::default();
+    static TOKENS: RefCell<KnownTokens> = RefCell::default();
 }
 
 /// Why a command has no success to show.
@@ -111,7 +116,7 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
     };
     let now = clock::now();
     let db = key_store::database(env)?;
-    let actor = authorize(&incoming, &deployment, &db, admin.scope(), now).await?;
+    let actor = authorize(&incoming, &deployment, &db, &context, admin.scope(), now).await?;
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
     let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
     let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
@@ -158,39 +163,88 @@ async fn authorize(
     incoming: &Incoming,
     deployment: &Deployment,
     db: &Database,
+    context: &JsValue,
     needed: Scope,
     now: UnixMicros,
 ) -> Result<String, Failure> {
     let Some(root) = &deployment.config.admin_token else {
         return Err(Refusal::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
     };
-    // Cloudflare sets it on every request from outside; what has none is not limited, since all of it would be as one.
-    let address = incoming.request.headers().get("cf-connecting-ip").ok().flatten();
-    if let Some(address) = &address
-        && let Some(seconds) = ATTEMPTS.with_borrow(|attempts| attempts.wait(address, now.as_millis()))
-    {
-        return Err(Refusal::TooManyAttempts(seconds).into());
-    }
     let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
         return Err(Refusal::NoAdminToken.into());
     };
+    // Before anything is counted or asked: nobody can keep the holder of ADMIN_TOKEN out.
     if same_secret(&presented.key, root) {
         return Ok(ROOT.to_owned());
     }
-    let stored = match token_id(&presented.key) {
-        Some(id) => key_store::stored_token(db, id).await?,
-        None => None,
+    let network = incoming.network();
+    let begin = || ATTEMPTS.with_borrow_mut(|attempts| attempts.begin(network, now.as_millis()));
+    let Some(id) = token_id(&presented.key) else {
+        return Err(begin().map_or_else(Refusal::TooManyAttempts, |_| Refusal::InvalidAdminToken).into());
     };
-    match stored.filter(|stored| same_hash(&token_hash(&presented.key), &stored.secret_hash)) {
-        Some(token) if token.scope >= needed => Ok(token.name),
-        Some(_) => Err(Refusal::Forbidden("this admin token is not allowed to do that").into()),
-        None => {
-            if let Some(address) = &address {
-                ATTEMPTS.with_borrow_mut(|attempts| attempts.add(address, now.as_millis()));
+    let hash = token_hash(&presented.key);
+    let is_known = || TOKENS.with_borrow(|tokens| tokens.has(&hash));
+    let attempt = if is_known() {
+        None
+    } else {
+        match begin() {
+            Ok(attempt) => Some(attempt),
+            Err(seconds) => {
+                read_tokens(db, context, now).await;
+                if !is_known() {
+                    return Err(Refusal::TooManyAttempts(seconds).into());
+                }
+                None
             }
-            Err(Refusal::InvalidAdminToken.into())
+        }
+    };
+    let stored = key_store::stored_token(db, id).await;
+    let stored = stored.map(|stored| stored.filter(|stored| same_hash(&hash, &stored.secret_hash)));
+    if !matches!(stored, Ok(None))
+        && let Some(attempt) = attempt
+    {
+        ATTEMPTS.with_borrow_mut(|attempts| attempts.give_back(attempt));
+    }
+    let Some(token) = stored? else {
+        if TOKENS.with_borrow_mut(|tokens| tokens.remove(&hash)) {
+            // It has been deleted, and was not counted. Where there is no attempt left, there is none to take.
+            drop(begin());
+        }
+        return Err(Refusal::InvalidAdminToken.into());
+    };
+    TOKENS.with_borrow_mut(|tokens| tokens.add(&hash));
+    if token.scope >= needed {
+        Ok(token.name)
+    } else {
+        Err(Refusal::Forbidden("this admin token is not allowed to do that").into())
+    }
+}
+
+/// Sees to it that this isolate knows which tokens there are, as of a minute ago. One request reads them; others look again by timers
+/// of their own, because what another request waits for may end with that request.
+async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
+    for _ in 0..LOOKS {
+        match TOKENS.with_borrow_mut(|tokens| tokens.begin(now.as_millis())) {
+            Reading::NotYet => return,
+            Reading::UnderWay => drop(JsFuture::from(js::after(LOOK_INTERVAL)).await),
+            Reading::Begin => {
+                let db = db.clone();
+                let read = wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
+                    let hashes = key_store::token_hashes(&db, KNOWN).await;
+                    let hashes = hashes.inspect_err(|fault| {
+                        worker::console_error!("tollgate: admin API: the tokens could not be read: {fault}");
+                    });
+                    TOKENS.with_borrow_mut(|tokens| tokens.end(hashes.ok(), now.as_millis()));
+                    Ok(JsValue::UNDEFINED)
+                }));
+                // It is done even if its client goes away.
+                js::keep_alive(context, &read);
+                drop(JsFuture::from(read).await);
+                return;
+            }
         }
     }
+    TOKENS.with_borrow_mut(KnownTokens::give_up);
 }
 
 async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure> {

@@ -27,6 +27,7 @@ pub(super) async fn create(command: &Command) -> Outcome {
     if !key_store::create_token(&command.db, &view, &issued.secret_hash, log).await? {
         return Err(Refusal::Conflict("there is a token of this name".to_owned()).into());
     }
+    super::TOKENS.with_borrow_mut(|tokens| tokens.add(&issued.secret_hash));
     view.token = Some(issued.key);
     Ok(Success::Json(201, text(&view)?))
 }

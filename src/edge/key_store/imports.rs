@@ -7,17 +7,31 @@ use crate::edge::js::Fault;
 use crate::key::ImportedKey;
 use crate::time::{UnixMicros, rfc3339};
 use serde_json::Value;
+use std::collections::HashSet;
+use std::rc::Rc;
 
-/// Which of these is the id of an imported key with its hash; empty if none is, and `-` if no key was ever imported.
-pub(crate) async fn find_imported(db: &Database, keys: &[ImportedKey]) -> Result<String, Fault> {
-    let select = "SELECT COALESCE(
-        (SELECT k.id FROM json_each(?) AS c JOIN keys AS k ON k.id = c.value ->> 0
-         WHERE k.imported = 1 AND c.value ->> 1 IN (k.secret_hash, k.previous_hash) LIMIT 1),
-        CASE WHEN EXISTS (SELECT 1 FROM keys WHERE imported = 1) THEN '' ELSE '-' END) AS row";
-    let pairs: Vec<Value> =
-        keys.iter().map(|key| [key.id.as_str(), key.secret_hash.as_str()].as_slice().into()).collect();
-    let row = db.text(Statement::new(select, [Value::Array(pairs).to_string().into()])).await?;
-    row.ok_or_else(|| Fault::new("D1 gave no row"))
+/// What D1 has of the texts that it was asked about.
+pub(crate) enum FoundKeys {
+    /// The ids that are those of imported keys with their hashes.
+    Ids(HashSet<String>),
+    /// No key at all was ever imported.
+    NoneAtAll,
+}
+
+/// Which of the ids of these texts are those of imported keys with their hashes, in one query.
+pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) -> Result<FoundKeys, Fault> {
+    // The join is in this order, so that each id is looked for in the index of ids.
+    let select =
+        "SELECT CASE WHEN ids = '[]' AND NOT EXISTS (SELECT 1 FROM keys WHERE imported = 1) THEN '' ELSE ids END AS row
+        FROM (SELECT json_group_array(k.id) AS ids FROM json_each(?) AS c CROSS JOIN keys AS k ON k.id = c.value ->> 0
+          WHERE k.imported = 1 AND c.value ->> 1 IN (k.secret_hash, k.previous_hash))";
+    let keys = texts.iter().flat_map(|keys| keys.iter());
+    let pairs: Vec<Value> = keys.map(|key| [key.id.as_str(), key.secret_hash.as_str()].as_slice().into()).collect();
+    let row = db.one(Statement::new(select, [Value::Array(pairs).to_string().into()])).await?;
+    if row.is_empty() {
+        return Ok(FoundKeys::NoneAtAll);
+    }
+    serde_json::from_str(&row).map(FoundKeys::Ids).map_err(Fault::new)
 }
 
 /// What is to be added: its tier is there, and it is not itself, under any secret.

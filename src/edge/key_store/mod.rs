@@ -16,7 +16,7 @@ mod tokens;
 mod usage;
 
 pub(crate) use alerts::{Delivery, deliveries, note_attempt, put_alert};
-pub(crate) use imports::{find_imported, import_keys};
+pub(crate) use imports::{FoundKeys, find_imported, import_keys};
 pub(crate) use keys::{KeyFilter, create_key, delete_key, key, keys, update_key};
 pub(crate) use log::log;
 pub(crate) use overrides::{count_overrides, delete_override, overrides, policy_override, put_override};
@@ -27,7 +27,7 @@ pub(crate) use reports::{
 };
 pub(crate) use route_costs::{count_route_costs, delete_route_cost, put_route_cost, route_cost, route_costs};
 pub(crate) use tiers::{delete_tier, has_tier, ids_of_tier, keys_of_tier, put_tier, tier, tiers};
-pub(crate) use tokens::{create_token, delete_token, stored_token, token, tokens};
+pub(crate) use tokens::{create_token, delete_token, stored_token, token, token_hashes, tokens};
 pub(crate) use usage::{Totals, flush, usage_of_holder};
 
 use super::deployment::DATABASE;

@@ -33,6 +33,12 @@ pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<Store
     }))
 }
 
+/// The hashes of the tokens, of the latest first, so many at most.
+pub(crate) async fn token_hashes(db: &Database, limit: usize) -> Result<Vec<String>, Fault> {
+    let select = "SELECT secret_hash AS row FROM admin_tokens ORDER BY created_at DESC LIMIT ?";
+    db.texts(Statement::new(select, [limit.into()])).await
+}
+
 /// One token.
 pub(crate) async fn token(db: &Database, id: &str) -> Result<Option<String>, Fault> {
     let select = concat!("SELECT ", token_row!(), " AS row FROM admin_tokens WHERE id = ?");

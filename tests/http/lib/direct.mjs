@@ -9,10 +9,32 @@ import { build, freshSecret, ROOT } from "../../../scripts/lib/gate.mjs";
 import { send } from "./client.mjs";
 
 /**
- * Starts the built Worker with an empty D1 of its own, in memory, on which `d1` runs SQL. `vars` adds to the secrets, which are set;
- * `outbound` is where everything goes that the Worker fetches, to its own address otherwise.
+ * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and that counts what it is asked: see
+ * `d1Count`. Its objects have D1 as it is.
  */
-export async function startDirectGate({ vars = {}, outbound } = {}) {
+const behindSlowD1 = (milliseconds) => `
+  import worker from "./index.js";
+  export { KeyObject } from "./index.js";
+  let slow;
+  let count = 0;
+  const batch = async (db, statements) => {
+    count += 1;
+    await new Promise((resolve) => setTimeout(resolve, ${milliseconds}));
+    return db.batch(statements);
+  };
+  export default {
+    fetch(request, env, context) {
+      if (new URL(request.url).hostname === "d1.test") return Response.json(count);
+      slow ??= { ...env, DB: { prepare: (sql) => env.DB.prepare(sql), batch: (statements) => batch(env.DB, statements) } };
+      return worker.fetch(request, slow, context);
+    },
+  };`;
+
+/**
+ * Starts the built Worker with an empty D1 of its own, in memory, on which `d1` runs SQL. `vars` adds to the secrets, which are set; `outbound` is where
+ * everything goes that the Worker fetches, to its own address otherwise; D1 answers it `d1Takes` milliseconds later than it would.
+ */
+export async function startDirectGate({ vars = {}, outbound, d1Takes = 0 } = {}) {
   await build();
   const adminToken = freshSecret();
   const runtime = new Miniflare(
@@ -20,6 +42,7 @@ export async function startDirectGate({ vars = {}, outbound } = {}) {
       name: "tollgate",
       modulesRoot: path.join(ROOT, "build"),
       modules: [
+        ...(d1Takes > 0 ? [{ type: "ESModule", path: path.join(ROOT, "build/slow.js"), contents: behindSlowD1(d1Takes) }] : []),
         { type: "ESModule", path: path.join(ROOT, "build/index.js") },
         { type: "ESModule", path: path.join(ROOT, "build/gate.js") },
         { type: "ESModule", path: path.join(ROOT, "build/openapi.js") },
@@ -63,6 +86,21 @@ async function migrate(db) {
 
 /** The public address that requests to the socket are made out to. */
 export const PUBLIC_URL = "http://api.test";
+
+/** How many transactions the Worker of a gate with `d1Takes` has asked of D1. */
+export async function d1Count(gate) {
+  const answer = await send(gate, "http://d1.test/", { headers: { host: "d1.test" } });
+  return JSON.parse(answer.body);
+}
+
+/** Imports keys through the socket. */
+export async function importDirectKeys(gate, keys, tier = "unlimited") {
+  const body = keys.map((key) => JSON.stringify({ key, tier })).join("\n");
+  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}`, "content-length": body.length };
+  const answer = await send(gate, `${PUBLIC_URL}/_tollgate/keys/import`, { method: "POST", headers, body });
+  assert.equal(answer.status, 200, String(answer.body));
+  for (const line of String(answer.body).trim().split("\n")) assert.ok(JSON.parse(line).id, line);
+}
 
 /** Issues a key through the socket. */
 export async function issueDirectKey(gate, tier = "unlimited") {

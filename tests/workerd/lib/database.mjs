@@ -1,5 +1,6 @@
 // D1: what it has, what a user changes in it by hand, and how it fails.
 import { env } from "cloudflare:workers";
+import { vi } from "vitest";
 
 /** Runs a statement; resolves to its rows. */
 export async function sql(query, ...values) {
@@ -38,6 +39,34 @@ export async function takeAway(...tables) {
   return async () => {
     for (const table of tables) await sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
   };
+}
+
+const { prototype } = env.DB.constructor;
+const { prepare, batch } = prototype;
+
+/**
+ * Listens to what the Worker and its objects ask D1, and lets `instead(answer, sql)` take the place of each answer. The list that it
+ * gives grows by the SQL of each transaction's first statement.
+ */
+export function listenToD1(instead = (answer) => answer()) {
+  const asked = [];
+  const texts = new WeakMap();
+  vi.spyOn(prototype, "prepare").mockImplementation(function (sql) {
+    const statement = prepare.call(this, sql);
+    const { bind } = statement;
+    statement.bind = (...values) => {
+      const bound = bind.apply(statement, values);
+      texts.set(bound, sql);
+      return bound;
+    };
+    return statement;
+  });
+  vi.spyOn(prototype, "batch").mockImplementation(function (statements) {
+    const sql = texts.get(statements[0]);
+    asked.push(sql);
+    return instead(() => batch.call(this, statements), sql);
+  });
+  return asked;
 }
 
 /** The key's rows of usage: `{ month, epoch, calls, denied }`, oldest month first. */
