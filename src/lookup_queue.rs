@@ -1,13 +1,15 @@
 //! Look-ups that wait for D1: which texts are asked about together, in which order, and by whom.
 //!
-//! A text that may be an imported key costs a query, and anybody can invent such texts. So texts that wait together become one
-//! query of up to [`BATCH`], a text that is waiting is not asked about twice, at most [`LANES`] queries are under way in an isolate,
-//! and texts from networks that have just been refused wait behind all others and get a query of their own at most once in
+//! A text that may be an imported key costs a query, and anybody can invent such texts. So texts
+//! that wait together become one query of up to [`BATCH`], a text that is waiting is not asked
+//! about twice, at most [`LANES`] queries are under way in an isolate, and texts from networks that
+//! have just been refused wait behind all others and get a query of their own at most once in
 //! [`PAUSE`], beside what room the others leave in theirs.
 //!
-//! Nobody's answer depends on another request. Each request that waits has a timer of its own, and takes its turn when that ends; so if
-//! the request that runs a query ends and takes the query along, the texts of that query wait again after [`LEASE`], and the next turn
-//! that anybody takes asks about them.
+//! Nobody's answer depends on another request. Each request that waits has a timer of its own, and
+//! takes its turn when that ends; so if the request that runs a query ends and takes the query
+//! along, the texts of that query wait again after [`LEASE`], and the next turn that anybody takes
+//! asks about them.
 
 use crate::key::ImportedKey;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,31 +18,36 @@ use std::rc::Rc;
 
 /// Texts of one query at most.
 pub const BATCH: usize = 250;
-/// Queries under way at most. One is never led by a deferred text, so an honest one does not wait for those.
+/// Queries under way at most. One is never led by a deferred text, so an honest one does not wait
+/// for those.
 pub const LANES: usize = 2;
-/// How long a request waits between its turns, in milliseconds: half of what the last query took, and all of it for each round of full
-/// queries that go before its own; a quarter of the time since a query has ended, if that is more.
+/// How long a request waits between its turns, in milliseconds: half of what the last query took,
+/// and all of it for each round of full queries that go before its own; a quarter of the time since
+/// a query has ended, if that is more.
 pub const TURNS: RangeInclusive<u64> = 2..=250;
 /// What the first query is expected to take.
 const FIRST_GUESS: u64 = 20;
-/// How long a deferred request waits between its turns, and so the time between the queries that they may lead.
+/// How long a deferred request waits between its turns, and so the time between the queries that
+/// they may lead.
 pub const PAUSE: u32 = 250;
 /// How long a query may take, in milliseconds.
 pub const DEADLINE: u32 = 5_000;
 /// After this time a query is taken to have ended with its request, in milliseconds. Longer than
 /// [`DEADLINE`].
 pub const LEASE: u64 = 6_000;
-/// How long a request waits in all, in milliseconds of its own timers. Longer than it takes to find out that a query is lost, and to
-/// ask again.
+/// How long a request waits in all, in milliseconds of its own timers. Longer than it takes to find
+/// out that a query is lost, and to ask again.
 pub const PATIENCE: u32 = 12_000;
 /// Requests at most that wait; beyond it they are refused.
 pub const WAITING: usize = 8_192;
 /// Deferred ones among them.
 pub const DEFERRED: usize = 1_024;
-/// From this age on a text makes room for a newer one, in milliseconds. Where anybody waits for it, it would have been asked about.
+/// From this age on a text makes room for a newer one, in milliseconds. Where anybody waits for it,
+/// it would have been asked about.
 pub const STALE: u64 = 1_000;
 
-/// The look-ups of one isolate. `W` is how a waiting request is told. Times are milliseconds on the isolate's clock.
+/// The look-ups of one isolate. `W` is how a waiting request is told. Times are milliseconds on the
+/// isolate's clock.
 #[derive(Debug)]
 pub struct LookupQueue<W> {
     /// Those that wait and those that are being asked about, in the order of their arrival.
@@ -145,7 +152,8 @@ impl<W> Default for LookupQueue<W> {
 }
 
 impl<W> LookupQueue<W> {
-    /// Has a request wait for a text. Gives its place, and those who have to go for it; nothing if there is no room.
+    /// Has a request wait for a text. Gives its place, and those who have to go for it; nothing if
+    /// there is no room.
     pub fn join(
         &mut self,
         keys: Rc<[ImportedKey]>,
@@ -273,7 +281,8 @@ impl<W> LookupQueue<W> {
         Batch { number, texts }
     }
 
-    /// Queries whose requests have ended without an answer: their texts wait again, before those that came later.
+    /// Queries whose requests have ended without an answer: their texts wait again, before those
+    /// that came later.
     fn give_up_on_the_lost(&mut self, now: u64) {
         if self.queries.values().all(|since| now.abs_diff(*since) <= LEASE) {
             return;

@@ -1,8 +1,9 @@
 //! Networks whose texts have just been refused: their look-ups wait behind those of others.
 //!
-//! What counts is the balance of a minute: a network is deferred while more of its texts have turned out to be no keys than to be
-//! keys. So a mistyped key among many does no harm, and who shares an address with somebody who invents keys waits a moment for the
-//! first call of a key in an isolate, and for no other.
+//! What counts is the balance of a minute: a network is deferred while more of its texts have
+//! turned out to be no keys than to be keys. So a mistyped key among many does no harm, and who
+//! shares an address with somebody who invents keys waits a moment for the first call of a key in
+//! an isolate, and for no other.
 
 use crate::address::{Network, Site};
 use crate::recent::Recent;

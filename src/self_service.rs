@@ -1,11 +1,13 @@
-//! What the holder of a key asks about it, `GET /_tollgate/me` and `/me/usage`: how often, and the answers of the last second.
+//! What the holder of a key asks about it, `GET /_tollgate/me` and `/me/usage`: how often, and the
+//! answers of the last second.
 //!
-//! It spends nothing, so what bounds it is a bucket of its own for each secret. Only a text that has the form and the tag of a key,
-//! or that was imported, gets this far.
+//! It spends nothing, so what bounds it is a bucket of its own for each secret. Only a text that
+//! has the form and the tag of a key, or that was imported, gets this far.
 //!
-//! An answer is kept for a second, for the secret that asked and no other: a key that is changed, revoked or deleted through
-//! another isolate is answered as before for as long. It is dropped when this isolate counts a call of the key or changes the key,
-//! so whoever calls and asks through one isolate sees the call.
+//! An answer is kept for a second, for the secret that asked and no other: a key that is changed,
+//! revoked or deleted through another isolate is answered as before for as long. It is dropped when
+//! this isolate counts a call of the key or changes the key, so whoever calls and asks through one
+//! isolate sees the call.
 
 use crate::key::same_hash;
 use crate::protocol::Known;
@@ -49,7 +51,8 @@ impl Default for SelfService {
 #[derive(Debug)]
 struct Answers {
     secret_hash: String,
-    /// The question before which there was nothing here: what was asked earlier may be from before a change.
+    /// The question before which there was nothing here: what was asked earlier may be from before
+    /// a change.
     since: u64,
     me: Option<Answer>,
     usage: Option<Answer>,
@@ -87,8 +90,9 @@ impl Answer {
         Self { known, body: body.into(), asked_at, answered_at }
     }
 
-    /// Where the key stands at `now`, if that still follows from it: for at most `life` since it was asked for, and not beyond the
-    /// end of any window. A clock that stepped back tells nothing.
+    /// Where the key stands at `now`, if that still follows from it: for at most `life` since it
+    /// was asked for, and not beyond the end of any window. A clock that stepped back tells
+    /// nothing.
     fn at(&self, now: u64, life: u64) -> Option<Known> {
         let resets = self.known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain([life]).min().unwrap_or_default();
@@ -158,7 +162,8 @@ impl SelfService {
     }
 }
 
-/// Charges a bucket that is full again at `full_at`. Gives the milliseconds to wait if there is no room.
+/// Charges a bucket that is full again at `full_at`. Gives the milliseconds to wait if there is no
+/// room.
 fn charge(full_at: &mut u64, now: u64) -> Option<u64> {
     let most = now.saturating_add(BURST.saturating_mul(INTERVAL));
     // A bucket that is emptier than it can be was charged by a clock that was ahead.
@@ -297,7 +302,8 @@ mod tests {
     }
 
     proptest! {
-        /// Never more than the burst and what has come back since, and never a wait that is longer than told.
+        /// Never more than the burst and what has come back since, and never a wait that is longer
+        /// than told.
         #[test]
         fn the_bucket_is_exact(pauses in prop::collection::vec(0..1_500_u64, 1..300)) {
             let (mut service, mut now) = (SelfService::default(), 1_000_000);

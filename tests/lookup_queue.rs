@@ -1,5 +1,5 @@
-//! The queue of look-ups under requests that come, wait by timers of their own, run queries and end at any moment: whoever stays is
-//! answered, and D1 is asked no more often than is said.
+//! The queue of look-ups under requests that come, wait by timers of their own, run queries and end
+//! at any moment: whoever stays is answered, and D1 is asked no more often than is said.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use proptest::prelude::*;
@@ -230,7 +230,8 @@ fn a_flood_of_invented_texts_costs_four_queries_a_second_and_no_honest_one_waits
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whoever stays is answered, although any request may end at any moment and take the query along that it runs for others.
+    /// Whoever stays is answered, although any request may end at any moment and take the query
+    /// along that it runs for others.
     #[test]
     fn whoever_stays_is_answered(plans in prop::collection::vec(plan(600, 40, true), 1..120), latency in 1..300_u64) {
         let mut world = World::new(plans, latency);

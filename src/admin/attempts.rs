@@ -1,12 +1,15 @@
-//! Attempts with admin tokens, by the network that they come from, so that wrong ones cost D1 a bounded number of reads.
+//! Attempts with admin tokens, by the network that they come from, so that wrong ones cost D1 a
+//! bounded number of reads.
 //!
-//! `ADMIN_TOKEN` is compared before and never gets here; nothing slows down guessing it but its length. An attempt with any other
-//! token is counted before D1 is asked, so that concurrent ones are counted too, and given back when the token is right.
+//! `ADMIN_TOKEN` is compared before and never gets here; nothing slows down guessing it but its
+//! length. An attempt with any other token is counted before D1 is asked, so that concurrent ones
+//! are counted too, and given back when the token is right.
 //!
-//! A network whose attempts are used up must not shut out the right tokens of others in it. So a token that this isolate has found
-//! to be right before is no attempt, and the first token that is refused makes the isolate read which tokens there are, at most
-//! once a minute ([`KnownTokens`]). Neither admits anybody: D1 judges every token that passes here, so one that is deleted is refused
-//! at once.
+//! A network whose attempts are used up must not shut out the right tokens of others in it. So a
+//! token that this isolate has found to be right before is no attempt, and the first token that is
+//! refused makes the isolate read which tokens there are, at most once a minute ([`KnownTokens`]).
+//! Neither admits anybody: D1 judges every token that passes here, so one that is deleted is
+//! refused at once.
 
 use crate::address::{Network, Site};
 use std::collections::{HashMap, HashSet};
@@ -50,7 +53,8 @@ struct Tried {
 }
 
 impl Tried {
-    /// Milliseconds until its window is over. A clock that stepped back tells nothing: then it is over, too.
+    /// Milliseconds until its window is over. A clock that stepped back tells nothing: then it is
+    /// over, too.
     const fn rest(self, now: u64) -> u64 {
         match now.checked_sub(self.since) {
             Some(age) => WINDOW.saturating_sub(age),
@@ -68,7 +72,8 @@ impl Attempts {
     /// Counts an attempt.
     ///
     /// # Errors
-    /// If the network or its site has none left: whole seconds until it has. Nothing is counted then.
+    /// If the network or its site has none left: whole seconds until it has. Nothing is counted
+    /// then.
     pub fn begin(&mut self, network: Network, now: u64) -> Result<Attempt, u64> {
         let own = self.budget(Budget::Network(network), now);
         let site = network.site().map(|site| self.budget(Budget::Site(site), now)).filter(|&site| site != own);
@@ -119,7 +124,8 @@ pub const READ_INTERVAL: u64 = 60_000;
 /// The same after a read that failed.
 pub const RETRY_INTERVAL: u64 = 5_000;
 
-/// Tokens, by their hashes, that D1 had when this isolate asked. Times are milliseconds on its clock.
+/// Tokens, by their hashes, that D1 had when this isolate asked. Times are milliseconds on its
+/// clock.
 #[derive(Debug, Default)]
 pub struct KnownTokens {
     hashes: HashSet<String>,
@@ -332,8 +338,8 @@ mod tests {
     }
 
     proptest! {
-        /// However attempts are spread over networks and time, none of the budgets is ever exceeded by attempts that were not given
-        /// back, neither while they are open nor afterwards.
+        /// However attempts are spread over networks and time, none of the budgets is ever exceeded
+        /// by attempts that were not given back, neither while they are open nor afterwards.
         #[test]
         fn no_budget_is_exceeded(steps in prop::collection::vec((0..3_u64, 0..8_u64, 0..4_000_u64, any::<bool>()), 1..600)) {
             let mut attempts = Attempts::default();

@@ -1,4 +1,5 @@
-//! Whose key a text is: one of ours by its tag, or one that was issued elsewhere and imported, which D1 has to say.
+//! Whose key a text is: one of ours by its tag, or one that was issued elsewhere and imported,
+//! which D1 has to say.
 
 use super::clock;
 use super::deployment::Deployment;
@@ -81,8 +82,9 @@ impl Caller {
         Self { id: key.id, secret_hash: key.secret_hash, evidence }
     }
 
-    /// The key's object knows no such key. What this isolate remembers of an imported one is forgotten then, and D1 is asked: the key
-    /// may have been deleted and imported again. Gives it if D1 has it.
+    /// The key's object knows no such key. What this isolate remembers of an imported one is
+    /// forgotten then, and D1 is asked: the key may have been deleted and imported again. Gives it
+    /// if D1 has it.
     pub(crate) async fn look_again(
         self,
         deployment: &Rc<Deployment>,

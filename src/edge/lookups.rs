@@ -1,10 +1,13 @@
-//! Asks D1 about texts that may be imported keys: carries out what [`LookupQueue`](crate::lookup_queue::LookupQueue) decides.
+//! Asks D1 about texts that may be imported keys: carries out what
+//! [`LookupQueue`](crate::lookup_queue::LookupQueue) decides.
 //!
-//! No request waits for a promise of another one. What a request does ends with it when its client leaves, and then a promise that it
-//! has made is never settled; and where a request settles the promise of another one, the runtime continues that in the wrong
-//! request unless it is started with `handle_cross_request_promise_resolution`, which the test runner is not. So each request looks
-//! for its answer in memory, by timers of its own. The request that runs a query does so under `waitUntil`, so that the query is
-//! answered for the others when its client leaves. `tests/http/lookups.test.mjs` has clients leave in the middle of it.
+//! No request waits for a promise of another one. What a request does ends with it when its client
+//! leaves, and then a promise that it has made is never settled; and where a request settles the
+//! promise of another one, the runtime continues that in the wrong request unless it is started
+//! with `handle_cross_request_promise_resolution`, which the test runner is not. So each request
+//! looks for its answer in memory, by timers of its own. The request that runs a query does so
+//! under `waitUntil`, so that the query is answered for the others when its client leaves.
+//! `tests/http/lookups.test.mjs` has clients leave in the middle of it.
 
 use super::clock;
 use super::deployment::Deployment;

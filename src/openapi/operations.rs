@@ -129,6 +129,7 @@ pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
     operations.extend(of_accounts(schemas));
     operations.extend(of_all_accounts(schemas));
     operations.extend(of_the_rest(schemas));
+    operations.extend(of_holders_and_everybody(schemas));
     operations
 }
 
@@ -346,7 +347,7 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
 }
 
 fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::{Holder, Open, Read, Root, Write};
+    use Access::{Read, Root, Write};
     let tier = schemas.add::<Tier>();
     let changed = schemas.add::<types::ChangedTier>();
     let cost = schemas.add::<RouteCostView>();
@@ -422,6 +423,12 @@ fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
         .fails(&[409]),
         Operation::new("deleteToken", Root, "DELETE /_tollgate/tokens/{id}", "Withdraw an admin token.")
             .gives_nothing("It is gone."),
+    ]
+}
+
+fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::{Holder, Open};
+    vec![
         Operation::new("me", Holder, "GET /_tollgate/me", "Where the presented key stands; spends nothing.").gives(
             200,
             "The key.",

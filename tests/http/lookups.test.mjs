@@ -104,15 +104,15 @@ describe("many at once", () => {
   after(() => gate?.stop());
 
   test("a cold isolate admits hundreds of imported keys without a query for each", async () => {
-    const keys = many(600, madeUp);
+    const keys = many(200, madeUp);
     await importDirectKeys(gate, keys);
     const before = await d1Count(gate);
     const agent = new http.Agent({ keepAlive: true, maxSockets: 100 });
     const answers = await Promise.all(keys.map((key) => call(gate, key, { agent })));
     agent.destroy();
-    assert.deepEqual(countStatuses(answers), { 200: 600 });
+    assert.deepEqual(countStatuses(answers), { 200: 200 });
     const queries = (await d1Count(gate)) - before;
-    assert.ok(queries <= 300, `${queries} queries`);
+    assert.ok(queries <= 100, `${queries} queries`);
     const again = await d1Count(gate);
     for (const key of keys.slice(0, 20)) assert.equal((await call(gate, key)).status, 200);
     assert.equal(await d1Count(gate), again);
