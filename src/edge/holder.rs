@@ -30,7 +30,7 @@ pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
     let config = &deployment.config;
     match find(&incoming, &deployment, &env).await {
         Ok((id, known, me, month)) => {
-            let fields = Some((&known, config.legacy_headers));
+            let fields = Some((&known, config.forms()));
             if let Outcome::Refused(status) = known.outcome {
                 let refusal = Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used"));
                 return http::refuse(&refusal, &config.cors_allow_origin, fields);
@@ -40,7 +40,7 @@ pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: 
                 Holder::Usage => usage(&env, &id, &known, &month).await,
             };
             match body {
-                Ok(body) => http::json_of_key(&body, &config.cors_allow_origin, &known, config.legacy_headers),
+                Ok(body) => http::json_of_key(&body, &config.cors_allow_origin, &known, config.forms()),
                 Err(fault) => {
                     worker::console_error!("tollgate: the usage of key {id} could not be read: {fault}");
                     http::refuse(

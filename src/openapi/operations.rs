@@ -128,7 +128,8 @@ pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
     let mut operations = of_keys(schemas);
     operations.extend(of_accounts(schemas));
     operations.extend(of_all_accounts(schemas));
-    operations.extend(of_the_rest(schemas));
+    operations.extend(of_tiers_and_tokens(schemas));
+    operations.extend(of_holders_and_everybody(schemas));
     operations
 }
 
@@ -345,8 +346,8 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
     ]
 }
 
-fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::{Holder, Open, Read, Root, Write};
+fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::{Read, Root, Write};
     let tier = schemas.add::<Tier>();
     let changed = schemas.add::<types::ChangedTier>();
     let cost = schemas.add::<RouteCostView>();
@@ -422,6 +423,12 @@ fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
         .fails(&[409]),
         Operation::new("deleteToken", Root, "DELETE /_tollgate/tokens/{id}", "Withdraw an admin token.")
             .gives_nothing("It is gone."),
+    ]
+}
+
+fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::{Holder, Open};
+    vec![
         Operation::new("me", Holder, "GET /_tollgate/me", "Where the presented key stands; spends nothing.").gives(
             200,
             "The key.",
