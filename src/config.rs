@@ -3,6 +3,7 @@
 //! A bad value never falls back to a default in silence: the Worker answers 503 to everything but its health check and
 //! logs which variable is wrong, because a gate that guesses its own rules is no gate.
 
+use crate::headers::Forms;
 use crate::key::Signer;
 use crate::target::Target;
 use std::rc::Rc;
@@ -132,6 +133,12 @@ impl Config {
             admin_token: text("ADMIN_TOKEN"),
             origin_secret: text("ORIGIN_SECRET").map(|value| origin_secret(&value)).transpose()?,
         })
+    }
+
+    /// The forms in which a response tells where its key stands.
+    #[must_use]
+    pub const fn forms(&self) -> Forms {
+        Forms { standard: self.ratelimit_fields, legacy: self.legacy_headers }
     }
 
     /// Whether `path`, as sent, needs no key.

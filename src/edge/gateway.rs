@@ -141,8 +141,7 @@ fn refuse_at_once(
         arrears::add_denied(deployment, context, call.id, now);
     }
     let refusal = refusal_of(&known)?;
-    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.legacy_headers), number, until)
-    {
+    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.forms()), number, until) {
         Ok(fresh) => fresh,
         Err(fault) => return Some(Err(fault)),
     };
@@ -303,7 +302,7 @@ impl GatedCall {
                 identity.set("X-Tollgate-Key-Id", &self.id);
                 identity.set("X-Tollgate-Tier", &known.tier);
                 let mut standing = Fields::default();
-                standing.extend(headers::fields(known, config.legacy_headers));
+                standing.extend(headers::fields(known, config.forms()));
                 if pass.is_replay {
                     identity.set(headers::REPLAY, "1");
                     standing.set(headers::REPLAY, "1");
@@ -327,7 +326,7 @@ impl GatedCall {
             | Outcome::Malformed
             | Outcome::Refused(_) => {
                 let refusal = refusal_of(known).unwrap_or(Refusal::Internal);
-                http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.legacy_headers)))
+                http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.forms())))
             }
         }
     }

@@ -38,7 +38,7 @@ pub(super) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, conte
 }
 
 fn refuse(config: &Config, refusal: &Refusal, known: Option<&Known>) -> Answer {
-    http::refuse(refusal, &config.cors_allow_origin, known.map(|known| (known, config.legacy_headers)))
+    http::refuse(refusal, &config.cors_allow_origin, known.map(|known| (known, config.forms())))
 }
 
 fn give(config: &Config, known: &Known, body: &str) -> Answer {
@@ -46,7 +46,7 @@ fn give(config: &Config, known: &Known, body: &str) -> Answer {
         let refusal = Refusal::Forbidden(status.refusal().unwrap_or("the API key may not be used"));
         return refuse(config, &refusal, Some(known));
     }
-    http::json_of_key(body, &config.cors_allow_origin, known, config.legacy_headers)
+    http::json_of_key(body, &config.cors_allow_origin, known, config.forms())
 }
 
 /// Where the presented key stands, and the body of the answer. A refusal says where it stands, too, if that is known.

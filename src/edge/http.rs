@@ -4,7 +4,7 @@ use super::deployment::Rendered;
 use super::js::{self, Fault, Fields};
 use crate::address::Network;
 use crate::framing::{self, FramingError};
-use crate::headers::{self, EXPOSED};
+use crate::headers::{self, EXPOSED, Forms};
 use crate::idempotency::Field;
 use crate::own_loop::Place;
 use crate::preflight::Preflight;
@@ -117,7 +117,7 @@ pub(crate) fn prepare_bad_gateway(cors: &str) {
 }
 
 /// The problem answer for a refusal; `known` adds where the key stands.
-pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, bool)>) -> Answer {
+pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, Forms)>) -> Answer {
     let fields = refusal_fields(refusal, known);
     own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
 }
@@ -129,10 +129,10 @@ pub(crate) fn called_by_itself(proof: &str, cors: &str) -> Answer {
     own(Refusal::Loop.status(), PROBLEM_JSON, Some(&Refusal::Loop.body()), cors, fields)
 }
 
-fn refusal_fields(refusal: &Refusal, known: Option<(&Known, bool)>) -> Fields {
+fn refusal_fields(refusal: &Refusal, known: Option<(&Known, Forms)>) -> Fields {
     let mut fields = Fields::default();
-    if let Some((known, legacy)) = known {
-        fields.extend(headers::fields(known, legacy));
+    if let Some((known, forms)) = known {
+        fields.extend(headers::fields(known, forms));
     }
     if let Some(seconds) = refusal.retry_after() {
         fields.set("Retry-After", &seconds.to_string());
@@ -154,7 +154,7 @@ pub(crate) fn quota_exceeded(known: &Known) -> Option<Refusal> {
 pub(crate) fn render(
     refusal: &Refusal,
     cors: &str,
-    known: (&Known, bool),
+    known: (&Known, Forms),
     number: u64,
     until: u64,
 ) -> Result<Rendered, Fault> {
@@ -190,9 +190,9 @@ pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> Answer {
 }
 
 /// A JSON answer about a key, with where it stands.
-pub(crate) fn json_of_key(body: &str, cors: &str, known: &Known, legacy: bool) -> Answer {
+pub(crate) fn json_of_key(body: &str, cors: &str, known: &Known, forms: Forms) -> Answer {
     let mut fields = Fields::default();
-    fields.extend(headers::fields(known, legacy));
+    fields.extend(headers::fields(known, forms));
     own(200, "application/json", Some(body), cors, fields)
 }
 

@@ -92,7 +92,7 @@ pub struct Call<'a> {
     pub cost: Cost,
     /// Its method.
     pub method: &'a str,
-    /// Its class: see [`route_cost::class`](crate::route_cost::class).
+    /// Its class: see [`Price::class`](crate::route_cost::Price::class).
     pub class: &'a str,
     /// Names it: a call that is admitted is remembered by it.
     pub nonce: u64,

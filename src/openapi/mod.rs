@@ -92,8 +92,8 @@ pub fn document() -> Value {
             "schemas": schemas.0,
             "responses": ERRORS.iter().map(|error| (error.name.to_owned(), error.describe(&problem))).collect::<Map<_, _>>(),
             "headers": {
-                "RateLimit": { "description": "What is left of each policy (draft-ietf-httpapi-ratelimit-headers-11).", "schema": { "type": "string" } },
-                "RateLimit-Policy": { "description": "The policies.", "schema": { "type": "string" } },
+                "RateLimit": { "description": "What is left of each policy (draft-ietf-httpapi-ratelimit-headers-11), in the form that `RATELIMIT_FIELDS` says.", "schema": { "type": "string" } },
+                "RateLimit-Policy": { "description": "The policies, in the same form.", "schema": { "type": "string" } },
             },
             "securitySchemes": {
                 "adminToken": { "type": "http", "scheme": "bearer", "description": "`ADMIN_TOKEN`, or a named token `tga_…`." },

@@ -128,7 +128,7 @@ pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
     let mut operations = of_keys(schemas);
     operations.extend(of_accounts(schemas));
     operations.extend(of_all_accounts(schemas));
-    operations.extend(of_the_rest(schemas));
+    operations.extend(of_tiers_and_tokens(schemas));
     operations.extend(of_holders_and_everybody(schemas));
     operations
 }
@@ -346,7 +346,7 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
     ]
 }
 
-fn of_the_rest(schemas: &mut Schemas) -> Vec<Operation> {
+fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Operation> {
     use Access::{Read, Root, Write};
     let tier = schemas.add::<Tier>();
     let changed = schemas.add::<types::ChangedTier>();

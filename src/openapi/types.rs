@@ -157,9 +157,9 @@ pub struct PutTier {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 3650)]
     pub audit_days: u64,
-    /// Whether calls are recognised by their `Idempotency-Key`; `off` passes the field on and otherwise ignores it.
+    /// Whether calls are recognised by their `Idempotency-Key`: `on` unless it is said; `off` passes the field on and otherwise
+    /// ignores it.
     #[serde(default)]
-    #[schema(default = "on")]
     pub idempotency: Idempotency,
     /// All its policies. They are shown by period and name.
     #[schema(max_items = 16)]

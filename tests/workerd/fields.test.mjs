@@ -1,5 +1,7 @@
 // The rate-limit fields, and the shape of a denial.
 import { env } from "cloudflare:workers";
+import { parseRateLimit } from "ratelimit-header-parser";
+import { parseList } from "structured-headers";
 import { expect, test } from "vitest";
 import { makeTier, setKey } from "./lib/database.mjs";
 import { admit, call, issue, problem, rateLimit, received, send, setClock, usage, wait } from "./lib/gate.mjs";
@@ -9,6 +11,15 @@ test("an admitted call carries RateLimit-Policy and RateLimit in the syntax of t
   const { headers } = await call(await issue());
   expect(headers.get("ratelimit-policy")).toBe('"minute";q=10;w=60, "month";q=1000;w=2678400');
   expect(headers.get("ratelimit")).toBe('"minute";r=9;t=43, "month";r=999;t=1684783');
+});
+
+test("a parser of structured fields reads them", async () => {
+  setClock("2031-03-12T12:00:17.400Z");
+  const tier = await makeTier({ quota: 10, period: "minute" }, { policy: "a-long_name2", quota: 7, period: "day", algorithm: "sliding" });
+  const { headers } = await call(await issue(tier));
+  const read = (name) => parseList(headers.get(name)).map(([value, parameters]) => [value, Object.fromEntries(parameters)]);
+  expect(read("ratelimit-policy")).toEqual([["minute", { q: 10, w: 60 }], ["a-long_name2", { q: 7, w: 86_400 }]]);
+  expect(read("ratelimit")).toEqual([["minute", { r: 9, t: 43 }], ["a-long_name2", { r: 6, t: 86_400 }]]);
 });
 
 test("RateLimit counts down with the calls, and t to the reset", async () => {
@@ -27,6 +38,13 @@ test("the older X- fields tell the same of the minute and the month", async () =
   expect(headers.get("x-ratelimit-remaining")).toBe("9");
   expect(headers.get("x-ratelimit-reset")).toBe(String(Date.UTC(2031, 2, 12, 12, 1) / 1000));
   expect(headers.get("x-monthly-remaining")).toBe("999");
+});
+
+test("a parser of rate-limit fields reads the older ones", async () => {
+  setClock("2031-03-12T12:00:17.400Z");
+  const headers = new Headers((await call(await issue())).headers);
+  headers.delete("ratelimit");
+  expect(parseRateLimit(headers)).toEqual({ limit: 10, used: 1, remaining: 9, reset: new Date("2031-03-12T12:01:00Z") });
 });
 
 test("a tier without a minute or a month has no X- fields", async () => {

@@ -67,6 +67,8 @@ export default defineConfig({
         KEY_SECRET_PREVIOUS: "an-older-secret, the-oldest-secret",
         ORIGIN_SECRET: "origin-secret-of-the-tests",
       }),
+      project("draft-7", { RATELIMIT_FIELDS: "draft-7" }),
+      project("no-fields", { RATELIMIT_FIELDS: "none", DENY_CACHE_SECONDS: "0" }),
       project("no-imports", { ALLOW_IMPORTED_KEYS: "false" }),
       project("preflight", { PREFLIGHT: "answer", CORS_ALLOW_ORIGIN: "https://app.test", PUBLIC_PATHS: "/public" }),
       project("unset", { ADMIN_TOKEN: "", KEY_SECRET: "" }),
