@@ -203,6 +203,11 @@ impl Month {
         real.then(|| Self { index: (year - EPOCH_YEAR) * 12 + month - 1 })
     }
 
+    /// How many months after `earlier` this one is; `None` if it is before it.
+    pub(crate) const fn since(self, earlier: Self) -> Option<u64> {
+        self.index.checked_sub(earlier.index)
+    }
+
     fn year(self) -> u64 {
         EPOCH_YEAR + self.index / 12
     }

@@ -355,69 +355,127 @@ fn a_clock_that_steps_back_opens_nothing() {
 }
 
 #[test]
-fn a_clock_of_the_far_future_holds_a_key_for_five_minutes() {
-    for algorithm in [Algorithm::Sliding, Algorithm::Bucket] {
+fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
+    for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
         let mut state = state();
         let policies = policy(5, Period::Minute, algorithm);
         admit(&mut state, &policies, START.saturating_add(9000 * DAY), 5);
         state.committed();
-        let unit = if algorithm == Algorithm::Sliding { MINUTE } else { MINUTE / 5 };
-        assert_eq!(wait(&mut state, &policies, START, 1), MAX_SKEW + unit);
+        let until = match algorithm {
+            Algorithm::Fixed => 46 * SECOND,
+            Algorithm::Sliding => MINUTE,
+            Algorithm::Bucket => MINUTE / 5,
+        };
+        assert_eq!(wait(&mut state, &policies, START, 1), until, "{algorithm}");
         assert!(state.is_dirty());
         assert_eq!(used(&mut state, &policies, START), 5);
-        assert_eq!(wait(&mut state, &policies, after(1), 1), MAX_SKEW + unit - SECOND);
-        admit(&mut state, &policies, START.saturating_add(MAX_SKEW + unit), 1);
+        assert_eq!(wait(&mut state, &policies, after(1), 1), until - SECOND);
+        admit(&mut state, &policies, START.saturating_add(until), 1);
     }
     let never = UnixMicros::from_micros(u64::MAX);
-    for policies in [sliding(5), bucket(5, Period::Minute, 5)] {
+    for policies in [fixed(5), sliding(5), bucket(5, Period::Minute, 5)] {
         let mut state = state();
         admit(&mut state, &policies, never, 5);
         assert_eq!(used(&mut state, &policies, never), 5);
         assert!(!state.decide(&policies, never, Cost::default()).is_admitted());
+        assert!(wait(&mut state, &policies, START, 1) <= MINUTE);
     }
-    let mut state = state();
-    admit(&mut state, &fixed(5), never, 5);
-    wait(&mut state, &fixed(5), never, 1);
-    admit(&mut state, &fixed(5), START, 5);
-    assert_eq!(wait(&mut state, &fixed(5), START, 1), MAX_SKEW + 46 * SECOND);
 }
 
-/// Nothing that was counted is forgotten by a step back and a change of policies at once.
+/// An hour ahead and back: the minute that it comes back to has what was spent of it before, and what was spent meanwhile.
 #[test]
-fn windows_ahead_of_a_clock_that_stepped_back_seed_logs_and_buckets() {
+fn a_clock_that_falls_back_finds_its_window_as_it_was() {
+    for period in [Period::Minute, Period::Hour, Period::Day] {
+        let policies = policy(5, period, Algorithm::Fixed);
+        let span = period.micros().unwrap();
+        let start = period.window(START).start;
+        // Also if the clock went over the end of a window while it was ahead.
+        for ahead in [60 * span, 61 * span - SECOND / 100] {
+            for (before, meanwhile) in [(5, 0), (5, 3), (2, 2), (0, 5), (1, 5)] {
+                let mut state = state();
+                let at = |micros| start.saturating_add(micros);
+                (0..before).for_each(|_| admit(&mut state, &policies, at(SECOND), 1));
+                for call in 0..meanwhile {
+                    admit(&mut state, &policies, at(ahead + call * SECOND / 100), 1);
+                }
+                let row = state.to_row();
+                let mut read = State::from_rows([(row.slot, row.body)]).unwrap();
+                for state in [&mut state, &mut read] {
+                    assert_eq!(used(state, &policies, at(2 * SECOND)), before + meanwhile, "{period}");
+                    let left = 5_u64.saturating_sub(before + meanwhile);
+                    (0..left).for_each(|_| admit(state, &policies, at(2 * SECOND), 1));
+                    assert_eq!(wait(state, &policies, at(2 * SECOND), 1), span - 2 * SECOND);
+                    admit(state, &policies, at(span), 5);
+                    // What was spent ahead is still spent when its time comes.
+                    let spent = if ahead == 60 * span { meanwhile } else { meanwhile.min(1) };
+                    assert_eq!(used(state, &policies, at(60 * span)), spent);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_leapt_ahead_says_by_how_much() {
+    let mut state = state();
+    let look = |state: &mut State, at| drop(state.standings(&[], at));
+    look(&mut state, START);
+    look(&mut state, after(3600));
+    assert_eq!(state.lead(after(3600)), 0);
+    let ahead = after(7201);
+    look(&mut state, ahead);
+    assert_eq!(state.lead(ahead), HOUR + SECOND);
+    look(&mut state, ahead.saturating_add(2 * DAY));
+    assert_eq!(state.lead(ahead.saturating_add(3 * DAY)), 2 * DAY + HOUR + SECOND);
+    // Once it is back it does not.
+    assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
+    admit(&mut state, &[], ahead.saturating_add(2 * DAY), 1);
+    look(&mut state, after(3700));
+    assert_eq!(state.lead(after(3700)), 0);
+    look(&mut state, ahead.saturating_add(DAY));
+    assert!(state.lead(ahead.saturating_add(DAY)) > DAY);
+    state.trust_clock();
+    assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
+}
+
+/// Nothing that was counted is forgotten by a step back and a change of policies at once, and nothing counts twice.
+#[test]
+fn windows_of_a_clock_that_stepped_back_seed_logs_and_buckets() {
     for policies in [sliding(5), bucket(5, Period::Minute, 5)] {
         let mut state = state();
         admit(&mut state, &fixed(5), START, 2);
         admit(&mut state, &fixed(5), after(3600), 3);
-        assert_eq!(used(&mut state, &policies, START), 3);
+        assert_eq!(used(&mut state, &policies, START), 5);
         let back = START.saturating_sub(MAX_SKEW);
-        assert_eq!(used(&mut state, &policies, back), 3);
+        assert_eq!(used(&mut state, &policies, back), 5);
     }
 }
 
 /// A window that was spent from before the clock stepped back is still spent when its time comes.
 #[test]
 fn waiting_helps_once_all_policies_agree() {
-    let mut state = state();
     let minute = fixed(5);
     let boundary = after(46);
-    admit(&mut state, &minute, boundary.saturating_add(6 * MINUTE), 5);
-    admit(&mut state, &minute, boundary.saturating_add(7 * MINUTE), 4);
-    // Five minutes back from here is the minute before those two.
-    let clock = boundary;
-    let judged = clock.saturating_add(MAX_SKEW);
+    let mut state = state();
+    admit(&mut state, &minute, boundary.saturating_add(2 * HOUR), 5);
+    admit(&mut state, &minute, boundary.saturating_add(2 * HOUR + MINUTE), 4);
+    // Nine were spent less than a minute before the step, as far as is known.
+    assert_eq!(wait(&mut state, &minute, boundary, 1), MINUTE);
+    let clock = boundary.saturating_add(2 * HOUR - MINUTE);
     admit(&mut state, &minute, clock, 5);
-    assert_eq!(wait(&mut state, &minute, clock, 1), judged.since(clock) + 2 * MINUTE);
-    assert_eq!(wait(&mut state, &minute, clock, 2), judged.since(clock) + 3 * MINUTE);
-    // The bucket alone would admit within the spent minute.
-    let both =
-        [minute[0].clone(), Policy::new("b", Unit::Requests, 60, Period::Hour, Algorithm::Bucket, Some(5)).unwrap()];
-    let mut state = self::state();
-    state.standings(&both, clock);
-    admit(&mut state, &both, boundary.saturating_add(6 * MINUTE), 5);
-    let later = clock.saturating_add(30 * SECOND);
-    let denied = state.decide(&both, later, Cost::default());
-    assert_eq!(denied.verdict, Verdict::Denied { violated: vec![1], retry_after: MAX_SKEW + MINUTE + 30 * SECOND });
+    assert_eq!(wait(&mut state, &minute, clock, 1), 2 * MINUTE);
+    assert_eq!(wait(&mut state, &minute, clock, 2), 3 * MINUTE);
+    // The bucket alone would admit within the spent minute, or less than a second before it.
+    for (drained, level) in [(30 * SECOND, 5), (59 * SECOND + SECOND / 2, 5)] {
+        let quota = HOUR / drained;
+        let bucket = Policy::new("b", Unit::Requests, quota, Period::Hour, Algorithm::Bucket, Some(level)).unwrap();
+        let mut state = self::state();
+        admit(&mut state, &minute, boundary.saturating_add(2 * HOUR), 5);
+        assert_eq!(wait(&mut state, &minute, boundary, 1), MINUTE);
+        let both = [minute[0].clone(), bucket];
+        admit(&mut state, &both, clock, 5);
+        assert_eq!(wait(&mut state, &both, clock, 1), 2 * MINUTE);
+    }
 }
 
 #[test]
@@ -478,11 +536,23 @@ fn what_is_carried_counts_toward_the_month_and_nothing_else() {
     }
 }
 
+fn flush(state: &mut State) -> Vec<(Month, u64, u64)> {
+    let totals = state.unflushed();
+    for total in &totals {
+        state.mark_flushed(total.month, total.calls, total.denied);
+    }
+    totals.into_iter().map(|total| (total.month, total.calls, total.denied)).collect()
+}
+
+fn months(count: usize) -> Vec<Month> {
+    std::iter::successors(Some(Month::of(START)), |month| Some(month.next())).take(count).collect()
+}
+
 #[test]
 fn months_stay_until_they_are_over_and_flushed() {
     let mut state = state();
     let november = Month::of(START);
-    let months: Vec<Month> = std::iter::successors(Some(november), |month| Some(month.next())).take(4).collect();
+    let months = months(5);
     let unflushed = |state: &State| -> Vec<(Month, u64)> {
         state.unflushed().iter().map(|total| (total.month, total.calls + total.denied)).collect()
     };
@@ -504,32 +574,97 @@ fn months_stay_until_they_are_over_and_flushed() {
         admit(&mut state, &[], month.start(), 1);
         assert_eq!(state.month(november).calls, 2, "{month}");
     }
-    assert_eq!(unflushed(&state), [(months[1], 1), (months[2], 1), (months[3], 1)]);
+    let kept = |state: &State| state.kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
+    assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
+    // December is not one of the three newest, but not flushed.
+    state.mark_flushed(months[4], 1, 0);
+    assert_eq!(kept(&state), &months[1..]);
     state.mark_flushed(months[3], 1, 0);
-    assert_eq!(state.month(november).calls, 0);
-    // January is the one before the current one, December is not flushed.
-    assert_eq!((state.month(months[1]).calls, state.month(months[2]).calls), (1, 1));
+    assert_eq!(kept(&state), &months[1..]);
+    state.committed();
+    state.mark_flushed(months[1], 1, 0);
+    assert_eq!(kept(&state), &months[2..]);
+    assert!(state.is_dirty());
+    state.mark_flushed(months[1], 1, 0);
+    assert_eq!(unflushed(&state), [(months[2], 1)]);
     state.mark_flushed(months[2], 1, 0);
-    assert_eq!((state.month(months[1]).calls, state.month(months[2]).calls), (1, 1));
-    state.mark_flushed(months[1], 1, 0);
-    assert_eq!((state.month(months[1]).calls, state.month(months[2]).calls), (0, 1));
-    state.mark_flushed(months[1], 1, 0);
-    assert_eq!(unflushed(&state), []);
+    assert_eq!((kept(&state).as_slice(), unflushed(&state)), (&months[2..], Vec::new()));
 }
 
 /// Months go by for a key that is only ever denied.
 #[test]
 fn denials_alone_move_the_months_on() {
     let mut state = state();
-    let november = Month::of(START);
-    state.deny_elsewhere(START, 1);
-    state.mark_flushed(november, 0, 1);
-    state.deny_elsewhere(november.next().start(), 1);
-    state.mark_flushed(november.next(), 0, 1);
-    assert_eq!(state.month(november).denied, 1);
-    state.deny_elsewhere(november.next().end(), 1);
-    state.mark_flushed(november, 0, 1);
-    assert_eq!((state.month(november).denied, state.month(november.next()).denied), (0, 1));
+    for (index, month) in months(6).iter().enumerate() {
+        state.deny_elsewhere(month.start(), 1);
+        assert_eq!(flush(&mut state), [(*month, 0, 1)]);
+        assert_eq!(state.kept_months().len(), 3.min(index + 1));
+    }
+}
+
+/// Two months ahead and back: the month is as it was, and D1, which keeps the larger of two totals, hears of all that is new.
+#[test]
+fn a_month_that_was_left_is_still_there() {
+    let policies = policy(3, Period::Month, Algorithm::Fixed);
+    let months = months(9);
+    for ahead in [1, 2, 8] {
+        let mut state = state();
+        admit(&mut state, &policies, START, 3);
+        assert_eq!(flush(&mut state), [(months[0], 1, 0)]);
+        let there = months[ahead].start();
+        admit(&mut state, &policies, there, 2);
+        assert_eq!(flush(&mut state), [(months[ahead], 1, 0)]);
+        let row = state.to_row();
+        for state in [&mut state, &mut State::from_rows([(row.slot, row.body)]).unwrap()] {
+            assert_eq!(wait(state, &policies, after(9), 1), months[1].start().since(after(9)));
+            let raised = policy(5, Period::Month, Algorithm::Fixed);
+            admit(state, &raised, after(9), 1);
+            assert_eq!(flush(state), [(months[0], 2, 1)]);
+            assert_eq!(used(state, &raised, after(9)), 4);
+            // What was counted ahead is still counted there.
+            assert_eq!(used(state, &policies, there), 2);
+            admit(state, &policies, there, 1);
+            assert_eq!(flush(state), [(months[ahead], 2, 0)]);
+        }
+    }
+}
+
+/// A clock that went through four months before it came back has made the object forget the first ones, not D1.
+#[test]
+fn a_month_that_was_dropped_is_not_opened_again() {
+    let policies = policy(3, Period::Month, Algorithm::Fixed);
+    let months = months(70);
+    let mut state = state();
+    // January is left out.
+    for (month, cost) in [(0, 3), (1, 1), (3, 2), (4, 1), (5, 1)] {
+        admit(&mut state, &policies, months[month].start(), cost);
+        flush(&mut state);
+    }
+    let row = state.to_row();
+    assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
+    for state in [&mut state, &mut State::from_rows([(row.slot, row.body)]).unwrap()] {
+        // February is the oldest that is kept. What was dropped is counted there, and what was spent there is spent.
+        for month in [months[0], months[1], months[3]] {
+            assert_eq!(used(state, &policies, month.start()), 2, "{month}");
+        }
+        admit(state, &policies, months[0].start(), 1);
+        assert!(!state.decide(&policies, months[1].start(), Cost::default()).is_admitted());
+        assert_eq!(flush(state), [(months[3], 2, 1)]);
+        // Months that were never counted begin at nothing.
+        for month in [months[0].previous(), months[2], months[6]] {
+            admit(state, &policies, month.start(), 3);
+            assert_eq!(flush(state), [(month, 1, 0)]);
+        }
+    }
+    // What is remembered of dropped months is bounded.
+    for month in &months[7..] {
+        admit(&mut state, &policies, month.start(), 1);
+        flush(&mut state);
+    }
+    let row = state.to_row();
+    assert!(row.body.contains(r#""y":[203205,18446744073709551615]"#), "{}", row.body);
+    assert_eq!(used(&mut state, &policies, months[6].start()), 1);
+    assert!(row.body.len() < 400);
 }
 
 #[test]

@@ -101,8 +101,9 @@ impl Model {
     }
 
     fn judged(&mut self, clock: u64) -> u64 {
-        let now = clock.max(self.last.min(clock + MAX_SKEW));
+        let now = if clock + MAX_SKEW < self.last { clock } else { clock.max(self.last) };
         if now < self.last {
+            self.fall_back(now);
             self.last = now;
             for admission in &mut self.admissions {
                 admission.at = admission.at.min(now);
@@ -116,6 +117,23 @@ impl Model {
             }
         }
         now
+    }
+
+    /// What was spent less than a period before the step counts in the window of `now`, too.
+    fn fall_back(&mut self, now: u64) {
+        for unit in [Unit::Requests, Unit::Tokens] {
+            for period in [Period::Minute, Period::Hour, Period::Day] {
+                let (span, at) = (micros(period), start(period, now));
+                let is_recent = |start: u64| start > at && start + 2 * span > self.last;
+                let windows =
+                    self.windows.iter().filter(|((u, p, start), _)| (*u, *p) == (unit, period) && is_recent(*start));
+                let units: u64 = windows.map(|(_, units)| *units).sum();
+                if units > 0 {
+                    *self.windows.entry((unit, period, at)).or_default() += units;
+                    self.forget(unit, period, at);
+                }
+            }
+        }
     }
 
     fn replace(&mut self, policies: Vec<Policy>, now: u64) {
@@ -183,6 +201,8 @@ impl Model {
                 Algorithm::Fixed => {
                     moments.push(end(policy.period(), now));
                     moments.extend(self.windows.keys().map(|(_, _, start)| end(policy.period(), *start)));
+                    // Where a window begins that was spent from by a clock that was ahead.
+                    moments.extend(self.windows.keys().map(|(_, _, at)| start(policy.period(), *at)));
                 }
                 Algorithm::Sliding => {
                     moments.extend(self.admissions.iter().map(|a| a.expiry(policy.period())));
@@ -218,7 +238,12 @@ impl Model {
             self.charge(now, 1, cost);
             return Verdict::Admitted;
         }
-        let moment = self.moments(now, cost).into_iter().find(|moment| refuses(*moment).is_empty());
+        let moments = self.moments(now, cost);
+        let is_good = |moment: u64| {
+            let soon = moments.iter().filter(|later| (moment..=moment + SECOND).contains(later));
+            soon.copied().all(|later| refuses(later).is_empty())
+        };
+        let moment = moments.iter().copied().find(|moment| is_good(*moment));
         self.calls.entry(month).or_default().1 += 1;
         Verdict::Denied { violated, retry_after: moment.expect("waiting helps") - clock }
     }
@@ -246,14 +271,14 @@ impl Model {
         }
     }
 
-    /// Only this window, the non-empty one before it and the next two after it are remembered; of months, all.
+    /// Only this window, the two non-empty ones before it and the next two after it are remembered; of months, all.
     fn forget(&mut self, unit: Unit, period: Period, at: u64) {
         if period == Period::Month {
             return;
         }
         let starts: Vec<u64> =
             self.windows.keys().filter(|(u, p, _)| (*u, *p) == (unit, period)).map(|(_, _, start)| *start).collect();
-        let before = starts.iter().rev().filter(|start| **start <= at).skip(2);
+        let before = starts.iter().rev().filter(|start| **start <= at).skip(3);
         let after = starts.iter().filter(|start| **start > at).skip(2);
         for start in before.chain(after) {
             self.windows.remove(&(unit, period, *start));

@@ -23,6 +23,8 @@ use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
+use wasm_bindgen::JsValue;
+use worker::ScheduledTime;
 
 /// How long a flush may take, in milliseconds. D1 itself gives up on a query after 30 s.
 const FLUSH_DEADLINE: u32 = 30_000;
@@ -48,17 +50,32 @@ impl Shared {
 
     /// Sets the alarm for its work, in this very turn; the future only tells whether that was confirmed.
     pub(super) fn set_alarm(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
-        self.memory.borrow_mut().denials.alarm_is_for_work();
-        self.bring_alarm_forward(delay)
+        let now = clock::now();
+        self.set_alarm_at(now.saturating_add(micros(delay)).as_millis(), now)
+    }
+
+    /// The same, for a time in milliseconds. One that is over comes at once.
+    fn set_alarm_at(self: &Rc<Self>, at: u64, now: UnixMicros) -> impl Future<Output = ()> + use<> {
+        {
+            let mut memory = self.memory.borrow_mut();
+            memory.denials.alarm_is_for_work();
+            memory.alarm_set_at = now.as_millis();
+        }
+        self.place_alarm(at)
     }
 
     /// The same for counts in memory alone.
     pub(super) fn bring_alarm_forward(self: &Rc<Self>, delay: Duration) -> impl Future<Output = ()> + use<> {
-        let at = clock::now().saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)).as_millis();
+        self.place_alarm(clock::now().saturating_add(micros(delay)).as_millis())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds stay below 2^53")]
+    fn place_alarm(self: &Rc<Self>, at: u64) -> impl Future<Output = ()> + use<> {
         self.memory.borrow_mut().alarm = Alarm::Set(at);
         let shared = Rc::clone(self);
         let mut setting = Box::pin(async move {
-            if let Err(error) = shared.state.storage().set_alarm(delay).await {
+            let time = ScheduledTime::new(js_sys::Date::new(&JsValue::from_f64(at as f64)));
+            if let Err(error) = shared.state.storage().set_alarm(time).await {
                 worker::console_error!("tollgate: an alarm could not be set: {error}");
                 shared.memory.borrow_mut().alarm = Alarm::Unknown;
             }
@@ -69,37 +86,45 @@ impl Shared {
     }
 }
 
+fn micros(delay: Duration) -> u64 {
+    u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Sets the alarm if something is due and none is set that comes in time.
+///
+/// A clock that leapt ahead would set an alarm that does not come for as long. So after a leap the alarm is set by the time
+/// before it. If the clock is right, the key was idle and that time is over: the alarm comes at once, and so tells that it is.
 pub(super) fn arm(shared: &Rc<Shared>, now: UnixMicros) {
-    let delay = {
+    let at = {
         let memory = shared.memory.borrow();
         let Some(ledger) = &memory.ledger else { return };
         let telling = alerts::next(&memory, ledger, now);
         let pause = shared.pause(&memory);
-        let flushing = (!ledger.is_flushed()).then(|| now.as_millis().saturating_add(pause.saturating_mul(1000)));
+        let before = now.saturating_sub(ledger.lead(now)).as_millis();
+        let flushing = (!ledger.is_flushed()).then(|| before.saturating_add(pause.saturating_mul(1000)));
         let Some(latest) = telling.into_iter().chain(flushing).min() else { return };
         // One that is further off is for something else, or was set by a clock that was ahead.
         if matches!(memory.alarm, Alarm::Set(at) if at <= latest) {
             return;
         }
         match telling {
-            Some(at) if at == latest => Duration::from_millis(at.saturating_sub(now.as_millis())),
-            _ => jittered(pause),
+            Some(at) if at == latest => at,
+            _ => before.saturating_add(jittered(pause)),
         }
     };
-    let setting = shared.set_alarm(delay);
+    let setting = shared.set_alarm_at(at, now);
     shared.state.wait_until(setting);
 }
 
-/// Between half of `seconds` and all of them, so that keys that were called together do not flush together.
+/// Milliseconds, between half of `seconds` and all of them, so that keys that were called together do not flush together.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a random share of minutes"
 )]
-fn jittered(seconds: u64) -> Duration {
-    Duration::from_millis((seconds as f64 * 500.0 * (1.0 + js_sys::Math::random())) as u64)
+fn jittered(seconds: u64) -> u64 {
+    (seconds as f64 * 500.0 * (1.0 + js_sys::Math::random())) as u64
 }
 
 /// Writes what is in memory alone, if the alarm came for that before its time. False if it is time for its work.
@@ -126,7 +151,15 @@ pub(super) async fn alarm(shared: &Rc<Shared>) {
         return;
     }
     let pause = shared.pause(&shared.memory.borrow());
-    shared.set_alarm(jittered(pause)).await;
+    {
+        let mut memory = shared.memory.borrow_mut();
+        let waited = clock::now().as_millis().abs_diff(memory.alarm_set_at);
+        // No alarm that was set for later than the time before a leap has come so soon.
+        if let Some(ledger) = memory.ledger.as_mut().filter(|_| waited < pause.saturating_mul(500)) {
+            ledger.trust_clock();
+        }
+    }
+    shared.set_alarm(Duration::from_millis(jittered(pause))).await;
     let result = flush(shared, |_| Value::Null).await;
     {
         let mut memory = shared.memory.borrow_mut();

@@ -77,6 +77,8 @@ pub(super) struct Memory {
     pub(super) reads: u64,
     pub(super) adopted: u64,
     pub(super) alarm: Alarm,
+    /// When it was set, in milliseconds.
+    pub(super) alarm_set_at: u64,
     /// Alerts that could not be told, and when to try again, in milliseconds.
     pub(super) untold: Vec<(Alert, u64)>,
     /// Flushes that failed in a row.

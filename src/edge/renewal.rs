@@ -2,6 +2,7 @@
 //! then on while the key is in use. D1 may be down; then the object goes on with what it knows.
 
 use super::clock;
+use super::flush;
 use super::http;
 use super::js::Fault;
 use super::key_object::{Alarm, Memory, Shared, json};
@@ -91,6 +92,8 @@ impl Shared {
         let now = clock::now();
         self.load()?;
         self.look_for_alarm().await?;
+        // What a clock that was ahead has left unflushed does not wait for the next call.
+        flush::arm(self, now);
         let adopted = self.memory.borrow().adopted;
         let is_missed = found.is_some_and(|hash| self.memory.borrow().misses(hash, now));
         let needs_d1 = {

@@ -76,7 +76,7 @@ impl State {
         Err(last)
     }
 
-    /// The first moment, not before `from`, at which all of `policies` admit this, if nothing else is spent.
+    /// The first moment, not before `from`, at which all of `policies` admit this, if nothing else is spent, and do for a second.
     fn first_agreement(&mut self, policies: &[Policy], from: UnixMicros, ask: Ask) -> Option<UnixMicros> {
         if ask.judges(policies).any(|(_, policy)| ask.is_too_dear(policy)) {
             return None;
@@ -86,11 +86,22 @@ impl State {
         let mut at = from;
         loop {
             let fit = ask.judges(policies).map(|(_, policy)| self.first_fit(policy, ask.cost, at)).max().unwrap_or(at);
-            if fit <= at {
-                return Some(at);
+            let closing = ask.judges(policies).filter_map(|(_, policy)| self.closes_soon(policy, ask.cost, at)).min();
+            match closing {
+                _ if fit > at => at = fit,
+                Some(end) => at = end,
+                None => return Some(at),
             }
-            at = fit;
         }
+    }
+
+    /// The end of the window that `at` is in, if it comes within a second and the next window has no room.
+    fn closes_soon(&self, policy: &Policy, cost: Cost, at: UnixMicros) -> Option<UnixMicros> {
+        let end = (policy.algorithm() == Algorithm::Fixed).then(|| policy.period().window(at).end)?;
+        let units = cost.of(policy.unit());
+        let is_full =
+            |end: &UnixMicros| units > 0 && self.fixed_used(policy, *end).saturating_add(units) > policy.quota();
+        Some(end).filter(|end| *end > at && *end <= at.saturating_add(SECOND)).filter(is_full)
     }
 
     /// What decisions are made of, for asking what they would be.

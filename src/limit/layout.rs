@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::limit::State;
 use crate::limit::bucket::Bucket;
 use crate::limit::log::{Log, MAX_MILLIS};
-use crate::limit::months::{Carried, Months, Totals};
+use crate::limit::months::{Carried, Dropped, Months, Totals};
 use crate::limit::nonces::{Held, Nonces};
 use crate::limit::row::{CHUNK, DecodeError};
 use crate::limit::windows::{Fixed, Spans, Windows};
@@ -39,6 +39,9 @@ pub(super) struct Body {
     f: Vec<[Vec<(u64, u64)>; 3]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     m: Vec<MonthRow>,
+    /// The newest month that is not in `m` any more, and a bit for it and each one before it that is not either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    y: Option<(u64, u64)>,
     /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request for each carried call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     c: Vec<(u64, u64, u64)>,
@@ -107,6 +110,7 @@ impl Body {
             t: state.last.as_micros(),
             f: fixed_to_rows(&state.fixed),
             m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
+            y: state.months.dropped().map(Dropped::to_row),
             c: state.months.iter().filter_map(|(month, totals)| carried_to_row(month, totals.carried)).collect(),
             b: state.buckets.iter().map(BucketRow::of).collect(),
             l: state.logs.iter().map(LogRow::of).collect(),
@@ -169,7 +173,8 @@ impl Body {
             }
             months.push((month, totals));
         }
-        state.months = Months::from_iter(months);
+        let dropped = self.y.map(|row| Dropped::from_row(row).ok_or_else(|| malformed("not a month")));
+        state.months = Months::from_kept(months, dropped.transpose()?);
         for row in self.b {
             state.buckets.push(row.read().ok_or_else(|| malformed("not a bucket"))?);
         }

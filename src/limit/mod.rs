@@ -5,10 +5,17 @@
 //! outlive the memory is handed out as rows (see [`State::to_row`]) for the caller to store.
 //!
 //! # Judged time
-//! The time that is judged never goes back behind the last admission, so a clock that stepped back cannot open a window
-//! again: `judged = max(clock, min(last, clock + MAX_SKEW))`. A clock that stepped back further than [`MAX_SKEW`] moves
-//! what lies after the judged time to it: a reading of the far future holds the key no longer than that, and forgives
-//! nothing. All waits count from the clock as it was read.
+//! A clock that stepped back by [`MAX_SKEW`] or less is taken to stand still until it has caught up: the time that is judged
+//! never goes back behind the last admission, so no window opens again. A clock that stepped back further is believed, so that a
+//! reading of the far future holds nobody up. Nothing is forgiven then:
+//!
+//! - The counts of a window are kept where they are: of minutes, hours and days the last three windows up to the one that was
+//!   counted last, and the next two after the one that the clock fell back into; of months, see [`months`].
+//! - What was admitted less than a period before the step counts in the window that the clock fell back into, too. So that one has
+//!   left what is left of one quota after itself and the window before the step.
+//! - Logs and levels of buckets are moved to the judged time.
+//!
+//! All waits count from the clock as it was read.
 
 mod bucket;
 mod judge;
@@ -37,7 +44,7 @@ use crate::meter::hours::{self, Counts, HourTotal, Hours};
 use crate::meter::replays::{KeyHash, Replays, RequestHash, Seen};
 use crate::meter::{Alert, End};
 use crate::policy::Unit;
-use crate::time::{MINUTE, Month, SECOND, UnixMicros};
+use crate::time::{HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 use bucket::Bucket;
 use judge::Ask;
@@ -53,8 +60,11 @@ const CONFLICT: u16 = 409;
 const UNPROCESSABLE: u16 = 422;
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// The most that the judged time runs ahead of the clock, in microseconds: 5 minutes.
+/// The most that the judged time runs ahead of a clock that stepped back, in microseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * MINUTE;
+
+/// A clock that is so much later than at the decision before may have leapt ahead, in microseconds.
+const LEAP: u64 = HOUR;
 
 /// How long a question may be under way, in microseconds: what is said to be so old is taken to be this much older.
 pub const MAX_DELAY: u64 = 10 * SECOND;
@@ -145,8 +155,10 @@ pub struct State {
     /// The judged time of the last admission or change of a bucket: nothing in this state is later, except windows of
     /// [`Fixed`].
     last: UnixMicros,
-    /// The latest judged time of any decision since this state was made or read.
+    /// The judged time of the last decision.
     seen: UnixMicros,
+    /// See [`lead`](Self::lead).
+    lead: u64,
     /// When policies were last adopted, if that is after `last`.
     adopted: UnixMicros,
     fixed: Fixed,
@@ -176,6 +188,7 @@ impl State {
             epoch,
             last: UnixMicros::default(),
             seen: UnixMicros::default(),
+            lead: 0,
             adopted: UnixMicros::default(),
             fixed: Fixed::default(),
             months: Months::default(),
@@ -268,7 +281,8 @@ impl State {
         }
         if !call.thresholds.is_empty() {
             let months = &self.months;
-            self.dirty |= self.alerts.check(policies.now, call.thresholds, now, |unit, month| months.used(unit, month));
+            let used = |unit, month| months.used(unit, month);
+            self.dirty |= self.alerts.check(policies.now, call.thresholds, now, used, |month| months.is_kept(month));
         }
         if is_replay { Judgement::Replay { decision, is_free } } else { Judgement::Decided(decision) }
     }
@@ -471,10 +485,9 @@ impl State {
     }
 
     /// Notes that these very totals of `month` are stored elsewhere; what was counted since stays unflushed. Then drops
-    /// flushed months that are neither current nor the one before.
+    /// flushed months that are neither current, nor the one before, nor among the three newest.
     pub fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64) {
-        let current = Month::of(self.seen.max(self.last));
-        self.dirty |= self.months.mark_flushed(month, calls, denied, current);
+        self.dirty |= self.months.mark_flushed(month, calls, denied, Month::of(self.seen));
     }
 
     /// All months that are kept, oldest first.
@@ -505,9 +518,9 @@ impl State {
     /// Notes that this very total is stored elsewhere, as [`mark_flushed`](Self::mark_flushed) does for months. Then drops hours
     /// that are flushed and over.
     pub fn mark_hour_flushed(&mut self, total: &HourTotal) {
-        let current = Month::of(self.seen.max(self.last));
         if let Some(hours) = &mut self.hours {
-            self.dirty |= hours.mark_flushed(total, current);
+            let months = &self.months;
+            self.dirty |= hours.mark_flushed(total, |month| months.is_kept(month));
         }
     }
 
@@ -526,7 +539,7 @@ impl State {
 
     /// Remembers the nonce of an admitted request.
     pub fn remember(&mut self, nonce: u64) {
-        self.nonces.remember(nonce, self.seen);
+        self.nonces.remember(nonce, self.seen.max(self.last));
         self.dirty = true;
     }
 
@@ -558,8 +571,10 @@ impl State {
     /// The judged time for a clock reading. See the module's head.
     fn settle(&mut self, clock: UnixMicros) -> UnixMicros {
         let clock = clock.min(UnixMicros::from_millis(MAX_MILLIS));
-        let now = clock.max(self.last.min(clock.saturating_add(MAX_SKEW)));
+        let is_believed = clock.saturating_add(MAX_SKEW) < self.last;
+        let now = if is_believed { clock } else { clock.max(self.last) };
         if now < self.last {
+            self.fixed.rebase(now, self.last);
             self.last = now;
             let since = self.ring.next_seq();
             self.logs.iter_mut().for_each(|log| log.rebase(now, since));
@@ -567,10 +582,25 @@ impl State {
             self.replays.rebase(now);
             self.nonces.rebase(now);
             self.adopted = self.adopted.min(now);
+            self.lead = 0;
             self.dirty = true;
+        } else if self.seen > UnixMicros::default() && now.since(self.seen) > LEAP {
+            self.lead = self.lead.saturating_add(now.since(self.seen));
         }
-        self.seen = self.seen.max(now);
+        self.seen = now;
         now
+    }
+
+    /// How far ahead the clock may be, in microseconds: by so much it leapt forward since this state was made or read, if it has
+    /// not fallen back. The key was idle for as long, if the clock is right; then [`trust_clock`](Self::trust_clock) says so.
+    #[must_use]
+    pub fn lead(&self, clock: UnixMicros) -> u64 {
+        if clock.saturating_add(MAX_SKEW) < self.seen { 0 } else { self.lead }
+    }
+
+    /// The clock is right.
+    pub const fn trust_clock(&mut self) {
+        self.lead = 0;
     }
 
     /// Counts an admission everywhere, whether a policy asks for it today or not. `due` is what months count of its cost.
@@ -578,9 +608,7 @@ impl State {
         self.pass(now);
         self.fixed.add(now, cost);
         self.months.count(Month::of(now), calls, due);
-        if let Some(hours) = &mut self.hours {
-            hours.count(now, class, Counts { calls, denied: 0, cost: due.requests });
-        }
+        self.meter(now, class, Counts { calls, denied: 0, cost: due.requests });
         for log in &mut self.logs {
             log.push(now, cost.of(log.unit));
         }
@@ -592,10 +620,18 @@ impl State {
 
     fn deny(&mut self, now: UnixMicros, denied: u64, class: &str) {
         self.months.deny(Month::of(now), denied);
-        if let Some(hours) = &mut self.hours {
-            hours.count(now, class, Counts { calls: 0, denied, cost: 0 });
-        }
+        self.meter(now, class, Counts { calls: 0, denied, cost: 0 });
         self.denials = true;
+    }
+
+    /// Counts by hour and class what was just counted by month.
+    fn meter(&mut self, now: UnixMicros, class: &str, counts: Counts) {
+        let Some(hours) = &mut self.hours else { return };
+        let months = &self.months;
+        let (month, counted) = (Month::of(now), months.place(Month::of(now)));
+        // The hours of a month add up to it.
+        let at = if counted == month { now } else { counted.start() };
+        hours.count(at, class, counts, |month| months.is_kept(month));
     }
 
     /// From here on the judged time does not go back behind `now`.

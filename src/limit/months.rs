@@ -1,10 +1,18 @@
 //! Totals by calendar month: what month policies count, and what is metered.
+//!
+//! D1 keeps the larger of two totals, so a month that was dropped must never be counted again: its new counts would vanish behind
+//! the old ones, and what was spent of it would be forgotten. Kept are the current month, the one before and all later ones, all
+//! that D1 does not have, and the [`KEPT`] newest: to one of these a clock comes back that was ahead. Should it come back to a month
+//! that was dropped, that is counted in the next one that is kept.
 
 use serde::{Deserialize, Serialize};
 
 use crate::limit::Cost;
 use crate::policy::Unit;
 use crate::time::Month;
+
+/// Months kept at least, the newest.
+const KEPT: usize = 3;
 
 /// What earlier epochs recorded of a month.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,16 +59,50 @@ impl Totals {
     }
 }
 
-/// The months that still matter: the current and the previous one, and all that are not flushed. In their order; a list, because
-/// they are two or three.
+/// Which months were dropped, as far as they are less than 64 months older than the newest of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Dropped {
+    newest: Month,
+    /// A bit for each: the lowest for the newest, the next one for the month before it, and so on.
+    mask: u64,
+}
+
+impl Dropped {
+    /// Reads what [`to_row`](Self::to_row) gives.
+    pub(super) fn from_row((newest, mask): (u64, u64)) -> Option<Self> {
+        Some(Self { newest: Month::from_number(newest)?, mask })
+    }
+
+    pub(super) fn to_row(self) -> (u64, u64) {
+        (self.newest.as_number(), self.mask)
+    }
+
+    fn contains(self, month: Month) -> bool {
+        self.newest
+            .since(month)
+            .and_then(|age| self.mask.checked_shr(u32::try_from(age).ok()?))
+            .is_some_and(|mask| mask & 1 == 1)
+    }
+
+    fn with(self, month: Month) -> Self {
+        let shift = |bits: u64, by: u64| u32::try_from(by).ok().and_then(|by| bits.checked_shl(by)).unwrap_or(0);
+        match month.since(self.newest) {
+            Some(later) => Self { newest: month, mask: shift(self.mask, later) | 1 },
+            None => Self { mask: self.mask | shift(1, self.newest.since(month).unwrap_or_default()), ..self },
+        }
+    }
+}
+
+/// The months that still matter. In their order; a list, because they are a few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Months {
     kept: Vec<(Month, Totals)>,
+    dropped: Option<Dropped>,
 }
 
 impl Months {
-    pub(super) fn from_iter(months: impl IntoIterator<Item = (Month, Totals)>) -> Self {
-        let mut read = Self::default();
+    pub(super) fn from_kept(months: impl IntoIterator<Item = (Month, Totals)>, dropped: Option<Dropped>) -> Self {
+        let mut read = Self { dropped, ..Self::default() };
         for (month, totals) in months {
             read.change(month, |kept| *kept = totals);
         }
@@ -69,6 +111,23 @@ impl Months {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Month, &Totals)> {
         self.kept.iter().map(|(month, totals)| (*month, totals))
+    }
+
+    /// The months that were dropped, if there are any.
+    pub(super) const fn dropped(&self) -> Option<Dropped> {
+        self.dropped
+    }
+
+    pub(super) fn is_kept(&self, month: Month) -> bool {
+        self.get(month).is_some()
+    }
+
+    /// The month in which `month` is counted.
+    pub(super) fn place(&self, month: Month) -> Month {
+        if self.is_kept(month) || self.dropped.is_none_or(|dropped| !dropped.contains(month)) {
+            return month;
+        }
+        self.kept.iter().map(|(kept, _)| *kept).find(|kept| *kept >= month).unwrap_or(month)
     }
 
     fn get(&self, month: Month) -> Option<&Totals> {
@@ -87,7 +146,7 @@ impl Months {
 
     /// Counts `calls` admitted requests that cost `cost` together.
     pub(super) fn count(&mut self, month: Month, calls: u64, cost: Cost) {
-        self.change(month, |totals| {
+        self.change(self.place(month), |totals| {
             totals.calls = totals.calls.saturating_add(calls);
             totals.requests = totals.requests.saturating_add(cost.requests);
             totals.tokens = totals.tokens.saturating_add(cost.tokens);
@@ -95,7 +154,7 @@ impl Months {
     }
 
     pub(super) fn deny(&mut self, month: Month, denied: u64) {
-        self.change(month, |totals| totals.denied = totals.denied.saturating_add(denied));
+        self.change(self.place(month), |totals| totals.denied = totals.denied.saturating_add(denied));
     }
 
     /// True if that changed anything.
@@ -109,7 +168,7 @@ impl Months {
 
     /// What a month policy of `unit` has seen spent in `month`.
     pub(super) fn used(&self, unit: Unit, month: Month) -> u64 {
-        self.get(month).map_or(0, |totals| match unit {
+        self.get(self.place(month)).map_or(0, |totals| match unit {
             Unit::Requests => totals.requests.saturating_add(totals.carried.cost),
             Unit::Tokens => totals.tokens.saturating_add(totals.carried.tokens),
         })
@@ -129,18 +188,27 @@ impl Months {
         self.kept.iter().filter(|(_, totals)| !totals.is_flushed()).map(|(month, _)| self.total(*month)).collect()
     }
 
-    /// Notes what a flush has stored, then drops months before the one that precedes `current`, once stored. True if
-    /// that changed anything.
+    /// Notes what a flush has stored, then drops what need not be kept in `current`. True if that changed anything.
     pub(super) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
-        let before = self.kept.len();
-        let mut is_news = false;
+        let mut is_changed = false;
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
             // Totals only grow, so an acknowledgement that comes late says nothing new.
-            is_news = calls > totals.flushed_calls || denied > totals.flushed_denied;
+            is_changed = calls > totals.flushed_calls || denied > totals.flushed_denied;
             totals.flushed_calls = totals.flushed_calls.max(calls);
             totals.flushed_denied = totals.flushed_denied.max(denied);
         }
-        self.kept.retain(|(month, totals)| *month >= current.previous() || !totals.is_flushed());
-        is_news || self.kept.len() < before
+        let mut newer = self.kept.len();
+        let dropped = &mut self.dropped;
+        self.kept.retain(|(month, totals)| {
+            newer -= 1;
+            let is_needed = newer < KEPT || *month >= current.previous() || !totals.is_flushed();
+            if !is_needed {
+                let before = dropped.unwrap_or(Dropped { newest: *month, mask: 0 });
+                *dropped = Some(before.with(*month));
+                is_changed = true;
+            }
+            is_needed
+        });
+        is_changed
     }
 }

@@ -120,7 +120,9 @@ impl State {
     }
 }
 
-/// The counted windows as admissions, each at the last moment it can have been made.
+/// The counted windows as admissions, each at the last moment it can have been made. Those after `last` are of a clock that was
+/// ahead; what matters of them is in the window of `last`.
 fn latest_moments(windows: &Windows, span: u64, last: UnixMicros) -> impl Iterator<Item = (UnixMicros, u64)> + '_ {
-    windows.iter().map(move |(start, units)| (start.saturating_add(span - 1).min(last), units))
+    let known = windows.iter().filter(move |(start, _)| *start <= last);
+    known.map(move |(start, units)| (start.saturating_add(span - 1).min(last), units))
 }

@@ -5,8 +5,11 @@ use crate::limit::Cost;
 use crate::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, UnixMicros};
 
-/// Windows kept up to the one counted last, and windows kept beyond it (seen before the clock stepped back).
-const KEPT: usize = 2;
+/// Windows kept up to the one counted last: a clock that was ahead for less than a period has counted in two others at most, so
+/// the one that it comes back to is still known.
+const KEPT: usize = 3;
+/// Windows kept beyond it, which were counted before the clock stepped back.
+const AHEAD: usize = 2;
 
 /// The counts of one unit and one period: non-empty windows only, in order of time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +33,18 @@ impl Windows {
             Some((kept, count)) if *kept == start => *count = count.saturating_add(units),
             _ => self.kept.insert(until, (start, units)),
         }
-        self.kept.truncate(until + 1 + KEPT);
+        self.kept.truncate(until + 1 + AHEAD);
         self.kept.drain(..(until + 1).saturating_sub(KEPT));
+    }
+
+    /// The clock stepped back from `last` to `now`, in windows of length `span`: what was counted less than that before the step
+    /// counts now, too.
+    fn rebase(&mut self, now: UnixMicros, last: UnixMicros, span: u64) {
+        let start = now.saturating_sub(now.as_micros() % span);
+        let is_recent = |kept: UnixMicros| kept > start && kept.saturating_add(2 * span) > last;
+        let recent = self.kept.iter().filter(|(kept, _)| is_recent(*kept));
+        let units = recent.fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
+        self.add(start, units);
     }
 
     /// Windows as they were kept before.
@@ -55,8 +68,12 @@ pub(super) struct Spans {
 }
 
 impl Spans {
+    fn all(&mut self) -> [(&mut Windows, u64); 3] {
+        [(&mut self.minute, MINUTE), (&mut self.hour, HOUR), (&mut self.day, DAY)]
+    }
+
     fn add(&mut self, now: UnixMicros, units: u64) {
-        for (windows, span) in [(&mut self.minute, MINUTE), (&mut self.hour, HOUR), (&mut self.day, DAY)] {
+        for (windows, span) in self.all() {
             windows.add(now.saturating_sub(now.as_micros() % span), units);
         }
     }
@@ -74,6 +91,13 @@ impl Fixed {
     pub(super) fn add(&mut self, now: UnixMicros, cost: Cost) {
         self.requests.add(now, cost.requests);
         self.tokens.add(now, cost.tokens);
+    }
+
+    /// The clock stepped back from `last` to `now`.
+    pub(super) fn rebase(&mut self, now: UnixMicros, last: UnixMicros) {
+        for spans in [&mut self.requests, &mut self.tokens] {
+            spans.all().into_iter().for_each(|(windows, span)| windows.rebase(now, last, span));
+        }
     }
 
     /// The windows of a unit and period; months are counted elsewhere.

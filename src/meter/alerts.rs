@@ -93,6 +93,7 @@ impl Alerts {
         thresholds: &[u16],
         now: UnixMicros,
         used: impl Fn(Unit, Month) -> u64,
+        is_kept: impl Fn(Month) -> bool,
     ) -> bool {
         let month = Month::of(now);
         let monthly = || policies.iter().filter(|policy| policy.period() == Period::Month);
@@ -105,8 +106,8 @@ impl Alerts {
         self.marks.retain(|mark| {
             let holds = |policy: &Policy| policy.name() == mark.policy && has_reached(policy, mark.threshold);
             let is_held = || thresholds.contains(&mark.threshold) && monthly().any(holds);
-            // A clock that is about to turn the month may turn it more than once.
-            if mark.month == month { is_held() } else { mark.month >= month.previous() }
+            // A clock may come back to a month.
+            if mark.month == month { is_held() } else { is_kept(mark.month) }
         });
         let mut is_changed = self.marks.len() < before;
         for policy in monthly() {

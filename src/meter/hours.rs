@@ -2,8 +2,7 @@
 //!
 //! An hour is kept until D1 has all of it and a later one of its month is known. D1 keeps the larger of two totals, so an hour
 //! that was dropped must never be opened again, or its new counts would vanish behind the old ones: what a clock that stepped back
-//! counts goes to the next hour of its month that is kept. The last hour of a month stays for as long as the month itself may still
-//! be counted in.
+//! counts goes to the next hour of its month that is kept. The last hour of a month stays for as long as the month itself is kept.
 
 use crate::meter::cut;
 use crate::meter::text::{self, push_number, push_text, records};
@@ -102,14 +101,14 @@ pub(crate) struct Hours {
 }
 
 impl Hours {
-    /// Counts something of a class at `now`.
-    pub(crate) fn count(&mut self, now: UnixMicros, class: &str, counts: Counts) {
+    /// Counts something of a class at `now`. `is_kept` says which months are.
+    pub(crate) fn count(&mut self, now: UnixMicros, class: &str, counts: Counts, is_kept: impl Fn(Month) -> bool) {
         if counts.is_zero() {
             return;
         }
         let number = now.as_micros() / HOUR;
         if self.kept.last().is_none_or(|hour| hour.number != number) {
-            self.open(number);
+            self.open(number, is_kept);
         }
         let entries = self.kept.iter().map(|hour| hour.classes.len()).sum::<usize>();
         let at = self.place(number);
@@ -131,24 +130,24 @@ impl Hours {
     }
 
     /// Makes place for an hour, unless a later one of its month takes its counts.
-    fn open(&mut self, number: u64) {
+    fn open(&mut self, number: u64, is_kept: impl Fn(Month) -> bool) {
         let at = self.place(number);
         let month = Month::of(start(number));
         if self.kept.get(at).is_none_or(|later| Month::of(start(later.number)) != month) {
             self.kept.insert(at, Hour { number, classes: Vec::new() });
-            self.prune(month);
+            self.prune(is_kept);
         }
     }
 
     /// Drops what D1 has. What it has not is kept, however old.
-    fn prune(&mut self, current: Month) {
+    fn prune(&mut self, is_kept: impl Fn(Month) -> bool) {
         let mut later = None;
         let mut newest_first = std::mem::take(&mut self.kept);
         newest_first.reverse();
         newest_first.retain(|hour| {
             let month = Month::of(start(hour.number));
             let is_last = later.replace(month) != Some(month);
-            !hour.is_flushed() || hour.classes.is_empty() || (is_last && month >= current.previous())
+            !hour.is_flushed() || hour.classes.is_empty() || (is_last && is_kept(month))
         });
         newest_first.reverse();
         self.kept = newest_first;
@@ -177,8 +176,8 @@ impl Hours {
         self.kept.iter().all(Hour::is_flushed)
     }
 
-    /// Notes what D1 has, in the month `current`. True if that changed anything.
-    pub(crate) fn mark_flushed(&mut self, total: &HourTotal, current: Month) -> bool {
+    /// Notes what D1 has. `is_kept` says which months are. True if that changed anything.
+    pub(crate) fn mark_flushed(&mut self, total: &HourTotal, is_kept: impl Fn(Month) -> bool) -> bool {
         let hour = self.kept.iter_mut().find(|hour| hour.number == total.hour);
         let class = hour.and_then(|hour| hour.classes.iter_mut().find(|class| class.name == total.class));
         let Some(class) = class else { return false };
@@ -186,7 +185,7 @@ impl Hours {
         class.flushed.merge(total.counts);
         let is_news = class.flushed != before;
         if is_news {
-            self.prune(current);
+            self.prune(is_kept);
         }
         is_news
     }

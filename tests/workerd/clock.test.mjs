@@ -1,8 +1,8 @@
 // Clocks that step back, and clocks that were far ahead once.
 import { env } from "cloudflare:workers";
-import { expect, test } from "vitest";
-import { makeTier, metered, setKey, takeAway } from "./lib/database.mjs";
-import { admit, call, denied, issue, setClock, statuses, usage, wait } from "./lib/gate.mjs";
+import { describe, expect, test } from "vitest";
+import { makeTier, metered, setKey, sql, takeAway } from "./lib/database.mjs";
+import { admin, admit, call, denied, issue, setClock, statuses, usage, wait } from "./lib/gate.mjs";
 import { alarmIn, crash, runAlarm } from "./lib/object.mjs";
 
 test("a clock that steps back opens no window again", async () => {
@@ -110,4 +110,96 @@ test("after the clock was far ahead once, calls are flushed within FLUSH_SECONDS
   setClock("2031-03-12T12:00:00.000Z");
   await admit(key, 1);
   expect(await alarmIn(key)).toBeLessThanOrEqual(Number(env.FLUSH_SECONDS) * 1000);
+});
+
+test("a clock that was an hour ahead and is back gives no window again", async () => {
+  const key = await issue(await makeTier({ quota: 5, period: "minute" }));
+  setClock("2031-03-12T12:00:10.000Z");
+  await admit(key, 5);
+  setClock("2031-03-12T13:00:50.000Z");
+  await admit(key, 2);
+  setClock("2031-03-12T13:01:10.000Z");
+  await admit(key, 1);
+  await crash(key);
+  setClock("2031-03-12T12:00:40.000Z");
+  expect(await denied(key)).toBe(20);
+  expect(await statuses(key, 2)).toEqual([429, 429]);
+  setClock("2031-03-12T12:01:00.000Z");
+  expect(await statuses(key, 6)).toEqual([...Array(5).fill(200), 429]);
+});
+
+test.each([
+  ["a sliding minute", "sliding", 60],
+  ["a bucket", "bucket", 12],
+])("a clock that was an hour ahead and is back gives no room again in %s", async (_what, algorithm, seconds) => {
+  const key = await issue(await makeTier({ quota: 5, period: "minute", algorithm }));
+  setClock("2031-03-12T13:00:00.000Z");
+  await admit(key, 5);
+  setClock("2031-03-12T12:00:00.000Z");
+  expect(await denied(key)).toBe(seconds);
+  wait(seconds);
+  await admit(key, 1);
+});
+
+test("a clock that was two months ahead and is back gives no month again, and D1 hears of all that is new", async () => {
+  const key = await issue(await makeTier({ quota: 3, period: "month" }));
+  await admit(key, 3);
+  await runAlarm(key);
+  setClock("2031-05-12T12:00:00.000Z");
+  await admit(key, 2);
+  await runAlarm(key);
+  await crash(key);
+  setClock("2031-03-12T12:00:10.000Z");
+  expect(await denied(key)).toBe((Date.UTC(2031, 3, 1) - Date.now()) / 1000);
+  expect(await usage(key)).toMatchObject({ month: "2031-03", calls: 3, policies: [{ used: 3, remaining: 0 }] });
+  await admin("PUT", `/keys/${key.id}/overrides/month`, { quota: 5, period: "month" });
+  expect(await statuses(key, 3)).toEqual([200, 200, 429]);
+  await runAlarm(key);
+  expect(await metered(key)).toMatchObject({ "2031-03": { calls: 5 }, "2031-05": { calls: 2 } });
+  const hours = await sql("SELECT SUM(calls) AS calls, SUM(denied) AS denied FROM usage_hourly WHERE key_id = ?", key.id);
+  expect(hours).toEqual([{ calls: 7, denied: (await metered(key))["2031-03"].denied }]);
+  // What was counted ahead is spent when its time comes.
+  setClock("2031-05-12T12:00:00.000Z");
+  expect(await statuses(key, 4)).toEqual([200, 200, 200, 429]);
+  await runAlarm(key);
+  expect(await metered(key)).toMatchObject({ "2031-05": { calls: 5 } });
+});
+
+describe("what was counted while the clock was ahead", () => {
+  const flush = Number(env.FLUSH_SECONDS) * 1000;
+
+  test("has its alarm set by the time before", async () => {
+    const key = await issue();
+    await admit(key, 1);
+    await runAlarm(key);
+    setClock("2031-05-12T12:00:00.000Z");
+    await admit(key, 2);
+    setClock("2031-03-12T12:00:00.000Z");
+    expect(await alarmIn(key)).toBeLessThanOrEqual(flush);
+    await runAlarm(key);
+    expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 }, "2031-05": { calls: 2, denied: 0 } });
+  });
+
+  test("is flushed within FLUSH_SECONDS after any look at the key", async () => {
+    const key = await issue();
+    setClock("2031-05-12T12:00:00.000Z");
+    await admit(key, 1);
+    await crash(key);
+    setClock("2031-03-12T12:00:00.000Z");
+    await usage(key);
+    expect(await alarmIn(key)).toBeLessThanOrEqual(flush);
+  });
+
+  test("costs a key that was only idle no more than an alarm that comes at once", async () => {
+    const key = await issue();
+    await admit(key, 1);
+    await runAlarm(key);
+    wait(86_400);
+    await admit(key, 1);
+    expect(await alarmIn(key)).toBeLessThanOrEqual(0);
+    await runAlarm(key);
+    expect(await metered(key)).toEqual({ "2031-03": { calls: 2, denied: 0 } });
+    await admit(key, 1);
+    expect(await alarmIn(key)).toBeGreaterThanOrEqual(flush / 2);
+  });
 });
