@@ -1,4 +1,4 @@
-// Time for a key's object, with everything that waits for it: timers, the alarm, and hibernation.
+// Time for the Worker and a key's object, with everything that waits for it: timers, the alarm, and hibernation.
 import { runInDurableObject } from "cloudflare:test";
 import { vi } from "vitest";
 import { setClock } from "./gate.mjs";
@@ -9,14 +9,17 @@ const SHORT = 100;
 /** An object that nothing keeps awake loses its memory after so many milliseconds without an event. */
 const HIBERNATION = 10_000;
 
+/** Milliseconds after which a timer of the Worker looks again whether its time has come. */
+const LOOK = 5;
+
 /**
- * Takes the clock, the timers and the alarm of a key's object over: they move with `pass(seconds)` alone. Only for tests whose requests
- * come one by one, since a timer is the object's if it is set while the object handles an event. Timers of the Worker stay the
- * runtime's: they are real.
+ * Takes over the clock, the timers of the Worker and of a key's object, and that object's alarm: they move with `pass(seconds)` alone.
+ * Only for tests whose requests come one by one, since a timer is the object's if it is set while the object handles an event.
  */
 export async function takeTimeOver(key) {
   const seen = { rows: 0, alarms: 0, alarmsSet: 0, events: 0, awake: 0, hibernations: 0 };
-  const waiting = new Set();
+  /** Timers of the object, and of the Worker. */
+  const [waiting, others] = [new Set(), new Set()];
   let [handling, isAlarmRunning] = [0, false];
   let lastEvent = Date.now();
   /** Up to when the time is counted in which a timer kept the object awake. */
@@ -24,7 +27,18 @@ export async function takeTimeOver(key) {
 
   const { setTimeout: start, clearTimeout: clear } = globalThis;
   vi.spyOn(globalThis, "setTimeout").mockImplementation((callback, delay = 0, ...values) => {
-    if (delay < SHORT || handling === 0) return start(callback, delay, ...values);
+    if (delay < SHORT) return start(callback, delay, ...values);
+    if (handling === 0) {
+      // It has to ring in the context of its request, so that has to look by itself.
+      const other = { due: Date.now() + delay };
+      others.add(other);
+      const look = () => {
+        if (Date.now() < other.due) return start(look, LOOK);
+        others.delete(other);
+        return callback(...values);
+      };
+      return start(look, LOOK);
+    }
     const timer = { since: Date.now(), due: Date.now() + delay, ring: () => callback(...values) };
     waiting.add(timer);
     return timer;
@@ -67,13 +81,16 @@ export async function takeTimeOver(key) {
     });
   await watch();
 
+  /** Lets every timer ring whose time has come, and what it sets going come to its end. */
   const ring = async () => {
-    for (const timer of [...waiting]) {
-      if (timer.due > Date.now() || !waiting.delete(timer)) continue;
-      await runInDurableObject(stub(key), timer.ring);
-      // What it sets going.
-      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => start(resolve, 0));
+    const isDue = ({ due }) => due <= Date.now();
+    if (![...waiting, ...others].some(isDue)) return;
+    for (const timer of [...waiting].filter(isDue)) {
+      if (waiting.delete(timer)) await runInDurableObject(stub(key), timer.ring);
     }
+    const turn = () => new Promise((resolve) => start(resolve, 1));
+    while ([...others].some(isDue)) await turn();
+    for (let turns = 0; turns < 10 || (handling > 0 && !isAlarmRunning); turns += 1) await turn();
   };
 
   /** Moves on to `end` or, if something happens before, to that. */
@@ -82,7 +99,7 @@ export async function takeTimeOver(key) {
     // The next alarm waits for the one before.
     const alarmAt = alarm === null || isAlarmRunning ? Infinity : Date.now() + Math.max(0, alarm);
     const idleUntil = waiting.size > 0 ? Infinity : lastEvent + HIBERNATION;
-    const now = Math.min(end, alarmAt, idleUntil, ...[...waiting].map(({ due }) => due));
+    const now = Math.min(end, alarmAt, idleUntil, ...[...waiting, ...others].map(({ due }) => due));
     const from = Math.max(counted, Math.min(...[...waiting].map(({ since }) => since)));
     const until = Math.min(now, Math.max(...[...waiting].map(({ due }) => due)));
     seen.awake += Math.max(0, until - from);
