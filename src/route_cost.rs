@@ -207,10 +207,21 @@ mod tests {
 
     #[test]
     fn of_several_readings_the_dearest_is_charged() {
-        let table = [row("/v1/*", "*", 10), row("/v1/health", "*", 1), row("/v1/x", "*", 30), row("/static/*", "*", 2)];
+        let table = [
+            row("/v1/*", "*", 10),
+            row("/v1/health", "*", 1),
+            row("/v1/x", "*", 30),
+            row("/v1/caf%C3%A9", "*", 3),
+            row("/v1/a b", "*", 4),
+            row("/static/*", "*", 2),
+        ];
         for (path, expected) in [
             ("/v1/health", 1),
             ("/v1/health/", 1),
+            // An escape that a path cannot do without is not odd.
+            ("/v1/caf%c3%a9", 3),
+            ("/v1/a%20b", 4),
+            ("/v1/%61%20b", 10),
             ("/v1/health;x", 10),
             ("/v1/he%61lth", 10),
             ("/v1/%2568ealth", 10),
