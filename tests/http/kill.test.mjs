@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import http from "node:http";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { Account, HOUR } from "./lib/account.mjs";
 import { send, until } from "./lib/client.mjs";
 import { directAdmin, directUsageOf, issueDirectKey, makeClock, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
@@ -12,15 +12,15 @@ import { directAdmin, directUsageOf, issueDirectKey, makeClock, PUBLIC_URL, star
 const KILLS = Number(process.env.TOLLGATE_KILLS ?? 30);
 const SEED = Number(process.env.TOLLGATE_KILL_SEED ?? 20_261_121);
 const CLIENTS = 20;
-/** Calls under one idempotency key: the first and all its free repeats. */
-const CALLS_OF_ORDER = 6;
+/** Calls under one idempotency key at most: the first, its free repeats, and some that are charged again. */
+const CALLS_OF_ORDER = 9;
 /** By path; the others cost 1. */
 const COSTS = { "/v1/export": 7, "/v1/reports": 3 };
 const PATHS = ["/v1/users", "/v1/users", "/v1/reports", "/v1/export"];
 /** How much faster than the machine's clock time goes by in the second run. */
 const SPEED = 240;
-/** In milliseconds: a call that is neither answered nor cut off by then hangs. */
-const PATIENCE = 20_000;
+/** In milliseconds: what has not come by then does not come. */
+const PATIENCE = 60_000;
 
 /** mulberry32 */
 function random(seed) {
@@ -52,19 +52,24 @@ async function startOrigin(arrive, next) {
 
 /** One gate, the origin behind it and the clients before it, by a clock. */
 class Run {
-  static async start({ seed, from, speed, vars }) {
-    const run = new Run();
-    run.next = random(seed);
-    run.clock = makeClock({ from, speed });
-    run.calls = [];
-    run.accounts = [];
-    run.kills = 0;
-    run.origin = await startOrigin((id, number) => run.#arrive(id, number), run.next);
-    run.gate = await startDirectGate({ clock: run.clock, vars: { ORIGIN: run.origin.url, ...vars } });
+  calls = [];
+  accounts = [];
+  kills = 0;
+  log = [];
+
+  constructor({ seed, from, speed, vars }) {
+    this.next = random(seed);
+    this.clock = makeClock({ from, speed });
+    this.vars = vars;
+  }
+
+  async start() {
+    this.origin = await startOrigin((id, number) => this.#arrive(id, number), this.next);
+    const [vars, onLog] = [{ ORIGIN: this.origin.url, ...this.vars }, (line) => this.log.push(line)];
+    this.gate = await startDirectGate({ clock: this.clock, vars, onLog });
     for (const [path, cost] of Object.entries(COSTS)) {
-      await run.gate.d1(`INSERT INTO route_costs (pattern, method, cost) VALUES ('${path}', '*', ${cost})`);
+      await this.gate.d1(`INSERT INTO route_costs (pattern, method, cost) VALUES ('${path}', '*', ${cost})`);
     }
-    return run;
   }
 
   async stop() {
@@ -151,8 +156,10 @@ class Run {
   /** Calls of cost 1 until nothing is left. */
   async useUp(account) {
     const agent = new http.Agent({ keepAlive: true, maxSockets: CLIENTS });
+    let left = 2_000;
     const client = async () => {
-      for (let status = 200; status === 200; ) {
+      for (let status = 200; status === 200; left -= 1) {
+        assert.ok(left > 0, "there is an end");
         status = await this.#call(account, { path: "/v1/users", method: "POST" }, agent);
         assert.ok([200, 429].includes(status));
       }
@@ -212,14 +219,13 @@ class Totals {
 }
 
 let run;
-after(() => run?.stop());
 
-/** Runs the rounds and shows what workerd has said, should one fail. */
+/** Does the work, ends the run, and shows what workerd has said if anything fails. */
 async function guarded(work) {
   try {
     await work();
   } catch (error) {
-    console.error(`seed ${SEED}, after ${run?.kills} kills; workerd said:\n${run?.gate?.log().slice(-4000)}`);
+    console.error(`seed ${SEED}, after ${run?.kills} kills; workerd said:\n${run?.log.slice(-20).join("\n")}`);
     throw error;
   } finally {
     await run?.stop();
@@ -234,7 +240,8 @@ const bucket = (period, quota, burst) => ({ quota, period, algorithm: "bucket", 
 test(`${KILLS} kills: what is answered is counted, what is counted was asked, no limit is passed, D1 gets it all (seed ${SEED})`, (t) =>
   guarded(async () => {
     // As fast as the machine's clock, but far from the end of a month. Without the deny cache, so that all calls meet in the object.
-    run = await Run.start({ seed: SEED, from: "2031-03-12T12:20:00Z", vars: { FLUSH_SECONDS: "1", DENY_CACHE_SECONDS: "0" } });
+    run = new Run({ seed: SEED, from: "2031-03-12T12:20:00Z", vars: { FLUSH_SECONDS: "1", DENY_CACHE_SECONDS: "0" } });
+    await run.start();
     const wide = bucket("minute", 60_000, 1_000);
     const totals = new Totals();
 
@@ -242,7 +249,7 @@ test(`${KILLS} kills: what is answered is counted, what is counted was asked, no
       // Of each limit there is a key that gets to it.
       const byMonth = await run.open(`month-${life}`, [wide, hour(5_000), month(200)]);
       const byHour = await run.open(`hour-${life}`, [wide, hour(200), month(100_000)]);
-      const byBucket = await run.open(`bucket-${life}`, [bucket("minute", 600, 100), hour(5_000), month(100_000)]);
+      const byBucket = await run.open(`bucket-${life}`, [bucket("minute", 60, 100), hour(5_000), month(100_000)]);
       const accounts = [byMonth, byHour, byBucket];
       for (let round = 0; round < 6 && run.kills < KILLS; round += 1) {
         await run.killUnderLoad(accounts, 10 + Math.floor(run.next() * 110));
@@ -256,8 +263,7 @@ test(`${KILLS} kills: what is answered is counted, what is counted was asked, no
       }
 
       // What is left of the limits is admitted, and not one call more.
-      await run.useUp(byMonth);
-      await run.useUp(byHour);
+      for (const account of accounts) await run.useUp(account);
       assert.equal(await usedOf(run, byMonth, "month"), 200);
       assert.equal(await usedOf(run, byHour, "hour"), 200);
       for (const account of accounts) {
@@ -268,7 +274,7 @@ test(`${KILLS} kills: what is answered is counted, what is counted was asked, no
         await until("D1 has every call", async () => {
           const metered = await meteredOf(run, account);
           return metered.calls === counted.calls && metered.cost === counted.cost;
-        });
+        }, { within: PATIENCE });
         assert.deepEqual(await reconciledOf(run, account), counted);
         totals.add(account, counted);
       }
@@ -278,11 +284,12 @@ test(`${KILLS} kills: what is answered is counted, what is counted was asked, no
 
 test(`${KILLS} kills in two hours of two months, at ${SPEED} times the speed (seed ${SEED + 1})`, (t) =>
   guarded(async () => {
-    run = await Run.start({ seed: SEED + 1, from: "2031-01-31T23:35:00Z", speed: SPEED });
+    run = new Run({ seed: SEED + 1, from: "2031-01-31T22:55:00Z", speed: SPEED });
+    await run.start();
     const wide = bucket("minute", 60_000, 1_000);
     const byMonth = await run.open("month", [wide, hour(5_000), month(400)]);
     const byHour = await run.open("hour", [wide, hour(300), month(100_000)]);
-    const byBucket = await run.open("bucket", [bucket("day", 14_400, 100), hour(5_000), month(100_000)]);
+    const byBucket = await run.open("bucket", [bucket("day", 2_400, 100), hour(5_000), month(100_000)]);
     const totals = new Totals();
 
     const begun = run.clock.now();
@@ -296,7 +303,7 @@ test(`${KILLS} kills in two hours of two months, at ${SPEED} times the speed (se
       }
     }
 
-    await run.useUp(byMonth);
+    for (const account of run.accounts) await run.useUp(account);
     assert.equal(await usedOf(run, byMonth, "month"), 400);
     for (const account of run.accounts) {
       const counted = await reconciledOf(run, account);
@@ -307,6 +314,6 @@ test(`${KILLS} kills in two hours of two months, at ${SPEED} times the speed (se
     }
     assert.ok(byMonth.arrived.cost > 400, "there was a second month");
     assert.ok(byHour.arrived.cost > 300, "the hour slid on");
-    assert.ok(byBucket.arrived.cost > 400, "the bucket drained");
+    assert.ok(byBucket.arrived.cost > 150, "the bucket drained");
     totals.tell(t);
   }));
