@@ -123,10 +123,19 @@ export async function freePort(from) {
 
 /** The processes of a group, by the system's own list: `{ pid, args }`, where `args` starts with the program's path. */
 export async function processesInGroup(group) {
-  const list = await run("ps", ["-A", "-ww", "-o", "pid=,pgid=,args="]);
+  return (await processes()).filter((process) => process.group === group);
+}
+
+/** The processes that a process has started, as above. */
+export async function childrenOf(parent) {
+  return (await processes()).filter((process) => process.parent === parent);
+}
+
+async function processes() {
+  const list = await run("ps", ["-A", "-ww", "-o", "pid=,ppid=,pgid=,args="]);
   return list
     .split("\n")
-    .map((line) => line.trim().match(/^(\d+)\s+(\d+)\s+(.*)$/))
-    .filter((found) => found && Number(found[2]) === group)
-    .map((found) => ({ pid: Number(found[1]), args: found[3] }));
+    .map((line) => line.trim().match(/^(\d+)\s+(\d+)\s+(\d+)\s+(.*)$/))
+    .filter((found) => found !== null)
+    .map(([, pid, parent, group, args]) => ({ pid: Number(pid), parent: Number(parent), group: Number(group), args }));
 }

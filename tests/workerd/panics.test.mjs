@@ -1,7 +1,9 @@
 // A trap in the wasm, as a panic ends in: the instance is gone with all its memory, and storage is what counts.
+import { runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import * as wasm from "../../build/gate.js";
 import { admin, admit, call, denied, issue, problem, received, usage } from "./lib/gate.mjs";
+import { intercept, stub } from "./lib/object.mjs";
 
 /** Ends the wasm's instance as a bug could: by a look beyond its memory. */
 function trap() {
@@ -63,4 +65,31 @@ describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns
     await admit(key, 3);
     expect((await usage(key)).calls).toBe(calls + 3);
   });
+});
+
+test("those who wait for a write in common are told, however busy their object is", async () => {
+  const key = await issue("basic");
+  await admit(key, 1);
+  // While an object has something to do the runtime does not look for calls that nobody will ever answer.
+  let isBusy = true;
+  const work = runInDurableObject(stub(key), async () => {
+    while (isBusy) await scheduler.wait(10);
+  });
+  let waiting = 0;
+  await intercept(key, (answer) => {
+    const line = answer();
+    if (line instanceof Promise && (waiting += 1) === 3) trap();
+    return line;
+  });
+  const calls = Promise.all(Array.from({ length: 8 }, () => call(key)));
+  const answers = await Promise.race([calls, scheduler.wait(8_000)]);
+  isBusy = false;
+  await work;
+  expect(waiting).toBeGreaterThanOrEqual(3);
+  expect(answers, "the calls end").toBeDefined();
+  const failed = answers.filter(({ status }) => status !== 200);
+  expect(failed.length).toBeGreaterThanOrEqual(3);
+  for (const answer of failed) await problem(answer, answer.status === 503 ? 503 : 500);
+  expect(await received()).toHaveLength(1 + answers.length - failed.length);
+  await admit(key, 3);
 });

@@ -1,12 +1,14 @@
 // The gate on workerd's own socket. `wrangler dev` has a proxy in front, which resolves dot segments and encodes odd
 // characters before the gate sees them; what a raw target does to the gate itself shows only here. The socket takes
-// targets in absolute form, and what is sent as target is `request.url` to the byte.
+// targets in absolute form, and what is sent as target is `request.url` to the byte. Here workerd can be killed, too, and is
+// back on the same state and port in a quarter of a second; nothing repeats a request on the way.
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
-import { convertV4MiniflareOptions, Miniflare } from "miniflare";
+import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
 import { build, freshSecret, ROOT } from "../../../scripts/lib/gate.mjs";
-import { send } from "./client.mjs";
+import { childrenOf } from "../../../scripts/lib/processes.mjs";
+import { send, until } from "./client.mjs";
 
 /**
  * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and that counts what it is asked: see
@@ -31,22 +33,26 @@ const behindSlowD1 = (milliseconds) => `
   };`;
 
 /**
- * Starts the built Worker with an empty D1 of its own, in memory, on which `d1` runs SQL. `vars` adds to the secrets, which are set; `outbound` is where
- * everything goes that the Worker fetches, to its own address otherwise; D1 answers it `d1Takes` milliseconds later than it would.
+ * Starts the built Worker with an empty D1 of its own, whose state goes with it; `d1` runs SQL on it, until workerd is killed. `vars`
+ * adds to the secrets, which are set; `outbound` is where everything goes that the Worker fetches, to its own address otherwise; D1
+ * answers it `d1Takes` milliseconds later than it would. With a `clock` of `makeClock` the Worker and its objects read that one, and
+ * their alarms come by it. `onLog` gets what the Worker and the runtime say, which is shown otherwise.
  */
-export async function startDirectGate({ vars = {}, outbound, d1Takes = 0 } = {}) {
+export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock, onLog } = {}) {
   await build();
   const adminToken = freshSecret();
+  const others = new Set((await workerds()).map(({ pid }) => pid));
   const runtime = new Miniflare(
     convertV4MiniflareOptions({
       name: "tollgate",
       modulesRoot: path.join(ROOT, "build"),
       modules: [
-        ...(d1Takes > 0 ? [{ type: "ESModule", path: path.join(ROOT, "build/slow.js"), contents: behindSlowD1(d1Takes) }] : []),
-        { type: "ESModule", path: path.join(ROOT, "build/index.js") },
-        { type: "ESModule", path: path.join(ROOT, "build/gate.js") },
-        { type: "ESModule", path: path.join(ROOT, "build/openapi.js") },
-        { type: "CompiledWasm", path: path.join(ROOT, "build/index_bg.wasm") },
+        ...(d1Takes > 0 ? [ownModule("slow.js", behindSlowD1(d1Takes))] : []),
+        ...(clock ? [ownModule("clock.js", clock.module)] : []),
+        await builtModule("ESModule", "index.js", "utf8"),
+        await builtModule("ESModule", "gate.js", "utf8"),
+        await builtModule("ESModule", "openapi.js", "utf8"),
+        await builtModule("CompiledWasm", "index_bg.wasm"),
       ],
       compatibilityDate: await compatibilityDate(),
       bindings: { ADMIN_TOKEN: adminToken, KEY_SECRET: freshSecret(), ...vars },
@@ -55,18 +61,85 @@ export async function startDirectGate({ vars = {}, outbound, d1Takes = 0 } = {})
       unsafeDirectSockets: [{ host: "127.0.0.1", port: 0, proxy: true }],
       cf: false,
       ...(outbound && { outboundService: outbound }),
+      ...(onLog && { log: new Log(LogLevel.NONE), handleStructuredLogs: ({ message }) => onLog(message) }),
     }),
   );
   try {
     await runtime.ready;
-    const db = await runtime.getD1Database("DB");
-    await migrate(db);
+    const database = await runtime.getD1Database("DB");
+    await migrate(database);
     const url = (await runtime.unsafeGetDirectURL()).origin;
-    return { url, adminToken, d1: (sql) => db.exec(sql), stop: () => runtime.dispose() };
+    return {
+      url,
+      adminToken,
+      d1: (sql) => database.exec(sql),
+      /** The workerd that runs now. */
+      async pid() {
+        const [one, ...more] = (await workerds()).filter(({ pid }) => !others.has(pid));
+        assert.ok(one && more.length === 0, "one workerd");
+        return one.pid;
+      },
+      /** Waits until a killed workerd has been followed by another. */
+      restarted: () => until("a new workerd answers", () => isHealthy({ url }), { within: 60_000, every: 10 }),
+      stop: () => runtime.dispose(),
+    };
   } catch (error) {
     await runtime.dispose();
     throw error;
   }
+}
+
+/** A module around those of the build. */
+const ownModule = (file, contents) => ({ type: "ESModule", path: path.join(ROOT, "build", file), contents });
+
+/** A module of the build, read once: another build meanwhile changes nothing. */
+async function builtModule(type, file, encoding) {
+  return { ...ownModule(file, await readFile(path.join(ROOT, "build", file), encoding)), type };
+}
+
+async function isHealthy(gate) {
+  const asked = send(gate, `${PUBLIC_URL}/_tollgate/health`, { headers: { host: "api.test" } });
+  return (await asked.catch(() => ({ status: 0 }))).status === 200;
+}
+
+async function workerds() {
+  return (await childrenOf(process.pid)).filter(({ args }) => args.includes("/workerd serve "));
+}
+
+/**
+ * A clock that shows `from` now and runs `speed` times as fast as the machine's: `now()` for the test, `module` for the Worker.
+ * It goes on through every restart.
+ */
+export function makeClock({ from, speed = 1 }) {
+  const first = Date.parse(from);
+  const begun = Date.now();
+  const module = `
+    import worker, { KeyObject as Inner } from "./index.js";
+    const machine = Date.now;
+    Date.now = () => ${first} + (machine() - ${begun}) * ${speed};
+    const toMachine = (time) => ${begun} + (time - ${first}) / ${speed};
+    const fromMachine = (time) => ${first} + (time - ${begun}) * ${speed};
+    let isSet = false;
+    export class KeyObject extends Inner {
+      constructor(context, env) {
+        if (!isSet) {
+          isSet = true;
+          const storage = Object.getPrototypeOf(context.storage);
+          const { setAlarm, getAlarm } = storage;
+          storage.setAlarm = function (time, ...more) {
+            return setAlarm.call(this, toMachine(Number(time)), ...more);
+          };
+          storage.getAlarm = async function (...more) {
+            const time = await getAlarm.apply(this, more);
+            return time === null ? null : fromMachine(time);
+          };
+        }
+        super(context, env);
+      }
+    }
+    export default worker;
+  `;
+  return { now: () => first + (Date.now() - begun) * speed, speed, module };
 }
 
 async function compatibilityDate() {
@@ -102,19 +175,22 @@ export async function importDirectKeys(gate, keys, tier = "unlimited") {
   for (const line of String(answer.body).trim().split("\n")) assert.ok(JSON.parse(line).id, line);
 }
 
-/** Issues a key through the socket. */
-export async function issueDirectKey(gate, tier = "unlimited") {
-  const body = JSON.stringify({ tier, name: "test" });
-  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}`, "content-length": body.length };
-  const answer = await send(gate, `${PUBLIC_URL}/_tollgate/keys`, { method: "POST", headers, body });
-  assert.equal(answer.status, 201, String(answer.body));
+/** Asks the admin API through the socket; resolves to what it answers as JSON, which must be of that status. */
+export async function directAdmin(gate, method, target, { json, status = 200 } = {}) {
+  const body = json === undefined ? undefined : JSON.stringify(json);
+  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}` };
+  if (body !== undefined) headers["content-length"] = Buffer.byteLength(body);
+  const answer = await send(gate, `${PUBLIC_URL}/_tollgate${target}`, { method, headers, body });
+  assert.equal(answer.status, status, `${method} ${target}: ${answer.body}`);
   return JSON.parse(answer.body);
 }
 
+/** Issues a key through the socket. */
+export function issueDirectKey(gate, tier = "unlimited") {
+  return directAdmin(gate, "POST", "/keys", { json: { tier, name: "test" }, status: 201 });
+}
+
 /** What the key's object says of it. */
-export async function directUsageOf(gate, { id }) {
-  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}` };
-  const answer = await send(gate, `${PUBLIC_URL}/_tollgate/keys/${id}/usage`, { headers });
-  assert.equal(answer.status, 200, String(answer.body));
-  return JSON.parse(answer.body);
+export function directUsageOf(gate, { id }) {
+  return directAdmin(gate, "GET", `/keys/${id}/usage`);
 }

@@ -80,9 +80,9 @@ export async function receivedOne() {
   return requests[0];
 }
 
-/** Lets the origin's answer at /in-two-parts go on. */
-export function releaseOrigin() {
-  return env.ORIGIN_CONTROL.fetch("https://control.test/release");
+/** Lets the origin's answers at /in-two-parts and /held go on; with a `query` those at /held with that very query. */
+export function releaseOrigin(query = "") {
+  return env.ORIGIN_CONTROL.fetch(`https://control.test/release${query}`);
 }
 
 /** Sets the clock of the Worker and of the objects. */

@@ -19,12 +19,12 @@ const ANSWERS = {
   "/echo": (request) => new Response(request.body),
   "/early": () => new Response("early"),
   "/in-two-parts": () => inTwoParts(),
-  "/held": async () => {
+  "/held": async (_request, url) => {
     let isHeld = true;
-    const releaseOthers = release;
-    release = () => {
-      isHeld = false;
-      releaseOthers();
+    const [releaseOthers, group] = [release, url.search];
+    release = (released) => {
+      releaseOthers(released);
+      if (released === "" || released === group) isHeld = false;
     };
     // A timer, because a request that waits for nothing of the runtime's is taken to hang.
     while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
@@ -60,8 +60,11 @@ function inTwoParts() {
 }
 
 function control(url) {
-  if (url.pathname === "/reset") requests = [];
-  if (url.pathname === "/release") release();
+  if (url.pathname === "/reset") {
+    requests = [];
+    release = () => {};
+  }
+  if (url.pathname === "/release") release(url.search);
   if (url.pathname === "/hook") hookStatus = Number(url.searchParams.get("status"));
   return Response.json(requests);
 }

@@ -1,0 +1,78 @@
+// How calls ended is kept by an isolate until a question takes it along, and there is an end to what it keeps.
+import { expect, test, vi } from "vitest";
+import { ask, forwardCall } from "../../src/edge/glue.js";
+import { makeTier, sql } from "./lib/database.mjs";
+import { admin, call, issue, received, releaseOrigin } from "./lib/gate.mjs";
+import { intercept } from "./lib/object.mjs";
+
+/** Of one key, and keys, at most. */
+const ENDS_OF_KEY = 256;
+const KEYS_WITH_ENDS = 4096;
+
+async function auditedKey() {
+  const tier = await makeTier();
+  await sql("UPDATE tiers SET audit_days = 7 WHERE name = ?", tier);
+  return issue(tier);
+}
+
+/** Calls that have come to the origin, which holds them until those of this method are let go. Resolves to their answers' promise. */
+async function hold(key, method, count) {
+  const before = (await received()).length;
+  const answers = Promise.all(Array.from({ length: count }, () => call(key, `/held?${method}`, { method })));
+  await vi.waitFor(async () => expect(await received()).toHaveLength(before + count), { timeout: 15_000 });
+  return { answers };
+}
+
+async function letGo(method, { answers }) {
+  await releaseOrigin(`?${method}`);
+  for (const answer of await answers) expect(answer.status).toBe(200);
+}
+
+/** Of how many calls it is known how they ended, by method. */
+async function endings(key) {
+  const { entries } = await (await admin("GET", `/keys/${key.id}/audit?limit=500`)).json();
+  const count = (method) => entries.filter((entry) => entry.method === method && entry.origin_status === 200).length;
+  return { GET: count("GET"), POST: count("POST") };
+}
+
+test("of the calls of one key that end before it is heard of again, the last 256 are told", async () => {
+  const key = await auditedKey();
+  const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", ENDS_OF_KEY)];
+  let isAway = true;
+  await intercept(key, (answer) => (isAway ? Promise.reject(new Error("the object is away")) : answer()));
+  await letGo("GET", first);
+  await letGo("POST", last);
+  isAway = false;
+  await call(key, "/", { method: "HEAD" });
+  expect(await endings(key)).toEqual({ GET: 0, POST: ENDS_OF_KEY });
+});
+
+test("nor more of them when a question is lost that took some along", async () => {
+  const key = await auditedKey();
+  const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", ENDS_OF_KEY)];
+  let lose;
+  const lost = new Promise((_resolve, reject) => (lose = reject));
+  let isAway = true;
+  const asked = await intercept(key, (answer) => (isAway ? lost : answer()));
+  await letGo("GET", first);
+  const taker = call(key, "/", { method: "HEAD" });
+  await vi.waitFor(() => expect(asked).toContain("/v1/check"));
+  await letGo("POST", last);
+  lose(new Error("the object is away"));
+  expect((await taker).status).toBe(503);
+  isAway = false;
+  await call(key, "/", { method: "HEAD" });
+  expect(await endings(key)).toEqual({ GET: 0, POST: ENDS_OF_KEY });
+});
+
+test("of 4,096 keys at most it is kept how their calls ended, and not of those that had one first", async () => {
+  const nobody = { getByName: () => ({ ask: () => new Promise(() => {}) }) };
+  const context = { waitUntil: () => {} };
+  const origin = "https://origin.test/";
+  const end = (name) => forwardCall(new Request(origin), undefined, false, "", "", context, nobody, name, "1", false);
+  for (let n = 0; n <= KEYS_WITH_ENDS; n += 1) await (await end(`key-${n}`)).arrayBuffer();
+  const questions = [];
+  const somebody = { getByName: () => ({ ask: async (question) => questions.push(question) }) };
+  for (const n of [0, 1, KEYS_WITH_ENDS]) await ask(somebody, `key-${n}`, "?", { resume: () => {} });
+  expect(questions).toEqual(["?", expect.stringMatching(/^\?#1\.200\.\d+$/), expect.stringMatching(/^\?#1\.200\.\d+$/)]);
+});
