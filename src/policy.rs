@@ -293,6 +293,19 @@ impl Policy {
         self.burst
     }
 
+    /// The quota and the window, in seconds, that clients are told at `now`. What can be spent at once is never more than
+    /// that quota: of a bucket with a burst above its quota it is the burst, and the window the time, rounded up, in which
+    /// so much is granted.
+    #[must_use]
+    pub fn terms(&self, now: UnixMicros) -> (u64, u64) {
+        let window = self.window_seconds(now);
+        if self.burst <= self.quota {
+            return (self.quota, window);
+        }
+        // The longest period times the largest burst is far from overflowing.
+        (self.burst, window.saturating_mul(self.burst).div_ceil(self.quota.max(1)))
+    }
+
     /// The length in seconds of the period at `now`: a month's is that month's real length.
     #[must_use]
     pub fn window_seconds(&self, now: UnixMicros) -> u64 {
@@ -413,6 +426,22 @@ mod tests {
             let policy = Policy::new("p", Unit::Requests, 1, period, Algorithm::Fixed, None).unwrap();
             assert_eq!(policy.window_seconds(at("2026-02").saturating_add(1)), seconds);
         }
+    }
+
+    #[test]
+    fn a_burst_above_the_quota_is_told_with_the_time_that_it_takes() {
+        let terms = |quota, period, burst| {
+            let policy = Policy::new("b", Unit::Requests, quota, period, Algorithm::Bucket, Some(burst)).unwrap();
+            policy.terms(UnixMicros::default())
+        };
+        assert_eq!(terms(60, Period::Minute, 120), (120, 120));
+        assert_eq!(terms(60, Period::Minute, 60), (60, 60));
+        assert_eq!(terms(60, Period::Minute, 1), (60, 60));
+        assert_eq!(terms(7, Period::Minute, 8), (8, 69));
+        assert_eq!(terms(MAX_QUOTA - 1, Period::Hour, MAX_QUOTA), (MAX_QUOTA, 3601));
+        assert_eq!(terms(1, Period::Day, MAX_QUOTA), (MAX_QUOTA, 86_400 * MAX_QUOTA));
+        let none = Policy::new("n", Unit::Requests, 0, Period::Minute, Algorithm::Fixed, None).unwrap();
+        assert_eq!(none.terms(UnixMicros::default()), (0, 60));
     }
 
     #[test]

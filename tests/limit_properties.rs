@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use tollgate::config::RateLimitFields;
 use tollgate::decision::{Decision, Standing, Verdict};
+use tollgate::headers::{self, Forms};
 use tollgate::limit::{Carried, Cost, MAX_SKEW, Row, State};
-use tollgate::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
+use tollgate::protocol::{Known, Outcome};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z.
@@ -300,6 +303,43 @@ proptest! {
                 prop_assert!(stepped_back || standing.used <= most(policy));
                 // Between two whole units a bucket's remainder is not usable and its level is rounded up.
                 prop_assert!(policy.algorithm() != Algorithm::Bucket || standing.remaining + standing.used == policy.burst());
+            }
+        }
+    }
+
+    /// What clients are told to be left is never more than the quota that they are told, and that quota is granted at the
+    /// policy's rate.
+    #[test]
+    fn clients_are_never_told_more_than_the_limit(
+        policies in policies(), steps in any_steps(), large in (1..=MAX_QUOTA, 1..=MAX_QUOTA),
+    ) {
+        let bucket = Policy::new("large", Unit::Requests, large.0, Period::Hour, Algorithm::Bucket, Some(large.1)).unwrap();
+        let mut policies = policies;
+        policies.push(bucket);
+        let mut key = Key::new();
+        for (step, cost) in steps {
+            key.step(step);
+            let decision = key.decide(&policies, cost);
+            let known = Known::new(Outcome::new(&decision, cost.requests), "t", &policies, &decision);
+            for (policy, standing) in policies.iter().zip(&known.standings) {
+                prop_assert!(standing.remaining <= standing.quota, "{policy:?}: {standing:?}");
+                let period = policy.window_seconds(key.now());
+                if policy.burst() <= policy.quota() {
+                    prop_assert_eq!((standing.quota, standing.window), (policy.quota(), period));
+                } else {
+                    prop_assert_eq!(standing.quota, policy.burst());
+                    let granted = |window: u64| u128::from(window) * u128::from(policy.quota());
+                    let burst = u128::from(period) * u128::from(policy.burst());
+                    prop_assert!(granted(standing.window) >= burst && granted(standing.window - 1) < burst);
+                }
+            }
+            let forms = Forms { standard: RateLimitFields::Draft7, legacy: true };
+            let fields: BTreeMap<_, _> = headers::fields(&known, forms).into_iter().collect();
+            let number = |text: &str| text.parse::<u64>().unwrap();
+            let parts: Vec<u64> = fields["RateLimit"].split(", ").map(|part| number(part.split_once('=').unwrap().1)).collect();
+            prop_assert!(parts[1] <= parts[0], "{fields:?}");
+            if let Some(limit) = fields.get("X-RateLimit-Limit") {
+                prop_assert!(number(&fields["X-RateLimit-Remaining"]) <= number(limit));
             }
         }
     }

@@ -121,7 +121,7 @@ pub struct PolicyStanding {
     pub unit: Unit,
     /// Its period.
     pub period: Period,
-    /// Units per window.
+    /// Units per window, never fewer than can be spent at once. See [`Policy::terms`](crate::policy::Policy::terms).
     pub quota: u64,
     /// The window's length in seconds; a month has its real one.
     pub window: u64,
@@ -153,14 +153,17 @@ impl Known {
     pub fn new<'a>(outcome: Outcome, tier: &str, policies: impl Into<Schedule<'a>>, decision: &Decision) -> Self {
         let schedule = policies.into();
         let changes_after = schedule.until().map(|until| until.since(decision.now) / 1000);
-        let standings = schedule.policies().iter().zip(&decision.standings).map(|(policy, standing)| PolicyStanding {
-            name: policy.name().to_owned(),
-            unit: policy.unit(),
-            period: policy.period(),
-            quota: policy.quota(),
-            window: policy.window_seconds(decision.now),
-            remaining: standing.remaining,
-            reset_after: standing.reset_after.div_ceil(1000),
+        let standings = schedule.policies().iter().zip(&decision.standings).map(|(policy, standing)| {
+            let (quota, window) = policy.terms(decision.now);
+            PolicyStanding {
+                name: policy.name().to_owned(),
+                unit: policy.unit(),
+                period: policy.period(),
+                quota,
+                window,
+                remaining: standing.remaining,
+                reset_after: standing.reset_after.div_ceil(1000),
+            }
         });
         let (tier, now) = (tier.to_owned(), decision.now.as_millis());
         Self { outcome, tier, now, standings: standings.collect(), changes_after }

@@ -37,6 +37,9 @@ pub struct PolicyUsage {
     pub unit: Unit,
     /// Units per period.
     pub quota: u64,
+    /// Units at once, of a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
     /// Units that count against it now.
     pub used: u64,
     /// Units left.
@@ -58,6 +61,7 @@ impl PolicyUsage {
             policy: policy.name().to_owned(),
             unit: policy.unit(),
             quota: policy.quota(),
+            burst: (policy.algorithm() == Algorithm::Bucket).then_some(policy.burst()),
             used: standing.used,
             remaining: standing.remaining,
             period: policy.period(),

@@ -76,6 +76,16 @@ test("a bucket admits its burst at once and then its quota per period, evenly", 
   expect(await statuses(key, 3)).toEqual([200, 200, 429]);
 });
 
+test("what is left of a bucket is never more than the limit that is named", async () => {
+  const key = await issue(await makeTier({ quota: 60, period: "minute", algorithm: "bucket", burst: 120 }));
+  const response = await call(key);
+  expect(rateLimitPolicy(response)).toEqual({ minute: { q: 120, w: 120 } });
+  expect(rateLimit(response)).toEqual({ minute: { r: 119, t: 1 } });
+  const legacy = ["limit", "remaining"].map((name) => response.headers.get(`x-ratelimit-${name}`));
+  expect(legacy).toEqual(["120", "119"]);
+  expect((await usage(key)).policies).toMatchObject([{ quota: 60, burst: 120, used: 1, remaining: 119 }]);
+});
+
 test("a bucket without a burst admits its quota at once", async () => {
   const key = await issue(await makeTier({ quota: 4, period: "hour", algorithm: "bucket" }));
   expect(await statuses(key, 5)).toEqual([200, 200, 200, 200, 429]);
