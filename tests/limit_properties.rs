@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use tollgate::config::RateLimitFields;
 use tollgate::decision::{Decision, Standing, Verdict};
+use tollgate::headers::{self, Forms};
 use tollgate::limit::{Carried, Cost, MAX_SKEW, Row, State};
 use tollgate::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
 use tollgate::protocol::{Known, Outcome};
@@ -331,10 +333,13 @@ proptest! {
                     prop_assert!(granted(standing.window) >= burst && granted(standing.window - 1) < burst);
                 }
             }
-            let fields = tollgate::headers::fields(&known, true);
-            let field = |name| fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.parse::<u64>().unwrap());
-            if let (Some(limit), Some(remaining)) = (field("X-RateLimit-Limit"), field("X-RateLimit-Remaining")) {
-                prop_assert!(remaining <= limit);
+            let forms = Forms { standard: RateLimitFields::Draft7, legacy: true };
+            let fields: BTreeMap<_, _> = headers::fields(&known, forms).into_iter().collect();
+            let number = |text: &str| text.parse::<u64>().unwrap();
+            let parts: Vec<u64> = fields["RateLimit"].split(", ").map(|part| number(part.split_once('=').unwrap().1)).collect();
+            prop_assert!(parts[1] <= parts[0], "{fields:?}");
+            if let Some(limit) = fields.get("X-RateLimit-Limit") {
+                prop_assert!(number(&fields["X-RateLimit-Remaining"]) <= number(limit));
             }
         }
     }
