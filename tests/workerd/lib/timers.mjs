@@ -89,8 +89,11 @@ export async function takeTimeOver(key) {
       if (waiting.delete(timer)) await runInDurableObject(stub(key), timer.ring);
     }
     const turn = () => new Promise((resolve) => start(resolve, 1));
+    const { events } = seen;
     while ([...others].some(isDue)) await turn();
-    for (let turns = 0; turns < 10 || (handling > 0 && !isAlarmRunning); turns += 1) await turn();
+    // A Worker that has something to tell does so soon. One that has not shows by nothing.
+    for (let turns = 0; turns < 100 && seen.events === events; turns += 1) await turn();
+    while (handling > 0 && !isAlarmRunning) await turn();
   };
 
   /** Moves on to `end` or, if something happens before, to that. */
