@@ -30,6 +30,8 @@ pub const REFUSAL_LIFE: u64 = 3_000;
 pub const QUESTIONS: u32 = 10;
 /// Idempotency keys that are kept with a denial.
 const TOLD: usize = 16;
+/// Refusals that are kept of one key: enough for the secrets that it may have at a time.
+const REFUSALS: usize = 8;
 /// How often a full cache looks for what is over, in milliseconds.
 const SWEEP_INTERVAL: u64 = 1_000;
 
@@ -59,7 +61,7 @@ pub enum Keyed {
     Malformed,
 }
 
-/// The refusals of one key, at most one for each audience.
+/// The refusals of one key, at most one for each secret and audience.
 #[derive(Debug, Default)]
 struct Kept {
     refusals: Vec<Denial>,
@@ -123,10 +125,10 @@ impl DenyCache {
             ends_at: asked.start.saturating_add(life),
         };
         let refusals = &mut self.keys.entry(call.id.to_owned()).or_default().refusals;
-        let older = refusals.iter().position(|older| older.audience == audience).map(|at| refusals.swap_remove(at));
-        let older =
-            older.filter(|older| older.is_true_at(asked.start) && same_hash(&older.secret_hash, call.secret_hash));
-        if let Some(mut older) = older {
+        let is_same = |older: &Denial| older.audience == audience && same_hash(&older.secret_hash, call.secret_hash);
+        let older = refusals.iter().position(is_same).map(|at| refusals.remove(at));
+        refusals.drain(..(refusals.len() + 1).saturating_sub(REFUSALS));
+        if let Some(mut older) = older.filter(|older| older.is_true_at(asked.start)) {
             // While one denial follows another, who was told is still of the audience.
             fresh.told = std::mem::take(&mut older.told);
             if older.only_for.is_none() && fresh.only_for.is_some() {
@@ -496,6 +498,22 @@ mod tests {
         }
         assert!(cache.find(other, Keyed::Key(2), 1).is_some() && cache.find(other, Keyed::Key(1), 1).is_none());
         assert!(cache.plain(CALL, 1).is_none());
+    }
+
+    #[test]
+    fn each_secret_has_its_own() {
+        let mut cache = DenyCache::default();
+        let of = |secret| Call { secret_hash: secret, ..CALL };
+        for secret in ["a", "b"] {
+            keep(&mut cache, of(secret), &minute_denied(1), 1_000..1_200, 60_000);
+        }
+        assert!(["a", "b"].iter().all(|secret| cache.plain(of(secret), 1_300).is_some()));
+        // The newest eight are kept.
+        for secret in ["c", "d", "e", "f", "g", "h", "i"] {
+            keep(&mut cache, of(secret), &minute_denied(1), 1_000..1_200, 60_000);
+        }
+        let kept: Vec<_> = ["a", "b", "c", "i"].iter().map(|secret| cache.plain(of(secret), 1_300).is_some()).collect();
+        assert_eq!(kept, [false, true, true, true]);
     }
 
     #[test]

@@ -139,7 +139,9 @@ fn lines() -> impl Strategy<Value = String> {
             .prop_map(|(at, nonce, status, duration)| format!("c|{at}|{nonce:x}|{}|{duration};", status % 1000)),
         10 => (time(), number(), number(), key(), number(), number(), time()).prop_map(
             |(at, cost, status, key, count, after, last)| {
-                format!("d|{at}|GET|/v1|{cost}|{key}|{}|{count}|{after}|{last};", status % 1000)
+                // Mostly one that a call of this test gets too.
+                let status = [400, 403, 409, 422, 429].get(usize::try_from(status % 7).unwrap()).copied().unwrap_or(status % 1000);
+                format!("d|{at}|GET|/v1|{cost}|{key}|{status}|{count}|{after}|{last};")
             }
         ),
         1 => record(0..10),

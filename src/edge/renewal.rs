@@ -9,14 +9,16 @@ use super::key_object::{Alarm, Memory, Shared, json};
 use super::key_store::{self, StoredKey};
 use super::storage::Stored;
 use super::timer::within;
+use crate::deny_cache::REFUSAL_LIFE;
 use crate::limit::State as Ledger;
 use crate::profile::TierChange;
 use crate::protocol::Check;
 use crate::time::{Month, UnixMicros};
 use std::rc::Rc;
 
-/// How old a profile may be and still judge. Changes made in D1 by hand take effect within this time.
-const PROFILE_LIFE: u64 = 60_000;
+/// How old a profile may be and still judge. Changes made in D1 by hand take effect within 60 s, of which an isolate may go on
+/// refusing for some.
+const PROFILE_LIFE: u64 = 60_000 - REFUSAL_LIFE;
 /// From this age on a profile is read again beside the request, so that a busy key never waits for D1.
 const PROFILE_RENEWAL: u64 = 30_000;
 /// How long not to ask D1 again after it failed, or after it said that there is no such key.

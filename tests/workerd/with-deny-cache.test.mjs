@@ -206,6 +206,22 @@ describe("a key that is refused", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 2, denied: 0 } });
   });
 
+  test("is admitted within 60 seconds when it is enabled by hand", async () => {
+    const key = await issue();
+    await admit(key, 1);
+    await setKey(key, "status", "disabled");
+    await refresh(key);
+    await problem(await call(key), 403);
+    await setKey(key, "status", "active");
+    // An answer that is kept must not be older than that either.
+    for (let second = 56; second < 60; second += 1) {
+      wait(second === 56 ? 56 : 1);
+      await call(key);
+    }
+    wait(1);
+    await admit(key, 1);
+  });
+
   test("because it expired is admitted at once when it is given more time", async () => {
     const key = await issue();
     await admit(key, 1);
