@@ -72,7 +72,7 @@ export async function costDocument(results) {
     "# What tollgate costs",
     "Written by `npm run bench -- --only cost`, which puts the first table into README.md too. It runs each mix on workerd with the real\nclock, counts everything that Cloudflare bills, and multiplies. It takes about ten minutes.",
     markdownTable(costTable(results)),
-    `Nothing that the paid plan includes is subtracted, nor its $5 a month added. Storage is left out: a key takes about 20 kB in its object.`,
+    `Nothing that the paid plan includes is subtracted, nor its $5 a month added. Storage is left out.`,
     "## Formula",
     [
       `- requests × ${price(PRICES.requests, "requests")} (Workers)`,
@@ -105,5 +105,5 @@ const ASSUMPTIONS = `## Assumptions
 - A flush comes 45 s after the first call that D1 does not have, on average (\`FLUSH_SECONDS\` is 60). Denials are kept for 10 s
   (\`DENY_CACHE_SECONDS\`). Tiers have an audit log, as those that ship do.
 - Isolates of the measurement are Workers of their own before the same objects. A flood that reaches more isolates than ten asks the
-  object more often: about 0.3 requests a second for each.
+  object more often: about 0.4 requests a second for each, as counted here.
 - Rows that a D1 database writes for its indexes are counted, as its own cursors count them.`;
