@@ -10,7 +10,7 @@
 //! reading of the far future holds nobody up. Nothing is forgiven then:
 //!
 //! - The counts of a window are kept where they are: of minutes, hours and days the last three windows up to the one that was
-//!   counted last, and the next two after the one that the clock fell back into; of months, see [`months`].
+//!   counted last, and the next two after the one that the clock fell back into; of months, see `months.rs`.
 //! - What was admitted less than a period before the step counts in the window that the clock fell back into, too. So that one has
 //!   left what is left of one quota after itself and the window before the step.
 //! - Logs and levels of buckets are moved to the judged time.
