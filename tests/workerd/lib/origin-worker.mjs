@@ -33,7 +33,7 @@ const ANSWERS = {
   "/down": () => {
     throw new Error("the origin is down");
   },
-  "/hook": () => hookStatus === 0 ? ANSWERS["/held"]() : new Response(null, { status: hookStatus, headers: { location: "https://elsewhere.test/" } }),
+  "/hook": (request, url) => hookStatus === 0 ? ANSWERS["/held"](request, url) : new Response(null, { status: hookStatus, headers: { location: "https://elsewhere.test/" } }),
   "/socket": () => {
     const [client, server] = Object.values(new WebSocketPair());
     server.accept();
