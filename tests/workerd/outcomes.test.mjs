@@ -69,7 +69,7 @@ test("of 4,096 keys at most it is kept how their calls ended, and not of those t
   const nobody = { getByName: () => ({ ask: () => new Promise(() => {}) }) };
   const context = { waitUntil: () => {} };
   const origin = "https://origin.test/";
-  const end = (name) => forwardCall(new Request(origin), undefined, false, "", "", context, nobody, name, "1", false);
+  const end = (name) => forwardCall(new Request(origin), undefined, "", "", "", context, nobody, name, "1", false);
   for (let n = 0; n <= KEYS_WITH_ENDS; n += 1) await (await end(`key-${n}`)).arrayBuffer();
   const questions = [];
   const somebody = { getByName: () => ({ ask: async (question) => questions.push(question) }) };
