@@ -2,7 +2,7 @@
 import { ratio } from "./compare.mjs";
 import { number } from "./tables.mjs";
 
-const MOST_GZIPPED = 300_000;
+const MOST_GZIPPED = 450_000;
 
 /** tollgate, and what a JavaScript gate reaches that does what the platform makes any do and nothing else. */
 const OURS = "tollgate";
@@ -57,7 +57,7 @@ function otherTargets({ deny, calls, start }) {
       target: "< 0.001",
       text: `${number(calls.perDenied, 5)} ${verdict(calls.perDenied < 0.001)}`,
     },
-    { what: "gzipped wasm, kB", target: "< 300", text: `${number(size / 1000, 1)} ${verdict(size < MOST_GZIPPED)}` },
+    { what: "gzipped wasm, kB", target: "< 450", text: `${number(size / 1000, 1)} ${verdict(size < MOST_GZIPPED)}` },
   ];
 }
 
