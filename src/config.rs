@@ -3,7 +3,7 @@
 //! A bad value never falls back to a default in silence: the Worker answers 503 to everything but its health check and
 //! logs which variable is wrong, because a gate that guesses its own rules is no gate.
 
-use crate::headers::Forms;
+use crate::headers::{Forms, RateLimitFields};
 use crate::key::Signer;
 use crate::target::Target;
 use std::rc::Rc;
@@ -34,18 +34,6 @@ pub enum RouteCase {
     Sensitive,
     /// Letters compare equal in both cases.
     Insensitive,
-}
-
-/// The form of the rate-limit fields.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RateLimitFields {
-    /// `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them.
-    #[default]
-    Draft11,
-    /// The combined `RateLimit` field of draft-ietf-httpapi-ratelimit-headers-07.
-    Draft7,
-    /// Neither.
-    None,
 }
 
 /// The settings of a deployment.

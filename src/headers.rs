@@ -1,7 +1,6 @@
 //! The rate-limit fields of a response, in the form that clients read: draft-ietf-httpapi-ratelimit-headers-11, its draft 07, and the
 //! older `X-` fields.
 
-use crate::config::RateLimitFields;
 use crate::policy::{Period, Unit};
 use crate::protocol::{Known, Outcome, PolicyStanding};
 use std::fmt::Write as _;
@@ -10,6 +9,18 @@ use std::fmt::Write as _;
 pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay";
 /// Marks a call that repeats another by its idempotency key, on its way to the origin and back.
 pub const REPLAY: &str = "X-Tollgate-Idempotent-Replay";
+
+/// The form of the rate-limit fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RateLimitFields {
+    /// `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    #[default]
+    Draft11,
+    /// The combined `RateLimit` field of draft-ietf-httpapi-ratelimit-headers-07.
+    Draft7,
+    /// Neither.
+    None,
+}
 
 /// The forms in which a response tells where its key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -151,7 +151,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Sees to it that counts which no call waits for are not in memory alone for long, should there be any.
+    /// Bounds how long counts that no call waits for are in memory only.
     pub(super) fn write_later(self: &Rc<Self>, now: UnixMicros) {
         let later = {
             let mut memory = self.memory.borrow_mut();

@@ -47,7 +47,7 @@ fn start() {
     console_error_panic_hook::set_once();
 }
 
-/// Sees to it that no pointer into an instance of the wasm that a trap has ended is ever used in the next one.
+/// Ensures that pointers into a crashed wasm instance are never used by its replacement.
 ///
 /// `worker` has the next call, whatever it is, put a new instance in place: even a call of an object that the old one has left in
 /// JavaScript, which would then take its pointer along. So that is left to those who begin something: see `entry.js`. To be called

@@ -53,7 +53,7 @@ impl Memory {
 }
 
 impl Shared {
-    /// Whether a call can be judged on memory alone. Sees to it that a profile which gets old is read again.
+    /// Whether a call can be judged on memory alone. Reads an old profile again beside the call.
     pub(super) fn is_ready(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> bool {
         let id = check.call.id;
         let memory = self.memory.borrow();

@@ -220,7 +220,7 @@ async fn authorize(
     }
 }
 
-/// Sees to it that this isolate knows which tokens there are, as of a minute ago. One request reads them; others look again by timers
+/// Ensures that this isolate knows which tokens exist, as of at most a minute ago. One request reads them; others look again by timers
 /// of their own, because what another request waits for may end with that request.
 async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
     for _ in 0..LOOKS {
