@@ -119,14 +119,14 @@ test("tiers are set from flags and from a file, shown and listed", async () => {
 
 test("a tier that no key has is deleted", async () => {
   await cli.ok("tiers", "set", "gone", "--description", "d", "--audit-days", "0", "--policy", "minute=10/minute", "--policy", "month=9/month");
-  assert.match(await cli.ok("tiers", "list"), /^gone +d +0 +minute 10\/minute fixed, month 9\/month$/m);
+  assert.match(await cli.ok("tiers", "list"), /^gone +d +0 +on +minute 10\/minute fixed, month 9\/month$/m);
   const key = await issueKey(gate, "gone");
   const refused = await cli("tiers", "delete", "gone");
   assert.deepEqual([refused.code, refused.stderr], [1, "tollgate: 409 1 key is of this tier: give it another one, or delete it\n"]);
   await cli.ok("keys", "update", key.id, "--tier", "free");
   assert.equal(await cli.ok("tiers", "delete", "gone"), "");
   assert.equal((await cli("tiers", "show", "gone")).code, 1);
-  assert.match(await cli.ok("log", "--target", "tiers/gone"), /^\S+Z +root +delete +tiers\/gone +was description d, audit_days 0, minute/m);
+  assert.match(await cli.ok("log", "--target", "tiers/gone"), /^\S+Z +root +delete +tiers\/gone +was description d, audit_days 0, idempotency on, minute/m);
 });
 
 test("route costs are set, listed and deleted, and logged with the route", async () => {
