@@ -136,9 +136,9 @@ pub struct KnownTokens {
 /// Whether the tokens are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// By who asks, who tells [`KnownTokens::end`] what came of it.
+    /// The caller reads them, and reports the outcome to [`KnownTokens::end`].
     Begin,
-    /// Somebody does.
+    /// Another request is reading them.
     UnderWay,
     /// They were a moment ago.
     NotYet,

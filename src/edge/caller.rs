@@ -10,7 +10,7 @@ use crate::key_lookups::Standing;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
-/// The authenticated caller, as the key's object is told. It judges by the hash.
+/// The authenticated caller, as sent to the key's object, which judges by the hash.
 pub(crate) struct Caller {
     pub(crate) id: String,
     pub(crate) secret_hash: String,

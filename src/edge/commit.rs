@@ -117,7 +117,7 @@ impl Shared {
         self.happened(Event::Lost(number));
     }
 
-    /// Carries on after something that no call waits for in Rust; those who share a write are told.
+    /// Handles an event that no Rust future awaits. Calls that share a write get its outcome.
     fn happened(self: &Rc<Self>, event: Event) {
         let now = clock::now();
         let actions = self.memory.borrow_mut().commits.step(event, now.as_millis());

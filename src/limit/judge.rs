@@ -45,7 +45,7 @@ impl State {
         match (self.first_admission(schedule, now, ask), too_dear) {
             (Ok(at), _) => Verdict::Denied { violated, retry_after: at.since(clock) },
             (Err(_), Some(policy)) => Verdict::CostExceedsQuota { policy },
-            // What is admitted by these policies at times will never be by others. From then on it is told so.
+            // The policies that hold last never admit this call: from that moment on the verdict is `CostExceedsQuota`.
             (Err(last), None) => Verdict::Denied { violated, retry_after: last.since(clock) },
         }
     }

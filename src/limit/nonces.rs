@@ -7,7 +7,7 @@
 //! starts again after a pause of [`GAP`]: the object was out of reach, and now the debts come, or its clock jumped.
 //!
 //! What is forgotten is forgotten in the order of admission, and [`Nonces::complete_since`] is the time of the oldest that is
-//! known. Who asks about a nonce again says for how long it has been asked about. A question that was first asked after
+//! known. A repeated question carries its age. A question that was first asked after
 //! `complete_since` was counted after it too, if at all; if its nonce is not known it was not counted. Of an earlier one nothing
 //! can be told; it is not counted, so that none is counted twice. With fewer than [`MOST`] calls a minute, all can be told that
 //! was asked less than [`LIFE`] - [`GAP`] ago. (After a restart a pause before it is not known, so what was asked before that pause
