@@ -5,9 +5,10 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollgate::limit::{Call, Cost, State};
-use tollgate::meter::End;
-use tollgate::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::key_state::{Call, State};
+use tollgate::limiter::cost::Cost;
+use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::metering::call_outcome::End;
 use tollgate::time::{MINUTE, SECOND, UnixMicros};
 
 const START: u64 = 1_795_160_894 * SECOND;

@@ -5,11 +5,13 @@
 use std::hint::black_box;
 use std::process::ExitCode;
 
-use tollgate::deny_cache::{DenyCache, Keyed};
-use tollgate::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
-use tollgate::limit::{Cost, State};
-use tollgate::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::protocol::{Answer, Call, Check, Ends, Known, Outcome, Question};
+use tollgate::gateway::deny_cache::{DenyCache, Keyed};
+use tollgate::key_state::State;
+use tollgate::keys::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
+use tollgate::limiter::cost::Cost;
+use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::protocol::object_request::{Call, Check, Ends, Question};
+use tollgate::protocol::object_response::{Answer, Known, Outcome};
 use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z, in microseconds.

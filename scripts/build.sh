@@ -76,10 +76,10 @@ run "optimised wasm" "$WASM_OPT" -O \
   --enable-reference-types --enable-exception-handling "$work/index_bg.wasm" -o build/index_bg.wasm
 run "bundle" node scripts/bundle.mjs "$work/index.js" build/gate.js
 rm -rf "$work"
-cp src/edge/entry.js build/index.js
+cp src/runtime/js/entry.js build/index.js
 # JSON is JavaScript too, and a string of it in JSON is a string in JavaScript.
 node -e 'console.log("export default " + JSON.stringify(require("fs").readFileSync(0, "utf8").trim()) + ";")' \
-  <src/edge/openapi.json >build/openapi.js
+  <src/admin/openapi/openapi.json >build/openapi.js
 
 # A source that changed while the build ran leaves no stamp: what was built is unknown, and the next run builds again.
 [ "$(hash_inputs <<<"$files_before")" = "$hash_before" ] || exit 0

@@ -3,9 +3,10 @@
 //! A bad value never falls back to a default in silence: the Worker answers 503 to everything but its health check and
 //! logs which variable is wrong, because a gate that guesses its own rules is no gate.
 
-use crate::headers::{Forms, RateLimitFields};
-use crate::key::Signer;
-use crate::target::Target;
+use crate::gateway::ratelimit_headers::{Forms, RateLimitFields};
+use crate::http::target::Target;
+use crate::keys::key::Signer;
+use crate::keys::route_pattern::RouteCase;
 use std::rc::Rc;
 
 /// What to do with a request whose key's object cannot be asked.
@@ -24,16 +25,6 @@ pub enum Preflight {
     Forward,
     /// Answer it at the gate.
     Answer,
-}
-
-/// How the letters of a path compare with a pattern of `route_costs`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RouteCase {
-    /// As they are.
-    #[default]
-    Sensitive,
-    /// Letters compare equal in both cases.
-    Insensitive,
 }
 
 /// The settings of a deployment.

@@ -1,4 +1,4 @@
-// API keys in the form that src/key.rs gives them, so that ten thousand need no ten thousand calls of the admin API.
+// API keys in the form that src/keys/key.rs gives them, so that ten thousand need no ten thousand calls of the admin API.
 import { createHash, createHmac, randomBytes } from "node:crypto";
 
 const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";

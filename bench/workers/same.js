@@ -61,7 +61,7 @@ const COMPANY = 2;
 /** So many writes may be unconfirmed before a call that comes alone asks for a confirmation. */
 const UNCONFIRMED = 8;
 
-/** Writes as src/edge/commit.rs does; `pace` has the same four values. */
+/** Writes as src/runtime/object/writer.rs does; `pace` has the same four values. */
 export class Counter extends DurableObject {
   constructor(ctx, env) {
     super(ctx, env);

@@ -11,7 +11,7 @@
 //! Neither admits anybody: D1 judges every token that passes here, so one that is deleted is
 //! refused at once.
 
-use crate::address::{Network, Site};
+use crate::http::address::{Network, Site};
 use std::collections::{HashMap, HashSet};
 
 /// Attempts of a network in [`WINDOW`].

@@ -1,9 +1,9 @@
 //! The audit log of a key, as the admin API shows it.
 
-use super::Parameters;
+use crate::admin::Parameters;
 use crate::encoding::hex;
-use crate::meter::{AuditCursor, Entry};
-use crate::refusal::Refusal;
+use crate::http::problem::Refusal;
+use crate::key_state::audit_log::{AuditCursor, Entry};
 use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
 use serde::Serialize;
 

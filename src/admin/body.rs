@@ -3,8 +3,8 @@
 //! By hand and not by `serde`'s derive: what that makes of these few types, with the paths of their fields, is a quarter of the
 //! Worker.
 
-use super::TEXT_LIMIT;
-use crate::refusal::Refusal;
+use crate::admin::TEXT_LIMIT;
+use crate::http::problem::Refusal;
 use crate::time::{UnixMicros, parse_rfc3339};
 use serde_json::{Map, Value};
 use std::fmt::Display;

@@ -1,10 +1,10 @@
 //! Bulk import of keys that were issued elsewhere: lines of JSON in, a line of JSON out for each.
 
-use super::body::{Body, Fields, parse};
-use super::keys::{CreateKey, KeyRow};
-use crate::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable, same_secret};
-use crate::profile::Status;
-use crate::refusal::Refusal;
+use crate::admin::body::{Body, Fields, parse};
+use crate::admin::keys::{CreateKey, KeyRow};
+use crate::http::problem::Refusal;
+use crate::keys::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable, same_secret};
+use crate::keys::profile::Status;
 use crate::time::UnixMicros;
 use serde_json::Value;
 use std::collections::HashMap;

@@ -1,9 +1,9 @@
 //! Keys.
 
-use super::body::{Body, Fields};
-use crate::key::IssuedKey;
-use crate::profile::Status;
-use crate::refusal::Refusal;
+use crate::admin::body::{Body, Fields};
+use crate::http::problem::Refusal;
+use crate::keys::key::IssuedKey;
+use crate::keys::profile::Status;
 use crate::time::{UnixMicros, rfc3339};
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -5,6 +5,8 @@ pub mod audit;
 pub mod body;
 pub mod imports;
 pub mod keys;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod openapi;
 pub mod overrides;
 pub mod reports;
 pub mod route_costs;
@@ -12,8 +14,8 @@ pub mod tiers;
 pub mod tokens;
 
 use crate::encoding::{hex, unhex};
-use crate::refusal::Refusal;
-use crate::target::{Query, percent_decode};
+use crate::http::problem::Refusal;
+use crate::http::target::{Query, percent_decode};
 
 /// The largest body that is read, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;

@@ -1,9 +1,9 @@
 //! Policies of one key.
 
-use super::body::{Body, Fields};
-use super::tiers::Limit;
-use crate::policy::{Algorithm, Period, Policy, Unit};
-use crate::refusal::Refusal;
+use crate::admin::body::{Body, Fields};
+use crate::admin::tiers::Limit;
+use crate::http::problem::Refusal;
+use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::{UnixMicros, rfc3339};
 use serde::Serialize;
 

@@ -1,7 +1,7 @@
 //! What reports may be asked for.
 
-use super::Parameters;
-use crate::refusal::Refusal;
+use crate::admin::Parameters;
+use crate::http::problem::Refusal;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 
 /// Months of a key's history, unless the caller chooses.
@@ -108,7 +108,7 @@ pub fn wants(accept: &str, media_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Query;
+    use crate::http::target::Query;
     use crate::time::{HOUR, rfc3339};
 
     fn parameters(query: &str) -> Parameters {

@@ -1,8 +1,8 @@
 //! What calls cost, as the admin API takes and shows it.
 
-use super::body::{Body, Fields};
-use super::{Page, Parameters, bad_cursor};
-use crate::refusal::Refusal;
+use crate::admin::body::{Body, Fields};
+use crate::admin::{Page, Parameters, bad_cursor};
+use crate::http::problem::Refusal;
 use serde::Serialize;
 
 /// Rows that the admin API makes at most: each key's object keeps all of them, and compares each call with all of them.
@@ -75,7 +75,7 @@ pub fn before(page: &Page) -> Result<(&str, &str), Refusal> {
 mod tests {
     use super::*;
     use crate::admin::body::parse;
-    use crate::target::Query;
+    use crate::http::target::Query;
 
     fn read(body: &str) -> Result<RouteCostView, Refusal> {
         parse(body.as_bytes())

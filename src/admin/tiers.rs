@@ -1,10 +1,10 @@
 //! Tiers and their policies.
 
-use super::body::{Body, Fields};
-use crate::idempotency::Idempotency;
-use crate::policy::{Algorithm, Period, Policy, Unit, is_name};
-use crate::profile::PolicyRow;
-use crate::refusal::Refusal;
+use crate::admin::body::{Body, Fields};
+use crate::http::idempotency_key::Idempotency;
+use crate::http::problem::Refusal;
+use crate::keys::profile::PolicyRow;
+use crate::limiter::policy::{Algorithm, Period, Policy, Unit, is_name};
 use serde::Serialize;
 
 /// Policies of one tier at most.

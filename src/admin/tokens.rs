@@ -1,7 +1,7 @@
 //! Named tokens of the admin API.
 
-use super::body::{Body, Fields};
-use crate::refusal::Refusal;
+use crate::admin::body::{Body, Fields};
+use crate::http::problem::Refusal;
 use serde::Serialize;
 
 /// The name under which the holder of `ADMIN_TOKEN` is logged; no token can have it.

@@ -1,4 +1,4 @@
-//! When a key's object writes what it has counted. What it counts is in [`limit`](crate::limit) and [`meter`](crate::meter).
+//! When a key's object writes what it has counted. What it counts is in [`limit`](crate::key_state) and [`meter`](crate::metering).
 
 pub mod denials;
 pub mod group_commit;

@@ -1,11 +1,11 @@
 //! What a key has used, for people.
 
-use crate::policy::{Algorithm, Period, Policy, Unit};
-use crate::profile::Status;
+use crate::keys::profile::Status;
+use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 
-/// The answer to [`Question::Usage`](super::Question::Usage), and the body of `GET /_tollgate/keys/{id}/usage`.
+/// Usage of a key now and in the current month: the body of `GET /_tollgate/keys/{id}/usage`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Usage {
@@ -56,7 +56,7 @@ pub struct PolicyUsage {
 impl PolicyUsage {
     /// Joins a policy and where a key stands with it at `now`.
     #[must_use]
-    pub fn new(policy: &Policy, standing: &crate::decision::Standing, now: UnixMicros) -> Self {
+    pub fn new(policy: &Policy, standing: &crate::limiter::decision::Standing, now: UnixMicros) -> Self {
         Self {
             policy: policy.name().to_owned(),
             unit: policy.unit(),

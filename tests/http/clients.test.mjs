@@ -7,7 +7,7 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import { ROOT, startGate } from "../../scripts/lib/gate.mjs";
 
-const DOCUMENT = path.join(ROOT, "src/edge/openapi.json");
+const DOCUMENT = path.join(ROOT, "src/admin/openapi/openapi.json");
 const CLIENTS = path.join(ROOT, "tests/http/clients");
 const VENV = path.join(ROOT, ".tools/venv/bin");
 const SHIPPED = ["basic", "enterprise", "free", "pro", "unlimited"];

@@ -42,7 +42,7 @@ after(async () => {
 });
 
 test("the document is given as it is checked in", async () => {
-  assert.deepEqual(document, JSON.parse(await readFile(path.join(ROOT, "src/edge/openapi.json"), "utf8")));
+  assert.deepEqual(document, JSON.parse(await readFile(path.join(ROOT, "src/admin/openapi/openapi.json"), "utf8")));
 });
 
 test("the operator's endpoints", { timeout: 600_000 }, async () => {
@@ -93,7 +93,7 @@ async function conforms(tag, header) {
   const wanted = operations.filter(({ tags }) => tags?.includes(tag)).map(({ operationId }) => operationId);
   assert.ok(wanted.length > 0);
   const args = [
-    "-m", "schemathesis.cli", "run", path.join(ROOT, "src/edge/openapi.json"),
+    "-m", "schemathesis.cli", "run", path.join(ROOT, "src/admin/openapi/openapi.json"),
     "--url", PUBLIC_URL, "--proxy", gate.url,
     ...wanted.flatMap((id) => ["--include-operation-id", id]),
     ...(header ? ["--header", header] : []),

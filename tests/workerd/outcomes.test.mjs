@@ -1,6 +1,6 @@
 // How calls ended is kept by an isolate until a question takes it along, and there is an end to what it keeps.
 import { expect, test, vi } from "vitest";
-import { ask, forwardCall } from "../../src/edge/glue.js";
+import { ask, forwardCall } from "../../src/runtime/js/glue.js";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, call, issue, received, releaseOrigin } from "./lib/gate.mjs";
 import { intercept } from "./lib/object.mjs";

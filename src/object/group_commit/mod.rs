@@ -14,7 +14,7 @@
 //! Asking for a confirmation costs about a tenth of a call. Calls that arrive one by one ask for it only when [`UNCONFIRMED`]
 //! writes are reached.
 
-use crate::limit::State as Ledger;
+use crate::key_state::State as Ledger;
 
 /// From this many calls in a batch on, the object is busy.
 pub const COMPANY: u32 = 2;

@@ -393,7 +393,7 @@ fn a_wait_that_is_overdue_ends_with_the_next_call() {
 #[test]
 fn a_ledger_learns_of_its_own_rows_alone() {
     let commit = |ledger: &mut Ledger, nonce: u64| {
-        ledger.charge_calls(UnixMicros::from_millis(START), 1, crate::limit::Cost::default());
+        ledger.charge_calls(UnixMicros::from_millis(START), 1, crate::limiter::cost::Cost::default());
         ledger.remember(nonce);
         let row = ledger.to_row();
         ledger.committed();

@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         .input_path(module)
         .out_name("index")
         .typescript(false)
-        // A trap ends the instance of the wasm; src/edge/entry.js replaces it.
+        // A trap ends the instance of the wasm; src/runtime/js/entry.js replaces it.
         .reset_state_function(true)
         .force_enable_abort_handler(true)
         .remove_name_section(true)

@@ -1,0 +1,460 @@
+//! Every endpoint: what it takes and gives.
+
+use crate::admin::audit::EntryView;
+use crate::admin::keys::KeyView;
+use crate::admin::openapi::{Schemas, types};
+use crate::admin::overrides::OverrideView;
+use crate::admin::route_costs::RouteCostView;
+use crate::admin::tiers::Tier;
+use crate::admin::tokens::TokenView;
+use crate::protocol::key_status::Me;
+use crate::protocol::usage::Usage;
+use serde_json::{Value, json};
+
+/// Who may ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody.
+    Open,
+    /// A key's holder.
+    Holder,
+    /// A token with the scope `read`.
+    Read,
+    /// A token with the scope `write`.
+    Write,
+    /// `ADMIN_TOKEN`.
+    Root,
+}
+
+/// An endpoint.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    pub(super) id: &'static str,
+    pub(super) access: Access,
+    pub(super) summary: &'static str,
+    /// In the query; those in the path follow from it.
+    pub(super) parameters: Vec<Value>,
+    pub(super) body: Option<Value>,
+    /// Status, description, and the content by its media type.
+    pub(super) answers: Vec<(u16, &'static str, Value)>,
+    /// Beside those that follow from the rest.
+    pub(super) errors: &'static [u16],
+}
+
+impl Operation {
+    fn new(id: &'static str, access: Access, endpoint: &'static str, summary: &'static str) -> Self {
+        let (method, path) = endpoint.split_once(' ').unwrap_or(("GET", endpoint));
+        let (parameters, answers) = (Vec::new(), Vec::new());
+        Self { method, path, id, access, summary, parameters, body: None, answers, errors: &[] }
+    }
+
+    fn with(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
+        self
+    }
+
+    /// A parameter that has to be there.
+    fn needs(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self = self.with(name, schema, description);
+        if let Some(parameter) = self.parameters.last_mut() {
+            parameter["required"] = true.into();
+        }
+        self
+    }
+
+    fn paged(self) -> Self {
+        let limit = json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 });
+        let cursor = json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" });
+        self.with("limit", &limit, "Entries of the page.").with(
+            "cursor",
+            &cursor,
+            "`next_cursor` of the page before; another text is 400.",
+        )
+    }
+
+    fn between(self, most: &str) -> Self {
+        let time = or_nothing(&json!({ "type": "string", "format": "date-time" }));
+        self.with("from", &time, &format!("RFC 3339. {most}")).with("to", &time, "RFC 3339; now unless it is said.")
+    }
+
+    fn takes(mut self, schema: &Value) -> Self {
+        self.body = Some(json!({ "required": true, "content": { "application/json": { "schema": schema } } }));
+        self
+    }
+
+    fn gives(mut self, status: u16, description: &'static str, schema: &Value) -> Self {
+        self.answers.push((status, description, json!({ "application/json": { "schema": schema } })));
+        self
+    }
+
+    fn like(mut self, example: Value) -> Self {
+        if let Some((.., content)) = self.answers.last_mut() {
+            content["application/json"]["example"] = example;
+        }
+        self
+    }
+
+    fn gives_nothing(mut self, description: &'static str) -> Self {
+        self.answers.push((204, description, Value::Null));
+        self
+    }
+
+    const fn fails(mut self, errors: &'static [u16]) -> Self {
+        self.errors = errors;
+        self
+    }
+}
+
+/// A parameter that may be there without a value, which is as if it was not.
+fn or_nothing(schema: &Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "string", "maxLength": 0 }] })
+}
+
+/// A page of a list.
+fn page(list: &str, entry: &Value) -> Value {
+    json!({
+        "type": "object",
+        "required": [list, "next_cursor"],
+        "properties": {
+            list: { "type": "array", "maxItems": 500, "items": entry },
+            "next_cursor": { "type": ["string", "null"], "description": "Of the page that follows; `null` at the end." },
+        },
+    })
+}
+
+/// All endpoints, in the order of the document.
+pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
+    let mut operations = of_keys(schemas);
+    operations.extend(of_accounts(schemas));
+    operations.extend(of_all_accounts(schemas));
+    operations.extend(of_tiers_and_tokens(schemas));
+    operations.extend(of_holders_and_everybody(schemas));
+    operations
+}
+
+fn key_example() -> Value {
+    json!({
+        "id": "wtwo6x5htavejjfz", "tier": "free", "name": "first", "owner": "customer-7", "status": "active", "hint": "q4zd",
+        "metadata": { "plan": "trial" }, "created_at": "2031-03-12T12:00:00Z", "expires_at": null,
+    })
+}
+
+fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::{Read, Write};
+    let key = schemas.add::<KeyView>();
+    let issued = schemas.add::<types::IssuedKey>();
+    let own = schemas.add::<OverrideView>();
+    let word = json!({ "type": "string" });
+    let status = or_nothing(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
+    let mut issued_example = key_example();
+    issued_example["key"] = "tg_wtwo6x5htavejjfz_…".into();
+    vec![
+        Operation::new(
+            "createKey",
+            Write,
+            "POST /_tollgate/keys",
+            "Issue a key. The key itself is shown here and never again.",
+        )
+        .takes(&schemas.add::<types::CreateKey>())
+        .gives(201, "The key.", &issued)
+        .like(issued_example),
+        Operation::new("listKeys", Read, "GET /_tollgate/keys", "List keys in the order of issue.")
+            .paged()
+            .with("tier", &word, "Those of this tier.")
+            .with("status", &status, "Those of this status.")
+            .with("owner", &word, "Those of exactly this owner.")
+            .with("q", &word, "Those whose name has this in it, in whatever case.")
+            .gives(200, "A page of keys.", &page("keys", &key))
+            .like(json!({ "keys": [key_example()], "next_cursor": null })),
+        Operation::new("readKey", Read, "GET /_tollgate/keys/{id}", "Read a key.")
+            .gives(200, "The key.", &key)
+            .like(key_example()),
+        Operation::new(
+            "changeKey",
+            Write,
+            "PATCH /_tollgate/keys/{id}",
+            "Change a key; in force with the next request.",
+        )
+        .takes(&schemas.add::<types::ChangeKey>())
+        .gives(200, "The key.", &key)
+        .fails(&[409]),
+        Operation::new(
+            "deleteKey",
+            Write,
+            "DELETE /_tollgate/keys/{id}",
+            "Delete a key and its overrides. Its accounts and the log stay.",
+        )
+        .gives_nothing("It is gone.")
+        .fails(&[409]),
+        Operation::new(
+            "rotateKey",
+            Write,
+            "POST /_tollgate/keys/{id}/rotate",
+            "Replace a key's secret; its counters go on.",
+        )
+        .takes(&schemas.add::<types::RotateKey>())
+        .gives(200, "The key with its new secret, which is shown here and never again.", &issued)
+        .fails(&[409]),
+        Operation::new("revokeKey", Write, "POST /_tollgate/keys/{id}/revoke", "Withdraw a key for ever.")
+            .gives(200, "The key.", &key)
+            .fails(&[409]),
+        import_keys(),
+        Operation::new(
+            "listOverrides",
+            Read,
+            "GET /_tollgate/keys/{id}/overrides",
+            "List a key's own policies by name.",
+        )
+        .paged()
+        .gives(200, "A page of overrides.", &page("overrides", &own)),
+        Operation::new(
+            "putOverride",
+            Write,
+            "PUT /_tollgate/keys/{id}/overrides/{policy}",
+            "Give a key a policy of its own, 16 at most; in force with the next request.",
+        )
+        .takes(&schemas.add::<types::PutOverride>())
+        .gives(200, "It was replaced.", &own)
+        .gives(201, "It is new.", &own)
+        .fails(&[409]),
+        Operation::new(
+            "deleteOverride",
+            Write,
+            "DELETE /_tollgate/keys/{id}/overrides/{policy}",
+            "Take a key's own policy back.",
+        )
+        .gives_nothing("It is gone.")
+        .fails(&[409]),
+    ]
+}
+
+fn import_keys() -> Operation {
+    let summary = "Take over keys that were issued elsewhere: 16 to 256 visible ASCII characters each, 10000 lines and 16 MiB at most.";
+    let mut import = Operation::new("importKeys", Access::Write, "POST /_tollgate/keys/import", summary);
+    let line = "{\"key\":\"their-own-key-0001\",\"tier\":\"pro\",\"name\":\"first\"}\n";
+    let result = "{\"line\":1,\"id\":\"wtwo6x5htavejjfz\"}\n{\"line\":2,\"error\":\"tier: there is no tier `gold`\"}\n";
+    // As bytes, which is the one way in which generators of clients can send and take lines.
+    let bytes = json!({ "type": "string", "format": "binary", "contentMediaType": "application/x-ndjson" });
+    let content = |example: &str| json!({ "schema": bytes, "example": example });
+    // No lines are no error.
+    import.body = Some(json!({
+        "description": "A JSON object a line (NDJSON), whatever `Content-Type` says.",
+        "required": false,
+        "content": { "application/octet-stream": content(line) },
+    }));
+    let lines = json!({ "schema": { "type": "string" }, "example": result });
+    import.answers.push((
+        200,
+        "What became of each line: NDJSON, also for `Accept: application/octet-stream`.",
+        json!({ "application/x-ndjson": lines, "application/octet-stream": content(result) }),
+    ));
+    import
+}
+
+fn of_accounts(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::Read;
+    let hour = schemas.add::<types::HourUsage>();
+    let day = schemas.add::<types::DayUsage>();
+    let audit = schemas.add::<EntryView>();
+    let months = json!({ "type": "integer", "minimum": 1, "maximum": 36, "default": 12 });
+    vec![
+        Operation::new(
+            "readUsage",
+            Read,
+            "GET /_tollgate/keys/{id}/usage",
+            "What a key has used, from its object; spends nothing.",
+        )
+        .gives(200, "Where it stands.", &schemas.add::<Usage>()),
+        Operation::new("readHistory", Read, "GET /_tollgate/keys/{id}/history", "A key's months.")
+            .with("months", &months, "How many, the current one included.")
+            .gives(200, "The months.", &schemas.add::<types::History>()),
+        Operation::new(
+            "readHours",
+            Read,
+            "GET /_tollgate/keys/{id}/hours",
+            "A key's hours by class of routes, as of the last flush.",
+        )
+        .between("24 hours ago unless it is said, 31 days at most.")
+        .paged()
+        .gives(200, "A page of hours.", &page("hours", &hour)),
+        Operation::new(
+            "readDays",
+            Read,
+            "GET /_tollgate/keys/{id}/days",
+            "A key's days by class of routes, as of the last flush.",
+        )
+        .between("30 days ago unless it is said, 100 days at most.")
+        .paged()
+        .gives(200, "A page of days.", &page("days", &day)),
+        Operation::new(
+            "readAudit",
+            Read,
+            "GET /_tollgate/keys/{id}/audit",
+            "A key's requests one by one, for the tier's `audit_days`.",
+        )
+        .between("The oldest unless it is said.")
+        .paged()
+        .gives(200, "A page of requests.", &page("entries", &audit)),
+        Operation::new("reconcile", Read, "GET /_tollgate/keys/{id}/reconcile", "Compare a key's object with D1.")
+            .gives(200, "What was found.", &schemas.add::<types::Reconciliation>()),
+    ]
+}
+
+fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::Read;
+    let alert = schemas.add::<types::Alert>();
+    let delivery = schemas.add::<types::Delivery>();
+    let drift = schemas.add::<types::Drift>();
+    let month = or_nothing(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
+    let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
+    let state = or_nothing(&json!({ "type": "string", "enum": ["pending", "delivered", "dead", "none"] }));
+    let summary = "A month of all keys that were used in it; the whole of it as CSV for `Accept: text/csv`, without `limit` and `cursor`.";
+    let mut report = Operation::new("report", Read, "GET /_tollgate/report", summary)
+        .with("month", &month, "The current one unless it is said.")
+        .paged()
+        .gives(200, "The report.", &schemas.add::<types::Report>());
+    if let Some((.., content)) = report.answers.last_mut() {
+        content["text/csv"] = json!({
+            "schema": { "type": "string" },
+            "example": "month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n2031-03,wtwo6x5htavejjfz,first,customer-7,free,13,1,13,0\r\n",
+        });
+    }
+    vec![
+        report,
+        Operation::new("listAlerts", Read, "GET /_tollgate/alerts", "Keys at or over a share of any month policy.")
+            .with("threshold", &threshold, "The share, with up to six decimal places.")
+            .paged()
+            .gives(200, "A page of keys and policies.", &page("alerts", &alert)),
+        Operation::new(
+            "listDeliveries",
+            Read,
+            "GET /_tollgate/alerts/deliveries",
+            "Alerts that were raised, newest first, and what became of telling them.",
+        )
+        .with("state", &state, "Those in this state.")
+        .paged()
+        .gives(200, "A page of alerts.", &page("deliveries", &delivery)),
+        Operation::new(
+            "listDrift",
+            Read,
+            "GET /_tollgate/drift",
+            "What the hourly comparison of some keys with D1 has found, newest first.",
+        )
+        .paged()
+        .gives(200, "A page of finds.", &page("drift", &drift)),
+    ]
+}
+
+fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::{Read, Root, Write};
+    let tier = schemas.add::<Tier>();
+    let changed = schemas.add::<types::ChangedTier>();
+    let cost = schemas.add::<RouteCostView>();
+    let token = schemas.add::<TokenView>();
+    let entry = schemas.add::<types::LogEntry>();
+    let word = json!({ "type": "string" });
+    vec![
+        Operation::new("listTiers", Read, "GET /_tollgate/tiers", "List tiers by name.").paged().gives(
+            200,
+            "A page of tiers.",
+            &page("tiers", &tier),
+        ),
+        Operation::new("readTier", Read, "GET /_tollgate/tiers/{name}", "Read a tier.").gives(200, "The tier.", &tier),
+        Operation::new(
+            "putTier",
+            Write,
+            "PUT /_tollgate/tiers/{name}",
+            "Create a tier or replace it, for all of its keys.",
+        )
+        .takes(&schemas.add::<types::PutTier>())
+        .gives(200, "It was replaced.", &changed)
+        .gives(201, "It is new.", &changed)
+        .fails(&[409]),
+        Operation::new("deleteTier", Write, "DELETE /_tollgate/tiers/{name}", "Delete a tier that no key has.")
+            .gives_nothing("It is gone.")
+            .fails(&[409]),
+        Operation::new(
+            "listRouteCosts",
+            Read,
+            "GET /_tollgate/route-costs",
+            "List what calls cost, by pattern and method.",
+        )
+        .paged()
+        .gives(200, "A page of costs.", &page("route_costs", &cost)),
+        Operation::new(
+            "putRouteCost",
+            Write,
+            "PUT /_tollgate/route-costs",
+            "Set what calls cost that match a pattern and method, 500 at most; in force within 60 seconds.",
+        )
+        .takes(&schemas.add::<types::PutRouteCost>())
+        .gives(200, "It was replaced.", &cost)
+        .gives(201, "It is new.", &cost)
+        .fails(&[409]),
+        Operation::new(
+            "deleteRouteCost",
+            Write,
+            "DELETE /_tollgate/route-costs",
+            "Delete the cost of a pattern and method; in force within 60 seconds.",
+        )
+        .needs("pattern", &word, "The pattern of the row.")
+        .with("method", &json!({ "type": "string", "default": "*" }), "Its method.")
+        .gives_nothing("It is gone.")
+        .fails(&[404, 409]),
+        Operation::new("readLog", Read, "GET /_tollgate/log", "Every change made through the admin API, newest first.")
+            .paged()
+            .with("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
+            .with("actor", &word, "Those by this token, by its name.")
+            .gives(200, "A page of the log.", &page("entries", &entry)),
+        Operation::new("listTokens", Root, "GET /_tollgate/tokens", "List admin tokens by name.").paged().gives(
+            200,
+            "A page of tokens.",
+            &page("tokens", &token),
+        ),
+        Operation::new(
+            "createToken",
+            Root,
+            "POST /_tollgate/tokens",
+            "Create an admin token, which is shown here and never again.",
+        )
+        .takes(&schemas.add::<types::CreateToken>())
+        .gives(201, "The token.", &schemas.add::<types::IssuedToken>())
+        .fails(&[409]),
+        Operation::new("deleteToken", Root, "DELETE /_tollgate/tokens/{id}", "Withdraw an admin token.")
+            .gives_nothing("It is gone."),
+    ]
+}
+
+fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Operation> {
+    use Access::{Holder, Open};
+    vec![
+        Operation::new("me", Holder, "GET /_tollgate/me", "Where the presented key stands; spends nothing.").gives(
+            200,
+            "The key.",
+            &schemas.add::<Me>(),
+        ),
+        Operation::new(
+            "myUsage",
+            Holder,
+            "GET /_tollgate/me/usage",
+            "What the presented key has used; spends nothing.",
+        )
+        .gives(200, "Its months and hours.", &schemas.add::<types::MeUsage>()),
+        Operation::new("health", Open, "GET /_tollgate/health", "Whether tollgate runs.").gives(
+            200,
+            "It does.",
+            &schemas.add::<types::Health>(),
+        ),
+        Operation::new("openapi", Open, "GET /_tollgate/openapi.json", "This document.").gives(
+            200,
+            "The document.",
+            &json!({
+                "type": "object",
+                "required": ["openapi"],
+                "properties": { "openapi": { "type": "string" } },
+                "additionalProperties": true,
+            }),
+        ),
+    ]
+}

@@ -1,0 +1,191 @@
+use super::*;
+use crate::admin::body::{Body, parse};
+use crate::admin::{keys, overrides, route_costs, tiers, tokens};
+use crate::http::problem::Refusal;
+use crate::router::{Route, route};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The methods of each path, with an id and a name in it.
+fn methods() -> BTreeMap<String, Vec<String>> {
+    let document = document();
+    let paths = document["paths"].as_object().unwrap();
+    let of = |(path, item): (&String, &Value)| {
+        let methods = item.as_object().unwrap().keys().filter(|name| *name != "parameters");
+        (path.clone(), methods.map(|name| name.to_uppercase()).collect())
+    };
+    paths.iter().map(of).collect()
+}
+
+fn example_of(path: &str) -> String {
+    path.replace("{id}", "abcdefghij234567").replace("{policy}", "minute").replace("{name}", "free")
+}
+
+#[test]
+fn openapi_json_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/admin/openapi/openapi.json");
+    let text = format!("{}\n", serde_json::to_string_pretty(&document()).unwrap());
+    if std::env::var_os("TOLLGATE_WRITE_OPENAPI").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(&path).unwrap();
+    assert!(checked_in == text, "it is out of date: run `TOLLGATE_WRITE_OPENAPI=1 cargo test openapi`");
+}
+
+#[test]
+fn every_path_has_the_methods_of_the_worker_and_no_others() {
+    for (path, methods) in methods() {
+        let Route::MethodNotAllowed(allow) = route("TRACE", &example_of(&path), false) else { panic!("{path}") };
+        let mut allowed: Vec<&str> = allow.split(", ").filter(|method| *method != "HEAD").collect();
+        let mut documented: Vec<&str> = methods.iter().map(String::as_str).collect();
+        allowed.sort_unstable();
+        documented.sort_unstable();
+        assert_eq!(documented, allowed, "{path}");
+    }
+}
+
+#[test]
+fn query_parameters_are_those_that_are_read() {
+    let document = document();
+    for (path, methods) in methods() {
+        for method in methods {
+            let example = example_of(&path);
+            let Route::Admin(admin) = route(&method, &example, false) else { continue };
+            let operation = &document["paths"][&path][method.to_lowercase()];
+            let named = operation["parameters"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str());
+            let (mut named, mut read): (Vec<&str>, Vec<&str>) = (named.collect(), admin.parameters().to_vec());
+            named.sort_unstable();
+            read.sort_unstable();
+            assert_eq!(named, read, "{method} {path}");
+            assert_eq!(!operation["requestBody"].is_null(), admin.has_body(), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn every_operation_of_the_contract_is_there() {
+    let named: Vec<String> =
+        methods().into_iter().flat_map(|(path, of)| of.into_iter().map(move |m| format!("{m} {path}"))).collect();
+    let api = include_str!("../../../docs/api.md");
+    for one in &named {
+        assert!(api.contains(&format!("`{one}")), "docs/api.md does not name {one}");
+    }
+    assert_eq!(named.len(), 36);
+}
+
+/// A body as the document says it against the real one: its example, each of its fields left out, and one that is not there.
+fn check_body<D: DeserializeOwned + ToSchema, R: Body>(name: &str) {
+    let document = document();
+    let schema = &document["components"]["schemas"][name];
+    assert_eq!(schema["additionalProperties"], false, "{name}");
+    let example = schema["example"].as_object().unwrap();
+    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let both = |body: &Map<String, Value>| {
+        let text = Value::Object(body.clone()).to_string();
+        (serde_json::from_str::<D>(&text).is_ok(), parse::<R>(text.as_bytes()))
+    };
+    assert!(matches!(both(example), (true, Ok(_))), "{name}: its example");
+    let expect_refusal = |body: &Map<String, Value>, field: &str| match both(body) {
+        (false, Err(Refusal::Invalid(named, _))) => assert_eq!(named, field, "{name}"),
+        (documented, real) => panic!("{name}.{field}: {documented}, {:?}", real.err()),
+    };
+    for field in schema["properties"].as_object().unwrap().keys() {
+        let mut without = example.clone();
+        without.remove(field);
+        if required.contains(&field.as_str()) {
+            expect_refusal(&without, field);
+        } else {
+            assert!(matches!(both(&without), (true, Ok(_))), "{name} without {field}");
+        }
+        // No field may be true.
+        let mut other = example.clone();
+        other.insert(field.clone(), true.into());
+        expect_refusal(&other, field);
+        // null is for those that say so.
+        let mut null = example.clone();
+        null.insert(field.clone(), Value::Null);
+        let types = &schema["properties"][field]["type"];
+        if types.as_array().is_some_and(|types| types.contains(&"null".into())) {
+            assert!(matches!(both(&null), (true, Ok(_))), "{name}.{field}: null");
+        } else {
+            expect_refusal(&null, field);
+        }
+    }
+    let mut more = example.clone();
+    more.insert("nothing".to_owned(), 1.into());
+    expect_refusal(&more, "nothing");
+}
+
+#[test]
+fn bodies_are_what_is_read() {
+    check_body::<types::CreateKey, keys::CreateKey>("CreateKey");
+    check_body::<types::ChangeKey, keys::ChangeKey>("ChangeKey");
+    check_body::<types::RotateKey, keys::RotateKey>("RotateKey");
+    check_body::<types::PutOverride, overrides::PutOverride>("PutOverride");
+    check_body::<types::PutTier, tiers::PutTier>("PutTier");
+    check_body::<types::PutRouteCost, route_costs::RouteCostView>("PutRouteCost");
+    check_body::<types::CreateToken, tokens::CreateToken>("CreateToken");
+}
+
+#[test]
+fn limits_are_those_that_are_kept() {
+    let document = document();
+    let of = |schema: &str, field: &str, limit: &str| {
+        document["components"]["schemas"][schema]["properties"][field][limit].as_u64().unwrap()
+    };
+    let key = |name: u64| format!(r#"{{"tier":"free","name":"{}"}}"#, "x".repeat(usize::try_from(name).unwrap()));
+    let rotate = |seconds: u64| format!(r#"{{"grace_seconds":{seconds}}}"#);
+    let tier = |days: u64| format!(r#"{{"policies":[],"audit_days":{days}}}"#);
+    let policy = |quota: u64, burst: u64| {
+        format!(
+            r#"{{"policies":[{{"policy":"p","quota":{quota},"period":"day","algorithm":"bucket","burst":{burst}}}]}}"#
+        )
+    };
+    let token = |name: u64| format!(r#"{{"name":"{}","scopes":["read"]}}"#, "x".repeat(usize::try_from(name).unwrap()));
+    let holds = |most: u64, read: &dyn Fn(u64) -> bool| assert!(read(most) && !read(most + 1), "{most}");
+    holds(of("CreateKey", "name", "maxLength"), &|n| parse::<keys::CreateKey>(key(n).as_bytes()).is_ok());
+    holds(of("RotateKey", "grace_seconds", "maximum"), &|n| parse::<keys::RotateKey>(rotate(n).as_bytes()).is_ok());
+    holds(of("PutTier", "audit_days", "maximum"), &|n| parse::<tiers::PutTier>(tier(n).as_bytes()).is_ok());
+    holds(of("PutPolicy", "quota", "maximum"), &|n| parse::<tiers::PutTier>(policy(n, 1).as_bytes()).is_ok());
+    holds(of("PutPolicy", "burst", "maximum"), &|n| parse::<tiers::PutTier>(policy(1, n).as_bytes()).is_ok());
+    let cost = |pattern: u64, cost: u64| {
+        let pattern = "x".repeat(usize::try_from(pattern - 1).unwrap());
+        format!(r#"{{"pattern":"/{pattern}","cost":{cost}}}"#)
+    };
+    let is_cost = |body: String| parse::<route_costs::RouteCostView>(body.as_bytes()).is_ok();
+    holds(of("PutRouteCost", "pattern", "maxLength"), &|n| is_cost(cost(n, 1)));
+    holds(of("PutRouteCost", "cost", "maximum"), &|n| is_cost(cost(1, n)));
+    holds(of("CreateToken", "name", "maxLength"), &|n| parse::<tokens::CreateToken>(token(n).as_bytes()).is_ok());
+}
+
+#[test]
+fn problems_are_what_is_given() {
+    let texts = || "x".to_owned();
+    for refusal in [
+        Refusal::BadRequest(texts()),
+        Refusal::NoCredential(texts()),
+        Refusal::InvalidKey,
+        Refusal::NoAdminToken,
+        Refusal::InvalidAdminToken,
+        Refusal::Forbidden("x"),
+        Refusal::NotFound(texts()),
+        Refusal::Conflict(texts()),
+        Refusal::TooLarge(1),
+        Refusal::invalid("tier", "x"),
+        Refusal::TooManyAttempts(1),
+        Refusal::QuotaExceeded { violated: vec!["self-service".to_owned()], retry_after: 1 },
+        Refusal::Internal,
+        Refusal::Unavailable("x"),
+    ] {
+        let problem: types::Problem = serde_json::from_str(&refusal.body()).unwrap();
+        assert_eq!(problem.status, refusal.status());
+        assert_eq!(problem.field.is_some(), problem.status == 422);
+        let error = ERRORS.iter().find(|error| error.status == problem.status).unwrap();
+        match error.header {
+            Some("Retry-After") => assert!(refusal.retry_after().is_some()),
+            Some(header) => assert_eq!(refusal.extra_header().unwrap().0, header),
+            None => assert!(refusal.extra_header().is_none() && refusal.retry_after().is_none()),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Bytes as text: the alphabets that keys and hashes need. Written out, because a general codec is a tenth of the Worker.
+
+pub(crate) mod record;
+
+/// Lower-case hex.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }));
+        }
+    }
+    text
+}
+
+/// Reads what [`hex`] has written; `None` for everything else.
+#[must_use]
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let nibble = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(nibble(*high)? << 4 | nibble(*low)?),
+        _ => None,
+    });
+    pairs.collect()
+}
+
+/// Lower-case base32 (RFC 4648) of whole groups of 5 bytes; what is left of an incomplete group is not written.
+#[must_use]
+pub fn base32(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 8 / 5);
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in bytes {
+        bits = (bits << 8 | u32::from(*byte)) & 0xfff;
+        count += 8;
+        while count >= 5 {
+            count -= 5;
+            let [value, ..] = (bits >> count & 31).to_le_bytes();
+            text.push(char::from(if value < 26 { b'a' + value } else { b'2' + value - 26 }));
+        }
+    }
+    text
+}
+
+/// Reads what [`base32`] has written; `None` for everything else.
+#[must_use]
+pub fn unbase32(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(8) {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 8 * 5);
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in text.bytes() {
+        let value = match byte {
+            b'a'..=b'z' => byte - b'a',
+            b'2'..=b'7' => byte - b'2' + 26,
+            _ => return None,
+        };
+        bits = (bits << 5 | u32::from(value)) & 0xfff;
+        count += 5;
+        if count >= 8 {
+            count -= 8;
+            let [byte, ..] = (bits >> count & 0xff).to_le_bytes();
+            bytes.push(byte);
+        }
+    }
+    Some(bytes)
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// base64url (RFC 4648) of whole groups of 3 bytes; what is left of an incomplete group is not written.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() / 3 * 4);
+    let (groups, _) = bytes.as_chunks();
+    for [a, b, c] in groups {
+        let bits = u32::from_be_bytes([0, *a, *b, *c]);
+        for shift in [18, 12, 6, 0] {
+            let value = usize::try_from(bits >> shift & 63).unwrap_or_default();
+            text.push(BASE64.get(value).copied().map_or('A', char::from));
+        }
+    }
+    text
+}
+
+/// Reads what [`base64`] has written; `None` for everything else.
+#[must_use]
+pub fn unbase64(text: &str) -> Option<Vec<u8>> {
+    let (groups, []) = text.as_bytes().as_chunks::<4>() else { return None };
+    let mut bytes = Vec::with_capacity(groups.len() * 3);
+    for group in groups {
+        let mut bits = 0_u32;
+        for byte in group {
+            let value = match byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'-' => 62,
+                b'_' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(value);
+        }
+        let [_, a, b, c] = bits.to_be_bytes();
+        bytes.extend([a, b, c]);
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn all_are_what_the_rfc_says(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(hex(&bytes), HEXLOWER.encode(&bytes));
+            prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes.clone()));
+            let whole = &bytes[..bytes.len() / 5 * 5];
+            prop_assert_eq!(base32(whole), BASE32_NOPAD.encode(whole).to_lowercase());
+            prop_assert_eq!(unbase32(&base32(whole)), Some(whole.to_vec()));
+            let whole = &bytes[..bytes.len() / 3 * 3];
+            prop_assert_eq!(base64(whole), BASE64URL_NOPAD.encode(whole));
+            prop_assert_eq!(unbase64(&base64(whole)), Some(whole.to_vec()));
+        }
+
+        #[test]
+        fn a_text_has_one_reading_or_none(text in "[a-z0-9A-Z=_é-]{0,24}") {
+            if let Some(bytes) = unbase64(&text) {
+                prop_assert_eq!(base64(&bytes), text.clone());
+            }
+            if let Some(bytes) = unbase32(&text) {
+                prop_assert_eq!(base32(&bytes), text.clone());
+            }
+            if let Some(bytes) = unhex(&text) {
+                prop_assert_eq!(hex(&bytes), text);
+            }
+        }
+    }
+}

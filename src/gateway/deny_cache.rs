@@ -1,0 +1,558 @@
+//! Refusals that an isolate gives by itself, without asking the key's object.
+//!
+//! A denial stays true for a while: no policy frees what this cost needs before its wait is over. So the first denial of a key is
+//! kept, and until then answers every call of the key that costs as much or more. It is never kept too long: its time counts
+//! from before the object was asked, so it ends no later than the object's own wait. What it tells the client counts from after
+//! the object has answered, so a client that waits as long as it is told is not sent away a second time. It also ends when any of the
+//! key's windows does, because its fields would be wrong from then on, and at the cap, which bounds how long it outlives an upgrade.
+//!
+//! # Calls with an idempotency key
+//! A denial whose [extent](Extent) is `All` is true for them too. Any other one is true for new calls alone, or for replays alone, and an
+//! isolate cannot tell these apart. So it keeps the idempotency keys of which the object has said what they are; others are asked
+//! about, [`QUESTIONS`] in a second at most. Beyond that they are denied as new calls: a replay among them is refused although it might
+//! have passed, and never the other way round.
+//!
+//! # Keys that may not be used
+//! A 403 is kept for [`REFUSAL_LIFE`] at most, and so is the refusal of a malformed idempotency key. Who changes a key or a tier through an
+//! isolate has it [forget](DenyCache::forget) what it keeps, and answers to questions from before that are not kept.
+
+use crate::keys::key::same_hash;
+use crate::protocol::object_request::Call;
+use crate::protocol::object_response::{Extent, Known, Outcome};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Keys at most for which an isolate keeps refusals: about 5 MB, with one for each.
+pub const CAPACITY: usize = 10_000;
+/// For how long a refusal that is no denial is kept at most, in milliseconds.
+pub const REFUSAL_LIFE: u64 = 3_000;
+/// Calls of one key with an idempotency key, in one second, about which the object is asked while a denial is kept that may be true for
+/// them.
+pub const QUESTIONS: u32 = 10;
+/// Idempotency keys that are kept with a denial.
+const TOLD: usize = 16;
+/// Refusals that are kept of one key: enough for the secrets that it may have at a time.
+const REFUSALS: usize = 8;
+/// How often a full cache looks for what is over, in milliseconds.
+const SWEEP_INTERVAL: u64 = 1_000;
+
+/// The refusals of one isolate. All times are milliseconds on the isolate's own clock, of which only differences count.
+#[derive(Debug, Default)]
+pub struct DenyCache {
+    keys: HashMap<String, Kept>,
+    swept_at: u64,
+    /// Counts refusals that were kept, so that each can be told from the one that it replaces.
+    kept: u64,
+    generation: Generation,
+}
+
+/// Changes with every [`DenyCache::forget`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Generation(u64);
+
+/// What a call's `Idempotency-Key` says, where that applies to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Keyed {
+    /// There is none.
+    #[default]
+    No,
+    /// A key, by [`Fingerprint::with_key`](crate::http::idempotency_key::Fingerprint::with_key).
+    Key(u64),
+    /// A value that is no key.
+    Malformed,
+}
+
+/// The refusals of one key, at most one for each secret and audience.
+#[derive(Debug, Default)]
+struct Kept {
+    refusals: Vec<Denial>,
+    /// A second, and how many calls with an idempotency key were asked about in it.
+    asked: (u64, u32),
+}
+
+/// For whom a refusal is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    All,
+    NewCalls,
+    Replays,
+    MalformedKeys,
+}
+
+/// A refusal and how long it is true.
+#[derive(Debug)]
+pub struct Denial {
+    number: u64,
+    audience: Audience,
+    secret_hash: String,
+    /// Method and path, if only they are known to cost so much. No call costs less than 1, so a denial of that cost is for all.
+    only_for: Option<(String, String)>,
+    /// Idempotency keys that are known to be of the audience, oldest first.
+    told: Vec<u64>,
+    known: Known,
+    answered_at: u64,
+    ends_at: u64,
+}
+
+impl DenyCache {
+    /// Keeps a refusal that the object gave to a question asked at the start of `asked` and answered at its end, for at most
+    /// `cap` milliseconds. Other answers are not kept, nor those to questions from before the present `generation`.
+    pub fn keep(
+        &mut self,
+        call: Call<'_>,
+        keyed: Keyed,
+        known: &Known,
+        asked: Range<u64>,
+        cap: u64,
+        generation: Generation,
+    ) {
+        let Some((audience, cost, longest)) = kind(&known.outcome, keyed) else { return };
+        let resets = known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
+        let life = resets.chain(known.changes_after).chain([longest, cap]).min().unwrap_or_default();
+        // A clock that stepped back in between tells nothing about how long the answer took.
+        let is_usable = life > 0 && asked.end >= asked.start && generation == self.generation;
+        if !is_usable || !self.has_room(call.id, asked.end) {
+            return;
+        }
+        self.kept = self.kept.wrapping_add(1);
+        let mut fresh = Denial {
+            number: self.kept,
+            audience,
+            secret_hash: call.secret_hash.to_owned(),
+            only_for: (cost > 1).then(|| (call.method.to_owned(), call.path.to_owned())),
+            told: Vec::new(),
+            known: known.clone(),
+            answered_at: asked.end,
+            ends_at: asked.start.saturating_add(life),
+        };
+        let refusals = &mut self.keys.entry(call.id.to_owned()).or_default().refusals;
+        let is_same = |older: &Denial| older.audience == audience && same_hash(&older.secret_hash, call.secret_hash);
+        let older = refusals.iter().position(is_same).map(|at| refusals.remove(at));
+        refusals.drain(..(refusals.len() + 1).saturating_sub(REFUSALS));
+        if let Some(mut older) = older.filter(|older| older.is_true_at(asked.start)) {
+            // While one denial follows another, who was told is still of the audience.
+            fresh.told = std::mem::take(&mut older.told);
+            if older.only_for.is_none() && fresh.only_for.is_some() {
+                // What is true for all calls is not given up for what is true for some.
+                fresh = Denial { told: fresh.told, ..older };
+            } else if older.only_for != fresh.only_for {
+                fresh.told.clear();
+            }
+        }
+        if let Keyed::Key(key) = keyed {
+            fresh.told.retain(|told| *told != key);
+            fresh.told.drain(..(fresh.told.len() + 1).saturating_sub(TOLD));
+            fresh.told.push(key);
+        }
+        refusals.push(fresh);
+    }
+
+    /// To be handed to [`keep`](Self::keep) with the answer to a question that is asked now.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Forgets the refusals of a key, or all of them, and has none kept that was asked for before now.
+    pub fn forget(&mut self, id: Option<&str>) {
+        self.generation.0 = self.generation.0.wrapping_add(1);
+        match id {
+            Some(id) => drop(self.keys.remove(id)),
+            None => self.keys.clear(),
+        }
+    }
+
+    fn has_room(&mut self, id: &str, now: u64) -> bool {
+        if self.keys.len() < CAPACITY || self.keys.contains_key(id) {
+            return true;
+        }
+        if now.abs_diff(self.swept_at) >= SWEEP_INTERVAL {
+            self.swept_at = now;
+            self.keys.retain(|_, kept| kept.refusals.iter().any(|refusal| refusal.is_true_at(now)));
+        }
+        self.keys.len() < CAPACITY
+    }
+
+    /// The refusal that holds for this call at `now`. Without one the object has to be asked, and is taken to be.
+    pub fn find(&mut self, call: Call<'_>, keyed: Keyed, now: u64) -> Option<&Denial> {
+        let kept = self.keys.get_mut(call.id)?;
+        kept.refusals.retain(|refusal| refusal.is_true_at(now));
+        if kept.refusals.is_empty() {
+            self.keys.remove(call.id);
+            return None;
+        }
+        let kept = self.keys.get_mut(call.id)?;
+        let is_known = |refusal: &Denial| match (refusal.audience, keyed) {
+            (Audience::All, _) | (Audience::NewCalls, Keyed::No) | (Audience::MalformedKeys, Keyed::Malformed) => true,
+            (Audience::NewCalls | Audience::Replays, Keyed::Key(key)) => refusal.told.contains(&key),
+            _ => false,
+        };
+        let mut refusals = kept.refusals.iter();
+        if let Some(at) = refusals.position(|refusal| refusal.is_for(call) && is_known(refusal)) {
+            return kept.refusals.get(at);
+        }
+        let Keyed::Key(_) = keyed else { return None };
+        let of = |audience| move |refusal: &Denial| refusal.audience == audience && refusal.is_for(call);
+        let new = kept.refusals.iter().position(of(Audience::NewCalls));
+        let at = new.or_else(|| kept.refusals.iter().position(of(Audience::Replays)))?;
+        let second = now / 1000;
+        let (last, count) = kept.asked;
+        let count = if last == second { count.saturating_add(1) } else { 1 };
+        kept.asked = (second, count);
+        kept.refusals.get(at).filter(|_| count > QUESTIONS)
+    }
+}
+
+/// For whom a refusal is true, what its call costs, and how long it may be kept in milliseconds.
+fn kind(outcome: &Outcome, keyed: Keyed) -> Option<(Audience, u64, u64)> {
+    match *outcome {
+        Outcome::Denied { retry_after, cost, extent, .. } => {
+            let audience = match (extent, keyed) {
+                (Extent::All, _) => Audience::All,
+                (Extent::Replays, _) => Audience::Replays,
+                (Extent::New, _) | (Extent::Unsaid, Keyed::No) => Audience::NewCalls,
+                // An earlier version does not say whether it took the call for a replay.
+                (Extent::Unsaid, _) => return None,
+            };
+            Some((audience, cost, retry_after))
+        }
+        Outcome::Refused(_) => Some((Audience::All, 1, REFUSAL_LIFE)),
+        Outcome::Malformed => Some((Audience::MalformedKeys, 1, REFUSAL_LIFE)),
+        _ => None,
+    }
+}
+
+impl Denial {
+    /// Tells this refusal from every other one that the cache has kept.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it says at `now`, counted down.
+    #[must_use]
+    pub fn at(&self, now: u64) -> Known {
+        self.known.later(now.saturating_sub(self.answered_at))
+    }
+
+    /// How many milliseconds from `now` it says the same in whole seconds.
+    #[must_use]
+    pub fn unchanged_for(&self, now: u64) -> u64 {
+        let elapsed = now.saturating_sub(self.answered_at);
+        let retry_after = match self.known.outcome {
+            Outcome::Denied { retry_after, .. } => Some(retry_after),
+            _ => None,
+        };
+        let resets = self.known.standings.iter().map(|standing| standing.reset_after);
+        // Rounded up to seconds, a wait changes when it has shrunk to a whole number of them.
+        resets
+            .chain(retry_after)
+            .map(|wait| wait.saturating_sub(elapsed).saturating_sub(1) % 1000 + 1)
+            .min()
+            .unwrap_or(REFUSAL_LIFE)
+    }
+
+    /// A clock before the answer has stepped back: then nothing is known about how much time is left.
+    const fn is_true_at(&self, now: u64) -> bool {
+        self.answered_at <= now && now < self.ends_at
+    }
+
+    /// Another secret of the same key is the object's to judge; another route may cost less and fit.
+    fn is_for(&self, call: Call<'_>) -> bool {
+        same_hash(call.secret_hash, &self.secret_hash)
+            && self.only_for.as_ref().is_none_or(|(method, path)| method == call.method && path == call.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::object_response::Answer;
+
+    const CALL: Call<'_> = Call { id: "k", secret_hash: "h", method: "GET", path: "/a" };
+
+    fn denied(line: &str) -> Known {
+        match Answer::parse(line) {
+            Some(Answer::Known(known)) => known,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn minute_denied(cost: u64) -> Known {
+        denied(&format!("1 denied:8500:{cost}:0 free 1000000 minute:rm:10:60:0:8500 month:rM:1000:2592000:990:9000000"))
+    }
+
+    fn kept(cost: u64) -> DenyCache {
+        let mut cache = DenyCache::default();
+        keep(&mut cache, CALL, &minute_denied(cost), 1_000..1_200, 60_000);
+        cache
+    }
+
+    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &Known, asked: Range<u64>, cap: u64) {
+        cache.keep(call, Keyed::No, known, asked, cap, cache.generation());
+    }
+
+    impl DenyCache {
+        fn plain(&mut self, call: Call<'_>, now: u64) -> Option<&Denial> {
+            self.find(call, Keyed::No, now)
+        }
+    }
+
+    fn waits(known: &Known) -> (u64, u64, u64) {
+        match known.outcome {
+            Outcome::Denied { retry_after, .. } => {
+                (retry_after, known.standings[0].reset_after, known.standings[1].reset_after)
+            }
+            _ => panic!("{known:?}"),
+        }
+    }
+
+    #[test]
+    fn ends_with_the_wait_counted_from_before_the_question() {
+        let mut cache = kept(1);
+        assert!(cache.plain(CALL, 1_200).is_some());
+        assert!(cache.plain(CALL, 9_499).is_some());
+        assert!(cache.plain(CALL, 9_500).is_none());
+        assert!(cache.plain(CALL, 1_200).is_none(), "what is over is forgotten");
+    }
+
+    #[test]
+    fn tells_waits_counted_from_after_the_answer() {
+        let mut cache = kept(1);
+        assert_eq!(waits(&cache.plain(CALL, 1_200).unwrap().at(1_200)), (8_500, 8_500, 9_000_000));
+        let later = cache.plain(CALL, 4_700).unwrap().at(4_700);
+        assert_eq!(waits(&later), (5_000, 5_000, 8_996_500));
+        assert_eq!(later.now, 1_003_500, "so that an absolute reset stays where it was");
+        assert_eq!(later.violated(), ["minute"]);
+    }
+
+    #[test]
+    fn knows_how_long_its_words_stay_the_same() {
+        let mut cache = kept(1);
+        let denial = cache.plain(CALL, 1_200).unwrap();
+        // 8.5 s, 8.5 s and 9,000 s are left at 1,200.
+        for (now, unchanged) in [(1_200, 500), (1_699, 1), (1_700, 500), (2_199, 1), (2_200, 500)] {
+            assert_eq!(denial.unchanged_for(now), unchanged, "{now}");
+            let words = |at: u64| {
+                let known = denial.at(at);
+                let waits = waits(&known);
+                (waits.0.div_ceil(1000), waits.1.div_ceil(1000), waits.2.div_ceil(1000))
+            };
+            assert_eq!(words(now), words(now + unchanged - 1));
+            assert_ne!(words(now), words(now + unchanged));
+        }
+    }
+
+    #[test]
+    fn is_only_for_the_same_key_and_never_for_a_call_that_may_cost_less() {
+        let others = [
+            Call { secret_hash: "other", ..CALL },
+            Call { id: "l", ..CALL },
+            Call { method: "POST", ..CALL },
+            Call { path: "/b", ..CALL },
+        ];
+        let found = |cost, call| kept(cost).plain(call, 1_300).is_some();
+        assert_eq!(others.map(|call| found(1, call)), [false, false, true, true]);
+        assert_eq!(others.map(|call| found(2, call)), [false; 4]);
+        assert!(found(2, CALL));
+    }
+
+    #[test]
+    fn ends_at_the_cap_and_when_any_window_does() {
+        let mut cache = DenyCache::default();
+        keep(&mut cache, CALL, &minute_denied(1), 0..0, 3_000);
+        assert!(cache.plain(CALL, 2_999).is_some());
+        assert!(cache.plain(CALL, 3_000).is_none());
+        let month = denied("1 denied:9000000:1:1 free 0 minute:rm:10:60:3:700 month:rM:10:2592000:0:9000000");
+        keep(&mut cache, CALL, &month, 0..0, 10_000);
+        assert!(cache.plain(CALL, 699).is_some());
+        assert!(cache.plain(CALL, 700).is_none());
+        keep(&mut cache, CALL, &month, 0..0, 0);
+        assert!(cache.plain(CALL, 0).is_none(), "a cap of 0 switches it off");
+        let changing = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500:500 month:rM:10:2592000:9:9000000");
+        keep(&mut cache, CALL, &changing, 0..100, 10_000);
+        assert_eq!(cache.plain(CALL, 300).unwrap().at(300).changes_after, Some(300));
+        assert!(cache.plain(CALL, 499).is_some());
+        assert!(cache.plain(CALL, 500).is_none(), "other policies hold from then on");
+    }
+
+    #[test]
+    fn keeps_nothing_but_denials_and_trusts_no_clock_that_steps_back() {
+        let mut cache = DenyCache::default();
+        keep(&mut cache, CALL, &denied("1 admitted free 0 minute:rm:10:60:3:700"), 0..0, 10_000);
+        assert!(cache.plain(CALL, 0).is_none());
+        keep(&mut cache, CALL, &minute_denied(1), Range { start: 1_000, end: 999 }, 10_000);
+        assert!(cache.plain(CALL, 1_000).is_none());
+        assert!(kept(1).plain(CALL, 1_199).is_none());
+    }
+
+    #[test]
+    fn holds_a_bounded_number_of_keys() {
+        let mut cache = DenyCache::default();
+        let known = minute_denied(1);
+        for n in 0..CAPACITY + 5 {
+            keep(&mut cache, Call { id: &n.to_string(), ..CALL }, &known, 5_000..5_000, 10_000);
+        }
+        assert_eq!(cache.keys.len(), CAPACITY);
+        assert!(cache.plain(Call { id: &CAPACITY.to_string(), ..CALL }, 5_001).is_none());
+        keep(&mut cache, Call { id: "new", ..CALL }, &known, 20_000..20_000, 10_000);
+        assert!(cache.plain(Call { id: "new", ..CALL }, 20_001).is_some(), "what is over makes room");
+        assert_eq!(cache.keys.len(), 1);
+    }
+
+    const KEYS: [Keyed; 3] = [Keyed::Key(1), Keyed::Key(2), Keyed::Key(3)];
+
+    /// A denial whose answer ended with `extent`, to a call with a key, kept from 0 on.
+    fn extended(cache: &mut DenyCache, keyed: Keyed, extent: &str) {
+        let known = denied(&format!("1 denied:8500:1:0{extent} free 0 month:rM:10:2592000:0:8500"));
+        cache.keep(CALL, keyed, &known, 0..0, 60_000, cache.generation());
+    }
+
+    fn holds(cache: &mut DenyCache, keyed: &[Keyed], now: u64) -> Vec<bool> {
+        keyed.iter().map(|keyed| cache.find(CALL, *keyed, now).is_some()).collect()
+    }
+
+    #[test]
+    fn a_denial_for_all_is_for_calls_with_any_key() {
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::Key(1), ":a");
+        assert_eq!(holds(&mut cache, &KEYS, 1), [true; 3]);
+        assert_eq!(holds(&mut cache, &[Keyed::No, Keyed::Malformed], 8_499), [true; 2]);
+        assert_eq!(holds(&mut cache, &[Keyed::No, Keyed::Key(1)], 8_500), [false; 2]);
+    }
+
+    #[test]
+    fn a_denial_of_new_calls_is_for_the_keys_that_were_denied() {
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::No, "");
+        assert_eq!(holds(&mut cache, &[Keyed::No, Keyed::Key(1)], 1), [true, false]);
+        extended(&mut cache, Keyed::Key(1), ":n");
+        extended(&mut cache, Keyed::Key(2), ":n");
+        assert_eq!(holds(&mut cache, &KEYS, 1), [true, true, false]);
+        assert_eq!(holds(&mut cache, &[Keyed::No, Keyed::Malformed], 1), [true, false]);
+        // The newest are kept. No more than ten are asked about in a second.
+        for key in 10..25 {
+            extended(&mut cache, Keyed::Key(key), ":n");
+        }
+        assert_eq!(holds(&mut cache, &[Keyed::Key(1), Keyed::Key(2), Keyed::Key(24)], 2_000), [false, true, true]);
+        // After the denial nothing is known any more.
+        let known = denied("1 denied:8500:1:0:n free 0 month:rM:10:2592000:0:8500");
+        cache.keep(CALL, Keyed::Key(30), &known, 8_500..8_500, 60_000, cache.generation());
+        assert_eq!(holds(&mut cache, &[Keyed::Key(24), Keyed::Key(30), Keyed::No], 8_501), [false, true, true]);
+    }
+
+    #[test]
+    fn a_denial_of_a_replay_says_nothing_of_new_calls() {
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::Key(1), ":r");
+        assert_eq!(holds(&mut cache, &[Keyed::Key(1), Keyed::Key(2), Keyed::No], 1), [true, false, false]);
+        let month = denied("1 denied:9000:1:0:n free 0 month:rM:10:2592000:0:9000");
+        cache.keep(CALL, Keyed::Key(2), &month, 0..0, 60_000, cache.generation());
+        let mut wait = |keyed| waits_of(cache.find(CALL, keyed, 1).unwrap());
+        assert_eq!([Keyed::Key(1), Keyed::Key(2), Keyed::No].map(&mut wait), [8_500, 9_000, 9_000]);
+    }
+
+    fn waits_of(denial: &Denial) -> u64 {
+        match denial.known.outcome {
+            Outcome::Denied { retry_after, .. } => retry_after,
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn an_answer_of_an_earlier_version_to_a_call_with_a_key_is_not_kept() {
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::Key(1), "");
+        assert_eq!(holds(&mut cache, &[Keyed::Key(1), Keyed::No], 1), [false; 2]);
+    }
+
+    #[test]
+    fn ever_new_keys_are_asked_about_ten_times_a_second() {
+        for extent in [":n", ":r"] {
+            let mut cache = DenyCache::default();
+            extended(&mut cache, Keyed::Key(0), extent);
+            let asked = |cache: &mut DenyCache, keys: Range<u64>, now| {
+                keys.filter(|key| cache.find(CALL, Keyed::Key(*key), now).is_none()).count()
+            };
+            assert_eq!(asked(&mut cache, 1..300, 1_999), 10);
+            assert_eq!(asked(&mut cache, 1..300, 2_000), 10);
+            // Another route is another matter.
+            assert!(cache.find(Call { secret_hash: "other", ..CALL }, Keyed::Key(1), 2_000).is_none());
+            assert_eq!(waits_of(cache.find(CALL, Keyed::Key(9), 2_000).unwrap()), 8_500);
+        }
+    }
+
+    #[test]
+    fn a_denial_of_all_costs_is_not_given_up_for_one_of_some() {
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::No, "");
+        let number = cache.plain(CALL, 1).unwrap().number();
+        let dear = denied("1 denied:8500:5:0:n free 0 month:rM:10:2592000:0:8500");
+        let other = Call { path: "/dear", ..CALL };
+        cache.keep(other, Keyed::Key(1), &dear, 1..1, 60_000, cache.generation());
+        assert_eq!(cache.plain(CALL, 1).unwrap().number(), number);
+        assert!(cache.find(other, Keyed::Key(1), 1).is_some());
+        // Of two for some, the newer is kept, with nothing of what was known of the other.
+        let mut cache = DenyCache::default();
+        for (call, key) in [(CALL, 1), (other, 2)] {
+            cache.keep(call, Keyed::Key(key), &dear, 1..1, 60_000, cache.generation());
+        }
+        assert!(cache.find(other, Keyed::Key(2), 1).is_some() && cache.find(other, Keyed::Key(1), 1).is_none());
+        assert!(cache.plain(CALL, 1).is_none());
+    }
+
+    #[test]
+    fn each_secret_has_its_own() {
+        let mut cache = DenyCache::default();
+        let of = |secret| Call { secret_hash: secret, ..CALL };
+        for secret in ["a", "b"] {
+            keep(&mut cache, of(secret), &minute_denied(1), 1_000..1_200, 60_000);
+        }
+        assert!(["a", "b"].iter().all(|secret| cache.plain(of(secret), 1_300).is_some()));
+        // The newest eight are kept.
+        for secret in ["c", "d", "e", "f", "g", "h", "i"] {
+            keep(&mut cache, of(secret), &minute_denied(1), 1_000..1_200, 60_000);
+        }
+        let kept: Vec<_> = ["a", "b", "c", "i"].iter().map(|secret| cache.plain(of(secret), 1_300).is_some()).collect();
+        assert_eq!(kept, [false, true, true, true]);
+    }
+
+    #[test]
+    fn refusals_are_kept_for_seconds() {
+        let disabled = denied("1 refused:disabled free 0 month:rM:10:2592000:0:9000000");
+        for (cap, life) in [(60_000, REFUSAL_LIFE), (2_000, 2_000)] {
+            let mut cache = DenyCache::default();
+            keep(&mut cache, CALL, &disabled, 0..0, cap);
+            let all = [Keyed::No, Keyed::Key(1), Keyed::Malformed];
+            assert_eq!(holds(&mut cache, &all, life - 1), [true; 3]);
+            assert!(cache.plain(Call { secret_hash: "other", ..CALL }, 1).is_none());
+            assert_eq!(holds(&mut cache, &all, life), [false; 3]);
+        }
+        let mut cache = DenyCache::default();
+        keep(&mut cache, CALL, &disabled, 0..0, 0);
+        assert!(cache.plain(CALL, 0).is_none());
+        let known = denied("1 refused:disabled unlimited 0");
+        keep(&mut cache, CALL, &known, 0..0, 60_000);
+        assert_eq!(cache.plain(CALL, 0).unwrap().unchanged_for(0), REFUSAL_LIFE);
+
+        let mut cache = DenyCache::default();
+        let malformed = denied("1 malformed free 0");
+        cache.keep(CALL, Keyed::Malformed, &malformed, 0..0, 60_000, cache.generation());
+        assert_eq!(holds(&mut cache, &[Keyed::Malformed, Keyed::No, Keyed::Key(1)], 2_999), [true, false, false]);
+    }
+
+    #[test]
+    fn what_was_asked_before_a_change_is_not_kept_after_it() {
+        let mut cache = kept(1);
+        let before = cache.generation();
+        cache.forget(Some("l"));
+        assert!(cache.plain(CALL, 1_300).is_some(), "another key");
+        cache.keep(Call { id: "m", ..CALL }, Keyed::No, &minute_denied(1), 1_000..1_300, 60_000, before);
+        assert!(cache.plain(Call { id: "m", ..CALL }, 1_300).is_none());
+        cache.forget(Some("k"));
+        assert!(cache.plain(CALL, 1_300).is_none());
+        keep(&mut cache, CALL, &minute_denied(1), 1_000..1_200, 60_000);
+        cache.forget(None);
+        assert!(cache.plain(CALL, 1_300).is_none());
+    }
+}

@@ -1,0 +1,191 @@
+//! Which credentials must not leave for the origin, wherever a client has put them.
+//!
+//! The key that a request presents is taken out where it stood. What this module finds are others: a second key in
+//! `Authorization` under another scheme, an admin token, the key once more in a `Basic` password. A text can be told to be a
+//! credential of tollgate's by its tag, its form or because it is known; a key that was issued elsewhere only if the isolate knows it.
+//! So on paths that need no key, where nobody knows, whatever stands where a key would stand is taken for one if it could be.
+
+use crate::keys::key::{PresentedKey, token_id};
+
+/// Texts of one value that are looked at; a value that has more does not pass.
+const TEXT_LIMIT: usize = 64;
+/// Bytes of base64 that are decoded: those of a user name and a password of 256 characters each.
+const BASE64_LIMIT: usize = 688;
+/// Schemes whose one token is no key: it is decoded, or belongs to another protocol.
+const NO_KEYS: [&str; 4] = ["basic", "digest", "negotiate", "ntlm"];
+
+/// Whether `text` has the form of a key or of an admin token that tollgate issues.
+#[must_use]
+pub fn has_own_form(text: &str) -> bool {
+    PresentedKey::id_of(text).is_some() || token_id(text).is_some()
+}
+
+/// Whether an `Authorization` value holds a text that `is_ours`.
+pub fn holds(value: &str, mut is_ours: impl FnMut(&str) -> bool) -> bool {
+    let mut seen = 0;
+    let mut look = |text: &str| {
+        seen += 1;
+        seen > TEXT_LIMIT || is_ours(text)
+    };
+    words(value).any(|word| {
+        look(word)
+            || pieces(word).any(&mut look)
+            || decoded(word).is_some_and(|text| {
+                // A user name has no colon, but a key that is sent as one may have.
+                let credentials = [text.split_once(':'), text.rsplit_once(':')];
+                look(&text) || credentials.into_iter().flatten().any(|(user, password)| look(user) || look(password))
+            })
+    })
+}
+
+/// Whether a text that `could_be_key` stands in an `Authorization` value where a key would: after `Bearer`, alone, or as the one
+/// token of a scheme that is not known to mean something else.
+pub fn presents(value: &str, mut could_be_key: impl FnMut(&str) -> bool) -> bool {
+    let is_list = value.contains(',');
+    value.split(',').any(|part| {
+        let mut words = words(part);
+        let (first, second, third) = (words.next(), words.next(), words.next());
+        match (first, second) {
+            (Some(scheme), _) if scheme.eq_ignore_ascii_case("bearer") => {
+                second.into_iter().chain(third).chain(words).any(&mut could_be_key)
+            }
+            (Some(word), None) => !is_list && could_be_key(word),
+            (Some(scheme), Some(token)) => {
+                let has_keys = !NO_KEYS.iter().any(|other| scheme.eq_ignore_ascii_case(other));
+                !is_list && third.is_none() && has_keys && is_token68(token) && could_be_key(token)
+            }
+            _ => false,
+        }
+    })
+}
+
+/// The words of a value: whatever is no visible ASCII separates them, because to some reader it does.
+fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split(|c: char| !c.is_ascii_graphic() || c == ',').filter(|word| !word.is_empty())
+}
+
+/// The parts of a word that stands for more than one thing, such as `token="…"`.
+fn pieces(word: &str) -> impl Iterator<Item = &str> {
+    let separators = ['=', ':', ';', '"', '\''];
+    // A key may have a separator in it; then it is what follows the first one.
+    let rest = word.split_once(['=', ':']).map(|(_, rest)| rest.trim_matches(['"', '\'']));
+    let parts = word.contains(separators).then(|| word.split(separators).filter(|part| !part.is_empty()));
+    rest.into_iter().chain(parts.into_iter().flatten())
+}
+
+/// The text that a word may be the base64 of, in either alphabet, padded or not.
+fn decoded(word: &str) -> Option<String> {
+    let word = word.trim_end_matches('=');
+    if word.len() > BASE64_LIMIT {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(word.len() / 4 * 3);
+    let (mut bits, mut count) = (0_u32, 0);
+    for byte in word.bytes() {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'-' | b'+' => 62,
+            b'_' | b'/' => 63,
+            _ => return None,
+        };
+        bits = (bits << 6 | u32::from(value)) & 0xfff;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            let [byte, ..] = (bits >> count & 0xff).to_le_bytes();
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|text| !text.is_empty())
+}
+
+/// Whether `text` is a `token68` (RFC 9110 §11.2).
+fn is_token68(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    !body.is_empty() && body.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::{BASE64, BASE64URL_NOPAD};
+
+    const KEY: &str = "sk=live:0123456789";
+
+    fn basic(text: &str) -> String {
+        format!("Basic {}", BASE64.encode(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_known_text_is_found_in_every_spelling() {
+        for value in [
+            KEY.to_owned(),
+            format!("Bearer {KEY}"),
+            format!("Bearer\t{KEY}"),
+            format!("Token   {KEY}  "),
+            format!("Token\u{a0}{KEY}"),
+            format!("Token\u{fffd}{KEY}"),
+            format!("Token token=\"{KEY}\""),
+            format!("ApiKey key={KEY}"),
+            format!("ApiKey:{KEY}"),
+            format!("Basic dTpw, Token {KEY}"),
+            format!("Token {KEY}, Basic dTpw"),
+            basic(&format!("{KEY}:")),
+            basic(&format!("user:{KEY}")),
+            basic(KEY),
+            format!("Basic {}", BASE64URL_NOPAD.encode(format!("user:{KEY}").as_bytes())),
+        ] {
+            assert!(holds(&value, |text| text == KEY), "{value}");
+        }
+        for value in ["", "Basic dTpw", "Token sk=live:012345678", "Negotiate YIIB", &basic("user:password")] {
+            assert!(!holds(value, |text| text == KEY), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_to_look_through_holds_anything() {
+        let value = |n: usize| vec!["!"; n].join(" ");
+        assert!(!holds(&value(TEXT_LIMIT), |_| false));
+        assert!(holds(&value(TEXT_LIMIT + 1), |_| false));
+        assert!(!holds(&format!("Negotiate {}", "YIIB".repeat(5_000)), |_| false));
+    }
+
+    #[test]
+    fn where_a_key_would_stand() {
+        for (value, presented) in [
+            ("Bearer k", true),
+            ("bEARER\tk", true),
+            ("Bearer  k", true),
+            ("Basic dTpw, Bearer k", true),
+            ("Bearer x k", true),
+            ("k", true),
+            ("Token k", true),
+            ("ApiKey\u{a0}k", true),
+            ("Basic k", false),
+            ("NTLM k", false),
+            ("Negotiate k", false),
+            ("Digest k", false),
+            ("Token k, x", false),
+            ("Digest username=\"k\", realm=\"k\"", false),
+            ("AWS4-HMAC-SHA256 Credential=k, Signature=k", false),
+            ("Hawk id=\"k\"", false),
+            ("a k b", false),
+            ("Bearer", false),
+            ("", false),
+        ] {
+            assert_eq!(presents(value, |text| text.contains('k') && text != "Token"), presented, "{value}");
+        }
+    }
+
+    #[test]
+    fn own_forms() {
+        let key = format!("tg_{}_{}", "a".repeat(16), "b".repeat(48));
+        let token = format!("tga_{}_{}", "a".repeat(16), "b".repeat(32));
+        assert!(has_own_form(&key) && has_own_form(&token));
+        for other in [&key[1..], &token[1..], "", "tg_", "sk_live_0123456789"] {
+            assert!(!has_own_form(other), "{other}");
+        }
+    }
+}

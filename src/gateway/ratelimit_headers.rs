@@ -1,0 +1,227 @@
+//! The rate-limit fields of a response, in the form that clients read: draft-ietf-httpapi-ratelimit-headers-11, its draft 07, and the
+//! older `X-` fields.
+
+use crate::limiter::policy::{Period, Unit};
+use crate::protocol::object_response::{Known, Outcome, PolicyStanding};
+use std::fmt::Write as _;
+
+/// Names of all the fields that [`fields`] may give and of `Retry-After`, for `Access-Control-Expose-Headers`.
+pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay";
+/// Marks a call that repeats another by its idempotency key, on its way to the origin and back.
+pub const REPLAY: &str = "X-Tollgate-Idempotent-Replay";
+
+/// The form of the rate-limit fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RateLimitFields {
+    /// `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    #[default]
+    Draft11,
+    /// The combined `RateLimit` field of draft-ietf-httpapi-ratelimit-headers-07.
+    Draft7,
+    /// Neither.
+    None,
+}
+
+/// The forms in which a response tells where its key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forms {
+    /// `RateLimit` and `RateLimit-Policy`.
+    pub standard: RateLimitFields,
+    /// Whether the `X-` fields are given too.
+    pub legacy: bool,
+}
+
+/// The fields that say where a key stands. Empty for a key without limits.
+#[must_use]
+pub fn fields(known: &Known, forms: Forms) -> Vec<(&'static str, String)> {
+    if known.standings.is_empty() {
+        return Vec::new();
+    }
+    let mut fields = match forms.standard {
+        RateLimitFields::Draft11 => draft_11(known).to_vec(),
+        RateLimitFields::Draft7 => draft_7(known).to_vec(),
+        RateLimitFields::None => Vec::new(),
+    };
+    if forms.legacy {
+        let of = |period| {
+            known.standings.iter().find(|standing| standing.period == period && standing.unit == Unit::Requests)
+        };
+        if let Some(minute) = of(Period::Minute) {
+            let reset = known.now.saturating_add(minute.reset_after).div_ceil(1000);
+            fields.push(("X-RateLimit-Limit", minute.quota.to_string()));
+            fields.push(("X-RateLimit-Remaining", minute.remaining.to_string()));
+            fields.push(("X-RateLimit-Reset", reset.to_string()));
+        }
+        if let Some(month) = of(Period::Month) {
+            fields.push(("X-Monthly-Remaining", month.remaining.to_string()));
+        }
+    }
+    fields
+}
+
+// Writing to a String cannot fail.
+
+fn draft_11(known: &Known) -> [(&'static str, String); 2] {
+    let mut policy = String::with_capacity(64);
+    let mut limit = String::with_capacity(64);
+    for standing in &known.standings {
+        let separator = if policy.is_empty() { "" } else { ", " };
+        // Names are [a-z0-9_-], so they need no escapes as Strings of RFC 9651.
+        let _ = write!(policy, "{separator}\"{}\";q={};w={}", standing.name, standing.quota, standing.window);
+        policy.push_str(unit(standing));
+        let _ = write!(limit, "{separator}\"{}\";r={};t={}", standing.name, standing.remaining, reset(standing));
+    }
+    [("RateLimit-Policy", policy), ("RateLimit", limit)]
+}
+
+/// `RateLimit` has room for one policy: see [`closest_to_denying`].
+fn draft_7(known: &Known) -> [(&'static str, String); 2] {
+    let mut policy = String::with_capacity(32);
+    for standing in &known.standings {
+        let separator = if policy.is_empty() { "" } else { ", " };
+        let _ = write!(policy, "{separator}{};w={}", standing.quota, standing.window);
+        policy.push_str(unit(standing));
+    }
+    let limit = closest_to_denying(known).map(|standing| {
+        format!("limit={}, remaining={}, reset={}", standing.quota, standing.remaining, reset(standing))
+    });
+    [("RateLimit-Policy", policy), ("RateLimit", limit.unwrap_or_default())]
+}
+
+const fn unit(standing: &PolicyStanding) -> &'static str {
+    match standing.unit {
+        Unit::Requests => "",
+        Unit::Tokens => ";qu=\"tokens\"",
+    }
+}
+
+/// Whole seconds.
+const fn reset(standing: &PolicyStanding) -> u64 {
+    standing.reset_after.div_ceil(1000)
+}
+
+/// The policy that refused the call, of several the one with the longest reset. Of policies that admitted it, the one with the smallest
+/// share of its quota left, of equal ones the one with the longest reset.
+fn closest_to_denying(known: &Known) -> Option<&PolicyStanding> {
+    let refused = |index: usize| match &known.outcome {
+        Outcome::Denied { violated, .. } => violated.contains(&index),
+        Outcome::CostExceedsQuota { policy, .. } => *policy == index,
+        _ => false,
+    };
+    let refusing =
+        known.standings.iter().enumerate().filter(|(index, _)| refused(*index)).map(|(_, standing)| standing);
+    refusing.max_by_key(|standing| standing.reset_after).or_else(|| {
+        known.standings.iter().min_by(|a, b| {
+            // Shares are compared crosswise: what is left of one quota is worth as many of the other.
+            let share =
+                |of: &PolicyStanding, by: &PolicyStanding| u128::from(of.remaining) * u128::from(by.quota.max(1));
+            share(a, b).cmp(&share(b, a)).then(b.reset_after.cmp(&a.reset_after))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::object_response::{Answer, Known};
+
+    fn known(line: &str) -> Known {
+        match Answer::parse(line) {
+            Some(Answer::Known(known)) => known,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const DRAFT_11: Forms = Forms { standard: RateLimitFields::Draft11, legacy: true };
+    const DRAFT_7: Forms = Forms { standard: RateLimitFields::Draft7, legacy: true };
+    const NONE: Forms = Forms { standard: RateLimitFields::None, legacy: true };
+
+    fn names(known: &Known, forms: Forms) -> Vec<&'static str> {
+        fields(known, forms).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn the_contracts_own_example() {
+        let known = known("1 admitted free 1763624894123 minute:rm:10:60:9:41877 month:rM:1000:2592000:999:863999001");
+        assert_eq!(
+            fields(&known, DRAFT_11),
+            [
+                ("RateLimit-Policy", r#""minute";q=10;w=60, "month";q=1000;w=2592000"#.to_owned()),
+                ("RateLimit", r#""minute";r=9;t=42, "month";r=999;t=864000"#.to_owned()),
+                ("X-RateLimit-Limit", "10".to_owned()),
+                ("X-RateLimit-Remaining", "9".to_owned()),
+                ("X-RateLimit-Reset", "1763624936".to_owned()),
+                ("X-Monthly-Remaining", "999".to_owned()),
+            ]
+        );
+        assert_eq!(names(&known, Forms { legacy: false, ..DRAFT_11 }), ["RateLimit-Policy", "RateLimit"]);
+        assert!(Vec::is_empty(&fields(&known, Forms { legacy: false, ..NONE })));
+        for forms in [DRAFT_11, DRAFT_7, NONE] {
+            let names = names(&known, forms);
+            assert!(names.iter().all(|name| EXPOSED.split(", ").any(|exposed| exposed == *name)));
+            assert!(names.ends_with(&[
+                "X-RateLimit-Limit",
+                "X-RateLimit-Remaining",
+                "X-RateLimit-Reset",
+                "X-Monthly-Remaining"
+            ]));
+        }
+    }
+
+    #[test]
+    fn draft_7_names_the_policy_that_is_closest_to_denying() {
+        for (line, policy, limit) in [
+            (
+                "1 admitted free 0 minute:rm:10:60:9:41877 month:rM:1000:2592000:899:863999001",
+                "10;w=60, 1000;w=2592000",
+                "limit=1000, remaining=899, reset=864000",
+            ),
+            (
+                "1 admitted free 0 minute:rm:10:60:8:41877 month:rM:1000:2592000:899:863999001",
+                "10;w=60, 1000;w=2592000",
+                "limit=10, remaining=8, reset=42",
+            ),
+            // Of equal shares the one that lasts longer.
+            (
+                "1 admitted free 0 minute:rm:10:60:0:1 hour:rh:20:3600:0:2001",
+                "10;w=60, 20;w=3600",
+                "limit=20, remaining=0, reset=3",
+            ),
+            // A quota of 0 is used up.
+            (
+                "1 admitted free 0 minute:rm:10:60:1:1 hour:rh:0:3600:0:2001",
+                "10;w=60, 0;w=3600",
+                "limit=0, remaining=0, reset=3",
+            ),
+            // What refused, though another has less left.
+            (
+                "1 denied:5000:9:1 free 0 minute:rm:10:60:0:1 hour:rh:20:3600:8:5000",
+                "10;w=60, 20;w=3600",
+                "limit=20, remaining=8, reset=5",
+            ),
+            (
+                "1 denied:9000:1:0:1 free 0 minute:rm:10:60:0:9000 hour:rh:20:3600:0:8000 day:rd:9:86400:0:80000",
+                "10;w=60, 20;w=3600, 9;w=86400",
+                "limit=10, remaining=0, reset=9",
+            ),
+            (
+                "1 admitted t 0 hour:rh:10:3600:9:1 tokens:tm:500:60:1:1",
+                "10;w=3600, 500;w=60;qu=\"tokens\"",
+                "limit=500, remaining=1, reset=1",
+            ),
+        ] {
+            let fields = fields(&known(line), Forms { legacy: false, ..DRAFT_7 });
+            assert_eq!(fields, [("RateLimit-Policy", policy.to_owned()), ("RateLimit", limit.to_owned())], "{line}");
+        }
+        assert!(fields(&known("1 admitted unlimited 0"), DRAFT_7).is_empty());
+    }
+
+    #[test]
+    fn legacy_fields_only_for_policies_that_are_there() {
+        let hourly = known("1 admitted t 0 hour:rh:10:3600:9:1 tokens:tm:500:60:1:1");
+        assert_eq!(names(&hourly, DRAFT_11), ["RateLimit-Policy", "RateLimit"]);
+        assert!(names(&hourly, NONE).is_empty());
+        assert!(fields(&hourly, DRAFT_11)[0].1.ends_with(r#""tokens";q=500;w=60;qu="tokens""#));
+        assert!(fields(&known("1 admitted unlimited 0"), DRAFT_11).is_empty());
+    }
+}

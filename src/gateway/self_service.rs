@@ -1,0 +1,328 @@
+//! What the holder of a key asks about it, `GET /_tollgate/me` and `/me/usage`: how often, and the
+//! answers of the last second.
+//!
+//! It spends nothing, so what bounds it is a bucket of its own for each secret. Only a text that
+//! has the form and the tag of a key, or that was imported, gets this far.
+//!
+//! An answer is kept for a second, for the secret that asked and no other: a key that is changed,
+//! revoked or deleted through another isolate is answered as before for as long. It is dropped when
+//! this isolate counts a call of the key or changes the key, so whoever calls and asks through one
+//! isolate sees the call.
+
+use crate::gateway::recent::Recent;
+use crate::keys::key::same_hash;
+use crate::protocol::object_response::Known;
+use crate::router::Holder;
+use std::rc::Rc;
+
+/// What the bucket is called in `violated-policies`.
+pub const POLICY: &str = "self-service";
+/// Requests at once.
+pub const BURST: u64 = 30;
+/// After this time there is room for one more, in milliseconds.
+pub const INTERVAL: u64 = 1_000;
+/// Secrets at most whose buckets are remembered.
+pub const BUCKETS: usize = 8_192;
+/// How long an answer is kept, in milliseconds.
+pub const KEPT: u64 = 1_000;
+/// How long refusals say where a key stood, in milliseconds.
+pub const STOOD: u64 = 10_000;
+/// Keys at most of which answers are kept.
+pub const KEYS: usize = 256;
+/// The largest answer that is kept, in bytes.
+pub const ANSWER_LIMIT: usize = 16 * 1024;
+
+/// The buckets and answers of one isolate. Times are milliseconds on its clock.
+#[derive(Debug)]
+pub struct SelfService {
+    /// When each would be full again, by the hash of the secret.
+    buckets: Recent<String, u64>,
+    /// By the key's id.
+    answers: Recent<String, Answers>,
+    questions: u64,
+}
+
+impl Default for SelfService {
+    fn default() -> Self {
+        Self { buckets: Recent::new(BUCKETS), answers: Recent::new(KEYS), questions: 0 }
+    }
+}
+
+#[derive(Debug)]
+struct Answers {
+    secret_hash: String,
+    /// The question before which there was nothing here: what was asked earlier may be from before
+    /// a change.
+    since: u64,
+    me: Option<Answer>,
+    usage: Option<Answer>,
+}
+
+impl Answers {
+    const fn of(&mut self, wanted: Holder) -> &mut Option<Answer> {
+        match wanted {
+            Holder::Me => &mut self.me,
+            Holder::Usage => &mut self.usage,
+        }
+    }
+
+    /// The younger of the two.
+    fn latest(&self) -> Option<&Answer> {
+        [&self.me, &self.usage].into_iter().flatten().max_by_key(|answer| answer.answered_at)
+    }
+}
+
+/// An answer, as it was given.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Where the key stood.
+    pub known: Known,
+    /// The body; empty if the key may not be used.
+    pub body: Rc<str>,
+    asked_at: u64,
+    answered_at: u64,
+}
+
+impl Answer {
+    /// An answer to a question of `asked_at` that came at `answered_at`.
+    #[must_use]
+    pub fn new(known: Known, body: impl Into<Rc<str>>, asked_at: u64, answered_at: u64) -> Self {
+        Self { known, body: body.into(), asked_at, answered_at }
+    }
+
+    /// Where the key stands at `now`, if that still follows from it: for at most `life` since it
+    /// was asked for, and not beyond the end of any window. A clock that stepped back tells
+    /// nothing.
+    fn at(&self, now: u64, life: u64) -> Option<Known> {
+        let resets = self.known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
+        let life = resets.chain([life]).min().unwrap_or_default();
+        let is_true = self.asked_at <= self.answered_at
+            && self.answered_at <= now
+            && now.checked_sub(self.asked_at).is_some_and(|age| age < life);
+        is_true.then(|| self.known.later(now.saturating_sub(self.answered_at)))
+    }
+}
+
+/// What is to be done with a request.
+#[derive(Debug)]
+pub enum Turn {
+    /// Give this answer.
+    Give(Known, Rc<str>),
+    /// Ask the object; [`SelfService::keep`] takes the answer.
+    Ask(Mark),
+    /// Refuse it, and say where the key stands if that is known.
+    Refuse {
+        /// Whole seconds.
+        retry_after: u64,
+        /// As of a moment ago.
+        known: Option<Known>,
+    },
+}
+
+/// When the object was asked, seen from the changes that this isolate knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(u64);
+
+impl SelfService {
+    /// Charges a request for `wanted` by who has this secret of this key.
+    pub fn begin(&mut self, id: &str, secret_hash: &str, wanted: Holder, now: u64) -> Turn {
+        let wait = charge(self.buckets.get_or_put(secret_hash, || now), now);
+        let answers = self.answers.get(id).filter(|answers| same_hash(&answers.secret_hash, secret_hash));
+        if let Some(wait) = wait {
+            let known = answers.and_then(|answers| answers.latest()?.at(now, STOOD));
+            return Turn::Refuse { retry_after: wait.div_ceil(1000), known };
+        }
+        self.questions = self.questions.wrapping_add(1);
+        let mark = Mark(self.questions);
+        let Some(answers) = answers else {
+            let (secret_hash, since) = (secret_hash.to_owned(), self.questions);
+            self.answers.put(id, Answers { secret_hash, since, me: None, usage: None });
+            return Turn::Ask(mark);
+        };
+        let kept = answers.of(wanted).as_ref();
+        let given = kept.and_then(|answer| Some(Turn::Give(answer.at(now, KEPT)?, Rc::clone(&answer.body))));
+        given.unwrap_or(Turn::Ask(mark))
+    }
+
+    /// Keeps an answer, unless something has changed since the question.
+    pub fn keep(&mut self, id: &str, secret_hash: &str, wanted: Holder, mark: Mark, answer: &Answer) {
+        let Some(answers) = self.answers.get(id) else { return };
+        if answers.since <= mark.0 && same_hash(&answers.secret_hash, secret_hash) && answer.body.len() <= ANSWER_LIMIT
+        {
+            *answers.of(wanted) = Some(answer.clone());
+        }
+    }
+
+    /// Forgets the answers about a key, or all of them, because of a call or a change.
+    pub fn forget(&mut self, id: Option<&str>) {
+        match id {
+            Some(id) => drop(self.answers.remove(id)),
+            None => self.answers.clear(),
+        }
+    }
+}
+
+/// Charges a bucket that is full again at `full_at`. Gives the milliseconds to wait if there is no
+/// room.
+fn charge(full_at: &mut u64, now: u64) -> Option<u64> {
+    let most = now.saturating_add(BURST.saturating_mul(INTERVAL));
+    // A bucket that is emptier than it can be was charged by a clock that was ahead.
+    let next = (*full_at).clamp(now, most).saturating_add(INTERVAL);
+    if next > most {
+        return Some(next - most);
+    }
+    *full_at = next;
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::object_response::{Answer as Line, Known};
+    use Holder::{Me, Usage};
+    use proptest::prelude::*;
+
+    fn known(reset_after: u64) -> Known {
+        match Line::parse(&format!("1 admitted free 1000000 minute:rm:10:60:3:{reset_after}")) {
+            Some(Line::Known(known)) => known,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn asked(service: &mut SelfService, id: &str, hash: &str, wanted: Holder, now: u64) -> Mark {
+        match service.begin(id, hash, wanted, now) {
+            Turn::Ask(mark) => mark,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn given(service: &mut SelfService, id: &str, hash: &str, wanted: Holder, now: u64) -> Option<String> {
+        match service.begin(id, hash, wanted, now) {
+            Turn::Give(_, body) => Some(body.to_string()),
+            Turn::Ask(_) => None,
+            Turn::Refuse { .. } => panic!("refused"),
+        }
+    }
+
+    fn kept(body: &str) -> SelfService {
+        let mut service = SelfService::default();
+        let mark = asked(&mut service, "k", "h", Me, 1_000);
+        service.keep("k", "h", Me, mark, &Answer::new(known(60_000), body, 1_000, 1_200));
+        service
+    }
+
+    #[test]
+    fn thirty_at_once_and_one_a_second() {
+        let mut service = SelfService::default();
+        for _ in 0..BURST {
+            asked(&mut service, "k", "h", Me, 5_000);
+        }
+        let refused = |service: &mut SelfService, now| match service.begin("k", "h", Usage, now) {
+            Turn::Refuse { retry_after, .. } => Some(retry_after),
+            _ => None,
+        };
+        assert_eq!(refused(&mut service, 5_000), Some(1));
+        assert_eq!(refused(&mut service, 5_999), Some(1));
+        assert_eq!(refused(&mut service, 6_000), None);
+        assert_eq!(refused(&mut service, 6_000), Some(1));
+        asked(&mut service, "k", "another", Me, 6_000);
+        asked(&mut service, "l", "h of l", Me, 6_000);
+    }
+
+    #[test]
+    fn a_refusal_says_where_the_key_stands_while_that_is_known() {
+        for (now, is_told) in [(1_200, true), (10_999, true), (11_000, false)] {
+            let mut service = kept("me");
+            let told = loop {
+                if let Turn::Refuse { known, .. } = service.begin("k", "h", Usage, now) {
+                    break known;
+                }
+            };
+            assert_eq!(told.is_some(), is_told, "{now}");
+            if let Some(known) = told {
+                assert_eq!(known.standings[0].reset_after, 60_000 - (now - 1_200));
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_kept_for_a_second_since_its_question() {
+        assert_eq!(given(&mut kept("me"), "k", "h", Me, 1_999).as_deref(), Some("me"));
+        for (now, what) in [(2_000, "over"), (1_199, "a clock that stepped back")] {
+            assert_eq!(given(&mut kept("me"), "k", "h", Me, now), None, "{what}");
+        }
+        let mut service = kept("me");
+        let mark = asked(&mut service, "k", "h", Me, 2_000);
+        service.keep("k", "h", Me, mark, &Answer::new(known(300), "me 2", 2_000, 2_000));
+        assert_eq!(given(&mut service, "k", "h", Me, 2_299).as_deref(), Some("me 2"));
+        assert_eq!(given(&mut service, "k", "h", Me, 2_300), None, "a window has ended");
+    }
+
+    #[test]
+    fn an_answer_is_for_its_question_its_key_and_its_secret() {
+        let mut service = kept("me");
+        assert_eq!(given(&mut service, "k", "h", Usage, 1_300), None);
+        assert_eq!(given(&mut service, "l", "h", Me, 1_300), None);
+        assert_eq!(given(&mut service, "k", "i", Me, 1_300), None);
+        assert_eq!(given(&mut service, "k", "h", Me, 1_300), None, "the other secret has taken its place");
+        let mut service = kept("me");
+        let other = asked(&mut service, "k", "i", Me, 1_300);
+        service.keep("k", "h", Me, other, &Answer::new(known(60_000), "of h", 1_300, 1_300));
+        assert_eq!(given(&mut service, "k", "i", Me, 1_300), None);
+    }
+
+    #[test]
+    fn a_call_or_a_change_ends_it_and_what_was_asked_before() {
+        for id in [Some("k"), None] {
+            let mut service = kept("me");
+            let mark = asked(&mut service, "k", "h", Usage, 1_300);
+            service.forget(id);
+            let late = Answer::new(known(60_000), "late", 1_300, 1_400);
+            service.keep("k", "h", Usage, mark, &late);
+            assert_eq!(given(&mut service, "k", "h", Me, 1_400), None);
+            service.keep("k", "h", Usage, mark, &late);
+            assert_eq!(given(&mut service, "k", "h", Usage, 1_400), None);
+        }
+        let mut service = kept("me");
+        service.forget(Some("l"));
+        assert!(given(&mut service, "k", "h", Me, 1_400).is_some());
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut service = kept(&"x".repeat(ANSWER_LIMIT + 1));
+        assert_eq!(given(&mut service, "k", "h", Me, 1_300), None, "too large to be kept");
+        for n in 0..2 * BUCKETS {
+            let name = n.to_string();
+            let mark = asked(&mut service, &name, &name, Me, 1_000);
+            service.keep(&name, &name, Me, mark, &Answer::new(known(60_000), "me", 1_000, 1_000));
+            assert!(given(&mut service, &name, &name, Me, 1_000).is_some());
+        }
+        assert!(service.buckets.len() <= BUCKETS && service.answers.len() <= KEYS);
+    }
+
+    proptest! {
+        /// Never more than the burst and what has come back since, and never a wait that is longer
+        /// than told.
+        #[test]
+        fn the_bucket_is_exact(pauses in prop::collection::vec(0..1_500_u64, 1..300)) {
+            let (mut service, mut now) = (SelfService::default(), 1_000_000);
+            let begun = now;
+            let mut admitted = 0;
+            for pause in pauses {
+                now += pause;
+                match service.begin("k", "h", Me, now) {
+                    Turn::Refuse { retry_after, .. } => {
+                        prop_assert_eq!(retry_after, 1);
+                        prop_assert!(admitted >= BURST);
+                    }
+                    _ => admitted += 1,
+                }
+                prop_assert!(admitted <= BURST + (now - begun) / INTERVAL);
+            }
+            now += INTERVAL;
+            let is_refused = matches!(service.begin("k", "h", Me, now), Turn::Refuse { .. });
+            prop_assert!(!is_refused);
+        }
+    }
+}

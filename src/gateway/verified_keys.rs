@@ -1,0 +1,109 @@
+//! Keys that an isolate has verified: a key that is in use is not hashed again for every call.
+//!
+//! Verifying a tag and hashing the secret takes five blocks of SHA-256, which is more than all else that a denial at the edge
+//! computes. Both depend on nothing but the key's text and `KEY_SECRET`, which does not change during an isolate's life, so they can
+//! be kept for as long. Nothing is admitted by it: whether the key may be used is for its object to say.
+
+use crate::keys::key::{PresentedKey, Signer, same_hash};
+use std::collections::HashMap;
+
+/// Keys at most; when there are more, all are forgotten and verified again. About 1 MB.
+pub const CAPACITY: usize = 4_096;
+
+/// What is known of keys whose tag was found to be valid, by their public ids.
+#[derive(Debug, Default)]
+pub struct VerifiedKeys {
+    keys: HashMap<String, Verified>,
+}
+
+#[derive(Debug)]
+struct Verified {
+    text: String,
+    secret_hash: String,
+}
+
+impl VerifiedKeys {
+    /// The id of a presented key and the hash of its secret; `None` if it is malformed or its tag is not ours.
+    pub fn verify<'a>(&mut self, presented: &'a str, signer: &Signer) -> Option<(&'a str, &str)> {
+        let id = PresentedKey::id_of(presented)?;
+        // Who tries keys learns from no timing how much of one is right. A key that was rotated has two texts in use for a while.
+        let is_known = self.keys.get(id).is_some_and(|known| same_hash(&known.text, presented));
+        if !is_known {
+            let key = PresentedKey::verify(presented, signer)?;
+            let verified = Verified { text: presented.to_owned(), secret_hash: key.secret_hash() };
+            if self.keys.len() >= CAPACITY {
+                self.keys.clear();
+            }
+            self.keys.insert(id.to_owned(), verified);
+        }
+        let known = self.keys.get(id)?;
+        Some((id, &known.secret_hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::key::{ENTROPY_BYTES, IssuedKey, KEY_LENGTH, issue, reissue};
+
+    fn signer() -> Signer {
+        Signer::new("one", []).unwrap()
+    }
+
+    fn issued(seed: u16) -> IssuedKey {
+        let [high, low] = seed.to_be_bytes();
+        let mut entropy = [7; ENTROPY_BYTES];
+        (entropy[0], entropy[1]) = (high, low);
+        issue(&signer(), &entropy)
+    }
+
+    #[test]
+    fn a_known_key_is_what_verifying_says_that_it_is() {
+        let (mut keys, key) = (VerifiedKeys::default(), issued(1));
+        for _ in 0..3 {
+            assert_eq!(keys.verify(&key.key, &signer()), Some((key.id.as_str(), key.secret_hash.as_str())));
+        }
+        assert_eq!(keys.keys.len(), 1);
+    }
+
+    #[test]
+    fn no_other_text_passes_for_a_known_key() {
+        let (mut keys, key) = (VerifiedKeys::default(), issued(1));
+        keys.verify(&key.key, &signer()).unwrap();
+        for at in 0..KEY_LENGTH {
+            for other in ["a", "b", "2", "_", "A", "é"] {
+                let mut changed = key.key.clone();
+                changed.replace_range(at..=at, other);
+                if changed != key.key {
+                    assert_eq!(keys.verify(&changed, &signer()), None, "{changed}");
+                }
+            }
+        }
+        for other in ["", &key.key[1..], &format!("{}a", key.key), &"é".repeat(KEY_LENGTH / 2)] {
+            assert_eq!(keys.verify(other, &signer()), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn both_secrets_of_a_rotated_key_have_their_own_hash() {
+        let (mut keys, old) = (VerifiedKeys::default(), issued(1));
+        let new = reissue(&old.id, &signer(), &[9; ENTROPY_BYTES]);
+        for key in [&old, &new, &old, &new, &new] {
+            assert_eq!(keys.verify(&key.key, &signer()), Some((old.id.as_str(), key.secret_hash.as_str())));
+        }
+        assert_eq!(keys.keys.len(), 1);
+    }
+
+    #[test]
+    fn it_holds_no_more_than_its_capacity_and_no_forged_key() {
+        let mut keys = VerifiedKeys::default();
+        for seed in 0..=u16::try_from(CAPACITY).unwrap() {
+            let key = issued(seed);
+            assert_eq!(keys.verify(&key.key, &signer()), Some((key.id.as_str(), key.secret_hash.as_str())));
+            assert!(keys.keys.len() <= CAPACITY);
+        }
+        assert_eq!(keys.keys.len(), 1);
+        assert_eq!(keys.verify(&issue(&Signer::new("two", []).unwrap(), &[1; ENTROPY_BYTES]).key, &signer()), None);
+        assert_eq!(keys.keys.len(), 1);
+    }
+}

@@ -1,0 +1,327 @@
+//! The layout of a row's body: compact JSON, whose keys are short because a row is written on nearly every request.
+
+use serde::{Deserialize, Serialize};
+
+use crate::key_state::State;
+use crate::key_state::audit_log::Audit;
+use crate::key_state::idempotency::Replays;
+use crate::key_state::nonces::{Held, Nonces};
+use crate::key_state::row::{CHUNK, DecodeError};
+use crate::limiter::fixed_window::{Fixed, Spans, Windows};
+use crate::limiter::gcra::Bucket;
+use crate::limiter::policy::{Period, Unit};
+use crate::limiter::sliding_log::{Log, MAX_MILLIS};
+use crate::metering::alerts::Alerts;
+use crate::metering::hours::Hours;
+use crate::metering::months::{Carried, Dropped, Months, Totals};
+use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
+
+/// The layout written by this code. A layout that older code would misread needs another number.
+pub(super) const VERSION: u64 = 1;
+
+/// Only the version, which must be known before anything else is read.
+#[derive(Deserialize)]
+struct Tag {
+    v: u64,
+}
+
+/// The body of a row. Times are microseconds where not said otherwise.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Body {
+    v: u64,
+    pub(super) seq: u64,
+    /// Epoch.
+    e: String,
+    /// Judged time of the last admission.
+    t: u64,
+    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970, count).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    f: Vec<[Vec<(u64, u64)>; 3]>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    m: Vec<MonthRow>,
+    /// The newest month that is not in `m` any more, and a bit for it and each one before it that is not either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    y: Option<(u64, u64)>,
+    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request for each carried call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    c: Vec<(u64, u64, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    b: Vec<BucketRow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    l: Vec<LogRow>,
+    /// Nonces, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    n: Vec<u64>,
+    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that no other row holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    z: Option<(u64, u64)>,
+    /// Usage by hour and class, if that is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    h: Option<String>,
+    /// Idempotency keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<String>,
+    /// The end of the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    a: Option<String>,
+    /// Alerts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    w: Option<String>,
+}
+
+/// Month (202611), calls, denied, carried calls, requests, tokens, flushed calls, flushed denied.
+#[derive(Serialize, Deserialize)]
+pub(super) struct MonthRow(u64, u64, u64, u64, u64, u64, u64, u64);
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct BucketRow {
+    /// Policy name.
+    n: String,
+    /// Unit and period.
+    k: (u8, u8),
+    q: u64,
+    /// Level: units, span-ths of a unit, and when.
+    l: (u64, u64, u64),
+    /// May be dropped at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    x: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct LogRow {
+    /// Unit and period.
+    k: (u8, u8),
+    /// The first row that knows this log.
+    s: u64,
+    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and so on.
+    e: Vec<u64>,
+    /// May be dropped at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    x: Option<u64>,
+}
+
+impl Body {
+    /// What the next row of `state` says.
+    pub(super) fn of(state: &State) -> Self {
+        Self {
+            v: VERSION,
+            seq: state.ring.next_seq(),
+            e: state.epoch.clone(),
+            t: state.last.as_micros(),
+            f: fixed_to_rows(&state.fixed),
+            m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
+            y: state.months.dropped().map(Dropped::to_row),
+            c: state.months.iter().filter_map(|(month, totals)| carried_to_row(month, totals.carried)).collect(),
+            b: state.buckets.iter().map(BucketRow::of).collect(),
+            l: state.logs.iter().map(LogRow::of).collect(),
+            n: state.nonces.for_row().collect(),
+            z: state.nonces.times_for_row().map(|(complete, first)| (complete.as_micros(), first.as_micros())),
+            h: state.hours.as_ref().map(Hours::to_text),
+            i: state.replays.to_text(),
+            a: state.audit.to_text(),
+            w: state.alerts.to_text(),
+        }
+    }
+
+    /// Reads the body that is stored in `slot`.
+    pub(super) fn parse(slot: u32, text: &str) -> Result<Self, DecodeError> {
+        let malformed = |error: serde_json::Error| DecodeError::Malformed { slot, reason: error.to_string() };
+        let Tag { v } = serde_json::from_str(text).map_err(malformed)?;
+        if v != VERSION {
+            return Err(DecodeError::Version { slot, found: v });
+        }
+        serde_json::from_str(text).map_err(malformed)
+    }
+
+    /// Whether this row's chunk is full, so that the next row goes to another slot.
+    pub(super) fn is_full(&self) -> bool {
+        self.l.iter().any(|row| row.e.len() / 2 >= CHUNK)
+    }
+
+    fn nonces(&self) -> Held<'_> {
+        let times = self.z.map(|(complete, first)| (clamp(complete), clamp(first)));
+        Held { at: clamp(self.t), nonces: &self.n, times }
+    }
+
+    /// The state of which this is the newest row, in `slot`. `older` are the other rows, oldest first.
+    pub(super) fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<State, DecodeError> {
+        let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
+        let last = clamp(self.t);
+        let nonces = Nonces::from_rows(older.iter().map(|(slot, body)| (*slot, body.nonces())), &self.nonces());
+        let mut state = State::new(self.e);
+        state.last = last;
+        state.seen = last;
+        state.fixed = fixed_from_rows(self.f);
+        state.nonces = nonces;
+        if let Some(text) = &self.h {
+            state.hours = Some(Hours::from_text(text).ok_or_else(|| malformed("not hours"))?);
+        }
+        if let Some(text) = &self.i {
+            state.replays = Replays::from_text(text).ok_or_else(|| malformed("not idempotency keys"))?;
+        }
+        if let Some(text) = &self.a {
+            state.audit = Audit::from_text(text).ok_or_else(|| malformed("not an audit log"))?;
+        }
+        if let Some(text) = &self.w {
+            state.alerts = Alerts::from_text(text).ok_or_else(|| malformed("not alerts"))?;
+        }
+        let mut months = Vec::new();
+        for row in &self.m {
+            let (month, mut totals) = row.read().ok_or_else(|| malformed("not a month"))?;
+            if let Some((_, cost, tokens)) = self.c.iter().find(|(number, ..)| *number == month.as_number()) {
+                totals.carried = Carried { cost: *cost, tokens: *tokens, ..totals.carried };
+            }
+            months.push((month, totals));
+        }
+        let dropped = self.y.map(|row| Dropped::from_row(row).ok_or_else(|| malformed("not a month")));
+        state.months = Months::from_kept(months, dropped.transpose()?);
+        for row in self.b {
+            state.buckets.push(row.read().ok_or_else(|| malformed("not a bucket"))?);
+        }
+        for row in &self.l {
+            let (unit, period, span) = kind(row.k).ok_or_else(|| malformed("not a log"))?;
+            let mut log = Log::new(unit, period, span, row.s);
+            log.until = row.x.map(UnixMicros::from_micros);
+            for (slot, body) in older {
+                if let Some(chunk) = body.l.iter().find(|other| other.k == row.k && body.seq >= row.s) {
+                    chunk.pour_into(&mut log);
+                    log.close(*slot);
+                }
+            }
+            row.pour_into(&mut log);
+            log.forget(last);
+            state.logs.push(log);
+        }
+        Ok(state)
+    }
+}
+
+impl MonthRow {
+    fn of(month: Month, t: &Totals) -> Self {
+        let flushed = (t.flushed_calls, t.flushed_denied);
+        Self(month.as_number(), t.calls, t.denied, t.carried.calls, t.requests, t.tokens, flushed.0, flushed.1)
+    }
+
+    fn read(&self) -> Option<(Month, Totals)> {
+        let Self(month, calls, denied, carried, requests, tokens, flushed_calls, flushed_denied) = *self;
+        let carried = of_calls(carried);
+        let totals = Totals { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
+        Some((Month::from_number(month)?, totals))
+    }
+}
+
+impl BucketRow {
+    fn of(bucket: &Bucket) -> Self {
+        let (units, fraction) = bucket.level();
+        Self {
+            n: bucket.name.clone(),
+            k: (unit_to_row(bucket.unit), period_to_row(bucket.period)),
+            q: bucket.quota,
+            l: (units, fraction, bucket.at().as_micros()),
+            x: bucket.until.map(UnixMicros::as_micros),
+        }
+    }
+
+    fn read(self) -> Option<Bucket> {
+        let (unit, period, span) = kind(self.k)?;
+        let (units, fraction, at) = self.l;
+        let mut bucket = Bucket::new(&self.n, unit, period, span, self.q).with_level(units, fraction, clamp(at));
+        bucket.until = self.x.map(UnixMicros::from_micros);
+        Some(bucket)
+    }
+}
+
+impl LogRow {
+    fn of(log: &Log) -> Self {
+        let mut entries = Vec::with_capacity(log.open().len() * 2);
+        let mut before = 0;
+        for entry in log.open() {
+            entries.extend([entry.millis() - before, entry.units()]);
+            before = entry.millis();
+        }
+        Self {
+            k: (unit_to_row(log.unit), period_to_row(log.period)),
+            s: log.since,
+            e: entries,
+            x: log.until.map(UnixMicros::as_micros),
+        }
+    }
+
+    fn pour_into(&self, log: &mut Log) {
+        let mut millis = 0_u64;
+        let (pairs, _) = self.e.as_chunks::<2>();
+        for [step, units] in pairs {
+            millis = millis.saturating_add(*step);
+            log.push(UnixMicros::from_millis(millis), *units);
+        }
+    }
+}
+
+/// What is carried if only calls are known.
+const fn of_calls(calls: u64) -> Carried {
+    Carried { calls, cost: calls, tokens: 0 }
+}
+
+fn carried_to_row(month: Month, carried: Carried) -> Option<(u64, u64, u64)> {
+    (carried != of_calls(carried.calls)).then_some((month.as_number(), carried.cost, carried.tokens))
+}
+
+fn fixed_to_rows(fixed: &Fixed) -> Vec<[Vec<(u64, u64)>; 3]> {
+    let row = |spans: &Spans| {
+        [(&spans.minute, MINUTE), (&spans.hour, HOUR), (&spans.day, DAY)]
+            .map(|(windows, span)| windows.iter().map(|(start, count)| (start.as_micros() / span, count)).collect())
+    };
+    let mut rows = vec![row(&fixed.requests), row(&fixed.tokens)];
+    while rows.pop_if(|row: &mut [Vec<_>; 3]| row.iter().all(Vec::is_empty)).is_some() {}
+    rows
+}
+
+fn fixed_from_rows(rows: Vec<[Vec<(u64, u64)>; 3]>) -> Fixed {
+    let mut spans = rows.into_iter().map(|[minute, hour, day]| Spans {
+        minute: windows_from_row(minute, MINUTE),
+        hour: windows_from_row(hour, HOUR),
+        day: windows_from_row(day, DAY),
+    });
+    Fixed { requests: spans.next().unwrap_or_default(), tokens: spans.next().unwrap_or_default() }
+}
+
+fn windows_from_row(row: Vec<(u64, u64)>, span: u64) -> Windows {
+    Windows::from_kept(row.into_iter().map(|(number, count)| (clamp(number.saturating_mul(span)), count)).collect())
+}
+
+/// A time that was read: never beyond what the engine works with.
+fn clamp(micros: u64) -> UnixMicros {
+    UnixMicros::from_micros(micros).min(UnixMicros::from_millis(MAX_MILLIS))
+}
+
+const fn unit_to_row(unit: Unit) -> u8 {
+    match unit {
+        Unit::Requests => 0,
+        Unit::Tokens => 1,
+    }
+}
+
+const fn period_to_row(period: Period) -> u8 {
+    match period {
+        Period::Minute => 0,
+        Period::Hour => 1,
+        Period::Day => 2,
+        Period::Month => 3,
+    }
+}
+
+/// Unit, period and the period's microseconds of a log or bucket.
+fn kind((unit, period): (u8, u8)) -> Option<(Unit, Period, u64)> {
+    let unit = match unit {
+        0 => Unit::Requests,
+        1 => Unit::Tokens,
+        _ => return None,
+    };
+    let period = match period {
+        0 => Period::Minute,
+        1 => Period::Hour,
+        2 => Period::Day,
+        _ => return None,
+    };
+    Some((unit, period, period.micros()?))
+}

@@ -1,0 +1,416 @@
+//! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
+
+use crate::http::idempotency_key::Idempotency;
+use crate::keys::key::same_hash;
+use crate::keys::route_cost::{self, Price, RouteCost, RouteCosts};
+use crate::keys::route_pattern::RouteCase;
+use crate::limiter::policy::{Algorithm, Period, Policy, PolicyError, Unit};
+use crate::limiter::schedule::{Schedule, Stage, Timetable};
+use crate::protocol::object_request::Debt;
+use crate::time::UnixMicros;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// Whether a key may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+pub enum Status {
+    /// It may.
+    Active,
+    /// Switched off; can be switched on again.
+    Disabled,
+    /// Withdrawn for ever.
+    Revoked,
+    /// Its time is over. Never stored: it follows from `expires_at`.
+    Expired,
+}
+
+impl Status {
+    /// The word of the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Why a key of this status is refused; `None` if it is not.
+    #[must_use]
+    pub const fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Active => None,
+            Self::Disabled => Some("the API key is disabled"),
+            Self::Revoked => Some("the API key is revoked"),
+            Self::Expired => Some("the API key is expired"),
+        }
+    }
+
+    /// This status at `now`, for a key that expires at `expires_at`.
+    #[must_use]
+    pub fn at(self, expires_at: Option<UnixMicros>, now: UnixMicros) -> Self {
+        match expires_at {
+            Some(end) if self == Self::Active && now >= end => Self::Expired,
+            _ => self,
+        }
+    }
+}
+
+/// A row of `tier_limits`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The name that clients see.
+    pub policy: String,
+    /// What it counts.
+    pub unit: Unit,
+    /// Units per period.
+    pub quota: u64,
+    /// Its period.
+    pub period: Period,
+    /// How it counts.
+    pub algorithm: Algorithm,
+    /// Units at once, for buckets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+}
+
+impl PolicyRow {
+    fn policy(&self) -> Result<Policy, PolicyError> {
+        let burst = self.burst.filter(|_| self.algorithm == Algorithm::Bucket);
+        Policy::new(self.policy.clone(), self.unit, self.quota, self.period, self.algorithm, burst)
+    }
+}
+
+/// A row of `overrides`: a policy of this key alone. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverrideRow {
+    /// The policy; it replaces the one of its name.
+    pub policy: PolicyRow,
+    /// From when on it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+    /// Until when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl OverrideRow {
+    fn holds_at(&self, now: u64) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// What a change of a tier is for the objects of its keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierChange {
+    /// The tier.
+    pub tier: String,
+    /// Grows with every change.
+    pub version: u64,
+    /// For how many days requests are kept one by one.
+    pub audit_days: u64,
+    /// Whether its calls are recognised by their idempotency keys. An earlier version does not say: then it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+    /// All its policies.
+    pub policies: Vec<PolicyRow>,
+}
+
+/// The stored form of a profile. Rows of it lie in objects in the field: new fields need a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileRow {
+    /// The key's id.
+    pub id: String,
+    /// Its tier's name.
+    pub tier: String,
+    /// As stored; expiry is not in it.
+    pub status: Status,
+    /// Hash of the key's secret.
+    pub secret_hash: String,
+    /// Milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
+    /// The tier's policies, by period and name wherever they come from, so that equal profiles are found to be equal.
+    pub policies: Vec<PolicyRow>,
+    /// The key's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<OverrideRow>,
+    /// Hash of the secret that a rotation replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_hash: Option<String>,
+    /// Until when that one is valid, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_until: Option<u64>,
+    /// Orders the changes of the tier that the admin API makes.
+    #[serde(default)]
+    pub tier_version: u64,
+    /// For how many days requests are kept one by one.
+    #[serde(default)]
+    pub audit_days: u64,
+    /// Whether calls are recognised by their idempotency keys.
+    #[serde(default, skip_serializing_if = "Idempotency::is_on")]
+    pub idempotency: Idempotency,
+    /// What calls cost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteCost>,
+}
+
+/// A profile that decisions can be made with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// What it was made from.
+    pub row: ProfileRow,
+    /// The policies that hold, validated, in the order in which clients see them. See [`Profile::turn_to`].
+    pub policies: Vec<Policy>,
+    costs: RouteCosts,
+    /// The milliseconds for which `policies` are right: an override begins or ends at their end.
+    holds: Range<u64>,
+}
+
+impl Profile {
+    /// Validates a row.
+    ///
+    /// # Errors
+    /// If a policy is not one that the engine can keep; the schema of D1 lets none of these in.
+    pub fn new(row: ProfileRow) -> Result<Self, PolicyError> {
+        for policy in row.policies.iter().chain(row.overrides.iter().map(|own| &own.policy)) {
+            policy.policy()?;
+        }
+        let costs = RouteCosts::new(&row.routes);
+        let mut profile = Self { row, policies: Vec::new(), costs, holds: 0..0 };
+        profile.turn_to(UnixMicros::default());
+        Ok(profile)
+    }
+
+    /// Makes `policies` those that hold at `now`.
+    pub fn turn_to(&mut self, now: UnixMicros) {
+        if !self.holds.contains(&now.as_millis()) {
+            (self.policies, self.holds) = self.stage(now.as_millis());
+        }
+    }
+
+    /// `policies` with those of other times. See [`Profile::turn_to`].
+    #[must_use]
+    pub fn schedule(&self) -> Schedule<'_> {
+        Schedule::new(&self.policies, UnixMicros::from_millis(self.holds.start), moment(self.holds.end), self)
+    }
+
+    /// The policies that hold at `now`, and for which milliseconds they do.
+    fn stage(&self, now: u64) -> (Vec<Policy>, Range<u64>) {
+        let overrides = &self.row.overrides;
+        let own: Vec<&PolicyRow> = overrides.iter().filter(|own| own.holds_at(now)).map(|own| &own.policy).collect();
+        let of_tier = self.row.policies.iter().filter(|row| own.iter().all(|own| own.policy != row.policy));
+        let mut policies = Vec::new();
+        // All of them were found to be valid when the profile was made.
+        for policy in of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()) {
+            let is_later = |other: &Policy| (other.period(), other.name()) > (policy.period(), policy.name());
+            let at = policies.iter().position(is_later).unwrap_or(policies.len());
+            policies.insert(at, policy);
+        }
+        let mut holds = 0..u64::MAX;
+        for moment in overrides.iter().flat_map(|own| [own.from, own.until]).flatten() {
+            if moment <= now {
+                holds.start = holds.start.max(moment);
+            } else {
+                holds.end = holds.end.min(moment);
+            }
+        }
+        (policies, holds)
+    }
+
+    /// Takes over a change of the key's tier; `false` if it is of another tier or not news.
+    ///
+    /// # Errors
+    /// As [`Profile::new`]; the profile is then as it was.
+    pub fn adopt(&mut self, change: &TierChange) -> Result<bool, PolicyError> {
+        if self.row.tier != change.tier || self.row.tier_version >= change.version {
+            return Ok(false);
+        }
+        let mut row = self.row.clone();
+        row.policies.clone_from(&change.policies);
+        row.audit_days = change.audit_days;
+        row.idempotency = change.idempotency.unwrap_or(row.idempotency);
+        row.tier_version = change.version;
+        *self = Self::new(row)?;
+        Ok(true)
+    }
+
+    /// Whether a presented secret is the key's own, or was until a rotation that still gives it time.
+    #[must_use]
+    pub fn accepts(&self, secret_hash: &str, now: UnixMicros) -> bool {
+        let row = &self.row;
+        let is_current = same_hash(secret_hash, &row.secret_hash);
+        let previous =
+            row.previous_hash.as_deref().filter(|_| row.previous_until.is_some_and(|until| now.as_millis() < until));
+        // Both are compared in any case, so that the time tells nothing.
+        is_current | previous.is_some_and(|previous| same_hash(secret_hash, previous))
+    }
+
+    /// What a call costs, and the class that it is counted in.
+    #[must_use]
+    pub fn price(&self, method: &str, path: &str, case: RouteCase) -> Price<'_> {
+        self.costs.price(method, path, case)
+    }
+
+    /// What the calls of a debt cost together. One that it does not name costs as little as any.
+    #[must_use]
+    pub fn cost_of(&self, debt: Debt<'_>, case: RouteCase) -> u64 {
+        let mut unnamed = debt.uncounted;
+        let mut cost = 0_u64;
+        for (count, method, path) in debt.passed.iter() {
+            let count = count.min(unnamed);
+            unnamed -= count;
+            cost = cost.saturating_add(self.price(&method, &path, case).cost.saturating_mul(count));
+        }
+        cost.saturating_add(route_cost::DEFAULT_COST.saturating_mul(unnamed))
+    }
+
+    /// The key's status at `now`.
+    #[must_use]
+    pub fn status(&self, now: UnixMicros) -> Status {
+        self.row.status.at(self.row.expires_at.map(UnixMicros::from_millis), now)
+    }
+}
+
+impl Timetable for Profile {
+    fn at(&self, t: UnixMicros) -> Stage {
+        let (policies, holds) = self.stage(t.as_millis());
+        Stage { policies, until: moment(holds.end) }
+    }
+}
+
+/// A moment in milliseconds, if it ever comes.
+fn moment(millis: u64) -> Option<UnixMicros> {
+    (millis < u64::MAX).then_some(UnixMicros::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::object_request::Passed;
+
+    /// Rows of this form lie in objects in the field.
+    #[test]
+    fn the_stored_form_is_frozen() {
+        let first = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"}]}"#;
+        let row: ProfileRow = serde_json::from_str(first).unwrap();
+        assert_eq!((row.tier_version, row.overrides.len(), row.idempotency), (0, 0, Idempotency::On));
+        assert_eq!(Profile::new(row).unwrap().policies.len(), 1);
+        let text = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","expires_at":9,"policies":[],"routes":[],"overrides":[{"policy":{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":3},"from":1,"until":2}],"previous_hash":"g","previous_until":8,"tier_version":4,"audit_days":7,"idempotency":"off"}"#;
+        let row: ProfileRow = serde_json::from_str(text).unwrap();
+        let sorted = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let printed = serde_json::to_string(&row).unwrap();
+        assert_eq!(sorted(&printed), sorted(&text.replace(r#""routes":[],"#, "")));
+    }
+
+    const TIER: &str = r#"{"id":"k","tier":"free","status":"active","secret_hash":"hh","policies":[
+        {"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"},
+        {"policy":"month","unit":"requests","quota":1000,"period":"month","algorithm":"fixed"}]"#;
+
+    fn profile(rest: &str) -> Profile {
+        Profile::new(serde_json::from_str(&format!("{TIER}{rest}}}")).unwrap()).unwrap()
+    }
+
+    fn limits(profile: &mut Profile, now: u64) -> Vec<(String, u64)> {
+        profile.turn_to(UnixMicros::from_millis(now));
+        profile.policies.iter().map(|policy| (policy.name().to_owned(), policy.quota())).collect()
+    }
+
+    #[test]
+    fn overrides_replace_and_add_while_they_hold() {
+        let mut profile = profile(
+            r#","overrides":[
+            {"policy":{"policy":"minute","unit":"requests","quota":99,"period":"minute","algorithm":"fixed"},"from":100,"until":200},
+            {"policy":{"policy":"a","unit":"requests","quota":5,"period":"day","algorithm":"fixed"},"from":150}]"#,
+        );
+        let named = |pairs: &[(&str, u64)]| pairs.iter().map(|(n, q)| ((*n).to_owned(), *q)).collect::<Vec<_>>();
+        for (now, expected) in [
+            (0, named(&[("minute", 10), ("month", 1000)])),
+            (99, named(&[("minute", 10), ("month", 1000)])),
+            (100, named(&[("minute", 99), ("month", 1000)])),
+            (150, named(&[("minute", 99), ("a", 5), ("month", 1000)])),
+            (200, named(&[("minute", 10), ("a", 5), ("month", 1000)])),
+            (199, named(&[("minute", 99), ("a", 5), ("month", 1000)])),
+            (u64::MAX / 1000, named(&[("minute", 10), ("a", 5), ("month", 1000)])),
+            (0, named(&[("minute", 10), ("month", 1000)])),
+        ] {
+            assert_eq!(limits(&mut profile, now), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_the_tier_is_taken_over_once_and_in_order() {
+        let mut profile = profile(r#","tier_version":4"#);
+        let change = |tier: &str, version, quota| TierChange {
+            tier: tier.to_owned(),
+            version,
+            audit_days: 3,
+            idempotency: None,
+            policies: vec![PolicyRow { quota, ..profile_policy() }],
+        };
+        assert_eq!(profile.adopt(&change("pro", 9, 1)), Ok(false));
+        assert_eq!(profile.adopt(&change("free", 4, 1)), Ok(false));
+        assert_eq!(profile.adopt(&change("free", 6, 2)), Ok(true));
+        assert_eq!(profile.adopt(&change("free", 5, 3)), Ok(false));
+        assert!(profile.adopt(&change("free", 7, u64::MAX)).is_err());
+        assert_eq!(limits(&mut profile, 0), [("minute".to_owned(), 2)]);
+        assert_eq!((profile.row.audit_days, profile.row.tier_version), (3, 6));
+        for (version, given, taken) in [
+            (7, Some(Idempotency::Off), Idempotency::Off),
+            (8, None, Idempotency::Off),
+            (9, Some(Idempotency::On), Idempotency::On),
+        ] {
+            let change = TierChange { idempotency: given, ..change("free", version, 2) };
+            assert_eq!(profile.adopt(&change), Ok(true));
+            assert_eq!(profile.row.idempotency, taken);
+        }
+    }
+
+    fn profile_policy() -> PolicyRow {
+        PolicyRow {
+            policy: "minute".to_owned(),
+            unit: Unit::Requests,
+            quota: 1,
+            period: Period::Minute,
+            algorithm: Algorithm::Fixed,
+            burst: None,
+        }
+    }
+
+    #[test]
+    fn the_calls_of_a_debt_cost_what_their_routes_do() {
+        let profile = profile(
+            r#","routes":[{"pattern":"/dear","method":"GET","cost":10},{"pattern":"/v1/*","method":"*","cost":4}]"#,
+        );
+        let cost = |uncounted, passed| {
+            profile.cost_of(Debt { uncounted, passed: Passed(passed), ..Debt::default() }, RouteCase::Sensitive)
+        };
+        assert_eq!(cost(0, ""), 0);
+        // An older isolate names none of them.
+        assert_eq!(cost(3, ""), 3);
+        assert_eq!(cost(3, "2:GET:/dear,1:POST:/dear"), 21);
+        assert_eq!(cost(5, "2:GET:/v1/%2564ear,1:GET:/a"), 8 + 1 + 2);
+        // No more are named than there are.
+        assert_eq!(cost(1, "2:GET:/dear,7:GET:/v1/a"), 10);
+    }
+
+    #[test]
+    fn a_replaced_secret_is_accepted_until_its_time_is_over() {
+        let profile = profile(r#","previous_hash":"gg","previous_until":50"#);
+        let accepts = |hash: &str, now| profile.accepts(hash, UnixMicros::from_millis(now));
+        assert!(accepts("hh", 49) && accepts("hh", 50) && accepts("gg", 49));
+        assert!(!accepts("gg", 50) && !accepts("ff", 0) && !accepts("", 0));
+    }
+
+    #[test]
+    fn only_an_active_key_expires() {
+        let end = Some(UnixMicros::from_millis(10));
+        assert_eq!(Status::Active.at(end, UnixMicros::from_millis(9)), Status::Active);
+        assert_eq!(Status::Active.at(end, UnixMicros::from_millis(10)), Status::Expired);
+        assert_eq!(Status::Active.at(None, UnixMicros::from_millis(10)), Status::Active);
+        assert_eq!(Status::Revoked.at(end, UnixMicros::from_millis(10)), Status::Revoked);
+    }
+}

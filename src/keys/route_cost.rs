@@ -1,0 +1,323 @@
+//! What a call costs, and of which class it is: by method and path, the closest pattern that matches first.
+
+use crate::http::target::percent_decode;
+use crate::keys::route_pattern::{RouteCase, Routes};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// What calls cost that no pattern matches.
+pub const DEFAULT_COST: u64 = 1;
+
+/// A row of `route_costs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCost {
+    /// A path pattern.
+    pub pattern: String,
+    /// A method, or `*` for all.
+    pub method: String,
+    /// Requests that a call counts as, at least 1.
+    pub cost: u64,
+}
+
+impl RouteCost {
+    /// The class of the calls that it prices.
+    fn class(&self) -> String {
+        match self.method.as_str() {
+            "*" => self.pattern.clone(),
+            method => [method, " ", &self.pattern].concat(),
+        }
+    }
+}
+
+/// `route_costs`, compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteCosts(Routes<(u64, String)>);
+
+/// What a call costs, and the class under which it is counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price<'a> {
+    /// In requests.
+    pub cost: u64,
+    /// The pattern that sets the cost, with its method if it is for one only; without one, the method and the first segment of the
+    /// path. All methods that are not a few capital letters are `OTHER`.
+    pub class: Cow<'a, str>,
+}
+
+impl RouteCosts {
+    /// Compiles the table.
+    #[must_use]
+    pub fn new(rows: &[RouteCost]) -> Self {
+        Self(Routes::new(rows.iter().map(|row| (row.pattern.as_str(), row.method.as_str(), (row.cost, row.class())))))
+    }
+
+    /// The price of a call.
+    #[must_use]
+    pub fn price(&self, method: &str, path: &str, case: RouteCase) -> Price<'_> {
+        match self.0.dearest(method, path, case, |(cost, _)| *cost) {
+            Some((cost, class)) => Price { cost: *cost, class: Cow::Borrowed(class) },
+            None => Price { cost: DEFAULT_COST, class: Cow::Owned(unpriced_class(method, path)) },
+        }
+    }
+}
+
+/// What is not left as it is in a class.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+/// Characters of a method at most; a longer one is no method that anybody knows.
+const METHOD_LENGTH: usize = 16;
+
+fn unpriced_class(method: &str, path: &str) -> String {
+    let path = percent_decode(path);
+    let first = path.split('/').find(|segment| !segment.is_empty());
+    let is_method = (1..=METHOD_LENGTH).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
+    let mut class = [if is_method { method } else { "OTHER" }, " /"].concat();
+    class.extend(utf8_percent_encode(first.unwrap_or_default(), ESCAPED));
+    class
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes() -> Vec<RouteCost> {
+        let rows: [(&str, &str, u64); 8] = [
+            ("/search", "*", 5),
+            ("/search", "POST", 6),
+            ("/v1/*", "*", 2),
+            ("/v1/*/export", "GET", 50),
+            ("/v1/reports/*", "*", 10),
+            ("/v1/reports/a", "*", 11),
+            ("/*", "DELETE", 3),
+            ("/", "*", 4),
+        ];
+        rows.into_iter().map(|(pattern, method, cost)| row(pattern, method, cost)).collect()
+    }
+
+    fn row(pattern: &str, method: &str, cost: u64) -> RouteCost {
+        RouteCost { pattern: pattern.into(), method: method.into(), cost }
+    }
+
+    fn cost(rows: &[RouteCost], method: &str, path: &str) -> u64 {
+        RouteCosts::new(rows).price(method, path, RouteCase::Sensitive).cost
+    }
+
+    fn class(rows: &[RouteCost], method: &str, path: &str) -> String {
+        RouteCosts::new(rows).price(method, path, RouteCase::Sensitive).class.into_owned()
+    }
+
+    #[test]
+    fn the_longest_match_wins() {
+        for (method, path, expected) in [
+            ("GET", "/", 4),
+            ("GET", "/other", 1),
+            ("DELETE", "/other/x", 3),
+            ("GET", "/search", 5),
+            ("POST", "/search", 6),
+            ("GET", "/search/x", 1),
+            ("GET", "/v1", 1),
+            ("GET", "/v1/x", 2),
+            ("GET", "/v1/x/y/z", 2),
+            ("GET", "/v1/x/export", 50),
+            ("PUT", "/v1/x/export", 2),
+            ("GET", "/v1/reports/x", 10),
+            ("GET", "/v1/reports/a", 11),
+            ("GET", "/v1/reports/export", 10),
+            ("DELETE", "/search", 5),
+        ] {
+            assert_eq!(cost(&routes(), method, path), expected, "{method} {path}");
+        }
+        assert_eq!(cost(&[], "GET", "/search"), DEFAULT_COST);
+    }
+
+    #[test]
+    fn another_spelling_of_a_path_costs_the_same() {
+        for path in ["/search/", "//search", "/%73earch", "/se%61rch//", "%2fsearch"] {
+            assert_eq!(cost(&routes(), "GET", path), 5, "{path}");
+        }
+        assert_eq!(cost(&routes(), "GET", "/v1%2fx%2Fexport"), 50);
+    }
+
+    /// Each of these is `/v1/a/export` to some origin.
+    #[test]
+    fn no_spelling_of_a_path_hides_its_price() {
+        let table = [row("/v1/*/export", "GET", 25)];
+        for path in [
+            "//v1//a//export",
+            "/v1/a/export/",
+            "/v1/a/%65xport",
+            "/v1%2fa%2Fexport",
+            "/v1/a/export;x=1",
+            "/v1;x/a;y=2,3/export;",
+            "/;x/v1/a/;/export",
+            "/v1/a/export;x=%2fy",
+            "/v1/a/export%3bx=1",
+            "/v1/a/export%20",
+            "/v1/a/export%20%09",
+            "/v1/a/export%C2%A0",
+            "/v1/a/%20export",
+            "/v1/a/+export+%20",
+            "/v1/a/export%0a",
+            "/v1/a/ex%0dport",
+            "/v1/a/export%7f",
+            "/v1/a/%0a/export",
+            "/v1/a/e%ffxport",
+            "/v1/a/e\u{fffd}xport",
+            "/v1/a/export%bb/%ef%bb%bf",
+            "/%ef%bb%bfv1/a/export%c2%ad%3f",
+            "/v1/a/%%0a65xport",
+            "/v1/a%%0a2fexport",
+            "/v1/a/export.",
+            "/v1/a/export.%20.",
+            "/v1/a/export%2e;x",
+            "/v1/a/%2565xport",
+            "/v1/a/%25%36%35xport",
+            "/v1/a/%252565xport",
+            "/v1/a%252fexport",
+            "/v1/a/%u0065xport",
+            "/v1/a/%c1%a5xport",
+            "/v1/a%c0%afexport",
+            "/v1/a/export%3f",
+            "/v1/a/export%3fx/y",
+            "/v1/a/export%2523x",
+            "/(S(x))/v1/a/(A(b)F(c))/export",
+            // To who takes an encoded slash for data, `*` is `a/b`.
+            "/v1/a%2fb/export",
+            "/v1/a%2fb%252fc/export",
+        ] {
+            for method in ["GET", "HEAD"] {
+                assert_eq!(cost(&table, method, path), 25, "{method} {path}");
+                assert_eq!(class(&table, method, path), "GET /v1/*/export", "{method} {path}");
+            }
+            assert_eq!(cost(&table, "POST", path), 1, "{path}");
+        }
+        for path in [
+            "/v1/a/exports",
+            "/v1/a/Export",
+            "/v1/a/export/x",
+            "/v1/a/export.json",
+            "/v1/a/x;export",
+            "/v1/a/export/%20x",
+            "/v1/a%2eb",
+            "/v1/a/ex%20port",
+        ] {
+            assert_eq!(cost(&table, "GET", path), 1, "{path}");
+        }
+    }
+
+    #[test]
+    fn of_several_readings_the_dearest_is_charged() {
+        let table = [
+            row("/v1/*", "*", 10),
+            row("/v1/health", "*", 1),
+            row("/v1/x", "*", 30),
+            row("/v1/caf%C3%A9", "*", 3),
+            row("/v1/a b", "*", 4),
+            row("/static/*", "*", 2),
+        ];
+        for (path, expected) in [
+            ("/v1/health", 1),
+            ("/v1/health/", 1),
+            // An escape that a path cannot do without is not odd.
+            ("/v1/caf%c3%a9", 3),
+            ("/v1/a%20b", 4),
+            ("/v1/%61%20b", 10),
+            ("/v1/health;x", 10),
+            ("/v1/he%61lth", 10),
+            ("/v1/%2568ealth", 10),
+            ("/v1/health%20", 10),
+            ("/v1/x;health", 30),
+            ("/v1/health%2fx", 10),
+            ("/v1/x%3fhealth", 30),
+            // Whatever is made of the end of these, one row has them all.
+            ("/static/a;b/c%2Fd%20.", 2),
+        ] {
+            assert_eq!(cost(&table, "GET", path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn case_is_compared_as_the_table_is_told() {
+        let table = [row("/v1/*/Export", "GET", 25), row("/CAF%C3%89", "*", 7), row("/kiss", "*", 3)];
+        for (path, sensitive, insensitive) in [
+            ("/v1/a/Export", 25, 25),
+            ("/v1/a/export", 1, 25),
+            ("/V1/a/EXPORT;x", 1, 25),
+            ("/v1/a/%45xport", 25, 25),
+            ("/v1/a/%45XPORT", 1, 25),
+            ("/CAF%c3%89", 7, 7),
+            ("/caf%c3%a9", 1, 7),
+            // In Latin-1.
+            ("/caf%e9", 1, 7),
+            ("/KI%C5%BF%C5%BF", 1, 3),
+            ("/%E2%84%AAiss", 1, 3),
+        ] {
+            let of = |case| RouteCosts::new(&table).price("GET", path, case).cost;
+            assert_eq!((of(RouteCase::Sensitive), of(RouteCase::Insensitive)), (sensitive, insensitive), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_table_may_price_everything() {
+        let table =
+            [row("/**", "*", 5), row("/", "*", 2), row("/v1/**", "*", 7), row("/v1/*", "*", 8), row("/v1", "PUT", 9)];
+        for (method, path, expected) in [
+            ("GET", "/", 2),
+            ("GET", "/other", 5),
+            ("GET", "/other/x/y", 5),
+            ("GET", "/v1", 7),
+            ("PUT", "/v1", 9),
+            ("GET", "/v1/a", 8),
+            ("GET", "/v1/a/b/c", 8),
+        ] {
+            assert_eq!(cost(&table, method, path), expected, "{method} {path}");
+        }
+        assert_eq!(class(&table, "GET", "/other/x"), "/**");
+        assert_eq!(cost(&[row("/**", "*", 5)], "GET", "/"), 5);
+        assert_eq!(cost(&[row("/*", "*", 5)], "GET", "/"), 1);
+        let within = [row("/a/**/z", "*", 5)];
+        let of = |path| cost(&within, "GET", path);
+        assert_eq!(["/a/z", "/a/b/z", "/a/b/c/z", "/a/b", "/z"].map(of), [5, 5, 5, 1, 1]);
+    }
+
+    #[test]
+    fn head_has_a_price_of_its_own_where_a_row_says_so() {
+        let table =
+            [row("/a", "GET", 25), row("/a", "*", 3), row("/b", "GET", 25), row("/b", "HEAD", 2), row("/*", "HEAD", 9)];
+        let of = |path| cost(&table, "HEAD", path);
+        assert_eq!(["/a", "/b", "/c"].map(of), [25, 2, 9]);
+    }
+
+    #[test]
+    fn a_path_of_any_length_is_priced_in_time() {
+        let table = [row("/**/x/**/y", "*", 5), row("/*/*/*", "*", 2)];
+        for part in ["/a", "%2fx", "/x;", "%2525", "/%20", "%2f%2f"] {
+            assert!((1..=5).contains(&cost(&table, "GET", &format!("/{}", part.repeat(8_000)))), "{part}");
+        }
+        // With more than one reading and more segments than any route has, it may be the dearest of its method.
+        let table = [row("/a/b", "GET", 9), row("/a/**", "*", 2), row("/x", "POST", 50)];
+        let of = |start: &str, segments: usize| cost(&table, "GET", &format!("{start}{}", "/x".repeat(segments)));
+        assert_eq!([of("/a/b;", 254), of("/a/b;", 255), of("/a/b", 255)], [2, 9, 2]);
+    }
+
+    #[test]
+    fn a_class_is_a_pattern_or_the_first_segment() {
+        for (method, path, expected) in [
+            ("GET", "/search", "/search"),
+            ("POST", "/%73earch/", "POST /search"),
+            ("GET", "/v1/x%2Fexport", "GET /v1/*/export"),
+            ("PUT", "/v1/x/export", "/v1/*"),
+            ("GET", "/", "/"),
+            ("GET", "/other/x", "GET /other"),
+            ("DELETE", "/other/x", "DELETE /*"),
+            ("get", "/other/x", "OTHER /other"),
+            ("", "/other", "OTHER /other"),
+            ("ABCDEFGHIJKLMNOP", "/other", "ABCDEFGHIJKLMNOP /other"),
+            ("ABCDEFGHIJKLMNOPQ", "/other", "OTHER /other"),
+            ("GET", "//a%20b%0a%C3%a9%25/c", "GET /a%20b%0A%C3%A9%25"),
+        ] {
+            assert_eq!(class(&routes(), method, path), expected, "{method} {path}");
+        }
+        assert_eq!(class(&[], "GET", "/v1/x"), "GET /v1");
+        assert_eq!(class(&[], "GET", "/"), "GET /");
+    }
+}

@@ -1,0 +1,427 @@
+//! Patterns of routes, and which of them a request may reach, however its path is spelled.
+//!
+//! A pattern is a path of which each segment is literal, `*` for one segment, or `**` for any number, none included; a `*` at the
+//! end stands for one or more.
+//!
+//! Origins do not agree on what a path says: some decode it once, some twice; some drop `;parameters`, trailing spaces or dots; some
+//! take `%2F` for a slash, some for data. The gate cannot know which its origin is, so a path has several *readings*, and a route is
+//! charged if any of them reaches it: see [`Routes::dearest`]. A path without any such oddity has one reading.
+
+use crate::http::target::{decode_fully, decode_visible, is_cut_at, is_space, percent_decode_bytes, text_of};
+use std::borrow::Cow;
+
+/// How the letters of a path compare with a pattern of `route_costs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RouteCase {
+    /// As they are.
+    #[default]
+    Sensitive,
+    /// Letters compare equal in both cases.
+    Insensitive,
+}
+
+/// Segments of a path at most that has more than one reading and is compared; a longer one may be anything. This bounds what a path
+/// can cost the gate: no route of an API has as many.
+const SEGMENTS_LIMIT: usize = 256;
+
+/// How a pattern and a path agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// In no reading of the path.
+    Never,
+    /// In at least one reading.
+    Possible,
+    /// In every reading.
+    Certain,
+}
+
+/// A compiled pattern.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    parts: Vec<Part>,
+    /// Bytes of the pattern without its `/**`, which is the weakest of all parts.
+    length: usize,
+    wildcards: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal {
+        exact: String,
+        folded: String,
+    },
+    One,
+    /// Any number of segments.
+    Rest,
+}
+
+impl Part {
+    fn literal(text: &str) -> Self {
+        Self::Literal { exact: text.to_owned(), folded: fold(text) }
+    }
+}
+
+/// Letters that a comparison without regard to case takes for the same become the same: `K` (kelvin) is `k`.
+fn fold(text: &str) -> String {
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+impl Pattern {
+    /// Compiles a pattern. Every text is one.
+    #[must_use]
+    pub fn parse(pattern: &str) -> Self {
+        const REST: &str = "/**";
+        let (mut parts, mut length, mut wildcards) = (Vec::new(), pattern.len(), 0);
+        for segment in pattern.split('/').filter(|segment| !segment.is_empty()) {
+            match segment {
+                "*" => parts.push(Part::One),
+                "**" => {
+                    length = length.saturating_sub(REST.len());
+                    parts.push(Part::Rest);
+                }
+                literal => {
+                    let decoded = decode_fully(literal);
+                    parts.extend(text_of(&decoded).split('/').filter(|part| !part.is_empty()).map(Part::literal));
+                    continue;
+                }
+            }
+            wildcards += 1;
+        }
+        if parts.last() == Some(&Part::One) {
+            parts.push(Part::Rest);
+        }
+        Self { parts, length, wildcards }
+    }
+
+    /// How the pattern agrees with a path.
+    #[must_use]
+    pub fn matches(&self, path: &RequestPath<'_>) -> Match {
+        if path.is_boundless {
+            return Match::Possible;
+        }
+        if path.spellings.iter().all(|segments| self.is_certain(segments, path.case)) {
+            return Match::Certain;
+        }
+        let is_decided = path.is_plain && self.parts.iter().rev().skip(1).all(|part| *part != Part::Rest);
+        if !is_decided && path.spellings.iter().any(|segments| self.is_possible(segments, path.case)) {
+            // A plain path has but one reading.
+            return if path.is_plain { Match::Certain } else { Match::Possible };
+        }
+        Match::Never
+    }
+
+    /// Whether the segments match one by one in every reading. `false` where that takes more than one look at each.
+    fn is_certain(&self, segments: &[Segment<'_>], case: RouteCase) -> bool {
+        let mut rest = segments.iter().peekable();
+        let mut parts = self.parts.iter().peekable();
+        while let Some(part) = parts.next() {
+            if *part == Part::Rest {
+                return parts.peek().is_none();
+            }
+            let Some(segment) = rest.next().filter(|segment| !segment.follows_encoded_slash) else { return false };
+            let is_one = match part {
+                Part::One => !segment.may_vanish,
+                _ => {
+                    segment.is_sure
+                        && segment.reads_as(part, case)
+                        && rest.peek().is_none_or(|next| !next.follows_encoded_slash)
+                }
+            };
+            if !is_one {
+                return false;
+            }
+        }
+        rest.next().is_none()
+    }
+
+    /// Whether the segments match in any reading: an automaton whose states are the parts that are still to be matched.
+    fn is_possible(&self, segments: &[Segment<'_>], case: RouteCase) -> bool {
+        let mut states = States::none(self.parts.len());
+        let mut next = States::none(self.parts.len());
+        states.reach(0, false, &self.parts);
+        for segment in segments {
+            if states.are_over() {
+                return false;
+            }
+            states.pass(segment, &self.parts, case, &mut next);
+            std::mem::swap(&mut states, &mut next);
+        }
+        states.have_ended()
+    }
+}
+
+/// Where a match may stand between two segments, by the number of parts that are matched.
+struct States {
+    /// A segment has ended here.
+    at_boundary: Vec<bool>,
+    /// The segment goes on, if the slash that follows is taken for data.
+    inside: Vec<bool>,
+}
+
+impl States {
+    fn none(parts: usize) -> Self {
+        let none = vec![false; parts.saturating_add(1)];
+        Self { at_boundary: none.clone(), inside: none }
+    }
+
+    /// Adds a state, and those that follow because a `**` may stand for nothing.
+    fn reach(&mut self, mut matched: usize, goes_on: bool, parts: &[Part]) {
+        if goes_on && let Some(inside) = self.inside.get_mut(matched) {
+            *inside = true;
+        }
+        while let Some(state) = self.at_boundary.get_mut(matched) {
+            *state = true;
+            if parts.get(matched) != Some(&Part::Rest) {
+                break;
+            }
+            matched += 1;
+        }
+    }
+
+    /// Makes `next` the states after a segment.
+    fn pass(&self, segment: &Segment<'_>, parts: &[Part], case: RouteCase, next: &mut Self) {
+        next.at_boundary.fill(false);
+        next.inside.fill(false);
+        for (matched, (at_boundary, inside)) in self.at_boundary.iter().zip(&self.inside).enumerate() {
+            if *inside && segment.follows_encoded_slash {
+                next.reach(matched, true, parts);
+            }
+            if !at_boundary {
+                continue;
+            }
+            if segment.may_vanish {
+                next.reach(matched, segment.has_parameters, parts);
+            }
+            match parts.get(matched) {
+                Some(Part::One) => next.reach(matched + 1, true, parts),
+                Some(Part::Rest) => next.reach(matched, true, parts),
+                Some(literal) if segment.reads_as(literal, case) => {
+                    next.reach(matched + 1, segment.has_parameters, parts);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn are_over(&self) -> bool {
+        !self.at_boundary.contains(&true) && !self.inside.contains(&true)
+    }
+
+    fn have_ended(&self) -> bool {
+        self.at_boundary.last() == Some(&true)
+    }
+}
+
+/// A request's path, with all that origins may make of it.
+#[derive(Debug)]
+pub struct RequestPath<'a> {
+    /// The segments of the path: all of them, those before an encoded `?` or `#`, and both without invisible characters.
+    spellings: Vec<Vec<Segment<'a>>>,
+    case: RouteCase,
+    /// Whether there is one reading only.
+    is_plain: bool,
+    /// Whether there are more readings than are looked at.
+    is_boundless: bool,
+}
+
+/// What stands between two slashes, encoded ones included.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
+struct Segment<'a> {
+    /// Decoded until nothing changes.
+    text: Cow<'a, str>,
+    /// What else it may be read as.
+    others: Vec<String>,
+    /// Whether the slash before it is encoded: data to some.
+    follows_encoded_slash: bool,
+    /// `;…` goes up to the next slash; whether an encoded one ends it is not said.
+    has_parameters: bool,
+    /// Whether some drop it.
+    may_vanish: bool,
+    /// Whether all read the same in it.
+    is_sure: bool,
+}
+
+impl<'a> RequestPath<'a> {
+    /// Reads a path as sent.
+    #[must_use]
+    pub fn read(path: &'a str, case: RouteCase) -> Self {
+        let mut spellings = vec![segments(path, case, false, false)];
+        if path.bytes().any(|byte| byte == b'%' || !byte.is_ascii_graphic()) {
+            let decoded = decode_fully(path);
+            let visible = decode_visible(path);
+            let is_all_visible = *decoded == *visible.as_bytes();
+            let has_cut = visible.contains(is_cut_at);
+            if has_cut {
+                spellings.push(segments(path, case, false, true));
+            }
+            if !is_all_visible {
+                spellings.push(segments(path, case, true, false));
+            }
+            if has_cut && !is_all_visible {
+                spellings.push(segments(path, case, true, true));
+            }
+        }
+        let is_odd = |segment: &Segment<'_>| !segment.is_sure || segment.follows_encoded_slash || segment.may_vanish;
+        let is_plain = matches!(spellings.as_slice(), [only] if !only.iter().any(is_odd));
+        let is_boundless = !is_plain && spellings.iter().any(|segments| segments.len() > SEGMENTS_LIMIT);
+        Self { spellings, case, is_plain, is_boundless }
+    }
+}
+
+/// The segments of a path, without the empty ones at its end.
+fn segments(path: &str, case: RouteCase, is_visible: bool, ends_at_query: bool) -> Vec<Segment<'_>> {
+    let mut segments = Vec::new();
+    let path = path.strip_prefix('/').unwrap_or(path).trim_end_matches('/');
+    for raw in path.split('/').filter(|_| !path.is_empty()) {
+        if raw.is_empty() || is_plain(raw) {
+            segments.push(Segment::plain(raw, case));
+            continue;
+        }
+        let decoded = decode_fully(raw);
+        let text = if is_visible { Cow::Owned(decode_visible(raw)) } else { text_of(&decoded) };
+        let is_clear = !has_needless_escape(raw)
+            && *percent_decode_bytes(raw) == *decoded
+            && std::str::from_utf8(&decoded).is_ok();
+        let end = text.find(is_cut_at).filter(|_| ends_at_query);
+        for (index, text) in text.get(..end.unwrap_or(text.len())).unwrap_or_default().split('/').enumerate() {
+            segments.push(Segment::odd(text, case, is_clear, index > 0));
+        }
+        if end.is_some() {
+            break;
+        }
+    }
+    segments
+}
+
+/// Whether a segment, as sent, can be read in one way only. `false` does not say that it cannot.
+fn is_plain(raw: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b';' | b'(' | b'?' | b'#');
+    !raw.is_empty() && raw.bytes().all(is_usual) && !raw.starts_with('+') && !raw.ends_with(['.', '+'])
+}
+
+/// Whether a character is encoded that never has to be: some origins compare paths without decoding them, and only such a character
+/// can keep them from finding a route.
+fn has_needless_escape(raw: &str) -> bool {
+    let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let escaped = |escape: &str| u8::from_str_radix(escape.get(..2)?, 16).ok();
+    raw.split('%').skip(1).filter_map(escaped).any(is_unreserved)
+}
+
+impl<'a> Segment<'a> {
+    fn plain(raw: &'a str, case: RouteCase) -> Self {
+        let text = match case {
+            RouteCase::Insensitive if raw.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Cow::Owned(raw.to_ascii_lowercase())
+            }
+            _ => Cow::Borrowed(raw),
+        };
+        let (follows_encoded_slash, has_parameters, may_vanish) = (false, false, raw.is_empty());
+        Self { text, others: Vec::new(), follows_encoded_slash, has_parameters, may_vanish, is_sure: true }
+    }
+
+    fn odd(text: &str, case: RouteCase, is_clear: bool, follows_encoded_slash: bool) -> Self {
+        let folded = match case {
+            RouteCase::Sensitive => text.to_owned(),
+            RouteCase::Insensitive => fold(text),
+        };
+        // Not everybody who compares without regard to case does so beyond ASCII.
+        let is_folded_by_all = case == RouteCase::Sensitive || folded == text.to_ascii_lowercase();
+        let mut others = Vec::new();
+        let mut add = |reading: &str| {
+            if reading != folded && others.iter().all(|other| other != reading) {
+                others.push(reading.to_owned());
+            }
+        };
+        let bare = folded.split(';').next().unwrap_or_default();
+        for whole in [folded.as_str(), bare] {
+            let trimmed = whole.trim_matches(is_space);
+            for reading in [whole, trimmed, trimmed.trim_end_matches(|c| c == '.' || is_space(c))] {
+                add(reading);
+            }
+        }
+        Self {
+            has_parameters: bare.len() < folded.len(),
+            may_vanish: folded.is_empty() || others.iter().any(String::is_empty) || is_cookieless_session(&folded),
+            is_sure: is_clear && is_folded_by_all && others.is_empty(),
+            follows_encoded_slash,
+            text: Cow::Owned(folded),
+            others,
+        }
+    }
+
+    fn reads_as(&self, part: &Part, case: RouteCase) -> bool {
+        let Part::Literal { exact, folded } = part else { return false };
+        let literal = if case == RouteCase::Sensitive { exact } else { folded };
+        self.text == *literal || self.others.contains(literal)
+    }
+}
+
+/// `(S(…))`, which ASP.NET takes out of paths.
+fn is_cookieless_session(segment: &str) -> bool {
+    let mut start = segment.chars();
+    start.next() == Some('(')
+        && start.next().is_some_and(|c| c.is_ascii_alphabetic())
+        && start.next() == Some('(')
+        && segment.ends_with("))")
+}
+
+/// A table of routes: what it says of each, by pattern and method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routes<T> {
+    rows: Vec<(Pattern, String, T)>,
+}
+
+/// How close a row is to a request: the longest pattern, then the one with the fewest wildcards, then the method's own.
+type Closeness = (usize, std::cmp::Reverse<usize>, Method);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Method {
+    Any,
+    /// `GET`, for a `HEAD`: what answers one answers the other.
+    Get,
+    Same,
+}
+
+impl Method {
+    fn of(row: &str, method: &str) -> Option<Self> {
+        match row {
+            "*" => Some(Self::Any),
+            _ if row == method => Some(Self::Same),
+            "GET" if method == "HEAD" => Some(Self::Get),
+            _ => None,
+        }
+    }
+}
+
+impl<T> Routes<T> {
+    /// Compiles a table of patterns, methods (`*` for all) and what holds for them.
+    pub fn new<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str, T)>) -> Self {
+        let row = |(pattern, method, value): (&str, &str, T)| (Pattern::parse(pattern), method.to_owned(), value);
+        Self { rows: rows.into_iter().map(row).collect() }
+    }
+
+    /// What holds for a request: of the rows that are the closest match in any reading of its path, the one of the highest price. A
+    /// path with one reading has one closest match.
+    pub fn dearest(&self, method: &str, path: &str, case: RouteCase, price: impl Fn(&T) -> u64) -> Option<&T> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        let path = RequestPath::read(path, case);
+        let mut matches: Vec<(Closeness, Match, &T)> = Vec::new();
+        for (pattern, row_method, value) in &self.rows {
+            let Some(method) = Method::of(row_method, method) else { continue };
+            let closeness = (pattern.length, std::cmp::Reverse(pattern.wildcards), method);
+            match pattern.matches(&path) {
+                Match::Never => {}
+                agreement => matches.push((closeness, agreement, value)),
+            }
+        }
+        // No reading's closest match is further away than a row that matches in all of them.
+        let is_certain =
+            |(closeness, agreement, _): &(Closeness, Match, &T)| (*agreement == Match::Certain).then_some(*closeness);
+        let furthest = matches.iter().filter_map(is_certain).max();
+        let candidates = matches.into_iter().filter(|(closeness, ..)| furthest.is_none_or(|it| *closeness >= it));
+        candidates.max_by_key(|(closeness, _, value)| (price(value), *closeness)).map(|(.., value)| value)
+    }
+}

@@ -1,0 +1,116 @@
+//! Counters of windows aligned to the UTC clock. They count whatever the policies are, so that a change of limits finds
+//! the usage of its period already there.
+
+use crate::limiter::cost::Cost;
+use crate::limiter::policy::{Period, Unit};
+use crate::time::{DAY, HOUR, MINUTE, UnixMicros};
+
+/// Windows kept up to the one counted last: a clock that was ahead for less than a period has counted in two others at most, so
+/// the one that it comes back to is still known.
+const KEPT: usize = 3;
+/// Windows kept beyond it, which were counted before the clock stepped back.
+const AHEAD: usize = 2;
+
+/// The counts of one unit and one period: non-empty windows only, in order of time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Windows {
+    kept: Vec<(UnixMicros, u64)>,
+}
+
+impl Windows {
+    /// What was counted in the window that starts at `start`.
+    pub(crate) fn count(&self, start: UnixMicros) -> u64 {
+        self.kept.iter().find(|(kept, _)| *kept == start).map_or(0, |(_, count)| *count)
+    }
+
+    /// Counts `units` in the window that starts at `start`, and forgets windows too far from it.
+    pub(crate) fn add(&mut self, start: UnixMicros, units: u64) {
+        if units == 0 {
+            return;
+        }
+        let until = self.kept.partition_point(|(kept, _)| *kept < start);
+        match self.kept.get_mut(until) {
+            Some((kept, count)) if *kept == start => *count = count.saturating_add(units),
+            _ => self.kept.insert(until, (start, units)),
+        }
+        self.kept.truncate(until + 1 + AHEAD);
+        self.kept.drain(..(until + 1).saturating_sub(KEPT));
+    }
+
+    /// The clock stepped back from `last` to `now`, in windows of length `span`: what was counted less than that before the step
+    /// counts now, too.
+    fn rebase(&mut self, now: UnixMicros, last: UnixMicros, span: u64) {
+        let start = now.saturating_sub(now.as_micros() % span);
+        let is_recent = |kept: UnixMicros| kept > start && kept.saturating_add(2 * span) > last;
+        let recent = self.kept.iter().filter(|(kept, _)| is_recent(*kept));
+        let units = recent.fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
+        self.add(start, units);
+    }
+
+    /// Windows as they were kept before.
+    pub(crate) fn from_kept(mut kept: Vec<(UnixMicros, u64)>) -> Self {
+        kept.sort_unstable();
+        Self { kept }
+    }
+
+    /// The windows as (start, count), in order of time.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (UnixMicros, u64)> + '_ {
+        self.kept.iter().copied()
+    }
+}
+
+/// The counts of one unit over minutes, hours and days.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Spans {
+    pub(crate) minute: Windows,
+    pub(crate) hour: Windows,
+    pub(crate) day: Windows,
+}
+
+impl Spans {
+    fn all(&mut self) -> [(&mut Windows, u64); 3] {
+        [(&mut self.minute, MINUTE), (&mut self.hour, HOUR), (&mut self.day, DAY)]
+    }
+
+    fn add(&mut self, now: UnixMicros, units: u64) {
+        for (windows, span) in self.all() {
+            windows.add(now.saturating_sub(now.as_micros() % span), units);
+        }
+    }
+}
+
+/// The counts of both units.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Fixed {
+    pub(crate) requests: Spans,
+    pub(crate) tokens: Spans,
+}
+
+impl Fixed {
+    /// Counts an admission at `now`.
+    pub(crate) fn add(&mut self, now: UnixMicros, cost: Cost) {
+        self.requests.add(now, cost.requests);
+        self.tokens.add(now, cost.tokens);
+    }
+
+    /// The clock stepped back from `last` to `now`.
+    pub(crate) fn rebase(&mut self, now: UnixMicros, last: UnixMicros) {
+        for spans in [&mut self.requests, &mut self.tokens] {
+            spans.all().into_iter().for_each(|(windows, span)| windows.rebase(now, last, span));
+        }
+    }
+
+    /// The windows of a unit and period; months are counted elsewhere.
+    pub(crate) fn windows(&self, unit: Unit, period: Period) -> Option<&Windows> {
+        let spans = match unit {
+            Unit::Requests => &self.requests,
+            Unit::Tokens => &self.tokens,
+        };
+        match period {
+            Period::Minute => Some(&spans.minute),
+            Period::Hour => Some(&spans.hour),
+            Period::Day => Some(&spans.day),
+            Period::Month => None,
+        }
+    }
+}

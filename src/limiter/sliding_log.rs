@@ -1,0 +1,229 @@
+//! Sliding limits: an exact log of the admissions of one rolling period.
+//!
+//! Times are whole milliseconds, rounded up: an admission at `t` counts until `t` + period, never shorter and less than
+//! a millisecond longer.
+
+use std::collections::VecDeque;
+
+use crate::limiter::policy::{MAX_QUOTA, MAX_SLIDING_QUOTA, Period, Unit};
+use crate::time::UnixMicros;
+
+/// Low bits of an entry that hold its units; the others hold milliseconds.
+const UNIT_BITS: u32 = 20;
+const MAX_UNITS: u64 = (1 << UNIT_BITS) - 1;
+/// The last millisecond that an entry can hold, in the year 2527.
+pub(crate) const MAX_MILLIS: u64 = (1 << (u64::BITS - UNIT_BITS)) - 1;
+/// More entries than this change no decision: each is a unit at least, so the newest ones alone fill every quota, and
+/// the oldest leave the period first.
+const MAX_ENTRIES: usize = 10_000;
+const _: () = assert!(MAX_ENTRIES as u64 == MAX_SLIDING_QUOTA);
+
+/// Units admitted in one millisecond, in 8 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry(u64);
+
+impl Entry {
+    fn new(millis: u64, units: u64) -> Self {
+        Self(millis.min(MAX_MILLIS) << UNIT_BITS | units.min(MAX_UNITS))
+    }
+
+    pub(crate) const fn millis(self) -> u64 {
+        self.0 >> UNIT_BITS
+    }
+
+    pub(crate) const fn units(self) -> u64 {
+        self.0 & MAX_UNITS
+    }
+}
+
+/// A run of entries that an older row holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    pub(crate) slot: u32,
+    pub(crate) last_millis: u64,
+}
+
+/// A place in the log that moves with what is asked of it, so that asking again costs nothing.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cursor {
+    index: usize,
+    /// Units of all entries before `index`.
+    before: u64,
+}
+
+impl Cursor {
+    /// Moves to the first entry that is not `passed`, which is asked with the units of all entries before that one.
+    /// Entries that are passed must come first.
+    fn seek(&mut self, entries: &VecDeque<Entry>, passed: impl Fn(Entry, u64) -> bool) {
+        while let Some(&entry) = self.index.checked_sub(1).and_then(|index| entries.get(index)) {
+            let before = self.before - entry.units();
+            if passed(entry, before) {
+                break;
+            }
+            *self = Self { index: self.index - 1, before };
+        }
+        while let Some(&entry) = entries.get(self.index).filter(|entry| passed(**entry, self.before)) {
+            *self = Self { index: self.index + 1, before: self.before + entry.units() };
+        }
+    }
+
+    /// Follows the removal of the first `count` entries, which held `units`.
+    fn shift(&mut self, count: usize, units: u64) {
+        *self = match self.index.checked_sub(count) {
+            Some(index) => Self { index, before: self.before - units },
+            None => Self::default(),
+        };
+    }
+}
+
+/// The log of one unit and period.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    pub(crate) unit: Unit,
+    pub(crate) period: Period,
+    /// The period in microseconds.
+    span: u64,
+    /// Oldest first.
+    entries: VecDeque<Entry>,
+    /// Units of all entries.
+    total: u64,
+    /// How many of the newest entries belong to the row that is written next.
+    open: usize,
+    /// Where the older entries are, oldest first.
+    closed: VecDeque<Chunk>,
+    /// The first row that knows this log; what older rows hold is not part of it.
+    pub(crate) since: u64,
+    /// Set while no policy uses the log: when it may be dropped.
+    pub(crate) until: Option<UnixMicros>,
+    /// The first entry that counts.
+    live: Cursor,
+    /// The entry whose expiry makes room for what was last asked for.
+    release: Cursor,
+}
+
+impl Log {
+    pub(crate) fn new(unit: Unit, period: Period, span: u64, since: u64) -> Self {
+        Self {
+            unit,
+            period,
+            span,
+            entries: VecDeque::new(),
+            total: 0,
+            open: 0,
+            closed: VecDeque::new(),
+            since,
+            until: None,
+            live: Cursor::default(),
+            release: Cursor::default(),
+        }
+    }
+
+    /// The first instant at which an entry of `millis` no longer counts.
+    pub(crate) fn expiry(&self, millis: u64) -> UnixMicros {
+        UnixMicros::from_millis(millis).saturating_add(self.span)
+    }
+
+    /// Appends an admission of `units` at `at`.
+    pub(crate) fn push(&mut self, at: UnixMicros, units: u64) {
+        let newest = self.entries.back().map_or(0, |entry| entry.millis());
+        let millis = at.as_millis_ceil().clamp(newest, MAX_MILLIS);
+        let mut left = units.min(MAX_QUOTA);
+        if let Some(back) = self.entries.back_mut().filter(|back| self.open > 0 && back.millis() == millis) {
+            let more = left.min(MAX_UNITS - back.units());
+            *back = Entry::new(millis, back.units() + more);
+            self.total += more;
+            left -= more;
+            // A cursor past this entry would have summed up its old units.
+            self.live = Cursor::default();
+            self.release = Cursor::default();
+        }
+        while left > 0 {
+            let units = left.min(MAX_UNITS);
+            self.entries.push_back(Entry::new(millis, units));
+            self.total += units;
+            self.open += 1;
+            left -= units;
+        }
+        self.drop_front(self.entries.len().saturating_sub(MAX_ENTRIES));
+    }
+
+    /// Drops what no longer counts at `now`, which must be an instant that the judged time never goes behind.
+    pub(crate) fn forget(&mut self, now: UnixMicros) {
+        self.seek_live(now);
+        self.drop_front(self.live.index);
+        while self.closed.front().is_some_and(|chunk| self.expiry(chunk.last_millis) <= now) {
+            self.closed.pop_front();
+        }
+    }
+
+    /// Units that count at `now`.
+    pub(crate) fn used(&mut self, now: UnixMicros) -> u64 {
+        self.seek_live(now);
+        self.total - self.live.before
+    }
+
+    /// The first moment, not before `from`, at which `units` more fit into `quota`.
+    pub(crate) fn first_fit(&mut self, from: UnixMicros, units: u64, quota: u64) -> UnixMicros {
+        let surplus = self.total.saturating_add(units).saturating_sub(quota);
+        if surplus == 0 {
+            return from;
+        }
+        self.release.seek(&self.entries, |entry, before| before + entry.units() < surplus);
+        self.entries.get(self.release.index).map_or(from, |entry| self.expiry(entry.millis()).max(from))
+    }
+
+    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of it fits.
+    pub(crate) fn first_release(&mut self, now: UnixMicros, quota: u64) -> UnixMicros {
+        if self.used(now) > quota {
+            return self.first_fit(now, 1, quota);
+        }
+        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a request costs.
+        self.entries.get(self.live.index).map_or(now, |entry| self.expiry(entry.millis()))
+    }
+
+    /// The first moment at which nothing counts any more.
+    pub(crate) fn empty_at(&self) -> UnixMicros {
+        self.entries.back().map_or(UnixMicros::default(), |entry| self.expiry(entry.millis()))
+    }
+
+    /// Moves what lies after `now` to `now`, and all entries into the next row, `since`.
+    pub(crate) fn rebase(&mut self, now: UnixMicros, since: u64) {
+        let entries = std::mem::take(&mut self.entries);
+        *self = Self::new(self.unit, self.period, self.span, since);
+        for entry in entries {
+            self.push(UnixMicros::from_millis(entry.millis()).min(now), entry.units());
+        }
+    }
+
+    /// The entries that go into the next row.
+    pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
+        self.entries.range(self.entries.len() - self.open..).copied()
+    }
+
+    /// Leaves the open entries to the row in `slot`.
+    pub(crate) fn close(&mut self, slot: u32) {
+        if let Some(last) = self.entries.back().filter(|_| self.open > 0) {
+            self.closed.push_back(Chunk { slot, last_millis: last.millis() });
+            self.open = 0;
+        }
+    }
+
+    /// The slots of the rows that hold chunks.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.closed.iter().map(|chunk| chunk.slot)
+    }
+
+    fn seek_live(&mut self, now: UnixMicros) {
+        let span = self.span;
+        let expired = |entry: Entry| UnixMicros::from_millis(entry.millis()).saturating_add(span) <= now;
+        self.live.seek(&self.entries, |entry, _| expired(entry));
+    }
+
+    fn drop_front(&mut self, count: usize) {
+        let units = self.entries.drain(..count).map(Entry::units).sum();
+        self.total -= units;
+        self.open = self.open.min(self.entries.len());
+        self.live.shift(count, units);
+        self.release.shift(count, units);
+    }
+}

@@ -1,0 +1,215 @@
+//! Warnings that a month's quota is nearly or quite used up: once for each policy, threshold and month, until the quota is raised.
+
+use crate::encoding::hex;
+use crate::encoding::record::{self, push_number, push_text, records};
+use crate::limiter::policy::{Period, Policy, Unit};
+use crate::time::{Month, UnixMicros, rfc3339};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// A policy of a month has reached a threshold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// The policy's name.
+    pub policy: String,
+    /// Percent of the quota.
+    pub threshold: u16,
+    /// The month.
+    pub month: Month,
+    /// The quota then.
+    pub quota: u64,
+    /// What was used of it then.
+    pub used: u64,
+    /// When.
+    pub at: UnixMicros,
+}
+
+/// Attempts to tell of an alert at most.
+const ATTEMPTS: u32 = 12;
+/// The pause after the first attempt that failed, in seconds.
+const FIRST_PAUSE: u64 = 30;
+
+impl Alert {
+    /// The longest pause between two attempts, in seconds.
+    pub const LONGEST_PAUSE: u64 = 3_600;
+
+    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the last.
+    #[must_use]
+    pub fn pause_after(attempts: u32) -> Option<u64> {
+        let pause = FIRST_PAUSE.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
+        (attempts < ATTEMPTS).then_some(pause.min(Self::LONGEST_PAUSE))
+    }
+
+    /// The threshold as a share of the quota: 0.8 is 80 %.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        f64::from(self.threshold) / 100.0
+    }
+
+    /// What a receiver is told, as JSON.
+    #[must_use]
+    pub fn body(&self, key_id: &str) -> String {
+        let Self { policy, month, quota, used, at, .. } = self;
+        let body = serde_json::json!({ "type": "quota_threshold", "key_id": key_id, "policy": policy, "threshold": self.share(),
+            "used": used, "quota": quota, "month": month, "at": rfc3339(*at) });
+        body.to_string()
+    }
+
+    fn is_of(&self, mark: &Mark) -> bool {
+        self.month == mark.month && self.threshold == mark.threshold && self.policy == mark.policy
+    }
+}
+
+/// What proves that a body comes from us: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot and the body.
+#[must_use]
+pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
+    // HMAC takes keys of every length.
+    let keyed = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok();
+    let mac =
+        keyed.map(|keyed| keyed.chain_update(timestamp).chain_update(".").chain_update(body).finalize().into_bytes());
+    format!("v1={}", mac.map(|mac| hex(&mac)).unwrap_or_default())
+}
+
+/// Where an alert has been given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    policy: String,
+    threshold: u16,
+    month: Month,
+}
+
+/// Alerts that nobody has been told of yet, and where there has been one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Alerts {
+    marks: Vec<Mark>,
+    pending: Vec<Alert>,
+}
+
+impl Alerts {
+    /// Looks where the policies stand in the month of `now`. True if that changed anything.
+    pub(crate) fn check(
+        &mut self,
+        policies: &[Policy],
+        thresholds: &[u16],
+        now: UnixMicros,
+        used: impl Fn(Unit, Month) -> u64,
+        is_kept: impl Fn(Month) -> bool,
+    ) -> bool {
+        let month = Month::of(now);
+        let monthly = || policies.iter().filter(|policy| policy.period() == Period::Month);
+        let has_reached = |policy: &Policy, threshold: u16| {
+            let used = used(policy.unit(), month);
+            used > 0 && u128::from(used) * 100 >= u128::from(policy.quota()) * u128::from(threshold)
+        };
+        let before = self.marks.len();
+        // Where a policy no longer stands at its threshold, it may reach it again.
+        self.marks.retain(|mark| {
+            let holds = |policy: &Policy| policy.name() == mark.policy && has_reached(policy, mark.threshold);
+            let is_held = || thresholds.contains(&mark.threshold) && monthly().any(holds);
+            // A clock may come back to a month.
+            if mark.month == month { is_held() } else { is_kept(mark.month) }
+        });
+        let mut is_changed = self.marks.len() < before;
+        for policy in monthly() {
+            for &threshold in thresholds.iter().filter(|threshold| has_reached(policy, **threshold)) {
+                let is_mark =
+                    |mark: &Mark| mark.month == month && mark.threshold == threshold && mark.policy == policy.name();
+                if self.marks.iter().any(is_mark) {
+                    continue;
+                }
+                let mark = Mark { policy: policy.name().to_owned(), threshold, month };
+                // News of what nobody has heard of yet takes its place.
+                self.pending.retain(|alert| !alert.is_of(&mark));
+                self.pending.push(Alert {
+                    policy: mark.policy.clone(),
+                    threshold,
+                    month,
+                    quota: policy.quota(),
+                    used: used(policy.unit(), month),
+                    at: now,
+                });
+                self.marks.push(mark);
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
+    pub(crate) fn pending(&self) -> &[Alert] {
+        &self.pending
+    }
+
+    /// Lets go of an alert that was told. True if it was there.
+    pub(crate) fn forget(&mut self, told: &Alert) -> bool {
+        let before = self.pending.len();
+        self.pending.retain(|alert| alert != told);
+        self.pending.len() < before
+    }
+
+    /// The stored form, if there is anything to store: policy, threshold and month (202611); of pending ones also quota, used, and
+    /// microseconds since 1970.
+    pub(crate) fn to_text(&self) -> Option<String> {
+        let mut out = String::new();
+        let mut push = |policy: &str, threshold: u16, month: Month, more: &[u64]| {
+            push_text(&mut out, policy);
+            push_number(&mut out, threshold.into());
+            push_number(&mut out, month.as_number());
+            for number in more {
+                push_number(&mut out, *number);
+            }
+            record::end(&mut out);
+        };
+        for Mark { policy, threshold, month } in &self.marks {
+            push(policy, *threshold, *month, &[]);
+        }
+        for Alert { policy, threshold, month, quota, used, at } in &self.pending {
+            push(policy, *threshold, *month, &[*quota, *used, at.as_micros()]);
+        }
+        Some(out).filter(|out| !out.is_empty())
+    }
+
+    /// Reads the stored form; `None` if it is not one.
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
+        let mut alerts = Self::default();
+        for mut record in records(text) {
+            let (policy, threshold) = (record.text()?, record.number()?.try_into().ok()?);
+            let month = Month::from_number(record.number()?)?;
+            match record.number() {
+                None => alerts.marks.push(Mark { policy, threshold, month }),
+                Some(quota) => {
+                    let (used, at) = (record.number()?, UnixMicros::from_micros(record.number()?));
+                    alerts.pending.push(Alert { policy, threshold, month, quota, used, at });
+                }
+            }
+        }
+        Some(alerts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour_and_end() {
+        let pauses: Vec<_> = (1..=12).map(Alert::pause_after).collect();
+        let expected = [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600, 3_600].map(Some);
+        assert_eq!(pauses[..11], expected);
+        assert_eq!(pauses[11], None);
+        assert_eq!(Alert::pause_after(u32::MAX), None);
+    }
+
+    #[test]
+    fn what_a_receiver_is_told() {
+        let at = UnixMicros::from_millis(1_930_564_800_000);
+        let alert =
+            Alert { policy: "month".to_owned(), threshold: 80, month: Month::of(at), quota: 1_000, used: 801, at };
+        let body: serde_json::Value = serde_json::from_str(&alert.body("abc")).unwrap();
+        let expected = serde_json::json!({ "type": "quota_threshold", "key_id": "abc", "policy": "month", "threshold": 0.8,
+            "used": 801, "quota": 1000, "month": "2031-03", "at": rfc3339(at) });
+        assert_eq!(body, expected);
+        // As `openssl dgst -sha256 -hmac key` has it.
+        let expected = "v1=934f99a1e012c599acc8c559e3d2380817b992928697a5ece7d1ffc44b8ae0eb";
+        assert_eq!(signature("key", "1930564800", "{}"), expected);
+    }
+}

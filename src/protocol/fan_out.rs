@@ -1,0 +1,37 @@
+//! A change of a tier on its way to the objects of its keys.
+
+use crate::keys::profile::TierChange;
+use serde::{Deserialize, Serialize};
+
+/// Body of [`Question::Relay`](crate::protocol::object_request::Question::Relay).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// What to take over; as JSON it is the body of [`Question::Adopt`](crate::protocol::object_request::Question::Adopt).
+    pub change: TierChange,
+    /// The other keys whose objects to tell.
+    pub ids: Vec<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// How many objects have taken it, the one that was asked among them.
+    pub taken: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Old and new versions of these meet during every deployment.
+    #[test]
+    fn the_form_is_frozen() {
+        let earlier = r#"{"change":{"tier":"free","version":3,"audit_days":7,"policies":[]},"ids":[]}"#;
+        let text = r#"{"change":{"tier":"free","version":3,"audit_days":7,"idempotency":"off","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":2}]},"ids":["abc"]}"#;
+        for text in [earlier, text] {
+            let relay: Relay = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&relay).unwrap(), text);
+        }
+        assert_eq!(serde_json::to_string(&Relayed { taken: 2 }).unwrap(), r#"{"taken":2}"#);
+    }
+}

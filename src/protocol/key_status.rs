@@ -1,0 +1,91 @@
+//! What a key's holder is told.
+
+use crate::keys::profile::Status;
+use crate::metering::months::MonthTotal;
+use crate::protocol::object_response::Answer;
+use crate::protocol::usage::PolicyUsage;
+use serde::Serialize;
+use serde_json::Value;
+
+/// The body of `GET /_tollgate/me`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+pub struct Me {
+    /// The key's id.
+    pub key_id: String,
+    /// Its tier.
+    pub tier: String,
+    /// Its status.
+    pub status: Status,
+    /// From when on it is refused, RFC 3339.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
+    pub expires_at: Option<String>,
+    /// Where it stands with each policy.
+    pub policies: Vec<PolicyUsage>,
+}
+
+/// The answer to [`Question::Holder`](crate::protocol::object_request::Question::Holder) for a known key: three lines, of which the Worker reads only the
+/// first and passes the others on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding<'a> {
+    /// The line of an [`Answer`] that says where the key stands, and whether it may be used.
+    pub line: &'a str,
+    /// A [`Me`], as JSON.
+    pub me: &'a str,
+    /// What the object has counted of the current month, as [`month_json`] writes it.
+    pub month: &'a str,
+}
+
+impl<'a> Holding<'a> {
+    /// As it travels.
+    #[must_use]
+    pub fn to_text(self) -> String {
+        [self.line, self.me, self.month].join("\n")
+    }
+
+    /// Reads it; an answer that is not about a known key has its first line alone.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<(Answer, &'a str, &'a str)> {
+        let mut lines = text.split('\n');
+        let answer = Answer::parse(lines.next()?)?;
+        Some((answer, lines.next().unwrap_or_default(), lines.next().unwrap_or_default()))
+    }
+}
+
+/// An object's own total of a month as a row of `usage_monthly` has it.
+#[must_use]
+pub fn month_json(total: &MonthTotal, epoch: &str) -> String {
+    let row: [(&str, Value); 5] = [
+        ("month", total.month.to_string().into()),
+        ("epoch", epoch.into()),
+        ("calls", total.calls.into()),
+        ("denied", total.denied.into()),
+        ("cost", total.cost.into()),
+    ];
+    Value::Object(row.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_state::State;
+    use crate::limiter::cost::Cost;
+    use crate::time::{Month, UnixMicros};
+
+    #[test]
+    fn the_lines_are_frozen() {
+        let now = UnixMicros::from_millis(1_930_000_000_000);
+        let mut state = State::new("00ff".to_owned());
+        state.charge_calls(now, 2, Cost { requests: 7, tokens: 0 });
+        state.deny_elsewhere(now, 3);
+        let month = month_json(&state.month(Month::of(now)), state.epoch());
+        let row: Value = serde_json::from_str(&month).unwrap();
+        assert_eq!(row, serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7}));
+        let text = Holding { line: "1 refused:expired free 5", me: "{}", month: &month }.to_text();
+        let (answer, me, read) = Holding::parse(&text).unwrap();
+        assert!(matches!(answer, Answer::Known(_)));
+        assert_eq!((me, read), ("{}", month.as_str()));
+        assert_eq!(Holding::parse("1 unknown"), Some((Answer::Unknown, "", "")));
+        assert_eq!(Holding::parse(""), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! Keys.
+
+use crate::admin::keys::{ChangeKey, CreateKey, KeyRow, KeyView, RotateKey};
+use crate::http::problem::Refusal;
+use crate::keys::key::{self, ENTROPY_BYTES, Signer, is_key_id};
+use crate::keys::profile::Status;
+use crate::runtime::admin::{Command, Failure, Outcome, Success, TRIES, Work, contended, text};
+use crate::runtime::gateway::object_client;
+use crate::runtime::js::Fault;
+use crate::runtime::store::{self, KeyFilter};
+
+/// One key, as it is stored and as it is read.
+pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(String, KeyRow), Failure>> {
+    Box::pin(async move {
+        let row = if is_key_id(id) { store::key(&command.db, id).await? } else { None };
+        row.ok_or_else(|| Refusal::NotFound("there is no key with this id".to_owned()).into())
+    })
+}
+
+pub(super) fn signer(command: &Command) -> Result<&Signer, Refusal> {
+    let signer = command.deployment.config.signer.as_ref();
+    signer.ok_or(Refusal::Unavailable("keys cannot be issued: KEY_SECRET is not set"))
+}
+
+pub(super) fn entropy() -> Result<[u8; ENTROPY_BYTES], Fault> {
+    let mut entropy = [0; ENTROPY_BYTES];
+    getrandom::fill(&mut entropy).map_err(Fault::new)?;
+    Ok(entropy)
+}
+
+fn no_tier(name: &str) -> Refusal {
+    Refusal::invalid("tier", format!("there is no tier `{name}`"))
+}
+
+pub(super) async fn create(command: &Command) -> Outcome {
+    let create: CreateKey = command.body()?;
+    let issued = key::issue(signer(command)?, &entropy()?);
+    let row = create.into_row(&issued, command.now);
+    let mut view = row.clone().view(None, command.now);
+    let change = command.log("create", format!("keys/{}", row.id), None, Some(text(&view)?));
+    if !store::create_key(&command.db, &row, change).await? {
+        return Err(no_tier(&row.tier).into());
+    }
+    view.key = Some(issued.key);
+    show(201, &view)
+}
+
+pub(super) async fn list(command: &Command) -> Outcome {
+    let parameters = &command.parameters;
+    let page = parameters.page("keys")?;
+    let status = parameters.get("status");
+    if status.is_some_and(|status| !matches!(status, "active" | "disabled" | "revoked" | "expired")) {
+        return Err(Refusal::BadRequest("status: must be active, disabled, revoked or expired".to_owned()).into());
+    }
+    let filter = KeyFilter {
+        tier: parameters.get("tier"),
+        status,
+        owner: parameters.get("owner"),
+        name_part: parameters.get("q"),
+    };
+    let (rows, last) = store::keys(&command.db, &filter, &page, command.now).await??;
+    let keys = rows.into_iter().map(|row| text(&row.view(None, command.now))).collect::<Result<Vec<_>, _>>()?;
+    Ok(Success::Json(200, page.show(&keys, last.as_deref())))
+}
+
+fn show(status: u16, view: &KeyView) -> Outcome {
+    Ok(Success::Json(status, text(view)?))
+}
+
+pub(super) async fn read(command: &Command, id: &str) -> Outcome {
+    show(200, &find(command, id).await?.1.view(None, command.now))
+}
+
+pub(super) async fn usage(command: &Command, id: &str) -> Outcome {
+    // An object must not be made for a key that was never issued, so D1 is asked first.
+    find(command, id).await?;
+    Ok(Success::Json(200, object_client::usage(&command.deployment, id).await?))
+}
+
+pub(super) async fn change(command: &Command, id: &str) -> Outcome {
+    let change: ChangeKey = command.body()?;
+    let row = update(command, id, "change", &|row| change.apply(row)).await?;
+    show(200, &row.view(None, command.now))
+}
+
+pub(super) async fn rotate(command: &Command, id: &str) -> Outcome {
+    let rotate: RotateKey = command.body()?;
+    let signer = signer(command)?;
+    find(command, id).await?;
+    let issued = key::reissue(id, signer, &entropy()?);
+    let row = update(command, id, "rotate", &|row| rotate.apply(row, &issued, command.now)).await?;
+    show(200, &row.view(Some(issued.key), command.now))
+}
+
+pub(super) async fn revoke(command: &Command, id: &str) -> Outcome {
+    let revoke = |row: &mut KeyRow| {
+        row.status = Status::Revoked;
+        Ok(())
+    };
+    show(200, &update(command, id, "revoke", &revoke).await?.view(None, command.now))
+}
+
+/// Changes a key's row, whatever else is changing it.
+fn update<'a>(
+    command: &'a Command,
+    id: &'a str,
+    action: &'static str,
+    change: &'a dyn Fn(&mut KeyRow) -> Result<(), Refusal>,
+) -> Work<'a, Result<KeyRow, Failure>> {
+    Box::pin(async move {
+        for _ in 0..TRIES {
+            let (stored, before) = find(command, id).await?;
+            let mut after = before.clone();
+            change(&mut after)?;
+            if after == before {
+                return Ok(after);
+            }
+            let is_other_tier = after.tier != before.tier;
+            let [was, is] = [before, after.clone()].map(|row| text(&row.view(None, command.now)));
+            let log = command.log(action, format!("keys/{id}"), Some(was?), Some(is?));
+            if store::update_key(&command.db, &stored, &after, log).await? {
+                command.refresh(id).await;
+                return Ok(after);
+            }
+            if is_other_tier && !store::has_tier(&command.db, &after.tier).await? {
+                return Err(no_tier(&after.tier).into());
+            }
+        }
+        Err(contended())
+    })
+}
+
+pub(super) async fn delete(command: &Command, id: &str) -> Outcome {
+    for _ in 0..TRIES {
+        let (stored, before) = find(command, id).await?;
+        let before = text(&before.view(None, command.now))?;
+        let log = command.log("delete", format!("keys/{id}"), Some(before), None);
+        if store::delete_key(&command.db, id, &stored, log).await? {
+            command.refresh(id).await;
+            return Ok(Success::NoContent);
+        }
+    }
+    Err(contended())
+}

@@ -1,0 +1,285 @@
+//! The admin API: who may, and commands to the key store and the keys' objects.
+
+mod audit;
+mod imports;
+mod keys;
+mod log;
+mod overrides;
+mod reports;
+mod route_costs;
+mod tiers;
+mod tokens;
+
+use crate::admin::attempts::{Attempts, KNOWN, KnownTokens, Reading};
+use crate::admin::body::{Body, parse};
+use crate::admin::tokens::{ROOT, Scope};
+use crate::admin::{BODY_LIMIT, Parameters};
+use crate::gateway::credential;
+use crate::http::problem::Refusal;
+use crate::keys::key::{same_hash, same_secret, token_hash, token_id};
+use crate::router::{Admin, Route, route};
+use crate::runtime::bindings::Deployment;
+use crate::runtime::clock;
+use crate::runtime::gateway::object_client;
+use crate::runtime::http::{self, Answer, Incoming};
+use crate::runtime::js::{self, Fault};
+use crate::runtime::store::{self, Change, Database};
+use crate::time::UnixMicros;
+use serde::Serialize;
+use std::cell::RefCell;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use worker::Env;
+
+/// How often a change is tried that finds something else than was read.
+const TRIES: u32 = 3;
+/// How often, and after how many milliseconds each time, a request looks whether another one has read the tokens.
+const LOOKS: u32 = 100;
+const LOOK_INTERVAL: u32 = 20;
+
+thread_local! {
+    static ATTEMPTS: RefCell<Attempts> = RefCell::default();
+    static TOKENS: RefCell<KnownTokens> = RefCell::default();
+}
+
+/// Why a command has no success to show.
+enum Failure {
+    Refused(Refusal),
+    Fault(Fault),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A success: the status and the JSON to answer, or lines of it and their media type, or nothing to tell (204).
+enum Success {
+    Json(u16, String),
+    Lines(String, &'static str),
+    NoContent,
+    /// A stream of CSV, and the name of the file.
+    Csv(JsValue, String),
+}
+
+type Outcome = Result<Success, Failure>;
+
+/// A request that may do what it asks for.
+struct Command {
+    deployment: Rc<Deployment>,
+    db: Database,
+    /// The request's `ExecutionContext`.
+    context: JsValue,
+    /// The name of the token.
+    actor: String,
+    /// The one reading of the clock.
+    now: UnixMicros,
+    parameters: Parameters,
+    body: Vec<u8>,
+    /// The request's `Accept`.
+    accept: Option<String>,
+}
+
+/// Work that several commands do. Boxed, so that it is compiled once and not into each of them.
+type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// Answers a request to the admin API.
+pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
+    let cors = Rc::clone(&deployment.config.cors_allow_origin);
+    match run(incoming, deployment, &env, context).await {
+        Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
+        Ok(Success::Lines(lines, media_type)) => http::lines(&lines, media_type, &cors),
+        Ok(Success::NoContent) => http::no_content(&cors),
+        Ok(Success::Csv(rows, name)) => http::csv(&rows, &name, &cors),
+        Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
+        Err(Failure::Fault(fault)) => {
+            worker::console_error!("tollgate: admin API: {fault}");
+            http::refuse(&Refusal::Unavailable("the request could not be carried out now"), &cors, None)
+        }
+    }
+}
+
+async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context: JsValue) -> Outcome {
+    let path = incoming.target().path.to_owned();
+    let Route::Admin(admin) = route(&incoming.method, &path, false) else {
+        return Err(Refusal::NotFound("there is nothing at this path".to_owned()).into());
+    };
+    let now = clock::now();
+    let db = store::database(env)?;
+    let actor = authorize(&incoming, &deployment, &db, &context, admin.scope(), now).await?;
+    let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
+    let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
+    let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
+    let accept = incoming.request.headers().get("accept").ok().flatten();
+    let command = Command { deployment, db, context, actor, now, parameters, body, accept };
+    match admin {
+        Admin::CreateKey => keys::create(&command).await,
+        Admin::ImportKeys => imports::import(&command).await,
+        Admin::ListKeys => keys::list(&command).await,
+        Admin::ReadKey(id) => keys::read(&command, id).await,
+        Admin::ChangeKey(id) => keys::change(&command, id).await,
+        Admin::DeleteKey(id) => keys::delete(&command, id).await,
+        Admin::RotateKey(id) => keys::rotate(&command, id).await,
+        Admin::RevokeKey(id) => keys::revoke(&command, id).await,
+        Admin::ReadUsage(id) => keys::usage(&command, id).await,
+        Admin::ReadAudit(id) => audit::read(&command, id).await,
+        Admin::ListOverrides(id) => overrides::list(&command, id).await,
+        Admin::PutOverride(id, policy) => overrides::put(&command, id, policy).await,
+        Admin::DeleteOverride(id, policy) => overrides::delete(&command, id, policy).await,
+        Admin::ListTiers => tiers::list(&command).await,
+        Admin::ReadTier(name) => tiers::read(&command, name).await,
+        Admin::PutTier(name) => tiers::put(&command, name).await,
+        Admin::DeleteTier(name) => tiers::delete(&command, name).await,
+        Admin::ListRouteCosts => route_costs::list(&command).await,
+        Admin::PutRouteCost => route_costs::put(&command).await,
+        Admin::DeleteRouteCost => route_costs::delete(&command).await,
+        Admin::ListTokens => tokens::list(&command).await,
+        Admin::CreateToken => tokens::create(&command).await,
+        Admin::DeleteToken(id) => tokens::delete(&command, id).await,
+        Admin::ReadLog => log::read(&command).await,
+        Admin::Reconcile(id) => reports::reconciled(&command, id).await,
+        Admin::ReadReport => reports::report(&command).await,
+        Admin::ReadHours(_)
+        | Admin::ReadDays(_)
+        | Admin::ReadHistory(_)
+        | Admin::ListAlerts
+        | Admin::ListDeliveries
+        | Admin::ListDrift => reports::read(&command, admin).await,
+    }
+}
+
+/// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
+async fn authorize(
+    incoming: &Incoming,
+    deployment: &Deployment,
+    db: &Database,
+    context: &JsValue,
+    needed: Scope,
+    now: UnixMicros,
+) -> Result<String, Failure> {
+    let Some(root) = &deployment.config.admin_token else {
+        return Err(Refusal::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
+    };
+    let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
+        return Err(Refusal::NoAdminToken.into());
+    };
+    // Before anything is counted or asked: nobody can keep the holder of ADMIN_TOKEN out.
+    if same_secret(&presented.key, root) {
+        return Ok(ROOT.to_owned());
+    }
+    let network = incoming.network();
+    let begin = || ATTEMPTS.with_borrow_mut(|attempts| attempts.begin(network, now.as_millis()));
+    let Some(id) = token_id(&presented.key) else {
+        return Err(begin().map_or_else(Refusal::TooManyAttempts, |_| Refusal::InvalidAdminToken).into());
+    };
+    let hash = token_hash(&presented.key);
+    let is_known = || TOKENS.with_borrow(|tokens| tokens.has(&hash));
+    let attempt = if is_known() {
+        None
+    } else {
+        match begin() {
+            Ok(attempt) => Some(attempt),
+            Err(seconds) => {
+                read_tokens(db, context, now).await;
+                if !is_known() {
+                    return Err(Refusal::TooManyAttempts(seconds).into());
+                }
+                None
+            }
+        }
+    };
+    let stored = store::stored_token(db, id).await;
+    let stored = stored.map(|stored| stored.filter(|stored| same_hash(&hash, &stored.secret_hash)));
+    if !matches!(stored, Ok(None))
+        && let Some(attempt) = attempt
+    {
+        ATTEMPTS.with_borrow_mut(|attempts| attempts.give_back(attempt));
+    }
+    let Some(token) = stored? else {
+        if TOKENS.with_borrow_mut(|tokens| tokens.remove(&hash)) {
+            // It has been deleted, and was not counted. Where there is no attempt left, there is none to take.
+            drop(begin());
+        }
+        return Err(Refusal::InvalidAdminToken.into());
+    };
+    TOKENS.with_borrow_mut(|tokens| tokens.add(&hash));
+    if token.scope >= needed {
+        Ok(token.name)
+    } else {
+        Err(Refusal::Forbidden("this admin token is not allowed to do that").into())
+    }
+}
+
+/// Ensures that this isolate knows which tokens exist, as of at most a minute ago. One request reads them; others look again by timers
+/// of their own, because what another request waits for may end with that request.
+async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
+    for _ in 0..LOOKS {
+        match TOKENS.with_borrow_mut(|tokens| tokens.begin(now.as_millis())) {
+            Reading::NotYet => return,
+            Reading::UnderWay => drop(JsFuture::from(js::after(LOOK_INTERVAL)).await),
+            Reading::Begin => {
+                let db = db.clone();
+                let read = wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
+                    let hashes = store::token_hashes(&db, KNOWN).await;
+                    let hashes = hashes.inspect_err(|fault| {
+                        worker::console_error!("tollgate: admin API: the tokens could not be read: {fault}");
+                    });
+                    TOKENS.with_borrow_mut(|tokens| tokens.end(hashes.ok(), now.as_millis()));
+                    Ok(JsValue::UNDEFINED)
+                }));
+                // It is done even if its client goes away.
+                js::keep_alive(context, &read);
+                drop(JsFuture::from(read).await);
+                return;
+            }
+        }
+    }
+    TOKENS.with_borrow_mut(KnownTokens::give_up);
+}
+
+async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
+    let body = JsFuture::from(js::read_body(&incoming.request, limit)).await.map_err(Fault::from)?;
+    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(limit))?;
+    Ok(body.to_vec())
+}
+
+impl Command {
+    /// The body, read and checked.
+    fn body<T: Body>(&self) -> Result<T, Refusal> {
+        parse(&self.body)
+    }
+
+    /// What the admin log is to tell of a change: the thing before and after, as JSON.
+    fn log(&self, action: &'static str, target: String, before: Option<String>, after: Option<String>) -> Change<'_> {
+        Change { at: self.now, actor: &self.actor, action, target, before, after }
+    }
+
+    /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
+    fn refresh<'a>(&'a self, id: &'a str) -> Work<'a, ()> {
+        Box::pin(async move {
+            if let Err(fault) = object_client::refresh(&self.deployment, id).await {
+                worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
+            }
+            self.deployment.forget_denials(Some(id));
+        })
+    }
+}
+
+fn text(value: &impl Serialize) -> Result<String, Fault> {
+    serde_json::to_string(value).map_err(Fault::new)
+}
+
+/// A change found something else than was read, again and again.
+fn contended() -> Failure {
+    Refusal::Conflict("somebody else is changing this: try again".to_owned()).into()
+}

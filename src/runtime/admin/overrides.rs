@@ -1,0 +1,47 @@
+//! Policies of single keys.
+
+use crate::admin::overrides::{OVERRIDES_LIMIT, PutOverride};
+use crate::http::problem::Refusal;
+use crate::runtime::admin::{Command, Outcome, Success, TRIES, contended, keys, text};
+use crate::runtime::store;
+
+pub(super) async fn list(command: &Command, id: &str) -> Outcome {
+    let page = command.parameters.page("overrides")?;
+    keys::find(command, id).await?;
+    Ok(Success::Json(200, store::overrides(&command.db, id, &page).await?))
+}
+
+pub(super) async fn put(command: &Command, id: &str, policy: &str) -> Outcome {
+    let new = command.body::<PutOverride>()?.named(policy)?;
+    let view = text(&new)?;
+    for _ in 0..TRIES {
+        keys::find(command, id).await?;
+        let stored = store::policy_override(&command.db, id, policy).await?;
+        let target = format!("keys/{id}/overrides/{policy}");
+        let log = command.log("put", target, stored.clone(), Some(view.clone()));
+        if store::put_override(&command.db, id, stored.as_deref(), &new, command.now, log).await? {
+            command.refresh(id).await;
+            return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, view));
+        }
+        if stored.is_none() && store::count_overrides(&command.db, id).await? >= OVERRIDES_LIMIT {
+            return Err(Refusal::Conflict(format!("a key has at most {OVERRIDES_LIMIT} overrides")).into());
+        }
+    }
+    Err(contended())
+}
+
+pub(super) async fn delete(command: &Command, id: &str, policy: &str) -> Outcome {
+    for _ in 0..TRIES {
+        keys::find(command, id).await?;
+        let Some(stored) = store::policy_override(&command.db, id, policy).await? else {
+            return Err(Refusal::NotFound("the key has no override of this name".to_owned()).into());
+        };
+        let target = format!("keys/{id}/overrides/{policy}");
+        let log = command.log("delete", target, Some(stored.clone()), None);
+        if store::delete_override(&command.db, id, policy, &stored, log).await? {
+            command.refresh(id).await;
+            return Ok(Success::NoContent);
+        }
+    }
+    Err(contended())
+}

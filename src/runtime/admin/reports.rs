@@ -1,0 +1,105 @@
+//! What keys have used, and whether the accounts are right.
+
+use crate::admin::reports::{Span, millionths, month, months, wants};
+use crate::admin::{Page, bad_cursor};
+use crate::http::problem::Refusal;
+use crate::router::Admin;
+use crate::runtime::admin::{Command, Outcome, Success, keys};
+use crate::runtime::object::reconcile;
+use crate::runtime::store::{self, Delivery, Part, Statement};
+use crate::time::{DAY, HOUR, Month};
+
+/// What is to be read. All reports are one query or two, so that there is one way to carry them out.
+struct Query<'a> {
+    /// The key that it is about.
+    key: Option<&'a str>,
+    /// What comes before the list.
+    head: Option<Statement>,
+    /// A list; else one row.
+    page: Option<Page>,
+    rows: Statement,
+}
+
+/// The two parts of a position in a list.
+fn pair<'a>(page: &'a Page, first: (&'a str, &'a str)) -> Result<(&'a str, &'a str), Refusal> {
+    page.after.as_deref().map_or(Ok(first), |after| after.split_once('\n').ok_or_else(bad_cursor))
+}
+
+fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Refusal> {
+    let (parameters, now) = (&command.parameters, command.now);
+    let part = |id, part, list, micros, days, most| {
+        let page = parameters.page(list)?;
+        let span = Span::read(parameters, now, micros, days, most)?;
+        let rows = store::parts(id, part, span, pair(&page, ("", ""))?, &page);
+        Ok(Query { key: Some(id), head: None, page: Some(page), rows })
+    };
+    let list = |page, rows| Query { key: None, head: None, page: Some(page), rows };
+    match admin {
+        Admin::ReadHours(id) => part(id, Part::Hour, "hours", HOUR, 1, 31),
+        Admin::ReadDays(id) => part(id, Part::Day, "days", DAY, 30, 100),
+        Admin::ReadHistory(id) => {
+            let rows = store::history(id, Month::of(now), months(parameters)?);
+            Ok(Query { key: Some(id), head: None, page: None, rows })
+        }
+        Admin::ListAlerts => {
+            let page = parameters.page("alerts")?;
+            let rows = store::near_quota(millionths(parameters)?, pair(&page, ("", ""))?, now, &page);
+            Ok(list(page, rows))
+        }
+        Admin::ListDeliveries => {
+            let page = parameters.page("deliveries")?;
+            let state = parameters.get("state");
+            if state.is_some_and(|state| !Delivery::WORDS.contains(&state)) {
+                let words = Delivery::WORDS.join(", ");
+                return Err(Refusal::BadRequest(format!("state: must be one of {words}")));
+            }
+            let rows = store::deliveries(state, &page).ok_or_else(bad_cursor)?;
+            Ok(list(page, rows))
+        }
+        Admin::ListDrift => {
+            let page = parameters.page("drift")?;
+            // Later than any time.
+            let rows = store::drift(pair(&page, ("~", ""))?, &page);
+            Ok(list(page, rows))
+        }
+        _ => {
+            let (page, month) = (parameters.page("keys")?, month(parameters, now)?);
+            let rows = store::report(month, &page);
+            Ok(Query { key: None, head: Some(store::report_totals(month)), page: Some(page), rows })
+        }
+    }
+}
+
+/// Everything that D1 can tell by itself, as JSON.
+pub(super) async fn read(command: &Command, admin: Admin<'_>) -> Outcome {
+    let Query { key, head, page, rows } = query(command, admin)?;
+    if let Some(id) = key {
+        keys::find(command, id).await?;
+    }
+    let Some(page) = page else { return Ok(Success::Json(200, command.db.one(rows).await?)) };
+    let list = command.db.list(&page, rows).await?;
+    let Some(head) = head else { return Ok(Success::Json(200, list)) };
+    // Two objects as one.
+    let mut both = command.db.one(head).await?;
+    both.pop();
+    both.push(',');
+    both.push_str(list.get(1..).unwrap_or_default());
+    Ok(Success::Json(200, both))
+}
+
+pub(super) async fn report(command: &Command) -> Outcome {
+    if !command.accept.as_deref().is_some_and(|accept| wants(accept, "text/csv")) {
+        return read(command, Admin::ReadReport).await;
+    }
+    if command.parameters.get("limit").or(command.parameters.get("cursor")).is_some() {
+        return Err(Refusal::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());
+    }
+    let month = month(&command.parameters, command.now)?;
+    let rows = store::report_csv(&command.db, month).await?;
+    Ok(Success::Csv(rows, format!("tollgate-{month}.csv")))
+}
+
+pub(super) async fn reconciled(command: &Command, id: &str) -> Outcome {
+    keys::find(command, id).await?;
+    Ok(Success::Json(200, reconcile::compare(&command.deployment, &command.db, id).await?.1))
+}

@@ -1,0 +1,122 @@
+//! Tiers, and how a change of one reaches the objects of its keys.
+//!
+//! The change is pushed, so that thousands of objects do not read D1 for it at the same moment: the Worker reads the ids of the
+//! tier's keys, some thousand at a time, and has one object of each page pass the change on to the others.
+
+use crate::admin::tiers::{PutTier, Tier, changed, in_use};
+use crate::http::problem::Refusal;
+use crate::keys::profile::{PolicyRow, TierChange};
+use crate::runtime::admin::{Command, Outcome, Success, TRIES, contended, text};
+use crate::runtime::bindings::Deployment;
+use crate::runtime::deadline::within;
+use crate::runtime::gateway::object_client;
+use crate::runtime::js::{self, Fault};
+use crate::runtime::store::{self, Database};
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::{JsFuture, future_to_promise};
+
+/// How many objects one object passes a change on to. A Worker may ask 1,000 others for one request.
+const PAGE: usize = 500;
+/// How many pages are under way at a time.
+const PAGES: usize = 4;
+/// How long the answer waits for all objects to be told, in milliseconds.
+const PATIENCE: u32 = 25_000;
+
+pub(super) async fn list(command: &Command) -> Outcome {
+    let page = command.parameters.page("tiers")?;
+    Ok(Success::Json(200, store::tiers(&command.db, &page).await?))
+}
+
+pub(super) async fn read(command: &Command, name: &str) -> Outcome {
+    let tier = store::tier(&command.db, name).await?;
+    Ok(Success::Json(200, tier.ok_or_else(no_tier)?))
+}
+
+pub(super) async fn put(command: &Command, name: &str) -> Outcome {
+    let tier = command.body::<PutTier>()?.named(name)?;
+    let view = text(&tier)?;
+    for _ in 0..TRIES {
+        let stored = store::tier(&command.db, name).await?;
+        let log = command.log("put", format!("tiers/{name}"), stored.clone(), Some(view.clone()));
+        let Some(made) = store::put_tier(&command.db, stored.as_deref(), &tier, log).await? else { continue };
+        let pushed = push(command, &tier, made.version).await;
+        let answer = changed(&view, pushed, made.keys.saturating_sub(pushed));
+        return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, answer));
+    }
+    Err(contended())
+}
+
+pub(super) async fn delete(command: &Command, name: &str) -> Outcome {
+    for _ in 0..TRIES {
+        let Some(stored) = store::tier(&command.db, name).await? else { return Err(no_tier().into()) };
+        let log = command.log("delete", format!("tiers/{name}"), Some(stored.clone()), None);
+        if store::delete_tier(&command.db, name, &stored, log).await? {
+            return Ok(Success::NoContent);
+        }
+        let keys = store::keys_of_tier(&command.db, name).await?;
+        if keys > 0 {
+            return Err(Refusal::Conflict(in_use(keys)).into());
+        }
+    }
+    Err(contended())
+}
+
+fn no_tier() -> Refusal {
+    Refusal::NotFound("there is no tier of this name".to_owned())
+}
+
+/// Tells the objects of the tier's keys. Gives how many have been told when all have or time is up; the rest is told afterwards.
+async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
+    let policies = tier.policies.iter().map(PolicyRow::from).collect();
+    let (audit_days, idempotency) = (tier.audit_days, Some(tier.idempotency));
+    let change = TierChange { tier: tier.name.clone(), version, audit_days, idempotency, policies };
+    let told = Rc::new(Cell::new(0));
+    let push =
+        Push { db: command.db.clone(), deployment: Rc::clone(&command.deployment), change, told: Rc::clone(&told) };
+    let work = future_to_promise(AssertUnwindSafe(async move {
+        if let Err(fault) = push.all().await {
+            worker::console_error!("tollgate: a change of a tier was not pushed to all of its keys: {fault}");
+        }
+        Ok(JsValue::UNDEFINED)
+    }));
+    js::keep_alive(&command.context, &work);
+    if within(PATIENCE, async { Ok(JsFuture::from(work).await?) }).await.is_err() {
+        worker::console_warn!("tollgate: a change of tier {} is still being pushed", tier.name);
+    }
+    told.get()
+}
+
+struct Push {
+    db: Database,
+    deployment: Rc<Deployment>,
+    change: TierChange,
+    told: Rc<Cell<u64>>,
+}
+
+impl Push {
+    async fn all(&self) -> Result<(), Fault> {
+        let pushed = self.pages().await;
+        self.deployment.forget_denials(None);
+        pushed
+    }
+
+    async fn pages(&self) -> Result<(), Fault> {
+        let change = text(&self.change)?;
+        let mut after = String::new();
+        loop {
+            let ids = store::ids_of_tier(&self.db, &self.change.tier, &after, PAGE * PAGES).await?;
+            let Some(last) = ids.last() else { return Ok(()) };
+            after.clone_from(last);
+            let taken = object_client::relay(&self.deployment, &ids, &change, PAGE).await?;
+            self.told.set(self.told.get() + taken);
+            // These keys are to have the change with their next request, however long the others take.
+            self.deployment.forget_denials(None);
+            if ids.len() < PAGE * PAGES {
+                return Ok(());
+            }
+        }
+    }
+}

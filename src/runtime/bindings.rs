@@ -1,0 +1,134 @@
+//! What an isolate keeps between requests: the parsed configuration, the namespace of the objects, and a source of nonces.
+
+use crate::config::Config;
+use crate::gateway::deny_cache::DenyCache;
+use crate::gateway::import_cache::KeyLookups;
+use crate::gateway::import_queue::LookupQueue;
+use crate::gateway::loop_guard::{Loops, Seal};
+use crate::gateway::refused_addresses::Refusals;
+use crate::gateway::self_service::SelfService;
+use crate::gateway::verified_keys::VerifiedKeys;
+use crate::runtime::gateway::import_lookup::Waiter;
+use crate::runtime::js::Fault;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::panic::RefUnwindSafe;
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
+use worker::Env;
+
+/// The binding of the objects, one per key.
+pub(crate) const OBJECTS: &str = "KEYS";
+/// The binding of the database.
+pub(crate) const DATABASE: &str = "DB";
+
+thread_local! {
+    static DEPLOYMENT: RefCell<Option<Rc<Deployment>>> = const { RefCell::new(None) };
+}
+
+/// Keys at most for which the answer to the flood is kept ready.
+pub(crate) const RENDERED: usize = 256;
+
+/// A refusal as JavaScript has it, for as long as its seconds stay the same.
+pub(crate) struct Rendered {
+    /// Of the refusal in the deny cache.
+    pub(crate) number: u64,
+    /// On the isolate's clock, in milliseconds.
+    pub(crate) until: u64,
+    pub(crate) status: u16,
+    pub(crate) body: JsValue,
+    pub(crate) headers: JsValue,
+}
+
+pub(crate) struct Deployment {
+    pub(crate) config: Config,
+    pub(crate) objects: JsValue,
+    pub(crate) env: Env,
+    pub(crate) denials: RefCell<DenyCache>,
+    pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
+    pub(crate) lookups: RefCell<KeyLookups>,
+    pub(crate) queue: RefCell<LookupQueue<Rc<Waiter>>>,
+    pub(crate) refusals: RefCell<Refusals>,
+    pub(crate) verified: RefCell<VerifiedKeys>,
+    pub(crate) seal: Seal,
+    pub(crate) loops: RefCell<Loops>,
+    pub(crate) self_service: RefCell<SelfService>,
+    next_nonce: Cell<u64>,
+}
+
+// A panic can leave nothing half-done in here: each borrow does one thing to one map.
+impl RefUnwindSafe for Deployment {}
+
+impl Deployment {
+    /// The deployment that this isolate runs; variables and bindings do not change during an isolate's life.
+    pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Fault> {
+        if let Some(deployment) = DEPLOYMENT.with_borrow(Option::clone) {
+            return Ok(deployment);
+        }
+        crate::runtime::mind_traps();
+        let config = Config::from_lookup(|name| variable(env, name)).map_err(Fault::new)?;
+        let objects = js_sys::Reflect::get(env, &OBJECTS.into())?;
+        if objects.is_undefined() {
+            return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
+        }
+        let key_secret = variable(env, "KEY_SECRET").map(|secret| secret.trim().to_owned());
+        let seal = Seal::new(key_secret.as_deref()).ok_or_else(|| Fault::new("KEY_SECRET cannot be used"))?;
+        let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
+        crate::runtime::http::prepare_bad_gateway(&config.cors_allow_origin);
+        let deployment = Rc::new(Self {
+            config,
+            objects,
+            env: env.clone(),
+            denials: RefCell::default(),
+            rendered: RefCell::default(),
+            lookups: RefCell::default(),
+            queue: RefCell::default(),
+            refusals: RefCell::default(),
+            verified: RefCell::default(),
+            seal,
+            loops: RefCell::default(),
+            self_service: RefCell::default(),
+            next_nonce,
+        });
+        DEPLOYMENT.set(Some(Rc::clone(&deployment)));
+        Ok(deployment)
+    }
+
+    /// `CORS_ALLOW_ORIGIN`, or its default while nothing is set up.
+    pub(crate) fn cors() -> Rc<str> {
+        DEPLOYMENT.with_borrow(|deployment| match deployment {
+            Some(deployment) => Rc::clone(&deployment.config.cors_allow_origin),
+            None => Rc::from("*"),
+        })
+    }
+
+    /// Forgets what this isolate refuses by itself and what it tells holders: of one key, or of all. To be called when a change is in
+    /// force, since what was asked before that is not kept either.
+    pub(crate) fn forget_denials(&self, id: Option<&str>) {
+        self.self_service.borrow_mut().forget(id);
+        self.denials.borrow_mut().forget(id);
+        let mut rendered = self.rendered.borrow_mut();
+        match id {
+            Some(id) => drop(rendered.remove(id)),
+            None => rendered.clear(),
+        }
+    }
+
+    /// Keys were imported through this isolate: what it knew about other texts may be wrong now.
+    pub(crate) fn note_import(&self) {
+        self.lookups.borrow_mut().imported();
+        self.queue.borrow_mut().imported();
+    }
+
+    /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.
+    pub(crate) fn nonce(&self) -> u64 {
+        let nonce = self.next_nonce.get();
+        self.next_nonce.set(nonce.wrapping_add(1));
+        nonce
+    }
+}
+
+/// A variable or secret; `None` if it is not set or not a text.
+pub(crate) fn variable(env: &Env, name: &str) -> Option<String> {
+    js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
+}

@@ -1,0 +1,68 @@
+//! What the cron trigger does: looks whether some keys' accounts are right, and deletes what is old.
+
+use crate::encoding::base32;
+use crate::runtime::bindings::Deployment;
+use crate::runtime::clock;
+use crate::runtime::js::Fault;
+use crate::runtime::object::reconcile;
+use crate::runtime::store::{self, Database};
+use crate::time::{DAY, UnixMicros};
+use wasm_bindgen::JsValue;
+use worker::Env;
+
+/// Keys that are looked at each time.
+const SAMPLE: usize = 20;
+/// For how long hours are kept. The API shows the last 100 days.
+const KEPT: u64 = 100 * DAY;
+/// Rows that one statement deletes, and statements at most; the next run goes on.
+const BATCH: u64 = 2_000;
+const BATCHES: u32 = 50;
+
+/// One run. Its parts do not depend on each other; fails if any of them does, so that the run counts as failed.
+pub(crate) async fn run(env: &Env) -> Result<(), Fault> {
+    let now = clock::now();
+    let deployment = Deployment::get(env)?;
+    let db = store::database(env)?;
+    let checked = check(&deployment, &db, now).await;
+    let deleted = delete(&db, now).await;
+    checked.and(deleted)
+}
+
+async fn check(deployment: &Deployment, db: &Database, now: UnixMicros) -> Result<(), Fault> {
+    let mut pivot = [0; 10];
+    getrandom::fill(&mut pivot).map_err(Fault::new)?;
+    let mut failure = None;
+    for id in store::some_keys(db, &base32(&pivot), SAMPLE).await? {
+        match reconcile::compare(deployment, db, &id).await {
+            Ok((true, _)) => {}
+            Ok((false, detail)) => {
+                worker::console_error!("tollgate: D1 does not have what key {id} has counted: {detail}");
+                store::note_drift(db, &id, &detail, now).await?;
+            }
+            // One that is out of reach must not hide the others.
+            Err(fault) => failure = Some(Fault::new(format!("key {id} could not be reconciled: {fault}"))),
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+async fn delete(db: &Database, now: UnixMicros) -> Result<(), Fault> {
+    let until = now.saturating_sub(KEPT);
+    for _ in 0..BATCHES {
+        if !store::delete_hours(db, until, BATCH).await? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What the runtime is told: a fault is logged, and fails the run.
+pub(crate) async fn answer(env: Env) -> Result<JsValue, JsValue> {
+    match run(&env).await {
+        Ok(()) => Ok(JsValue::UNDEFINED),
+        Err(fault) => {
+            worker::console_error!("tollgate: upkeep: {fault}");
+            Err(wasm_bindgen::JsError::new(&fault.to_string()).into())
+        }
+    }
+}

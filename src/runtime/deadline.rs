@@ -1,0 +1,30 @@
+//! Deadlines for what an object waits for.
+
+use crate::runtime::js::{self, Fault};
+use std::future::Future;
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::JsFuture;
+
+/// Gives up on `work` after that many milliseconds.
+pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let timer = Timer::start(milliseconds);
+    match futures_util::future::select(std::pin::pin!(work), JsFuture::from(js::timer_promise(&timer.0))).await {
+        futures_util::future::Either::Left((result, _)) => result,
+        futures_util::future::Either::Right(_) => Err(Fault::new(format!("no answer within {milliseconds} ms"))),
+    }
+}
+
+/// A timer that ends with its use: one that is still running keeps an idle object in memory, and billed.
+struct Timer(JsValue);
+
+impl Timer {
+    fn start(milliseconds: u32) -> Self {
+        Self(js::start_timer(milliseconds))
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        js::clear_timer(&self.0);
+    }
+}

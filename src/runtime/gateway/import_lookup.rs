@@ -1,0 +1,133 @@
+//! Asks D1 about texts that may be imported keys: carries out what
+//! [`LookupQueue`](crate::gateway::import_queue::LookupQueue) decides.
+//!
+//! No request waits for a promise of another one. What a request does ends with it when its client
+//! leaves, and then a promise that it has made is never settled; and where a request settles the
+//! promise of another one, the runtime continues that in the wrong request unless it is started
+//! with `handle_cross_request_promise_resolution`, which the test runner is not. So each request
+//! looks for its answer in memory, by timers of its own. The request that runs a query does so
+//! under `waitUntil`, so that the query is answered for the others when its client leaves.
+//! `tests/http/lookups.test.mjs` has clients leave in the middle of it.
+
+use crate::gateway::import_cache::Found;
+use crate::gateway::import_queue::{Asked, Batch, DEADLINE, Turn, Waited};
+use crate::http::address::Network;
+use crate::keys::key::ImportedKey;
+use crate::runtime::bindings::Deployment;
+use crate::runtime::deadline::within;
+use crate::runtime::store::{self, FoundKeys};
+use crate::runtime::{clock, js};
+use js_sys::Promise;
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::JsFuture;
+
+/// Where a request that waits finds what D1 says of its text.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter(Cell<Option<Answer>>);
+
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    /// Which of the ids is that of an imported key.
+    Key(usize),
+    NoKey,
+    /// D1 could not be asked, or too many wait.
+    None,
+}
+
+/// D1 could not be asked about a text, or too many wait. It has been logged, where it is a fault.
+#[derive(Debug)]
+pub(crate) struct NotAsked;
+
+/// Which of these is the id of an imported key. Waits for its turn, and remembers the answer.
+pub(crate) async fn look_up(
+    deployment: &Rc<Deployment>,
+    context: &JsValue,
+    keys: Vec<ImportedKey>,
+    network: Network,
+) -> Result<Option<ImportedKey>, NotAsked> {
+    let keys: Rc<[ImportedKey]> = keys.into();
+    let place = Rc::new(Waiter::default());
+    let now = clock::now().as_millis();
+    let is_deferred = deployment.refusals.borrow_mut().defers(network, now);
+    let joined = deployment.queue.borrow_mut().join(Rc::clone(&keys), is_deferred, Rc::clone(&place), now);
+    let (ticket, gone) = joined.ok_or(NotAsked)?;
+    for other in gone {
+        other.0.set(Some(Answer::None));
+    }
+    let mut waited = Waited::default();
+    let answer = loop {
+        if let Some(answer) = place.0.take() {
+            break answer;
+        }
+        let turn = deployment.queue.borrow_mut().turn(ticket, waited, clock::now().as_millis());
+        match turn {
+            Turn::Over => break Answer::None,
+            Turn::Wait(milliseconds, next) => {
+                drop(JsFuture::from(js::after(milliseconds)).await);
+                waited = next;
+            }
+            Turn::Ask(batch) => {
+                let query = ask(Rc::clone(deployment), batch);
+                js::keep_alive(context, &query);
+                drop(JsFuture::from(query).await);
+            }
+        }
+    };
+    let is_key = match answer {
+        Answer::None => return Err(NotAsked),
+        Answer::Key(_) => true,
+        Answer::NoKey => false,
+    };
+    deployment.refusals.borrow_mut().note(network, is_key, clock::now().as_millis());
+    Ok(if let Answer::Key(at) = answer { keys.get(at).cloned() } else { None })
+}
+
+/// Asks D1, and leaves the answers where those who wait for them look.
+fn ask(deployment: Rc<Deployment>, batch: Batch) -> Promise {
+    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
+        run(&deployment, batch).await;
+        Ok(JsValue::UNDEFINED)
+    }))
+}
+
+async fn run(deployment: &Deployment, batch: Batch) {
+    let mark = deployment.lookups.borrow().mark();
+    let asked_at = clock::now().as_millis();
+    let found =
+        within(DEADLINE, async { store::find_imported(&store::database(&deployment.env)?, &batch.texts).await }).await;
+    let found = found.inspect_err(|fault| {
+        let count = batch.texts.len();
+        worker::console_error!("tollgate: D1 could not be asked which of {count} keys were imported: {fault}");
+    });
+    if let Ok(found) = &found {
+        let mut lookups = deployment.lookups.borrow_mut();
+        for keys in &batch.texts {
+            let ids: Vec<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+            let found = match (found, own(keys, found)) {
+                (_, Some((_, key))) => Found::Imported(&key.id),
+                (FoundKeys::NoneAtAll, None) => Found::Nothing,
+                (FoundKeys::Ids(_), None) => Found::Unknown,
+            };
+            lookups.keep(&ids, found, mark, asked_at);
+        }
+    }
+    let asked = deployment.queue.borrow_mut().finish(batch.number, clock::now().as_millis());
+    for Asked { keys, waiters } in asked {
+        let answer = match &found {
+            Ok(found) => own(&keys, found).map_or(Answer::NoKey, |(at, _)| Answer::Key(at)),
+            Err(_) => Answer::None,
+        };
+        for waiter in waiters {
+            waiter.0.set(Some(answer));
+        }
+    }
+}
+
+/// That of a text's ids which D1 has.
+fn own<'a>(keys: &'a [ImportedKey], found: &FoundKeys) -> Option<(usize, &'a ImportedKey)> {
+    let FoundKeys::Ids(ids) = found else { return None };
+    keys.iter().enumerate().find(|(_, key)| ids.contains(&key.id))
+}

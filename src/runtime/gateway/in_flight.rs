@@ -1,0 +1,41 @@
+//! How many questions about calls of a key an isolate has open: whether a call comes alone.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+thread_local! {
+    static OPEN: RefCell<HashMap<String, u32>> = RefCell::default();
+}
+
+/// One open question about a key. It ends when this is dropped: with its answer, or when JavaScript has forgotten the call.
+#[derive(Debug)]
+pub(crate) struct Company {
+    id: String,
+    /// Whether there were others when it was opened.
+    pub(crate) is_there: bool,
+}
+
+impl Company {
+    pub(crate) fn join(id: &str) -> Self {
+        let id = id.to_owned();
+        let others = OPEN.with_borrow_mut(|open| {
+            let count = open.entry(id.clone()).or_default();
+            *count += 1;
+            *count - 1
+        });
+        Self { id, is_there: others > 0 }
+    }
+}
+
+impl Drop for Company {
+    fn drop(&mut self) {
+        OPEN.with_borrow_mut(|open| {
+            if let Some(count) = open.get_mut(&self.id) {
+                *count -= 1;
+                if *count == 0 {
+                    open.remove(&self.id);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,86 @@
+//! Finds out whether the way to the origin leads back to the gate, before a call is counted.
+
+use crate::gateway::loop_guard::{Found, Place, Way};
+use crate::http::problem::Refusal;
+use crate::runtime::bindings::Deployment;
+use crate::runtime::gateway::origin::own_base;
+use crate::runtime::http::{self, Answer, Incoming};
+use crate::runtime::{clock, js, promise};
+use std::rc::Rc;
+use wasm_bindgen_futures::JsFuture;
+
+/// A path that is not forwarded for clients: they cannot choose what an origin answers there.
+const ASKED: &str = "/_tollgate/health";
+
+/// The answer to a request that the gate has sent to itself; `None` for all others.
+pub(crate) fn answer_own(incoming: &Incoming, deployment: &Deployment) -> Option<Answer> {
+    let mark = incoming.mark.as_deref()?;
+    let is_own = deployment.seal.knows(mark, incoming.place()?, clock::now().as_millis());
+    is_own.then(|| http::called_by_itself(&deployment.seal.proof(mark), &deployment.config.cors_allow_origin))
+}
+
+/// Goes on with a request that is to be forwarded, or refuses it if it would come back. `go_on` gets the time when it is called;
+/// `asked_at` is the time now.
+pub(crate) fn unless_looping(
+    incoming: Incoming,
+    deployment: Rc<Deployment>,
+    asked_at: u64,
+    go_on: impl FnOnce(Incoming, Rc<Deployment>, u64) -> Answer + 'static,
+) -> Answer {
+    let way = place(&incoming, &deployment).map_or(Way::Open, |place| {
+        let mut loops = deployment.loops.borrow_mut();
+        if js::has_seen_loop() {
+            loops.suspect(asked_at);
+        }
+        loops.way(place, asked_at)
+    });
+    let refuse = |deployment: &Deployment| http::refuse(&Refusal::Loop, &deployment.config.cors_allow_origin, None);
+    match way {
+        Way::Open => go_on(incoming, deployment, asked_at),
+        Way::Loop => refuse(&deployment),
+        Way::Ask => {
+            let work = async move {
+                if leads_back(&incoming, &deployment).await {
+                    return refuse(&deployment);
+                }
+                go_on(incoming, deployment, clock::now().as_millis())
+            };
+            Ok(promise(work).into())
+        }
+    }
+}
+
+/// The mark of a request on its way to where the gate itself may be.
+pub(crate) fn mark(incoming: &Incoming, deployment: &Deployment) -> Option<String> {
+    let place = place(incoming, deployment)?;
+    let now = clock::now().as_millis();
+    let mut loops = deployment.loops.borrow_mut();
+    loops.mark(place, &deployment.seal, now, || deployment.nonce()).map(str::to_owned)
+}
+
+/// Where the request would be forwarded to, if that may be the gate itself.
+fn place<'a>(incoming: &'a Incoming, deployment: &'a Deployment) -> Option<Place<'a>> {
+    let own = incoming.place()?;
+    match &deployment.config.origin {
+        None => Some(own),
+        Some(origin) => Place::of(origin).filter(|origin| origin.may_be(own)),
+    }
+}
+
+/// Asks the place who is there, and remembers it.
+async fn leads_back(incoming: &Incoming, deployment: &Deployment) -> bool {
+    let Some(place) = place(incoming, deployment) else { return false };
+    let mark = deployment.seal.mark(place, clock::now().as_millis(), deployment.nonce());
+    let base = deployment.config.origin.as_deref().unwrap_or_else(|| own_base(&incoming.url));
+    let said = JsFuture::from(js::ask_itself(&format!("{base}{ASKED}"), &mark)).await;
+    let found = match said.ok().and_then(|said| said.as_string()) {
+        Some(proof) if deployment.seal.proves(&mark, &proof) => Found::Itself,
+        Some(_) => Found::Other,
+        None => Found::Nobody,
+    };
+    if found == Found::Itself {
+        worker::console_error!("tollgate: {}", Refusal::Loop.detail());
+    }
+    deployment.loops.borrow_mut().learn(place, found, clock::now().as_millis());
+    found == Found::Itself
+}

@@ -1,0 +1,11 @@
+//! The Worker's side of a request: what carries out the rules of [`gateway`](crate::gateway).
+
+pub(crate) mod authenticate;
+pub(crate) mod gate;
+pub(crate) mod import_lookup;
+pub(crate) mod in_flight;
+pub(crate) mod loop_guard;
+pub(crate) mod object_client;
+pub(crate) mod origin;
+pub(crate) mod outbox;
+pub(crate) mod self_service;

@@ -1,0 +1,107 @@
+//! Telling that a quota is nearly used up. An alert is a part of the object's state until it was told, or given up: the alarm sends
+//! it, and again after each failure. What became of it is in D1, where an object that has lost its memory finds it.
+
+use crate::config::{self, Webhook};
+use crate::key_state::State as Ledger;
+use crate::metering::alerts::{Alert, signature};
+use crate::runtime::bindings::variable;
+use crate::runtime::clock;
+use crate::runtime::deadline::within;
+use crate::runtime::js::{self, Fault, Fields};
+use crate::runtime::object::key_object::{Memory, Shared};
+use crate::runtime::store::{self, Database, Delivery};
+use crate::time::{SECOND, UnixMicros};
+use std::rc::Rc;
+use wasm_bindgen_futures::JsFuture;
+
+/// How long after it was raised an alert is told, in milliseconds.
+pub(crate) const DELAY: u64 = 1_000;
+/// How long the receiver may take, in milliseconds.
+const DEADLINE: u32 = 10_000;
+/// How long D1 may take, in milliseconds.
+const STORE_DEADLINE: u32 = 10_000;
+
+/// When the next alert is to be told, in milliseconds.
+pub(crate) fn next(memory: &Memory, ledger: &Ledger, now: UnixMicros) -> Option<u64> {
+    let due = |alert: &Alert| due(memory, alert).unwrap_or(now.as_millis().saturating_add(DELAY));
+    ledger.pending_alerts().iter().map(due).min()
+}
+
+/// When an alert that was not told is tried again.
+fn due(memory: &Memory, alert: &Alert) -> Option<u64> {
+    memory.untold.iter().find(|(untold, _)| untold == alert).map(|(_, at)| *at)
+}
+
+/// Tells all alerts that are due. Fails if D1 cannot be asked; then they are due again later.
+pub(crate) async fn tell(shared: &Rc<Shared>) -> Result<(), Fault> {
+    let now = clock::now();
+    shared.load()?;
+    let pending: Vec<Alert> = {
+        let memory = shared.memory.borrow();
+        let Some(ledger) = &memory.ledger else { return Ok(()) };
+        let is_due = |alert: &&Alert| due(&memory, alert).is_none_or(|at| at <= now.as_millis());
+        ledger.pending_alerts().iter().filter(is_due).cloned().collect()
+    };
+    let Some(id) = shared.key_id().filter(|_| !pending.is_empty()) else { return Ok(()) };
+    let webhook = config::webhook(|name| variable(&shared.env, name)).map_err(Fault::new);
+    let mut result = Ok(());
+    for alert in pending {
+        let next = match &webhook {
+            Ok(webhook) => tell_one(shared, &id, &alert, webhook.as_ref()).await,
+            Err(fault) => Err(fault.clone()),
+        };
+        let later = |seconds: u64| Some(clock::now().saturating_add(seconds * SECOND));
+        let next = next.unwrap_or_else(|fault| {
+            result = Err(fault);
+            later(Alert::pause_after(1).unwrap_or_default())
+        });
+        let mut memory = shared.memory.borrow_mut();
+        memory.untold.retain(|(untold, _)| *untold != alert);
+        match (next, &mut memory.ledger) {
+            (Some(at), _) => memory.untold.push((alert, at.as_millis())),
+            (None, Some(ledger)) => ledger.mark_alerted(&alert),
+            (None, None) => {}
+        }
+    }
+    if shared.memory.borrow().ledger.as_ref().is_some_and(crate::runtime::object::writer::is_unwritten) {
+        shared.commit(clock::now()).await?;
+    }
+    result
+}
+
+/// Tells one alert; gives when to try again, if that has to be.
+async fn tell_one(
+    shared: &Rc<Shared>,
+    id: &str,
+    alert: &Alert,
+    webhook: Option<&Webhook>,
+) -> Result<Option<UnixMicros>, Fault> {
+    let db: Database = store::database(&shared.env)?;
+    let delivery = within(STORE_DEADLINE, store::put_alert(&db, id, alert, webhook.is_some())).await?;
+    let Some(webhook) = webhook.filter(|_| delivery.state == Delivery::PENDING) else { return Ok(None) };
+    let now = clock::now();
+    // One that is further off than any pause was set by a clock that was ahead.
+    let is_to_come = |next: &UnixMicros| (1..=Alert::LONGEST_PAUSE * SECOND).contains(&next.since(now));
+    if let Some(next) = delivery.next_attempt_at.map(UnixMicros::from_millis).filter(is_to_come) {
+        return Ok(Some(next));
+    }
+    let body = alert.body(id);
+    let timestamp = now.as_seconds().to_string();
+    let mut fields = Fields::default();
+    fields.set("Content-Type", "application/json");
+    fields.set("X-Tollgate-Signature", &signature(&webhook.secret, &timestamp, &body));
+    fields.set("X-Tollgate-Timestamp", &timestamp);
+    let error = JsFuture::from(js::post_out(&webhook.url, fields.as_str(), &body, DEADLINE)).await?.as_string();
+    let pause = Alert::pause_after(delivery.attempts.saturating_add(1)).filter(|_| error.is_some());
+    let next = pause.map(|seconds| clock::now().saturating_add(seconds * SECOND));
+    let state = match (&error, next) {
+        (None, _) => Delivery::DELIVERED,
+        (Some(_), Some(_)) => Delivery::PENDING,
+        (Some(error), None) => {
+            worker::console_error!("tollgate: an alert of key {id} was given up: {error}");
+            Delivery::DEAD
+        }
+    };
+    within(STORE_DEADLINE, store::note_attempt(&db, id, alert, state, next, error.as_deref())).await?;
+    Ok(next)
+}

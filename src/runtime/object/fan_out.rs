@@ -1,0 +1,48 @@
+//! The object's side of a change of a tier: taking it over, and passing it on.
+
+use crate::protocol::fan_out::{Relay, Relayed};
+use crate::protocol::object_request::Question;
+use crate::runtime::bindings::OBJECTS;
+use crate::runtime::http;
+use crate::runtime::js::{self, Fault};
+use crate::runtime::object::key_object::{Shared, json};
+use std::rc::Rc;
+use wasm_bindgen::JsCast;
+use wasm_bindgen_futures::JsFuture;
+
+/// The largest body that is read, in bytes: a tier and some thousand ids.
+const PUSH_LIMIT: usize = 256 * 1024;
+/// Objects that are told at a time.
+const WIDTH: u32 = 50;
+
+impl Shared {
+    /// Answers the questions that have a body.
+    pub(crate) async fn take_push(self: Rc<Self>, request: &web_sys::Request) -> http::Answer {
+        let body = JsFuture::from(js::read_body(request, PUSH_LIMIT)).await?;
+        let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Fault::new("the push is too large"))?.to_vec();
+        let body = str::from_utf8(&body).map_err(Fault::new)?;
+        let url = request.url();
+        match Question::parse(&url) {
+            Some(Question::Adopt { .. }) => {
+                self.adopt_tier(&serde_json::from_str(body).map_err(Fault::new)?)?;
+                json(&())
+            }
+            Some(Question::Relay { .. }) => {
+                let relay: Relay = serde_json::from_str(body).map_err(Fault::new)?;
+                self.adopt_tier(&relay.change)?;
+                json(&Relayed { taken: 1 + self.pass_on(&relay).await? })
+            }
+            _ => Err(Fault::new("no such question")),
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of at most some thousands")]
+    async fn pass_on(&self, relay: &Relay) -> Result<u64, Fault> {
+        let objects = js_sys::Reflect::get(&self.env, &OBJECTS.into())?;
+        let names = serde_json::to_string(&relay.ids).map_err(Fault::new)?;
+        let body = serde_json::to_string(&relay.change).map_err(Fault::new)?;
+        let url = Question::Adopt { id: "" }.to_url();
+        let taken = JsFuture::from(js::post_to_all(&objects, &names, &url, &body, WIDTH)).await?;
+        Ok(taken.as_f64().unwrap_or_default() as u64)
+    }
+}

@@ -1,0 +1,464 @@
+//! The Durable Object of one key: the only clock and the only judge.
+//!
+//! The runtime delivers a key's questions to one object, one event at a time, and Rust code between two awaits runs alone. So
+//! reading, deciding and counting happen in one synchronous stretch on memory, and no lock is needed. What makes a count durable
+//! is the row that follows: questions that arrive while one write is under way share the next, and none of them is answered before
+//! it is issued; the runtime's output gate then holds the answers back until it is confirmed. If the write fails, memory is thrown away and read
+//! again from storage, and every question that waited for it is answered "failed": nothing was counted.
+
+use crate::admin::audit::AuditView;
+use crate::config;
+use crate::key_state::audit_log::AuditQuery;
+use crate::key_state::{Call, Owed, Paid, State as Ledger};
+use crate::keys::profile::{Profile, Status};
+use crate::keys::route_pattern::RouteCase;
+use crate::limiter::cost::Cost;
+use crate::limiter::decision::{Decision, Judgement, Verdict};
+use crate::metering::alerts::Alert;
+use crate::object::denials::Denials;
+use crate::object::group_commit::GroupCommit;
+use crate::protocol::object_request::{AuditPage, Check, Debt, Ends, Question};
+use crate::protocol::object_response::{Answer, Extent, Known, Outcome, Pass};
+use crate::protocol::usage::{PolicyUsage, Usage};
+use crate::runtime::bindings::variable;
+use crate::runtime::js::{self, Fault};
+use crate::runtime::object::storage::Storage;
+use crate::runtime::object::writer::Write;
+use crate::runtime::object::{flush, reconcile};
+use crate::runtime::{clock, http, promise};
+use crate::time::{Month, UnixMicros, rfc3339};
+use js_sys::Promise;
+use std::cell::{OnceCell, RefCell};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe};
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+use worker::worker_sys::DurableObjectState;
+use worker::{Env, State};
+
+/// One key's object.
+#[wasm_bindgen]
+pub struct KeyObject {
+    shared: Rc<Shared>,
+}
+
+/// What the object's tasks share. Storage is the truth, `memory` a copy of it that is ahead by the write under way.
+pub(crate) struct Shared {
+    pub(crate) state: State,
+    pub(crate) env: Env,
+    pub(crate) storage: Storage,
+    pub(crate) memory: RefCell<Memory>,
+    /// The callbacks for a confirmed write and for a turn of the event loop, made once.
+    pub(crate) on_confirmed: OnceCell<JsValue>,
+    pub(crate) on_turn: OnceCell<JsValue>,
+    pub(crate) flush_seconds: OnceCell<u64>,
+    thresholds: OnceCell<Vec<u16>>,
+    route_case: OnceCell<RouteCase>,
+}
+
+// A panic ends the instance of the wasm; the next event gets a new one, which reads storage.
+impl RefUnwindSafe for KeyObject {}
+
+/// See [`Shared`].
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// `None` until storage has been read, and again after a write has failed.
+    pub(crate) ledger: Option<Ledger>,
+    pub(crate) profile: Option<Profile>,
+    /// Whether the tables exist, and `profile` is in them.
+    pub(crate) is_saved: bool,
+    /// When D1 last confirmed the profile, in milliseconds.
+    pub(crate) checked_at: u64,
+    /// When to ask D1 again at the earliest, in milliseconds.
+    pub(crate) retry_at: u64,
+    /// Whether D1 said that there is no such key.
+    pub(crate) is_unknown: bool,
+    pub(crate) is_renewing: bool,
+    /// Numbers reads of D1 by when they began, and the latest that was adopted: an answer that comes late is not news.
+    pub(crate) reads: u64,
+    pub(crate) adopted: u64,
+    pub(crate) alarm: Alarm,
+    /// When it was set, in milliseconds.
+    pub(crate) alarm_set_at: u64,
+    /// Alerts that could not be told, and when to try again, in milliseconds.
+    pub(crate) untold: Vec<(Alert, u64)>,
+    /// Flushes that failed in a row.
+    pub(crate) failed_flushes: u32,
+    /// Decides when to write.
+    pub(crate) commits: GroupCommit,
+    /// The calls that wait for the next write, if there are any.
+    pub(crate) batch: Option<JsValue>,
+    /// Decides when counts are written that no call waits for.
+    pub(crate) denials: Denials,
+    /// Rows written and writes issued since the object was started, for measurements.
+    pub(crate) rows_written: f64,
+    pub(crate) writes: u64,
+}
+
+/// What is known of the object's alarm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// Storage has not been asked yet.
+    #[default]
+    Unknown,
+    /// None is set.
+    Unset,
+    /// One is set for this time, in milliseconds.
+    Set(u64),
+}
+
+impl Alarm {
+    /// When it is set for, in milliseconds.
+    pub(crate) const fn at(self) -> Option<u64> {
+        match self {
+            Self::Set(at) => Some(at),
+            Self::Unknown | Self::Unset => None,
+        }
+    }
+}
+
+/// Nothing was counted: logged here, with its cause.
+fn failed(id: &str, fault: &Fault) -> JsValue {
+    worker::console_error!("tollgate: key {id} could not be judged: {fault}");
+    Answer::Failed.to_line().into()
+}
+
+impl Memory {
+    /// Has storage read again before anything else is judged.
+    pub(crate) fn distrust(&mut self) {
+        self.ledger = None;
+        self.alarm = Alarm::Unknown;
+    }
+
+    /// The batch of those who wait for the next write.
+    pub(crate) fn join(&mut self, storage: &Storage) -> JsValue {
+        self.batch.get_or_insert_with(|| storage.open_batch()).clone()
+    }
+}
+
+/// The class that the runtime sees. Written out instead of by `worker`'s macro, which takes every request apart and puts every
+/// response together again.
+#[wasm_bindgen]
+impl KeyObject {
+    /// Does nothing that could fail: an object whose constructor throws is lost until it is made again.
+    #[wasm_bindgen(constructor)]
+    pub fn new(state: DurableObjectState, env: Env) -> Self {
+        crate::runtime::mind_traps();
+        let state = State::from(state);
+        let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
+        Self {
+            shared: Rc::new(Shared {
+                state,
+                env,
+                storage,
+                memory: RefCell::default(),
+                on_confirmed: OnceCell::new(),
+                on_turn: OnceCell::new(),
+                flush_seconds: OnceCell::new(),
+                thresholds: OnceCell::new(),
+                route_case: OnceCell::new(),
+            }),
+        }
+    }
+
+    /// Answers a question about a call: with a line if nothing has to be waited for, otherwise with its promise.
+    pub fn ask(&self, question: String) -> Result<JsValue, JsValue> {
+        let shared = &self.shared;
+        let now = clock::now();
+        match Question::parse(&question) {
+            Some(Question::Check(check)) if shared.is_ready(&check, now) => Ok(shared.answer(&check, now)),
+            Some(Question::Check(_) | Question::Settle { .. } | Question::End { .. }) => {
+                let shared = Rc::clone(shared);
+                let line = async move { Ok(shared.answer_later(&question).await) };
+                Ok(wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(line)).into())
+            }
+            _ => Err(JsError::new("no such question").into()),
+        }
+    }
+
+    /// Answers a question about the key with JSON.
+    pub fn fetch(&self, request: web_sys::Request) -> Promise {
+        let (shared, url) = (Rc::clone(&self.shared), request.url());
+        promise(async move {
+            match Question::parse(&url) {
+                Some(Question::Adopt { .. } | Question::Relay { .. }) => shared.take_push(&request).await,
+                Some(Question::Usage { id }) => shared.usage(id).await,
+                Some(Question::Audit { id, page }) => shared.audit(id, page).await,
+                Some(Question::Refresh { id }) => shared.refresh(id).await,
+                Some(Question::Stats { .. }) => shared.stats(),
+                Some(Question::Reconcile { .. }) => reconcile::counted(&shared).await,
+                Some(Question::Holder { id, secret_hash, is_found }) => shared.holding(id, secret_hash, is_found).await,
+                _ => Err(Fault::new("no such question")),
+            }
+        })
+    }
+
+    /// Flushes what D1 does not have.
+    pub fn alarm(&self) -> Promise {
+        let shared = Rc::clone(&self.shared);
+        promise(async move {
+            flush::alarm(&shared).await;
+            Ok(JsValue::UNDEFINED)
+        })
+    }
+}
+
+impl Shared {
+    /// Answers a question that D1 or storage has to be asked for first.
+    async fn answer_later(self: Rc<Self>, question: &str) -> JsValue {
+        match Question::parse(question) {
+            Some(Question::Check(check)) => {
+                let found = check.is_found.then_some(check.call.secret_hash);
+                match self.prepare_for(check.call.id, found).await {
+                    Ok(now) => self.answer(&check, now),
+                    Err(fault) => failed(check.call.id, &fault),
+                }
+            }
+            Some(Question::Settle { id, debt }) => {
+                let settled = self.settle_later(id, debt).await;
+                settled.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
+            }
+            Some(Question::End { id, is_awaited, ends }) => {
+                let noted = self.end_later(id, is_awaited, ends).await;
+                noted.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
+            }
+            _ => failed("", &Fault::new("no such question")),
+        }
+    }
+
+    /// Notes how calls ended. Only a call that others may repeat has to wait until that is written.
+    async fn end_later(self: &Rc<Self>, id: &str, is_awaited: bool, ends: Ends<'_>) -> Result<(), Fault> {
+        let now = self.prepare(id).await?;
+        {
+            let mut memory = self.memory.borrow_mut();
+            let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else { return Ok(()) };
+            note_ends(ledger, profile, ends, now);
+        }
+        if is_awaited {
+            self.commit(now).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt<'_>) -> Result<(), Fault> {
+        let now = self.prepare(id).await?;
+        if self.settle(debt, now)? {
+            self.commit(now).await?;
+        } else {
+            self.write_later(now);
+        }
+        Ok(())
+    }
+
+    /// Judges a call and answers when its count is written.
+    fn answer(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> JsValue {
+        let (answer, needs_write) = match self.judge(check, now) {
+            Ok(judged) => judged,
+            Err(fault) => return failed(check.call.id, &fault),
+        };
+        let line = answer.to_line();
+        if !needs_write {
+            self.write_later(now);
+            return line.into();
+        }
+        match self.write_or_join(now, check.has_company) {
+            Write::Done(Ok(())) => line.into(),
+            Write::Done(Err(fault)) => failed(check.call.id, &fault),
+            Write::Shared(batch) => js::answer_with(&batch, &line).into(),
+        }
+    }
+
+    /// The synchronous stretch: no await from the first look at memory to the last count.
+    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> Result<(Answer, bool), Fault> {
+        let mut memory = self.memory.borrow_mut();
+        let Memory { ledger: Some(ledger), profile, .. } = &mut *memory else {
+            return Err(Fault::new("storage has not been read"));
+        };
+        let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
+        profile.turn_to(ledger.judged(now));
+        if !profile.accepts(check.call.secret_hash, now) {
+            return Ok((Answer::Unknown, false));
+        }
+        // Before anything is counted: the answer says that nothing is.
+        if !ledger.can_tell(now, check.nonce, check.age.map(micros)) {
+            return Err(Fault::new("it was asked again so late that it is not known whether it was counted"));
+        }
+        let owed = check.debt.is_some_and(|debt| add_debt(ledger, profile, self.route_case(), debt, now));
+        note_ends(ledger, profile, check.ends, now);
+        let (method, path) = (check.call.method, check.call.path);
+        let price = profile.price(method, path, self.route_case());
+        let cost = price.cost;
+        let applies = profile.row.idempotency.applies_to(method);
+        let key = check.idempotency_key.as_deref().filter(|_| applies);
+        let call = Call {
+            cost: Cost { requests: cost, tokens: 0 },
+            method,
+            class: &price.class,
+            nonce: check.nonce,
+            idempotency_key: key,
+            fingerprint: check.fingerprint,
+            is_audited: profile.row.audit_days > 0,
+            thresholds: self.thresholds(),
+        };
+        let schedule = profile.schedule();
+        let status = profile.status(now);
+        if status != Status::Active {
+            ledger.refuse_call(now, &call, 403);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
+            let known = Known::new(Outcome::Refused(status), &profile.row.tier, schedule, &decision);
+            return Ok((Answer::Known(known), owed));
+        }
+        if check.has_malformed_key && applies {
+            ledger.refuse_call(now, &call, 400);
+            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
+            let known = Known::new(Outcome::Malformed, &profile.row.tier, schedule, &decision);
+            return Ok((Answer::Known(known), owed));
+        }
+        // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
+        let judgement = ledger.judge_once(schedule, now, &call);
+        let needs_write = owed || judgement.is_admitted();
+        let replay = match judgement {
+            Judgement::Replay { is_free, .. } => Some(is_free),
+            _ => None,
+        };
+        let (outcome, decision) = match judgement {
+            Judgement::Conflict { standings, now } => {
+                (Outcome::Conflict, Decision { verdict: Verdict::Admitted, standings, now })
+            }
+            Judgement::Mismatch { standings, now } => {
+                (Outcome::Mismatch, Decision { verdict: Verdict::Admitted, standings, now })
+            }
+            Judgement::Decided(decision) | Judgement::Replay { decision, .. } => {
+                let mut outcome = Outcome::new(&decision, cost);
+                match &mut outcome {
+                    Outcome::Admitted(pass) => {
+                        // The end of a replay opens nothing: it is for the audit log alone.
+                        let wants_end = call.is_audited || (key.is_some() && replay.is_none());
+                        let ignores_key = check.fingerprint.is_some() && key.is_none();
+                        *pass = Pass { is_replay: replay.is_some(), wants_end, ignores_key };
+                    }
+                    Outcome::Denied { extent, .. } if check.fingerprint.is_some() || check.has_malformed_key => {
+                        *extent = match replay {
+                            Some(true) => Extent::Replays,
+                            _ if key.is_none() => Extent::All,
+                            _ if ledger.judges_replays_alike(schedule, now, call.cost, &decision.verdict) => {
+                                Extent::All
+                            }
+                            _ => Extent::New,
+                        };
+                    }
+                    _ => {}
+                }
+                (outcome, decision)
+            }
+        };
+        let known = Known::new(outcome, &profile.row.tier, schedule, &decision);
+        Ok((Answer::Known(known), needs_write))
+    }
+
+    /// Percentages of a month's quota at which there is to be an alert.
+    fn thresholds(&self) -> &[u16] {
+        self.thresholds.get_or_init(|| {
+            config::alert_thresholds(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+                // The Worker answers 503 to everything then.
+                worker::console_error!("tollgate: {error}");
+                Vec::new()
+            })
+        })
+    }
+
+    fn route_case(&self) -> RouteCase {
+        *self.route_case.get_or_init(|| {
+            config::route_case(|name| variable(&self.env, name)).unwrap_or_else(|error| {
+                // The Worker answers 503 to everything then.
+                worker::console_error!("tollgate: {error}");
+                RouteCase::default()
+            })
+        })
+    }
+
+    /// Adds what an isolate owes; whether that has to be written before it is acknowledged.
+    fn settle(&self, debt: Debt<'_>, now: UnixMicros) -> Result<bool, Fault> {
+        match &mut *self.memory.borrow_mut() {
+            Memory { ledger: Some(ledger), profile: Some(profile), .. } => {
+                Ok(add_debt(ledger, profile, self.route_case(), debt, now))
+            }
+            // What is owed to a key that is gone is owed to nobody.
+            Memory { ledger: Some(_), .. } => Ok(false),
+            _ => Err(Fault::new("storage has not been read")),
+        }
+    }
+
+    async fn usage(self: &Rc<Self>, id: &str) -> http::Answer {
+        let now = self.prepare(id).await?;
+        let mut memory = self.memory.borrow_mut();
+        let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
+            return Err(Fault::new(format!("there is no key {id} in D1")));
+        };
+        profile.turn_to(ledger.judged(now));
+        let standings = ledger.standings(profile.schedule(), now);
+        let month = ledger.month(Month::of(now));
+        let usage = Usage {
+            key_id: id.to_owned(),
+            tier: profile.row.tier.clone(),
+            status: profile.status(now),
+            as_of: rfc3339(now),
+            policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsage::new(p, s, now)).collect(),
+            month: month.month.to_string(),
+            calls: month.calls.saturating_add(month.carried.calls),
+        };
+        json(&usage)
+    }
+
+    async fn audit(self: &Rc<Self>, id: &str, page: AuditPage<'_>) -> http::Answer {
+        self.prepare(id).await?;
+        let memory = self.memory.borrow();
+        let Some(ledger) = &memory.ledger else { return Err(Fault::new("storage has not been read")) };
+        let query = AuditQuery {
+            from: UnixMicros::from_millis(page.from),
+            to: UnixMicros::from_millis(page.to),
+            cursor: if page.cursor.is_empty() { None } else { Some(page.cursor.parse().map_err(Fault::new)?) },
+            limit: page.limit,
+        };
+        let (entries, next) = self.storage.read_audit(ledger, query)?;
+        json(&AuditView::new(entries, next))
+    }
+
+    fn stats(&self) -> http::Answer {
+        let memory = self.memory.borrow();
+        let Memory { rows_written, writes, reads, .. } = *memory;
+        json(&serde_json::json!({ "rows_written": rows_written, "writes": writes, "d1_reads": reads }))
+    }
+}
+
+/// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
+fn add_debt(ledger: &mut Ledger, profile: &mut Profile, case: RouteCase, debt: Debt<'_>, now: UnixMicros) -> bool {
+    profile.turn_to(ledger.judged(now));
+    let Debt { nonce, uncounted, denied, age, .. } = debt;
+    let cost = Cost { requests: profile.cost_of(debt, case), tokens: 0 };
+    let owed = Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied };
+    match ledger.add_debt(profile.schedule(), now, &owed) {
+        // The first write of what was added before may still be under way.
+        Paid::Now | Paid::Before => uncounted > 0,
+        Paid::Never => {
+            worker::console_error!(
+                "tollgate: {uncounted} calls let through and {denied} denials may have been counted long ago; they are not counted again"
+            );
+            false
+        }
+    }
+}
+
+/// Microseconds from milliseconds.
+const fn micros(milliseconds: u64) -> u64 {
+    UnixMicros::from_millis(milliseconds).as_micros()
+}
+
+fn note_ends(ledger: &mut Ledger, profile: &Profile, ends: Ends<'_>, now: UnixMicros) {
+    for end in ends.iter() {
+        ledger.complete(now, end, profile.row.audit_days > 0);
+    }
+}
+
+pub(crate) fn json(value: &impl serde::Serialize) -> http::Answer {
+    Ok(js::reply(200, Some(&serde_json::to_string(value).map_err(Fault::new)?), "")?.into())
+}

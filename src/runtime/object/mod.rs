@@ -1,0 +1,10 @@
+//! The key's object: what carries out the rules of [`object`](crate::object) and [`key_state`](crate::key_state).
+
+mod alerts;
+mod fan_out;
+mod flush;
+pub(crate) mod key_object;
+mod profile;
+pub(crate) mod reconcile;
+mod storage;
+mod writer;

@@ -1,0 +1,46 @@
+//! Whether D1 has what an object has counted.
+
+use crate::key_state::State as Ledger;
+use crate::runtime::bindings::Deployment;
+use crate::runtime::gateway::object_client;
+use crate::runtime::js::Fault;
+use crate::runtime::object::flush;
+use crate::runtime::object::key_object::{Shared, json};
+use crate::runtime::store::{self, Database};
+use crate::runtime::{clock, http};
+use crate::time::rfc3339;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// How often they are compared before a difference counts: another flush may come between the question and D1's answer.
+const TRIES: u32 = 3;
+
+/// The object's side: flushes, and tells what D1 has then. Each count is its month or hour, its class, calls, denied, cost, tokens.
+pub(crate) async fn counted(shared: &Rc<Shared>) -> http::Answer {
+    let counts = flush::flush(shared, look).await?;
+    json(&counts.ok_or_else(|| Fault::new("an object without a name"))?)
+}
+
+fn look(ledger: &Ledger) -> Value {
+    let months = ledger.kept_months().into_iter().filter(|total| total.calls > 0 || total.denied > 0);
+    let months = months.map(|total| json!([total.month, "", total.calls, total.denied, total.cost, total.tokens]));
+    let hours = ledger.kept_hours();
+    let hours = hours.iter().map(|total| {
+        let counts = total.counts;
+        json!([rfc3339(total.start()), total.class, counts.calls, counts.denied, counts.cost, 0])
+    });
+    json!({ "epoch": ledger.epoch(), "counts": months.chain(hours).collect::<Value>() })
+}
+
+/// The Worker's side: asks the key's object and D1. True if they agree, and what they say, as JSON.
+pub(crate) async fn compare(deployment: &Deployment, db: &Database, id: &str) -> Result<(bool, String), Fault> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let counted = object_client::reconcile(deployment, id).await?;
+        let compared = store::reconcile(db, id, &counted, clock::now()).await?;
+        if compared.0 || tries >= TRIES {
+            return Ok(compared);
+        }
+    }
+}

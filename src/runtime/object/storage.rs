@@ -1,0 +1,292 @@
+//! The storage of a key's object: small tables, made with the first row that is worth keeping.
+//!
+//! - `profile`: one row, the key's profile as it was last read from D1.
+//! - `state`: the ring of rows of [`crate::key_state`]; each commit writes one. `checked_at` is when D1 last confirmed the profile, in
+//!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
+//! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
+
+use crate::key_state::State;
+use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
+use crate::key_state::row::Rows;
+use crate::keys::profile::{Profile, ProfileRow};
+use crate::runtime::js::{self, Fault};
+use crate::time::UnixMicros;
+use serde::Deserialize;
+use std::cell::Cell;
+use wasm_bindgen::JsValue;
+
+const CREATE_PROFILE: &str =
+    "CREATE TABLE IF NOT EXISTS profile (id INTEGER PRIMARY KEY CHECK (id = 1), body TEXT NOT NULL)";
+const CREATE_STATE: &str =
+    "CREATE TABLE IF NOT EXISTS state (slot INTEGER PRIMARY KEY, body TEXT NOT NULL, checked_at INTEGER NOT NULL)";
+const SELECT_TABLES: &str = "SELECT name FROM sqlite_master WHERE type = 'table'";
+const SELECT_PROFILE: &str = "SELECT body FROM profile";
+// Chunks are in the order of their times.
+const SELECT_OLDEST_AUDIT: &str = "SELECT to_ms FROM audit ORDER BY seq LIMIT 1";
+const SELECT_STATE: &str = "SELECT slot, body, checked_at FROM state";
+const UPSERT_PROFILE: &str =
+    "INSERT INTO profile (id, body) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body";
+/// What only some keys need is made when they do. Both tables are in chunks: see [`crate::metering`].
+const CREATE_REPLAYS: &str =
+    "CREATE TABLE IF NOT EXISTS replays (id INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, body TEXT NOT NULL)";
+const CREATE_AUDIT: &str = "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, body TEXT NOT NULL)";
+const UPSERT_REPLAYS: &str = "INSERT OR REPLACE INTO replays (id, until_ms, body) VALUES (?, ?, ?)";
+const UPSERT_AUDIT: &str = "INSERT OR REPLACE INTO audit (seq, from_ms, to_ms, body) VALUES (?, ?, ?, ?)";
+const DELETE_OLDEST_AUDIT: &str = "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit ORDER BY seq LIMIT ?)";
+const UPSERT_STATE: &str = "INSERT INTO state (slot, body, checked_at) VALUES (?, ?, ?)
+  ON CONFLICT (slot) DO UPDATE SET body = excluded.body, checked_at = excluded.checked_at";
+
+/// Chunks of the audit log that are read at a time.
+const CHUNKS_AT_ONCE: usize = 64;
+/// Chunks of the audit log that are deleted at a time when they are over.
+const DELETED_AT_ONCE: usize = 4_096;
+
+/// What an object had stored.
+pub(crate) struct Stored {
+    pub(crate) state: State,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) checked_at: u64,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct AuditChunk {
+    seq: u64,
+    body: String,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    id: u32,
+    body: String,
+}
+
+#[derive(Deserialize)]
+struct ProfileBody {
+    body: String,
+}
+
+#[derive(Deserialize)]
+struct StateRow {
+    slot: u32,
+    body: String,
+    checked_at: u64,
+}
+
+#[derive(Deserialize)]
+struct AuditEnd {
+    to_ms: u64,
+}
+
+/// The database of one object.
+pub(crate) struct Storage {
+    /// The `DurableObjectStorage`.
+    raw: JsValue,
+    /// Where `glue.js` keeps the batch that is open.
+    desk: JsValue,
+    /// Whether these tables are known to be there.
+    has_replays: Cell<bool>,
+    has_audit: Cell<bool>,
+}
+
+impl Storage {
+    pub(crate) fn new(raw: JsValue) -> Self {
+        Self { raw, desk: js_sys::Object::new().into(), has_replays: Cell::new(false), has_audit: Cell::new(false) }
+    }
+
+    /// Everything that is stored; `None` in an object that has stored nothing. Writes nothing.
+    pub(crate) fn load(&self) -> Result<Option<Stored>, Fault> {
+        let tables: Vec<Table> = self.rows(SELECT_TABLES)?;
+        let has = |name| tables.iter().any(|table| table.name == name);
+        self.has_replays.set(has("replays"));
+        self.has_audit.set(has("audit"));
+        if !has("state") {
+            return Ok(None);
+        }
+        let rows: Vec<StateRow> = self.rows(SELECT_STATE)?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let profile: Vec<ProfileBody> = self.rows(SELECT_PROFILE)?;
+        let profile = match profile.first() {
+            Some(row) => {
+                let row: ProfileRow = serde_json::from_str(&row.body).map_err(Fault::new)?;
+                Some(Profile::new(row).map_err(Fault::new)?)
+            }
+            None => None,
+        };
+        let checked_at = rows.iter().map(|row| row.checked_at).max().unwrap_or_default();
+        let mut state = State::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Fault::new)?;
+        if self.has_replays.get() {
+            let chunks: Vec<Chunk> = self.rows("SELECT id, body FROM replays ORDER BY id")?;
+            state.load_replays(chunks.into_iter().map(|chunk| (chunk.id, chunk.body))).map_err(Fault::new)?;
+        }
+        Ok(Some(Stored { state, profile, checked_at }))
+    }
+
+    fn rows<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Fault> {
+        serde_json::from_str(&js::query(&self.raw, sql)?).map_err(Fault::new)
+    }
+
+    /// Makes the tables.
+    pub(crate) fn create(&self) -> Result<(), Fault> {
+        for sql in [CREATE_PROFILE, CREATE_STATE] {
+            self.write(sql, [])?;
+        }
+        Ok(())
+    }
+
+    /// Stores the profile: one row.
+    pub(crate) fn save_profile(&self, profile: &Profile) -> Result<(), Fault> {
+        let body = serde_json::to_string(&profile.row).map_err(Fault::new)?;
+        self.write(UPSERT_PROFILE, [body.into()])?;
+        Ok(())
+    }
+
+    /// Forgets the profile.
+    pub(crate) fn delete_profile(&self) -> Result<(), Fault> {
+        self.write("DELETE FROM profile", [])?;
+        Ok(())
+    }
+
+    /// Stores what changed in the state: one row, and now and then chunks beside it, all of them or none. Gives the number of rows that
+    /// the cursors counted.
+    pub(crate) fn save_state(&self, state: &mut State, checked_at: u64) -> Result<f64, Fault> {
+        let Rows { row, replays, replays_over, audit } = state.to_rows();
+        let row = [row.slot.into(), row.body.into(), number(checked_at)];
+        let (has_replays, has_audit) = (!replays.is_empty(), !audit.is_empty());
+        let written = if has_replays || has_audit || !replays_over.is_empty() {
+            let statements = js_sys::Array::new();
+            if has_audit && !self.has_audit.get() {
+                statements.push(&statement(CREATE_AUDIT, []));
+            }
+            let size = if has_audit { js::database_size(&self.raw) } else { 0.0 };
+            for chunk in audit {
+                let surplus = audit_surplus(bytes(size), AUDIT_BYTES, chunk.body.len());
+                if surplus > 0 {
+                    statements.push(&statement(DELETE_OLDEST_AUDIT, [JsValue::from(surplus)]));
+                }
+                let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
+                statements.push(&statement(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()]));
+            }
+            // Before what is written: a chunk that is left from a write that failed may have the number of a new one.
+            for id in replays_over {
+                statements.push(&statement("DELETE FROM replays WHERE id = ?", [id.into()]));
+            }
+            if has_replays && !self.has_replays.get() {
+                statements.push(&statement(CREATE_REPLAYS, []));
+            }
+            for chunk in replays {
+                let until = number(chunk.until.as_millis());
+                statements.push(&statement(UPSERT_REPLAYS, [chunk.id.into(), until, chunk.body.into()]));
+            }
+            statements.push(&statement(UPSERT_STATE, row));
+            let written = js::write_all(&self.raw, &statements)?;
+            self.has_replays.set(self.has_replays.get() || has_replays);
+            self.has_audit.set(self.has_audit.get() || has_audit);
+            written
+        } else {
+            self.write(UPSERT_STATE, row)?
+        };
+        state.committed();
+        Ok(written)
+    }
+
+    /// Feeds a page of the audit log with the chunks that it needs, the tail last.
+    pub(crate) fn read_audit(
+        &self,
+        state: &State,
+        query: AuditQuery,
+    ) -> Result<(Vec<Entry>, Option<AuditCursor>), Fault> {
+        let mut reader = AuditReader::new(query);
+        let mut next = query.cursor.map_or(0, |cursor| cursor.seq);
+        let from = query.from.as_millis();
+        let tail = state.audit_tail();
+        // An earlier version may have left chunks of rows that were not written.
+        let end = tail.first().map_or(0, |(seq, _)| *seq);
+        while self.has_audit.get() {
+            let select = format!(
+                "SELECT seq, body FROM audit WHERE seq >= {next} AND seq < {end} AND to_ms >= {from} ORDER BY seq LIMIT {CHUNKS_AT_ONCE}"
+            );
+            let chunks: Vec<AuditChunk> = self.rows(&select)?;
+            let is_last = chunks.len() < CHUNKS_AT_ONCE;
+            for chunk in chunks {
+                next = chunk.seq.saturating_add(1);
+                if !reader.feed(chunk.seq, &chunk.body).map_err(Fault::new)? {
+                    return Ok(reader.finish());
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        for (seq, text) in tail {
+            reader.feed(seq, &text).map_err(Fault::new)?;
+        }
+        Ok(reader.finish())
+    }
+
+    /// Calls back with `number` when every write so far is confirmed, and with the error if that failed.
+    pub(crate) fn when_confirmed(&self, callback: &JsValue, number: u32) {
+        js::when_confirmed(&self.raw, &self.desk, callback, number);
+    }
+
+    /// Calls back when everything that has already arrived has been handled.
+    pub(crate) fn next_turn(&self, callback: &JsValue) {
+        js::next_turn(&self.desk, callback);
+    }
+
+    /// A batch of those who wait for the next write.
+    pub(crate) fn open_batch(&self) -> JsValue {
+        js::open_batch(&self.desk)
+    }
+
+    /// Deletes chunks of the audit log that have ended by `until`: not more than can be deleted at a time. Gives when the oldest chunk
+    /// that is left ends.
+    pub(crate) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Fault> {
+        let oldest = self.oldest_audit()?;
+        if oldest.is_none_or(|oldest| oldest > until) {
+            return Ok(oldest);
+        }
+        let until = number(until.as_millis());
+        let delete = format!(
+            "DELETE FROM audit WHERE seq IN (SELECT seq FROM audit WHERE to_ms <= ? ORDER BY seq LIMIT {DELETED_AT_ONCE})"
+        );
+        self.write(&delete, [until])?;
+        self.oldest_audit()
+    }
+
+    /// When the oldest chunk of the audit log ends; `None` if there is none.
+    pub(crate) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Fault> {
+        if !self.has_audit.get() {
+            return Ok(None);
+        }
+        let oldest: Vec<AuditEnd> = self.rows(SELECT_OLDEST_AUDIT)?;
+        Ok(oldest.first().map(|row| UnixMicros::from_millis(row.to_ms)))
+    }
+
+    /// One statement; how many rows it wrote.
+    fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Fault> {
+        Ok(js::write(&self.raw, sql, values.into())?)
+    }
+}
+
+/// A statement as [`js::write_all`] takes it.
+fn statement<const N: usize>(sql: &str, values: [JsValue; N]) -> js_sys::Array {
+    std::iter::once(sql.into()).chain(values).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes of a database, less than 2^53")]
+fn bytes(size: f64) -> u64 {
+    size as u64
+}
+
+/// SQL numbers cross as f64.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds stay below 2^53")]
+fn number(value: u64) -> JsValue {
+    JsValue::from_f64(value as f64)
+}

@@ -1,0 +1,93 @@
+//! What became of telling that a quota is nearly used up.
+
+use crate::admin::Page;
+use crate::metering::alerts::Alert;
+use crate::runtime::js::Fault;
+use crate::runtime::store::{Database, Statement, millis};
+use crate::time::{UnixMicros, rfc3339};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Where an alert is on its way.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Delivery {
+    pub(crate) state: String,
+    pub(crate) attempts: u32,
+    /// In milliseconds.
+    pub(crate) next_attempt_at: Option<u64>,
+}
+
+impl Delivery {
+    pub(crate) const PENDING: &'static str = "pending";
+    pub(crate) const DELIVERED: &'static str = "delivered";
+    pub(crate) const DEAD: &'static str = "dead";
+    /// There is nobody to tell.
+    pub(crate) const NONE: &'static str = "none";
+    pub(crate) const WORDS: [&'static str; 4] = [Self::PENDING, Self::DELIVERED, Self::DEAD, Self::NONE];
+}
+
+/// The primary key of an alert.
+fn name(id: &str, alert: &Alert) -> [Value; 5] {
+    let month = alert.month.to_string();
+    [id.into(), alert.policy.as_str().into(), alert.share().into(), month.into(), alert.quota.into()]
+}
+
+/// Lists an alert, unless it is listed already; one that waits for a receiver that is gone waits no more. Gives what has become of it so far.
+pub(crate) async fn put_alert(db: &Database, id: &str, alert: &Alert, has_receiver: bool) -> Result<Delivery, Fault> {
+    let insert =
+        "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+      ON CONFLICT DO UPDATE SET state = excluded.state WHERE state = 'pending' AND excluded.state = 'none'";
+    let state = if has_receiver { Delivery::PENDING } else { Delivery::NONE };
+    let mut values = name(id, alert).to_vec();
+    values.extend([alert.used.into(), rfc3339(alert.at).into(), state.into()]);
+    let select = concat!(
+        "SELECT json_object('state', state, 'attempts', attempts, 'next_attempt_at', ",
+        millis!("next_attempt_at"),
+        ") AS row FROM alerts WHERE key_id = ? AND policy = ? AND threshold = ? AND month = ? AND quota = ?"
+    );
+    let rows = db.run(&[Statement::new(insert, values), Statement::new(select, name(id, alert))]).await?;
+    let row = rows.first().ok_or_else(|| Fault::new("an alert is not listed"))?;
+    serde_json::from_str(&row.row).map_err(Fault::new)
+}
+
+/// Notes an attempt to tell of an alert, and what comes next.
+pub(crate) async fn note_attempt(
+    db: &Database,
+    id: &str,
+    alert: &Alert,
+    state: &str,
+    next: Option<UnixMicros>,
+    error: Option<&str>,
+) -> Result<(), Fault> {
+    let update = "UPDATE alerts SET attempts = attempts + 1, state = ?, next_attempt_at = ?, last_error = ?
+      WHERE key_id = ? AND policy = ? AND threshold = ? AND month = ? AND quota = ?";
+    let mut values: Vec<Value> = vec![state.into(), next.map(rfc3339).into(), error.into()];
+    values.extend(name(id, alert));
+    db.run(&[Statement::new(update, values)]).await.map(drop)
+}
+
+/// A page of alerts, newest first, all or those in one state; `None` if the page begins after something that is none of them.
+pub(crate) fn deliveries(state: Option<&str>, page: &Page) -> Option<Statement> {
+    let mut select = String::from(
+        "SELECT json_object('key_id', key_id, 'policy', policy, 'threshold', threshold, 'month', month, 'quota', quota,
+           'used', used, 'at', at, 'state', state, 'attempts', attempts, 'next_attempt_at', next_attempt_at,
+           'last_error', last_error) AS row,
+           json_array(at, key_id, policy, threshold, month, quota) AS position FROM alerts WHERE 1",
+    );
+    let mut values: Vec<Value> = Vec::new();
+    if let Some(state) = state {
+        select.push_str(" AND state = ?");
+        values.push(state.into());
+    }
+    if let Some(after) = &page.after {
+        let Ok(after) = serde_json::from_str::<Vec<Value>>(after) else { return None };
+        if after.len() != 6 || after.iter().any(|value| !(value.is_string() || value.is_number())) {
+            return None;
+        }
+        select.push_str(" AND (at, key_id, policy, threshold, month, quota) < (?, ?, ?, ?, ?, ?)");
+        values.extend(after);
+    }
+    select.push_str(" ORDER BY at DESC, key_id DESC, policy DESC, threshold DESC, month DESC, quota DESC LIMIT ?");
+    values.push(page.rows().into());
+    Some(Statement::new(select, values))
+}

@@ -1,0 +1,65 @@
+//! What an object needs to know of its key.
+
+use crate::keys::profile::{Profile, ProfileRow};
+use crate::limiter::policy::PolicyError;
+use crate::metering::months::Carried;
+use crate::runtime::js::Fault;
+use crate::runtime::store::{Database, Statement, millis};
+use crate::time::Month;
+use serde::Deserialize;
+
+/// A key's profile and what other epochs of its storage have used of `month`.
+pub(crate) struct StoredKey {
+    pub(crate) profile: Profile,
+    pub(crate) carried: Carried,
+}
+
+#[derive(Deserialize)]
+struct Stored {
+    profile: ProfileRow,
+    carried: Carried,
+}
+
+/// A policy as JSON.
+macro_rules! policy {
+    () => {
+        "json_object('policy', policy, 'unit', unit, 'quota', quota, 'period', period, 'algorithm', algorithm, 'burst', burst)"
+    };
+}
+pub(super) use policy;
+
+/// What a row `u` of `usage_monthly` says of cost. Versions before the column wrote calls alone, and no hours either; a call cost 1
+/// then. With hours, a cost of 0 is one: of calls that repeat others.
+macro_rules! cost {
+    () => {
+        "CASE WHEN u.cost = 0 AND u.tokens = 0 AND NOT EXISTS (SELECT 1 FROM usage_hourly h WHERE h.key_id = u.key_id
+           AND h.hour >= u.month || '-01' AND h.hour < u.month || '-32' AND h.epoch = u.epoch) THEN u.calls ELSE u.cost END"
+    };
+}
+
+const SELECT_PROFILE: &str = concat!(
+    "SELECT json_object('profile', json_object('id', k.id, 'tier', k.tier, 'status', k.status, 'secret_hash', k.secret_hash,
+       'expires_at', ", millis!("k.expires_at"), ",
+       'previous_hash', k.previous_hash, 'previous_until', ", millis!("k.previous_until"), ",
+       'tier_version', COALESCE(t.version, 0), 'audit_days', COALESCE(t.audit_days, 0),
+       'idempotency', COALESCE(t.idempotency, 'on'),
+       'policies', json((SELECT json_group_array(", policy!(), ") FROM (SELECT * FROM tier_limits WHERE tier = k.tier
+         ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy))),
+       'overrides', json((SELECT json_group_array(json_object('policy', ", policy!(), ",
+           'from', ", millis!("from_at"), ", 'until', ", millis!("until_at"), ")) FROM overrides WHERE key_id = k.id)),
+       'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs))),
+     'carried', (SELECT json_object('calls', COALESCE(SUM(calls), 0), 'cost', COALESCE(SUM(", cost!(), "), 0),
+         'tokens', COALESCE(SUM(tokens), 0))
+       FROM usage_monthly u WHERE key_id = k.id AND month = ?2 AND epoch <> ?3)) AS row
+     FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
+);
+
+/// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
+pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Fault> {
+    let values = [id.into(), month.to_string().into(), epoch.into()];
+    let Some(stored) = db.text(Statement::new(SELECT_PROFILE, values)).await? else { return Ok(None) };
+    let stored: Stored = serde_json::from_str(&stored).map_err(Fault::new)?;
+    let profile =
+        Profile::new(stored.profile).map_err(|error: PolicyError| Fault::new(format!("policies in D1: {error}")))?;
+    Ok(Some(StoredKey { profile, carried: stored.carried }))
+}

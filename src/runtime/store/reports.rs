@@ -1,0 +1,265 @@
+//! What keys have used, from the accounts alone: sums over the epochs.
+
+use crate::admin::Page;
+use crate::admin::reports::Span;
+use crate::runtime::js::{self, Fault};
+use crate::runtime::store::{Database, Statement, millis};
+use crate::time::{Month, UnixMicros, rfc3339};
+use wasm_bindgen::JsValue;
+use wasm_bindgen_futures::JsFuture;
+
+/// A page of what a key used of each class in the parts of a span: `(hour, class)` follow `after`.
+macro_rules! parts {
+    ($name:literal, $part:literal) => {
+        concat!(
+            "SELECT json_object('",
+            $name,
+            "', ",
+            $part,
+            ", 'class', class, 'calls', SUM(calls), 'denied', SUM(denied),
+               'cost', SUM(cost)) AS row, ",
+            $part,
+            " || char(10) || class AS position FROM usage_hourly
+             WHERE key_id = ? AND hour >= ? AND hour < ? AND (",
+            $part,
+            ", class) > (?, ?)
+             GROUP BY ",
+            $part,
+            ", class ORDER BY ",
+            $part,
+            ", class LIMIT ?"
+        )
+    };
+}
+
+/// Whole hours, or whole days.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Hour,
+    Day,
+}
+
+/// A page of what a key used of each class, by hour or by day.
+pub(crate) fn parts(id: &str, part: Part, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
+    let select = match part {
+        Part::Hour => parts!("hour", "hour"),
+        Part::Day => parts!("day", "substr(hour, 1, 10)"),
+    };
+    let (from, until) = (rfc3339(span.from), rfc3339(span.until));
+    Statement::new(select, [id.into(), from.into(), until.into(), after.into(), class.into(), page.rows().into()])
+}
+
+/// `?1` the key, `?2` the current month, `?3` how many months. One month more is looked at, for the growth of the first.
+const SELECT_HISTORY: &str = "
+WITH RECURSIVE
+  used AS (SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
+    FROM usage_monthly WHERE key_id = ?1 AND month <= ?2 GROUP BY month),
+  born(first) AS (SELECT MIN(month) FROM (SELECT substr(created_at, 1, 7) AS month FROM keys WHERE id = ?1
+    UNION ALL SELECT month FROM used)),
+  span(month, n) AS (SELECT ?2, 1 UNION ALL
+    SELECT strftime('%Y-%m', month || '-01', '-1 month'), n + 1 FROM span, born WHERE n <= ?3 AND month > first),
+  filled AS (SELECT span.month AS month, n, COALESCE(calls, 0) AS calls, COALESCE(denied, 0) AS denied,
+      COALESCE(cost, 0) AS cost, COALESCE(tokens, 0) AS tokens, LAG(COALESCE(calls, 0)) OVER (ORDER BY span.month) AS before
+    FROM span LEFT JOIN used ON used.month = span.month),
+  shown AS (SELECT * FROM filled WHERE n <= ?3 ORDER BY month),
+  past AS (SELECT calls, n FROM shown WHERE n > 1),
+  ends AS (SELECT (SELECT calls FROM past WHERE n = 2) AS last, (SELECT AVG(calls) FROM past WHERE n BETWEEN 3 AND 5) AS base)
+SELECT json_object('key_id', ?1, 'months', json((SELECT json_group_array(json_object('month', month, 'calls', calls,
+    'denied', denied, 'cost', cost, 'tokens', tokens, 'is_complete', json(CASE WHEN n > 1 THEN 'true' ELSE 'false' END),
+    'growth_percent', CASE WHEN before > 0 THEN ROUND((calls - before) * 100.0 / before, 1) END)) FROM shown)),
+  'average', (SELECT ROUND(AVG(calls), 1) FROM past),
+  'trend', CASE WHEN last > base * 1.1 THEN 'up' WHEN last < base * 0.9 THEN 'down' ELSE 'flat' END) AS row FROM ends";
+
+/// What a key used in each of the last `months`.
+pub(crate) fn history(id: &str, current: Month, months: u64) -> Statement {
+    Statement::new(SELECT_HISTORY, [id.into(), current.to_string().into(), months.into()])
+}
+
+/// Usage belongs to the tier that its key has now; that of deleted keys to none, so that the sums are right.
+const SELECT_TOTALS: &str = "
+WITH used AS (SELECT key_id, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
+    FROM usage_monthly WHERE month = ?1 GROUP BY key_id),
+  known AS (SELECT key_id, k.name AS name, k.tier AS tier, calls FROM used LEFT JOIN keys k ON k.id = key_id),
+  by_tier AS (SELECT name AS tier, (SELECT COUNT(*) FROM keys WHERE tier = tiers.name) AS keys,
+      (SELECT COALESCE(SUM(calls), 0) FROM known WHERE tier = tiers.name) AS calls FROM tiers
+    UNION ALL SELECT NULL, COUNT(*), SUM(calls) FROM known WHERE tier IS NULL HAVING COUNT(*) > 0),
+  largest AS (SELECT * FROM known WHERE calls > 0 ORDER BY calls DESC, key_id LIMIT 10)
+SELECT json_object('month', ?1,
+  'tiers', json((SELECT json_group_array(json_object('tier', tier, 'keys', keys, 'calls', calls)) FROM
+    (SELECT * FROM by_tier ORDER BY tier IS NULL, tier))),
+  'top', json((SELECT json_group_array(json_object('key_id', key_id, 'name', name, 'tier', tier, 'calls', calls)) FROM largest)),
+  'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
+  'totals', json_object('keys', COUNT(*), 'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
+    'cost', COALESCE(SUM(cost), 0), 'tokens', COALESCE(SUM(tokens), 0))) AS row FROM used";
+
+/// What all keys used in a month together, by tier, and the ten that used most.
+pub(crate) fn report_totals(month: Month) -> Statement {
+    Statement::new(SELECT_TOTALS, [month.to_string().into()])
+}
+
+/// A page of what each key used in a month.
+pub(crate) fn report(month: Month, page: &Page) -> Statement {
+    let select =
+        "SELECT json_object('key_id', key_id, 'name', k.name, 'owner', k.owner, 'tier', k.tier, 'calls', SUM(calls),
+        'denied', SUM(denied), 'cost', SUM(cost), 'tokens', SUM(tokens)) AS row, key_id AS position
+      FROM usage_monthly LEFT JOIN keys k ON k.id = key_id WHERE month = ? AND key_id > ?
+      GROUP BY key_id ORDER BY key_id LIMIT ?";
+    let after = page.after.as_deref().unwrap_or_default();
+    Statement::new(select, [month.to_string().into(), after.into(), page.rows().into()])
+}
+
+/// The text of a column as a cell of CSV (RFC 4180). What a spreadsheet would take for a formula gets an apostrophe.
+macro_rules! cell {
+    ($column:literal) => {
+        concat!(
+            "(SELECT CASE WHEN cell GLOB '*[\",' || char(10, 13) || ']*' THEN '\"' || replace(cell, '\"', '\"\"') || '\"' ELSE cell END
+              FROM (SELECT CASE WHEN substr(text, 1, 1) IN ('=', '+', '-', '@', char(9), char(13)) THEN '''' ELSE '' END || text AS cell
+                FROM (SELECT COALESCE(", $column, ", '') AS text)))"
+        )
+    };
+}
+
+const CSV_HEAD: &str = "month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n";
+const SELECT_CSV: &str = concat!(
+    "SELECT month || ',' || ", cell!("key_id"), " || ',' || ", cell!("name"), " || ',' || ", cell!("owner"), " || ',' || ",
+    cell!("tier"), " || ',' || calls || ',' || denied || ',' || cost || ',' || tokens || char(13, 10) AS row, key_id AS position
+    FROM (SELECT month, key_id, k.name AS name, k.owner AS owner, k.tier AS tier, SUM(calls) AS calls, SUM(denied) AS denied,
+        SUM(cost) AS cost, SUM(tokens) AS tokens
+      FROM usage_monthly LEFT JOIN keys k ON k.id = key_id WHERE month = ? AND key_id > ?
+      GROUP BY key_id ORDER BY key_id LIMIT 1000)"
+);
+
+/// The whole report as a stream of CSV. D1 has been asked once when this resolves.
+pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Fault> {
+    Ok(JsFuture::from(js::stream_rows(&db.0, SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
+}
+
+/// Fields of one kind of usage as JSON.
+macro_rules! counts {
+    ($table:literal) => {
+        concat!(
+            "json_object('period', period, 'class', NULLIF(class, ''), 'calls', ",
+            $table,
+            ".calls, 'denied', ",
+            $table,
+            ".denied, 'cost', ",
+            $table,
+            ".cost, 'tokens', ",
+            $table,
+            ".tokens)"
+        )
+    };
+}
+
+/// Sums over the months.
+macro_rules! sums {
+    () => {
+        "'calls', COALESCE(SUM(calls) FILTER (WHERE class = ''), 0), 'denied', COALESCE(SUM(denied) FILTER (WHERE class = ''), 0),
+          'cost', COALESCE(SUM(cost) FILTER (WHERE class = ''), 0)"
+    };
+}
+
+/// `?1` the key, `?2` what its object says, `?3` when. Months have no class.
+const SELECT_RECONCILED: &str = concat!(
+    "WITH o AS (SELECT value ->> 0 AS period, value ->> 1 AS class, value ->> 2 AS calls, value ->> 3 AS denied,
+      value ->> 4 AS cost, value ->> 5 AS tokens FROM json_each(?2, '$.counts')),
+  d AS (SELECT month AS period, '' AS class, calls, denied, cost, tokens FROM usage_monthly
+      WHERE key_id = ?1 AND epoch = ?2 ->> 'epoch' AND month IN (SELECT period FROM o)
+    UNION ALL SELECT hour, class, calls, denied, cost, 0 FROM usage_hourly
+      WHERE key_id = ?1 AND epoch = ?2 ->> 'epoch' AND hour IN (SELECT period FROM o)),
+  differences AS (SELECT json_object('object', json(", counts!("o"), "), 'd1',
+      json(CASE WHEN d.calls IS NOT NULL THEN ", counts!("d"), " END)) AS difference
+    FROM o LEFT JOIN d USING (period, class)
+    WHERE (o.calls, o.denied, o.cost, o.tokens) IS NOT (d.calls, d.denied, d.cost, d.tokens)
+    UNION ALL SELECT json_object('object', NULL, 'd1', json(", counts!("d"), ")) FROM d
+    WHERE NOT EXISTS (SELECT 1 FROM o WHERE o.period = d.period AND o.class = d.class)),
+  result AS (SELECT CASE WHEN EXISTS (SELECT 1 FROM differences) THEN 'drift' ELSE 'exact' END AS state)
+SELECT json_object('key_id', ?1, 'state', state, 'at', ?3, 'epoch', ?2 ->> 'epoch',
+    'object', json((SELECT json_object(", sums!(), ", 'counts', json_group_array(json(", counts!("o"), "))) FROM o)),
+    'd1', json((SELECT json_object(", sums!(), ", 'counts', json_group_array(json(", counts!("d"), "))) FROM d)),
+    'differences', json((SELECT json_group_array(json(difference)) FROM differences))) AS row, state AS position FROM result"
+);
+
+/// Compares what an object has counted, as it says, with what D1 has of it. True if that is the same.
+pub(crate) async fn reconcile(
+    db: &Database,
+    id: &str,
+    counted: &str,
+    now: UnixMicros,
+) -> Result<(bool, String), Fault> {
+    let values = [id.into(), counted.into(), rfc3339(now).into()];
+    let row = db.run(&[Statement::new(SELECT_RECONCILED, values)]).await?.into_iter().next();
+    let row = row.ok_or_else(|| Fault::new("D1 compared nothing"))?;
+    Ok((row.position.as_deref() == Some("exact"), row.row))
+}
+
+/// Notes that D1 has something else than a key's object.
+pub(crate) async fn note_drift(db: &Database, id: &str, detail: &str, now: UnixMicros) -> Result<(), Fault> {
+    let insert = "INSERT INTO drift (key_id, found_at, detail) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+    db.run(&[Statement::new(insert, [id.into(), rfc3339(now).into(), detail.into()])]).await.map(drop)
+}
+
+/// A page of the drift that was found, newest first: `(found_at, key_id)` come before `before`.
+pub(crate) fn drift((at, id): (&str, &str), page: &Page) -> Statement {
+    let select = "SELECT json_object('key_id', key_id, 'found_at', found_at, 'detail', json(detail)) AS row,
+        found_at || char(10) || key_id AS position FROM drift WHERE (found_at, key_id) < (?, ?)
+      ORDER BY found_at DESC, key_id DESC LIMIT ?";
+    Statement::new(select, [at.into(), id.into(), page.rows().into()])
+}
+
+/// Ids of up to `count` keys: those that follow `pivot`, and from the first on if that is too few. Ids are random, so that these
+/// are too.
+pub(crate) async fn some_keys(db: &Database, pivot: &str, count: usize) -> Result<Vec<String>, Fault> {
+    let select = "SELECT id AS row FROM (SELECT id, 0 AS lap FROM keys WHERE id >= ?1 UNION ALL SELECT id, 1 FROM keys WHERE id < ?1)
+      ORDER BY lap, id LIMIT ?2";
+    db.texts(Statement::new(select, [pivot.into(), count.into()])).await
+}
+
+/// The keys of a table one after the other, each with one look at its index: there is none on the hour alone, which would cost a
+/// row for each row that is counted.
+const DELETE_HOURS: &str = "
+WITH RECURSIVE known(id) AS (SELECT MIN(key_id) FROM usage_hourly UNION ALL
+  SELECT (SELECT MIN(key_id) FROM usage_hourly WHERE key_id > id) FROM known WHERE id IS NOT NULL)
+DELETE FROM usage_hourly WHERE (key_id, hour, class, epoch) IN
+  (SELECT key_id, hour, class, epoch FROM known CROSS JOIN usage_hourly ON key_id = id AND hour < ?1 LIMIT ?2)";
+
+/// Deletes up to `most` hours before `until`, and drift as old. True if there may be more.
+pub(crate) async fn delete_hours(db: &Database, until: UnixMicros, most: u64) -> Result<bool, Fault> {
+    let until = rfc3339(until);
+    let drift = Statement::new("DELETE FROM drift WHERE found_at < ?", [until.as_str().into()]);
+    let hours = Statement::new(DELETE_HOURS, [until.as_str().into(), most.into()]);
+    let deleted = Statement::new("SELECT CAST(changes() AS TEXT) AS row", []);
+    let deleted = db.run(&[drift, hours, deleted]).await?;
+    Ok(deleted.first().is_some_and(|deleted| deleted.row.parse() == Ok(most)))
+}
+
+/// Where keys stand with the month policies that hold for them now. `?1` the month, `?2` now, in milliseconds, `?3` millionths,
+/// `?4`, `?5` the key and policy that come before, `?6` how many.
+const SELECT_NEAR: &str = concat!(
+    "WITH used AS (SELECT key_id, SUM(cost) AS cost, SUM(tokens) AS tokens, MAX(updated_at) AS updated_at FROM usage_monthly
+      WHERE month = ?1 AND key_id >= ?4 GROUP BY key_id),
+  own AS (SELECT * FROM overrides WHERE (from_at IS NULL OR ", millis!("from_at"), " <= ?2)
+    AND (until_at IS NULL OR ", millis!("until_at"), " > ?2)),
+  policies AS (SELECT k.id AS key_id, policy, unit, quota, period FROM keys k JOIN tier_limits t ON t.tier = k.tier
+      WHERE NOT EXISTS (SELECT 1 FROM own WHERE own.key_id = k.id AND own.policy = t.policy)
+    UNION ALL SELECT key_id, policy, unit, quota, period FROM own),
+  standing AS (SELECT key_id, policy, unit, quota, CASE unit WHEN 'tokens' THEN tokens ELSE cost END AS used, updated_at
+    FROM used JOIN policies USING (key_id) WHERE period = 'month')
+SELECT json_object('key_id', key_id, 'name', k.name, 'owner', k.owner, 'tier', k.tier, 'policy', s.policy, 'unit', unit,
+    'quota', s.quota, 'used', s.used, 'share', ROUND(s.used * 1.0 / s.quota, 4), 'threshold', ?3 / 1e6,
+    'month', ?1,
+    'at', COALESCE((SELECT a.at FROM alerts a WHERE a.key_id = s.key_id AND a.policy = s.policy AND a.month = ?1
+      AND a.quota = s.quota AND ABS(a.threshold * 1e6 - ?3) < 0.5), updated_at)) AS row,
+  key_id || char(10) || s.policy AS position
+FROM standing s JOIN keys k ON k.id = key_id
+WHERE s.used > 0 AND s.used * 1000000 >= s.quota * ?3 AND (key_id, s.policy) > (?4, ?5)
+ORDER BY key_id, s.policy LIMIT ?6"
+);
+
+/// A page of the keys that have used so many millionths of a month policy, or more.
+pub(crate) fn near_quota(millionths: u64, (id, policy): (&str, &str), now: UnixMicros, page: &Page) -> Statement {
+    let month = Month::of(now).to_string();
+    let now = now.as_millis();
+    let values = [month.into(), now.into(), millionths.into(), id.into(), policy.into(), page.rows().into()];
+    Statement::new(SELECT_NEAR, values)
+}

@@ -1,0 +1,73 @@
+//! What calls cost.
+
+use crate::admin::Page;
+use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
+use crate::runtime::js::Fault;
+use crate::runtime::store::{Change, Database, Statement};
+
+/// A row as the admin API shows it: what is read, and what a change must find unchanged.
+macro_rules! route_cost_row {
+    () => {
+        "json_object('pattern', pattern, 'method', method, 'cost', cost)"
+    };
+}
+
+/// A page of the rows that come after this pattern and method.
+pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Fault> {
+    let select = concat!(
+        "SELECT ",
+        route_cost_row!(),
+        " AS row, method || char(10) || pattern AS position FROM route_costs
+         WHERE (pattern, method) > (?, ?) ORDER BY pattern, method LIMIT ?"
+    );
+    db.list(page, Statement::new(select, [after.0.into(), after.1.into(), page.rows().into()])).await
+}
+
+/// One row.
+pub(crate) async fn route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Fault> {
+    let select = concat!("SELECT ", route_cost_row!(), " AS row FROM route_costs WHERE pattern = ? AND method = ?");
+    db.text(Statement::new(select, [pattern.into(), method.into()])).await
+}
+
+/// How many rows there are, up to as many as the admin API makes.
+pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Fault> {
+    let select = "SELECT method AS row FROM route_costs LIMIT ?";
+    Ok(db.texts(Statement::new(select, [ROUTE_COSTS_LIMIT.into()])).await?.len())
+}
+
+/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are too many others.
+pub(crate) async fn put_route_cost(
+    db: &Database,
+    stored: Option<&str>,
+    row: &RouteCostView,
+    change: Change<'_>,
+) -> Result<bool, Fault> {
+    let (pattern, method) = (row.pattern.as_str(), row.method.as_str());
+    let upsert = "INSERT INTO route_costs (pattern, method, cost) VALUES (?, ?, ?)
+                  ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost";
+    // A row that is there may be replaced, however many there are.
+    let guard = concat!(
+        "(SELECT ",
+        route_cost_row!(),
+        " FROM route_costs WHERE pattern = ?1 AND method = ?2) IS ?3
+         AND (?3 IS NOT NULL OR (SELECT COUNT(*) FROM route_costs) < ?4)"
+    );
+    let guard_values = [pattern.into(), method.into(), stored.into(), ROUTE_COSTS_LIMIT.into()];
+    let upsert = Statement::new(upsert, [pattern.into(), method.into(), row.cost.into()]);
+    db.change(change, Statement::new(guard, guard_values), vec![upsert]).await
+}
+
+/// Deletes a row; `false` if it is no longer as `stored`.
+pub(crate) async fn delete_route_cost(
+    db: &Database,
+    pattern: &str,
+    method: &str,
+    stored: &str,
+    change: Change<'_>,
+) -> Result<bool, Fault> {
+    let guard = concat!("(SELECT ", route_cost_row!(), " FROM route_costs WHERE pattern = ? AND method = ?) IS ?");
+    let guard = Statement::new(guard, [pattern.into(), method.into(), stored.into()]);
+    let delete =
+        Statement::new("DELETE FROM route_costs WHERE pattern = ? AND method = ?", [pattern.into(), method.into()]);
+    db.change(change, guard, vec![delete]).await
+}

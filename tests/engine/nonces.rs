@@ -1,0 +1,480 @@
+//! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long as nonces are known nothing is
+//! lost.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tollgate::gateway::outbox::{Arrears, Doubt, Report};
+use tollgate::key_state::row::Row;
+use tollgate::key_state::{Call, MAX_DELAY, Owed, Paid, State};
+use tollgate::limiter::cost::Cost;
+use tollgate::protocol::object_request::Debt;
+use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
+
+/// 2026-11-20T07:48:14Z.
+const START: u64 = 1_795_160_894 * SECOND;
+/// As many as a row holds, and as are known at most.
+const RUN: u64 = 64;
+const MOST: u64 = 16_384;
+
+fn at(micros: u64) -> UnixMicros {
+    UnixMicros::from_micros(micros)
+}
+
+fn call(nonce: u64) -> Call<'static> {
+    let cost = Cost::default();
+    Call {
+        cost,
+        method: "GET",
+        class: "GET /",
+        nonce,
+        idempotency_key: None,
+        fingerprint: None,
+        is_audited: false,
+        thresholds: &[],
+    }
+}
+
+/// A key's object: its state and its rows.
+struct Object {
+    state: State,
+    rows: BTreeMap<u32, String>,
+}
+
+impl Object {
+    fn new() -> Self {
+        Self { state: State::new("e".into()), rows: BTreeMap::new() }
+    }
+
+    fn judge(&mut self, clock: u64, nonce: u64) {
+        assert!(self.state.judge_once(&[], at(clock), &call(nonce)).is_admitted());
+    }
+
+    fn commit(&mut self) {
+        let Row { slot, body } = self.state.to_row();
+        self.rows.insert(slot, body);
+        self.state.committed();
+        self.state.confirmed(self.state.last_commit());
+    }
+
+    /// What only the memory held is lost.
+    fn restart(&mut self) {
+        self.state = match State::from_rows(self.rows.clone()) {
+            Ok(state) => state,
+            Err(_) => State::new("e".into()),
+        };
+    }
+
+    fn calls(&self) -> u64 {
+        self.state.kept_months().iter().map(|month| month.calls).sum()
+    }
+}
+
+/// A call that an isolate let through `age` ago, and that may have been counted.
+fn doubtful(nonce: u64, age: u64) -> Owed {
+    Owed { nonce, age: Some(age), calls: 1, cost: Cost::default(), denied: 0 }
+}
+
+#[test]
+fn a_nonce_is_known_for_a_minute_whatever_comes_after_it() {
+    for restarts in [false, true] {
+        let mut object = Object::new();
+        // Each twice, and the other one asked for and not counted.
+        for nonce in 0..3000 {
+            let clock = START + nonce * 19_000;
+            object.judge(clock, 2 * nonce);
+            object.commit();
+            if restarts && nonce % 7 == 0 {
+                object.restart();
+            }
+        }
+        let now = START + 3000 * 19_000;
+        for nonce in (0..3000).rev() {
+            let age = (3000 - nonce) * 19_000;
+            assert_eq!(object.state.add_debt(&[], at(now), &doubtful(2 * nonce, age)), Paid::Before);
+            assert_eq!(object.state.add_debt(&[], at(now), &doubtful(2 * nonce + 1, age)), Paid::Now);
+        }
+        assert_eq!(object.calls(), 6000);
+        assert!(object.rows.len() <= 3000 / 64 + 2, "{}", object.rows.len());
+        assert!(object.rows.values().all(|row| row.len() < 2000));
+    }
+}
+
+#[test]
+fn of_what_is_forgotten_nothing_is_counted_twice() {
+    let mut object = Object::new();
+    // Two runs in the first minute, and a call a second for another.
+    for nonce in 0..2 * RUN {
+        object.judge(START + nonce * SECOND / 10, nonce);
+        object.commit();
+    }
+    let first_of_second = START + RUN * SECOND / 10;
+    for nonce in 2 * RUN..3 * RUN + 5 {
+        object.judge(START + (nonce - 2 * RUN) * SECOND, nonce);
+        object.commit();
+    }
+    let now = START + (RUN + 5) * SECOND;
+    let calls = object.calls();
+    let mut read = State::from_rows(object.rows.clone()).unwrap();
+    for state in [&mut object.state, &mut read] {
+        assert!((RUN..3 * RUN + 5).all(|nonce| state.recalls(nonce)));
+        assert!((0..RUN).all(|nonce| !state.recalls(nonce)));
+        // Asked before the oldest that is known was admitted, or perhaps before it.
+        for asked in [START, START + SECOND, first_of_second + MAX_DELAY - 1] {
+            assert_eq!(state.add_debt(&[], at(now), &doubtful(0, now - asked)), Paid::Never);
+            assert!(!state.can_tell(at(now), 0, Some(now - asked)));
+        }
+        assert_eq!(state.month(Month::of(at(now))).calls, calls);
+        // What is owed for the first time needs no memory; what was asked after all that is forgotten needs none either.
+        assert!(state.can_tell(at(now), 0, None));
+        assert!(state.can_tell(at(now), RUN, Some(now - START)));
+        assert_eq!(state.add_debt(&[], at(now), &doubtful(9000, now - first_of_second - MAX_DELAY)), Paid::Now);
+        let owed = Owed { nonce: 9001, calls: 2, denied: 3, ..Owed::default() };
+        assert_eq!([0, 1].map(|_| state.add_debt(&[], at(now), &owed)), [Paid::Now, Paid::Before]);
+        let total = state.month(Month::of(at(now)));
+        assert_eq!((total.calls, total.denied), (calls + 3, 3));
+    }
+}
+
+#[test]
+fn a_flood_is_known_to_a_bound() {
+    let mut object = Object::new();
+    for nonce in 0..20_000 {
+        object.judge(START + nonce * 500, nonce);
+        if nonce % 10 == 9 {
+            object.commit();
+        }
+    }
+    object.commit();
+    assert!(object.rows.len() <= 260, "{}", object.rows.len());
+    let known = |state: &State| (0..20_000).filter(|nonce| state.recalls(*nonce)).count() as u64;
+    assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
+    object.restart();
+    assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
+    let now = START + 20_000 * 500;
+    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(0, 10 * SECOND)), Paid::Never);
+    assert_eq!(object.state.add_debt(&[], at(now + 15 * SECOND), &doubtful(20_001, 3 * SECOND)), Paid::Now);
+}
+
+/// Its rows stay few, and the newest calls are known however long ago they were.
+#[test]
+fn a_key_that_is_called_now_and_then_needs_few_rows() {
+    let mut object = Object::new();
+    for nonce in 0..1000 {
+        object.judge(START + nonce * HOUR, nonce);
+        object.commit();
+        object.restart();
+        assert!((nonce.saturating_sub(RUN - 1)..=nonce).all(|nonce| object.state.recalls(nonce)), "{nonce}");
+    }
+    assert!(object.rows.len() <= 3, "{}", object.rows.len());
+    assert!(object.rows.values().all(|row| row.len() < 1000));
+    // Nobody else called for days: what was asked then and did not arrive is counted.
+    let now = START + 1000 * HOUR + 3 * DAY;
+    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(5000, 3 * DAY)), Paid::Now);
+    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(999, 3 * DAY)), Paid::Before);
+}
+
+/// Debts come when the object is back, also if it was gone for longer than nonces are known otherwise.
+#[test]
+fn what_was_counted_before_an_outage_is_known_after_it() {
+    let mut object = Object::new();
+    for nonce in 0..1000 {
+        object.judge(START + nonce * 1000, nonce);
+        object.commit();
+    }
+    object.restart();
+    let back = START + HOUR;
+    for second in 0..50 {
+        for nonce in 0..100 {
+            object.judge(back + second * SECOND, 10_000 + second * 100 + nonce);
+        }
+        object.commit();
+    }
+    let now = back + 50 * SECOND;
+    assert!((0..1000).all(|nonce| object.state.recalls(nonce)));
+    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(7, now - START)), Paid::Before);
+    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(5000, now - START)), Paid::Now);
+}
+
+/// Code that knew no runs filled rows with eight at least, and forgot others without saying so.
+#[test]
+fn of_old_rows_nothing_is_believed_that_they_do_not_say() {
+    let row = |count: u64| {
+        let nonces: Vec<u64> = (0..count).collect();
+        format!(r#"{{"v":1,"seq":1,"e":"e","t":{START},"n":{nonces:?}}}"#)
+    };
+    let state = |count| State::from_rows([(0, row(count))]).unwrap();
+    let now = at(START + MINUTE);
+    assert!(state(7).can_tell(now, 50, Some(DAY)));
+    assert!(state(8).recalls(7));
+    assert!(!state(8).can_tell(now, 50, Some(MINUTE)));
+    assert!(!state(8).can_tell(now, 50, Some(MINUTE - MAX_DELAY + 1)));
+    assert!(state(8).can_tell(now, 50, Some(MINUTE - MAX_DELAY)));
+}
+
+#[test]
+fn a_clock_that_falls_back_makes_no_nonce_new() {
+    let mut object = Object::new();
+    for nonce in 0..5 * RUN {
+        object.judge(START + 2 * DAY + nonce * SECOND, nonce);
+        object.commit();
+    }
+    for nonce in 5 * RUN..6 * RUN {
+        object.judge(START, nonce);
+        object.commit();
+    }
+    object.restart();
+    for nonce in 0..6 * RUN {
+        let paid = object.state.add_debt(&[], at(START), &doubtful(nonce, HOUR));
+        assert!(matches!(paid, Paid::Before | Paid::Never), "{nonce} {paid:?}");
+    }
+}
+
+/// A question under way.
+#[derive(Debug, Clone)]
+struct Question {
+    isolate: usize,
+    nonce: u64,
+    /// When it was asked first, if it is asked again.
+    age: Option<u64>,
+    debt: Option<Report>,
+    /// When it was sent.
+    sent: u64,
+}
+
+/// What becomes of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    /// It arrives, and its answer does not.
+    Counted,
+    /// The answer says that nothing was counted.
+    Failed,
+    /// It arrives some time after it was given up.
+    Late,
+    Lost,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        4 => Just(Fate::Answered), 3 => Just(Fate::Counted), 1 => Just(Fate::Failed), 1 => Just(Fate::Late), 2 => Just(Fate::Lost),
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    /// A call through this isolate; what becomes of its question, and of the question that is asked again.
+    Call(usize, Fate, Fate),
+    /// So many calls that go well, through another isolate.
+    Others(u64),
+    /// This isolate pays without a call.
+    Pay(usize, Fate),
+    Wait(u64),
+    Restart,
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        12 => (0..2_usize, fate(), fate()).prop_map(|(isolate, first, second)| Action::Call(isolate, first, second)),
+        3 => (1..200_u64).prop_map(Action::Others),
+        3 => (0..2_usize, fate()).prop_map(|(isolate, fate)| Action::Pay(isolate, fate)),
+        5 => (0..8_000_u64).prop_map(Action::Wait),
+        1 => (0..90_000_u64).prop_map(Action::Wait),
+        2 => Just(Action::Restart),
+    ]
+}
+
+/// Two isolates and an object between which questions and answers are lost, doubled and late. Times are milliseconds.
+struct World {
+    object: Object,
+    isolates: Vec<Arrears>,
+    late: VecDeque<Question>,
+    now: u64,
+    nonce: u64,
+    /// Calls that were let through, each once, whether they were judged or not.
+    let_through: u64,
+    /// Calls that it was too late to count.
+    given_up: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let isolates = vec![Arrears::default(), Arrears::default()];
+        let (now, late) = (START / 1000, VecDeque::new());
+        Self { object: Object::new(), isolates, late, now, nonce: 0, let_through: 0, given_up: 0 }
+    }
+
+    fn nonce(&mut self) -> u64 {
+        self.nonce += 1;
+        self.nonce
+    }
+
+    fn due(&mut self, isolate: usize) -> Option<Report> {
+        let nonce = self.nonce();
+        self.isolates[isolate].due("k", self.now, nonce)
+    }
+
+    fn arrive(&mut self, question: &Question) -> bool {
+        let clock = at(self.now * 1000);
+        let state = &mut self.object.state;
+        if !state.can_tell(clock, question.nonce, question.age.map(|age| age * 1000)) {
+            return false;
+        }
+        if let Some(Debt { nonce, uncounted, denied, age, .. }) = question.debt.as_ref().map(Report::debt) {
+            let age = age.map(|age| age.saturating_mul(1000));
+            let cost = Cost { requests: uncounted, tokens: 0 };
+            if state.add_debt(&[], clock, &Owed { nonce, age, calls: uncounted, cost, denied }) == Paid::Never {
+                self.given_up += uncounted;
+            }
+        }
+        // A payment is no call.
+        if question.nonce > 0 {
+            self.object.judge(self.now * 1000, question.nonce);
+        }
+        self.object.commit();
+        true
+    }
+
+    /// Sends a question. True if it is answered and counted, `None` if nothing is known.
+    fn send(&mut self, question: &Question, fate: Fate) -> Option<bool> {
+        let answer = match fate {
+            Fate::Answered => Some(self.arrive(question)),
+            Fate::Counted => {
+                self.arrive(question);
+                None
+            }
+            Fate::Failed => {
+                self.object.restart();
+                Some(false)
+            }
+            Fate::Late => {
+                self.late.push_back(question.clone());
+                None
+            }
+            Fate::Lost => None,
+        };
+        if let Some(debt) = &question.debt {
+            let arrears = &mut self.isolates[question.isolate];
+            match answer {
+                Some(true) => arrears.settle("k", debt.nonce),
+                Some(false) => arrears.take_back("k", debt.nonce),
+                None => arrears.doubt("k", debt.nonce),
+            }
+        }
+        answer
+    }
+
+    fn call(&mut self, isolate: usize, first: Fate, second: Fate) {
+        let (nonce, asked_at) = (self.nonce(), self.now);
+        let debt = self.due(isolate);
+        let mut answer = self.send(&Question { isolate, nonce, age: None, debt, sent: self.now }, first);
+        let mut is_repeat = false;
+        if answer.is_none() {
+            is_repeat = true;
+            let debt = self.due(isolate);
+            answer = self.send(&Question { isolate, nonce, age: Some(0), debt, sent: self.now }, second);
+        }
+        self.let_through += 1;
+        if answer != Some(true) {
+            let doubt = (answer.is_none() || is_repeat).then_some(Doubt { nonce, asked_at });
+            self.isolates[isolate].add_call("k", self.now, ("GET", "/"), doubt).unwrap();
+        }
+    }
+
+    fn pay(&mut self, isolate: usize, fate: Fate) -> bool {
+        let Some(debt) = self.due(isolate) else { return false };
+        self.send(&Question { isolate, nonce: 0, age: None, debt: Some(debt), sent: self.now }, fate);
+        true
+    }
+
+    fn deliver_late(&mut self) {
+        while let Some(question) = self.late.pop_front() {
+            // One that is under way for longer does not arrive at all.
+            if self.now - question.sent <= MAX_DELAY / 1000 {
+                self.arrive(&question);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// Whatever is lost, late, doubled or forgotten: each call that was let through is counted once, or is among those of which
+    /// it could not be told.
+    #[test]
+    fn each_call_that_is_let_through_is_counted_once(actions in vec(action(), 1..120)) {
+        let mut world = World::new();
+        for action in actions {
+            match action {
+                Action::Call(isolate, first, second) => world.call(isolate, first, second),
+                Action::Others(count) => {
+                    for _ in 0..count {
+                        let nonce = world.nonce();
+                        world.object.judge(world.now * 1000, nonce);
+                    }
+                    world.object.commit();
+                    world.let_through += count;
+                }
+                Action::Pay(isolate, fate) => drop(world.pay(isolate, fate)),
+                Action::Wait(millis) => {
+                    world.now += millis / 2;
+                    world.deliver_late();
+                    world.now += millis / 2;
+                }
+                Action::Restart => world.object.restart(),
+            }
+            prop_assert!(world.object.calls() <= world.let_through);
+        }
+        world.deliver_late();
+        for isolate in 0..2 {
+            while world.pay(isolate, Fate::Answered) {}
+        }
+        prop_assert!(world.object.calls() <= world.let_through);
+        prop_assert!(world.object.calls() + world.given_up >= world.let_through);
+    }
+
+    /// What is known and what can be told, against a list of all that was admitted.
+    #[test]
+    fn nothing_is_told_that_is_not_known(
+        bursts in vec((0..40_000_u64, 1..200_u64, 0..6_u8), 1..30), asked in vec(0..200_000_u64, 1..8),
+    ) {
+        let mut object = Object::new();
+        let mut admitted = Vec::new();
+        let (mut now, mut nonce, mut is_restarted) = (START / 1000, 0, false);
+        for (wait, count, action) in bursts {
+            now += wait;
+            for _ in 0..count {
+                nonce += 1;
+                object.judge(now * 1000, nonce);
+                admitted.push((now, nonce));
+            }
+            object.commit();
+            if action == 0 {
+                object.restart();
+                is_restarted = true;
+            }
+            let newer = |index: usize| admitted.len() - 1 - index;
+            for (index, (time, nonce)) in admitted.iter().enumerate().rev() {
+                let is_recent = now - time < 60_000 && newer(index) < usize::try_from(MOST).unwrap();
+                let is_known = object.state.recalls(*nonce);
+                prop_assert!(is_known || !(is_recent || newer(index) < usize::try_from(RUN).unwrap()));
+                // Asked before it was admitted, and told a little less than that.
+                if !is_known {
+                    for before in [0, 1, 5_000, 200_000] {
+                        let age = (now - time + before).saturating_sub(MAX_DELAY / 1000) * 1000;
+                        prop_assert!(!object.state.can_tell(at(now * 1000), *nonce, Some(age)));
+                    }
+                    break;
+                }
+            }
+        }
+        // Who asked a short while ago can be told.
+        if !is_restarted && admitted.len() < usize::try_from(MOST).unwrap() {
+            for age in asked.into_iter().filter(|age| *age < 40_000) {
+                prop_assert!(object.state.can_tell(at(now * 1000), 0, Some(age * 1000)));
+            }
+        }
+    }
+}
