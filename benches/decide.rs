@@ -5,10 +5,10 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollgate::key_state::{Call, State};
+use tollgate::key_state::{Call, KeyState};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::metering::call_outcome::End;
+use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::time::{MINUTE, SECOND, UnixMicros};
 
 const START: u64 = 1_795_160_894 * SECOND;
@@ -31,7 +31,7 @@ fn steady(c: &mut Criterion) {
     for algorithm in ALGORITHMS {
         for (quota, count) in [(10, 1), (1_000, 1), (10_000, 1), (1_000, 3), (1_000, 6)] {
             let policies = policies(algorithm, quota, count);
-            let (mut state, mut clock) = (State::new("e".into()), START);
+            let (mut state, mut clock) = (KeyState::new("e".into()), START);
             let step = MINUTE * 9 / 10 / quota;
             let id = BenchmarkId::new(algorithm.as_str(), format!("quota {quota}, {count} policies"));
             group.bench_function(id, |bencher| {
@@ -51,7 +51,7 @@ fn denied(c: &mut Criterion) {
     for algorithm in ALGORITHMS {
         for quota in [10, 10_000] {
             let policies = policies(algorithm, quota, 1);
-            let mut state = State::new("e".into());
+            let mut state = KeyState::new("e".into());
             let mut clock = START;
             while state.decide(&policies, UnixMicros::from_micros(clock), Cost::default()).is_admitted() {
                 clock += 1000;
@@ -78,7 +78,7 @@ fn call(c: &mut Criterion) {
         ("audit", true, false, true),
         ("all", true, true, true),
     ] {
-        let (mut state, mut clock, mut nonce) = (State::new("e".into()), START, 0_u64);
+        let (mut state, mut clock, mut nonce) = (KeyState::new("e".into()), START, 0_u64);
         if has_hours {
             state.count_hours();
         }
@@ -100,7 +100,7 @@ fn call(c: &mut Criterion) {
                 };
                 let now = UnixMicros::from_micros(clock);
                 let judgement = state.judge_once(&policies, now, &call);
-                state.complete(now, End { nonce, status: 200, duration_ms: 90 }, is_audited);
+                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 90 }, is_audited);
                 state.committed();
                 judgement
             });
@@ -115,7 +115,7 @@ fn row(c: &mut Criterion) {
     let mut group = c.benchmark_group("row");
     for (name, algorithm, calls) in [("fixed", Algorithm::Fixed, 5), ("sliding, 32 entries", Algorithm::Sliding, 32)] {
         let policies = policies(algorithm, 1000, 2);
-        let mut state = State::new("0123456789abcdef".into());
+        let mut state = KeyState::new("0123456789abcdef".into());
         for call in 0..calls {
             state.decide(&policies, UnixMicros::from_micros(START + call * 7000), Cost::default());
         }

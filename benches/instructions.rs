@@ -6,12 +6,12 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use tollgate::gateway::deny_cache::{DenyCache, Keyed};
-use tollgate::key_state::State;
+use tollgate::key_state::KeyState;
 use tollgate::keys::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::protocol::object_request::{Call, Check, Ends, Question};
-use tollgate::protocol::object_response::{Answer, Known, Outcome};
+use tollgate::protocol::object_request::{Call, CallOutcomes, Check, ObjectRequest};
+use tollgate::protocol::object_response::{KeyResponse, KeyVerdict, ObjectResponse};
 use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z, in microseconds.
@@ -78,7 +78,7 @@ fn repeat<T>(times: u64, mut work: impl FnMut() -> T) {
 /// Calls that come at nine tenths of a rate that the policies allow, each followed by a commit, as an object does with those
 /// that come one by one.
 fn admitted(policies: &[Policy], pace: u64, times: u64) {
-    let mut state = State::new(EPOCH.into());
+    let mut state = KeyState::new(EPOCH.into());
     let mut clock = START;
     let mut call = || {
         clock += pace * 10 / 9;
@@ -100,8 +100,8 @@ fn denied(policies: &[Policy], times: u64) {
 }
 
 /// A key that is out of quota, and when; its last calls were a millisecond apart.
-fn exhausted(policies: &[Policy]) -> (State, UnixMicros) {
-    let mut state = State::new(EPOCH.into());
+fn exhausted(policies: &[Policy]) -> (KeyState, UnixMicros) {
+    let mut state = KeyState::new(EPOCH.into());
     let mut clock = UnixMicros::from_micros(START);
     while state.decide(policies, clock, COST).is_admitted() {
         state.committed();
@@ -114,7 +114,7 @@ fn exhausted(policies: &[Policy]) -> (State, UnixMicros) {
 /// The text of a row, after so many calls.
 fn row(algorithm: Algorithm, calls: u64, times: u64) {
     let policies = policies(algorithm, QUOTA, 2);
-    let mut state = State::new(EPOCH.into());
+    let mut state = KeyState::new(EPOCH.into());
     for call in 0..calls {
         state.decide(&policies, UnixMicros::from_micros(START + call * 7_000), COST);
     }
@@ -131,32 +131,33 @@ const CALL: Call<'_> = Call {
 };
 
 /// What an object says of a call with two policies.
-fn known(state: &mut State, policies: &[Policy], clock: UnixMicros) -> Known {
+fn known(state: &mut KeyState, policies: &[Policy], clock: UnixMicros) -> KeyResponse {
     let decision = state.decide(policies, clock, COST);
-    Known::new(Outcome::new(&decision, COST.requests), "free", policies, &decision)
+    KeyResponse::new(KeyVerdict::new(&decision, COST.requests), "free", policies, &decision)
 }
 
 /// A question and its answer, each written and read.
 fn protocol(times: u64) {
-    let question = Question::Check(Check {
+    let question = ObjectRequest::Check(Check {
         call: CALL,
         nonce: u64::MAX / 2,
         is_repeat: false,
         age: None,
-        has_company: false,
+        is_concurrent: false,
         is_found: false,
-        debt: None,
+        report: None,
         idempotency_key: None,
         fingerprint: None,
         has_malformed_key: false,
-        ends: Ends::default(),
+        ends: CallOutcomes::default(),
     });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);
-    let answer = Answer::Known(known(&mut State::new(EPOCH.into()), &policies, UnixMicros::from_micros(START)));
+    let answer =
+        ObjectResponse::Key(known(&mut KeyState::new(EPOCH.into()), &policies, UnixMicros::from_micros(START)));
     repeat(times, || {
         let asked = question.to_url();
-        black_box(Question::parse(&asked));
-        Answer::parse(&answer.to_line())
+        black_box(ObjectRequest::parse(&asked));
+        ObjectResponse::parse(&answer.to_line())
     });
 }
 

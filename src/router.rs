@@ -17,7 +17,7 @@ pub enum Route<'a> {
     /// `GET /_tollgate/openapi.json`
     OpenApi,
     /// What a key's holder may ask, with the key itself.
-    Holder(Holder),
+    SelfServiceRoute(SelfServiceRoute),
     /// The admin API, which needs its token.
     Admin(Admin<'a>),
     /// A known path with a method that it does not take; the methods that it does.
@@ -28,7 +28,7 @@ pub enum Route<'a> {
 
 /// What a key's holder asks about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holder {
+pub enum SelfServiceRoute {
     /// `GET /_tollgate/me`
     Me,
     /// `GET /_tollgate/me/usage`
@@ -234,11 +234,11 @@ pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {
         (Some("alerts"), Some("deliveries"), None, _) => read(method, Admin::ListDeliveries),
         (Some("drift"), None, ..) => read(method, Admin::ListDrift),
         (Some("me"), None, ..) => match method {
-            "GET" => Route::Holder(Holder::Me),
+            "GET" => Route::SelfServiceRoute(SelfServiceRoute::Me),
             _ => Route::MethodNotAllowed("GET, HEAD"),
         },
         (Some("me"), Some("usage"), None, _) => match method {
-            "GET" => Route::Holder(Holder::Usage),
+            "GET" => Route::SelfServiceRoute(SelfServiceRoute::Usage),
             _ => Route::MethodNotAllowed("GET, HEAD"),
         },
         (Some("openapi.json"), None, ..) => match method {
@@ -369,8 +369,8 @@ mod tests {
             ("POST", &format!("{key}/days"), Route::MethodNotAllowed("GET, HEAD")),
             ("HEAD", &format!("{key}/history"), Route::Admin(Admin::ReadHistory(id))),
             ("GET", &format!("{key}/reconcile"), Route::Admin(Admin::Reconcile(id))),
-            ("GET", "/_tollgate/me", Route::Holder(Holder::Me)),
-            ("HEAD", "/_tollgate/me/usage", Route::Holder(Holder::Usage)),
+            ("GET", "/_tollgate/me", Route::SelfServiceRoute(SelfServiceRoute::Me)),
+            ("HEAD", "/_tollgate/me/usage", Route::SelfServiceRoute(SelfServiceRoute::Usage)),
             ("POST", "/_tollgate/me", Route::MethodNotAllowed("GET, HEAD")),
             ("GET", "/_tollgate/me/", Route::NotFound),
             ("GET", "/_tollgate/me/usage/x", Route::NotFound),

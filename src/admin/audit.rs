@@ -2,7 +2,7 @@
 
 use crate::admin::Parameters;
 use crate::encoding::hex;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::key_state::audit_log::{AuditCursor, Entry};
 use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
 use serde::Serialize;
@@ -87,11 +87,11 @@ impl AuditView {
 ///
 /// # Errors
 /// 400 for what is no time.
-pub fn range(parameters: &Parameters, now: UnixMicros) -> Result<(u64, u64), Refusal> {
+pub fn range(parameters: &Parameters, now: UnixMicros) -> Result<(u64, u64), Problem> {
     let time = |name: &'static str| match parameters.get(name) {
         None => Ok(None),
         Some(text) => parse_rfc3339(text).map(Some).ok_or_else(|| {
-            Refusal::BadRequest(format!("{name}: must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"))
+            Problem::BadRequest(format!("{name}: must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"))
         }),
     };
     let (from, to) = (time("from")?, time("to")?);

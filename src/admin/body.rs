@@ -4,7 +4,7 @@
 //! Worker.
 
 use crate::admin::TEXT_LIMIT;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::time::{UnixMicros, parse_rfc3339};
 use serde_json::{Map, Value};
 use std::fmt::Display;
@@ -16,14 +16,14 @@ pub trait Body: Sized {
     ///
     /// # Errors
     /// 422 for a field that is missing or not as it must be.
-    fn read(fields: &mut Fields) -> Result<Self, Refusal>;
+    fn read(fields: &mut Fields) -> Result<Self, Problem>;
 }
 
 /// Reads a body.
 ///
 /// # Errors
 /// 400 for what is no JSON object, 422 for a field that is missing, unknown, or not as it must be.
-pub fn parse<T: Body>(body: &[u8]) -> Result<T, Refusal> {
+pub fn parse<T: Body>(body: &[u8]) -> Result<T, Problem> {
     Fields::parse(body)?.read()
 }
 
@@ -31,7 +31,7 @@ pub fn parse<T: Body>(body: &[u8]) -> Result<T, Refusal> {
 ///
 /// # Errors
 /// As [`parse`]; then the row is not what the schema says.
-pub fn read_row<T: Body>(row: &str) -> Result<T, Refusal> {
+pub fn read_row<T: Body>(row: &str) -> Result<T, Problem> {
     T::read(&mut Fields::parse(row.as_bytes())?)
 }
 
@@ -44,16 +44,16 @@ pub struct Fields {
 }
 
 impl Fields {
-    fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        let not_json = |error: &dyn Display| Refusal::BadRequest(format!("the body is not JSON: {error}"));
+    fn parse(body: &[u8]) -> Result<Self, Problem> {
+        let not_json = |error: &dyn Display| Problem::BadRequest(format!("the body is not JSON: {error}"));
         let text = str::from_utf8(body).map_err(|error| not_json(&error))?;
         match serde_json::from_str(text).map_err(|error| not_json(&error))? {
             Value::Object(map) => Ok(Self { map, path: String::new() }),
-            _ => Err(Refusal::BadRequest("the body must be a JSON object".to_owned())),
+            _ => Err(Problem::BadRequest("the body must be a JSON object".to_owned())),
         }
     }
 
-    fn read<T: Body>(mut self) -> Result<T, Refusal> {
+    fn read<T: Body>(mut self) -> Result<T, Problem> {
         let body = T::read(&mut self)?;
         match self.map.keys().next() {
             Some(unknown) => Err(self.wrong(unknown, "there is no such field here")),
@@ -62,15 +62,15 @@ impl Fields {
     }
 
     /// 422 for a field.
-    pub fn wrong(&self, name: &str, reason: impl Into<String>) -> Refusal {
-        Refusal::invalid(format!("{}{name}", self.path), reason)
+    pub fn wrong(&self, name: &str, reason: impl Into<String>) -> Problem {
+        Problem::invalid(format!("{}{name}", self.path), reason)
     }
 
     /// The field, which has to be there.
     ///
     /// # Errors
     /// 422 if it is not.
-    pub fn required<T>(&self, name: &str, field: Option<T>) -> Result<T, Refusal> {
+    pub fn required<T>(&self, name: &str, field: Option<T>) -> Result<T, Problem> {
         field.ok_or_else(|| self.wrong(name, "is missing"))
     }
 
@@ -78,7 +78,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else.
-    pub fn string(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+    pub fn string(&mut self, name: &str) -> Result<Option<String>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -90,7 +90,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for more than 200 characters, control characters, and what is no string.
-    pub fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let text = self.string(name)?;
         if text.as_ref().is_some_and(|text| text.chars().count() > TEXT_LIMIT || text.chars().any(char::is_control)) {
             let reason = format!("must be at most {TEXT_LIMIT} characters, none of them control characters");
@@ -103,7 +103,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for another one, and for what is no string.
-    pub fn word<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Refusal>
+    pub fn word<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem>
     where
         T::Err: Display,
     {
@@ -115,7 +115,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else.
-    pub fn number(&mut self, name: &str) -> Result<Option<u64>, Refusal> {
+    pub fn number(&mut self, name: &str) -> Result<Option<u64>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(value) => match value.as_u64() {
@@ -129,7 +129,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else.
-    pub fn number_to(&mut self, name: &str, most: u64) -> Result<Option<u64>, Refusal> {
+    pub fn number_to(&mut self, name: &str, most: u64) -> Result<Option<u64>, Problem> {
         let number = self.number(name)?;
         match number {
             Some(number) if number > most => Err(self.wrong(name, format!("must be 0 to {most}"))),
@@ -150,7 +150,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else.
-    pub fn time(&mut self, name: &str) -> Result<Option<u64>, Refusal> {
+    pub fn time(&mut self, name: &str) -> Result<Option<u64>, Problem> {
         let Some(text) = self.string(name)? else { return Ok(None) };
         match parse_rfc3339(&text).map(UnixMicros::as_millis) {
             None => Err(self.wrong(name, "must be an RFC 3339 time such as 2031-03-12T12:00:00Z")),
@@ -162,7 +162,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else.
-    pub fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+    pub fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
@@ -174,7 +174,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else.
-    pub fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, Refusal> {
+    pub fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
             Some(Value::Array(list)) if list.len() <= most => Ok(Some(list)),
@@ -187,7 +187,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else, and for what is wrong in one of them.
-    pub fn objects<T: Body>(&mut self, name: &str, most: usize) -> Result<Option<Vec<T>>, Refusal> {
+    pub fn objects<T: Body>(&mut self, name: &str, most: usize) -> Result<Option<Vec<T>>, Problem> {
         let Some(list) = self.list(name, most)? else { return Ok(None) };
         let read = |(at, value)| {
             let entry = format!("{name}[{at}]");

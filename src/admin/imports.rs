@@ -2,7 +2,7 @@
 
 use crate::admin::body::{Body, Fields, parse};
 use crate::admin::keys::{CreateKey, KeyRow};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::keys::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable, same_secret};
 use crate::keys::profile::Status;
 use crate::time::UnixMicros;
@@ -29,7 +29,7 @@ struct ImportKey {
 }
 
 impl Body for ImportKey {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let key = fields.string("key")?;
         let key = fields.required("key", key)?;
         if !is_importable(&key) {
@@ -47,9 +47,9 @@ impl Body for ImportKey {
 ///
 /// # Errors
 /// 413 if there are too many.
-pub fn lines(body: &[u8]) -> Result<impl Iterator<Item = (usize, &[u8])>, Refusal> {
+pub fn lines(body: &[u8]) -> Result<impl Iterator<Item = (usize, &[u8])>, Problem> {
     let lines = || (1..).zip(body.split(|byte| *byte == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty());
-    if lines().nth(LINES).is_some() { Err(Refusal::TooManyLines(LINES)) } else { Ok(lines()) }
+    if lines().nth(LINES).is_some() { Err(Problem::TooManyLines(LINES)) } else { Ok(lines()) }
 }
 
 /// What became of each line.
@@ -220,17 +220,17 @@ fn push(list: &mut String, parts: &[&str]) {
 }
 
 impl Entry {
-    fn read(line: &[u8], authority: Authority<'_>, now: UnixMicros) -> Result<Self, Refusal> {
+    fn read(line: &[u8], authority: Authority<'_>, now: UnixMicros) -> Result<Self, Problem> {
         if line.len() > LINE_LIMIT {
-            return Err(Refusal::BadRequest(format!("the line has more than {LINE_LIMIT} bytes")));
+            return Err(Problem::BadRequest(format!("the line has more than {LINE_LIMIT} bytes")));
         }
         let ImportKey { key, rest } = parse(line)?;
         if authority.admin_token.is_some_and(|token| same_secret(token, &key)) {
-            return Err(Refusal::invalid("key", "admits to the admin API, so it must not be shown at the gate"));
+            return Err(Problem::invalid("key", "admits to the admin API, so it must not be shown at the gate"));
         }
         let keys = ImportedKey::derive(&key, authority.signer);
         let Some(ImportedKey { id, secret_hash }) = keys.first().cloned() else {
-            return Err(Refusal::Internal);
+            return Err(Problem::Internal);
         };
         let hint = key.get(key.len().saturating_sub(4)..).unwrap_or_default().to_owned();
         let row = rest.into_row(&IssuedKey { id, key, secret_hash, hint }, now);

@@ -1,7 +1,7 @@
 //! Keys.
 
 use crate::admin::body::{Body, Fields};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::keys::key::IssuedKey;
 use crate::keys::profile::Status;
 use crate::time::{UnixMicros, rfc3339};
@@ -25,7 +25,7 @@ impl Metadata {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 
-    fn read(fields: &mut Fields) -> Result<Option<Self>, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Option<Self>, Problem> {
         let metadata = fields.object("metadata")?.map(Self);
         if metadata.as_ref().is_some_and(|metadata| metadata.to_text().len() > METADATA_LIMIT) {
             return Err(fields.wrong("metadata", format!("must be at most {METADATA_LIMIT} bytes as compact JSON")));
@@ -50,7 +50,7 @@ pub struct CreateKey {
 }
 
 impl Body for CreateKey {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let tier = fields.string("tier")?;
         Ok(Self {
             tier: fields.required("tier", tier)?,
@@ -101,7 +101,7 @@ pub struct ChangeKey {
 }
 
 impl Body for ChangeKey {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let status = match fields.string("status")?.as_deref() {
             None => None,
             Some("active") => Some(Status::Active),
@@ -126,7 +126,7 @@ impl ChangeKey {
     ///
     /// # Errors
     /// 409 for a status of a key that is revoked.
-    pub fn apply(&self, row: &mut KeyRow) -> Result<(), Refusal> {
+    pub fn apply(&self, row: &mut KeyRow) -> Result<(), Problem> {
         if let Some(status) = self.status {
             if row.status == Status::Revoked {
                 return Err(revoked());
@@ -151,8 +151,8 @@ impl ChangeKey {
     }
 }
 
-fn revoked() -> Refusal {
-    Refusal::Conflict("the key is revoked for ever".to_owned())
+fn revoked() -> Problem {
+    Problem::Conflict("the key is revoked for ever".to_owned())
 }
 
 /// Body of `POST /_tollgate/keys/{id}/rotate`.
@@ -163,7 +163,7 @@ pub struct RotateKey {
 }
 
 impl Body for RotateKey {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let grace_seconds = fields.number_to("grace_seconds", GRACE_LIMIT)?;
         Ok(Self { grace_seconds: fields.required("grace_seconds", grace_seconds)? })
     }
@@ -174,7 +174,7 @@ impl RotateKey {
     ///
     /// # Errors
     /// 409 for a key that is revoked.
-    pub fn apply(self, row: &mut KeyRow, issued: &IssuedKey, now: UnixMicros) -> Result<(), Refusal> {
+    pub fn apply(self, row: &mut KeyRow, issued: &IssuedKey, now: UnixMicros) -> Result<(), Problem> {
         if row.status == Status::Revoked {
             return Err(revoked());
         }
@@ -218,7 +218,7 @@ pub struct KeyRow {
 }
 
 impl Body for KeyRow {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let mut string = |name: &str| fields.string(name).map(Option::unwrap_or_default);
         let (id, tier, name, owner) = (string("id")?, string("tier")?, string("name")?, string("owner")?);
         let (hint, created_at, secret_hash) = (string("hint")?, string("created_at")?, string("secret_hash")?);
@@ -314,7 +314,7 @@ mod tests {
         create.into_row(&issued, UnixMicros::from_millis(5))
     }
 
-    fn change(body: &str, row: &mut KeyRow) -> Result<(), Refusal> {
+    fn change(body: &str, row: &mut KeyRow) -> Result<(), Problem> {
         parse::<ChangeKey>(body.as_bytes())?.apply(row)
     }
 
@@ -350,7 +350,7 @@ mod tests {
             let refusal = parse::<CreateKey>(body.as_bytes()).unwrap_err();
             assert_eq!(refusal.status(), status, "{body}");
             assert!(refusal.body().contains(word), "{body}: {}", refusal.body());
-            if let Refusal::Invalid(named, _) = refusal {
+            if let Problem::Invalid(named, _) = refusal {
                 assert_eq!(named, field, "{body}");
             }
         }
@@ -377,7 +377,7 @@ mod tests {
             (r#"{"id":"x"}"#, "id"),
         ] {
             match change(body, &mut changed) {
-                Err(Refusal::Invalid(named, _)) => assert_eq!(named, field),
+                Err(Problem::Invalid(named, _)) => assert_eq!(named, field),
                 other => panic!("{body}: {other:?}"),
             }
         }

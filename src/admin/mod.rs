@@ -14,7 +14,7 @@ pub mod tiers;
 pub mod tokens;
 
 use crate::encoding::{hex, unhex};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::http::target::{Query, percent_decode};
 
 /// The largest body that is read, in bytes.
@@ -35,7 +35,7 @@ impl Parameters {
     ///
     /// # Errors
     /// 400 for a parameter that is unknown or repeated.
-    pub fn parse(query: Query<'_>, known: &[&str]) -> Result<Self, Refusal> {
+    pub fn parse(query: Query<'_>, known: &[&str]) -> Result<Self, Problem> {
         // `+` is a space in what forms and `URLSearchParams` write.
         let decode = |text: &str| percent_decode(&text.replace('+', " ")).into_owned();
         let mut parameters: Vec<(String, String)> = Vec::new();
@@ -43,10 +43,10 @@ impl Parameters {
             let name = decode(pair.name);
             if !known.contains(&name.as_str()) {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Refusal::BadRequest(format!("unknown query parameter `{name}`; known here: {known}")));
+                return Err(Problem::BadRequest(format!("unknown query parameter `{name}`; known here: {known}")));
             }
             if parameters.iter().any(|(other, _)| *other == name) {
-                return Err(Refusal::BadRequest(format!("query parameter `{name}` is given more than once")));
+                return Err(Problem::BadRequest(format!("query parameter `{name}` is given more than once")));
             }
             parameters.push((name, decode(pair.value)));
         }
@@ -69,11 +69,11 @@ impl Parameters {
     ///
     /// # Errors
     /// 400 for a limit that is no number from 1 to 500, and for a cursor that this list has not given.
-    pub fn page(&self, list: &'static str) -> Result<Page, Refusal> {
+    pub fn page(&self, list: &'static str) -> Result<Page, Problem> {
         let limit = match self.number("limit").map(str::parse) {
             None => PAGE_DEFAULT,
             Some(Ok(limit)) if (1..=PAGE_LIMIT).contains(&limit) => limit,
-            Some(_) => return Err(Refusal::BadRequest(format!("limit: must be a number from 1 to {PAGE_LIMIT}"))),
+            Some(_) => return Err(Problem::BadRequest(format!("limit: must be a number from 1 to {PAGE_LIMIT}"))),
         };
         let after = self.get("cursor").map(|cursor| {
             let text = String::from_utf8(unhex(cursor)?).ok()?;
@@ -88,8 +88,8 @@ impl Parameters {
 
 /// 400 for a cursor that the list has not given.
 #[must_use]
-pub fn bad_cursor() -> Refusal {
-    Refusal::BadRequest("cursor: is not one that this list has given".to_owned())
+pub fn bad_cursor() -> Problem {
+    Problem::BadRequest("cursor: is not one that this list has given".to_owned())
 }
 
 /// A part of a list.
@@ -127,7 +127,7 @@ impl Page {
 mod tests {
     use super::*;
 
-    fn page(query: &str) -> Result<Page, Refusal> {
+    fn page(query: &str) -> Result<Page, Problem> {
         Parameters::parse(Query::new(query), &["limit", "cursor"])?.page("keys")
     }
 

@@ -2,7 +2,7 @@
 
 use crate::admin::body::{Body, Fields};
 use crate::admin::tiers::Limit;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::{UnixMicros, rfc3339};
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub struct PutOverride {
 }
 
 impl Body for PutOverride {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let limit = Limit::read(fields)?;
         let from = if fields.is_null("from") { None } else { fields.time("from")? };
         let until = if fields.is_null("until") { None } else { fields.time("until")? };
@@ -35,12 +35,12 @@ impl PutOverride {
     ///
     /// # Errors
     /// 422 for a policy that the engine cannot keep, and for one that ends before it begins.
-    pub fn named(self, policy: &str) -> Result<OverrideView, Refusal> {
+    pub fn named(self, policy: &str) -> Result<OverrideView, Problem> {
         let Limit { unit, quota, period, algorithm, burst } = self.limit;
         let checked = Policy::new(policy, unit, quota, period, algorithm, burst);
-        checked.map_err(|error| Refusal::invalid(error.field(), error.to_string()))?;
+        checked.map_err(|error| Problem::invalid(error.field(), error.to_string()))?;
         if self.from.is_some_and(|from| self.until.is_some_and(|until| until <= from)) {
-            return Err(Refusal::invalid("until", "must be later than from"));
+            return Err(Problem::invalid("until", "must be later than from"));
         }
         let time = |time: Option<u64>| time.map(|at| rfc3339(UnixMicros::from_millis(at)));
         let (policy, from, until) = (policy.to_owned(), time(self.from), time(self.until));
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::admin::body::parse;
 
-    fn row(name: &str, body: &str) -> Result<OverrideView, Refusal> {
+    fn row(name: &str, body: &str) -> Result<OverrideView, Problem> {
         parse::<PutOverride>(body.as_bytes())?.named(name)
     }
 
@@ -112,7 +112,7 @@ mod tests {
             ("Minute", r#"{"quota":5,"period":"day"}"#, "policy"),
         ] {
             match row(name, body) {
-                Err(Refusal::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
+                Err(Problem::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
         }

@@ -1,7 +1,7 @@
 //! What reports may be asked for.
 
 use crate::admin::Parameters;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 
 /// Months of a key's history, unless the caller chooses.
@@ -28,20 +28,20 @@ impl Span {
     ///
     /// # Errors
     /// 400 for what is no time, and for times that are in the wrong order or too far apart.
-    pub fn read(parameters: &Parameters, now: UnixMicros, part: u64, days: u64, most: u64) -> Result<Self, Refusal> {
+    pub fn read(parameters: &Parameters, now: UnixMicros, part: u64, days: u64, most: u64) -> Result<Self, Problem> {
         let time = |name: &str| match parameters.get(name).map(parse_rfc3339) {
             Some(None) => {
-                Err(Refusal::BadRequest(format!("{name}: must be an RFC 3339 time such as 2026-11-20T08:00:00Z")))
+                Err(Problem::BadRequest(format!("{name}: must be an RFC 3339 time such as 2026-11-20T08:00:00Z")))
             }
             time => Ok(time.flatten()),
         };
         let until = time("to")?.unwrap_or(now);
         let from = time("from")?.unwrap_or(until.saturating_sub(days * DAY));
         if from >= until {
-            return Err(Refusal::BadRequest("from: must be before `to`".to_owned()));
+            return Err(Problem::BadRequest("from: must be before `to`".to_owned()));
         }
         if until.since(from) > most * DAY {
-            return Err(Refusal::BadRequest(format!("from: must be at most {most} days before `to`")));
+            return Err(Problem::BadRequest(format!("from: must be at most {most} days before `to`")));
         }
         let whole = |micros: u64| UnixMicros::from_micros(micros.saturating_mul(part));
         Ok(Self { from: whole(from.as_micros() / part), until: whole(until.as_micros().div_ceil(part)) })
@@ -52,11 +52,11 @@ impl Span {
 ///
 /// # Errors
 /// 400 if it is no number from 1 to 36.
-pub fn months(parameters: &Parameters) -> Result<u64, Refusal> {
+pub fn months(parameters: &Parameters) -> Result<u64, Problem> {
     match parameters.number("months").map(str::parse) {
         None => Ok(MONTHS_DEFAULT),
         Some(Ok(months)) if (1..=MONTHS_LIMIT).contains(&months) => Ok(months),
-        Some(_) => Err(Refusal::BadRequest(format!("months: must be a number from 1 to {MONTHS_LIMIT}"))),
+        Some(_) => Err(Problem::BadRequest(format!("months: must be a number from 1 to {MONTHS_LIMIT}"))),
     }
 }
 
@@ -64,20 +64,20 @@ pub fn months(parameters: &Parameters) -> Result<u64, Refusal> {
 ///
 /// # Errors
 /// 400 if it is no month.
-pub fn month(parameters: &Parameters, now: UnixMicros) -> Result<Month, Refusal> {
+pub fn month(parameters: &Parameters, now: UnixMicros) -> Result<Month, Problem> {
     let month = parameters.get("month").map_or(Ok(Month::of(now)), str::parse);
-    month.map_err(|_| Refusal::BadRequest("month: must be a month such as 2026-11".to_owned()))
+    month.map_err(|_| Problem::BadRequest("month: must be a month such as 2026-11".to_owned()))
 }
 
 /// The share of a quota that `threshold` asks for, in millionths.
 ///
 /// # Errors
 /// 400 if it is no decimal number above 0 and up to 10.
-pub fn millionths(parameters: &Parameters) -> Result<u64, Refusal> {
+pub fn millionths(parameters: &Parameters) -> Result<u64, Problem> {
     match parameters.number("threshold").map(decimal) {
         None => Ok(MILLIONTHS_DEFAULT),
         Some(Some(share)) if (1..=MILLIONTHS_LIMIT).contains(&share) => Ok(share),
-        Some(_) => Err(Refusal::BadRequest("threshold: must be a number above 0 and up to 10, such as 0.8".to_owned())),
+        Some(_) => Err(Problem::BadRequest("threshold: must be a number above 0 and up to 10, such as 0.8".to_owned())),
     }
 }
 

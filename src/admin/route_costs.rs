@@ -2,7 +2,7 @@
 
 use crate::admin::body::{Body, Fields};
 use crate::admin::{Page, Parameters, bad_cursor};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use serde::Serialize;
 
 /// Rows that the admin API makes at most: each key's object keeps all of them, and compares each call with all of them.
@@ -28,7 +28,7 @@ pub struct RouteCostView {
 }
 
 impl Body for RouteCostView {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let pattern = fields.string("pattern")?;
         let pattern = fields.required("pattern", pattern)?;
         if !pattern.starts_with('/')
@@ -55,10 +55,10 @@ impl Body for RouteCostView {
 ///
 /// # Errors
 /// 400 without a pattern.
-pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Refusal> {
+pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Problem> {
     let pattern = parameters.get("pattern");
     let pattern =
-        pattern.ok_or_else(|| Refusal::BadRequest("pattern: is missing, the pattern of the row".to_owned()))?;
+        pattern.ok_or_else(|| Problem::BadRequest("pattern: is missing, the pattern of the row".to_owned()))?;
     Ok((pattern, parameters.get("method").unwrap_or(ANY)))
 }
 
@@ -66,7 +66,7 @@ pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Refusal> {
 ///
 /// # Errors
 /// 400 for a cursor that the list has not given.
-pub fn before(page: &Page) -> Result<(&str, &str), Refusal> {
+pub fn before(page: &Page) -> Result<(&str, &str), Problem> {
     let Some(after) = page.after.as_deref() else { return Ok(("", "")) };
     after.split_once('\n').map(|(method, pattern)| (pattern, method)).ok_or_else(bad_cursor)
 }
@@ -77,7 +77,7 @@ mod tests {
     use crate::admin::body::parse;
     use crate::http::target::Query;
 
-    fn read(body: &str) -> Result<RouteCostView, Refusal> {
+    fn read(body: &str) -> Result<RouteCostView, Problem> {
         parse(body.as_bytes())
     }
 
@@ -105,7 +105,7 @@ mod tests {
             (r#"{"pattern":"/","cost":1,"x":1}"#, "x"),
         ] {
             match read(body) {
-                Err(Refusal::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
+                Err(Problem::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
         }

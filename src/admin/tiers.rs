@@ -2,7 +2,7 @@
 
 use crate::admin::body::{Body, Fields};
 use crate::http::idempotency_key::Idempotency;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::keys::profile::PolicyRow;
 use crate::limiter::policy::{Algorithm, Period, Policy, Unit, is_name};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub struct Limit {
 }
 
 impl Body for Limit {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let (quota, period) = (fields.number("quota")?, fields.word("period")?);
         Ok(Self {
             unit: fields.word("unit")?.unwrap_or(Unit::Requests),
@@ -61,7 +61,7 @@ pub struct PolicyBody {
 }
 
 impl Body for PolicyBody {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let policy = fields.string("policy")?;
         let policy = fields.required("policy", policy)?;
         let Limit { unit, quota, period, algorithm, burst } = Limit::read(fields)?;
@@ -92,7 +92,7 @@ pub struct PutTier {
 }
 
 impl Body for PutTier {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let given = fields.objects::<PolicyBody>("policies", POLICIES_LIMIT)?;
         let mut policies: Vec<PolicyBody> = Vec::new();
         for (at, policy) in fields.required("policies", given)?.into_iter().enumerate() {
@@ -116,9 +116,9 @@ impl PutTier {
     ///
     /// # Errors
     /// 422 for a name that cannot be.
-    pub fn named(self, name: &str) -> Result<Tier, Refusal> {
+    pub fn named(self, name: &str) -> Result<Tier, Problem> {
         if !is_name(name) {
-            return Err(Refusal::invalid("name", "a tier's name is 1 to 32 characters of a-z, 0-9, '_' and '-'"));
+            return Err(Problem::invalid("name", "a tier's name is 1 to 32 characters of a-z, 0-9, '_' and '-'"));
         }
         let Self { description, audit_days, idempotency, policies } = self;
         Ok(Tier { name: name.to_owned(), description, audit_days, idempotency, policies })
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::admin::body::parse;
 
-    fn tier(name: &str, body: &str) -> Result<Tier, Refusal> {
+    fn tier(name: &str, body: &str) -> Result<Tier, Problem> {
         parse::<PutTier>(body.as_bytes())?.named(name)
     }
 
@@ -207,7 +207,7 @@ mod tests {
             ("gold", many.as_str(), "policies"),
         ] {
             match tier(name, body) {
-                Err(Refusal::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
+                Err(Problem::Invalid(named, _)) => assert_eq!(named, field, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
         }

@@ -1,7 +1,7 @@
 //! Named tokens of the admin API.
 
 use crate::admin::body::{Body, Fields};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use serde::Serialize;
 
 /// The name under which the holder of `ADMIN_TOKEN` is logged; no token can have it.
@@ -33,7 +33,7 @@ pub struct CreateToken {
 }
 
 impl Body for CreateToken {
-    fn read(fields: &mut Fields) -> Result<Self, Refusal> {
+    fn read(fields: &mut Fields) -> Result<Self, Problem> {
         let name = fields.text("name")?;
         let name = fields.required("name", name)?;
         if !(1..=NAME_LIMIT).contains(&name.chars().count()) || name == ROOT {
@@ -99,7 +99,7 @@ mod tests {
         ] {
             let refusal = parse::<CreateToken>(body.as_bytes()).unwrap_err();
             match refusal {
-                Refusal::Invalid(named, _) => assert_eq!(named, field, "{body}"),
+                Problem::Invalid(named, _) => assert_eq!(named, field, "{body}"),
                 other => panic!("{body}: {other:?}"),
             }
         }

@@ -10,7 +10,7 @@
 //! A denial whose [extent](Extent) is `All` is true for them too. Any other one is true for new calls alone, or for replays alone, and an
 //! isolate cannot tell these apart. So it keeps the idempotency keys of which the object has said what they are; others are asked
 //! about, [`QUESTIONS`] in a second at most. Beyond that they are denied as new calls: a replay among them is refused although it might
-//! have passed, and never the other way round.
+//! have unchecked, and never the other way round.
 //!
 //! # Keys that may not be used
 //! A 403 is kept for [`REFUSAL_LIFE`] at most, and so is the refusal of a malformed idempotency key. Who changes a key or a tier through an
@@ -18,7 +18,7 @@
 
 use crate::keys::key::same_hash;
 use crate::protocol::object_request::Call;
-use crate::protocol::object_response::{Extent, Known, Outcome};
+use crate::protocol::object_response::{Extent, KeyResponse, KeyVerdict};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -89,7 +89,7 @@ pub struct Denial {
     only_for: Option<(String, String)>,
     /// Idempotency keys that are known to be of the audience, oldest first.
     told: Vec<u64>,
-    known: Known,
+    known: KeyResponse,
     answered_at: u64,
     ends_at: u64,
 }
@@ -101,7 +101,7 @@ impl DenyCache {
         &mut self,
         call: Call<'_>,
         keyed: Keyed,
-        known: &Known,
+        known: &KeyResponse,
         asked: Range<u64>,
         cap: u64,
         generation: Generation,
@@ -204,9 +204,9 @@ impl DenyCache {
 }
 
 /// For whom a refusal is true, what its call costs, and how long it may be kept in milliseconds.
-fn kind(outcome: &Outcome, keyed: Keyed) -> Option<(Audience, u64, u64)> {
+fn kind(outcome: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *outcome {
-        Outcome::Denied { retry_after, cost, extent, .. } => {
+        KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,
                 (Extent::Replays, _) => Audience::Replays,
@@ -216,8 +216,8 @@ fn kind(outcome: &Outcome, keyed: Keyed) -> Option<(Audience, u64, u64)> {
             };
             Some((audience, cost, retry_after))
         }
-        Outcome::Refused(_) => Some((Audience::All, 1, REFUSAL_LIFE)),
-        Outcome::Malformed => Some((Audience::MalformedKeys, 1, REFUSAL_LIFE)),
+        KeyVerdict::Refused(_) => Some((Audience::All, 1, REFUSAL_LIFE)),
+        KeyVerdict::Malformed => Some((Audience::MalformedKeys, 1, REFUSAL_LIFE)),
         _ => None,
     }
 }
@@ -231,7 +231,7 @@ impl Denial {
 
     /// What it says at `now`, counted down.
     #[must_use]
-    pub fn at(&self, now: u64) -> Known {
+    pub fn at(&self, now: u64) -> KeyResponse {
         self.known.later(now.saturating_sub(self.answered_at))
     }
 
@@ -240,7 +240,7 @@ impl Denial {
     pub fn unchanged_for(&self, now: u64) -> u64 {
         let elapsed = now.saturating_sub(self.answered_at);
         let retry_after = match self.known.outcome {
-            Outcome::Denied { retry_after, .. } => Some(retry_after),
+            KeyVerdict::Denied { retry_after, .. } => Some(retry_after),
             _ => None,
         };
         let resets = self.known.standings.iter().map(|standing| standing.reset_after);
@@ -267,18 +267,18 @@ impl Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::object_response::Answer;
+    use crate::protocol::object_response::ObjectResponse;
 
     const CALL: Call<'_> = Call { id: "k", secret_hash: "h", method: "GET", path: "/a" };
 
-    fn denied(line: &str) -> Known {
-        match Answer::parse(line) {
-            Some(Answer::Known(known)) => known,
+    fn denied(line: &str) -> KeyResponse {
+        match ObjectResponse::parse(line) {
+            Some(ObjectResponse::Key(known)) => known,
             other => panic!("{other:?}"),
         }
     }
 
-    fn minute_denied(cost: u64) -> Known {
+    fn minute_denied(cost: u64) -> KeyResponse {
         denied(&format!("1 denied:8500:{cost}:0 free 1000000 minute:rm:10:60:0:8500 month:rM:1000:2592000:990:9000000"))
     }
 
@@ -288,7 +288,7 @@ mod tests {
         cache
     }
 
-    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &Known, asked: Range<u64>, cap: u64) {
+    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, asked: Range<u64>, cap: u64) {
         cache.keep(call, Keyed::No, known, asked, cap, cache.generation());
     }
 
@@ -298,9 +298,9 @@ mod tests {
         }
     }
 
-    fn waits(known: &Known) -> (u64, u64, u64) {
+    fn waits(known: &KeyResponse) -> (u64, u64, u64) {
         match known.outcome {
-            Outcome::Denied { retry_after, .. } => {
+            KeyVerdict::Denied { retry_after, .. } => {
                 (retry_after, known.standings[0].reset_after, known.standings[1].reset_after)
             }
             _ => panic!("{known:?}"),
@@ -454,7 +454,7 @@ mod tests {
 
     fn waits_of(denial: &Denial) -> u64 {
         match denial.known.outcome {
-            Outcome::Denied { retry_after, .. } => retry_after,
+            KeyVerdict::Denied { retry_after, .. } => retry_after,
             _ => 0,
         }
     }

@@ -33,7 +33,7 @@ impl Default for KeyLookups {
 
 /// What is known of a text without asking D1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Lookup {
     /// It was imported; which of the ids is its own.
     Imported(usize),
     /// It was not.
@@ -44,7 +44,7 @@ pub enum Standing {
 
 /// When D1 was asked, seen from the imports of this isolate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark(u64);
+pub struct Generation(u64);
 
 /// What D1 says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,29 +59,29 @@ pub enum Found<'a> {
 
 impl KeyLookups {
     /// What is known of a text with these ids (one for each secret, the current one first).
-    pub fn find(&mut self, ids: &[&str], now: u64) -> Standing {
+    pub fn find(&mut self, ids: &[&str], now: u64) -> Lookup {
         if let Some(at) = ids.iter().position(|id| self.known.get(*id).is_some()) {
-            return Standing::Imported(at);
+            return Lookup::Imported(at);
         }
         let is_fresh = |since: u64| now.checked_sub(since).is_some_and(|age| age < LIFE);
         let refused = ids.first().and_then(|id| self.unknown.get(*id)).copied();
         if refused.is_some_and(is_fresh) || self.none_since.is_some_and(is_fresh) {
-            return Standing::Unknown;
+            return Lookup::Unknown;
         }
-        Standing::Ask
+        Lookup::Ask
     }
 
     /// To be taken before D1 is asked, for [`KeyLookups::keep`].
     #[must_use]
-    pub const fn mark(&self) -> Mark {
-        Mark(self.imports)
+    pub const fn mark(&self) -> Generation {
+        Generation(self.imports)
     }
 
     /// Keeps what D1 has said to a question about `ids`. What was imported meanwhile it may not have seen.
-    pub fn keep(&mut self, ids: &[&str], found: Found<'_>, mark: Mark, now: u64) {
+    pub fn keep(&mut self, ids: &[&str], found: Found<'_>, mark: Generation, now: u64) {
         match found {
             Found::Imported(id) => self.known.put(id, now),
-            _ if mark != Mark(self.imports) => {}
+            _ if mark != Generation(self.imports) => {}
             Found::Unknown => {
                 if let Some(id) = ids.first() {
                     self.unknown.put(*id, now);
@@ -110,8 +110,8 @@ mod tests {
 
     const IDS: &[&str] = &["new", "old"];
 
-    fn ask(lookups: &mut KeyLookups, now: u64) -> Mark {
-        assert_eq!(lookups.find(IDS, now), Standing::Ask);
+    fn ask(lookups: &mut KeyLookups, now: u64) -> Generation {
+        assert_eq!(lookups.find(IDS, now), Lookup::Ask);
         lookups.mark()
     }
 
@@ -120,12 +120,12 @@ mod tests {
         let mut lookups = KeyLookups::default();
         let mark = ask(&mut lookups, 0);
         lookups.keep(IDS, Found::Imported("old"), mark, 0);
-        assert_eq!(lookups.find(IDS, 1_000 * LIFE), Standing::Imported(1));
-        assert_eq!(lookups.find(&["other"], 0), Standing::Ask);
+        assert_eq!(lookups.find(IDS, 1_000 * LIFE), Lookup::Imported(1));
+        assert_eq!(lookups.find(&["other"], 0), Lookup::Ask);
         lookups.imported();
-        assert_eq!(lookups.find(&["old"], 0), Standing::Imported(0));
+        assert_eq!(lookups.find(&["old"], 0), Lookup::Imported(0));
         lookups.disown("old");
-        assert_eq!(lookups.find(&["old"], 0), Standing::Ask);
+        assert_eq!(lookups.find(&["old"], 0), Lookup::Ask);
     }
 
     #[test]
@@ -133,14 +133,14 @@ mod tests {
         let mut lookups = KeyLookups::default();
         let mark = ask(&mut lookups, 100);
         lookups.keep(IDS, Found::Unknown, mark, 100);
-        assert_eq!(lookups.find(IDS, 100), Standing::Unknown);
-        assert_eq!(lookups.find(IDS, 99 + LIFE), Standing::Unknown);
+        assert_eq!(lookups.find(IDS, 100), Lookup::Unknown);
+        assert_eq!(lookups.find(IDS, 99 + LIFE), Lookup::Unknown);
         ask(&mut lookups, 100 + LIFE);
         ask(&mut lookups, 99);
         lookups.imported();
         let mark = ask(&mut lookups, 101);
         lookups.keep(IDS, Found::Unknown, mark, 101);
-        assert_eq!(lookups.find(IDS, 101), Standing::Unknown);
+        assert_eq!(lookups.find(IDS, 101), Lookup::Unknown);
     }
 
     #[test]
@@ -148,8 +148,8 @@ mod tests {
         let mut lookups = KeyLookups::default();
         let mark = ask(&mut lookups, 0);
         lookups.keep(IDS, Found::Nothing, mark, 0);
-        assert_eq!(lookups.find(&["other"], LIFE - 1), Standing::Unknown);
-        assert_eq!(lookups.find(&["other"], LIFE), Standing::Ask);
+        assert_eq!(lookups.find(&["other"], LIFE - 1), Lookup::Unknown);
+        assert_eq!(lookups.find(&["other"], LIFE), Lookup::Ask);
         lookups.imported();
         ask(&mut lookups, 1);
     }
@@ -163,7 +163,7 @@ mod tests {
             lookups.keep(IDS, found, mark, 0);
             ask(&mut lookups, 0);
             lookups.keep(IDS, Found::Imported("new"), mark, 0);
-            assert_eq!(lookups.find(IDS, 0), Standing::Imported(0));
+            assert_eq!(lookups.find(IDS, 0), Lookup::Imported(0));
         }
     }
 }

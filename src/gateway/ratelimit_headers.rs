@@ -2,7 +2,7 @@
 //! older `X-` fields.
 
 use crate::limiter::policy::{Period, Unit};
-use crate::protocol::object_response::{Known, Outcome, PolicyStanding};
+use crate::protocol::object_response::{KeyResponse, KeyVerdict, PolicyStatus};
 use std::fmt::Write as _;
 
 /// Names of all the fields that [`fields`] may give and of `Retry-After`, for `Access-Control-Expose-Headers`.
@@ -33,7 +33,7 @@ pub struct Forms {
 
 /// The fields that say where a key stands. Empty for a key without limits.
 #[must_use]
-pub fn fields(known: &Known, forms: Forms) -> Vec<(&'static str, String)> {
+pub fn fields(known: &KeyResponse, forms: Forms) -> Vec<(&'static str, String)> {
     if known.standings.is_empty() {
         return Vec::new();
     }
@@ -61,7 +61,7 @@ pub fn fields(known: &Known, forms: Forms) -> Vec<(&'static str, String)> {
 
 // Writing to a String cannot fail.
 
-fn draft_11(known: &Known) -> [(&'static str, String); 2] {
+fn draft_11(known: &KeyResponse) -> [(&'static str, String); 2] {
     let mut policy = String::with_capacity(64);
     let mut limit = String::with_capacity(64);
     for standing in &known.standings {
@@ -75,7 +75,7 @@ fn draft_11(known: &Known) -> [(&'static str, String); 2] {
 }
 
 /// `RateLimit` has room for one policy: see [`closest_to_denying`].
-fn draft_7(known: &Known) -> [(&'static str, String); 2] {
+fn draft_7(known: &KeyResponse) -> [(&'static str, String); 2] {
     let mut policy = String::with_capacity(32);
     for standing in &known.standings {
         let separator = if policy.is_empty() { "" } else { ", " };
@@ -88,7 +88,7 @@ fn draft_7(known: &Known) -> [(&'static str, String); 2] {
     [("RateLimit-Policy", policy), ("RateLimit", limit.unwrap_or_default())]
 }
 
-const fn unit(standing: &PolicyStanding) -> &'static str {
+const fn unit(standing: &PolicyStatus) -> &'static str {
     match standing.unit {
         Unit::Requests => "",
         Unit::Tokens => ";qu=\"tokens\"",
@@ -96,16 +96,16 @@ const fn unit(standing: &PolicyStanding) -> &'static str {
 }
 
 /// Whole seconds.
-const fn reset(standing: &PolicyStanding) -> u64 {
+const fn reset(standing: &PolicyStatus) -> u64 {
     standing.reset_after.div_ceil(1000)
 }
 
 /// The policy that refused the call, of several the one with the longest reset. Of policies that admitted it, the one with the smallest
 /// share of its quota left, of equal ones the one with the longest reset.
-fn closest_to_denying(known: &Known) -> Option<&PolicyStanding> {
+fn closest_to_denying(known: &KeyResponse) -> Option<&PolicyStatus> {
     let refused = |index: usize| match &known.outcome {
-        Outcome::Denied { violated, .. } => violated.contains(&index),
-        Outcome::CostExceedsQuota { policy, .. } => *policy == index,
+        KeyVerdict::Denied { violated, .. } => violated.contains(&index),
+        KeyVerdict::CostExceedsQuota { policy, .. } => *policy == index,
         _ => false,
     };
     let refusing =
@@ -113,8 +113,7 @@ fn closest_to_denying(known: &Known) -> Option<&PolicyStanding> {
     refusing.max_by_key(|standing| standing.reset_after).or_else(|| {
         known.standings.iter().min_by(|a, b| {
             // Shares are compared crosswise: what is left of one quota is worth as many of the other.
-            let share =
-                |of: &PolicyStanding, by: &PolicyStanding| u128::from(of.remaining) * u128::from(by.quota.max(1));
+            let share = |of: &PolicyStatus, by: &PolicyStatus| u128::from(of.remaining) * u128::from(by.quota.max(1));
             share(a, b).cmp(&share(b, a)).then(b.reset_after.cmp(&a.reset_after))
         })
     })
@@ -123,11 +122,11 @@ fn closest_to_denying(known: &Known) -> Option<&PolicyStanding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::object_response::{Answer, Known};
+    use crate::protocol::object_response::{KeyResponse, ObjectResponse};
 
-    fn known(line: &str) -> Known {
-        match Answer::parse(line) {
-            Some(Answer::Known(known)) => known,
+    fn known(line: &str) -> KeyResponse {
+        match ObjectResponse::parse(line) {
+            Some(ObjectResponse::Key(known)) => known,
             other => panic!("{other:?}"),
         }
     }
@@ -136,7 +135,7 @@ mod tests {
     const DRAFT_7: Forms = Forms { standard: RateLimitFields::Draft7, legacy: true };
     const NONE: Forms = Forms { standard: RateLimitFields::None, legacy: true };
 
-    fn names(known: &Known, forms: Forms) -> Vec<&'static str> {
+    fn names(known: &KeyResponse, forms: Forms) -> Vec<&'static str> {
         fields(known, forms).into_iter().map(|(name, _)| name).collect()
     }
 

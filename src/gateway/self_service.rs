@@ -11,8 +11,8 @@
 
 use crate::gateway::recent::Recent;
 use crate::keys::key::same_hash;
-use crate::protocol::object_response::Known;
-use crate::router::Holder;
+use crate::protocol::object_response::KeyResponse;
+use crate::router::SelfServiceRoute;
 use std::rc::Rc;
 
 /// What the bucket is called in `violated-policies`.
@@ -54,46 +54,46 @@ struct Answers {
     /// The question before which there was nothing here: what was asked earlier may be from before
     /// a change.
     since: u64,
-    me: Option<Answer>,
-    usage: Option<Answer>,
+    me: Option<CachedAnswer>,
+    usage: Option<CachedAnswer>,
 }
 
 impl Answers {
-    const fn of(&mut self, wanted: Holder) -> &mut Option<Answer> {
+    const fn of(&mut self, wanted: SelfServiceRoute) -> &mut Option<CachedAnswer> {
         match wanted {
-            Holder::Me => &mut self.me,
-            Holder::Usage => &mut self.usage,
+            SelfServiceRoute::Me => &mut self.me,
+            SelfServiceRoute::Usage => &mut self.usage,
         }
     }
 
     /// The younger of the two.
-    fn latest(&self) -> Option<&Answer> {
+    fn latest(&self) -> Option<&CachedAnswer> {
         [&self.me, &self.usage].into_iter().flatten().max_by_key(|answer| answer.answered_at)
     }
 }
 
 /// An answer, as it was given.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct CachedAnswer {
     /// Where the key stood.
-    pub known: Known,
+    pub known: KeyResponse,
     /// The body; empty if the key may not be used.
     pub body: Rc<str>,
     asked_at: u64,
     answered_at: u64,
 }
 
-impl Answer {
+impl CachedAnswer {
     /// An answer to a question of `asked_at` that came at `answered_at`.
     #[must_use]
-    pub fn new(known: Known, body: impl Into<Rc<str>>, asked_at: u64, answered_at: u64) -> Self {
+    pub fn new(known: KeyResponse, body: impl Into<Rc<str>>, asked_at: u64, answered_at: u64) -> Self {
         Self { known, body: body.into(), asked_at, answered_at }
     }
 
     /// Where the key stands at `now`, if that still follows from it: for at most `life` since it
     /// was asked for, and not beyond the end of any window. A clock that stepped back tells
     /// nothing.
-    fn at(&self, now: u64, life: u64) -> Option<Known> {
+    fn at(&self, now: u64, life: u64) -> Option<KeyResponse> {
         let resets = self.known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain([life]).min().unwrap_or_default();
         let is_true = self.asked_at <= self.answered_at
@@ -105,47 +105,47 @@ impl Answer {
 
 /// What is to be done with a request.
 #[derive(Debug)]
-pub enum Turn {
+pub enum Permit {
     /// Give this answer.
-    Give(Known, Rc<str>),
+    Give(KeyResponse, Rc<str>),
     /// Ask the object; [`SelfService::keep`] takes the answer.
-    Ask(Mark),
+    Ask(Ticket),
     /// Refuse it, and say where the key stands if that is known.
     Refuse {
         /// Whole seconds.
         retry_after: u64,
         /// As of a moment ago.
-        known: Option<Known>,
+        known: Option<KeyResponse>,
     },
 }
 
 /// When the object was asked, seen from the changes that this isolate knows of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark(u64);
+pub struct Ticket(u64);
 
 impl SelfService {
     /// Charges a request for `wanted` by who has this secret of this key.
-    pub fn begin(&mut self, id: &str, secret_hash: &str, wanted: Holder, now: u64) -> Turn {
+    pub fn begin(&mut self, id: &str, secret_hash: &str, wanted: SelfServiceRoute, now: u64) -> Permit {
         let wait = charge(self.buckets.get_or_put(secret_hash, || now), now);
         let answers = self.answers.get(id).filter(|answers| same_hash(&answers.secret_hash, secret_hash));
         if let Some(wait) = wait {
             let known = answers.and_then(|answers| answers.latest()?.at(now, STOOD));
-            return Turn::Refuse { retry_after: wait.div_ceil(1000), known };
+            return Permit::Refuse { retry_after: wait.div_ceil(1000), known };
         }
         self.questions = self.questions.wrapping_add(1);
-        let mark = Mark(self.questions);
+        let mark = Ticket(self.questions);
         let Some(answers) = answers else {
             let (secret_hash, since) = (secret_hash.to_owned(), self.questions);
             self.answers.put(id, Answers { secret_hash, since, me: None, usage: None });
-            return Turn::Ask(mark);
+            return Permit::Ask(mark);
         };
         let kept = answers.of(wanted).as_ref();
-        let given = kept.and_then(|answer| Some(Turn::Give(answer.at(now, KEPT)?, Rc::clone(&answer.body))));
-        given.unwrap_or(Turn::Ask(mark))
+        let given = kept.and_then(|answer| Some(Permit::Give(answer.at(now, KEPT)?, Rc::clone(&answer.body))));
+        given.unwrap_or(Permit::Ask(mark))
     }
 
     /// Keeps an answer, unless something has changed since the question.
-    pub fn keep(&mut self, id: &str, secret_hash: &str, wanted: Holder, mark: Mark, answer: &Answer) {
+    pub fn keep(&mut self, id: &str, secret_hash: &str, wanted: SelfServiceRoute, mark: Ticket, answer: &CachedAnswer) {
         let Some(answers) = self.answers.get(id) else { return };
         if answers.since <= mark.0 && same_hash(&answers.secret_hash, secret_hash) && answer.body.len() <= ANSWER_LIMIT
         {
@@ -178,36 +178,36 @@ fn charge(full_at: &mut u64, now: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::object_response::{Answer as Line, Known};
-    use Holder::{Me, Usage};
+    use crate::protocol::object_response::{KeyResponse, ObjectResponse as Line};
+    use SelfServiceRoute::{Me, Usage};
     use proptest::prelude::*;
 
-    fn known(reset_after: u64) -> Known {
+    fn known(reset_after: u64) -> KeyResponse {
         match Line::parse(&format!("1 admitted free 1000000 minute:rm:10:60:3:{reset_after}")) {
-            Some(Line::Known(known)) => known,
+            Some(Line::Key(known)) => known,
             other => panic!("{other:?}"),
         }
     }
 
-    fn asked(service: &mut SelfService, id: &str, hash: &str, wanted: Holder, now: u64) -> Mark {
+    fn asked(service: &mut SelfService, id: &str, hash: &str, wanted: SelfServiceRoute, now: u64) -> Ticket {
         match service.begin(id, hash, wanted, now) {
-            Turn::Ask(mark) => mark,
+            Permit::Ask(mark) => mark,
             other => panic!("{other:?}"),
         }
     }
 
-    fn given(service: &mut SelfService, id: &str, hash: &str, wanted: Holder, now: u64) -> Option<String> {
+    fn given(service: &mut SelfService, id: &str, hash: &str, wanted: SelfServiceRoute, now: u64) -> Option<String> {
         match service.begin(id, hash, wanted, now) {
-            Turn::Give(_, body) => Some(body.to_string()),
-            Turn::Ask(_) => None,
-            Turn::Refuse { .. } => panic!("refused"),
+            Permit::Give(_, body) => Some(body.to_string()),
+            Permit::Ask(_) => None,
+            Permit::Refuse { .. } => panic!("refused"),
         }
     }
 
     fn kept(body: &str) -> SelfService {
         let mut service = SelfService::default();
         let mark = asked(&mut service, "k", "h", Me, 1_000);
-        service.keep("k", "h", Me, mark, &Answer::new(known(60_000), body, 1_000, 1_200));
+        service.keep("k", "h", Me, mark, &CachedAnswer::new(known(60_000), body, 1_000, 1_200));
         service
     }
 
@@ -218,7 +218,7 @@ mod tests {
             asked(&mut service, "k", "h", Me, 5_000);
         }
         let refused = |service: &mut SelfService, now| match service.begin("k", "h", Usage, now) {
-            Turn::Refuse { retry_after, .. } => Some(retry_after),
+            Permit::Refuse { retry_after, .. } => Some(retry_after),
             _ => None,
         };
         assert_eq!(refused(&mut service, 5_000), Some(1));
@@ -234,7 +234,7 @@ mod tests {
         for (now, is_told) in [(1_200, true), (10_999, true), (11_000, false)] {
             let mut service = kept("me");
             let told = loop {
-                if let Turn::Refuse { known, .. } = service.begin("k", "h", Usage, now) {
+                if let Permit::Refuse { known, .. } = service.begin("k", "h", Usage, now) {
                     break known;
                 }
             };
@@ -253,7 +253,7 @@ mod tests {
         }
         let mut service = kept("me");
         let mark = asked(&mut service, "k", "h", Me, 2_000);
-        service.keep("k", "h", Me, mark, &Answer::new(known(300), "me 2", 2_000, 2_000));
+        service.keep("k", "h", Me, mark, &CachedAnswer::new(known(300), "me 2", 2_000, 2_000));
         assert_eq!(given(&mut service, "k", "h", Me, 2_299).as_deref(), Some("me 2"));
         assert_eq!(given(&mut service, "k", "h", Me, 2_300), None, "a window has ended");
     }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(given(&mut service, "k", "h", Me, 1_300), None, "the other secret has taken its place");
         let mut service = kept("me");
         let other = asked(&mut service, "k", "i", Me, 1_300);
-        service.keep("k", "h", Me, other, &Answer::new(known(60_000), "of h", 1_300, 1_300));
+        service.keep("k", "h", Me, other, &CachedAnswer::new(known(60_000), "of h", 1_300, 1_300));
         assert_eq!(given(&mut service, "k", "i", Me, 1_300), None);
     }
 
@@ -277,7 +277,7 @@ mod tests {
             let mut service = kept("me");
             let mark = asked(&mut service, "k", "h", Usage, 1_300);
             service.forget(id);
-            let late = Answer::new(known(60_000), "late", 1_300, 1_400);
+            let late = CachedAnswer::new(known(60_000), "late", 1_300, 1_400);
             service.keep("k", "h", Usage, mark, &late);
             assert_eq!(given(&mut service, "k", "h", Me, 1_400), None);
             service.keep("k", "h", Usage, mark, &late);
@@ -295,7 +295,7 @@ mod tests {
         for n in 0..2 * BUCKETS {
             let name = n.to_string();
             let mark = asked(&mut service, &name, &name, Me, 1_000);
-            service.keep(&name, &name, Me, mark, &Answer::new(known(60_000), "me", 1_000, 1_000));
+            service.keep(&name, &name, Me, mark, &CachedAnswer::new(known(60_000), "me", 1_000, 1_000));
             assert!(given(&mut service, &name, &name, Me, 1_000).is_some());
         }
         assert!(service.buckets.len() <= BUCKETS && service.answers.len() <= KEYS);
@@ -312,7 +312,7 @@ mod tests {
             for pause in pauses {
                 now += pause;
                 match service.begin("k", "h", Me, now) {
-                    Turn::Refuse { retry_after, .. } => {
+                    Permit::Refuse { retry_after, .. } => {
                         prop_assert_eq!(retry_after, 1);
                         prop_assert!(admitted >= BURST);
                     }
@@ -321,7 +321,7 @@ mod tests {
                 prop_assert!(admitted <= BURST + (now - begun) / INTERVAL);
             }
             now += INTERVAL;
-            let is_refused = matches!(service.begin("k", "h", Me, now), Turn::Refuse { .. });
+            let is_refused = matches!(service.begin("k", "h", Me, now), Permit::Refuse { .. });
             prop_assert!(!is_refused);
         }
     }

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: the calls that it applies to, and what a repeat must have in common with the first call.
 //!
-//! The field applies to unsafe methods (RFC 9110, section 9.2.1); on all others it is passed on and otherwise ignored. A repeat has
+//! The field applies to unsafe methods (RFC 9110, section 9.2.1); on all others it is unchecked on and otherwise ignored. A repeat has
 //! the method, the path and the query of the first call, byte for byte as they are forwarded. The gate does not read bodies.
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub enum Idempotency {
     /// They are.
     #[default]
     On,
-    /// The field is passed on and otherwise ignored.
+    /// The field is unchecked on and otherwise ignored.
     Off,
 }
 

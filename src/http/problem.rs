@@ -8,7 +8,7 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 
 /// Why tollgate answers itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Problem {
     /// 400: the request cannot be judged as it is.
     BadRequest(String),
     /// 401: no credential.
@@ -56,7 +56,7 @@ pub enum Refusal {
     Unavailable(&'static str),
 }
 
-impl Refusal {
+impl Problem {
     /// 422 for a field of a body.
     #[must_use]
     pub fn invalid(field: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_quota_problem_has_the_members_of_the_draft_and_the_contract() {
         let refusal =
-            Refusal::QuotaExceeded { violated: vec!["minute".to_owned(), "month".to_owned()], retry_after: 42 };
+            Problem::QuotaExceeded { violated: vec!["minute".to_owned(), "month".to_owned()], retry_after: 42 };
         assert_eq!(
             serde_json::from_str::<Value>(&refusal.body()).unwrap(),
             json!({
@@ -213,10 +213,10 @@ mod tests {
     #[test]
     fn every_401_says_how_to_authenticate() {
         for refusal in [
-            Refusal::NoCredential(String::new()),
-            Refusal::InvalidKey,
-            Refusal::NoAdminToken,
-            Refusal::InvalidAdminToken,
+            Problem::NoCredential(String::new()),
+            Problem::InvalidKey,
+            Problem::NoAdminToken,
+            Problem::InvalidAdminToken,
         ] {
             assert_eq!(refusal.status(), 401);
             assert_eq!(refusal.extra_header().unwrap().0, "WWW-Authenticate");
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_fault_of_ours_tells_nothing() {
         assert_eq!(
-            serde_json::from_str::<Value>(&Refusal::Internal.body()).unwrap(),
+            serde_json::from_str::<Value>(&Problem::Internal.body()).unwrap(),
             json!({"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": "something went wrong on our side"})
         );
     }

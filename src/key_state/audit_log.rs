@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::encoding::hex;
 use crate::encoding::record::{self, Record, decode, encode, push_hex, push_number, push_raw, push_text, records};
-use crate::metering::call_outcome::End;
+use crate::metering::call_outcome::CallOutcome;
 use crate::metering::cut;
 use crate::metering::hours::OTHER;
 use crate::time::{DAY, MINUTE, UnixMicros};
@@ -176,7 +176,7 @@ impl Audit {
         });
     }
 
-    pub(crate) fn end(&mut self, now: UnixMicros, end: End) {
+    pub(crate) fn end(&mut self, now: UnixMicros, end: CallOutcome) {
         self.pass(now);
         let base = self.base;
         let out = &mut self.text;
@@ -367,7 +367,7 @@ fn push_subject(out: &mut String, method: &str, class: &str, cost: u64, key: Opt
 enum Line {
     Admitted { at: u64, entry: Entry },
     Refused(Run),
-    Ended { at: u64, end: End },
+    Ended { at: u64, end: CallOutcome },
 }
 
 impl Line {
@@ -377,7 +377,7 @@ impl Line {
         let at = time(&mut record)?;
         if kind == "c" {
             let (nonce, status) = (record.hex()?, record.number()?.try_into().ok()?);
-            return Some(Self::Ended { at, end: End { nonce, status, duration_ms: record.number()? } });
+            return Some(Self::Ended { at, end: CallOutcome { nonce, status, duration_ms: record.number()? } });
         }
         let method = record.text()?;
         let class = record.raw()?;
@@ -538,7 +538,7 @@ impl AuditReader {
         for run in runs {
             self.take(&mut place, run.into_entry());
         }
-        for (at, End { nonce, status, duration_ms }) in ends {
+        for (at, CallOutcome { nonce, status, duration_ms }) in ends {
             let is_of = |entry: &&mut Entry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
             if let Some(entry) = self.entries.iter_mut().rev().find(is_of) {
                 entry.end.get_or_insert((status, duration_ms));

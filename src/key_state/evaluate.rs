@@ -1,8 +1,8 @@
 //! Asking policies: whether each admits a request, when it would, and where it stands. Nothing is spent here.
 
-use crate::key_state::State;
+use crate::key_state::KeyState;
 use crate::limiter::cost::Cost;
-use crate::limiter::decision::{Standing, Verdict};
+use crate::limiter::decision::{PolicyUsage, Verdict};
 use crate::limiter::gcra::Bucket;
 use crate::limiter::policy::{Algorithm, Period, Policy};
 use crate::limiter::schedule::Schedule;
@@ -28,7 +28,7 @@ impl Ask {
     }
 }
 
-impl State {
+impl KeyState {
     /// What all policies together say to a request.
     pub(super) fn judge(&mut self, schedule: Schedule<'_>, now: UnixMicros, clock: UnixMicros, ask: Ask) -> Verdict {
         let mut violated = Vec::new();
@@ -156,11 +156,11 @@ impl State {
         }
     }
 
-    pub(super) fn measure(&mut self, schedule: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> Vec<Standing> {
+    pub(super) fn measure(&mut self, schedule: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> Vec<PolicyUsage> {
         schedule.now.iter().map(|policy| self.standing(schedule, policy, now, clock)).collect()
     }
 
-    fn standing(&mut self, schedule: Schedule<'_>, policy: &Policy, now: UnixMicros, clock: UnixMicros) -> Standing {
+    fn standing(&mut self, schedule: Schedule<'_>, policy: &Policy, now: UnixMicros, clock: UnixMicros) -> PolicyUsage {
         let quota = policy.quota();
         let (used, remaining, reset) = match policy.algorithm() {
             Algorithm::Fixed => {
@@ -178,7 +178,7 @@ impl State {
         };
         let unused = used == 0 && policy.algorithm() != Algorithm::Fixed;
         let reset_after = if unused { 0 } else { schedule.end_of(policy, reset).since(clock) };
-        Standing { remaining, used, reset_after }
+        PolicyUsage { remaining, used, reset_after }
     }
 
     pub(super) fn log_of(&mut self, policy: &Policy) -> Option<&mut Log> {

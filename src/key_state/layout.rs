@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key_state::State;
+use crate::key_state::KeyState;
 use crate::key_state::audit_log::Audit;
 use crate::key_state::idempotency::Replays;
 use crate::key_state::nonces::{Held, Nonces};
@@ -102,7 +102,7 @@ pub(super) struct LogRow {
 
 impl Body {
     /// What the next row of `state` says.
-    pub(super) fn of(state: &State) -> Self {
+    pub(super) fn of(state: &KeyState) -> Self {
         Self {
             v: VERSION,
             seq: state.ring.next_seq(),
@@ -144,11 +144,11 @@ impl Body {
     }
 
     /// The state of which this is the newest row, in `slot`. `older` are the other rows, oldest first.
-    pub(super) fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<State, DecodeError> {
+    pub(super) fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<KeyState, DecodeError> {
         let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
         let last = clamp(self.t);
         let nonces = Nonces::from_rows(older.iter().map(|(slot, body)| (*slot, body.nonces())), &self.nonces());
-        let mut state = State::new(self.e);
+        let mut state = KeyState::new(self.e);
         state.last = last;
         state.seen = last;
         state.fixed = fixed_from_rows(self.f);

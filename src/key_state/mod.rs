@@ -1,8 +1,8 @@
-//! The engine: one [`State`] per API key, which judges a request against all policies of the key's tier at once.
+//! The engine: one [`KeyState`] per API key, which judges a request against all policies of the key's tier at once.
 //!
 //! The object that owns a key runs one request at a time between its awaits, and a decision here never awaits; that is
 //! what makes read, decide and write one step. Everything is pure: the clock reading is an argument, and what must
-//! outlive the memory is handed out as rows (see [`State::to_row`]) for the caller to store.
+//! outlive the memory is handed out as rows (see [`KeyState::to_row`]) for the caller to store.
 //!
 //! # Judged time
 //! A clock that stepped back by [`MAX_SKEW`] or less is taken to stand still until it has caught up: the time that is judged
@@ -30,9 +30,9 @@ use std::borrow::Cow;
 use crate::http::idempotency_key::Fingerprint;
 use crate::key_state::audit_log::{Audit, Subject};
 use crate::key_state::idempotency::{KeyHash, Replays, RequestHash, Seen};
-use crate::limiter::decision::{Decision, Judgement, Standing, Verdict};
+use crate::limiter::decision::{Decision, Judgement, PolicyUsage, Verdict};
 use crate::metering::alerts::{Alert, Alerts};
-use crate::metering::call_outcome::End;
+use crate::metering::call_outcome::CallOutcome;
 use crate::metering::hours::{self, Counts, HourTotal, Hours};
 use crate::time::{HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -85,7 +85,7 @@ pub struct Call<'a> {
 
 /// What an isolate owes to the counts: calls that it let through without a decision, and denials that it gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Owed {
+pub struct ReportedUsage {
     /// Names it: it is counted once. If it is a call that may have been admitted, it is that call's own nonce.
     pub nonce: u64,
     /// For how many microseconds it may have been counted already; `None` if it is owed for the first time.
@@ -98,9 +98,9 @@ pub struct Owed {
     pub denied: u64,
 }
 
-/// What became of what was [owed](Owed).
+/// What became of what was [owed](ReportedUsage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paid {
+pub enum ReportOutcome {
     /// It is counted.
     Now,
     /// It had been counted before.
@@ -117,7 +117,7 @@ impl<'a> Call<'a> {
 
 /// All that is known of one key's usage.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct KeyState {
     epoch: String,
     /// The judged time of the last admission or change of a bucket: nothing in this state is later, except windows of
     /// [`Fixed`].
@@ -133,7 +133,7 @@ pub struct State {
     logs: Vec<Log>,
     buckets: Vec<Bucket>,
     nonces: Nonces,
-    /// `None` if nobody asked for [`count_hours`](State::count_hours).
+    /// `None` if nobody asked for [`count_hours`](KeyState::count_hours).
     hours: Option<Hours>,
     replays: Replays,
     audit: Audit,
@@ -147,7 +147,7 @@ pub struct State {
     notes: bool,
 }
 
-impl State {
+impl KeyState {
     /// A key that nothing was spent of. The epoch names this state's own count, apart from any that came before it.
     #[must_use]
     pub fn new(epoch: String) -> Self {
@@ -186,12 +186,12 @@ impl State {
 
     /// The time at which a decision is made if the clock reads so: the policies that hold then are the ones to ask.
     pub fn judged(&mut self, clock: UnixMicros) -> UnixMicros {
-        self.settle(clock)
+        self.effective_time(clock)
     }
 
     /// Judges one request against all policies: it is spent from every one of them, or from none.
     pub fn decide<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, cost: Cost) -> Decision {
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.decide_at(policies.into(), now, clock, cost, false, hours::OTHER)
     }
 
@@ -209,7 +209,7 @@ impl State {
         call: &Call<'_>,
     ) -> Judgement {
         let policies = policies.into();
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         let key = call.idempotency_key.map(|key| {
             let request = call.fingerprint.map(|request| RequestHash::of(&self.epoch, key, request));
             (KeyHash::of(key), request.unwrap_or(RequestHash::UNKNOWN))
@@ -262,7 +262,7 @@ impl State {
         clock: UnixMicros,
         call: &Call<'_>,
         status: u16,
-    ) -> Vec<Standing> {
+    ) -> Vec<PolicyUsage> {
         self.audit_refusal(now, call, status);
         self.adopt(policies, now);
         self.measure(policies, now, clock)
@@ -277,7 +277,7 @@ impl State {
         cost: Cost,
         verdict: &Verdict,
     ) -> bool {
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.judge(policies.into(), now, clock, Ask { cost: Cost { tokens: 0, ..cost }, is_free: true }) == *verdict
     }
 
@@ -296,7 +296,7 @@ impl State {
     /// Whether it can be told if something was counted under `nonce`, that may have been counted since `age` microseconds; `None`
     /// if it is new. If it cannot, counting it could count it twice.
     pub fn can_tell(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         let asked = age.map(|age| now.saturating_sub(age).saturating_sub(MAX_DELAY));
         asked.is_none_or(|asked| asked >= self.nonces.complete_since()) || self.recalls(nonce)
     }
@@ -312,7 +312,7 @@ impl State {
         if !self.recalls(call.nonce) {
             return None;
         }
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         let seen = call.idempotency_key.map(|key| self.replays.seen(KeyHash::of(key), RequestHash::UNKNOWN, now));
         let standings = self.standings(policies, clock);
         let decision = Decision { verdict: Verdict::Admitted, standings, now: clock };
@@ -325,7 +325,7 @@ impl State {
 
     /// Notes in the audit log that a call was refused with this status without being judged. Counts it nowhere.
     pub fn refuse_call(&mut self, clock: UnixMicros, call: &Call<'_>, status: u16) {
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.audit_refusal(now, call, status);
     }
 
@@ -337,8 +337,8 @@ impl State {
     }
 
     /// Notes that a call has ended, in the audit log only if it `is_audited`. Nobody has to wait until a row holds that.
-    pub fn complete(&mut self, clock: UnixMicros, end: End, is_audited: bool) {
-        let now = self.settle(clock);
+    pub fn complete(&mut self, clock: UnixMicros, end: CallOutcome, is_audited: bool) {
+        let now = self.effective_time(clock);
         self.notes |= self.replays.complete(end.nonce) || is_audited;
         if is_audited {
             self.audit.end(now, end);
@@ -391,43 +391,48 @@ impl State {
     }
 
     /// Where every policy stands, in their order. Spends nothing and counts nothing.
-    pub fn standings<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros) -> Vec<Standing> {
+    pub fn standings<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros) -> Vec<PolicyUsage> {
         let policies = policies.into();
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.adopt(policies, now);
         self.measure(policies, now, clock)
     }
 
     /// Counts what an isolate owes, unless it was counted before.
-    pub fn add_debt<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, owed: &Owed) -> Paid {
-        let &Owed { nonce, age, calls, cost, denied } = owed;
+    pub fn apply_report<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        owed: &ReportedUsage,
+    ) -> ReportOutcome {
+        let &ReportedUsage { nonce, age, calls, cost, denied } = owed;
         if self.recalls(nonce) {
-            return Paid::Before;
+            return ReportOutcome::Before;
         }
         if !self.can_tell(clock, nonce, age) {
-            return Paid::Never;
+            return ReportOutcome::Never;
         }
         // Else it would count in logs and buckets as they were when policies were last asked.
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.adopt(policies.into(), now);
         self.remember(nonce);
         self.deny_elsewhere(clock, denied);
         if calls > 0 {
             self.charge_calls(clock, calls, cost);
         }
-        Paid::Now
+        ReportOutcome::Now
     }
 
     /// Counts `calls` calls that were let through without a decision, and what they cost together.
     pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.spend(now, calls, cost, cost, hours::UNJUDGED);
     }
 
     /// Counts `denied` denials that were answered without a decision.
     pub fn deny_elsewhere(&mut self, clock: UnixMicros, denied: u64) {
         if denied > 0 {
-            let now = self.settle(clock);
+            let now = self.effective_time(clock);
             self.deny(now, denied, hours::EDGE);
         }
     }
@@ -525,7 +530,7 @@ impl State {
 
     /// Lets go of what is over at `clock`, so that the next commit deletes its rows.
     pub fn expire(&mut self, clock: UnixMicros) {
-        let now = self.settle(clock);
+        let now = self.effective_time(clock);
         self.dirty |= self.replays.expire(now);
     }
 
@@ -536,7 +541,7 @@ impl State {
     }
 
     /// The judged time for a clock reading. See the module's head.
-    fn settle(&mut self, clock: UnixMicros) -> UnixMicros {
+    fn effective_time(&mut self, clock: UnixMicros) -> UnixMicros {
         let clock = clock.min(UnixMicros::from_millis(MAX_MILLIS));
         let is_believed = clock.saturating_add(MAX_SKEW) < self.last;
         let now = if is_believed { clock } else { clock.max(self.last) };

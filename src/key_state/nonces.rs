@@ -2,7 +2,7 @@
 //!
 //! # For how long
 //! A question is asked again when its answer is lost. If that answer is lost too and the call was let through all the same, the
-//! isolate owes it under the same nonce, and its debt comes with a later question. So a nonce is known for [`LIFE`] after its
+//! isolate owes it under the same nonce, and its report comes with a later question. So a nonce is known for [`LIFE`] after its
 //! admission and for as long as fewer than [`CHUNK`] newer ones are known, but not once [`MOST`] newer ones are. The life of all
 //! starts again after a pause of [`GAP`]: the object was out of reach, and now the debts come, or its clock jumped.
 //!

@@ -7,7 +7,7 @@
 //! A change at a moment that was known before takes effect at that moment, whenever the state is asked next: a bucket has drained
 //! at the old rate until then and at the new rate since. So what was said of the time after it holds, whoever asks meanwhile.
 
-use crate::key_state::State;
+use crate::key_state::KeyState;
 use crate::limiter::fixed_window::Windows;
 use crate::limiter::gcra::Bucket;
 use crate::limiter::policy::{Algorithm, Policy};
@@ -15,7 +15,7 @@ use crate::limiter::schedule::Schedule;
 use crate::limiter::sliding_log::Log;
 use crate::time::UnixMicros;
 
-impl State {
+impl KeyState {
     /// Makes the stored logs and buckets those of the policies that hold now, after those that held since the last time.
     pub(super) fn adopt(&mut self, schedule: Schedule<'_>, now: UnixMicros) {
         let from = self.adopted.max(self.last);

@@ -6,7 +6,7 @@
 //! slot, so that it stays where it is and is not written again; its slot is free once all its entries have expired, or
 //! are forgotten. Reading gathers the chunks and runs of all rows and takes the counters from the newest.
 
-use crate::key_state::State;
+use crate::key_state::KeyState;
 use crate::key_state::audit_log::AuditRow;
 use crate::key_state::idempotency::ReplayRow;
 use crate::key_state::layout::{Body, VERSION};
@@ -76,7 +76,7 @@ impl Ring {
     }
 }
 
-impl State {
+impl KeyState {
     /// What makes everything up to now durable. Store it, then call [`committed`](Self::committed) before anything else is
     /// asked of this state; if storing fails, drop the state and read it back.
     #[must_use]

@@ -6,7 +6,7 @@ use crate::keys::route_cost::{self, Price, RouteCost, RouteCosts};
 use crate::keys::route_pattern::RouteCase;
 use crate::limiter::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::limiter::schedule::{Schedule, Stage, Timetable};
-use crate::protocol::object_request::Debt;
+use crate::protocol::object_request::PendingReport;
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -255,12 +255,12 @@ impl Profile {
         self.costs.price(method, path, case)
     }
 
-    /// What the calls of a debt cost together. One that it does not name costs as little as any.
+    /// What the calls of a report cost together. One that it does not name costs as little as any.
     #[must_use]
-    pub fn cost_of(&self, debt: Debt<'_>, case: RouteCase) -> u64 {
-        let mut unnamed = debt.uncounted;
+    pub fn cost_of(&self, report: PendingReport<'_>, case: RouteCase) -> u64 {
+        let mut unnamed = report.uncounted;
         let mut cost = 0_u64;
-        for (count, method, path) in debt.passed.iter() {
+        for (count, method, path) in report.unchecked.iter() {
             let count = count.min(unnamed);
             unnamed -= count;
             cost = cost.saturating_add(self.price(&method, &path, case).cost.saturating_mul(count));
@@ -290,7 +290,7 @@ fn moment(millis: u64) -> Option<UnixMicros> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::object_request::Passed;
+    use crate::protocol::object_request::UncheckedCalls;
 
     /// Rows of this form lie in objects in the field.
     #[test]
@@ -385,8 +385,11 @@ mod tests {
         let profile = profile(
             r#","routes":[{"pattern":"/dear","method":"GET","cost":10},{"pattern":"/v1/*","method":"*","cost":4}]"#,
         );
-        let cost = |uncounted, passed| {
-            profile.cost_of(Debt { uncounted, passed: Passed(passed), ..Debt::default() }, RouteCase::Sensitive)
+        let cost = |uncounted, unchecked| {
+            profile.cost_of(
+                PendingReport { uncounted, unchecked: UncheckedCalls(unchecked), ..PendingReport::default() },
+                RouteCase::Sensitive,
+            )
         };
         assert_eq!(cost(0, ""), 0);
         // An older isolate names none of them.

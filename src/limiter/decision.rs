@@ -10,7 +10,7 @@ pub struct Decision {
     /// Admitted, or why not.
     pub verdict: Verdict,
     /// Where each policy stands after this decision, in the order of the policies.
-    pub standings: Vec<Standing>,
+    pub standings: Vec<PolicyUsage>,
     /// The clock reading that was judged. All waits count from it.
     pub now: UnixMicros,
 }
@@ -31,14 +31,14 @@ pub enum Judgement {
     /// It repeats a call that may still be in flight: it was not judged, and is counted nowhere.
     Conflict {
         /// Where every policy stands.
-        standings: Vec<Standing>,
+        standings: Vec<PolicyUsage>,
         /// The clock reading.
         now: UnixMicros,
     },
     /// Its idempotency key was used for another request: it was not judged, and is counted nowhere.
     Mismatch {
         /// Where every policy stands.
-        standings: Vec<Standing>,
+        standings: Vec<PolicyUsage>,
         /// The clock reading.
         now: UnixMicros,
     },
@@ -80,7 +80,7 @@ pub enum Verdict {
 
 /// Where one policy stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct PolicyUsage {
     /// What can still be spent at once. At most the quota, or the burst of a bucket.
     pub remaining: u64,
     /// What counts against the quota now. More than the quota if the quota was lowered since; of a bucket its level,
@@ -93,7 +93,7 @@ pub struct Standing {
     pub reset_after: u64,
 }
 
-impl Standing {
+impl PolicyUsage {
     /// [`reset_after`](Self::reset_after) in seconds, rounded up.
     #[must_use]
     pub const fn reset_after_seconds(&self) -> u64 {
@@ -147,7 +147,7 @@ mod tests {
         assert!(!Verdict::CostExceedsQuota { policy: 0 }.is_admitted());
         let admitted = Decision { verdict: Verdict::Admitted, ..decision };
         assert!(admitted.is_admitted());
-        let standing = |reset_after| Standing { remaining: 0, used: 1, reset_after };
+        let standing = |reset_after| PolicyUsage { remaining: 0, used: 1, reset_after };
         assert_eq!([0, 1, 1_000_001].map(|reset| standing(reset).reset_after_seconds()), [0, 1, 2]);
     }
 }

@@ -52,17 +52,17 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// Moves to the first entry that is not `passed`, which is asked with the units of all entries before that one.
-    /// Entries that are passed must come first.
-    fn seek(&mut self, entries: &VecDeque<Entry>, passed: impl Fn(Entry, u64) -> bool) {
+    /// Moves to the first entry that is not `unchecked`, which is asked with the units of all entries before that one.
+    /// Entries that are unchecked must come first.
+    fn seek(&mut self, entries: &VecDeque<Entry>, unchecked: impl Fn(Entry, u64) -> bool) {
         while let Some(&entry) = self.index.checked_sub(1).and_then(|index| entries.get(index)) {
             let before = self.before - entry.units();
-            if passed(entry, before) {
+            if unchecked(entry, before) {
                 break;
             }
             *self = Self { index: self.index - 1, before };
         }
-        while let Some(&entry) = entries.get(self.index).filter(|entry| passed(**entry, self.before)) {
+        while let Some(&entry) = entries.get(self.index).filter(|entry| unchecked(**entry, self.before)) {
             *self = Self { index: self.index + 1, before: self.before + entry.units() };
         }
     }

@@ -2,7 +2,7 @@
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct End {
+pub struct CallOutcome {
     /// The call's nonce.
     pub nonce: u64,
     /// The origin's status.

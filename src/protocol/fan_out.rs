@@ -3,10 +3,10 @@
 use crate::keys::profile::TierChange;
 use serde::{Deserialize, Serialize};
 
-/// Body of [`Question::Relay`](crate::protocol::object_request::Question::Relay).
+/// Body of [`ObjectRequest::FanOut`](crate::protocol::object_request::ObjectRequest::FanOut).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relay {
-    /// What to take over; as JSON it is the body of [`Question::Adopt`](crate::protocol::object_request::Question::Adopt).
+pub struct FanOut {
+    /// What to take over; as JSON it is the body of [`ObjectRequest::ApplyTier`](crate::protocol::object_request::ObjectRequest::ApplyTier).
     pub change: TierChange,
     /// The other keys whose objects to tell.
     pub ids: Vec<String>,
@@ -14,7 +14,7 @@ pub struct Relay {
 
 /// The answer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Relayed {
+pub struct FanOutResult {
     /// How many objects have taken it, the one that was asked among them.
     pub taken: u64,
 }
@@ -29,9 +29,9 @@ mod tests {
         let earlier = r#"{"change":{"tier":"free","version":3,"audit_days":7,"policies":[]},"ids":[]}"#;
         let text = r#"{"change":{"tier":"free","version":3,"audit_days":7,"idempotency":"off","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"bucket","burst":2}]},"ids":["abc"]}"#;
         for text in [earlier, text] {
-            let relay: Relay = serde_json::from_str(text).unwrap();
-            assert_eq!(serde_json::to_string(&relay).unwrap(), text);
+            let fan_out: FanOut = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&fan_out).unwrap(), text);
         }
-        assert_eq!(serde_json::to_string(&Relayed { taken: 2 }).unwrap(), r#"{"taken":2}"#);
+        assert_eq!(serde_json::to_string(&FanOutResult { taken: 2 }).unwrap(), r#"{"taken":2}"#);
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::keys::profile::Status;
 use crate::metering::months::MonthTotal;
-use crate::protocol::object_response::Answer;
-use crate::protocol::usage::PolicyUsage;
+use crate::protocol::object_response::ObjectResponse;
+use crate::protocol::usage::PolicyUsageBody;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,14 +21,14 @@ pub struct Me {
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub expires_at: Option<String>,
     /// Where it stands with each policy.
-    pub policies: Vec<PolicyUsage>,
+    pub policies: Vec<PolicyUsageBody>,
 }
 
-/// The answer to [`Question::Holder`](crate::protocol::object_request::Question::Holder) for a known key: three lines, of which the Worker reads only the
+/// The answer to [`ObjectRequest::KeyStatus`](crate::protocol::object_request::ObjectRequest::KeyStatus) for a known key: three lines, of which the Worker reads only the
 /// first and passes the others on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holding<'a> {
-    /// The line of an [`Answer`] that says where the key stands, and whether it may be used.
+pub struct KeyStatus<'a> {
+    /// The line of an [`ObjectResponse`] that says where the key stands, and whether it may be used.
     pub line: &'a str,
     /// A [`Me`], as JSON.
     pub me: &'a str,
@@ -36,7 +36,7 @@ pub struct Holding<'a> {
     pub month: &'a str,
 }
 
-impl<'a> Holding<'a> {
+impl<'a> KeyStatus<'a> {
     /// As it travels.
     #[must_use]
     pub fn to_text(self) -> String {
@@ -45,9 +45,9 @@ impl<'a> Holding<'a> {
 
     /// Reads it; an answer that is not about a known key has its first line alone.
     #[must_use]
-    pub fn parse(text: &'a str) -> Option<(Answer, &'a str, &'a str)> {
+    pub fn parse(text: &'a str) -> Option<(ObjectResponse, &'a str, &'a str)> {
         let mut lines = text.split('\n');
-        let answer = Answer::parse(lines.next()?)?;
+        let answer = ObjectResponse::parse(lines.next()?)?;
         Some((answer, lines.next().unwrap_or_default(), lines.next().unwrap_or_default()))
     }
 }
@@ -68,24 +68,24 @@ pub fn month_json(total: &MonthTotal, epoch: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key_state::State;
+    use crate::key_state::KeyState;
     use crate::limiter::cost::Cost;
     use crate::time::{Month, UnixMicros};
 
     #[test]
     fn the_lines_are_frozen() {
         let now = UnixMicros::from_millis(1_930_000_000_000);
-        let mut state = State::new("00ff".to_owned());
+        let mut state = KeyState::new("00ff".to_owned());
         state.charge_calls(now, 2, Cost { requests: 7, tokens: 0 });
         state.deny_elsewhere(now, 3);
         let month = month_json(&state.month(Month::of(now)), state.epoch());
         let row: Value = serde_json::from_str(&month).unwrap();
         assert_eq!(row, serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7}));
-        let text = Holding { line: "1 refused:expired free 5", me: "{}", month: &month }.to_text();
-        let (answer, me, read) = Holding::parse(&text).unwrap();
-        assert!(matches!(answer, Answer::Known(_)));
+        let text = KeyStatus { line: "1 refused:expired free 5", me: "{}", month: &month }.to_text();
+        let (answer, me, read) = KeyStatus::parse(&text).unwrap();
+        assert!(matches!(answer, ObjectResponse::Key(_)));
         assert_eq!((me, read), ("{}", month.as_str()));
-        assert_eq!(Holding::parse("1 unknown"), Some((Answer::Unknown, "", "")));
-        assert_eq!(Holding::parse(""), None);
+        assert_eq!(KeyStatus::parse("1 unknown"), Some((ObjectResponse::Unknown, "", "")));
+        assert_eq!(KeyStatus::parse(""), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::target::percent_decode;
-use crate::metering::call_outcome::End;
+use crate::metering::call_outcome::CallOutcome;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,24 +13,24 @@ const FOUND: &str = "&found=1";
 
 /// A question to a key's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Question<'a> {
+pub enum ObjectRequest<'a> {
     /// May this call pass? If so, count it.
     Check(Check<'a>),
     /// Add what an isolate owes, without a call to judge.
-    Settle {
+    Report {
         /// The key's id.
         id: &'a str,
         /// What is owed.
-        debt: Debt<'a>,
+        report: PendingReport<'a>,
     },
     /// Take note of how calls ended, without a call to judge.
-    End {
+    CallOutcomes {
         /// The key's id.
         id: &'a str,
         /// Whether the answer is to wait until that is durable.
         is_awaited: bool,
         /// The calls.
-        ends: Ends<'a>,
+        ends: CallOutcomes<'a>,
     },
     /// What does the key's audit log say? Answered in JSON.
     Audit {
@@ -50,12 +50,12 @@ pub enum Question<'a> {
         id: &'a str,
     },
     /// Take over the [`TierChange`](crate::keys::profile::TierChange) in the body.
-    Adopt {
+    ApplyTier {
         /// The key's id.
         id: &'a str,
     },
     /// Take over the tier's change in the body, and tell the other objects that it names.
-    Relay {
+    FanOut {
         /// The key's id.
         id: &'a str,
     },
@@ -64,9 +64,9 @@ pub enum Question<'a> {
         /// The key's id.
         id: &'a str,
     },
-    /// How does the key stand, for whoever has its secret? Answered in lines: an [`Answer`](crate::protocol::object_response::Answer), and for a known key
-    /// what it is and what it has used, as [`Holding`](crate::protocol::key_status::Holding) writes them.
-    Holder {
+    /// How does the key stand, for whoever has its secret? Answered in lines: an [`ObjectResponse`](crate::protocol::object_response::ObjectResponse), and for a known key
+    /// what it is and what it has used, as [`KeyStatus`](crate::protocol::key_status::KeyStatus) writes them.
+    KeyStatus {
         /// The key's id.
         id: &'a str,
         /// Hash of the presented secret.
@@ -107,11 +107,11 @@ pub struct Check<'a> {
     /// For how many milliseconds it has been asked about, if it is one.
     pub age: Option<u64>,
     /// Whether the asking isolate has other questions about calls of the key open.
-    pub has_company: bool,
+    pub is_concurrent: bool,
     /// Whether the asking isolate has just found the key in D1: an object that does not know it has to ask D1 again.
     pub is_found: bool,
     /// What the asking isolate owes to the key's counts.
-    pub debt: Option<Debt<'a>>,
+    pub report: Option<PendingReport<'a>>,
     /// The call's idempotency key.
     pub idempotency_key: Option<Cow<'a, str>>,
     /// What the call asks for; with an idempotency key. Earlier versions do not send it.
@@ -119,21 +119,25 @@ pub struct Check<'a> {
     /// Whether the call has an `Idempotency-Key` that is none. Whether that matters is the tier's to say.
     pub has_malformed_key: bool,
     /// How other calls of the key ended.
-    pub ends: Ends<'a>,
+    pub ends: CallOutcomes<'a>,
 }
 
 /// How calls ended: `nonce.status.milliseconds`, with commas in between. Behind a `#`, so that `glue.js` can add them to a question
 /// that is written. The status is 0 where the origin did not answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ends<'a>(pub &'a str);
+pub struct CallOutcomes<'a>(pub &'a str);
 
-impl<'a> Ends<'a> {
+impl<'a> CallOutcomes<'a> {
     /// One by one, without what cannot be read.
-    pub fn iter(self) -> impl Iterator<Item = End> + use<'a> {
+    pub fn iter(self) -> impl Iterator<Item = CallOutcome> + use<'a> {
         self.0.split(',').filter_map(|end| {
             let mut numbers = end.split('.');
             let (nonce, status, duration) = (numbers.next()?, numbers.next()?, numbers.next()?);
-            Some(End { nonce: nonce.parse().ok()?, status: status.parse().ok()?, duration_ms: duration.parse().ok()? })
+            Some(CallOutcome {
+                nonce: nonce.parse().ok()?,
+                status: status.parse().ok()?,
+                duration_ms: duration.parse().ok()?,
+            })
         })
     }
 }
@@ -153,8 +157,8 @@ pub struct AuditPage<'a> {
 
 /// What an isolate owes to the counts of a key, under a nonce of its own: the object adds it once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Debt<'a> {
-    /// Names the debt.
+pub struct PendingReport<'a> {
+    /// Names the report.
     pub nonce: u64,
     /// Calls that were let through while the object was out of reach.
     pub uncounted: u64,
@@ -163,17 +167,17 @@ pub struct Debt<'a> {
     /// For how many milliseconds the object may have had it, if it may.
     pub age: Option<u64>,
     /// What the calls that were let through asked for. Those that it does not name cost 1.
-    pub passed: Passed<'a>,
+    pub unchecked: UncheckedCalls<'a>,
 }
 
 /// Calls that were let through: `count:method:path`, with commas in between. The object knows what they cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Passed<'a>(pub &'a str);
+pub struct UncheckedCalls<'a>(pub &'a str);
 
-/// What has a meaning in a question or in [`Passed`].
+/// What has a meaning in a question or in [`UncheckedCalls`].
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'&').add(b'#').add(b',').add(b':').add(b'%');
 
-impl<'a> Passed<'a> {
+impl<'a> UncheckedCalls<'a> {
     /// `method:path` as it is in the text.
     #[must_use]
     pub fn target(method: &str, path: &str) -> String {
@@ -191,7 +195,7 @@ impl<'a> Passed<'a> {
     }
 }
 
-impl Question<'_> {
+impl ObjectRequest<'_> {
     /// The URL to fetch from the object.
     #[must_use]
     pub fn to_url(&self) -> String {
@@ -200,8 +204,8 @@ impl Question<'_> {
         // Writing to a String cannot fail.
         let _ = match self {
             Self::Check(check) => check.write(&mut url),
-            Self::Settle { id, debt } => write!(url, "settle?id={id}").and_then(|()| debt.write(&mut url)),
-            Self::End { id, is_awaited, ends } => {
+            Self::Report { id, report } => write!(url, "settle?id={id}").and_then(|()| report.write(&mut url)),
+            Self::CallOutcomes { id, is_awaited, ends } => {
                 let awaited = if *is_awaited { "&w=1" } else { "" };
                 write!(url, "end?id={id}{awaited}#{}", ends.0)
             }
@@ -210,11 +214,11 @@ impl Question<'_> {
             }
             Self::Usage { id } => write!(url, "usage?id={id}"),
             Self::Refresh { id } => write!(url, "refresh?id={id}"),
-            Self::Adopt { id } => write!(url, "adopt?id={id}"),
-            Self::Relay { id } => write!(url, "relay?id={id}"),
+            Self::ApplyTier { id } => write!(url, "adopt?id={id}"),
+            Self::FanOut { id } => write!(url, "fan_out?id={id}"),
             Self::Reconcile { id } => write!(url, "reconcile?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
-            Self::Holder { id, secret_hash, is_found } => {
+            Self::KeyStatus { id, secret_hash, is_found } => {
                 let found = if *is_found { FOUND } else { "" };
                 write!(url, "holder?id={id}&h={secret_hash}{found}")
             }
@@ -249,14 +253,14 @@ impl Check<'_> {
         if let Some(age) = self.age {
             write!(url, "&a={age}")?;
         }
-        if self.has_company {
+        if self.is_concurrent {
             url.push_str("&g=1");
         }
         if self.is_found {
             url.push_str(FOUND);
         }
-        if let Some(debt) = self.debt {
-            debt.write(url)?;
+        if let Some(report) = self.report {
+            report.write(url)?;
         }
         if let Some(key) = &self.idempotency_key {
             write!(url, "&i={}", utf8_percent_encode(key, NON_ALPHANUMERIC))?;
@@ -276,7 +280,7 @@ impl Check<'_> {
     }
 }
 
-impl<'a> Question<'a> {
+impl<'a> ObjectRequest<'a> {
     /// Reads a question; `None` if it is none of ours.
     #[must_use]
     pub fn parse(url: &'a str) -> Option<Self> {
@@ -289,17 +293,17 @@ impl<'a> Question<'a> {
             nonce: 0,
             is_repeat: false,
             age: None,
-            has_company: false,
+            is_concurrent: false,
             is_found: false,
-            debt: None,
+            report: None,
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
-            ends: Ends(ends),
+            ends: CallOutcomes(ends),
         };
         let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
         let mut is_awaited = false;
-        let mut passed = Passed::default();
+        let mut unchecked = UncheckedCalls::default();
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=')?;
             match name {
@@ -308,10 +312,10 @@ impl<'a> Question<'a> {
                 "n" => check.nonce = value.parse().ok()?,
                 "r" => check.is_repeat = value == "1",
                 "a" => check.age = Some(value.parse().ok()?),
-                "g" => check.has_company = value == "1",
+                "g" => check.is_concurrent = value == "1",
                 "found" => check.is_found = value == "1",
-                "o" => check.debt = Some(Debt::parse(value)?),
-                "u" => passed = Passed(value),
+                "o" => check.report = Some(PendingReport::parse(value)?),
+                "u" => unchecked = UncheckedCalls(value),
                 "i" => check.idempotency_key = Some(percent_decode(value)),
                 "q" => check.fingerprint = Fingerprint::parse(value),
                 "b" => check.has_malformed_key = value == "1",
@@ -324,37 +328,37 @@ impl<'a> Question<'a> {
                 _ => {}
             }
         }
-        check.debt = check.debt.map(|debt| Debt { passed, ..debt });
+        check.report = check.report.map(|report| PendingReport { unchecked, ..report });
         let id = check.call.id;
         match name {
             _ if id.is_empty() => None,
             "check" if !check.call.secret_hash.is_empty() => Some(Self::Check(check)),
-            "settle" => Some(Self::Settle { id, debt: check.debt? }),
-            "end" => Some(Self::End { id, is_awaited, ends: check.ends }),
+            "settle" => Some(Self::Report { id, report: check.report? }),
+            "end" => Some(Self::CallOutcomes { id, is_awaited, ends: check.ends }),
             "audit" => Some(Self::Audit { id, page }),
             "usage" => Some(Self::Usage { id }),
             "refresh" => Some(Self::Refresh { id }),
-            "adopt" => Some(Self::Adopt { id }),
-            "relay" => Some(Self::Relay { id }),
+            "adopt" => Some(Self::ApplyTier { id }),
+            "fan_out" => Some(Self::FanOut { id }),
             "reconcile" => Some(Self::Reconcile { id }),
             "stats" => Some(Self::Stats { id }),
             "holder" if !check.call.secret_hash.is_empty() => {
-                Some(Self::Holder { id, secret_hash: check.call.secret_hash, is_found: check.is_found })
+                Some(Self::KeyStatus { id, secret_hash: check.call.secret_hash, is_found: check.is_found })
             }
             _ => None,
         }
     }
 }
 
-impl Debt<'_> {
+impl PendingReport<'_> {
     fn write(self, url: &mut String) -> std::fmt::Result {
-        let Self { nonce, uncounted, denied, age, passed } = self;
+        let Self { nonce, uncounted, denied, age, unchecked } = self;
         write!(url, "&o={nonce}:{uncounted}:{denied}")?;
         if let Some(age) = age {
             write!(url, ":{age}")?;
         }
-        if !passed.0.is_empty() {
-            write!(url, "&u={}", passed.0)?;
+        if !unchecked.0.is_empty() {
+            write!(url, "&u={}", unchecked.0)?;
         }
         Ok(())
     }
@@ -363,7 +367,7 @@ impl Debt<'_> {
         let mut numbers = value.split(':').map(|number| number.parse().ok());
         let mut number = || numbers.next().flatten();
         let (nonce, uncounted, denied) = (number()?, number()?, number()?);
-        Some(Self { nonce, uncounted, denied, age: number(), passed: Passed::default() })
+        Some(Self { nonce, uncounted, denied, age: number(), unchecked: UncheckedCalls::default() })
     }
 }
 
@@ -382,85 +386,90 @@ mod tests {
             nonce: 7,
             is_repeat: false,
             age: None,
-            has_company: false,
+            is_concurrent: false,
             is_found: false,
-            debt: None,
+            report: None,
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
-            ends: Ends::default(),
+            ends: CallOutcomes::default(),
         };
-        let debt = Debt { nonce: 9, uncounted: 2, denied: 3, ..Debt::default() };
-        let old = Debt { age: Some(1500), ..debt };
-        let text = format!("2:{},1:{}", Passed::target("GET", "/a&p=,:#%2F"), Passed::target("M-#", "/ü"));
-        let named = Debt { passed: Passed(&text), ..old };
-        let calls: Vec<_> = named.passed.iter().collect();
+        let report = PendingReport { nonce: 9, uncounted: 2, denied: 3, ..PendingReport::default() };
+        let old = PendingReport { age: Some(1500), ..report };
+        let text =
+            format!("2:{},1:{}", UncheckedCalls::target("GET", "/a&p=,:#%2F"), UncheckedCalls::target("M-#", "/ü"));
+        let named = PendingReport { unchecked: UncheckedCalls(&text), ..old };
+        let calls: Vec<_> = named.unchecked.iter().collect();
         assert_eq!(calls, [(2, "GET".into(), "/a&p=,:#%2F".into()), (1, "M-#".into(), "/ü".into())]);
-        assert_eq!(Passed(",x:GET:/,1:GET,7").iter().count(), 0);
-        let again = Check { is_repeat: true, age: Some(40), debt: Some(old), ..plain.clone() };
-        let full = Check { is_repeat: true, has_company: true, debt: Some(debt), ..plain.clone() };
+        assert_eq!(UncheckedCalls(",x:GET:/,1:GET,7").iter().count(), 0);
+        let again = Check { is_repeat: true, age: Some(40), report: Some(old), ..plain.clone() };
+        let full = Check { is_repeat: true, is_concurrent: true, report: Some(report), ..plain.clone() };
         let found = Check { is_found: true, ..plain.clone() };
-        let noted = Check { idempotency_key: Some("a &p=#/ü".into()), ends: Ends("5.200.31,6.0.9"), ..plain.clone() };
+        let noted =
+            Check { idempotency_key: Some("a &p=#/ü".into()), ends: CallOutcomes("5.200.31,6.0.9"), ..plain.clone() };
         let request = Fingerprint::of("POST", "/orders", None);
         let keyed = plain.clone().with_field(Field::Key("k"), Some(request));
         let malformed = plain.clone().with_field(Field::Malformed, Some(request));
         assert_eq!(plain.clone().with_field(Field::Absent, Some(request)), plain);
         let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
         assert_eq!(ends, [(5, 200, 31), (6, 0, 9)]);
-        assert_eq!(Ends("1.2,x.200.3,,7.70000.1").iter().count(), 0);
+        assert_eq!(CallOutcomes("1.2,x.200.3,,7.70000.1").iter().count(), 0);
         let page = AuditPage { from: 1, to: 2, cursor: "3-4", limit: 5 };
         for (question, url) in [
-            (Question::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
-            (Question::Check(full), "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&g=1&o=9:2:3&m=GET&p=/a&p=b%2F"),
+            (ObjectRequest::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
             (
-                Question::Check(noted),
+                ObjectRequest::Check(full),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&g=1&o=9:2:3&m=GET&p=/a&p=b%2F",
+            ),
+            (
+                ObjectRequest::Check(noted),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=a%20%26p%3D%23%2F%C3%BC&m=GET&p=/a&p=b%2F#5.200.31,6.0.9",
             ),
             (
-                Question::Check(keyed),
+                ObjectRequest::Check(keyed),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&i=k&q=3597ea7d1937509fef6ed26a0dbd6b15&m=GET&p=/a&p=b%2F",
             ),
-            (Question::Check(malformed), "https://key.object/v1/check?id=abc&h=00ff&n=7&b=1&m=GET&p=/a&p=b%2F"),
+            (ObjectRequest::Check(malformed), "https://key.object/v1/check?id=abc&h=00ff&n=7&b=1&m=GET&p=/a&p=b%2F"),
             (
-                Question::Check(again),
+                ObjectRequest::Check(again),
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&a=40&o=9:2:3:1500&m=GET&p=/a&p=b%2F",
             ),
-            (Question::Check(found), "https://key.object/v1/check?id=abc&h=00ff&n=7&found=1&m=GET&p=/a&p=b%2F"),
-            (Question::Settle { id: "abc", debt }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
+            (ObjectRequest::Check(found), "https://key.object/v1/check?id=abc&h=00ff&n=7&found=1&m=GET&p=/a&p=b%2F"),
+            (ObjectRequest::Report { id: "abc", report }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (
-                Question::Settle { id: "abc", debt: named },
+                ObjectRequest::Report { id: "abc", report: named },
                 "https://key.object/v1/settle?id=abc&o=9:2:3:1500&u=2:GET:/a%26p=%2C%3A%23%252F,1:M-%23:/%C3%BC",
             ),
-            (Question::Settle { id: "abc", debt: old }, "https://key.object/v1/settle?id=abc&o=9:2:3:1500"),
+            (ObjectRequest::Report { id: "abc", report: old }, "https://key.object/v1/settle?id=abc&o=9:2:3:1500"),
             (
-                Question::End { id: "abc", is_awaited: true, ends: Ends("5.200.31") },
+                ObjectRequest::CallOutcomes { id: "abc", is_awaited: true, ends: CallOutcomes("5.200.31") },
                 "https://key.object/v1/end?id=abc&w=1#5.200.31",
             ),
             (
-                Question::End { id: "abc", is_awaited: false, ends: Ends("5.200.31") },
+                ObjectRequest::CallOutcomes { id: "abc", is_awaited: false, ends: CallOutcomes("5.200.31") },
                 "https://key.object/v1/end?id=abc#5.200.31",
             ),
-            (Question::Audit { id: "abc", page }, "https://key.object/v1/audit?id=abc&f=1&t=2&c=3-4&l=5"),
-            (Question::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
-            (Question::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
-            (Question::Adopt { id: "abc" }, "https://key.object/v1/adopt?id=abc"),
-            (Question::Relay { id: "abc" }, "https://key.object/v1/relay?id=abc"),
-            (Question::Reconcile { id: "abc" }, "https://key.object/v1/reconcile?id=abc"),
-            (Question::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
+            (ObjectRequest::Audit { id: "abc", page }, "https://key.object/v1/audit?id=abc&f=1&t=2&c=3-4&l=5"),
+            (ObjectRequest::Usage { id: "abc" }, "https://key.object/v1/usage?id=abc"),
+            (ObjectRequest::Refresh { id: "abc" }, "https://key.object/v1/refresh?id=abc"),
+            (ObjectRequest::ApplyTier { id: "abc" }, "https://key.object/v1/adopt?id=abc"),
+            (ObjectRequest::FanOut { id: "abc" }, "https://key.object/v1/fan_out?id=abc"),
+            (ObjectRequest::Reconcile { id: "abc" }, "https://key.object/v1/reconcile?id=abc"),
+            (ObjectRequest::Stats { id: "abc" }, "https://key.object/v1/stats?id=abc"),
             (
-                Question::Holder { id: "abc", secret_hash: HASH, is_found: false },
+                ObjectRequest::KeyStatus { id: "abc", secret_hash: HASH, is_found: false },
                 "https://key.object/v1/holder?id=abc&h=00ff",
             ),
             (
-                Question::Holder { id: "abc", secret_hash: HASH, is_found: true },
+                ObjectRequest::KeyStatus { id: "abc", secret_hash: HASH, is_found: true },
                 "https://key.object/v1/holder?id=abc&h=00ff&found=1",
             ),
         ] {
             assert_eq!(question.to_url(), url);
-            assert_eq!(Question::parse(url), Some(question));
+            assert_eq!(ObjectRequest::parse(url), Some(question));
         }
-        let newer = Question::parse("https://key.object/v1/usage?id=abc&new=1");
-        assert_eq!(newer, Some(Question::Usage { id: "abc" }));
+        let newer = ObjectRequest::parse("https://key.object/v1/usage?id=abc&new=1");
+        assert_eq!(newer, Some(ObjectRequest::Usage { id: "abc" }));
         for wrong in [
             "",
             "https://key.object/v2/usage?id=a",
@@ -469,7 +478,7 @@ mod tests {
             "https://key.object/v1/holder?id=a",
             "https://key.object/v1/x?id=a",
         ] {
-            assert_eq!(Question::parse(wrong), None, "{wrong}");
+            assert_eq!(ObjectRequest::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 
 /// An object's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum ObjectResponse {
     /// About a key that exists and whose secret was presented.
-    Known(Known),
-    /// The debt is on the key's books.
-    Settled,
+    Key(KeyResponse),
+    /// The report is on the key's books.
+    Recorded,
     /// No such key, or not its secret.
     Unknown,
     /// The object could not decide, or not store what it decided; nothing was counted.
@@ -21,15 +21,15 @@ pub enum Answer {
 
 /// What an object says of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct KeyResponse {
     /// The outcome.
-    pub outcome: Outcome,
+    pub outcome: KeyVerdict,
     /// The key's tier.
     pub tier: String,
     /// The object's clock, in milliseconds since the Unix epoch.
     pub now: u64,
     /// Where the key stands with each of its policies.
-    pub standings: Vec<PolicyStanding>,
+    pub standings: Vec<PolicyStatus>,
     /// Milliseconds until other policies hold, rounded down, if that is known. Travels with the first standing, where code that
     /// does not know it finds nothing that it reads.
     pub changes_after: Option<u64>,
@@ -37,9 +37,9 @@ pub struct Known {
 
 /// The outcome of a call of a known key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum KeyVerdict {
     /// Counted; forward it.
-    Admitted(Pass),
+    Admitted(Admission),
     /// No room.
     Denied {
         /// Which of the standings refused.
@@ -103,18 +103,18 @@ impl Extent {
 
 /// What is to be known of an admitted call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pass {
+pub struct Admission {
     /// Whether it repeats an earlier call by its idempotency key: marked, and not charged to what is paid for.
     pub is_replay: bool,
     /// Whether the object wants to be told how it ended.
-    pub wants_end: bool,
+    pub wants_outcome: bool,
     /// Whether the call's tier ignores idempotency keys. An earlier version never says so.
     pub ignores_key: bool,
 }
 
 /// Where a key stands with one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyStanding {
+pub struct PolicyStatus {
     /// The policy's name.
     pub name: String,
     /// Its unit.
@@ -147,15 +147,15 @@ const fn period_letter(period: Period) -> char {
     }
 }
 
-impl Known {
+impl KeyResponse {
     /// What a decision says, in the form that travels.
     #[must_use]
-    pub fn new<'a>(outcome: Outcome, tier: &str, policies: impl Into<Schedule<'a>>, decision: &Decision) -> Self {
+    pub fn new<'a>(outcome: KeyVerdict, tier: &str, policies: impl Into<Schedule<'a>>, decision: &Decision) -> Self {
         let schedule = policies.into();
         let changes_after = schedule.until().map(|until| until.since(decision.now) / 1000);
         let standings = schedule.policies().iter().zip(&decision.standings).map(|(policy, standing)| {
             let (quota, window) = policy.terms(decision.now);
-            PolicyStanding {
+            PolicyStatus {
                 name: policy.name().to_owned(),
                 unit: policy.unit(),
                 period: policy.period(),
@@ -177,7 +177,7 @@ impl Known {
         for standing in &mut later.standings {
             standing.reset_after = standing.reset_after.saturating_sub(milliseconds);
         }
-        if let Outcome::Denied { retry_after, .. } = &mut later.outcome {
+        if let KeyVerdict::Denied { retry_after, .. } = &mut later.outcome {
             *retry_after = retry_after.saturating_sub(milliseconds);
         }
         later.changes_after = later.changes_after.map(|after| after.saturating_sub(milliseconds));
@@ -188,7 +188,7 @@ impl Known {
     #[must_use]
     pub fn violated(&self) -> Vec<String> {
         match &self.outcome {
-            Outcome::Denied { violated, .. } => {
+            KeyVerdict::Denied { violated, .. } => {
                 violated.iter().filter_map(|&i| self.standings.get(i)).map(|standing| standing.name.clone()).collect()
             }
             _ => Vec::new(),
@@ -196,12 +196,12 @@ impl Known {
     }
 }
 
-impl Outcome {
+impl KeyVerdict {
     /// What a decision says about a call of this cost.
     #[must_use]
     pub fn new(decision: &Decision, cost: u64) -> Self {
         match &decision.verdict {
-            Verdict::Admitted => Self::Admitted(Pass::default()),
+            Verdict::Admitted => Self::Admitted(Admission::default()),
             Verdict::Denied { violated, retry_after } => {
                 let (violated, retry_after) = (violated.clone(), retry_after.div_ceil(1000));
                 Self::Denied { violated, retry_after, cost, extent: Extent::Unsaid }
@@ -211,17 +211,17 @@ impl Outcome {
     }
 }
 
-impl Answer {
+impl ObjectResponse {
     /// The header value.
     #[must_use]
     pub fn to_line(&self) -> String {
         let mut line = String::with_capacity(128);
         match self {
-            Self::Settled => line.push_str("1 settled"),
+            Self::Recorded => line.push_str("1 settled"),
             Self::Unknown => line.push_str("1 unknown"),
             Self::Failed => line.push_str("1 failed"),
             // Writing to a String cannot fail.
-            Self::Known(known) => drop(known.write(&mut line)),
+            Self::Key(known) => drop(known.write(&mut line)),
         }
         line
     }
@@ -234,38 +234,38 @@ impl Answer {
             return None;
         }
         let outcome = match words.next()? {
-            "settled" => return Some(Self::Settled),
+            "settled" => return Some(Self::Recorded),
             "unknown" => return Some(Self::Unknown),
             "failed" => return Some(Self::Failed),
-            outcome => Outcome::parse(outcome)?,
+            outcome => KeyVerdict::parse(outcome)?,
         };
         let (tier, now) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
         let changes_after = words.clone().next().and_then(|first| first.split(':').nth(6)?.parse().ok());
-        let standings = words.map(PolicyStanding::parse).collect::<Option<_>>()?;
-        Some(Self::Known(Known { outcome, tier, now, standings, changes_after }))
+        let standings = words.map(PolicyStatus::parse).collect::<Option<_>>()?;
+        Some(Self::Key(KeyResponse { outcome, tier, now, standings, changes_after }))
     }
 }
 
-impl Known {
+impl KeyResponse {
     fn write(&self, line: &mut String) -> std::fmt::Result {
         line.push_str("1 ");
         match &self.outcome {
-            Outcome::Admitted(pass) => {
+            KeyVerdict::Admitted(pass) => {
                 line.push_str("admitted");
-                for (letter, holds) in [(":r", pass.is_replay), (":e", pass.wants_end), (":u", pass.ignores_key)] {
+                for (letter, holds) in [(":r", pass.is_replay), (":e", pass.wants_outcome), (":u", pass.ignores_key)] {
                     line.push_str(if holds { letter } else { "" });
                 }
             }
-            Outcome::Conflict => line.push_str("conflict"),
-            Outcome::Mismatch => line.push_str("mismatch"),
-            Outcome::Malformed => line.push_str("malformed"),
-            Outcome::Denied { violated, retry_after, cost, extent } => {
+            KeyVerdict::Conflict => line.push_str("conflict"),
+            KeyVerdict::Mismatch => line.push_str("mismatch"),
+            KeyVerdict::Malformed => line.push_str("malformed"),
+            KeyVerdict::Denied { violated, retry_after, cost, extent } => {
                 write!(line, "denied:{retry_after}:{cost}")?;
                 violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
                 extent.letter().map_or(Ok(()), |letter| write!(line, ":{letter}"))?;
             }
-            Outcome::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}")?,
-            Outcome::Refused(status) => write!(line, "refused:{}", status.as_str())?,
+            KeyVerdict::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}")?,
+            KeyVerdict::Refused(status) => write!(line, "refused:{}", status.as_str())?,
         }
         write!(line, " {} {}", self.tier, self.now)?;
         for (index, standing) in self.standings.iter().enumerate() {
@@ -278,7 +278,7 @@ impl Known {
     }
 }
 
-impl Outcome {
+impl KeyVerdict {
     fn parse(word: &str) -> Option<Self> {
         let (name, mut values) = match word.split_once(':') {
             Some((name, values)) => (name, values.split(':')),
@@ -288,7 +288,7 @@ impl Outcome {
             // Letters that are not known here are no reason to refuse the call.
             "admitted" => {
                 let has = |letter| word.split(':').skip(1).any(|value| value == letter);
-                Some(Self::Admitted(Pass { is_replay: has("r"), wants_end: has("e"), ignores_key: has("u") }))
+                Some(Self::Admitted(Admission { is_replay: has("r"), wants_outcome: has("e"), ignores_key: has("u") }))
             }
             "conflict" => Some(Self::Conflict),
             "mismatch" => Some(Self::Mismatch),
@@ -320,7 +320,7 @@ impl Outcome {
     }
 }
 
-impl PolicyStanding {
+impl PolicyStatus {
     fn write(&self, line: &mut String) -> std::fmt::Result {
         let Self { name, unit, period, quota, window, remaining, reset_after } = self;
         let (unit, period) = (unit_letter(*unit), period_letter(*period));
@@ -363,7 +363,7 @@ mod tests {
     /// Old and new versions of these lines meet during every deployment.
     #[test]
     fn answers_are_frozen() {
-        let standing = |name: &str, period, window| PolicyStanding {
+        let standing = |name: &str, period, window| PolicyStatus {
             name: name.to_owned(),
             unit: Unit::Requests,
             period,
@@ -373,7 +373,7 @@ mod tests {
             reset_after: 41_877,
         };
         let changing = |outcome, changes_after| {
-            Answer::Known(Known {
+            ObjectResponse::Key(KeyResponse {
                 outcome,
                 tier: "free".to_owned(),
                 now: 1_763_624_894_123,
@@ -382,45 +382,48 @@ mod tests {
             })
         };
         let known = |outcome| changing(outcome, None);
-        let denied = |extent| known(Outcome::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
+        let denied = |extent| known(KeyVerdict::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
-            (known(Outcome::Admitted(Pass::default())), format!("1 admitted {rest}")),
-            (known(Outcome::Admitted(Pass { is_replay: true, ..Pass::default() })), format!("1 admitted:r {rest}")),
+            (known(KeyVerdict::Admitted(Admission::default())), format!("1 admitted {rest}")),
             (
-                changing(Outcome::Conflict, Some(1500)),
+                known(KeyVerdict::Admitted(Admission { is_replay: true, ..Admission::default() })),
+                format!("1 admitted:r {rest}"),
+            ),
+            (
+                changing(KeyVerdict::Conflict, Some(1500)),
                 format!("1 conflict {}", rest.replace("41877 month", "41877:1500 month")),
             ),
             (
-                known(Outcome::Admitted(Pass { is_replay: true, wants_end: true, ignores_key: false })),
+                known(KeyVerdict::Admitted(Admission { is_replay: true, wants_outcome: true, ignores_key: false })),
                 format!("1 admitted:r:e {rest}"),
             ),
             (
-                known(Outcome::Admitted(Pass { is_replay: false, wants_end: true, ignores_key: true })),
+                known(KeyVerdict::Admitted(Admission { is_replay: false, wants_outcome: true, ignores_key: true })),
                 format!("1 admitted:e:u {rest}"),
             ),
-            (known(Outcome::Conflict), format!("1 conflict {rest}")),
-            (known(Outcome::Mismatch), format!("1 mismatch {rest}")),
-            (known(Outcome::Malformed), format!("1 malformed {rest}")),
+            (known(KeyVerdict::Conflict), format!("1 conflict {rest}")),
+            (known(KeyVerdict::Mismatch), format!("1 mismatch {rest}")),
+            (known(KeyVerdict::Malformed), format!("1 malformed {rest}")),
             (denied(Extent::Unsaid), format!("1 denied:41877:5:0:1 {rest}")),
             (denied(Extent::All), format!("1 denied:41877:5:0:1:a {rest}")),
             (denied(Extent::New), format!("1 denied:41877:5:0:1:n {rest}")),
             (denied(Extent::Replays), format!("1 denied:41877:5:0:1:r {rest}")),
-            (known(Outcome::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),
-            (known(Outcome::Refused(Status::Disabled)), format!("1 refused:disabled {rest}")),
-            (known(Outcome::Refused(Status::Revoked)), format!("1 refused:revoked {rest}")),
-            (known(Outcome::Refused(Status::Expired)), format!("1 refused:expired {rest}")),
-            (Answer::Settled, "1 settled".to_owned()),
-            (Answer::Unknown, "1 unknown".to_owned()),
-            (Answer::Failed, "1 failed".to_owned()),
+            (known(KeyVerdict::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),
+            (known(KeyVerdict::Refused(Status::Disabled)), format!("1 refused:disabled {rest}")),
+            (known(KeyVerdict::Refused(Status::Revoked)), format!("1 refused:revoked {rest}")),
+            (known(KeyVerdict::Refused(Status::Expired)), format!("1 refused:expired {rest}")),
+            (ObjectResponse::Recorded, "1 settled".to_owned()),
+            (ObjectResponse::Unknown, "1 unknown".to_owned()),
+            (ObjectResponse::Failed, "1 failed".to_owned()),
         ] {
             assert_eq!(answer.to_line(), line);
-            assert_eq!(Answer::parse(&line), Some(answer));
+            assert_eq!(ObjectResponse::parse(&line), Some(answer));
         }
-        let newer = Answer::parse(&format!("1 denied:41877:5:0:1:z9 {rest}"));
+        let newer = ObjectResponse::parse(&format!("1 denied:41877:5:0:1:z9 {rest}"));
         assert_eq!(newer, Some(denied(Extent::Unsaid)), "what is not known here is no reason to admit");
         for wrong in ["", "2 admitted free 1", "1 maybe free 1", "1 admitted free", "1 admitted free 1 minute:rm:10"] {
-            assert_eq!(Answer::parse(wrong), None, "{wrong}");
+            assert_eq!(ObjectResponse::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub struct Usage {
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub as_of: String,
     /// Where it stands with each policy.
-    pub policies: Vec<PolicyUsage>,
+    pub policies: Vec<PolicyUsageBody>,
     /// The current UTC month.
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[0-9]{4}-[0-9]{2}$"))]
     pub month: String,
@@ -29,8 +29,8 @@ pub struct Usage {
 
 /// Where a key stands with one policy, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
-pub struct PolicyUsage {
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema), schema(as = PolicyUsage))]
+pub struct PolicyUsageBody {
     /// Its name.
     pub policy: String,
     /// Its unit.
@@ -53,10 +53,10 @@ pub struct PolicyUsage {
     pub reset_at: String,
 }
 
-impl PolicyUsage {
+impl PolicyUsageBody {
     /// Joins a policy and where a key stands with it at `now`.
     #[must_use]
-    pub fn new(policy: &Policy, standing: &crate::limiter::decision::Standing, now: UnixMicros) -> Self {
+    pub fn new(policy: &Policy, standing: &crate::limiter::decision::PolicyUsage, now: UnixMicros) -> Self {
         Self {
             policy: policy.name().to_owned(),
             unit: policy.unit(),

@@ -1,9 +1,9 @@
 //! What the cron trigger does: looks whether some keys' accounts are right, and deletes what is old.
 
 use crate::encoding::base32;
-use crate::runtime::bindings::Deployment;
 use crate::runtime::clock;
-use crate::runtime::js::Fault;
+use crate::runtime::isolate::Isolate;
+use crate::runtime::js::Error;
 use crate::runtime::object::reconcile;
 use crate::runtime::store::{self, Database};
 use crate::time::{DAY, UnixMicros};
@@ -19,34 +19,34 @@ const BATCH: u64 = 2_000;
 const BATCHES: u32 = 50;
 
 /// One run. Its parts do not depend on each other; fails if any of them does, so that the run counts as failed.
-pub(crate) async fn run(env: &Env) -> Result<(), Fault> {
+pub(crate) async fn run(env: &Env) -> Result<(), Error> {
     let now = clock::now();
-    let deployment = Deployment::get(env)?;
+    let isolate = Isolate::get(env)?;
     let db = store::database(env)?;
-    let checked = check(&deployment, &db, now).await;
+    let checked = check(&isolate, &db, now).await;
     let deleted = delete(&db, now).await;
     checked.and(deleted)
 }
 
-async fn check(deployment: &Deployment, db: &Database, now: UnixMicros) -> Result<(), Fault> {
+async fn check(isolate: &Isolate, db: &Database, now: UnixMicros) -> Result<(), Error> {
     let mut pivot = [0; 10];
-    getrandom::fill(&mut pivot).map_err(Fault::new)?;
+    getrandom::fill(&mut pivot).map_err(Error::new)?;
     let mut failure = None;
     for id in store::some_keys(db, &base32(&pivot), SAMPLE).await? {
-        match reconcile::compare(deployment, db, &id).await {
+        match reconcile::compare(isolate, db, &id).await {
             Ok((true, _)) => {}
             Ok((false, detail)) => {
                 worker::console_error!("tollgate: D1 does not have what key {id} has counted: {detail}");
                 store::note_drift(db, &id, &detail, now).await?;
             }
             // One that is out of reach must not hide the others.
-            Err(fault) => failure = Some(Fault::new(format!("key {id} could not be reconciled: {fault}"))),
+            Err(error) => failure = Some(Error::new(format!("key {id} could not be reconciled: {error}"))),
         }
     }
     failure.map_or(Ok(()), Err)
 }
 
-async fn delete(db: &Database, now: UnixMicros) -> Result<(), Fault> {
+async fn delete(db: &Database, now: UnixMicros) -> Result<(), Error> {
     let until = now.saturating_sub(KEPT);
     for _ in 0..BATCHES {
         if !store::delete_hours(db, until, BATCH).await? {
@@ -56,13 +56,13 @@ async fn delete(db: &Database, now: UnixMicros) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What the runtime is told: a fault is logged, and fails the run.
+/// What the runtime is told: an error is logged, and fails the run.
 pub(crate) async fn answer(env: Env) -> Result<JsValue, JsValue> {
     match run(&env).await {
         Ok(()) => Ok(JsValue::UNDEFINED),
-        Err(fault) => {
-            worker::console_error!("tollgate: upkeep: {fault}");
-            Err(wasm_bindgen::JsError::new(&fault.to_string()).into())
+        Err(error) => {
+            worker::console_error!("tollgate: upkeep: {error}");
+            Err(wasm_bindgen::JsError::new(&error.to_string()).into())
         }
     }
 }

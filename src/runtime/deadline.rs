@@ -1,16 +1,16 @@
 //! Deadlines for what an object waits for.
 
-use crate::runtime::js::{self, Fault};
+use crate::runtime::js::{self, Error};
 use std::future::Future;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
 /// Gives up on `work` after that many milliseconds.
-pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let timer = Timer::start(milliseconds);
     match futures_util::future::select(std::pin::pin!(work), JsFuture::from(js::timer_promise(&timer.0))).await {
         futures_util::future::Either::Left((result, _)) => result,
-        futures_util::future::Either::Right(_) => Err(Fault::new(format!("no answer within {milliseconds} ms"))),
+        futures_util::future::Either::Right(_) => Err(Error::new(format!("no answer within {milliseconds} ms"))),
     }
 }
 

@@ -6,11 +6,11 @@ use crate::http::address::Network;
 use crate::http::framing::{self, FramingError};
 use crate::http::idempotency_key::Field;
 use crate::http::preflight::Preflight;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::http::target::{Target, TargetError};
-use crate::protocol::object_response::{Known, Outcome};
-use crate::runtime::bindings::Rendered;
-use crate::runtime::js::{self, Fault, Fields};
+use crate::protocol::object_response::{KeyResponse, KeyVerdict};
+use crate::runtime::isolate::Rendered;
+use crate::runtime::js::{self, Error, Fields};
 use wasm_bindgen::JsValue;
 
 /// Marks requests that go where the gate itself may be, and the answers of a gate that was called by itself.
@@ -89,11 +89,11 @@ impl Incoming {
     }
 }
 
-/// A response or the promise of one; or the fault that becomes a 500.
-pub(crate) type Answer = Result<JsValue, Fault>;
+/// A response or the promise of one; or the error that becomes a 500.
+pub(crate) type HttpResult = Result<JsValue, Error>;
 
 /// An answer of our own: never stored, and readable for scripts of any origin that is allowed to ask.
-fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: Fields) -> Answer {
+fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: Fields) -> HttpResult {
     set_own_fields(&mut fields, cors);
     if body.is_some() {
         fields.set("Content-Type", content_type);
@@ -113,23 +113,23 @@ pub(crate) fn prepare_bad_gateway(cors: &str) {
     let mut fields = Fields::default();
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", PROBLEM_JSON);
-    js::set_bad_gateway(&Refusal::BadGateway.body(), fields.as_str());
+    js::set_bad_gateway(&Problem::BadGateway.body(), fields.as_str());
 }
 
 /// The problem answer for a refusal; `known` adds where the key stands.
-pub(crate) fn refuse(refusal: &Refusal, cors: &str, known: Option<(&Known, Forms)>) -> Answer {
+pub(crate) fn refuse(refusal: &Problem, cors: &str, known: Option<(&KeyResponse, Forms)>) -> HttpResult {
     let fields = refusal_fields(refusal, known);
     own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
 }
 
 /// The answer of a gate that was called by itself: `proof` shows the caller that it was.
-pub(crate) fn called_by_itself(proof: &str, cors: &str) -> Answer {
+pub(crate) fn called_by_itself(proof: &str, cors: &str) -> HttpResult {
     let mut fields = Fields::default();
     fields.set(MARK, proof);
-    own(Refusal::Loop.status(), PROBLEM_JSON, Some(&Refusal::Loop.body()), cors, fields)
+    own(Problem::Loop.status(), PROBLEM_JSON, Some(&Problem::Loop.body()), cors, fields)
 }
 
-fn refusal_fields(refusal: &Refusal, known: Option<(&Known, Forms)>) -> Fields {
+fn refusal_fields(refusal: &Problem, known: Option<(&KeyResponse, Forms)>) -> Fields {
     let mut fields = Fields::default();
     if let Some((known, forms)) = known {
         fields.extend(ratelimit_headers::fields(known, forms));
@@ -144,20 +144,20 @@ fn refusal_fields(refusal: &Refusal, known: Option<(&Known, Forms)>) -> Fields {
 }
 
 /// The refusal of a denied call.
-pub(crate) fn quota_exceeded(known: &Known) -> Option<Refusal> {
-    let Outcome::Denied { retry_after, .. } = known.outcome else { return None };
+pub(crate) fn quota_exceeded(known: &KeyResponse) -> Option<Problem> {
+    let KeyVerdict::Denied { retry_after, .. } = known.outcome else { return None };
     let retry_after = retry_after.div_ceil(1000).max(1);
-    Some(Refusal::QuotaExceeded { violated: known.violated(), retry_after })
+    Some(Problem::QuotaExceeded { violated: known.violated(), retry_after })
 }
 
 /// A refusal that is going to be given many times, until its words change: the one of this number, up to `until`.
 pub(crate) fn render(
-    refusal: &Refusal,
+    refusal: &Problem,
     cors: &str,
-    known: (&Known, Forms),
+    known: (&KeyResponse, Forms),
     number: u64,
     until: u64,
-) -> Result<Rendered, Fault> {
+) -> Result<Rendered, Error> {
     let mut fields = refusal_fields(refusal, Some(known));
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", PROBLEM_JSON);
@@ -166,22 +166,22 @@ pub(crate) fn render(
 }
 
 /// Gives a rendered refusal.
-pub(crate) fn give(rendered: &Rendered) -> Answer {
+pub(crate) fn give(rendered: &Rendered) -> HttpResult {
     Ok(js::reply_shared(rendered.status, &rendered.body, &rendered.headers)?.into())
 }
 
 /// A JSON answer.
-pub(crate) fn json(status: u16, body: &str, cors: &str) -> Answer {
+pub(crate) fn json(status: u16, body: &str, cors: &str) -> HttpResult {
     own(status, "application/json", Some(body), cors, Fields::default())
 }
 
 /// An answer of JSON values, one a line.
-pub(crate) fn lines(body: &str, media_type: &str, cors: &str) -> Answer {
+pub(crate) fn lines(body: &str, media_type: &str, cors: &str) -> HttpResult {
     own(200, media_type, Some(body), cors, Fields::default())
 }
 
 /// A stream of CSV, to be kept as a file.
-pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> Answer {
+pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> HttpResult {
     let mut fields = Fields::default();
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", "text/csv; charset=utf-8");
@@ -190,31 +190,31 @@ pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> Answer {
 }
 
 /// A JSON answer about a key, with where it stands.
-pub(crate) fn json_of_key(body: &str, cors: &str, known: &Known, forms: Forms) -> Answer {
+pub(crate) fn json_of_key(body: &str, cors: &str, known: &KeyResponse, forms: Forms) -> HttpResult {
     let mut fields = Fields::default();
     fields.extend(ratelimit_headers::fields(known, forms));
     own(200, "application/json", Some(body), cors, fields)
 }
 
 /// `GET /_tollgate/openapi.json`.
-pub(crate) fn openapi(cors: &str) -> Answer {
+pub(crate) fn openapi(cors: &str) -> HttpResult {
     let document = js_sys::Reflect::get(&js_sys::global(), &OPENAPI.into())?;
-    let document = document.as_string().ok_or_else(|| Fault::new("the build has no OpenAPI document"))?;
+    let document = document.as_string().ok_or_else(|| Error::new("the build has no OpenAPI document"))?;
     json(200, &document, cors)
 }
 
 /// 204.
-pub(crate) fn no_content(cors: &str) -> Answer {
+pub(crate) fn no_content(cors: &str) -> HttpResult {
     own(204, "", None, cors, Fields::default())
 }
 
 /// `GET /_tollgate/health`.
-pub(crate) fn health(cors: &str) -> Answer {
+pub(crate) fn health(cors: &str) -> HttpResult {
     json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), cors)
 }
 
 /// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN` names.
-pub(crate) fn grant(asked: &Preflight, cors: &str) -> Answer {
+pub(crate) fn grant(asked: &Preflight, cors: &str) -> HttpResult {
     let mut fields = Fields::default();
     fields.set("Access-Control-Allow-Methods", &asked.method);
     if !asked.fields.is_empty() {
@@ -226,7 +226,7 @@ pub(crate) fn grant(asked: &Preflight, cors: &str) -> Answer {
 }
 
 /// The answer to a CORS preflight for one of tollgate's own endpoints.
-pub(crate) fn preflight(cors: &str) -> Answer {
+pub(crate) fn preflight(cors: &str) -> HttpResult {
     let mut fields = Fields::default();
     fields.set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE");
     fields.set("Access-Control-Allow-Headers", "Authorization, X-API-Key, Content-Type");

@@ -5,20 +5,20 @@
 //! request or question gets a new one, which begins as after an eviction, and calls that were under way are answered 500 or 503.
 
 mod admin;
-mod bindings;
 mod clock;
 mod cron;
 mod deadline;
 mod gateway;
 mod http;
+mod isolate;
 mod js;
 mod object;
 mod store;
 
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::router::{Route, route};
-use crate::runtime::bindings::Deployment;
-use crate::runtime::http::{Answer, Incoming};
+use crate::runtime::http::{HttpResult, Incoming};
+use crate::runtime::isolate::Isolate;
 use js_sys::Promise;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -37,8 +37,8 @@ fn start() {
 /// `worker` has the next call, whatever it is, put a new instance in place: even a call of an object that the old one has left in
 /// JavaScript, which would then take its pointer along. So that is left to those who begin something: see `entry.js`. To be called
 /// by them, because `worker` sets its own hook when the instance starts, before or after [`start`].
-fn mind_traps() {
-    wasm_bindgen::handler::set_on_abort(js::note_end);
+fn install_abort_hook() {
+    wasm_bindgen::handler::set_on_abort(js::on_abort);
 }
 
 /// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every request apart and turns every
@@ -54,10 +54,9 @@ pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<Js
 #[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
 pub fn internal_error(env: &Env) -> Result<JsValue, JsValue> {
     // In a new instance nothing has been read yet.
-    let deployment = Deployment::get(env);
-    let cors =
-        deployment.map_or_else(|_| Deployment::cors(), |deployment| Rc::clone(&deployment.config.cors_allow_origin));
-    or_internal_error(http::refuse(&Refusal::Internal, &cors, None))
+    let isolate = Isolate::get(env);
+    let cors = isolate.map_or_else(|_| Isolate::cors(), |isolate| Rc::clone(&isolate.config.cors_allow_origin));
+    or_internal_error(http::refuse(&Problem::Internal, &cors, None))
 }
 
 /// The Worker's `scheduled` handler.
@@ -67,31 +66,31 @@ pub fn scheduled(_event: JsValue, env: Env, _context: JsValue) -> Promise {
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(cron::answer(env)))
 }
 
-/// A fault that nothing else has taken care of: logged, and opaque to the client.
-fn or_internal_error(answer: Answer) -> Result<JsValue, JsValue> {
-    let answer = answer.or_else(|fault| {
-        worker::console_error!("tollgate: {fault}");
-        http::refuse(&Refusal::Internal, &Deployment::cors(), None)
+/// An error that nothing else has taken care of: logged, and opaque to the client.
+fn or_internal_error(answer: HttpResult) -> Result<JsValue, JsValue> {
+    let answer = answer.or_else(|error| {
+        worker::console_error!("tollgate: {error}");
+        http::refuse(&Problem::Internal, &Isolate::cors(), None)
     });
-    answer.map_err(|fault| JsError::new(&fault.to_string()).into())
+    answer.map_err(|error| JsError::new(&error.to_string()).into())
 }
 
-fn promise(work: impl Future<Output = Answer> + 'static) -> Promise {
+fn promise(work: impl Future<Output = HttpResult> + 'static) -> Promise {
     // Boxed, so that what makes a promise of it is compiled once and not for each kind of work.
-    let work: Pin<Box<dyn Future<Output = Answer>>> = Box::pin(work);
+    let work: Pin<Box<dyn Future<Output = HttpResult>>> = Box::pin(work);
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move { or_internal_error(work.await) }))
 }
 
-fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
-    let deployment = Deployment::get(&env);
-    let cors = Deployment::cors();
-    let refuse = |refusal: Refusal| http::refuse(&refusal, &cors, None);
+fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
+    let isolate = Isolate::get(&env);
+    let cors = Isolate::cors();
+    let refuse = |refusal: Problem| http::refuse(&refusal, &cors, None);
     let incoming = match Incoming::new(request) {
         Ok(incoming) => incoming,
-        Err(error) => return refuse(Refusal::BadRequest(error.to_string())),
+        Err(error) => return refuse(Problem::BadRequest(error.to_string())),
     };
-    if let Ok(deployment) = &deployment
-        && let Some(answer) = gateway::loop_guard::answer_own(&incoming, deployment)
+    if let Ok(isolate) = &isolate
+        && let Some(answer) = gateway::loop_guard::answer_own(&incoming, isolate)
     {
         return answer;
     }
@@ -103,21 +102,21 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> Answer {
     if route == Route::OpenApi {
         return http::openapi(&cors);
     }
-    let deployment = match deployment {
-        Ok(deployment) => deployment,
-        Err(fault) => {
-            worker::console_error!("tollgate is not set up: {fault}");
-            return refuse(Refusal::Unavailable("tollgate is not set up"));
+    let isolate = match isolate {
+        Ok(isolate) => isolate,
+        Err(error) => {
+            worker::console_error!("tollgate is not set up: {error}");
+            return refuse(Problem::Unavailable("tollgate is not set up"));
         }
     };
     match route {
-        Route::Gate => gateway::gate::gate(incoming, deployment, context),
+        Route::Gate => gateway::gate::gate(incoming, isolate, context),
         Route::Preflight => http::preflight(&cors),
-        Route::Admin(_) => Ok(promise(admin::answer(incoming, deployment, env, context)).into()),
-        Route::MethodNotAllowed(allow) => refuse(Refusal::MethodNotAllowed(allow)),
-        Route::NotFound => refuse(Refusal::NotFound("there is nothing at this path".to_owned())),
-        Route::Holder(wanted) => {
-            Ok(promise(gateway::self_service::answer(incoming, deployment, context, wanted)).into())
+        Route::Admin(_) => Ok(promise(admin::answer(incoming, isolate, env, context)).into()),
+        Route::MethodNotAllowed(allow) => refuse(Problem::MethodNotAllowed(allow)),
+        Route::NotFound => refuse(Problem::NotFound("there is nothing at this path".to_owned())),
+        Route::SelfServiceRoute(wanted) => {
+            Ok(promise(gateway::self_service::answer(incoming, isolate, context, wanted)).into())
         }
         Route::Health => http::health(&cors),
         Route::OpenApi => http::openapi(&cors),

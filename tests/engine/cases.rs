@@ -1,8 +1,8 @@
 //! Single cases of the engine: changes of policies, metering, clocks that go wrong.
 
-use tollgate::key_state::{MAX_SKEW, State};
+use tollgate::key_state::{KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
-use tollgate::limiter::decision::{Standing, Verdict};
+use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
 use tollgate::metering::months::Carried;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
@@ -26,31 +26,31 @@ fn bucket(quota: u64, period: Period, burst: u64) -> [Policy; 1] {
     [Policy::new("p", Unit::Requests, quota, period, Algorithm::Bucket, Some(burst)).unwrap()]
 }
 
-fn state() -> State {
-    State::new("e".into())
+fn state() -> KeyState {
+    KeyState::new("e".into())
 }
 
 fn after(seconds: u64) -> UnixMicros {
     START.saturating_add(seconds * SECOND)
 }
 
-fn admit(state: &mut State, policies: &[Policy], at: UnixMicros, requests: u64) {
+fn admit(state: &mut KeyState, policies: &[Policy], at: UnixMicros, requests: u64) {
     let decision = state.decide(policies, at, Cost { requests, tokens: 0 });
     assert!(decision.is_admitted(), "{decision:?}");
 }
 
-fn wait(state: &mut State, policies: &[Policy], at: UnixMicros, requests: u64) -> u64 {
+fn wait(state: &mut KeyState, policies: &[Policy], at: UnixMicros, requests: u64) -> u64 {
     match state.decide(policies, at, Cost { requests, tokens: 0 }).verdict {
         Verdict::Denied { retry_after, .. } => retry_after,
         other => panic!("{other:?}"),
     }
 }
 
-fn standing(state: &mut State, policies: &[Policy], at: UnixMicros) -> Standing {
+fn standing(state: &mut KeyState, policies: &[Policy], at: UnixMicros) -> PolicyUsage {
     state.standings(policies, at)[0]
 }
 
-fn used(state: &mut State, policies: &[Policy], at: UnixMicros) -> u64 {
+fn used(state: &mut KeyState, policies: &[Policy], at: UnixMicros) -> u64 {
     standing(state, policies, at).used
 }
 
@@ -62,7 +62,7 @@ fn a_fixed_window_ends_with_the_utc_minute() {
     admit(&mut state, &policies, after(1), 1);
     let denied = state.decide(&policies, after(2), Cost::default());
     assert_eq!(denied.verdict, Verdict::Denied { violated: vec![0], retry_after: 44 * SECOND });
-    assert_eq!(denied.standings, [Standing { remaining: 0, used: 2, reset_after: 44 * SECOND }]);
+    assert_eq!(denied.standings, [PolicyUsage { remaining: 0, used: 2, reset_after: 44 * SECOND }]);
     assert_eq!((denied.now, denied.retry_after_seconds()), (after(2), 44));
     admit(&mut state, &policies, after(46), 2);
 }
@@ -71,7 +71,7 @@ fn a_fixed_window_ends_with_the_utc_minute() {
 fn only_fixed_windows_reset_unused() {
     let mut state = state();
     for (policies, reset_after) in [(fixed(5), 46 * SECOND), (sliding(5), 0), (bucket(5, Period::Minute, 5), 0)] {
-        let unused = Standing { remaining: 5, used: 0, reset_after };
+        let unused = PolicyUsage { remaining: 5, used: 0, reset_after };
         assert_eq!(standing(&mut state, &policies, START), unused);
     }
 }
@@ -84,7 +84,7 @@ fn a_log_frees_what_left_the_rolling_period() {
     admit(&mut state, &policies, after(10), 3);
     assert_eq!(
         standing(&mut state, &policies, after(20)),
-        Standing { remaining: 0, used: 5, reset_after: 40 * SECOND }
+        PolicyUsage { remaining: 0, used: 5, reset_after: 40 * SECOND }
     );
     assert_eq!(wait(&mut state, &policies, after(20), 1), 40 * SECOND);
     assert_eq!(wait(&mut state, &policies, after(20), 2), 40 * SECOND);
@@ -108,15 +108,15 @@ fn a_bucket_drains_evenly() {
     let mut state = state();
     let policies = bucket(6, Period::Minute, 3);
     admit(&mut state, &policies, START, 3);
-    assert_eq!(standing(&mut state, &policies, START), Standing { remaining: 0, used: 3, reset_after: 10 * SECOND });
+    assert_eq!(standing(&mut state, &policies, START), PolicyUsage { remaining: 0, used: 3, reset_after: 10 * SECOND });
     assert_eq!(wait(&mut state, &policies, START, 1), 10 * SECOND);
     assert_eq!(wait(&mut state, &policies, after(5), 2), 15 * SECOND);
-    assert_eq!(standing(&mut state, &policies, after(9)), Standing { remaining: 0, used: 3, reset_after: SECOND });
+    assert_eq!(standing(&mut state, &policies, after(9)), PolicyUsage { remaining: 0, used: 3, reset_after: SECOND });
     assert_eq!(
         standing(&mut state, &policies, after(10)),
-        Standing { remaining: 1, used: 2, reset_after: 10 * SECOND }
+        PolicyUsage { remaining: 1, used: 2, reset_after: 10 * SECOND }
     );
-    assert_eq!(standing(&mut state, &policies, after(30)), Standing { remaining: 3, used: 0, reset_after: 0 });
+    assert_eq!(standing(&mut state, &policies, after(30)), PolicyUsage { remaining: 3, used: 0, reset_after: 0 });
 }
 
 /// A unit takes no whole number of microseconds, and still nothing is lost over an hour.
@@ -228,7 +228,7 @@ fn a_bucket_keeps_its_level_when_the_period_changes() {
     let hourly = bucket(60, Period::Hour, 10);
     // Half a unit has drained.
     let at = START.saturating_add(SECOND / 2);
-    assert_eq!(standing(&mut state, &hourly, at), Standing { remaining: 0, used: 10, reset_after: 30 * SECOND });
+    assert_eq!(standing(&mut state, &hourly, at), PolicyUsage { remaining: 0, used: 10, reset_after: 30 * SECOND });
     assert_eq!(wait(&mut state, &hourly, at, 1), 30 * SECOND);
     assert_eq!(wait(&mut state, &bucket(60, Period::Minute, 10), at, 1), SECOND / 2);
 }
@@ -240,7 +240,7 @@ fn a_scaled_level_is_rounded_up() {
     // One span-th of a day's unit has drained: a 1440th of what a minute's bucket can tell.
     let at = START.saturating_add(1);
     let minutely = bucket(1, Period::Minute, 10);
-    assert_eq!(standing(&mut state, &minutely, at), Standing { remaining: 9, used: 1, reset_after: MINUTE });
+    assert_eq!(standing(&mut state, &minutely, at), PolicyUsage { remaining: 9, used: 1, reset_after: MINUTE });
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn what_no_policy_uses_is_let_go_once_it_has_run_out() {
     for policies in [sliding(6), bucket(6, Period::Minute, 6)] {
         let key = if policies[0].algorithm() == Algorithm::Sliding { r#""l":"# } else { r#""b":"# };
         let mut state = state();
-        let stored = |state: &State| state.to_row().body.contains(key);
+        let stored = |state: &KeyState| state.to_row().body.contains(key);
         admit(&mut state, &policies, START, 6);
         state.committed();
         admit(&mut state, &[], after(59), 1);
@@ -263,7 +263,7 @@ fn what_no_policy_uses_is_let_go_once_it_has_run_out() {
 #[test]
 fn a_change_of_policies_asks_for_a_row() {
     let mut state = state();
-    let peek = |state: &mut State, policies: &[Policy]| {
+    let peek = |state: &mut KeyState, policies: &[Policy]| {
         state.standings(policies, START);
         let dirty = state.is_dirty();
         state.committed();
@@ -290,7 +290,7 @@ fn a_renamed_bucket_and_one_of_another_unit_are_let_go() {
     let old = named("old", Unit::Requests);
     for new in [named("new", Unit::Requests), named("old", Unit::Tokens)] {
         let mut state = state();
-        let buckets = |state: &State| state.to_row().body.matches(r#""k":["#).count();
+        let buckets = |state: &KeyState| state.to_row().body.matches(r#""k":["#).count();
         admit(&mut state, &old, START, 6);
         admit(&mut state, &new, after(11), 1);
         admit(&mut state, &new, after(61), 1);
@@ -311,7 +311,7 @@ fn a_log_takes_more_units_in_a_millisecond_than_an_entry_holds() {
     }
     assert_eq!(used(&mut state, &policies, START), 3_248_582);
     let row = state.to_row();
-    let mut read = State::from_rows([(row.slot, row.body)]).unwrap();
+    let mut read = KeyState::from_rows([(row.slot, row.body)]).unwrap();
     for state in [&mut state, &mut read] {
         assert_eq!(used(state, &policies, after(59)), 3_248_582);
         assert_eq!(used(state, &policies, after(60)), 0);
@@ -400,7 +400,7 @@ fn a_clock_that_falls_back_finds_its_window_as_it_was() {
                     admit(&mut state, &policies, at(ahead + call * SECOND / 100), 1);
                 }
                 let row = state.to_row();
-                let mut read = State::from_rows([(row.slot, row.body)]).unwrap();
+                let mut read = KeyState::from_rows([(row.slot, row.body)]).unwrap();
                 for state in [&mut state, &mut read] {
                     assert_eq!(used(state, &policies, at(2 * SECOND)), before + meanwhile, "{period}");
                     let left = 5_u64.saturating_sub(before + meanwhile);
@@ -419,7 +419,7 @@ fn a_clock_that_falls_back_finds_its_window_as_it_was() {
 #[test]
 fn a_clock_that_leapt_ahead_says_by_how_much() {
     let mut state = state();
-    let look = |state: &mut State, at| drop(state.standings(&[], at));
+    let look = |state: &mut KeyState, at| drop(state.standings(&[], at));
     look(&mut state, START);
     look(&mut state, after(3600));
     assert_eq!(state.lead(after(3600)), 0);
@@ -523,7 +523,7 @@ fn what_is_carried_counts_toward_the_month_and_nothing_else() {
     state.carry_over(november, carried(995));
     assert!(state.is_dirty());
     let row = state.to_row();
-    for state in [&mut state, &mut State::from_rows([(row.slot, row.body)]).unwrap()] {
+    for state in [&mut state, &mut KeyState::from_rows([(row.slot, row.body)]).unwrap()] {
         assert_eq!(used(state, &month, START), 995);
         assert_eq!(used(state, &tokens, START), 70);
         assert_eq!(used(state, &fixed(10), START), 0);
@@ -537,7 +537,7 @@ fn what_is_carried_counts_toward_the_month_and_nothing_else() {
     }
 }
 
-fn flush(state: &mut State) -> Vec<(Month, u64, u64)> {
+fn flush(state: &mut KeyState) -> Vec<(Month, u64, u64)> {
     let totals = state.unflushed();
     for total in &totals {
         state.mark_flushed(total.month, total.calls, total.denied);
@@ -554,7 +554,7 @@ fn months_stay_until_they_are_over_and_flushed() {
     let mut state = state();
     let november = Month::of(START);
     let months = months(5);
-    let unflushed = |state: &State| -> Vec<(Month, u64)> {
+    let unflushed = |state: &KeyState| -> Vec<(Month, u64)> {
         state.unflushed().iter().map(|total| (total.month, total.calls + total.denied)).collect()
     };
     admit(&mut state, &[], START, 1);
@@ -575,7 +575,7 @@ fn months_stay_until_they_are_over_and_flushed() {
         admit(&mut state, &[], month.start(), 1);
         assert_eq!(state.month(november).calls, 2, "{month}");
     }
-    let kept = |state: &State| state.kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
+    let kept = |state: &KeyState| state.kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
     assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
     // December is not one of the three newest, but not flushed.
     state.mark_flushed(months[4], 1, 0);
@@ -616,7 +616,7 @@ fn a_month_that_was_left_is_still_there() {
         admit(&mut state, &policies, there, 2);
         assert_eq!(flush(&mut state), [(months[ahead], 1, 0)]);
         let row = state.to_row();
-        for state in [&mut state, &mut State::from_rows([(row.slot, row.body)]).unwrap()] {
+        for state in [&mut state, &mut KeyState::from_rows([(row.slot, row.body)]).unwrap()] {
             assert_eq!(wait(state, &policies, after(9), 1), months[1].start().since(after(9)));
             let raised = policy(5, Period::Month, Algorithm::Fixed);
             admit(state, &raised, after(9), 1);
@@ -643,7 +643,7 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     }
     let row = state.to_row();
     assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
-    for state in [&mut state, &mut State::from_rows([(row.slot, row.body)]).unwrap()] {
+    for state in [&mut state, &mut KeyState::from_rows([(row.slot, row.body)]).unwrap()] {
         // February is the oldest that is kept. What was dropped is counted there, and what was spent there is spent.
         for month in [months[0], months[1], months[3]] {
             assert_eq!(used(state, &policies, month.start()), 2, "{month}");

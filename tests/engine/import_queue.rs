@@ -27,7 +27,7 @@ enum Event {
     /// The request's timer.
     Timer(usize),
     /// D1 answers a query that this request runs.
-    Answer(usize, u64),
+    ObjectResponse(usize, u64),
 }
 
 struct Request {
@@ -98,7 +98,7 @@ impl World {
                 Event::Come(n) => self.come(n),
                 Event::Leave(n) => self.requests[n].is_here = false,
                 Event::Timer(n) => self.turn(n),
-                Event::Answer(n, number) => self.answer(n, number),
+                Event::ObjectResponse(n, number) => self.answer(n, number),
             }
         }
     }
@@ -147,7 +147,7 @@ impl World {
             self.deferred_led_at = Some(self.now);
         }
         self.queries.insert(batch.number, Query { began: self.now, texts });
-        self.push(self.now + self.latency, Event::Answer(n, batch.number));
+        self.push(self.now + self.latency, Event::ObjectResponse(n, batch.number));
     }
 
     fn answer(&mut self, n: usize, number: u64) {

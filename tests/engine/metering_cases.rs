@@ -8,13 +8,13 @@ use tollgate::key_state::audit_log::{
 };
 use tollgate::key_state::idempotency::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, State};
+use tollgate::key_state::{Call, KeyState};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::Judgement;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::MAX_CLASS_BYTES;
 use tollgate::metering::alerts::Alert;
-use tollgate::metering::call_outcome::End;
+use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::metering::hours::{Counts, HourTotal, MAX_CLASSES};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros, rfc3339};
 
@@ -36,25 +36,25 @@ const CALL: Call<'_> = Call {
     thresholds: &[],
 };
 
-fn ended(nonce: u64) -> End {
-    End { nonce, status: 201, duration_ms: 190 }
+fn ended(nonce: u64) -> CallOutcome {
+    CallOutcome { nonce, status: 201, duration_ms: 190 }
 }
 
-fn end(state: &mut State, nonce: u64) {
+fn end(state: &mut KeyState, nonce: u64) {
     state.complete(START, ended(nonce), false);
 }
 
-fn metered() -> State {
-    let mut state = State::new("e1".into());
+fn metered() -> KeyState {
+    let mut state = KeyState::new("e1".into());
     state.count_hours();
     state
 }
 
-fn reread(state: &mut State) -> State {
+fn reread(state: &mut KeyState) -> KeyState {
     let row = state.to_row();
     state.committed();
     state.confirmed(state.last_commit());
-    State::from_rows([(row.slot, row.body)]).unwrap()
+    KeyState::from_rows([(row.slot, row.body)]).unwrap()
 }
 
 fn of_class(class: &str) -> Call<'_> {
@@ -62,7 +62,7 @@ fn of_class(class: &str) -> Call<'_> {
 }
 
 /// (hour since that of START, class, calls, denied, cost)
-fn unflushed(state: &State) -> Vec<(u64, String, u64, u64, u64)> {
+fn unflushed(state: &KeyState) -> Vec<(u64, String, u64, u64, u64)> {
     let first = START.as_micros() / HOUR;
     let row = |total: HourTotal| {
         let Counts { calls, denied, cost } = total.counts;
@@ -99,7 +99,7 @@ fn hours_are_counted_by_class() {
 #[test]
 fn what_was_counted_since_a_flush_stays_due() {
     let mut state = metered();
-    let judge = |state: &mut State, hours| {
+    let judge = |state: &mut KeyState, hours| {
         state.judge_call(&[], START.saturating_add(hours * HOUR), &of_class("GET /a"));
     };
     judge(&mut state, 0);
@@ -203,7 +203,7 @@ fn the_stored_form_of_hours_is_frozen() {
     assert_eq!(metered().to_row().body, r#"{"v":1,"seq":1,"e":"e1","t":0,"h":""}"#);
     for wrong in ["x", "1", "1|a", "1|a|0|0|0|0|0", "2|a|0|0|0|0|0|0;1|a|0|0|0|0|0|0;"] {
         let row = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"h":"{wrong}"}}"#);
-        let error = State::from_rows([(3, row)]).unwrap_err();
+        let error = KeyState::from_rows([(3, row)]).unwrap_err();
         assert_eq!(error.to_string(), "row in slot 3 cannot be read: not hours", "{wrong}");
     }
 }
@@ -212,7 +212,7 @@ fn the_stored_form_of_hours_is_frozen() {
 #[test]
 fn a_row_without_hours_is_read() {
     let body = r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"m":[[202611,9,0,0,9,0,9,0]]}"#;
-    let mut state = State::from_rows([(0, body.to_owned())]).unwrap();
+    let mut state = KeyState::from_rows([(0, body.to_owned())]).unwrap();
     assert!(!state.to_row().body.contains(r#""h":"#));
     state.count_hours();
     state.judge_call(&[], START, &of_class("GET /a"));
@@ -239,7 +239,7 @@ fn replay_policies() -> [Policy; 3] {
 
 /// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free replay denied, one denied that would
 /// be charged, conflict, another request.
-fn ask(state: &mut State, at: UnixMicros, call: &Call<'_>) -> char {
+fn ask(state: &mut KeyState, at: UnixMicros, call: &Call<'_>) -> char {
     match state.judge_call(&replay_policies(), at, call) {
         Judgement::Decided(decision) if decision.is_admitted() => 'a',
         Judgement::Decided(_) => 'd',
@@ -262,7 +262,7 @@ fn ask(state: &mut State, at: UnixMicros, call: &Call<'_>) -> char {
     }
 }
 
-fn used(state: &mut State, at: UnixMicros) -> [u64; 3] {
+fn used(state: &mut KeyState, at: UnixMicros) -> [u64; 3] {
     let standings = state.standings(&replay_policies(), at);
     [standings[0].used, standings[1].used, standings[2].used]
 }
@@ -311,7 +311,7 @@ fn a_retry_of_a_question_is_no_repeat() {
     let policies = replay_policies();
     assert_eq!(state.recall_call(&policies, START, &keyed(1, "k")), None);
     assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
-    let recall = |state: &mut State, call: &Call<'_>| match state.recall_call(&policies, START, call) {
+    let recall = |state: &mut KeyState, call: &Call<'_>| match state.recall_call(&policies, START, call) {
         Some(Judgement::Decided(decision)) if decision.is_admitted() => 'a',
         Some(Judgement::Replay { decision, .. }) if decision.is_admitted() => 'r',
         None => '-',
@@ -378,7 +378,7 @@ fn what_is_remembered_is_bounded() {
     assert!(state.to_row().body.len() < 110_000, "{}", state.to_row().body.len());
     assert!(written <= 2 * (MAX_REPLAYS + 2000) / 512, "{written}");
     let last = at(MAX_REPLAYS + 2000);
-    let known = |state: &State, call: usize| {
+    let known = |state: &KeyState, call: usize| {
         let policies = [fixed("month", 0, Period::Month)];
         let judgement = state.clone().judge_call(&policies, last, &keyed(0, &key(call)));
         matches!(judgement, Judgement::Replay { is_free: true, .. })
@@ -390,7 +390,7 @@ fn what_is_remembered_is_bounded() {
     }
     assert_eq!(chunks.len(), MAX_REPLAYS / 512);
     let Row { slot, body } = state.to_row();
-    let mut read = State::from_rows([(slot, body)]).unwrap();
+    let mut read = KeyState::from_rows([(slot, body)]).unwrap();
     read.load_replays(chunks.clone()).unwrap();
     assert!(known(&read, 2000) && !known(&read, 0));
     // All of it is let go of when its time is over.
@@ -434,12 +434,12 @@ fn marks_of_the_future_are_moved_back() {
 
 #[test]
 fn the_stored_form_of_idempotency_keys_is_frozen() {
-    let mut state = State::new("e".into());
+    let mut state = KeyState::new("e".into());
     assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
     let row = state.to_row();
     let end = r#""n":[7],"i":"DAwnbvvzT6Vq__s_LykELYA_RcMAAAAA|0|2;7|868112185802575781|1795160894000;"}"#;
     assert!(row.body.ends_with(end), "{}", row.body);
-    let other = |i: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":"{i}"}}"#))]);
+    let other = |i: &str| KeyState::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":"{i}"}}"#))]);
     assert!(other("|7;").is_ok());
     for wrong in ["", "x|0", "AAAAAAAAAAAAAAAAAAAA|0", "|0;1|2", "|0|1;", "|0|3;", "|0|;", "AAAAAAAAAAAAAAAA|0|2;"] {
         assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not idempotency keys");
@@ -456,7 +456,7 @@ fn the_stored_form_of_idempotency_keys_is_frozen() {
 fn a_mark_of_the_first_form_is_never_free() {
     let body =
         r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"i":"DAwnbvvzT6Vq__s_|1;7|868112185802575781|1795160894000;"}"#;
-    let mut state = State::from_rows([(0, body.to_owned())]).unwrap();
+    let mut state = KeyState::from_rows([(0, body.to_owned())]).unwrap();
     // The marks of "key 1" and of the key 0, which is before all others.
     let chunk = "AAAAAAAAAAAAAAAAZ2UVl1W5oJpq__s-".to_owned();
     state.load_replays([(0, chunk)]).unwrap();
@@ -506,7 +506,7 @@ fn five_repeats_are_free_and_all_others_are_charged() {
     let mut state = metered();
     let policies = [fixed("month", 8, Period::Month)];
     let mut nonce = 0;
-    let mut judge = |state: &mut State, key: &str| {
+    let mut judge = |state: &mut KeyState, key: &str| {
         nonce += 1;
         let call = Call { is_audited: true, ..keyed(nonce, key) };
         let judgement = state.judge_call(&policies, START, &call);
@@ -551,7 +551,7 @@ fn five_repeats_are_free_and_all_others_are_charged() {
 fn free_repeats_are_counted_across_chunks() {
     let mut state = metered();
     let (mut chunks, mut nonce) = (BTreeMap::new(), 0);
-    let mut call = |state: &mut State, key: &str| {
+    let mut call = |state: &mut KeyState, key: &str| {
         nonce += 1;
         let judgement = state.judge_call(&[], START, &keyed(nonce, key));
         state.complete(START, ended(nonce), false);
@@ -559,7 +559,7 @@ fn free_repeats_are_counted_across_chunks() {
         chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
         state.committed();
         if key == "k" {
-            *state = State::from_rows([(0, state.to_row().body)]).unwrap();
+            *state = KeyState::from_rows([(0, state.to_row().body)]).unwrap();
             state.load_replays(chunks.clone()).unwrap();
         }
         matches!(judgement, Judgement::Replay { is_free: true, .. })
@@ -613,7 +613,7 @@ fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
     assert!(state.judge_call(&[], START, &keyed(511, "key 511")).is_admitted());
     let lost = state.to_rows().replays;
     assert_eq!(lost.len(), 1);
-    let mut read = State::from_rows([(0, row)]).unwrap();
+    let mut read = KeyState::from_rows([(0, row)]).unwrap();
     read.load_replays(lost.iter().map(|row| (row.id, row.body.clone()))).unwrap();
     assert!(matches!(
         read.clone().judge_call(&[], START, &keyed(600, "key 510")),
@@ -648,11 +648,11 @@ fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: us
     }
 }
 
-fn tail(state: &State) -> Vec<(u64, String)> {
+fn tail(state: &KeyState) -> Vec<(u64, String)> {
     state.audit_tail().into_iter().map(|(seq, text)| (seq, text.into_owned())).collect()
 }
 
-fn log(state: &State) -> Vec<String> {
+fn log(state: &KeyState) -> Vec<String> {
     let show = |entry: Entry| {
         let at = entry.at.since(START) / 1000;
         let Entry { method, class, status, is_replay, cost, idempotency_key, count, end, .. } = entry;
@@ -667,7 +667,7 @@ fn calls_are_in_the_audit_log() {
     let policies = [fixed("minute", 3, Period::Minute), fixed("month", 10, Period::Month)];
     let mut state = metered();
     let at = |millis: u64| START.saturating_add(millis * 1000);
-    let judge = |state: &mut State, millis: u64, call: &Call<'_>| {
+    let judge = |state: &mut KeyState, millis: u64, call: &Call<'_>| {
         state.judge_call(&policies, at(millis), call);
     };
     let fingerprint = Some(Fingerprint::of("POST", "/v1", None));
@@ -682,10 +682,10 @@ fn calls_are_in_the_audit_log() {
     assert!(state.has_uncommitted_notes());
     state = reread(&mut state);
     assert!(!state.has_uncommitted_notes());
-    state.complete(at(90), End { nonce: 1, status: 502, duration_ms: 90 }, true);
+    state.complete(at(90), CallOutcome { nonce: 1, status: 502, duration_ms: 90 }, true);
     assert!(state.has_uncommitted_notes() && !state.is_dirty());
-    state.complete(at(95), End { nonce: 1, status: 200, duration_ms: 95 }, true);
-    state.complete(at(95), End { nonce: 77, status: 200, duration_ms: 95 }, true);
+    state.complete(at(95), CallOutcome { nonce: 1, status: 200, duration_ms: 95 }, true);
+    state.complete(at(95), CallOutcome { nonce: 77, status: 200, duration_ms: 95 }, true);
     // The next window.
     judge(&mut state, 60_000, &Call { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(9, "GET /v1") });
     let expected = [
@@ -705,7 +705,7 @@ fn calls_are_in_the_audit_log() {
 fn refusals_of_a_second_are_one_entry() {
     let policies = [fixed("minute", 0, Period::Minute)];
     let mut state = metered();
-    let refuse = |state: &mut State, millis: u64, class: &str, key| {
+    let refuse = |state: &mut KeyState, millis: u64, class: &str, key| {
         let call = Call { idempotency_key: key, ..audited(millis, class) };
         assert!(!state.judge_call(&policies, START.saturating_add(millis * 1000), &call).is_admitted());
         state.refuse_call(START.saturating_add(millis * 1000), &call, 403);
@@ -747,7 +747,7 @@ fn a_full_tail_becomes_a_chunk() {
         let key = format!("{call:0255}{call}");
         let idempotency_key = (call >= 500).then_some(key.as_str());
         state.judge_call(&[], at, &Call { idempotency_key, ..audited(call, "GET /v1") });
-        state.complete(at, End { nonce: call.saturating_sub(30), ..ended(0) }, true);
+        state.complete(at, CallOutcome { nonce: call.saturating_sub(30), ..ended(0) }, true);
         if call % 7 == 0 {
             let rows = state.to_rows();
             for row in rows.audit {
@@ -791,7 +791,7 @@ fn a_full_tail_becomes_a_chunk() {
 #[test]
 fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     let judge = |key: &str| {
-        let mut state = State::new("e".into());
+        let mut state = KeyState::new("e".into());
         state.judge_call(&[], START, &Call { idempotency_key: Some(key), ..audited(1, "GET /v1") });
         let body = state.to_row().body;
         let taken = body.split_once("~/v1|2|").unwrap().1.split_once("|1;").unwrap().0.to_owned();
@@ -820,7 +820,7 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     let key = "%7C".repeat(255);
     let text = format!("1795160894000;a|0|POST|~/v1|2|{key}|1;d|0|POST|/v2|2|{key}|429|1|1|0;");
     let body = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"0;{text}"}}"#);
-    let mut state = State::from_rows([(0, body)]).unwrap();
+    let mut state = KeyState::from_rows([(0, body)]).unwrap();
     let whole = Some("|".repeat(255));
     assert!(
         entries(&tail(&reread(&mut state)), START, START.saturating_add(DAY), 9)
@@ -872,7 +872,7 @@ fn the_audit_log_expires() {
 
 #[test]
 fn the_stored_form_of_the_audit_log_is_frozen() {
-    let mut state = State::new("e".into());
+    let mut state = KeyState::new("e".into());
     let policies = [fixed("minute", 2, Period::Minute)];
     state.judge_call(&policies, START, &Call { idempotency_key: Some("order 7;"), ..audited(2547, "GET /v1") });
     state.judge_call(&policies, START.saturating_add(500_000), &audited(2548, "/v1/*"));
@@ -883,7 +883,7 @@ fn the_stored_form_of_the_audit_log_is_frozen() {
     assert!(body.ends_with(&format!(r#","a":"0;{text}"}}"#)), "{body}");
     let feed = |text: &str| AuditReader::new(ALL).feed(3, text).map_err(|error| error.to_string());
     assert_eq!([feed(text), feed(""), feed("1795160894000;")], [Ok(true), Ok(true), Ok(true)]);
-    let other = |text: &str| State::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"1;{text}"}}"#))]);
+    let other = |text: &str| KeyState::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"1;{text}"}}"#))]);
     for wrong in ["x", "1;b|0;", "1;;", "1;a|0|GET", "1;c|0|9f3|201", "1;a|-2|GET|/|1||2;", "1;a|0|GET|/|1||x;"] {
         assert_eq!(feed(wrong), Err("chunk 3 of the audit log cannot be read".to_owned()), "{wrong}");
         assert_eq!(other(wrong).unwrap_err().to_string(), "row in slot 3 cannot be read: not an audit log");
@@ -898,7 +898,7 @@ const ALL: AuditQuery =
     AuditQuery { from: UnixMicros::from_micros(0), to: UnixMicros::from_micros(u64::MAX), cursor: None, limit: 500 };
 
 /// The thresholds at which there is an alert after a call, and lets go of them.
-fn alerts(state: &mut State, quota: u64, at: UnixMicros, cost: u64) -> Vec<u16> {
+fn alerts(state: &mut KeyState, quota: u64, at: UnixMicros, cost: u64) -> Vec<u16> {
     let policies = [fixed("minute", 1000, Period::Minute), fixed("month", quota, Period::Month)];
     let cost = Cost { requests: cost, tokens: 0 };
     state.judge_call(&policies, at, &Call { cost, thresholds: &[80, 100], ..CALL });
@@ -987,6 +987,6 @@ fn an_alert_stays_until_it_is_told() {
     assert!(state.is_dirty());
     assert_eq!(reread(&mut state).pending_alerts(), [alert("tokens", 1000, 800)]);
     let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":"month|80|202613;"}"#.to_owned();
-    let error = State::from_rows([(3, wrong)]).unwrap_err();
+    let error = KeyState::from_rows([(3, wrong)]).unwrap_err();
     assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
 }

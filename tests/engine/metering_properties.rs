@@ -9,11 +9,11 @@ use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
 use tollgate::key_state::audit_log::{AuditQuery, AuditReader, Entry, MAX_DURATION};
 use tollgate::key_state::idempotency::{MAX_FLIGHT, REPLAY_SECONDS};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, MAX_SKEW, State};
+use tollgate::key_state::{Call, KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Judgement, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::metering::call_outcome::End;
+use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::metering::hours::{Counts, MAX_CLASSES};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -104,7 +104,7 @@ fn sum(counts: impl IntoIterator<Item = [u64; 3]>) -> [u64; 3] {
 }
 
 struct World {
-    state: State,
+    state: KeyState,
     rows: BTreeMap<u32, String>,
     clock: u64,
     months: Table<Month>,
@@ -118,7 +118,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut state = State::new("e".into());
+        let mut state = KeyState::new("e".into());
         state.count_hours();
         let mut world = Self {
             state,
@@ -156,7 +156,7 @@ impl World {
     }
 
     fn crash(&mut self) {
-        self.state = State::from_rows(self.rows.clone()).unwrap();
+        self.state = KeyState::from_rows(self.rows.clone()).unwrap();
         self.uncommitted = [0; 3];
     }
 
@@ -267,7 +267,7 @@ proptest! {
             if world.uncommitted != [0; 3] || world.state.is_dirty() {
                 continue;
             }
-            let mut read = State::from_rows(world.rows.clone()).unwrap();
+            let mut read = KeyState::from_rows(world.rows.clone()).unwrap();
             let mut kept = world.state.clone();
             let call = Call { class: "GET /7", ..CALL };
             read.judge_call(&policies, world.now(), &call);
@@ -304,7 +304,7 @@ struct Book {
 }
 
 impl Book {
-    fn settle(&mut self, clock: u64) -> u64 {
+    fn acknowledge(&mut self, clock: u64) -> u64 {
         let now = if clock + MAX_SKEW < self.last { clock } else { clock.max(self.last) };
         if now < self.last {
             self.last = now;
@@ -394,7 +394,7 @@ fn a_move() -> impl Strategy<Value = Move> {
 }
 
 struct Shop {
-    state: State,
+    state: KeyState,
     rows: BTreeMap<u32, String>,
     replays: BTreeMap<u32, String>,
     written: usize,
@@ -407,7 +407,7 @@ struct Shop {
 impl Shop {
     fn new() -> Self {
         let mut shop = Self {
-            state: State::new("e".into()),
+            state: KeyState::new("e".into()),
             rows: BTreeMap::new(),
             replays: BTreeMap::new(),
             written: 0,
@@ -433,7 +433,7 @@ impl Shop {
     }
 
     fn crash(&mut self) {
-        self.state = State::from_rows(self.rows.clone()).unwrap();
+        self.state = KeyState::from_rows(self.rows.clone()).unwrap();
         self.state.load_replays(self.replays.clone()).unwrap();
         self.book = Book { latest: self.book.latest, ..self.stored.clone() };
     }
@@ -441,7 +441,7 @@ impl Shop {
     fn call(&mut self, policies: &[Policy], key: u64, request: u64, cost: Cost) -> Result<(), TestCaseError> {
         self.nonce += 1;
         let clock = UnixMicros::from_micros(self.clock);
-        let now = self.book.settle(self.clock);
+        let now = self.book.acknowledge(self.clock);
         let (expected, is_certain) = self.book.expect(key, request, now);
         let before = self.state.clone();
         let text = format!("key {key}");
@@ -480,27 +480,27 @@ impl Shop {
                 let clock = UnixMicros::from_micros(self.clock);
                 for _ in 0..calls {
                     self.nonce += 1;
-                    let (now, nonce) = (self.book.settle(self.clock), self.nonce);
+                    let (now, nonce) = (self.book.acknowledge(self.clock), self.nonce);
                     let text = format!("key {}", 1000 + nonce);
                     let call = Call { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
                     self.book.admit('n', 1000 + nonce, 0, nonce, now, 1);
-                    self.state.complete(clock, End { nonce, status: 200, duration_ms: 1 }, false);
+                    self.state.complete(clock, CallOutcome { nonce, status: 200, duration_ms: 1 }, false);
                     self.book.firsts.last_mut().unwrap().is_complete = true;
                 }
             }
             Move::Complete(back) => {
-                self.book.settle(self.clock);
+                self.book.acknowledge(self.clock);
                 let clock = UnixMicros::from_micros(self.clock);
                 if let Some(first) = self.book.firsts.iter_mut().rev().nth(back) {
                     first.is_complete = true;
-                    self.state.complete(clock, End { nonce: first.nonce, status: 200, duration_ms: 1 }, false);
+                    self.state.complete(clock, CallOutcome { nonce: first.nonce, status: 200, duration_ms: 1 }, false);
                 } else {
                     self.state.expire(clock);
                 }
             }
             Move::Expire => {
-                self.book.settle(self.clock);
+                self.book.acknowledge(self.clock);
                 self.state.expire(UnixMicros::from_micros(self.clock));
             }
             Move::Commit => self.commit(),
@@ -541,7 +541,7 @@ type Admitted = (u64, u64, Option<u64>);
 
 /// A key whose calls are all in the audit log.
 struct Logged {
-    state: State,
+    state: KeyState,
     rows: BTreeMap<u32, String>,
     chunks: BTreeMap<u64, String>,
     clock: u64,
@@ -555,7 +555,7 @@ struct Logged {
 impl Logged {
     fn new() -> Self {
         let mut logged = Self {
-            state: State::new("e".into()),
+            state: KeyState::new("e".into()),
             rows: BTreeMap::new(),
             chunks: BTreeMap::new(),
             clock: START,
@@ -582,7 +582,7 @@ impl Logged {
     }
 
     fn crash(&mut self) {
-        self.state = State::from_rows(self.rows.clone()).unwrap();
+        self.state = KeyState::from_rows(self.rows.clone()).unwrap();
         let ([stored, now], [stored_refusals, refusals]) = (&mut self.admitted, &mut self.refused);
         now.clone_from(stored);
         refusals.clone_from(stored_refusals);
@@ -612,7 +612,7 @@ impl Logged {
         if duration_ms <= MAX_DURATION / 1000 {
             end.get_or_insert(duration_ms);
         }
-        self.state.complete(now, End { nonce: *nonce, status: 204, duration_ms }, true);
+        self.state.complete(now, CallOutcome { nonce: *nonce, status: 204, duration_ms }, true);
     }
 
     fn read(&self, limit: usize) -> Vec<Entry> {
@@ -706,7 +706,7 @@ proptest! {
         ends in 0..3_u32,
         calls in 200..700_u32,
     ) {
-        let mut state = State::new("e".into());
+        let mut state = KeyState::new("e".into());
         state.count_hours();
         let (mut admits, mut rows, mut clock) = (0_u64, 0, START);
         for number in 0..calls {
@@ -727,7 +727,7 @@ proptest! {
                 prop_assert!(written.row.body.len() < 90_000, "{}", written.row.body.len());
             }
             for _ in 0..ends {
-                state.complete(now, End { nonce, status: 200, duration_ms: 7 }, true);
+                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 7 }, true);
             }
         }
         let rows = u64::try_from(rows).unwrap();

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use tollgate::key_state::{MAX_SKEW, State};
+use tollgate::key_state::{KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
-use tollgate::limiter::decision::{Standing, Verdict};
+use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -137,17 +137,17 @@ impl Model {
     }
 
     fn replace(&mut self, policies: Vec<Policy>, now: u64) {
-        let mut passed = false;
+        let mut unchecked = false;
         for (arrival, policy) in self.arrivals.iter_mut().zip(&policies) {
             let quota = u128::from(policy.quota());
             if policy.algorithm() == Algorithm::Bucket && quota != arrival.quota {
                 let level = arrival.tat.saturating_sub(u128::from(now.max(arrival.at)) * arrival.quota);
-                passed = true;
+                unchecked = true;
                 *arrival = Arrival { tat: u128::from(now) * quota + level, quota, at: now };
             }
         }
         self.policies = policies;
-        if passed {
+        if unchecked {
             self.pass(now);
         }
     }
@@ -285,14 +285,14 @@ impl Model {
         }
     }
 
-    fn standings(&mut self, clock: u64) -> Vec<Standing> {
+    fn standings(&mut self, clock: u64) -> Vec<PolicyUsage> {
         let now = self.judged(clock);
         let all = self.policies.iter().enumerate();
         all.map(|(index, policy)| match policy.algorithm() {
             Algorithm::Fixed => {
                 let used = self.window(policy, now);
                 let reset_after = end(policy.period(), now) - clock;
-                Standing { remaining: policy.quota().saturating_sub(used), used, reset_after }
+                PolicyUsage { remaining: policy.quota().saturating_sub(used), used, reset_after }
             }
             Algorithm::Sliding => {
                 let used = self.rolling(policy, now);
@@ -300,7 +300,7 @@ impl Model {
                 let expiries = self.admissions.iter().map(|a| a.expiry(policy.period())).filter(|expiry| *expiry > now);
                 let grows = |t: &u64| policy.quota().saturating_sub(self.rolling(policy, *t)) > remaining;
                 let reset_after = if used == 0 { 0 } else { expiries.filter(grows).min().unwrap() - clock };
-                Standing { remaining, used, reset_after }
+                PolicyUsage { remaining, used, reset_after }
             }
             Algorithm::Bucket => {
                 let span = u128::from(micros(policy.period()));
@@ -309,7 +309,7 @@ impl Model {
                 let arrival = &self.arrivals[index];
                 let free = arrival.tat + (room / span + 1) * span - u128::from(policy.burst()) * span;
                 let grows = u64::try_from(free.div_ceil(arrival.quota)).unwrap();
-                Standing {
+                PolicyUsage {
                     remaining: u64::try_from(room / span).unwrap(),
                     used: u64::try_from(level.div_ceil(span)).unwrap(),
                     reset_after: if level == 0 { 0 } else { grows - clock },
@@ -367,7 +367,7 @@ fn step(random: &mut Random, clock: u64) -> u64 {
 
 struct Run {
     random: Random,
-    state: State,
+    state: KeyState,
     model: Model,
     rows: BTreeMap<u32, String>,
     clock: u64,
@@ -378,8 +378,13 @@ impl Run {
         let mut random = Random(seed);
         let policies = policies(&mut random, algorithms);
         let clock = 1_790_000_000 * SECOND + random.below(400 * DAY);
-        let mut run =
-            Self { random, state: State::new("e".into()), model: Model::new(policies), rows: BTreeMap::new(), clock };
+        let mut run = Self {
+            random,
+            state: KeyState::new("e".into()),
+            model: Model::new(policies),
+            rows: BTreeMap::new(),
+            clock,
+        };
         // A charge counts in the logs that exist, so let them exist.
         let _ = run.state.standings(&run.model.policies, UnixMicros::from_micros(run.clock));
         run
@@ -437,7 +442,7 @@ impl Run {
         if self.random.one_in(2) {
             self.commit();
             if self.random.one_in(5) {
-                self.state = State::from_rows(self.rows.clone()).unwrap();
+                self.state = KeyState::from_rows(self.rows.clone()).unwrap();
             }
         }
         denied

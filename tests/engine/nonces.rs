@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tollgate::gateway::outbox::{Arrears, Doubt, Report};
+use tollgate::gateway::outbox::{MaybeCounted, Outbox, Report};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, MAX_DELAY, Owed, Paid, State};
+use tollgate::key_state::{Call, KeyState, MAX_DELAY, ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
-use tollgate::protocol::object_request::Debt;
+use tollgate::protocol::object_request::PendingReport;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z.
@@ -38,13 +38,13 @@ fn call(nonce: u64) -> Call<'static> {
 
 /// A key's object: its state and its rows.
 struct Object {
-    state: State,
+    state: KeyState,
     rows: BTreeMap<u32, String>,
 }
 
 impl Object {
     fn new() -> Self {
-        Self { state: State::new("e".into()), rows: BTreeMap::new() }
+        Self { state: KeyState::new("e".into()), rows: BTreeMap::new() }
     }
 
     fn judge(&mut self, clock: u64, nonce: u64) {
@@ -60,9 +60,9 @@ impl Object {
 
     /// What only the memory held is lost.
     fn restart(&mut self) {
-        self.state = match State::from_rows(self.rows.clone()) {
+        self.state = match KeyState::from_rows(self.rows.clone()) {
             Ok(state) => state,
-            Err(_) => State::new("e".into()),
+            Err(_) => KeyState::new("e".into()),
         };
     }
 
@@ -72,8 +72,8 @@ impl Object {
 }
 
 /// A call that an isolate let through `age` ago, and that may have been counted.
-fn doubtful(nonce: u64, age: u64) -> Owed {
-    Owed { nonce, age: Some(age), calls: 1, cost: Cost::default(), denied: 0 }
+fn maybe_counted(nonce: u64, age: u64) -> ReportedUsage {
+    ReportedUsage { nonce, age: Some(age), calls: 1, cost: Cost::default(), denied: 0 }
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn a_nonce_is_known_for_a_minute_whatever_comes_after_it() {
         let now = START + 3000 * 19_000;
         for nonce in (0..3000).rev() {
             let age = (3000 - nonce) * 19_000;
-            assert_eq!(object.state.add_debt(&[], at(now), &doubtful(2 * nonce, age)), Paid::Before);
-            assert_eq!(object.state.add_debt(&[], at(now), &doubtful(2 * nonce + 1, age)), Paid::Now);
+            assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(2 * nonce, age)), ReportOutcome::Before);
+            assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(2 * nonce + 1, age)), ReportOutcome::Now);
         }
         assert_eq!(object.calls(), 6000);
         assert!(object.rows.len() <= 3000 / 64 + 2, "{}", object.rows.len());
@@ -116,22 +116,28 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
     }
     let now = START + (RUN + 5) * SECOND;
     let calls = object.calls();
-    let mut read = State::from_rows(object.rows.clone()).unwrap();
+    let mut read = KeyState::from_rows(object.rows.clone()).unwrap();
     for state in [&mut object.state, &mut read] {
         assert!((RUN..3 * RUN + 5).all(|nonce| state.recalls(nonce)));
         assert!((0..RUN).all(|nonce| !state.recalls(nonce)));
         // Asked before the oldest that is known was admitted, or perhaps before it.
         for asked in [START, START + SECOND, first_of_second + MAX_DELAY - 1] {
-            assert_eq!(state.add_debt(&[], at(now), &doubtful(0, now - asked)), Paid::Never);
+            assert_eq!(state.apply_report(&[], at(now), &maybe_counted(0, now - asked)), ReportOutcome::Never);
             assert!(!state.can_tell(at(now), 0, Some(now - asked)));
         }
         assert_eq!(state.month(Month::of(at(now))).calls, calls);
         // What is owed for the first time needs no memory; what was asked after all that is forgotten needs none either.
         assert!(state.can_tell(at(now), 0, None));
         assert!(state.can_tell(at(now), RUN, Some(now - START)));
-        assert_eq!(state.add_debt(&[], at(now), &doubtful(9000, now - first_of_second - MAX_DELAY)), Paid::Now);
-        let owed = Owed { nonce: 9001, calls: 2, denied: 3, ..Owed::default() };
-        assert_eq!([0, 1].map(|_| state.add_debt(&[], at(now), &owed)), [Paid::Now, Paid::Before]);
+        assert_eq!(
+            state.apply_report(&[], at(now), &maybe_counted(9000, now - first_of_second - MAX_DELAY)),
+            ReportOutcome::Now
+        );
+        let owed = ReportedUsage { nonce: 9001, calls: 2, denied: 3, ..ReportedUsage::default() };
+        assert_eq!(
+            [0, 1].map(|_| state.apply_report(&[], at(now), &owed)),
+            [ReportOutcome::Now, ReportOutcome::Before]
+        );
         let total = state.month(Month::of(at(now)));
         assert_eq!((total.calls, total.denied), (calls + 3, 3));
     }
@@ -148,13 +154,16 @@ fn a_flood_is_known_to_a_bound() {
     }
     object.commit();
     assert!(object.rows.len() <= 260, "{}", object.rows.len());
-    let known = |state: &State| (0..20_000).filter(|nonce| state.recalls(*nonce)).count() as u64;
+    let known = |state: &KeyState| (0..20_000).filter(|nonce| state.recalls(*nonce)).count() as u64;
     assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
     object.restart();
     assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
     let now = START + 20_000 * 500;
-    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(0, 10 * SECOND)), Paid::Never);
-    assert_eq!(object.state.add_debt(&[], at(now + 15 * SECOND), &doubtful(20_001, 3 * SECOND)), Paid::Now);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(0, 10 * SECOND)), ReportOutcome::Never);
+    assert_eq!(
+        object.state.apply_report(&[], at(now + 15 * SECOND), &maybe_counted(20_001, 3 * SECOND)),
+        ReportOutcome::Now
+    );
 }
 
 /// Its rows stay few, and the newest calls are known however long ago they were.
@@ -171,8 +180,8 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
     assert!(object.rows.values().all(|row| row.len() < 1000));
     // Nobody else called for days: what was asked then and did not arrive is counted.
     let now = START + 1000 * HOUR + 3 * DAY;
-    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(5000, 3 * DAY)), Paid::Now);
-    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(999, 3 * DAY)), Paid::Before);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, 3 * DAY)), ReportOutcome::Now);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(999, 3 * DAY)), ReportOutcome::Before);
 }
 
 /// Debts come when the object is back, also if it was gone for longer than nonces are known otherwise.
@@ -193,8 +202,8 @@ fn what_was_counted_before_an_outage_is_known_after_it() {
     }
     let now = back + 50 * SECOND;
     assert!((0..1000).all(|nonce| object.state.recalls(nonce)));
-    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(7, now - START)), Paid::Before);
-    assert_eq!(object.state.add_debt(&[], at(now), &doubtful(5000, now - START)), Paid::Now);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(7, now - START)), ReportOutcome::Before);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, now - START)), ReportOutcome::Now);
 }
 
 /// Code that knew no runs filled rows with eight at least, and forgot others without saying so.
@@ -204,7 +213,7 @@ fn of_old_rows_nothing_is_believed_that_they_do_not_say() {
         let nonces: Vec<u64> = (0..count).collect();
         format!(r#"{{"v":1,"seq":1,"e":"e","t":{START},"n":{nonces:?}}}"#)
     };
-    let state = |count| State::from_rows([(0, row(count))]).unwrap();
+    let state = |count| KeyState::from_rows([(0, row(count))]).unwrap();
     let now = at(START + MINUTE);
     assert!(state(7).can_tell(now, 50, Some(DAY)));
     assert!(state(8).recalls(7));
@@ -226,19 +235,19 @@ fn a_clock_that_falls_back_makes_no_nonce_new() {
     }
     object.restart();
     for nonce in 0..6 * RUN {
-        let paid = object.state.add_debt(&[], at(START), &doubtful(nonce, HOUR));
-        assert!(matches!(paid, Paid::Before | Paid::Never), "{nonce} {paid:?}");
+        let paid = object.state.apply_report(&[], at(START), &maybe_counted(nonce, HOUR));
+        assert!(matches!(paid, ReportOutcome::Before | ReportOutcome::Never), "{nonce} {paid:?}");
     }
 }
 
 /// A question under way.
 #[derive(Debug, Clone)]
-struct Question {
+struct ObjectRequest {
     isolate: usize,
     nonce: u64,
     /// When it was asked first, if it is asked again.
     age: Option<u64>,
-    debt: Option<Report>,
+    report: Option<Report>,
     /// When it was sent.
     sent: u64,
 }
@@ -288,8 +297,8 @@ fn action() -> impl Strategy<Value = Action> {
 /// Two isolates and an object between which questions and answers are lost, doubled and late. Times are milliseconds.
 struct World {
     object: Object,
-    isolates: Vec<Arrears>,
-    late: VecDeque<Question>,
+    isolates: Vec<Outbox>,
+    late: VecDeque<ObjectRequest>,
     now: u64,
     nonce: u64,
     /// Calls that were let through, each once, whether they were judged or not.
@@ -300,7 +309,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let isolates = vec![Arrears::default(), Arrears::default()];
+        let isolates = vec![Outbox::default(), Outbox::default()];
         let (now, late) = (START / 1000, VecDeque::new());
         Self { object: Object::new(), isolates, late, now, nonce: 0, let_through: 0, given_up: 0 }
     }
@@ -310,21 +319,24 @@ impl World {
         self.nonce
     }
 
-    fn due(&mut self, isolate: usize) -> Option<Report> {
+    fn next_report(&mut self, isolate: usize) -> Option<Report> {
         let nonce = self.nonce();
-        self.isolates[isolate].due("k", self.now, nonce)
+        self.isolates[isolate].next_report("k", self.now, nonce)
     }
 
-    fn arrive(&mut self, question: &Question) -> bool {
+    fn arrive(&mut self, question: &ObjectRequest) -> bool {
         let clock = at(self.now * 1000);
         let state = &mut self.object.state;
         if !state.can_tell(clock, question.nonce, question.age.map(|age| age * 1000)) {
             return false;
         }
-        if let Some(Debt { nonce, uncounted, denied, age, .. }) = question.debt.as_ref().map(Report::debt) {
+        if let Some(PendingReport { nonce, uncounted, denied, age, .. }) = question.report.as_ref().map(Report::report)
+        {
             let age = age.map(|age| age.saturating_mul(1000));
             let cost = Cost { requests: uncounted, tokens: 0 };
-            if state.add_debt(&[], clock, &Owed { nonce, age, calls: uncounted, cost, denied }) == Paid::Never {
+            if state.apply_report(&[], clock, &ReportedUsage { nonce, age, calls: uncounted, cost, denied })
+                == ReportOutcome::Never
+            {
                 self.given_up += uncounted;
             }
         }
@@ -337,7 +349,7 @@ impl World {
     }
 
     /// Sends a question. True if it is answered and counted, `None` if nothing is known.
-    fn send(&mut self, question: &Question, fate: Fate) -> Option<bool> {
+    fn send(&mut self, question: &ObjectRequest, fate: Fate) -> Option<bool> {
         let answer = match fate {
             Fate::Answered => Some(self.arrive(question)),
             Fate::Counted => {
@@ -354,12 +366,12 @@ impl World {
             }
             Fate::Lost => None,
         };
-        if let Some(debt) = &question.debt {
-            let arrears = &mut self.isolates[question.isolate];
+        if let Some(report) = &question.report {
+            let outbox = &mut self.isolates[question.isolate];
             match answer {
-                Some(true) => arrears.settle("k", debt.nonce),
-                Some(false) => arrears.take_back("k", debt.nonce),
-                None => arrears.doubt("k", debt.nonce),
+                Some(true) => outbox.acknowledge("k", report.nonce),
+                Some(false) => outbox.requeue("k", report.nonce),
+                None => outbox.mark_maybe_counted("k", report.nonce),
             }
         }
         answer
@@ -367,24 +379,24 @@ impl World {
 
     fn call(&mut self, isolate: usize, first: Fate, second: Fate) {
         let (nonce, asked_at) = (self.nonce(), self.now);
-        let debt = self.due(isolate);
-        let mut answer = self.send(&Question { isolate, nonce, age: None, debt, sent: self.now }, first);
+        let report = self.next_report(isolate);
+        let mut answer = self.send(&ObjectRequest { isolate, nonce, age: None, report, sent: self.now }, first);
         let mut is_repeat = false;
         if answer.is_none() {
             is_repeat = true;
-            let debt = self.due(isolate);
-            answer = self.send(&Question { isolate, nonce, age: Some(0), debt, sent: self.now }, second);
+            let report = self.next_report(isolate);
+            answer = self.send(&ObjectRequest { isolate, nonce, age: Some(0), report, sent: self.now }, second);
         }
         self.let_through += 1;
         if answer != Some(true) {
-            let doubt = (answer.is_none() || is_repeat).then_some(Doubt { nonce, asked_at });
+            let doubt = (answer.is_none() || is_repeat).then_some(MaybeCounted { nonce, asked_at });
             self.isolates[isolate].add_call("k", self.now, ("GET", "/"), doubt).unwrap();
         }
     }
 
     fn pay(&mut self, isolate: usize, fate: Fate) -> bool {
-        let Some(debt) = self.due(isolate) else { return false };
-        self.send(&Question { isolate, nonce: 0, age: None, debt: Some(debt), sent: self.now }, fate);
+        let Some(report) = self.next_report(isolate) else { return false };
+        self.send(&ObjectRequest { isolate, nonce: 0, age: None, report: Some(report), sent: self.now }, fate);
         true
     }
 

@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::gateway::ratelimit_headers::{self, Forms, RateLimitFields};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{MAX_SKEW, State};
+use tollgate::key_state::{KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
-use tollgate::limiter::decision::{Decision, Standing, Verdict};
+use tollgate::limiter::decision::{Decision, PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
 use tollgate::metering::months::Carried;
-use tollgate::protocol::object_response::{Known, Outcome};
+use tollgate::protocol::object_response::{KeyResponse, KeyVerdict};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z.
@@ -74,7 +74,7 @@ fn any_steps() -> impl Strategy<Value = Vec<(i64, Cost)>> {
 
 /// A key, its clock and its stored rows.
 struct Key {
-    state: State,
+    state: KeyState,
     clock: u64,
     rows: BTreeMap<u32, String>,
     /// The judged time of the last admission.
@@ -83,7 +83,7 @@ struct Key {
 
 impl Key {
     fn new() -> Self {
-        Self { state: State::new("epoch".into()), clock: START, rows: BTreeMap::new(), last: 0 }
+        Self { state: KeyState::new("epoch".into()), clock: START, rows: BTreeMap::new(), last: 0 }
     }
 
     fn now(&self) -> UnixMicros {
@@ -126,7 +126,7 @@ impl Key {
     }
 
     fn reload(&mut self) {
-        self.state = State::from_rows(self.rows.clone()).unwrap();
+        self.state = KeyState::from_rows(self.rows.clone()).unwrap();
     }
 }
 
@@ -139,7 +139,7 @@ fn window(policy: &Policy, t: u64) -> u64 {
 }
 
 /// A row without what counts denials, and without its sequence number.
-fn row_without_denials(state: &State) -> (u32, serde_json::Value) {
+fn row_without_denials(state: &KeyState) -> (u32, serde_json::Value) {
     let row = state.to_row();
     let mut body: serde_json::Value = serde_json::from_str(&row.body).unwrap();
     let months = body.as_object_mut().unwrap().remove("m").unwrap_or_default();
@@ -153,7 +153,7 @@ fn row_without_denials(state: &State) -> (u32, serde_json::Value) {
 }
 
 /// A row without its nonces: a state that was read may go on writing more old ones than the state that wrote them.
-fn row_without_nonces(state: &State) -> (u32, serde_json::Value) {
+fn row_without_nonces(state: &KeyState) -> (u32, serde_json::Value) {
     let Row { slot, body } = state.to_row();
     let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
     body.as_object_mut().unwrap().remove("n");
@@ -321,7 +321,7 @@ proptest! {
         for (step, cost) in steps {
             key.step(step);
             let decision = key.decide(&policies, cost);
-            let known = Known::new(Outcome::new(&decision, cost.requests), "t", &policies, &decision);
+            let known = KeyResponse::new(KeyVerdict::new(&decision, cost.requests), "t", &policies, &decision);
             for (policy, standing) in policies.iter().zip(&known.standings) {
                 prop_assert!(standing.remaining <= standing.quota, "{policy:?}: {standing:?}");
                 let period = policy.window_seconds(key.now());
@@ -399,7 +399,7 @@ proptest! {
             key.step_within(step);
             let decision = key.decide(&policies, cost);
             for (index, (policy, standing)) in policies.iter().zip(&decision.standings).enumerate() {
-                let after = |wait: u64| -> Standing {
+                let after = |wait: u64| -> PolicyUsage {
                     key.state.clone().standings(&policies, key.now().saturating_add(wait))[index]
                 };
                 let reset = after(standing.reset_after);
@@ -477,7 +477,7 @@ proptest! {
             }
             key.commit();
             prop_assert!(!key.state.is_dirty() && !key.state.has_uncommitted_denials());
-            let mut read = State::from_rows(key.rows.clone()).unwrap();
+            let mut read = KeyState::from_rows(key.rows.clone()).unwrap();
             prop_assert_eq!(row_without_nonces(&read), row_without_nonces(&key.state));
             prop_assert_eq!(read.unflushed(), key.state.unflushed());
             prop_assert!(!decision.is_admitted() || read.recalls(index as u64));
@@ -575,8 +575,8 @@ proptest! {
     fn a_policy_that_comes_back_finds_its_level(burst in 5..40_u64, before in 1..5_u64, between in 1..20_u64, wait in 0..MINUTE) {
         let bucket = Policy::new("b", Unit::Requests, 5, Period::Hour, Algorithm::Bucket, Some(burst)).unwrap();
         let bucket = std::slice::from_ref(&bucket);
-        let mut kept = State::new("kept".into());
-        let mut swapped = State::new("swapped".into());
+        let mut kept = KeyState::new("kept".into());
+        let mut swapped = KeyState::new("swapped".into());
         let start = UnixMicros::from_micros(START);
         for state in [&mut kept, &mut swapped] {
             state.standings(bucket, start);
@@ -603,7 +603,7 @@ proptest! {
         let date = jiff::civil::date(1970, 1, 1) + jiff::Span::new().days(i64::try_from(days).unwrap());
         prop_assert_eq!(Ok(length), u64::try_from(date.days_in_month()));
         prop_assert_eq!(month.end().since(month.start()), length * DAY);
-        let mut state = State::new("e".into());
+        let mut state = KeyState::new("e".into());
         prop_assert!(state.decide(policies, now, Cost::default()).is_admitted());
         let denied = state.decide(policies, now, Cost::default());
         prop_assert_eq!(denied.verdict, Verdict::Denied { violated: vec![0], retry_after: month.end().since(now) });
@@ -629,7 +629,7 @@ proptest! {
             "b": [{"n": "b", "k": [0, 0], "q": quota, "l": level, "x": x}, {"n": "c", "k": [1, 2], "q": 0, "l": level}],
             "l": [{"k": [0, 0], "s": 0, "e": entries}, {"k": [1, 1], "s": seq, "e": entries, "x": x}],
         });
-        let mut state = State::from_rows([(0, body.to_string()), (7, body.to_string())]).unwrap();
+        let mut state = KeyState::from_rows([(0, body.to_string()), (7, body.to_string())]).unwrap();
         let cost = Cost { requests: cost.0, tokens: cost.1 };
         let policies: Vec<Policy> = [Algorithm::Bucket, Algorithm::Sliding, Algorithm::Fixed]
             .into_iter()
@@ -644,7 +644,7 @@ proptest! {
             state.decide(&policies, clock, cost);
             let row = state.to_row();
             state.committed();
-            let _ = State::from_rows([(row.slot, row.body)]).unwrap();
+            let _ = KeyState::from_rows([(row.slot, row.body)]).unwrap();
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tollgate::key_state::State;
+use tollgate::key_state::KeyState;
 use tollgate::key_state::row::{DecodeError, Row};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
@@ -24,7 +24,7 @@ fn sliding(quota: u64, period: Period) -> Policy {
     policy("s", Unit::Requests, quota, period, Algorithm::Sliding, None)
 }
 
-fn commit(state: &mut State, rows: &mut BTreeMap<u32, String>) -> u32 {
+fn commit(state: &mut KeyState, rows: &mut BTreeMap<u32, String>) -> u32 {
     let Row { slot, body } = state.to_row();
     rows.insert(slot, body);
     state.committed();
@@ -41,7 +41,7 @@ fn golden_fixed() {
         policy("minute", Unit::Requests, 10, Period::Minute, Algorithm::Fixed, None),
         policy("month", Unit::Requests, 1000, Period::Month, Algorithm::Fixed, None),
     ];
-    let mut state = State::new("e1".into());
+    let mut state = KeyState::new("e1".into());
     state.decide(&policies, START, Cost::default());
     state.remember(18_446_744_073_709_551_615);
     let row = state.to_row();
@@ -55,7 +55,7 @@ fn golden_fixed() {
 /// From the eighth nonce on a row says since when all are known, and the time of the oldest that no other row holds.
 #[test]
 fn golden_nonces() {
-    let mut state = State::new("e1".into());
+    let mut state = KeyState::new("e1".into());
     for nonce in 0..70 {
         state.decide(&[], after(nonce), Cost::default());
         state.remember(nonce);
@@ -71,7 +71,7 @@ fn golden_nonces() {
     assert!(row.body.contains(r#""n":[0,1,2,"#), "{}", row.body);
     assert!(row.body.ends_with(r#",68,69],"z":[0,1795160958000000]}"#), "{}", row.body);
     state.committed();
-    let read = State::from_rows([(row.slot, row.body)]).unwrap();
+    let read = KeyState::from_rows([(row.slot, row.body)]).unwrap();
     assert!((0..70).all(|nonce| read.recalls(nonce)));
 }
 
@@ -83,7 +83,7 @@ fn golden_all() {
         policy("b", Unit::Requests, 7, Period::Day, Algorithm::Bucket, Some(9)),
         policy("c", Unit::Tokens, 3, Period::Minute, Algorithm::Bucket, Some(70)),
     ];
-    let mut state = State::new("e1".into());
+    let mut state = KeyState::new("e1".into());
     state.carry_over(Month::of(START), Carried { calls: 40, cost: 40, tokens: 0 });
     assert!(state.decide(&policies, START, Cost { requests: 3, tokens: 0 }).is_admitted());
     state.committed();
@@ -107,7 +107,7 @@ fn golden_all() {
         )
     );
     state.committed();
-    assert_eq!(State::from_rows([(row.slot, row.body)]).unwrap().to_row(), state.to_row());
+    assert_eq!(KeyState::from_rows([(row.slot, row.body)]).unwrap().to_row(), state.to_row());
 }
 
 /// What was carried over has a field of its own where it is not one request for each call, so that code which does not know it
@@ -121,11 +121,11 @@ fn golden_carried() {
         (carried(91, 1, 0), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,91,0,0,0,0]],"c":[[202611,1,0]]}"#),
         (carried(9, 9, 5), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,9,0,0,0,0]],"c":[[202611,9,5]]}"#),
     ] {
-        let mut state = State::new("e1".into());
+        let mut state = KeyState::new("e1".into());
         state.carry_over(november, carried);
         let row = state.to_row();
         assert_eq!(row.body, body);
-        assert_eq!(State::from_rows([(row.slot, row.body)]).unwrap().month(november).carried, carried);
+        assert_eq!(KeyState::from_rows([(row.slot, row.body)]).unwrap().month(november).carried, carried);
     }
 }
 
@@ -158,7 +158,7 @@ fn a_golden_body_is_read() {
         (2, body.to_owned()),
         (3, other(8, "[1795160870000,10]")),
     ];
-    let mut state = State::from_rows(rows).unwrap();
+    let mut state = KeyState::from_rows(rows).unwrap();
     let used: Vec<u64> = state.standings(&policies, START).iter().map(|standing| standing.used).collect();
     assert_eq!(used, [4, 31, 60, 5, 18]);
     assert_eq!(state.epoch(), "e1");
@@ -179,10 +179,10 @@ fn a_golden_body_is_read() {
 fn rows_that_cannot_be_read_are_refused() {
     let text = |rows: &[(u32, &str)]| {
         let rows = rows.iter().map(|(slot, body)| (*slot, (*body).to_owned()));
-        State::from_rows(rows).unwrap_err().to_string()
+        KeyState::from_rows(rows).unwrap_err().to_string()
     };
     assert_eq!(text(&[]), "there is no row to read a state from");
-    assert!(matches!(State::from_rows([]), Err(DecodeError::NoRows)));
+    assert!(matches!(KeyState::from_rows([]), Err(DecodeError::NoRows)));
     let good = r#"{"v":1,"seq":9,"e":"e","t":0}"#;
     assert_eq!(text(&[(0, good), (3, r#"{"v":2}"#)]), "row in slot 3 has version 2, not 1");
     assert!(text(&[(5, ""), (0, good)]).starts_with("row in slot 5 cannot be read: EOF"));
@@ -205,7 +205,7 @@ fn without_sliding_policies_there_is_one_row() {
         policy("minute", Unit::Requests, 1000, Period::Minute, Algorithm::Fixed, None),
         policy("b", Unit::Requests, 1000, Period::Minute, Algorithm::Bucket, None),
     ];
-    let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
+    let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     for second in 0..500 {
         state.decide(&policies, after(second), Cost::default());
         assert_eq!(commit(&mut state, &mut rows), 0);
@@ -216,7 +216,7 @@ fn without_sliding_policies_there_is_one_row() {
 #[test]
 fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
     let policies = [sliding(1000, Period::Minute)];
-    let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
+    let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     let mut slots = Vec::new();
     for second in 0..200 {
         for half in 0..2 {
@@ -230,7 +230,7 @@ fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
     assert_eq!(changes, [(64, 1), (128, 2), (192, 0), (256, 1), (320, 2), (384, 0)]);
     assert!(rows.values().all(|row| row.len() < 900), "{rows:?}");
     assert_eq!(
-        State::from_rows(rows).unwrap().standings(&policies, after(199)),
+        KeyState::from_rows(rows).unwrap().standings(&policies, after(199)),
         state.standings(&policies, after(199))
     );
 }
@@ -240,7 +240,7 @@ fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
 fn a_log_holds_only_the_slots_that_its_entries_are_in() {
     let policies =
         [sliding(1000, Period::Minute), policy("t", Unit::Tokens, 1000, Period::Hour, Algorithm::Sliding, None)];
-    let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
+    let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     let mut slots = Vec::new();
     for half in 0..400 {
         let tokens = u64::from(half == 0);
@@ -249,7 +249,7 @@ fn a_log_holds_only_the_slots_that_its_entries_are_in() {
     }
     slots.dedup();
     assert_eq!(slots, [0, 1, 2, 3, 1, 2, 3]);
-    assert_eq!(State::from_rows(rows).unwrap().standings(&policies, after(199))[1].used, 1);
+    assert_eq!(KeyState::from_rows(rows).unwrap().standings(&policies, after(199))[1].used, 1);
 }
 
 /// A chunk written before the policy went away must not come back with the policy.
@@ -257,8 +257,8 @@ fn a_log_holds_only_the_slots_that_its_entries_are_in() {
 fn a_log_that_starts_again_does_not_read_old_chunks() {
     let policies = [sliding(1000, Period::Minute)];
     let fixed = [policy("f", Unit::Requests, 1000, Period::Minute, Algorithm::Fixed, None)];
-    let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
-    let used = |state: &mut State, second| state.standings(&policies, after(second))[0].used;
+    let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
+    let used = |state: &mut KeyState, second| state.standings(&policies, after(second))[0].used;
     used(&mut state, 0);
     for tenth in 0..80 {
         state.decide(&policies, START.saturating_add(tenth * SECOND / 10), Cost::default());
@@ -273,13 +273,13 @@ fn a_log_that_starts_again_does_not_read_old_chunks() {
     assert!(!rows[&1].contains(r#""l":"#), "{}", rows[&1]);
     let seeded = used(&mut state, 69);
     commit(&mut state, &mut rows);
-    assert_eq!(used(&mut State::from_rows(rows).unwrap(), 69), seeded);
+    assert_eq!(used(&mut KeyState::from_rows(rows).unwrap(), 69), seeded);
 }
 
 #[test]
 fn entries_on_both_sides_of_a_chunk_may_share_their_millisecond() {
     let policies = [sliding(1000, Period::Minute)];
-    let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
+    let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     for milli in 0..64 {
         state.decide(&policies, START.saturating_add(milli * 1000), Cost::default());
     }
@@ -289,22 +289,22 @@ fn entries_on_both_sides_of_a_chunk_may_share_their_millisecond() {
         assert_eq!(commit(&mut state, &mut rows), 1);
     }
     assert!(rows[&1].contains(r#""e":[1795160894063,2]"#), "{}", rows[&1]);
-    assert_eq!(State::from_rows(rows).unwrap().standings(&policies, after(1))[0].used, 66);
+    assert_eq!(KeyState::from_rows(rows).unwrap().standings(&policies, after(1))[0].used, 66);
 }
 
 /// Answers of all commits that are not confirmed, and of the last that is, may still be on their way: code that takes nonces from
 /// the newest row alone finds them there.
 #[test]
 fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
-    let (mut state, mut rows) = (State::new("e".into()), BTreeMap::new());
+    let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     let mut next = 0_u64;
-    let mut remember = |state: &mut State, until: u64| {
+    let mut remember = |state: &mut KeyState, until: u64| {
         for nonce in next..until {
             state.remember(nonce);
         }
         next = until;
     };
-    let mut commit = |state: &mut State, until: u64| {
+    let mut commit = |state: &mut KeyState, until: u64| {
         let slot = commit(state, &mut rows);
         let row: serde_json::Value = serde_json::from_str(&rows[&slot]).unwrap();
         let nonces: Vec<u64> = serde_json::from_value(row["n"].clone()).unwrap();
@@ -336,7 +336,7 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     state.confirmed(first);
     assert_eq!(state.unconfirmed(), 2);
     // What was read from rows counts as confirmed, and rows do not grow by it, however often they are read.
-    let mut state = State::from_rows(rows.clone()).unwrap();
+    let mut state = KeyState::from_rows(rows.clone()).unwrap();
     assert_eq!(state.unconfirmed(), 0);
     assert!((0..262).all(|nonce| state.recalls(nonce)));
     state.remember(262);
@@ -358,7 +358,7 @@ proptest! {
             policy("h", Unit::Requests, quotas.1, Period::Hour, Algorithm::Sliding, None),
             policy("t", Unit::Tokens, quotas.0, Period::Minute, Algorithm::Sliding, None),
         ];
-        let (mut state, mut rows, mut clock) = (State::new("e".into()), BTreeMap::new(), START);
+        let (mut state, mut rows, mut clock) = (KeyState::new("e".into()), BTreeMap::new(), START);
         for (millis, tokens, action) in steps {
             clock = match action {
                 0 if tokens < 2 => clock.saturating_sub(20 * MINUTE),
@@ -370,7 +370,7 @@ proptest! {
                 continue;
             }
             commit(&mut state, &mut rows);
-            let mut read = State::from_rows(rows.clone()).unwrap();
+            let mut read = KeyState::from_rows(rows.clone()).unwrap();
             prop_assert_eq!(read.to_row(), state.to_row());
             for wait in [0, 10 * SECOND, MINUTE, HOUR] {
                 let at = clock.saturating_add(wait);
@@ -388,7 +388,7 @@ proptest! {
 #[test]
 fn a_log_far_over_its_quota_stays_small() {
     let policies = [sliding(10_000, Period::Day)];
-    let mut state = State::new("e".into());
+    let mut state = KeyState::new("e".into());
     state.standings(&policies, START);
     for step in 0..12_000 {
         state.charge_calls(START.saturating_add(step * SECOND), 1, Cost::default());

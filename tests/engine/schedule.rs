@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::http::idempotency_key::Idempotency;
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Owed, Paid, State};
+use tollgate::key_state::{KeyState, ReportOutcome, ReportedUsage};
 use tollgate::keys::profile::{OverrideRow, PolicyRow, Profile, ProfileRow, Status};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Verdict};
@@ -59,12 +59,12 @@ fn profile(policies: Vec<PolicyRow>, overrides: Vec<OverrideRow>) -> Profile {
 #[derive(Clone)]
 struct Key {
     profile: Profile,
-    state: State,
+    state: KeyState,
 }
 
 impl Key {
     fn new(policies: Vec<PolicyRow>, overrides: Vec<OverrideRow>) -> Self {
-        Self { profile: profile(policies, overrides), state: State::new("e".into()) }
+        Self { profile: profile(policies, overrides), state: KeyState::new("e".into()) }
     }
 
     fn decide(&mut self, clock: u64, requests: u64) -> Decision {
@@ -97,7 +97,7 @@ impl Key {
         let mut rows = BTreeMap::new();
         let Row { slot, body } = self.state.to_row();
         rows.insert(slot, body);
-        self.state = State::from_rows(rows).unwrap();
+        self.state = KeyState::from_rows(rows).unwrap();
     }
 }
 
@@ -216,10 +216,10 @@ fn a_debt_finds_a_bucket_as_its_overrides_left_it() {
     let bucket = |quota| policy("b", quota, Period::Minute, Algorithm::Bucket);
     let mut key = Key::new(vec![bucket(6)], vec![own(bucket(60), Some(10), None)]);
     key.admit(0, 6);
-    let debt = Owed { nonce: 1, calls: 1, cost: Cost::default(), ..Owed::default() };
+    let report = ReportedUsage { nonce: 1, calls: 1, cost: Cost::default(), ..ReportedUsage::default() };
     let later = START + 13 * SECOND;
     key.profile.turn_to(at(later));
-    assert_eq!(key.state.add_debt(key.profile.schedule(), at(later), &debt), Paid::Now);
+    assert_eq!(key.state.apply_report(key.profile.schedule(), at(later), &report), ReportOutcome::Now);
     // One has drained after 10 s, three more since.
     key.profile.turn_to(at(later));
     let standings = key.state.standings(key.profile.schedule(), at(later));

@@ -8,10 +8,10 @@ use tollgate::admin::audit::AuditView;
 use tollgate::http::idempotency_key::Fingerprint;
 use tollgate::key_state::audit_log::{AuditCursor, AuditQuery, AuditReader, audit_next, audit_over};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, State};
+use tollgate::key_state::{Call, KeyState};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::metering::call_outcome::End;
+use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::metering::months::Carried;
 use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
 
@@ -228,7 +228,7 @@ fn read_audit(text: &str, seq: u64) {
 }
 
 /// All that an object does with a state.
-fn work_with(state: &mut State, clock: u64, extreme: u64) {
+fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     let (policies, now) = (policies(), UnixMicros::from_micros(clock));
     for cost in [Cost { requests: 1, tokens: 3 }, Cost { requests: 1_000_000_000, tokens: 0 }] {
         let decision = state.decide(&policies, now, cost);
@@ -247,7 +247,7 @@ fn work_with(state: &mut State, clock: u64, extreme: u64) {
             state.judge_call(&policies, now, &call);
             state.recall_call(&policies, now, &call);
             state.refuse_call(now, &call, 403);
-            state.complete(now, End { nonce, status: 200, duration_ms: extreme }, true);
+            state.complete(now, CallOutcome { nonce, status: 200, duration_ms: extreme }, true);
         }
     }
     // A tier with other limits, and none.
@@ -287,7 +287,7 @@ proptest! {
         extreme in number(),
     ) {
         let rows = bodies.into_iter().enumerate().map(|(slot, body)| (u32::try_from(slot).unwrap(), body));
-        let Ok(mut state) = State::from_rows(rows) else { return Ok(()) };
+        let Ok(mut state) = KeyState::from_rows(rows) else { return Ok(()) };
         if state.load_replays(chunks).is_err() {
             return Ok(());
         }
@@ -298,7 +298,7 @@ proptest! {
             state.committed();
             state.confirmed(state.last_commit());
             let Row { slot, body } = rows.row;
-            prop_assert!(State::from_rows([(slot, body.clone())]).is_ok(), "{body}");
+            prop_assert!(KeyState::from_rows([(slot, body.clone())]).is_ok(), "{body}");
         }
     }
 

@@ -163,7 +163,7 @@ const ERRORS: [Error; 10] = [
 ];
 
 fn describe(operation: &Operation) -> Value {
-    let is_holders = operation.access == Access::Holder;
+    let is_holders = operation.access == Access::SelfServiceRoute;
     let mut errors = operation.errors.to_vec();
     errors.push(400);
     if operation.access != Access::Open {
@@ -198,14 +198,14 @@ fn describe(operation: &Operation) -> Value {
     }
     let (tag, needs) = match operation.access {
         Access::Open => ("open", ""),
-        Access::Holder => ("holder", " Needs an API key that is in force."),
+        Access::SelfServiceRoute => ("holder", " Needs an API key that is in force."),
         Access::Read => ("admin", " Needs the scope `read`."),
         Access::Write => ("admin", " Needs the scope `write`."),
         Access::Root => ("admin", " Needs `ADMIN_TOKEN` itself."),
     };
     let security = match operation.access {
         Access::Open => json!([]),
-        Access::Holder => json!([{ "apiKey": [] }, { "bearerKey": [] }]),
+        Access::SelfServiceRoute => json!([{ "apiKey": [] }, { "bearerKey": [] }]),
         _ => json!([{ "adminToken": [] }]),
     };
     let mut described = json!({

@@ -17,7 +17,7 @@ pub(super) enum Access {
     /// Everybody.
     Open,
     /// A key's holder.
-    Holder,
+    SelfServiceRoute,
     /// A token with the scope `read`.
     Read,
     /// A token with the scope `write`.
@@ -427,16 +427,13 @@ fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Operation> {
 }
 
 fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::{Holder, Open};
+    use Access::{Open, SelfServiceRoute};
     vec![
-        Operation::new("me", Holder, "GET /_tollgate/me", "Where the presented key stands; spends nothing.").gives(
-            200,
-            "The key.",
-            &schemas.add::<Me>(),
-        ),
+        Operation::new("me", SelfServiceRoute, "GET /_tollgate/me", "Where the presented key stands; spends nothing.")
+            .gives(200, "The key.", &schemas.add::<Me>()),
         Operation::new(
             "myUsage",
-            Holder,
+            SelfServiceRoute,
             "GET /_tollgate/me/usage",
             "What the presented key has used; spends nothing.",
         )

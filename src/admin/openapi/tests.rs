@@ -1,7 +1,7 @@
 use super::*;
 use crate::admin::body::{Body, parse};
 use crate::admin::{keys, overrides, route_costs, tiers, tokens};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::router::{Route, route};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ fn check_body<D: DeserializeOwned + ToSchema, R: Body>(name: &str) {
     };
     assert!(matches!(both(example), (true, Ok(_))), "{name}: its example");
     let expect_refusal = |body: &Map<String, Value>, field: &str| match both(body) {
-        (false, Err(Refusal::Invalid(named, _))) => assert_eq!(named, field, "{name}"),
+        (false, Err(Problem::Invalid(named, _))) => assert_eq!(named, field, "{name}"),
         (documented, real) => panic!("{name}.{field}: {documented}, {:?}", real.err()),
     };
     for field in schema["properties"].as_object().unwrap().keys() {
@@ -163,20 +163,20 @@ fn limits_are_those_that_are_kept() {
 fn problems_are_what_is_given() {
     let texts = || "x".to_owned();
     for refusal in [
-        Refusal::BadRequest(texts()),
-        Refusal::NoCredential(texts()),
-        Refusal::InvalidKey,
-        Refusal::NoAdminToken,
-        Refusal::InvalidAdminToken,
-        Refusal::Forbidden("x"),
-        Refusal::NotFound(texts()),
-        Refusal::Conflict(texts()),
-        Refusal::TooLarge(1),
-        Refusal::invalid("tier", "x"),
-        Refusal::TooManyAttempts(1),
-        Refusal::QuotaExceeded { violated: vec!["self-service".to_owned()], retry_after: 1 },
-        Refusal::Internal,
-        Refusal::Unavailable("x"),
+        Problem::BadRequest(texts()),
+        Problem::NoCredential(texts()),
+        Problem::InvalidKey,
+        Problem::NoAdminToken,
+        Problem::InvalidAdminToken,
+        Problem::Forbidden("x"),
+        Problem::NotFound(texts()),
+        Problem::Conflict(texts()),
+        Problem::TooLarge(1),
+        Problem::invalid("tier", "x"),
+        Problem::TooManyAttempts(1),
+        Problem::QuotaExceeded { violated: vec!["self-service".to_owned()], retry_after: 1 },
+        Problem::Internal,
+        Problem::Unavailable("x"),
     ] {
         let problem: types::Problem = serde_json::from_str(&refusal.body()).unwrap();
         assert_eq!(problem.status, refusal.status());

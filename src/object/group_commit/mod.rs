@@ -5,8 +5,8 @@
 //!
 //! - A call that arrives alone while no write is pending is written immediately.
 //! - A call that arrives while a confirmation or a turn is pending joins the batch, which the next write covers.
-//! - A batch of fewer than [`COMPANY`] calls is written when the last write is confirmed.
-//! - With [`COMPANY`] calls or more in a batch the object is busy. It then writes once a turn of the event loop, confirmed or
+//! - A batch of fewer than [`BUSY_CALLS`] calls is written when the last write is confirmed.
+//! - With [`BUSY_CALLS`] calls or more in a batch the object is busy. It then writes once a turn of the event loop, confirmed or
 //!   not: the runtime's output gate holds the answers back until their write is confirmed.
 //! - At most [`UNCONFIRMED`] writes are unconfirmed. Each row names the calls of all of them, so that a call that is asked about
 //!   again after a crash is recognised.
@@ -14,10 +14,10 @@
 //! Asking for a confirmation costs about a tenth of a call. Calls that arrive one by one ask for it only when [`UNCONFIRMED`]
 //! writes are reached.
 
-use crate::key_state::State as Ledger;
+use crate::key_state::KeyState;
 
 /// From this many calls in a batch on, the object is busy.
-pub const COMPANY: u32 = 2;
+pub const BUSY_CALLS: u32 = 2;
 /// A confirmation or a turn that has not come after this time, in milliseconds, no longer delays the next write.
 pub const OVERDUE: u64 = 1_000;
 /// Writes that may be unconfirmed at the same time.
@@ -29,7 +29,7 @@ pub enum Event {
     /// A call was counted. It is answered when a row holds that.
     Call {
         /// Whether its isolate has other questions about the key open.
-        has_company: bool,
+        is_concurrent: bool,
     },
     /// [`Actions::write`] was carried out.
     Written,
@@ -78,7 +78,7 @@ enum Pace {
 
 /// A question that storage has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Question {
+struct Confirmation {
     number: u32,
     /// How many of the unconfirmed writes had been issued when it was asked.
     covers: u32,
@@ -95,7 +95,7 @@ pub struct GroupCommit {
     /// Writes that may not be confirmed yet, those of memory that was thrown away included.
     unconfirmed: u32,
     /// The last question, while it has no answer. Answers to earlier ones confirm nothing.
-    question: Option<Question>,
+    question: Option<Confirmation>,
     /// How many questions there were.
     asked: u32,
 }
@@ -105,7 +105,7 @@ impl GroupCommit {
     pub fn step(&mut self, event: Event, now: u64) -> Actions {
         let mut actions = Actions::default();
         match event {
-            Event::Call { has_company } => self.call(has_company, now, &mut actions),
+            Event::Call { is_concurrent } => self.call(is_concurrent, now, &mut actions),
             Event::Written => {
                 self.waiting = 0;
                 self.unconfirmed = self.unconfirmed.saturating_add(1);
@@ -135,16 +135,16 @@ impl GroupCommit {
         actions
     }
 
-    fn call(&mut self, has_company: bool, now: u64, actions: &mut Actions) {
+    fn call(&mut self, is_concurrent: bool, now: u64, actions: &mut Actions) {
         let is_full = self.unconfirmed >= UNCONFIRMED;
         match self.pace {
-            Pace::Idle if is_full || has_company && self.unconfirmed > 0 => {
+            Pace::Idle if is_full || is_concurrent && self.unconfirmed > 0 => {
                 // The others' write may still be under way.
                 self.join(actions);
                 self.wait_for_confirmation(now, actions);
             }
             Pace::Idle => {
-                if has_company || self.unconfirmed.saturating_add(1) >= UNCONFIRMED {
+                if is_concurrent || self.unconfirmed.saturating_add(1) >= UNCONFIRMED {
                     self.pace = Pace::Confirming { since: now };
                 }
                 actions.write = true;
@@ -175,7 +175,7 @@ impl GroupCommit {
             // Storage does not keep up.
             self.wait_for_confirmation(now, actions);
         } else {
-            self.pace = if self.waiting >= COMPANY { Pace::Busy } else { Pace::Confirming { since: now } };
+            self.pace = if self.waiting >= BUSY_CALLS { Pace::Busy } else { Pace::Confirming { since: now } };
             actions.write = true;
         }
     }
@@ -190,7 +190,7 @@ impl GroupCommit {
             self.ask(now, actions);
         } else if self.waiting == 0 {
             self.pace = Pace::Idle;
-        } else if self.waiting >= COMPANY {
+        } else if self.waiting >= BUSY_CALLS {
             self.gather(now, actions);
         } else {
             self.pace = Pace::Confirming { since: now };
@@ -220,7 +220,7 @@ impl GroupCommit {
             return;
         }
         self.asked = self.asked.wrapping_add(1);
-        self.question = Some(Question { number: self.asked, covers: self.unconfirmed, at: now });
+        self.question = Some(Confirmation { number: self.asked, covers: self.unconfirmed, at: now });
         actions.ask = Some(self.asked);
     }
 
@@ -245,11 +245,11 @@ const fn is_due(since: u64, now: u64) -> bool {
     }
 }
 
-/// Tells `ledger` that storage has confirmed all rows but the last `rest`. Rows that were confirmed before it was read from storage
+/// Tells `key_state` that storage has confirmed all rows but the last `rest`. Rows that were confirmed before it was read from storage
 /// are none of its own.
-pub fn note_confirmed(ledger: &mut Ledger, rest: u32) {
-    if ledger.unconfirmed() > rest as usize {
-        ledger.confirmed(ledger.last_commit().saturating_sub(u64::from(rest)));
+pub fn note_confirmed(key_state: &mut KeyState, rest: u32) {
+    if key_state.unconfirmed() > rest as usize {
+        key_state.confirmed(key_state.last_commit().saturating_sub(u64::from(rest)));
     }
 }
 

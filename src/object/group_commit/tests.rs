@@ -26,7 +26,7 @@ struct World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Happening {
     Call {
-        has_company: bool,
+        is_concurrent: bool,
         throws: bool,
     },
     Turn {
@@ -55,7 +55,7 @@ impl World {
         let both = [false, true];
         let mut all = Vec::new();
         if self.machine.waiting < CALLS {
-            all.extend(both.map(|has_company| both.map(|throws| Happening::Call { has_company, throws })).concat());
+            all.extend(both.map(|is_concurrent| both.map(|throws| Happening::Call { is_concurrent, throws })).concat());
         }
         if self.turns > 0 {
             all.extend(both.map(|throws| Happening::Turn { throws }));
@@ -78,7 +78,7 @@ impl World {
                 world.rebase(OVERDUE + 1);
                 return Ok(Some(world));
             }
-            Happening::Call { has_company, throws } => (Event::Call { has_company }, throws, true),
+            Happening::Call { is_concurrent, throws } => (Event::Call { is_concurrent }, throws, true),
             Happening::Turn { throws } => {
                 world.turns -= 1;
                 (Event::Turn, throws, false)
@@ -283,8 +283,8 @@ impl Run {
         }
     }
 
-    fn call(&mut self, has_company: bool) {
-        self.event(Event::Call { has_company });
+    fn call(&mut self, is_concurrent: bool) {
+        self.event(Event::Call { is_concurrent });
     }
 
     fn confirm(&mut self) {
@@ -392,33 +392,33 @@ fn a_wait_that_is_overdue_ends_with_the_next_call() {
 
 #[test]
 fn a_ledger_learns_of_its_own_rows_alone() {
-    let commit = |ledger: &mut Ledger, nonce: u64| {
-        ledger.charge_calls(UnixMicros::from_millis(START), 1, crate::limiter::cost::Cost::default());
-        ledger.remember(nonce);
-        let row = ledger.to_row();
-        ledger.committed();
+    let commit = |key_state: &mut KeyState, nonce: u64| {
+        key_state.charge_calls(UnixMicros::from_millis(START), 1, crate::limiter::cost::Cost::default());
+        key_state.remember(nonce);
+        let row = key_state.to_row();
+        key_state.committed();
         (row.slot, row.body)
     };
-    let mut ledger = Ledger::new("e".to_owned());
+    let mut key_state = KeyState::new("e".to_owned());
     let mut row = (0, String::new());
     for nonce in 1..=20 {
-        row = commit(&mut ledger, nonce);
+        row = commit(&mut key_state, nonce);
     }
-    assert_eq!(ledger.unconfirmed(), 20);
-    note_confirmed(&mut ledger, 18);
-    assert_eq!(ledger.unconfirmed(), 18);
+    assert_eq!(key_state.unconfirmed(), 20);
+    note_confirmed(&mut key_state, 18);
+    assert_eq!(key_state.unconfirmed(), 18);
 
     // A write threw, and memory was read again. Of the 20 rows that may not be confirmed, nonces are kept until one after them is.
-    let mut ledger = Ledger::from_rows([row]).unwrap();
-    note_confirmed(&mut ledger, 3);
-    let row = commit(&mut ledger, 21);
-    note_confirmed(&mut ledger, 1);
-    assert_eq!(ledger.unconfirmed(), 1, "the confirmation of a row before it");
-    let row_after = commit(&mut ledger, 22);
+    let mut key_state = KeyState::from_rows([row]).unwrap();
+    note_confirmed(&mut key_state, 3);
+    let row = commit(&mut key_state, 21);
+    note_confirmed(&mut key_state, 1);
+    assert_eq!(key_state.unconfirmed(), 1, "the confirmation of a row before it");
+    let row_after = commit(&mut key_state, 22);
     for row in [row, row_after] {
-        let read = Ledger::from_rows([row]).unwrap();
+        let read = KeyState::from_rows([row]).unwrap();
         assert!((3..=21).all(|nonce| read.recalls(nonce)));
     }
-    note_confirmed(&mut ledger, 0);
-    assert_eq!(ledger.unconfirmed(), 0);
+    note_confirmed(&mut key_state, 0);
+    assert_eq!(key_state.unconfirmed(), 0);
 }

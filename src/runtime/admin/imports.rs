@@ -3,7 +3,7 @@
 use crate::admin::imports::{Authority, Batch, Results, lines};
 use crate::admin::reports::wants;
 use crate::runtime::admin::keys::signer;
-use crate::runtime::admin::{Command, Outcome, Success};
+use crate::runtime::admin::{Command, CommandResult, Success};
 use crate::runtime::store;
 
 pub(super) use crate::admin::imports::BODY_LIMIT;
@@ -13,10 +13,9 @@ const NDJSON: &str = "application/x-ndjson";
 const BYTES: &str = "application/octet-stream";
 
 /// Imports batch by batch, each a transaction. What is stored stays, so a failure in the middle is reported line by line.
-pub(super) async fn import(command: &Command) -> Outcome {
+pub(super) async fn import(command: &Command) -> CommandResult {
     let Command { db, actor, now, .. } = command;
-    let authority =
-        Authority { signer: signer(command)?, admin_token: command.deployment.config.admin_token.as_deref() };
+    let authority = Authority { signer: signer(command)?, admin_token: command.isolate.config.admin_token.as_deref() };
     let mut lines = lines(&command.body)?;
     let mut results = Results::default();
     let media_type = if command.accept.as_deref().is_some_and(|accept| wants(accept, BYTES)) { BYTES } else { NDJSON };
@@ -27,12 +26,12 @@ pub(super) async fn import(command: &Command) -> Outcome {
         }
         let stored = store::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
         // Whatever came of it: the isolate asks anew about what it refused until now.
-        command.deployment.note_import();
+        command.isolate.note_import();
         match stored {
             Ok(stored) => batch.report(&stored, &mut results),
-            Err(fault) if !results.has_stored() => return Err(fault.into()),
-            Err(fault) => {
-                worker::console_error!("tollgate: admin API: an import broke off: {fault}");
+            Err(error) if !results.has_stored() => return Err(error.into()),
+            Err(error) => {
+                worker::console_error!("tollgate: admin API: an import broke off: {error}");
                 batch.fail(&mut results);
                 lines.for_each(|(line, _)| results.refuse(line, "not tried: an earlier line could not be stored"));
                 return Ok(Success::Lines(results.into_text(), media_type));

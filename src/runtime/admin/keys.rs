@@ -1,38 +1,38 @@
 //! Keys.
 
 use crate::admin::keys::{ChangeKey, CreateKey, KeyRow, KeyView, RotateKey};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::keys::key::{self, ENTROPY_BYTES, Signer, is_key_id};
 use crate::keys::profile::Status;
-use crate::runtime::admin::{Command, Failure, Outcome, Success, TRIES, Work, contended, text};
+use crate::runtime::admin::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
 use crate::runtime::gateway::object_client;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{self, KeyFilter};
 
 /// One key, as it is stored and as it is read.
 pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(String, KeyRow), Failure>> {
     Box::pin(async move {
         let row = if is_key_id(id) { store::key(&command.db, id).await? } else { None };
-        row.ok_or_else(|| Refusal::NotFound("there is no key with this id".to_owned()).into())
+        row.ok_or_else(|| Problem::NotFound("there is no key with this id".to_owned()).into())
     })
 }
 
-pub(super) fn signer(command: &Command) -> Result<&Signer, Refusal> {
-    let signer = command.deployment.config.signer.as_ref();
-    signer.ok_or(Refusal::Unavailable("keys cannot be issued: KEY_SECRET is not set"))
+pub(super) fn signer(command: &Command) -> Result<&Signer, Problem> {
+    let signer = command.isolate.config.signer.as_ref();
+    signer.ok_or(Problem::Unavailable("keys cannot be issued: KEY_SECRET is not set"))
 }
 
-pub(super) fn entropy() -> Result<[u8; ENTROPY_BYTES], Fault> {
+pub(super) fn entropy() -> Result<[u8; ENTROPY_BYTES], Error> {
     let mut entropy = [0; ENTROPY_BYTES];
-    getrandom::fill(&mut entropy).map_err(Fault::new)?;
+    getrandom::fill(&mut entropy).map_err(Error::new)?;
     Ok(entropy)
 }
 
-fn no_tier(name: &str) -> Refusal {
-    Refusal::invalid("tier", format!("there is no tier `{name}`"))
+fn no_tier(name: &str) -> Problem {
+    Problem::invalid("tier", format!("there is no tier `{name}`"))
 }
 
-pub(super) async fn create(command: &Command) -> Outcome {
+pub(super) async fn create(command: &Command) -> CommandResult {
     let create: CreateKey = command.body()?;
     let issued = key::issue(signer(command)?, &entropy()?);
     let row = create.into_row(&issued, command.now);
@@ -45,12 +45,12 @@ pub(super) async fn create(command: &Command) -> Outcome {
     show(201, &view)
 }
 
-pub(super) async fn list(command: &Command) -> Outcome {
+pub(super) async fn list(command: &Command) -> CommandResult {
     let parameters = &command.parameters;
     let page = parameters.page("keys")?;
     let status = parameters.get("status");
     if status.is_some_and(|status| !matches!(status, "active" | "disabled" | "revoked" | "expired")) {
-        return Err(Refusal::BadRequest("status: must be active, disabled, revoked or expired".to_owned()).into());
+        return Err(Problem::BadRequest("status: must be active, disabled, revoked or expired".to_owned()).into());
     }
     let filter = KeyFilter {
         tier: parameters.get("tier"),
@@ -63,27 +63,27 @@ pub(super) async fn list(command: &Command) -> Outcome {
     Ok(Success::Json(200, page.show(&keys, last.as_deref())))
 }
 
-fn show(status: u16, view: &KeyView) -> Outcome {
+fn show(status: u16, view: &KeyView) -> CommandResult {
     Ok(Success::Json(status, text(view)?))
 }
 
-pub(super) async fn read(command: &Command, id: &str) -> Outcome {
+pub(super) async fn read(command: &Command, id: &str) -> CommandResult {
     show(200, &find(command, id).await?.1.view(None, command.now))
 }
 
-pub(super) async fn usage(command: &Command, id: &str) -> Outcome {
+pub(super) async fn usage(command: &Command, id: &str) -> CommandResult {
     // An object must not be made for a key that was never issued, so D1 is asked first.
     find(command, id).await?;
-    Ok(Success::Json(200, object_client::usage(&command.deployment, id).await?))
+    Ok(Success::Json(200, object_client::usage(&command.isolate, id).await?))
 }
 
-pub(super) async fn change(command: &Command, id: &str) -> Outcome {
+pub(super) async fn change(command: &Command, id: &str) -> CommandResult {
     let change: ChangeKey = command.body()?;
     let row = update(command, id, "change", &|row| change.apply(row)).await?;
     show(200, &row.view(None, command.now))
 }
 
-pub(super) async fn rotate(command: &Command, id: &str) -> Outcome {
+pub(super) async fn rotate(command: &Command, id: &str) -> CommandResult {
     let rotate: RotateKey = command.body()?;
     let signer = signer(command)?;
     find(command, id).await?;
@@ -92,7 +92,7 @@ pub(super) async fn rotate(command: &Command, id: &str) -> Outcome {
     show(200, &row.view(Some(issued.key), command.now))
 }
 
-pub(super) async fn revoke(command: &Command, id: &str) -> Outcome {
+pub(super) async fn revoke(command: &Command, id: &str) -> CommandResult {
     let revoke = |row: &mut KeyRow| {
         row.status = Status::Revoked;
         Ok(())
@@ -105,7 +105,7 @@ fn update<'a>(
     command: &'a Command,
     id: &'a str,
     action: &'static str,
-    change: &'a dyn Fn(&mut KeyRow) -> Result<(), Refusal>,
+    change: &'a dyn Fn(&mut KeyRow) -> Result<(), Problem>,
 ) -> Work<'a, Result<KeyRow, Failure>> {
     Box::pin(async move {
         for _ in 0..TRIES {
@@ -130,7 +130,7 @@ fn update<'a>(
     })
 }
 
-pub(super) async fn delete(command: &Command, id: &str) -> Outcome {
+pub(super) async fn delete(command: &Command, id: &str) -> CommandResult {
     for _ in 0..TRIES {
         let (stored, before) = find(command, id).await?;
         let before = text(&before.view(None, command.now))?;

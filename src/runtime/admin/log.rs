@@ -1,14 +1,14 @@
 //! The admin log.
 
-use crate::http::problem::Refusal;
-use crate::runtime::admin::{Command, Outcome, Success};
+use crate::http::problem::Problem;
+use crate::runtime::admin::{Command, CommandResult, Success};
 use crate::runtime::store;
 
-pub(super) async fn read(command: &Command) -> Outcome {
+pub(super) async fn read(command: &Command) -> CommandResult {
     let parameters = &command.parameters;
     let page = parameters.page("entries")?;
     let before = page.after.as_deref().map(str::parse).transpose();
-    let before = before.map_err(|_| Refusal::BadRequest("cursor: is not one that this list has given".to_owned()))?;
+    let before = before.map_err(|_| Problem::BadRequest("cursor: is not one that this list has given".to_owned()))?;
     let (target, actor) = (parameters.get("target"), parameters.get("actor"));
     Ok(Success::Json(200, store::log(&command.db, target, actor, before, &page).await?))
 }

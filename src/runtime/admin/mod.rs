@@ -15,14 +15,14 @@ use crate::admin::body::{Body, parse};
 use crate::admin::tokens::{ROOT, Scope};
 use crate::admin::{BODY_LIMIT, Parameters};
 use crate::gateway::credential;
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::keys::key::{same_hash, same_secret, token_hash, token_id};
 use crate::router::{Admin, Route, route};
-use crate::runtime::bindings::Deployment;
 use crate::runtime::clock;
 use crate::runtime::gateway::object_client;
-use crate::runtime::http::{self, Answer, Incoming};
-use crate::runtime::js::{self, Fault};
+use crate::runtime::http::{self, HttpResult, Incoming};
+use crate::runtime::isolate::Isolate;
+use crate::runtime::js::{self, Error};
 use crate::runtime::store::{self, Change, Database};
 use crate::time::UnixMicros;
 use serde::Serialize;
@@ -47,19 +47,19 @@ thread_local! {
 
 /// Why a command has no success to show.
 enum Failure {
-    Refused(Refusal),
-    Fault(Fault),
+    Refused(Problem),
+    Error(Error),
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<Problem> for Failure {
+    fn from(refusal: Problem) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
     }
 }
 
@@ -72,11 +72,11 @@ enum Success {
     Csv(JsValue, String),
 }
 
-type Outcome = Result<Success, Failure>;
+type CommandResult = Result<Success, Failure>;
 
 /// A request that may do what it asks for.
 struct Command {
-    deployment: Rc<Deployment>,
+    isolate: Rc<Isolate>,
     db: Database,
     /// The request's `ExecutionContext`.
     context: JsValue,
@@ -94,34 +94,34 @@ struct Command {
 type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Answers a request to the admin API.
-pub(crate) async fn answer(incoming: Incoming, deployment: Rc<Deployment>, env: Env, context: JsValue) -> Answer {
-    let cors = Rc::clone(&deployment.config.cors_allow_origin);
-    match run(incoming, deployment, &env, context).await {
+pub(crate) async fn answer(incoming: Incoming, isolate: Rc<Isolate>, env: Env, context: JsValue) -> HttpResult {
+    let cors = Rc::clone(&isolate.config.cors_allow_origin);
+    match run(incoming, isolate, &env, context).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
         Ok(Success::Lines(lines, media_type)) => http::lines(&lines, media_type, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
         Ok(Success::Csv(rows, name)) => http::csv(&rows, &name, &cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
-        Err(Failure::Fault(fault)) => {
-            worker::console_error!("tollgate: admin API: {fault}");
-            http::refuse(&Refusal::Unavailable("the request could not be carried out now"), &cors, None)
+        Err(Failure::Error(error)) => {
+            worker::console_error!("tollgate: admin API: {error}");
+            http::refuse(&Problem::Unavailable("the request could not be carried out now"), &cors, None)
         }
     }
 }
 
-async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context: JsValue) -> Outcome {
+async fn run(incoming: Incoming, isolate: Rc<Isolate>, env: &Env, context: JsValue) -> CommandResult {
     let path = incoming.target().path.to_owned();
     let Route::Admin(admin) = route(&incoming.method, &path, false) else {
-        return Err(Refusal::NotFound("there is nothing at this path".to_owned()).into());
+        return Err(Problem::NotFound("there is nothing at this path".to_owned()).into());
     };
     let now = clock::now();
     let db = store::database(env)?;
-    let actor = authorize(&incoming, &deployment, &db, &context, admin.scope(), now).await?;
+    let actor = authorize(&incoming, &isolate, &db, &context, admin.scope(), now).await?;
     let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
     let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
     let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
     let accept = incoming.request.headers().get("accept").ok().flatten();
-    let command = Command { deployment, db, context, actor, now, parameters, body, accept };
+    let command = Command { isolate, db, context, actor, now, parameters, body, accept };
     match admin {
         Admin::CreateKey => keys::create(&command).await,
         Admin::ImportKeys => imports::import(&command).await,
@@ -161,17 +161,17 @@ async fn run(incoming: Incoming, deployment: Rc<Deployment>, env: &Env, context:
 /// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
 async fn authorize(
     incoming: &Incoming,
-    deployment: &Deployment,
+    isolate: &Isolate,
     db: &Database,
     context: &JsValue,
     needed: Scope,
     now: UnixMicros,
 ) -> Result<String, Failure> {
-    let Some(root) = &deployment.config.admin_token else {
-        return Err(Refusal::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
+    let Some(root) = &isolate.config.admin_token else {
+        return Err(Problem::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
     };
     let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
-        return Err(Refusal::NoAdminToken.into());
+        return Err(Problem::NoAdminToken.into());
     };
     // Before anything is counted or asked: nobody can keep the holder of ADMIN_TOKEN out.
     if same_secret(&presented.key, root) {
@@ -180,7 +180,7 @@ async fn authorize(
     let network = incoming.network();
     let begin = || ATTEMPTS.with_borrow_mut(|attempts| attempts.begin(network, now.as_millis()));
     let Some(id) = token_id(&presented.key) else {
-        return Err(begin().map_or_else(Refusal::TooManyAttempts, |_| Refusal::InvalidAdminToken).into());
+        return Err(begin().map_or_else(Problem::TooManyAttempts, |_| Problem::InvalidAdminToken).into());
     };
     let hash = token_hash(&presented.key);
     let is_known = || TOKENS.with_borrow(|tokens| tokens.has(&hash));
@@ -192,7 +192,7 @@ async fn authorize(
             Err(seconds) => {
                 read_tokens(db, context, now).await;
                 if !is_known() {
-                    return Err(Refusal::TooManyAttempts(seconds).into());
+                    return Err(Problem::TooManyAttempts(seconds).into());
                 }
                 None
             }
@@ -210,13 +210,13 @@ async fn authorize(
             // It has been deleted, and was not counted. Where there is no attempt left, there is none to take.
             drop(begin());
         }
-        return Err(Refusal::InvalidAdminToken.into());
+        return Err(Problem::InvalidAdminToken.into());
     };
     TOKENS.with_borrow_mut(|tokens| tokens.add(&hash));
     if token.scope >= needed {
         Ok(token.name)
     } else {
-        Err(Refusal::Forbidden("this admin token is not allowed to do that").into())
+        Err(Problem::Forbidden("this admin token is not allowed to do that").into())
     }
 }
 
@@ -231,8 +231,8 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
                 let db = db.clone();
                 let read = wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
                     let hashes = store::token_hashes(&db, KNOWN).await;
-                    let hashes = hashes.inspect_err(|fault| {
-                        worker::console_error!("tollgate: admin API: the tokens could not be read: {fault}");
+                    let hashes = hashes.inspect_err(|error| {
+                        worker::console_error!("tollgate: admin API: the tokens could not be read: {error}");
                     });
                     TOKENS.with_borrow_mut(|tokens| tokens.end(hashes.ok(), now.as_millis()));
                     Ok(JsValue::UNDEFINED)
@@ -248,14 +248,14 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
 }
 
 async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
-    let body = JsFuture::from(js::read_body(&incoming.request, limit)).await.map_err(Fault::from)?;
-    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Refusal::TooLarge(limit))?;
+    let body = JsFuture::from(js::read_body(&incoming.request, limit)).await.map_err(Error::from)?;
+    let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Problem::TooLarge(limit))?;
     Ok(body.to_vec())
 }
 
 impl Command {
     /// The body, read and checked.
-    fn body<T: Body>(&self) -> Result<T, Refusal> {
+    fn body<T: Body>(&self) -> Result<T, Problem> {
         parse(&self.body)
     }
 
@@ -267,19 +267,19 @@ impl Command {
     /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
     fn refresh<'a>(&'a self, id: &'a str) -> Work<'a, ()> {
         Box::pin(async move {
-            if let Err(fault) = object_client::refresh(&self.deployment, id).await {
-                worker::console_error!("tollgate: the object of key {id} was not told of a change: {fault}");
+            if let Err(error) = object_client::refresh(&self.isolate, id).await {
+                worker::console_error!("tollgate: the object of key {id} was not told of a change: {error}");
             }
-            self.deployment.forget_denials(Some(id));
+            self.isolate.forget_denials(Some(id));
         })
     }
 }
 
-fn text(value: &impl Serialize) -> Result<String, Fault> {
-    serde_json::to_string(value).map_err(Fault::new)
+fn text(value: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(Error::new)
 }
 
 /// A change found something else than was read, again and again.
 fn contended() -> Failure {
-    Refusal::Conflict("somebody else is changing this: try again".to_owned()).into()
+    Problem::Conflict("somebody else is changing this: try again".to_owned()).into()
 }

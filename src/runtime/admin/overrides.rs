@@ -1,17 +1,17 @@
 //! Policies of single keys.
 
 use crate::admin::overrides::{OVERRIDES_LIMIT, PutOverride};
-use crate::http::problem::Refusal;
-use crate::runtime::admin::{Command, Outcome, Success, TRIES, contended, keys, text};
+use crate::http::problem::Problem;
+use crate::runtime::admin::{Command, CommandResult, Success, TRIES, contended, keys, text};
 use crate::runtime::store;
 
-pub(super) async fn list(command: &Command, id: &str) -> Outcome {
+pub(super) async fn list(command: &Command, id: &str) -> CommandResult {
     let page = command.parameters.page("overrides")?;
     keys::find(command, id).await?;
     Ok(Success::Json(200, store::overrides(&command.db, id, &page).await?))
 }
 
-pub(super) async fn put(command: &Command, id: &str, policy: &str) -> Outcome {
+pub(super) async fn put(command: &Command, id: &str, policy: &str) -> CommandResult {
     let new = command.body::<PutOverride>()?.named(policy)?;
     let view = text(&new)?;
     for _ in 0..TRIES {
@@ -24,17 +24,17 @@ pub(super) async fn put(command: &Command, id: &str, policy: &str) -> Outcome {
             return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, view));
         }
         if stored.is_none() && store::count_overrides(&command.db, id).await? >= OVERRIDES_LIMIT {
-            return Err(Refusal::Conflict(format!("a key has at most {OVERRIDES_LIMIT} overrides")).into());
+            return Err(Problem::Conflict(format!("a key has at most {OVERRIDES_LIMIT} overrides")).into());
         }
     }
     Err(contended())
 }
 
-pub(super) async fn delete(command: &Command, id: &str, policy: &str) -> Outcome {
+pub(super) async fn delete(command: &Command, id: &str, policy: &str) -> CommandResult {
     for _ in 0..TRIES {
         keys::find(command, id).await?;
         let Some(stored) = store::policy_override(&command.db, id, policy).await? else {
-            return Err(Refusal::NotFound("the key has no override of this name".to_owned()).into());
+            return Err(Problem::NotFound("the key has no override of this name".to_owned()).into());
         };
         let target = format!("keys/{id}/overrides/{policy}");
         let log = command.log("delete", target, Some(stored.clone()), None);

@@ -2,9 +2,9 @@
 
 use crate::admin::reports::{Span, millionths, month, months, wants};
 use crate::admin::{Page, bad_cursor};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::router::Admin;
-use crate::runtime::admin::{Command, Outcome, Success, keys};
+use crate::runtime::admin::{Command, CommandResult, Success, keys};
 use crate::runtime::object::reconcile;
 use crate::runtime::store::{self, Delivery, Part, Statement};
 use crate::time::{DAY, HOUR, Month};
@@ -21,11 +21,11 @@ struct Query<'a> {
 }
 
 /// The two parts of a position in a list.
-fn pair<'a>(page: &'a Page, first: (&'a str, &'a str)) -> Result<(&'a str, &'a str), Refusal> {
+fn pair<'a>(page: &'a Page, first: (&'a str, &'a str)) -> Result<(&'a str, &'a str), Problem> {
     page.after.as_deref().map_or(Ok(first), |after| after.split_once('\n').ok_or_else(bad_cursor))
 }
 
-fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Refusal> {
+fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Problem> {
     let (parameters, now) = (&command.parameters, command.now);
     let part = |id, part, list, micros, days, most| {
         let page = parameters.page(list)?;
@@ -51,7 +51,7 @@ fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Refusal> 
             let state = parameters.get("state");
             if state.is_some_and(|state| !Delivery::WORDS.contains(&state)) {
                 let words = Delivery::WORDS.join(", ");
-                return Err(Refusal::BadRequest(format!("state: must be one of {words}")));
+                return Err(Problem::BadRequest(format!("state: must be one of {words}")));
             }
             let rows = store::deliveries(state, &page).ok_or_else(bad_cursor)?;
             Ok(list(page, rows))
@@ -71,7 +71,7 @@ fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Refusal> 
 }
 
 /// Everything that D1 can tell by itself, as JSON.
-pub(super) async fn read(command: &Command, admin: Admin<'_>) -> Outcome {
+pub(super) async fn read(command: &Command, admin: Admin<'_>) -> CommandResult {
     let Query { key, head, page, rows } = query(command, admin)?;
     if let Some(id) = key {
         keys::find(command, id).await?;
@@ -87,19 +87,19 @@ pub(super) async fn read(command: &Command, admin: Admin<'_>) -> Outcome {
     Ok(Success::Json(200, both))
 }
 
-pub(super) async fn report(command: &Command) -> Outcome {
+pub(super) async fn report(command: &Command) -> CommandResult {
     if !command.accept.as_deref().is_some_and(|accept| wants(accept, "text/csv")) {
         return read(command, Admin::ReadReport).await;
     }
     if command.parameters.get("limit").or(command.parameters.get("cursor")).is_some() {
-        return Err(Refusal::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());
+        return Err(Problem::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());
     }
     let month = month(&command.parameters, command.now)?;
     let rows = store::report_csv(&command.db, month).await?;
     Ok(Success::Csv(rows, format!("tollgate-{month}.csv")))
 }
 
-pub(super) async fn reconciled(command: &Command, id: &str) -> Outcome {
+pub(super) async fn reconciled(command: &Command, id: &str) -> CommandResult {
     keys::find(command, id).await?;
-    Ok(Success::Json(200, reconcile::compare(&command.deployment, &command.db, id).await?.1))
+    Ok(Success::Json(200, reconcile::compare(&command.isolate, &command.db, id).await?.1))
 }

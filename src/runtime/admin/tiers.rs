@@ -4,13 +4,13 @@
 //! tier's keys, some thousand at a time, and has one object of each page pass the change on to the others.
 
 use crate::admin::tiers::{PutTier, Tier, changed, in_use};
-use crate::http::problem::Refusal;
+use crate::http::problem::Problem;
 use crate::keys::profile::{PolicyRow, TierChange};
-use crate::runtime::admin::{Command, Outcome, Success, TRIES, contended, text};
-use crate::runtime::bindings::Deployment;
+use crate::runtime::admin::{Command, CommandResult, Success, TRIES, contended, text};
 use crate::runtime::deadline::within;
 use crate::runtime::gateway::object_client;
-use crate::runtime::js::{self, Fault};
+use crate::runtime::isolate::Isolate;
+use crate::runtime::js::{self, Error};
 use crate::runtime::store::{self, Database};
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -25,17 +25,17 @@ const PAGES: usize = 4;
 /// How long the answer waits for all objects to be told, in milliseconds.
 const PATIENCE: u32 = 25_000;
 
-pub(super) async fn list(command: &Command) -> Outcome {
+pub(super) async fn list(command: &Command) -> CommandResult {
     let page = command.parameters.page("tiers")?;
     Ok(Success::Json(200, store::tiers(&command.db, &page).await?))
 }
 
-pub(super) async fn read(command: &Command, name: &str) -> Outcome {
+pub(super) async fn read(command: &Command, name: &str) -> CommandResult {
     let tier = store::tier(&command.db, name).await?;
     Ok(Success::Json(200, tier.ok_or_else(no_tier)?))
 }
 
-pub(super) async fn put(command: &Command, name: &str) -> Outcome {
+pub(super) async fn put(command: &Command, name: &str) -> CommandResult {
     let tier = command.body::<PutTier>()?.named(name)?;
     let view = text(&tier)?;
     for _ in 0..TRIES {
@@ -49,7 +49,7 @@ pub(super) async fn put(command: &Command, name: &str) -> Outcome {
     Err(contended())
 }
 
-pub(super) async fn delete(command: &Command, name: &str) -> Outcome {
+pub(super) async fn delete(command: &Command, name: &str) -> CommandResult {
     for _ in 0..TRIES {
         let Some(stored) = store::tier(&command.db, name).await? else { return Err(no_tier().into()) };
         let log = command.log("delete", format!("tiers/{name}"), Some(stored.clone()), None);
@@ -58,14 +58,14 @@ pub(super) async fn delete(command: &Command, name: &str) -> Outcome {
         }
         let keys = store::keys_of_tier(&command.db, name).await?;
         if keys > 0 {
-            return Err(Refusal::Conflict(in_use(keys)).into());
+            return Err(Problem::Conflict(in_use(keys)).into());
         }
     }
     Err(contended())
 }
 
-fn no_tier() -> Refusal {
-    Refusal::NotFound("there is no tier of this name".to_owned())
+fn no_tier() -> Problem {
+    Problem::NotFound("there is no tier of this name".to_owned())
 }
 
 /// Tells the objects of the tier's keys. Gives how many have been told when all have or time is up; the rest is told afterwards.
@@ -74,11 +74,10 @@ async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
     let (audit_days, idempotency) = (tier.audit_days, Some(tier.idempotency));
     let change = TierChange { tier: tier.name.clone(), version, audit_days, idempotency, policies };
     let told = Rc::new(Cell::new(0));
-    let push =
-        Push { db: command.db.clone(), deployment: Rc::clone(&command.deployment), change, told: Rc::clone(&told) };
+    let push = Push { db: command.db.clone(), isolate: Rc::clone(&command.isolate), change, told: Rc::clone(&told) };
     let work = future_to_promise(AssertUnwindSafe(async move {
-        if let Err(fault) = push.all().await {
-            worker::console_error!("tollgate: a change of a tier was not pushed to all of its keys: {fault}");
+        if let Err(error) = push.all().await {
+            worker::console_error!("tollgate: a change of a tier was not pushed to all of its keys: {error}");
         }
         Ok(JsValue::UNDEFINED)
     }));
@@ -91,29 +90,29 @@ async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
 
 struct Push {
     db: Database,
-    deployment: Rc<Deployment>,
+    isolate: Rc<Isolate>,
     change: TierChange,
     told: Rc<Cell<u64>>,
 }
 
 impl Push {
-    async fn all(&self) -> Result<(), Fault> {
+    async fn all(&self) -> Result<(), Error> {
         let pushed = self.pages().await;
-        self.deployment.forget_denials(None);
+        self.isolate.forget_denials(None);
         pushed
     }
 
-    async fn pages(&self) -> Result<(), Fault> {
+    async fn pages(&self) -> Result<(), Error> {
         let change = text(&self.change)?;
         let mut after = String::new();
         loop {
             let ids = store::ids_of_tier(&self.db, &self.change.tier, &after, PAGE * PAGES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
-            let taken = object_client::relay(&self.deployment, &ids, &change, PAGE).await?;
+            let taken = object_client::fan_out(&self.isolate, &ids, &change, PAGE).await?;
             self.told.set(self.told.get() + taken);
             // These keys are to have the change with their next request, however long the others take.
-            self.deployment.forget_denials(None);
+            self.isolate.forget_denials(None);
             if ids.len() < PAGE * PAGES {
                 return Ok(());
             }

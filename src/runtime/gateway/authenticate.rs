@@ -1,12 +1,12 @@
 //! Whose key a text is: one of ours by its tag, or one that was issued elsewhere and imported,
 //! which D1 has to say.
 
-use crate::gateway::import_cache::Standing;
+use crate::gateway::import_cache::Lookup;
 use crate::http::address::Network;
 use crate::keys::key::{ImportedKey, Signer, is_importable};
-use crate::runtime::bindings::Deployment;
 use crate::runtime::clock;
 use crate::runtime::gateway::import_lookup::{self, NotAsked};
+use crate::runtime::isolate::Isolate;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
@@ -44,23 +44,23 @@ pub(crate) struct Candidate {
 }
 
 /// Tells what a presented text is, without asking anybody.
-pub(crate) fn identify(presented: &str, signer: &Signer, deployment: &Deployment, now: u64) -> Presented {
-    if let Some((id, secret_hash)) = deployment.verified.borrow_mut().verify(presented, signer) {
+pub(crate) fn identify(presented: &str, signer: &Signer, isolate: &Isolate, now: u64) -> Presented {
+    if let Some((id, secret_hash)) = isolate.verified.borrow_mut().verify(presented, signer) {
         let evidence = Evidence::Tag;
         return Presented::Known(Caller { id: id.to_owned(), secret_hash: secret_hash.to_owned(), evidence });
     }
-    if !deployment.config.allow_imported_keys || !is_importable(presented) {
+    if !isolate.config.allow_imported_keys || !is_importable(presented) {
         return Presented::Nobody;
     }
     let keys = ImportedKey::derive(presented, signer);
-    let standing = deployment.lookups.borrow_mut().find(&ids(&keys), now);
+    let standing = isolate.lookups.borrow_mut().find(&ids(&keys), now);
     match standing {
-        Standing::Imported(at) => {
+        Lookup::Imported(at) => {
             let key = keys.into_iter().nth(at);
             key.map_or(Presented::Nobody, |key| Presented::Known(Caller::imported(key, Evidence::Memory)))
         }
-        Standing::Unknown => Presented::Nobody,
-        Standing::Ask => Presented::Unheard(Candidate { keys }),
+        Lookup::Unknown => Presented::Nobody,
+        Lookup::Ask => Presented::Unheard(Candidate { keys }),
     }
 }
 
@@ -68,11 +68,11 @@ impl Candidate {
     /// Asks D1, in its turn, and remembers the answer.
     pub(crate) async fn look_up(
         self,
-        deployment: &Rc<Deployment>,
+        isolate: &Rc<Isolate>,
         context: &JsValue,
         network: Network,
     ) -> Result<Option<Caller>, NotAsked> {
-        let key = import_lookup::look_up(deployment, context, self.keys, network).await?;
+        let key = import_lookup::look_up(isolate, context, self.keys, network).await?;
         Ok(key.map(|key| Caller::imported(key, Evidence::Found)))
     }
 }
@@ -87,19 +87,19 @@ impl Caller {
     /// if D1 has it.
     pub(crate) async fn look_again(
         self,
-        deployment: &Rc<Deployment>,
+        isolate: &Rc<Isolate>,
         context: &JsValue,
         network: Network,
     ) -> Result<Option<Self>, NotAsked> {
-        deployment.lookups.borrow_mut().disown(&self.id);
+        isolate.lookups.borrow_mut().disown(&self.id);
         if self.evidence != Evidence::Memory {
             return Ok(None);
         }
         let keys = vec![ImportedKey { id: self.id, secret_hash: self.secret_hash }];
-        let standing = deployment.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
+        let standing = isolate.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
         match standing {
-            Standing::Ask => Candidate { keys }.look_up(deployment, context, network).await,
-            Standing::Imported(_) | Standing::Unknown => Ok(None),
+            Lookup::Ask => Candidate { keys }.look_up(isolate, context, network).await,
+            Lookup::Imported(_) | Lookup::Unknown => Ok(None),
         }
     }
 }

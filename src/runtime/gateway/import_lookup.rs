@@ -13,8 +13,8 @@ use crate::gateway::import_cache::Found;
 use crate::gateway::import_queue::{Asked, Batch, DEADLINE, Turn, Waited};
 use crate::http::address::Network;
 use crate::keys::key::ImportedKey;
-use crate::runtime::bindings::Deployment;
 use crate::runtime::deadline::within;
+use crate::runtime::isolate::Isolate;
 use crate::runtime::store::{self, FoundKeys};
 use crate::runtime::{clock, js};
 use js_sys::Promise;
@@ -26,10 +26,10 @@ use wasm_bindgen_futures::JsFuture;
 
 /// Where a request that waits finds what D1 says of its text.
 #[derive(Debug, Default)]
-pub(crate) struct Waiter(Cell<Option<Answer>>);
+pub(crate) struct Waiter(Cell<Option<LookupResult>>);
 
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+enum LookupResult {
     /// Which of the ids is that of an imported key.
     Key(usize),
     NoKey,
@@ -37,13 +37,13 @@ enum Answer {
     None,
 }
 
-/// D1 could not be asked about a text, or too many wait. It has been logged, where it is a fault.
+/// D1 could not be asked about a text, or too many wait. It has been logged, where it is an error.
 #[derive(Debug)]
 pub(crate) struct NotAsked;
 
 /// Which of these is the id of an imported key. Waits for its turn, and remembers the answer.
 pub(crate) async fn look_up(
-    deployment: &Rc<Deployment>,
+    isolate: &Rc<Isolate>,
     context: &JsValue,
     keys: Vec<ImportedKey>,
     network: Network,
@@ -51,59 +51,59 @@ pub(crate) async fn look_up(
     let keys: Rc<[ImportedKey]> = keys.into();
     let place = Rc::new(Waiter::default());
     let now = clock::now().as_millis();
-    let is_deferred = deployment.refusals.borrow_mut().defers(network, now);
-    let joined = deployment.queue.borrow_mut().join(Rc::clone(&keys), is_deferred, Rc::clone(&place), now);
+    let is_deferred = isolate.refusals.borrow_mut().defers(network, now);
+    let joined = isolate.queue.borrow_mut().join(Rc::clone(&keys), is_deferred, Rc::clone(&place), now);
     let (ticket, gone) = joined.ok_or(NotAsked)?;
     for other in gone {
-        other.0.set(Some(Answer::None));
+        other.0.set(Some(LookupResult::None));
     }
     let mut waited = Waited::default();
     let answer = loop {
         if let Some(answer) = place.0.take() {
             break answer;
         }
-        let turn = deployment.queue.borrow_mut().turn(ticket, waited, clock::now().as_millis());
+        let turn = isolate.queue.borrow_mut().turn(ticket, waited, clock::now().as_millis());
         match turn {
-            Turn::Over => break Answer::None,
+            Turn::Over => break LookupResult::None,
             Turn::Wait(milliseconds, next) => {
                 drop(JsFuture::from(js::after(milliseconds)).await);
                 waited = next;
             }
             Turn::Ask(batch) => {
-                let query = ask(Rc::clone(deployment), batch);
+                let query = ask(Rc::clone(isolate), batch);
                 js::keep_alive(context, &query);
                 drop(JsFuture::from(query).await);
             }
         }
     };
     let is_key = match answer {
-        Answer::None => return Err(NotAsked),
-        Answer::Key(_) => true,
-        Answer::NoKey => false,
+        LookupResult::None => return Err(NotAsked),
+        LookupResult::Key(_) => true,
+        LookupResult::NoKey => false,
     };
-    deployment.refusals.borrow_mut().note(network, is_key, clock::now().as_millis());
-    Ok(if let Answer::Key(at) = answer { keys.get(at).cloned() } else { None })
+    isolate.refusals.borrow_mut().note(network, is_key, clock::now().as_millis());
+    Ok(if let LookupResult::Key(at) = answer { keys.get(at).cloned() } else { None })
 }
 
 /// Asks D1, and leaves the answers where those who wait for them look.
-fn ask(deployment: Rc<Deployment>, batch: Batch) -> Promise {
+fn ask(isolate: Rc<Isolate>, batch: Batch) -> Promise {
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
-        run(&deployment, batch).await;
+        run(&isolate, batch).await;
         Ok(JsValue::UNDEFINED)
     }))
 }
 
-async fn run(deployment: &Deployment, batch: Batch) {
-    let mark = deployment.lookups.borrow().mark();
+async fn run(isolate: &Isolate, batch: Batch) {
+    let mark = isolate.lookups.borrow().mark();
     let asked_at = clock::now().as_millis();
     let found =
-        within(DEADLINE, async { store::find_imported(&store::database(&deployment.env)?, &batch.texts).await }).await;
-    let found = found.inspect_err(|fault| {
+        within(DEADLINE, async { store::find_imported(&store::database(&isolate.env)?, &batch.texts).await }).await;
+    let found = found.inspect_err(|error| {
         let count = batch.texts.len();
-        worker::console_error!("tollgate: D1 could not be asked which of {count} keys were imported: {fault}");
+        worker::console_error!("tollgate: D1 could not be asked which of {count} keys were imported: {error}");
     });
     if let Ok(found) = &found {
-        let mut lookups = deployment.lookups.borrow_mut();
+        let mut lookups = isolate.lookups.borrow_mut();
         for keys in &batch.texts {
             let ids: Vec<&str> = keys.iter().map(|key| key.id.as_str()).collect();
             let found = match (found, own(keys, found)) {
@@ -114,11 +114,11 @@ async fn run(deployment: &Deployment, batch: Batch) {
             lookups.keep(&ids, found, mark, asked_at);
         }
     }
-    let asked = deployment.queue.borrow_mut().finish(batch.number, clock::now().as_millis());
+    let asked = isolate.queue.borrow_mut().finish(batch.number, clock::now().as_millis());
     for Asked { keys, waiters } in asked {
         let answer = match &found {
-            Ok(found) => own(&keys, found).map_or(Answer::NoKey, |(at, _)| Answer::Key(at)),
-            Err(_) => Answer::None,
+            Ok(found) => own(&keys, found).map_or(LookupResult::NoKey, |(at, _)| LookupResult::Key(at)),
+            Err(_) => LookupResult::None,
         };
         for waiter in waiters {
             waiter.0.set(Some(answer));

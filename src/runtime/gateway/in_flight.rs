@@ -9,13 +9,13 @@ thread_local! {
 
 /// One open question about a key. It ends when this is dropped: with its answer, or when JavaScript has forgotten the call.
 #[derive(Debug)]
-pub(crate) struct Company {
+pub(crate) struct InFlight {
     id: String,
     /// Whether there were others when it was opened.
     pub(crate) is_there: bool,
 }
 
-impl Company {
+impl InFlight {
     pub(crate) fn join(id: &str) -> Self {
         let id = id.to_owned();
         let others = OPEN.with_borrow_mut(|open| {
@@ -27,7 +27,7 @@ impl Company {
     }
 }
 
-impl Drop for Company {
+impl Drop for InFlight {
     fn drop(&mut self) {
         OPEN.with_borrow_mut(|open| {
             if let Some(count) = open.get_mut(&self.id) {

@@ -1,10 +1,10 @@
 //! Finds out whether the way to the origin leads back to the gate, before a call is counted.
 
 use crate::gateway::loop_guard::{Found, Place, Way};
-use crate::http::problem::Refusal;
-use crate::runtime::bindings::Deployment;
+use crate::http::problem::Problem;
 use crate::runtime::gateway::origin::own_base;
-use crate::runtime::http::{self, Answer, Incoming};
+use crate::runtime::http::{self, HttpResult, Incoming};
+use crate::runtime::isolate::Isolate;
 use crate::runtime::{clock, js, promise};
 use std::rc::Rc;
 use wasm_bindgen_futures::JsFuture;
@@ -13,37 +13,37 @@ use wasm_bindgen_futures::JsFuture;
 const ASKED: &str = "/_tollgate/health";
 
 /// The answer to a request that the gate has sent to itself; `None` for all others.
-pub(crate) fn answer_own(incoming: &Incoming, deployment: &Deployment) -> Option<Answer> {
+pub(crate) fn answer_own(incoming: &Incoming, isolate: &Isolate) -> Option<HttpResult> {
     let mark = incoming.mark.as_deref()?;
-    let is_own = deployment.seal.knows(mark, incoming.place()?, clock::now().as_millis());
-    is_own.then(|| http::called_by_itself(&deployment.seal.proof(mark), &deployment.config.cors_allow_origin))
+    let is_own = isolate.seal.knows(mark, incoming.place()?, clock::now().as_millis());
+    is_own.then(|| http::called_by_itself(&isolate.seal.proof(mark), &isolate.config.cors_allow_origin))
 }
 
 /// Goes on with a request that is to be forwarded, or refuses it if it would come back. `go_on` gets the time when it is called;
 /// `asked_at` is the time now.
 pub(crate) fn unless_looping(
     incoming: Incoming,
-    deployment: Rc<Deployment>,
+    isolate: Rc<Isolate>,
     asked_at: u64,
-    go_on: impl FnOnce(Incoming, Rc<Deployment>, u64) -> Answer + 'static,
-) -> Answer {
-    let way = place(&incoming, &deployment).map_or(Way::Open, |place| {
-        let mut loops = deployment.loops.borrow_mut();
+    go_on: impl FnOnce(Incoming, Rc<Isolate>, u64) -> HttpResult + 'static,
+) -> HttpResult {
+    let way = place(&incoming, &isolate).map_or(Way::Open, |place| {
+        let mut loops = isolate.loops.borrow_mut();
         if js::has_seen_loop() {
             loops.suspect(asked_at);
         }
         loops.way(place, asked_at)
     });
-    let refuse = |deployment: &Deployment| http::refuse(&Refusal::Loop, &deployment.config.cors_allow_origin, None);
+    let refuse = |isolate: &Isolate| http::refuse(&Problem::Loop, &isolate.config.cors_allow_origin, None);
     match way {
-        Way::Open => go_on(incoming, deployment, asked_at),
-        Way::Loop => refuse(&deployment),
+        Way::Open => go_on(incoming, isolate, asked_at),
+        Way::Loop => refuse(&isolate),
         Way::Ask => {
             let work = async move {
-                if leads_back(&incoming, &deployment).await {
-                    return refuse(&deployment);
+                if leads_back(&incoming, &isolate).await {
+                    return refuse(&isolate);
                 }
-                go_on(incoming, deployment, clock::now().as_millis())
+                go_on(incoming, isolate, clock::now().as_millis())
             };
             Ok(promise(work).into())
         }
@@ -51,36 +51,36 @@ pub(crate) fn unless_looping(
 }
 
 /// The mark of a request on its way to where the gate itself may be.
-pub(crate) fn mark(incoming: &Incoming, deployment: &Deployment) -> Option<String> {
-    let place = place(incoming, deployment)?;
+pub(crate) fn mark(incoming: &Incoming, isolate: &Isolate) -> Option<String> {
+    let place = place(incoming, isolate)?;
     let now = clock::now().as_millis();
-    let mut loops = deployment.loops.borrow_mut();
-    loops.mark(place, &deployment.seal, now, || deployment.nonce()).map(str::to_owned)
+    let mut loops = isolate.loops.borrow_mut();
+    loops.mark(place, &isolate.seal, now, || isolate.nonce()).map(str::to_owned)
 }
 
 /// Where the request would be forwarded to, if that may be the gate itself.
-fn place<'a>(incoming: &'a Incoming, deployment: &'a Deployment) -> Option<Place<'a>> {
+fn place<'a>(incoming: &'a Incoming, isolate: &'a Isolate) -> Option<Place<'a>> {
     let own = incoming.place()?;
-    match &deployment.config.origin {
+    match &isolate.config.origin {
         None => Some(own),
         Some(origin) => Place::of(origin).filter(|origin| origin.may_be(own)),
     }
 }
 
 /// Asks the place who is there, and remembers it.
-async fn leads_back(incoming: &Incoming, deployment: &Deployment) -> bool {
-    let Some(place) = place(incoming, deployment) else { return false };
-    let mark = deployment.seal.mark(place, clock::now().as_millis(), deployment.nonce());
-    let base = deployment.config.origin.as_deref().unwrap_or_else(|| own_base(&incoming.url));
+async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
+    let Some(place) = place(incoming, isolate) else { return false };
+    let mark = isolate.seal.mark(place, clock::now().as_millis(), isolate.nonce());
+    let base = isolate.config.origin.as_deref().unwrap_or_else(|| own_base(&incoming.url));
     let said = JsFuture::from(js::ask_itself(&format!("{base}{ASKED}"), &mark)).await;
     let found = match said.ok().and_then(|said| said.as_string()) {
-        Some(proof) if deployment.seal.proves(&mark, &proof) => Found::Itself,
+        Some(proof) if isolate.seal.proves(&mark, &proof) => Found::Itself,
         Some(_) => Found::Other,
         None => Found::Nobody,
     };
     if found == Found::Itself {
-        worker::console_error!("tollgate: {}", Refusal::Loop.detail());
+        worker::console_error!("tollgate: {}", Problem::Loop.detail());
     }
-    deployment.loops.borrow_mut().learn(place, found, clock::now().as_millis());
+    isolate.loops.borrow_mut().learn(place, found, clock::now().as_millis());
     found == Found::Itself
 }

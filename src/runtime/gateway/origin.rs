@@ -6,22 +6,22 @@ use crate::gateway::outbound;
 use crate::http::idempotency_key::Fingerprint;
 use crate::http::target::{Target, percent_decode};
 use crate::keys::key::{PresentedKey, is_importable, same_secret, token_id};
-use crate::runtime::bindings::Deployment;
 use crate::runtime::clock;
 use crate::runtime::gateway::authenticate::{Presented, identify};
 use crate::runtime::gateway::{gate, loop_guard};
 use crate::runtime::http::{Incoming, MARK};
+use crate::runtime::isolate::Isolate;
 use crate::runtime::js::{self, Fields};
 use wasm_bindgen::JsValue;
 
 /// Forwards a call; the promise of the origin's answer with `answer_fields` added.
 pub(crate) fn forward(
     incoming: &Incoming,
-    deployment: &Deployment,
+    isolate: &Isolate,
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let call = Outbound::of_call(incoming, deployment, request_fields);
+    let call = Outbound::of_call(incoming, isolate, request_fields);
     js::forward(&incoming.request, call.url.as_deref(), &call.dropped, call.fields.as_str(), answer_fields.as_str())
         .into()
 }
@@ -29,11 +29,11 @@ pub(crate) fn forward(
 /// Forwards a call of which the object wants to know how it ended: see `forwardCall` in `glue.js`.
 pub(crate) fn forward_call(
     gated: &Gated<'_>,
-    deployment: &Deployment,
+    isolate: &Isolate,
     request_fields: &Fields,
     answer_fields: &Fields,
 ) -> JsValue {
-    let call = Outbound::of_call(gated.incoming, deployment, request_fields);
+    let call = Outbound::of_call(gated.incoming, isolate, request_fields);
     js::forward_call(
         &gated.incoming.request,
         call.url.as_deref(),
@@ -41,7 +41,7 @@ pub(crate) fn forward_call(
         call.fields.as_str(),
         answer_fields.as_str(),
         gated.context,
-        &deployment.objects,
+        &isolate.objects,
         gated.id,
         &gated.nonce.to_string(),
         gated.is_awaited,
@@ -50,14 +50,14 @@ pub(crate) fn forward_call(
 }
 
 /// Forwards a request for a public path, less whatever could be a credential of tollgate's.
-pub(crate) fn forward_public(incoming: &Incoming, deployment: &Deployment) -> JsValue {
-    let out = Outbound::unmetered(incoming, deployment);
+pub(crate) fn forward_public(incoming: &Incoming, isolate: &Isolate) -> JsValue {
+    let out = Outbound::unmetered(incoming, isolate);
     js::forward(&incoming.request, out.url.as_deref(), &out.dropped, out.fields.as_str(), "").into()
 }
 
 /// Forwards a CORS preflight, with the fields of one and nothing else.
-pub(crate) fn forward_preflight(incoming: &Incoming, deployment: &Deployment) -> JsValue {
-    let out = Outbound::unmetered(incoming, deployment);
+pub(crate) fn forward_preflight(incoming: &Incoming, isolate: &Isolate) -> JsValue {
+    let out = Outbound::unmetered(incoming, isolate);
     js::forward_preflight(&incoming.request, out.url.as_deref(), out.fields.as_str()).into()
 }
 
@@ -72,45 +72,45 @@ struct Outbound {
 }
 
 impl Outbound {
-    fn of_call(incoming: &Incoming, deployment: &Deployment, request_fields: &Fields) -> Self {
-        let credential = gate::find_credential(incoming, &deployment.config).ok();
-        let mut out = Self::new(incoming, deployment, credential.as_ref());
+    fn of_call(incoming: &Incoming, isolate: &Isolate, request_fields: &Fields) -> Self {
+        let credential = gate::find_credential(incoming, &isolate.config).ok();
+        let mut out = Self::new(incoming, isolate, credential.as_ref());
         out.fields.append(request_fields);
         out
     }
 
-    fn unmetered(incoming: &Incoming, deployment: &Deployment) -> Self {
-        Self::new(incoming, deployment, None)
+    fn unmetered(incoming: &Incoming, isolate: &Isolate) -> Self {
+        Self::new(incoming, isolate, None)
     }
 
-    fn new(incoming: &Incoming, deployment: &Deployment, credential: Option<&Credential<'_>>) -> Self {
+    fn new(incoming: &Incoming, isolate: &Isolate, credential: Option<&Credential<'_>>) -> Self {
         let mut fields = Fields::default();
-        if let Some(secret) = &deployment.config.origin_secret {
+        if let Some(secret) = &isolate.config.origin_secret {
             fields.set("X-Tollgate-Origin-Secret", secret);
         }
-        if let Some(mark) = loop_guard::mark(incoming, deployment) {
+        if let Some(mark) = loop_guard::mark(incoming, isolate) {
             fields.set(MARK, &mark);
         }
-        let credentials = Credentials { deployment, presented: credential };
+        let credentials = Credentials { isolate, presented: credential };
         let mut dropped = Vec::new();
         if incoming.authorization.as_deref().is_some_and(|value| !credentials.may_pass(value)) {
             dropped.push("authorization");
         }
         // A page whose URL has the key in it is named in the requests for what it shows.
-        if deployment.config.allow_query_key
+        if isolate.config.allow_query_key
             && let Some(page) = js::header(&incoming.request, "referer")
             && let Ok(target) = Target::parse(page.split('#').next().unwrap_or_default())
             && target.query.is_some_and(|query| credentials.query_without(target).as_deref() != Some(query))
         {
             dropped.push("referer");
         }
-        Self { url: upstream_url(incoming, &deployment.config, &credentials), dropped: dropped.join("\n"), fields }
+        Self { url: upstream_url(incoming, &isolate.config, &credentials), dropped: dropped.join("\n"), fields }
     }
 }
 
 /// What of a request is a credential of tollgate's, and stays behind.
 struct Credentials<'a> {
-    deployment: &'a Deployment,
+    isolate: &'a Isolate,
     /// The credential that the request presents; `None` if it needs none.
     presented: Option<&'a Credential<'a>>,
 }
@@ -127,23 +127,23 @@ impl Credentials<'_> {
 
     /// Whether a text is known to be a key or an admin token.
     fn is_ours(&self, text: &str) -> bool {
-        let Deployment { config, .. } = self.deployment;
+        let Isolate { config, .. } = self.isolate;
         let is_key = || {
             let now = clock::now().as_millis();
-            let key = config.signer.as_ref().map(|signer| identify(text, signer, self.deployment, now));
+            let key = config.signer.as_ref().map(|signer| identify(text, signer, self.isolate, now));
             matches!(key, Some(Presented::Known(_)))
         };
         self.presented.is_some_and(|presented| presented.key == text) || self.is_admin_token(text) || is_key()
     }
 
     fn is_admin_token(&self, text: &str) -> bool {
-        let root = self.deployment.config.admin_token.as_deref();
+        let root = self.isolate.config.admin_token.as_deref();
         token_id(text).is_some() || root.is_some_and(|root| root.len() == text.len() && same_secret(root, text))
     }
 
     /// Whether a text may be a key that this isolate has not seen.
     fn could_be_key(&self, text: &str) -> bool {
-        self.deployment.config.allow_imported_keys && is_importable(text)
+        self.isolate.config.allow_imported_keys && is_importable(text)
     }
 
     /// The query as it is forwarded; `None` if there is none, or nothing is left of it.
@@ -156,7 +156,7 @@ impl Credentials<'_> {
     /// key or an admin token, and `api_key` where it is one or could be one that nobody looks at. (What was issued elsewhere can be told
     /// from other texts only when it is presented.)
     fn query_without(&self, target: Target<'_>) -> Option<String> {
-        let config = &self.deployment.config;
+        let config = &self.isolate.config;
         let is_credential = |text: &str| {
             self.presented.is_some_and(|presented| presented.key == text)
                 || self.is_admin_token(text)
@@ -186,10 +186,10 @@ pub(crate) struct Gated<'a> {
 }
 
 /// The fingerprint of a call as it is forwarded.
-pub(crate) fn fingerprint(incoming: &Incoming, deployment: &Deployment) -> Fingerprint {
+pub(crate) fn fingerprint(incoming: &Incoming, isolate: &Isolate) -> Fingerprint {
     let target = incoming.target();
-    let credential = gate::find_credential(incoming, &deployment.config).ok();
-    let credentials = Credentials { deployment, presented: credential.as_ref() };
+    let credential = gate::find_credential(incoming, &isolate.config).ok();
+    let credentials = Credentials { isolate, presented: credential.as_ref() };
     Fingerprint::of(&incoming.method, target.path, credentials.forwarded_query(target).as_deref())
 }
 

@@ -1,7 +1,7 @@
 //! The JavaScript that [`glue.js`](../../../src/runtime/js/glue.js) gives, and what belongs to it.
 
 use crate::runtime::gateway::gate::GatedCall;
-use crate::runtime::gateway::outbox::Payment;
+use crate::runtime::gateway::outbox::ReportDelivery;
 use js_sys::Promise;
 use std::fmt;
 use wasm_bindgen::prelude::*;
@@ -49,7 +49,13 @@ extern "C" {
     #[wasm_bindgen(catch)]
     pub(crate) fn ask(namespace: &JsValue, name: &str, question: &str, call: GatedCall) -> Result<Promise, JsValue>;
     #[wasm_bindgen(js_name = payLater)]
-    pub(crate) fn pay_later(context: &JsValue, milliseconds: u32, namespace: &JsValue, name: &str, payment: Payment);
+    pub(crate) fn pay_later(
+        context: &JsValue,
+        milliseconds: u32,
+        namespace: &JsValue,
+        name: &str,
+        delivery: ReportDelivery,
+    );
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str) -> Promise;
     #[wasm_bindgen(js_name = openBatch)]
@@ -96,27 +102,27 @@ extern "C" {
 }
 
 /// Runs when a trap has ended this instance of the wasm.
-pub(crate) fn note_end() {
+pub(crate) fn on_abort() {
     js_note_end();
 }
 
-/// A fault of ours or of the platform, with its cause for the log. Never shown to a client.
+/// An error of ours or of the platform, with its cause for the log. Never shown to a client.
 #[derive(Debug, Clone)]
-pub(crate) struct Fault(String);
+pub(crate) struct Error(String);
 
-impl Fault {
+impl Error {
     pub(crate) fn new(cause: impl fmt::Display) -> Self {
         Self(cause.to_string())
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<JsValue> for Fault {
+impl From<JsValue> for Error {
     fn from(value: JsValue) -> Self {
         match value.dyn_ref::<js_sys::Error>() {
             Some(error) => Self(String::from(error.message())),
@@ -125,7 +131,7 @@ impl From<JsValue> for Fault {
     }
 }
 
-impl From<worker::Error> for Fault {
+impl From<worker::Error> for Error {
     fn from(error: worker::Error) -> Self {
         Self::new(error)
     }

@@ -2,12 +2,12 @@
 //! it, and again after each failure. What became of it is in D1, where an object that has lost its memory finds it.
 
 use crate::config::{self, Webhook};
-use crate::key_state::State as Ledger;
+use crate::key_state::KeyState;
 use crate::metering::alerts::{Alert, signature};
-use crate::runtime::bindings::variable;
 use crate::runtime::clock;
 use crate::runtime::deadline::within;
-use crate::runtime::js::{self, Fault, Fields};
+use crate::runtime::isolate::variable;
+use crate::runtime::js::{self, Error, Fields};
 use crate::runtime::object::key_object::{Memory, Shared};
 use crate::runtime::store::{self, Database, Delivery};
 use crate::time::{SECOND, UnixMicros};
@@ -22,48 +22,48 @@ const DEADLINE: u32 = 10_000;
 const STORE_DEADLINE: u32 = 10_000;
 
 /// When the next alert is to be told, in milliseconds.
-pub(crate) fn next(memory: &Memory, ledger: &Ledger, now: UnixMicros) -> Option<u64> {
+pub(crate) fn next(memory: &Memory, key_state: &KeyState, now: UnixMicros) -> Option<u64> {
     let due = |alert: &Alert| due(memory, alert).unwrap_or(now.as_millis().saturating_add(DELAY));
-    ledger.pending_alerts().iter().map(due).min()
+    key_state.pending_alerts().iter().map(due).min()
 }
 
 /// When an alert that was not told is tried again.
 fn due(memory: &Memory, alert: &Alert) -> Option<u64> {
-    memory.untold.iter().find(|(untold, _)| untold == alert).map(|(_, at)| *at)
+    memory.undelivered.iter().find(|(undelivered, _)| undelivered == alert).map(|(_, at)| *at)
 }
 
 /// Tells all alerts that are due. Fails if D1 cannot be asked; then they are due again later.
-pub(crate) async fn tell(shared: &Rc<Shared>) -> Result<(), Fault> {
+pub(crate) async fn tell(shared: &Rc<Shared>) -> Result<(), Error> {
     let now = clock::now();
     shared.load()?;
     let pending: Vec<Alert> = {
         let memory = shared.memory.borrow();
-        let Some(ledger) = &memory.ledger else { return Ok(()) };
+        let Some(key_state) = &memory.key_state else { return Ok(()) };
         let is_due = |alert: &&Alert| due(&memory, alert).is_none_or(|at| at <= now.as_millis());
-        ledger.pending_alerts().iter().filter(is_due).cloned().collect()
+        key_state.pending_alerts().iter().filter(is_due).cloned().collect()
     };
     let Some(id) = shared.key_id().filter(|_| !pending.is_empty()) else { return Ok(()) };
-    let webhook = config::webhook(|name| variable(&shared.env, name)).map_err(Fault::new);
+    let webhook = config::webhook(|name| variable(&shared.env, name)).map_err(Error::new);
     let mut result = Ok(());
     for alert in pending {
         let next = match &webhook {
             Ok(webhook) => tell_one(shared, &id, &alert, webhook.as_ref()).await,
-            Err(fault) => Err(fault.clone()),
+            Err(error) => Err(error.clone()),
         };
         let later = |seconds: u64| Some(clock::now().saturating_add(seconds * SECOND));
-        let next = next.unwrap_or_else(|fault| {
-            result = Err(fault);
+        let next = next.unwrap_or_else(|error| {
+            result = Err(error);
             later(Alert::pause_after(1).unwrap_or_default())
         });
         let mut memory = shared.memory.borrow_mut();
-        memory.untold.retain(|(untold, _)| *untold != alert);
-        match (next, &mut memory.ledger) {
-            (Some(at), _) => memory.untold.push((alert, at.as_millis())),
-            (None, Some(ledger)) => ledger.mark_alerted(&alert),
+        memory.undelivered.retain(|(undelivered, _)| *undelivered != alert);
+        match (next, &mut memory.key_state) {
+            (Some(at), _) => memory.undelivered.push((alert, at.as_millis())),
+            (None, Some(key_state)) => key_state.mark_alerted(&alert),
             (None, None) => {}
         }
     }
-    if shared.memory.borrow().ledger.as_ref().is_some_and(crate::runtime::object::writer::is_unwritten) {
+    if shared.memory.borrow().key_state.as_ref().is_some_and(crate::runtime::object::writer::is_unwritten) {
         shared.commit(clock::now()).await?;
     }
     result
@@ -75,7 +75,7 @@ async fn tell_one(
     id: &str,
     alert: &Alert,
     webhook: Option<&Webhook>,
-) -> Result<Option<UnixMicros>, Fault> {
+) -> Result<Option<UnixMicros>, Error> {
     let db: Database = store::database(&shared.env)?;
     let delivery = within(STORE_DEADLINE, store::put_alert(&db, id, alert, webhook.is_some())).await?;
     let Some(webhook) = webhook.filter(|_| delivery.state == Delivery::PENDING) else { return Ok(None) };

@@ -1,10 +1,10 @@
 //! The object's side of a change of a tier: taking it over, and passing it on.
 
-use crate::protocol::fan_out::{Relay, Relayed};
-use crate::protocol::object_request::Question;
-use crate::runtime::bindings::OBJECTS;
+use crate::protocol::fan_out::{FanOut, FanOutResult};
+use crate::protocol::object_request::ObjectRequest;
 use crate::runtime::http;
-use crate::runtime::js::{self, Fault};
+use crate::runtime::isolate::OBJECTS;
+use crate::runtime::js::{self, Error};
 use crate::runtime::object::key_object::{Shared, json};
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
@@ -17,31 +17,31 @@ const WIDTH: u32 = 50;
 
 impl Shared {
     /// Answers the questions that have a body.
-    pub(crate) async fn take_push(self: Rc<Self>, request: &web_sys::Request) -> http::Answer {
+    pub(crate) async fn take_push(self: Rc<Self>, request: &web_sys::Request) -> http::HttpResult {
         let body = JsFuture::from(js::read_body(request, PUSH_LIMIT)).await?;
-        let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Fault::new("the push is too large"))?.to_vec();
-        let body = str::from_utf8(&body).map_err(Fault::new)?;
+        let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Error::new("the push is too large"))?.to_vec();
+        let body = str::from_utf8(&body).map_err(Error::new)?;
         let url = request.url();
-        match Question::parse(&url) {
-            Some(Question::Adopt { .. }) => {
-                self.adopt_tier(&serde_json::from_str(body).map_err(Fault::new)?)?;
+        match ObjectRequest::parse(&url) {
+            Some(ObjectRequest::ApplyTier { .. }) => {
+                self.apply_tier(&serde_json::from_str(body).map_err(Error::new)?)?;
                 json(&())
             }
-            Some(Question::Relay { .. }) => {
-                let relay: Relay = serde_json::from_str(body).map_err(Fault::new)?;
-                self.adopt_tier(&relay.change)?;
-                json(&Relayed { taken: 1 + self.pass_on(&relay).await? })
+            Some(ObjectRequest::FanOut { .. }) => {
+                let fan_out: FanOut = serde_json::from_str(body).map_err(Error::new)?;
+                self.apply_tier(&fan_out.change)?;
+                json(&FanOutResult { taken: 1 + self.pass_on(&fan_out).await? })
             }
-            _ => Err(Fault::new("no such question")),
+            _ => Err(Error::new("no such question")),
         }
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of at most some thousands")]
-    async fn pass_on(&self, relay: &Relay) -> Result<u64, Fault> {
+    async fn pass_on(&self, fan_out: &FanOut) -> Result<u64, Error> {
         let objects = js_sys::Reflect::get(&self.env, &OBJECTS.into())?;
-        let names = serde_json::to_string(&relay.ids).map_err(Fault::new)?;
-        let body = serde_json::to_string(&relay.change).map_err(Fault::new)?;
-        let url = Question::Adopt { id: "" }.to_url();
+        let names = serde_json::to_string(&fan_out.ids).map_err(Error::new)?;
+        let body = serde_json::to_string(&fan_out.change).map_err(Error::new)?;
+        let url = ObjectRequest::ApplyTier { id: "" }.to_url();
         let taken = JsFuture::from(js::post_to_all(&objects, &names, &url, &body, WIDTH)).await?;
         Ok(taken.as_f64().unwrap_or_default() as u64)
     }

@@ -6,12 +6,12 @@
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
 use crate::config;
-use crate::key_state::State as Ledger;
+use crate::key_state::KeyState;
 use crate::key_state::audit_log::{audit_next, audit_over};
 use crate::object::denials::Wake;
-use crate::runtime::bindings::variable;
 use crate::runtime::deadline::within;
-use crate::runtime::js::Fault;
+use crate::runtime::isolate::variable;
+use crate::runtime::js::Error;
 use crate::runtime::object::alerts;
 use crate::runtime::object::key_object::{Alarm, Memory, Shared};
 use crate::runtime::object::writer::is_unwritten;
@@ -96,11 +96,11 @@ fn micros(delay: Duration) -> u64 {
 pub(crate) fn arm(shared: &Rc<Shared>, now: UnixMicros) {
     let at = {
         let memory = shared.memory.borrow();
-        let Some(ledger) = &memory.ledger else { return };
-        let telling = alerts::next(&memory, ledger, now);
+        let Some(key_state) = &memory.key_state else { return };
+        let telling = alerts::next(&memory, key_state, now);
         let pause = shared.pause(&memory);
-        let before = now.saturating_sub(ledger.lead(now)).as_millis();
-        let flushing = (!ledger.is_flushed()).then(|| before.saturating_add(pause.saturating_mul(1000)));
+        let before = now.saturating_sub(key_state.lead(now)).as_millis();
+        let flushing = (!key_state.is_flushed()).then(|| before.saturating_add(pause.saturating_mul(1000)));
         let Some(latest) = telling.into_iter().chain(flushing).min() else { return };
         // One that is further off is for something else, or was set by a clock that was ahead.
         if matches!(memory.alarm, Alarm::Set(at) if at <= latest) {
@@ -136,8 +136,8 @@ async fn write_counts(shared: &Rc<Shared>) -> bool {
     };
     let Wake::Counts { alarm, write } = wake else { return false };
     shared.bring_alarm_forward(Duration::from_millis(alarm.saturating_sub(now.as_millis()))).await;
-    if write && let Err(fault) = shared.commit(now).await {
-        worker::console_error!("tollgate: counts of denials were lost: {fault}");
+    if write && let Err(error) = shared.commit(now).await {
+        worker::console_error!("tollgate: counts of denials were lost: {error}");
     }
     // Alerts may be due before.
     arm(shared, now);
@@ -154,8 +154,8 @@ pub(crate) async fn alarm(shared: &Rc<Shared>) {
         let mut memory = shared.memory.borrow_mut();
         let waited = clock::now().as_millis().abs_diff(memory.alarm_set_at);
         // No alarm that was set for later than the time before a leap has come so soon.
-        if let Some(ledger) = memory.ledger.as_mut().filter(|_| waited < pause.saturating_mul(500)) {
-            ledger.trust_clock();
+        if let Some(key_state) = memory.key_state.as_mut().filter(|_| waited < pause.saturating_mul(500)) {
+            key_state.trust_clock();
         }
     }
     shared.set_alarm(Duration::from_millis(jittered(pause))).await;
@@ -164,26 +164,26 @@ pub(crate) async fn alarm(shared: &Rc<Shared>) {
         let mut memory = shared.memory.borrow_mut();
         memory.failed_flushes = if result.is_ok() { 0 } else { memory.failed_flushes.saturating_add(1) };
     }
-    if let Err(fault) = &result {
-        worker::console_error!("tollgate: a flush to D1 failed and will be repeated: {fault}");
+    if let Err(error) = &result {
+        worker::console_error!("tollgate: a flush to D1 failed and will be repeated: {error}");
     }
     // What no flush has to wait for.
     if shared.memory.borrow().has_news()
-        && let Err(fault) = shared.commit(clock::now()).await
+        && let Err(error) = shared.commit(clock::now()).await
     {
-        worker::console_error!("tollgate: notes of the audit log were lost: {fault}");
+        worker::console_error!("tollgate: notes of the audit log were lost: {error}");
     }
-    if let Err(fault) = alerts::tell(shared).await {
-        worker::console_error!("tollgate: alerts could not be told and will be repeated: {fault}");
+    if let Err(error) = alerts::tell(shared).await {
+        worker::console_error!("tollgate: alerts could not be told and will be repeated: {error}");
     }
     match expire(shared).await {
         Ok(expiry) if result.is_ok() => match shared.forget_if_gone().await {
             Ok(()) => sleep_until(shared, expiry).await,
-            Err(fault) => worker::console_error!("tollgate: a key's object could not be deleted: {fault}"),
+            Err(error) => worker::console_error!("tollgate: a key's object could not be deleted: {error}"),
         },
         // The alarm that was set first comes again.
         Ok(_) => {}
-        Err(fault) => worker::console_error!("tollgate: what is over could not be deleted: {fault}"),
+        Err(error) => worker::console_error!("tollgate: what is over could not be deleted: {error}"),
     }
 }
 
@@ -193,9 +193,9 @@ async fn sleep_until(shared: &Rc<Shared>, expiry: Option<UnixMicros>) {
     let next = {
         let memory = shared.memory.borrow();
         // What is counted and not in D1 has its alarm: it was set before the work.
-        let Some(ledger) = memory.ledger.as_ref().filter(|ledger| ledger.is_flushed()) else { return };
+        let Some(key_state) = memory.key_state.as_ref().filter(|key_state| key_state.is_flushed()) else { return };
         let expiry = expiry.map(UnixMicros::as_millis_ceil);
-        alerts::next(&memory, ledger, now).into_iter().chain(expiry).min()
+        alerts::next(&memory, key_state, now).into_iter().chain(expiry).min()
     };
     match next {
         Some(at) => {
@@ -220,19 +220,19 @@ async fn disarm(shared: &Rc<Shared>) {
 }
 
 /// Brings D1 up to what is counted now. Gives what `look` sees in the moment whose counts D1 then has.
-pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&Ledger) -> Value) -> Result<Option<Value>, Fault> {
+pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&KeyState) -> Value) -> Result<Option<Value>, Error> {
     let now = clock::now();
     shared.load()?;
     let Some(id) = shared.key_id() else { return Ok(None) };
     // D1 must not learn of counts that a failing write could still take back.
-    if shared.memory.borrow().ledger.as_ref().is_some_and(is_unwritten) {
+    if shared.memory.borrow().key_state.as_ref().is_some_and(is_unwritten) {
         shared.commit(now).await?;
     }
     let (seen, totals) = {
         let memory = shared.memory.borrow();
-        let Some(ledger) = &memory.ledger else { return Ok(None) };
-        let (months, hours) = (ledger.unflushed(), ledger.unflushed_hours());
-        (look(ledger), store::Totals { epoch: ledger.epoch().to_owned(), months, hours })
+        let Some(key_state) = &memory.key_state else { return Ok(None) };
+        let (months, hours) = (key_state.unflushed(), key_state.unflushed_hours());
+        (look(key_state), store::Totals { epoch: key_state.epoch().to_owned(), months, hours })
     };
     if totals.is_empty() {
         return Ok(Some(seen));
@@ -240,12 +240,12 @@ pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&Ledger) -> Value) -> Re
     let send = async { store::flush(&store::database(&shared.env)?, &id, &totals, now).await };
     within(FLUSH_DEADLINE, send).await?;
     shared.load()?;
-    if let Some(ledger) = &mut shared.memory.borrow_mut().ledger {
+    if let Some(key_state) = &mut shared.memory.borrow_mut().key_state {
         for total in &totals.months {
-            ledger.mark_flushed(total.month, total.calls, total.denied);
+            key_state.mark_flushed(total.month, total.calls, total.denied);
         }
         for total in &totals.hours {
-            ledger.mark_hour_flushed(total);
+            key_state.mark_hour_flushed(total);
         }
     }
     shared.commit(now).await?;
@@ -253,28 +253,28 @@ pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&Ledger) -> Value) -> Re
 }
 
 /// Deletes what is over. Gives when there will be more of it.
-async fn expire(shared: &Rc<Shared>) -> Result<Option<UnixMicros>, Fault> {
+async fn expire(shared: &Rc<Shared>) -> Result<Option<UnixMicros>, Error> {
     let now = clock::now();
     shared.load()?;
     let (is_changed, next) = {
         let mut memory = shared.memory.borrow_mut();
-        let Memory { ledger: Some(ledger), profile, is_saved: true, .. } = &mut *memory else { return Ok(None) };
-        ledger.expire(now);
+        let Memory { key_state: Some(key_state), profile, is_saved: true, .. } = &mut *memory else { return Ok(None) };
+        key_state.expire(now);
         // A key that D1 does not tell about keeps what it has.
         let audit = match profile {
             Some(profile) => {
                 let days = u32::try_from(profile.row.audit_days).unwrap_or(u32::MAX);
                 let over = audit_over(now, days);
-                ledger.forget_audit(over);
+                key_state.forget_audit(over);
                 let oldest = shared.storage.delete_audit_until(over)?;
                 // How old the open end is nobody knows, but it is not younger than this.
                 oldest
-                    .or_else(|| ledger.audit_tail().iter().any(|(_, text)| !text.is_empty()).then_some(now))
+                    .or_else(|| key_state.audit_tail().iter().any(|(_, text)| !text.is_empty()).then_some(now))
                     .map(|oldest| audit_next(oldest, days))
             }
             None => None,
         };
-        (ledger.is_dirty(), [ledger.next_expiry(), audit].into_iter().flatten().min())
+        (key_state.is_dirty(), [key_state.next_expiry(), audit].into_iter().flatten().min())
     };
     if is_changed {
         shared.commit(now).await?;

@@ -9,7 +9,7 @@
 use crate::admin::audit::AuditView;
 use crate::config;
 use crate::key_state::audit_log::AuditQuery;
-use crate::key_state::{Call, Owed, Paid, State as Ledger};
+use crate::key_state::{Call, KeyState, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
 use crate::keys::route_pattern::RouteCase;
 use crate::limiter::cost::Cost;
@@ -17,11 +17,11 @@ use crate::limiter::decision::{Decision, Judgement, Verdict};
 use crate::metering::alerts::Alert;
 use crate::object::denials::Denials;
 use crate::object::group_commit::GroupCommit;
-use crate::protocol::object_request::{AuditPage, Check, Debt, Ends, Question};
-use crate::protocol::object_response::{Answer, Extent, Known, Outcome, Pass};
-use crate::protocol::usage::{PolicyUsage, Usage};
-use crate::runtime::bindings::variable;
-use crate::runtime::js::{self, Fault};
+use crate::protocol::object_request::{AuditPage, CallOutcomes, Check, ObjectRequest, PendingReport};
+use crate::protocol::object_response::{Admission, Extent, KeyResponse, KeyVerdict, ObjectResponse};
+use crate::protocol::usage::{PolicyUsageBody, Usage};
+use crate::runtime::isolate::variable;
+use crate::runtime::js::{self, Error};
 use crate::runtime::object::storage::Storage;
 use crate::runtime::object::writer::Write;
 use crate::runtime::object::{flush, reconcile};
@@ -62,7 +62,7 @@ impl RefUnwindSafe for KeyObject {}
 #[derive(Default)]
 pub(crate) struct Memory {
     /// `None` until storage has been read, and again after a write has failed.
-    pub(crate) ledger: Option<Ledger>,
+    pub(crate) key_state: Option<KeyState>,
     pub(crate) profile: Option<Profile>,
     /// Whether the tables exist, and `profile` is in them.
     pub(crate) is_saved: bool,
@@ -80,7 +80,7 @@ pub(crate) struct Memory {
     /// When it was set, in milliseconds.
     pub(crate) alarm_set_at: u64,
     /// Alerts that could not be told, and when to try again, in milliseconds.
-    pub(crate) untold: Vec<(Alert, u64)>,
+    pub(crate) undelivered: Vec<(Alert, u64)>,
     /// Flushes that failed in a row.
     pub(crate) failed_flushes: u32,
     /// Decides when to write.
@@ -117,15 +117,15 @@ impl Alarm {
 }
 
 /// Nothing was counted: logged here, with its cause.
-fn failed(id: &str, fault: &Fault) -> JsValue {
-    worker::console_error!("tollgate: key {id} could not be judged: {fault}");
-    Answer::Failed.to_line().into()
+fn failed(id: &str, error: &Error) -> JsValue {
+    worker::console_error!("tollgate: key {id} could not be judged: {error}");
+    ObjectResponse::Failed.to_line().into()
 }
 
 impl Memory {
     /// Has storage read again before anything else is judged.
     pub(crate) fn distrust(&mut self) {
-        self.ledger = None;
+        self.key_state = None;
         self.alarm = Alarm::Unknown;
     }
 
@@ -142,7 +142,7 @@ impl KeyObject {
     /// Does nothing that could fail: an object whose constructor throws is lost until it is made again.
     #[wasm_bindgen(constructor)]
     pub fn new(state: DurableObjectState, env: Env) -> Self {
-        crate::runtime::mind_traps();
+        crate::runtime::install_abort_hook();
         let state = State::from(state);
         let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
         Self {
@@ -164,9 +164,9 @@ impl KeyObject {
     pub fn ask(&self, question: String) -> Result<JsValue, JsValue> {
         let shared = &self.shared;
         let now = clock::now();
-        match Question::parse(&question) {
-            Some(Question::Check(check)) if shared.is_ready(&check, now) => Ok(shared.answer(&check, now)),
-            Some(Question::Check(_) | Question::Settle { .. } | Question::End { .. }) => {
+        match ObjectRequest::parse(&question) {
+            Some(ObjectRequest::Check(check)) if shared.is_ready(&check, now) => Ok(shared.answer(&check, now)),
+            Some(ObjectRequest::Check(_) | ObjectRequest::Report { .. } | ObjectRequest::CallOutcomes { .. }) => {
                 let shared = Rc::clone(shared);
                 let line = async move { Ok(shared.answer_later(&question).await) };
                 Ok(wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(line)).into())
@@ -179,15 +179,19 @@ impl KeyObject {
     pub fn fetch(&self, request: web_sys::Request) -> Promise {
         let (shared, url) = (Rc::clone(&self.shared), request.url());
         promise(async move {
-            match Question::parse(&url) {
-                Some(Question::Adopt { .. } | Question::Relay { .. }) => shared.take_push(&request).await,
-                Some(Question::Usage { id }) => shared.usage(id).await,
-                Some(Question::Audit { id, page }) => shared.audit(id, page).await,
-                Some(Question::Refresh { id }) => shared.refresh(id).await,
-                Some(Question::Stats { .. }) => shared.stats(),
-                Some(Question::Reconcile { .. }) => reconcile::counted(&shared).await,
-                Some(Question::Holder { id, secret_hash, is_found }) => shared.holding(id, secret_hash, is_found).await,
-                _ => Err(Fault::new("no such question")),
+            match ObjectRequest::parse(&url) {
+                Some(ObjectRequest::ApplyTier { .. } | ObjectRequest::FanOut { .. }) => {
+                    shared.take_push(&request).await
+                }
+                Some(ObjectRequest::Usage { id }) => shared.usage(id).await,
+                Some(ObjectRequest::Audit { id, page }) => shared.audit(id, page).await,
+                Some(ObjectRequest::Refresh { id }) => shared.refresh(id).await,
+                Some(ObjectRequest::Stats { .. }) => shared.stats(),
+                Some(ObjectRequest::Reconcile { .. }) => reconcile::counted(&shared).await,
+                Some(ObjectRequest::KeyStatus { id, secret_hash, is_found }) => {
+                    shared.holding(id, secret_hash, is_found).await
+                }
+                _ => Err(Error::new("no such question")),
             }
         })
     }
@@ -205,33 +209,33 @@ impl KeyObject {
 impl Shared {
     /// Answers a question that D1 or storage has to be asked for first.
     async fn answer_later(self: Rc<Self>, question: &str) -> JsValue {
-        match Question::parse(question) {
-            Some(Question::Check(check)) => {
+        match ObjectRequest::parse(question) {
+            Some(ObjectRequest::Check(check)) => {
                 let found = check.is_found.then_some(check.call.secret_hash);
                 match self.prepare_for(check.call.id, found).await {
                     Ok(now) => self.answer(&check, now),
-                    Err(fault) => failed(check.call.id, &fault),
+                    Err(error) => failed(check.call.id, &error),
                 }
             }
-            Some(Question::Settle { id, debt }) => {
-                let settled = self.settle_later(id, debt).await;
-                settled.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
+            Some(ObjectRequest::Report { id, report }) => {
+                let settled = self.settle_later(id, report).await;
+                settled.map_or_else(|error| failed(id, &error), |()| ObjectResponse::Recorded.to_line().into())
             }
-            Some(Question::End { id, is_awaited, ends }) => {
+            Some(ObjectRequest::CallOutcomes { id, is_awaited, ends }) => {
                 let noted = self.end_later(id, is_awaited, ends).await;
-                noted.map_or_else(|fault| failed(id, &fault), |()| Answer::Settled.to_line().into())
+                noted.map_or_else(|error| failed(id, &error), |()| ObjectResponse::Recorded.to_line().into())
             }
-            _ => failed("", &Fault::new("no such question")),
+            _ => failed("", &Error::new("no such question")),
         }
     }
 
     /// Notes how calls ended. Only a call that others may repeat has to wait until that is written.
-    async fn end_later(self: &Rc<Self>, id: &str, is_awaited: bool, ends: Ends<'_>) -> Result<(), Fault> {
+    async fn end_later(self: &Rc<Self>, id: &str, is_awaited: bool, ends: CallOutcomes<'_>) -> Result<(), Error> {
         let now = self.prepare(id).await?;
         {
             let mut memory = self.memory.borrow_mut();
-            let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else { return Ok(()) };
-            note_ends(ledger, profile, ends, now);
+            let Memory { key_state: Some(key_state), profile: Some(profile), .. } = &mut *memory else { return Ok(()) };
+            note_ends(key_state, profile, ends, now);
         }
         if is_awaited {
             self.commit(now).await?;
@@ -239,9 +243,9 @@ impl Shared {
         Ok(())
     }
 
-    async fn settle_later(self: &Rc<Self>, id: &str, debt: Debt<'_>) -> Result<(), Fault> {
+    async fn settle_later(self: &Rc<Self>, id: &str, report: PendingReport<'_>) -> Result<(), Error> {
         let now = self.prepare(id).await?;
-        if self.settle(debt, now)? {
+        if self.settle(report, now)? {
             self.commit(now).await?;
         } else {
             self.write_later(now);
@@ -253,37 +257,37 @@ impl Shared {
     fn answer(self: &Rc<Self>, check: &Check<'_>, now: UnixMicros) -> JsValue {
         let (answer, needs_write) = match self.judge(check, now) {
             Ok(judged) => judged,
-            Err(fault) => return failed(check.call.id, &fault),
+            Err(error) => return failed(check.call.id, &error),
         };
         let line = answer.to_line();
         if !needs_write {
             self.write_later(now);
             return line.into();
         }
-        match self.write_or_join(now, check.has_company) {
+        match self.write_or_join(now, check.is_concurrent) {
             Write::Done(Ok(())) => line.into(),
-            Write::Done(Err(fault)) => failed(check.call.id, &fault),
+            Write::Done(Err(error)) => failed(check.call.id, &error),
             Write::Shared(batch) => js::answer_with(&batch, &line).into(),
         }
     }
 
     /// The synchronous stretch: no await from the first look at memory to the last count.
-    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> Result<(Answer, bool), Fault> {
+    fn judge(&self, check: &Check<'_>, now: UnixMicros) -> Result<(ObjectResponse, bool), Error> {
         let mut memory = self.memory.borrow_mut();
-        let Memory { ledger: Some(ledger), profile, .. } = &mut *memory else {
-            return Err(Fault::new("storage has not been read"));
+        let Memory { key_state: Some(key_state), profile, .. } = &mut *memory else {
+            return Err(Error::new("storage has not been read"));
         };
-        let Some(profile) = profile else { return Ok((Answer::Unknown, false)) };
-        profile.turn_to(ledger.judged(now));
+        let Some(profile) = profile else { return Ok((ObjectResponse::Unknown, false)) };
+        profile.turn_to(key_state.judged(now));
         if !profile.accepts(check.call.secret_hash, now) {
-            return Ok((Answer::Unknown, false));
+            return Ok((ObjectResponse::Unknown, false));
         }
         // Before anything is counted: the answer says that nothing is.
-        if !ledger.can_tell(now, check.nonce, check.age.map(micros)) {
-            return Err(Fault::new("it was asked again so late that it is not known whether it was counted"));
+        if !key_state.can_tell(now, check.nonce, check.age.map(micros)) {
+            return Err(Error::new("it was asked again so late that it is not known whether it was counted"));
         }
-        let owed = check.debt.is_some_and(|debt| add_debt(ledger, profile, self.route_case(), debt, now));
-        note_ends(ledger, profile, check.ends, now);
+        let owed = check.report.is_some_and(|report| apply_report(key_state, profile, self.route_case(), report, now));
+        note_ends(key_state, profile, check.ends, now);
         let (method, path) = (check.call.method, check.call.path);
         let price = profile.price(method, path, self.route_case());
         let cost = price.cost;
@@ -302,19 +306,19 @@ impl Shared {
         let schedule = profile.schedule();
         let status = profile.status(now);
         if status != Status::Active {
-            ledger.refuse_call(now, &call, 403);
-            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
-            let known = Known::new(Outcome::Refused(status), &profile.row.tier, schedule, &decision);
-            return Ok((Answer::Known(known), owed));
+            key_state.refuse_call(now, &call, 403);
+            let decision = Decision { verdict: Verdict::Admitted, standings: key_state.standings(schedule, now), now };
+            let known = KeyResponse::new(KeyVerdict::Refused(status), &profile.row.tier, schedule, &decision);
+            return Ok((ObjectResponse::Key(known), owed));
         }
         if check.has_malformed_key && applies {
-            ledger.refuse_call(now, &call, 400);
-            let decision = Decision { verdict: Verdict::Admitted, standings: ledger.standings(schedule, now), now };
-            let known = Known::new(Outcome::Malformed, &profile.row.tier, schedule, &decision);
-            return Ok((Answer::Known(known), owed));
+            key_state.refuse_call(now, &call, 400);
+            let decision = Decision { verdict: Verdict::Admitted, standings: key_state.standings(schedule, now), now };
+            let known = KeyResponse::new(KeyVerdict::Malformed, &profile.row.tier, schedule, &decision);
+            return Ok((ObjectResponse::Key(known), owed));
         }
         // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
-        let judgement = ledger.judge_once(schedule, now, &call);
+        let judgement = key_state.judge_once(schedule, now, &call);
         let needs_write = owed || judgement.is_admitted();
         let replay = match judgement {
             Judgement::Replay { is_free, .. } => Some(is_free),
@@ -322,25 +326,25 @@ impl Shared {
         };
         let (outcome, decision) = match judgement {
             Judgement::Conflict { standings, now } => {
-                (Outcome::Conflict, Decision { verdict: Verdict::Admitted, standings, now })
+                (KeyVerdict::Conflict, Decision { verdict: Verdict::Admitted, standings, now })
             }
             Judgement::Mismatch { standings, now } => {
-                (Outcome::Mismatch, Decision { verdict: Verdict::Admitted, standings, now })
+                (KeyVerdict::Mismatch, Decision { verdict: Verdict::Admitted, standings, now })
             }
             Judgement::Decided(decision) | Judgement::Replay { decision, .. } => {
-                let mut outcome = Outcome::new(&decision, cost);
+                let mut outcome = KeyVerdict::new(&decision, cost);
                 match &mut outcome {
-                    Outcome::Admitted(pass) => {
+                    KeyVerdict::Admitted(pass) => {
                         // The end of a replay opens nothing: it is for the audit log alone.
-                        let wants_end = call.is_audited || (key.is_some() && replay.is_none());
+                        let wants_outcome = call.is_audited || (key.is_some() && replay.is_none());
                         let ignores_key = check.fingerprint.is_some() && key.is_none();
-                        *pass = Pass { is_replay: replay.is_some(), wants_end, ignores_key };
+                        *pass = Admission { is_replay: replay.is_some(), wants_outcome, ignores_key };
                     }
-                    Outcome::Denied { extent, .. } if check.fingerprint.is_some() || check.has_malformed_key => {
+                    KeyVerdict::Denied { extent, .. } if check.fingerprint.is_some() || check.has_malformed_key => {
                         *extent = match replay {
                             Some(true) => Extent::Replays,
                             _ if key.is_none() => Extent::All,
-                            _ if ledger.judges_replays_alike(schedule, now, call.cost, &decision.verdict) => {
+                            _ if key_state.judges_replays_alike(schedule, now, call.cost, &decision.verdict) => {
                                 Extent::All
                             }
                             _ => Extent::New,
@@ -351,8 +355,8 @@ impl Shared {
                 (outcome, decision)
             }
         };
-        let known = Known::new(outcome, &profile.row.tier, schedule, &decision);
-        Ok((Answer::Known(known), needs_write))
+        let known = KeyResponse::new(outcome, &profile.row.tier, schedule, &decision);
+        Ok((ObjectResponse::Key(known), needs_write))
     }
 
     /// Percentages of a month's quota at which there is to be an alert.
@@ -377,69 +381,75 @@ impl Shared {
     }
 
     /// Adds what an isolate owes; whether that has to be written before it is acknowledged.
-    fn settle(&self, debt: Debt<'_>, now: UnixMicros) -> Result<bool, Fault> {
+    fn settle(&self, report: PendingReport<'_>, now: UnixMicros) -> Result<bool, Error> {
         match &mut *self.memory.borrow_mut() {
-            Memory { ledger: Some(ledger), profile: Some(profile), .. } => {
-                Ok(add_debt(ledger, profile, self.route_case(), debt, now))
+            Memory { key_state: Some(key_state), profile: Some(profile), .. } => {
+                Ok(apply_report(key_state, profile, self.route_case(), report, now))
             }
             // What is owed to a key that is gone is owed to nobody.
-            Memory { ledger: Some(_), .. } => Ok(false),
-            _ => Err(Fault::new("storage has not been read")),
+            Memory { key_state: Some(_), .. } => Ok(false),
+            _ => Err(Error::new("storage has not been read")),
         }
     }
 
-    async fn usage(self: &Rc<Self>, id: &str) -> http::Answer {
+    async fn usage(self: &Rc<Self>, id: &str) -> http::HttpResult {
         let now = self.prepare(id).await?;
         let mut memory = self.memory.borrow_mut();
-        let Memory { ledger: Some(ledger), profile: Some(profile), .. } = &mut *memory else {
-            return Err(Fault::new(format!("there is no key {id} in D1")));
+        let Memory { key_state: Some(key_state), profile: Some(profile), .. } = &mut *memory else {
+            return Err(Error::new(format!("there is no key {id} in D1")));
         };
-        profile.turn_to(ledger.judged(now));
-        let standings = ledger.standings(profile.schedule(), now);
-        let month = ledger.month(Month::of(now));
+        profile.turn_to(key_state.judged(now));
+        let standings = key_state.standings(profile.schedule(), now);
+        let month = key_state.month(Month::of(now));
         let usage = Usage {
             key_id: id.to_owned(),
             tier: profile.row.tier.clone(),
             status: profile.status(now),
             as_of: rfc3339(now),
-            policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsage::new(p, s, now)).collect(),
+            policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsageBody::new(p, s, now)).collect(),
             month: month.month.to_string(),
             calls: month.calls.saturating_add(month.carried.calls),
         };
         json(&usage)
     }
 
-    async fn audit(self: &Rc<Self>, id: &str, page: AuditPage<'_>) -> http::Answer {
+    async fn audit(self: &Rc<Self>, id: &str, page: AuditPage<'_>) -> http::HttpResult {
         self.prepare(id).await?;
         let memory = self.memory.borrow();
-        let Some(ledger) = &memory.ledger else { return Err(Fault::new("storage has not been read")) };
+        let Some(key_state) = &memory.key_state else { return Err(Error::new("storage has not been read")) };
         let query = AuditQuery {
             from: UnixMicros::from_millis(page.from),
             to: UnixMicros::from_millis(page.to),
-            cursor: if page.cursor.is_empty() { None } else { Some(page.cursor.parse().map_err(Fault::new)?) },
+            cursor: if page.cursor.is_empty() { None } else { Some(page.cursor.parse().map_err(Error::new)?) },
             limit: page.limit,
         };
-        let (entries, next) = self.storage.read_audit(ledger, query)?;
+        let (entries, next) = self.storage.read_audit(key_state, query)?;
         json(&AuditView::new(entries, next))
     }
 
-    fn stats(&self) -> http::Answer {
+    fn stats(&self) -> http::HttpResult {
         let memory = self.memory.borrow();
         let Memory { rows_written, writes, reads, .. } = *memory;
         json(&serde_json::json!({ "rows_written": rows_written, "writes": writes, "d1_reads": reads }))
     }
 }
 
-/// Adds a debt, unless it has been added; whether that has to be written before it is acknowledged.
-fn add_debt(ledger: &mut Ledger, profile: &mut Profile, case: RouteCase, debt: Debt<'_>, now: UnixMicros) -> bool {
-    profile.turn_to(ledger.judged(now));
-    let Debt { nonce, uncounted, denied, age, .. } = debt;
-    let cost = Cost { requests: profile.cost_of(debt, case), tokens: 0 };
-    let owed = Owed { nonce, age: age.map(micros), calls: uncounted, cost, denied };
-    match ledger.add_debt(profile.schedule(), now, &owed) {
+/// Adds a report, unless it has been added; whether that has to be written before it is acknowledged.
+fn apply_report(
+    key_state: &mut KeyState,
+    profile: &mut Profile,
+    case: RouteCase,
+    report: PendingReport<'_>,
+    now: UnixMicros,
+) -> bool {
+    profile.turn_to(key_state.judged(now));
+    let PendingReport { nonce, uncounted, denied, age, .. } = report;
+    let cost = Cost { requests: profile.cost_of(report, case), tokens: 0 };
+    let owed = ReportedUsage { nonce, age: age.map(micros), calls: uncounted, cost, denied };
+    match key_state.apply_report(profile.schedule(), now, &owed) {
         // The first write of what was added before may still be under way.
-        Paid::Now | Paid::Before => uncounted > 0,
-        Paid::Never => {
+        ReportOutcome::Now | ReportOutcome::Before => uncounted > 0,
+        ReportOutcome::Never => {
             worker::console_error!(
                 "tollgate: {uncounted} calls let through and {denied} denials may have been counted long ago; they are not counted again"
             );
@@ -453,12 +463,12 @@ const fn micros(milliseconds: u64) -> u64 {
     UnixMicros::from_millis(milliseconds).as_micros()
 }
 
-fn note_ends(ledger: &mut Ledger, profile: &Profile, ends: Ends<'_>, now: UnixMicros) {
+fn note_ends(key_state: &mut KeyState, profile: &Profile, ends: CallOutcomes<'_>, now: UnixMicros) {
     for end in ends.iter() {
-        ledger.complete(now, end, profile.row.audit_days > 0);
+        key_state.complete(now, end, profile.row.audit_days > 0);
     }
 }
 
-pub(crate) fn json(value: &impl serde::Serialize) -> http::Answer {
-    Ok(js::reply(200, Some(&serde_json::to_string(value).map_err(Fault::new)?), "")?.into())
+pub(crate) fn json(value: &impl serde::Serialize) -> http::HttpResult {
+    Ok(js::reply(200, Some(&serde_json::to_string(value).map_err(Error::new)?), "")?.into())
 }

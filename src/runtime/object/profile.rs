@@ -2,11 +2,11 @@
 //! then on while the key is in use. D1 may be down; then the object goes on with what it knows.
 
 use crate::gateway::deny_cache::REFUSAL_LIFE;
-use crate::key_state::State as Ledger;
+use crate::key_state::KeyState;
 use crate::keys::profile::TierChange;
 use crate::protocol::object_request::Check;
 use crate::runtime::deadline::within;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Alarm, Memory, Shared, json};
 use crate::runtime::object::storage::Stored;
@@ -59,7 +59,7 @@ impl Shared {
         if check.is_found && memory.misses(check.call.secret_hash, now) {
             return false;
         }
-        if memory.ledger.is_none() || memory.alarm == Alarm::Unknown || memory.profile.is_none() {
+        if memory.key_state.is_none() || memory.alarm == Alarm::Unknown || memory.profile.is_none() {
             return false;
         }
         match memory.profile_age(now) {
@@ -83,13 +83,13 @@ impl Shared {
     }
 
     /// Reads storage and, where that is needed, D1. Gives the one reading of the clock that judges this question.
-    pub(crate) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Fault> {
+    pub(crate) async fn prepare(self: &Rc<Self>, id: &str) -> Result<UnixMicros, Error> {
         self.prepare_for(id, None).await
     }
 
     /// The same for a question that presents a secret. `found` is its hash if the asking isolate has just found it in D1: where it is
     /// not the key's as far as the object knows, D1 is asked again, however lately it was.
-    pub(crate) async fn prepare_for(self: &Rc<Self>, id: &str, found: Option<&str>) -> Result<UnixMicros, Fault> {
+    pub(crate) async fn prepare_for(self: &Rc<Self>, id: &str, found: Option<&str>) -> Result<UnixMicros, Error> {
         let now = clock::now();
         self.load()?;
         self.look_for_alarm().await?;
@@ -105,7 +105,7 @@ impl Shared {
                 Some(_) => memory.profile_age(now) >= PROFILE_LIFE,
                 None if memory.is_unknown => may_ask,
                 None if may_ask => true,
-                None => return Err(Fault::new("D1 could not be asked a moment ago")),
+                None => return Err(Error::new("D1 could not be asked a moment ago")),
             }
         };
         if !needs_d1 {
@@ -120,30 +120,30 @@ impl Shared {
         renewal.await?;
         let memory = self.memory.borrow();
         if is_missed && memory.adopted == adopted {
-            return Err(Fault::new("D1 could not be asked about a key that it had a moment ago"));
+            return Err(Error::new("D1 could not be asked about a key that it had a moment ago"));
         }
         if memory.profile.is_none() && !memory.is_unknown {
-            return Err(Fault::new("D1 could not be asked about a key that is not known here yet"));
+            return Err(Error::new("D1 could not be asked about a key that is not known here yet"));
         }
         Ok(clock::now())
     }
 
     /// Reads storage into memory, once in the object's life and after every failed write.
-    pub(crate) fn load(&self) -> Result<(), Fault> {
+    pub(crate) fn load(&self) -> Result<(), Error> {
         let mut memory = self.memory.borrow_mut();
-        if memory.ledger.is_some() {
+        if memory.key_state.is_some() {
             return Ok(());
         }
         if let Some(Stored { mut state, profile, checked_at }) = self.storage.load()? {
             state.count_hours();
-            memory.ledger = Some(state);
+            memory.key_state = Some(state);
             memory.is_saved = true;
             memory.checked_at = checked_at;
             memory.profile = profile;
         } else {
-            let mut ledger = Ledger::new(new_epoch()?);
-            ledger.count_hours();
-            memory.ledger = Some(ledger);
+            let mut key_state = KeyState::new(new_epoch()?);
+            key_state.count_hours();
+            memory.key_state = Some(key_state);
             memory.is_saved = false;
             memory.alarm = Alarm::Unset;
         }
@@ -151,7 +151,7 @@ impl Shared {
     }
 
     /// Finds out, once, whether an alarm is set: counts that are not flushed must have one.
-    async fn look_for_alarm(&self) -> Result<(), Fault> {
+    async fn look_for_alarm(&self) -> Result<(), Error> {
         if self.memory.borrow().alarm != Alarm::Unknown {
             return Ok(());
         }
@@ -171,7 +171,8 @@ impl Shared {
             memory.reads += 1;
             memory.reads
         };
-        let epoch = self.memory.borrow().ledger.as_ref().map(|ledger| ledger.epoch().to_owned()).unwrap_or_default();
+        let epoch =
+            self.memory.borrow().key_state.as_ref().map(|key_state| key_state.epoch().to_owned()).unwrap_or_default();
         let read = async {
             let db = store::database(&self.env)?;
             store::profile(&db, id, Month::of(asked_at), &epoch).await
@@ -180,12 +181,12 @@ impl Shared {
             Ok(_) if self.memory.borrow().adopted > read_number => return,
             Ok(stored) => match self.adopt(stored, asked_at, read_number) {
                 Ok(()) => self.forget_if_gone().await,
-                Err(fault) => Err(fault),
+                Err(error) => Err(error),
             },
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         };
-        if let Err(fault) = result {
-            worker::console_error!("tollgate: key {id} could not be read from D1: {fault}");
+        if let Err(error) = result {
+            worker::console_error!("tollgate: key {id} could not be read from D1: {error}");
             let mut memory = self.memory.borrow_mut();
             let pause = if memory.profile.is_some() { PROFILE_RETRY } else { FIRST_PROFILE_RETRY };
             memory.retry_at = asked_at.as_millis() + pause;
@@ -193,7 +194,7 @@ impl Shared {
     }
 
     /// Takes over what D1 said when it was read at `asked_at`.
-    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros, read_number: u64) -> Result<(), Fault> {
+    fn adopt(&self, stored: Option<StoredKey>, asked_at: UnixMicros, read_number: u64) -> Result<(), Error> {
         let mut memory = self.memory.borrow_mut();
         memory.adopted = read_number;
         let Some(stored) = stored else {
@@ -207,9 +208,9 @@ impl Shared {
         };
         let is_new = !memory.is_saved;
         let is_changed = memory.profile.as_ref().map(|profile| &profile.row) != Some(&stored.profile.row);
-        if let (true, Some(ledger)) = (is_new, &mut memory.ledger) {
+        if let (true, Some(key_state)) = (is_new, &mut memory.key_state) {
             // This storage has counted nothing yet: what D1 has of this month was counted by an earlier life of it.
-            ledger.carry_over(Month::of(asked_at), stored.carried);
+            key_state.carry_over(Month::of(asked_at), stored.carried);
         }
         memory.is_unknown = false;
         memory.checked_at = asked_at.as_millis();
@@ -224,11 +225,11 @@ impl Shared {
     }
 
     /// Takes over a change of the key's tier without asking D1, whatever the age of the profile: D1 may be down when it is over.
-    pub(crate) fn adopt_tier(&self, change: &TierChange) -> Result<(), Fault> {
+    pub(crate) fn apply_tier(&self, change: &TierChange) -> Result<(), Error> {
         self.load()?;
         let mut memory = self.memory.borrow_mut();
         let Some(mut profile) = memory.profile.clone() else { return Ok(()) };
-        if profile.adopt(change).map_err(Fault::new)? {
+        if profile.adopt(change).map_err(Error::new)? {
             if memory.is_saved {
                 self.storage.save_profile(&profile)?;
             }
@@ -240,14 +241,14 @@ impl Shared {
     }
 
     /// Deletes everything once its key is gone, D1 has all that it counted, and its alerts have been told.
-    pub(crate) async fn forget_if_gone(&self) -> Result<(), Fault> {
+    pub(crate) async fn forget_if_gone(&self) -> Result<(), Error> {
         {
             let mut memory = self.memory.borrow_mut();
-            let is_done = |ledger: &Ledger| ledger.is_flushed() && ledger.pending_alerts().is_empty();
-            if !memory.is_saved || memory.profile.is_some() || !memory.ledger.as_ref().is_some_and(is_done) {
+            let is_done = |key_state: &KeyState| key_state.is_flushed() && key_state.pending_alerts().is_empty();
+            if !memory.is_saved || memory.profile.is_some() || !memory.key_state.as_ref().is_some_and(is_done) {
                 return Ok(());
             }
-            memory.ledger = None;
+            memory.key_state = None;
             memory.alarm = Alarm::Unknown;
         }
         Ok(self.state.storage().delete_all().await?)
@@ -259,7 +260,7 @@ impl Shared {
     }
 
     /// Reads the key's row in D1 now, because it has just been changed.
-    pub(crate) async fn refresh(self: &Rc<Self>, id: &str) -> http::Answer {
+    pub(crate) async fn refresh(self: &Rc<Self>, id: &str) -> http::HttpResult {
         let (shared, owned) = (Rc::clone(self), id.to_owned());
         self.load()?;
         self.state
@@ -273,6 +274,6 @@ impl Shared {
 }
 
 /// Names one life of an object's storage: 64 random bits.
-fn new_epoch() -> Result<String, Fault> {
-    Ok(format!("{:016x}", getrandom::u64().map_err(Fault::new)?))
+fn new_epoch() -> Result<String, Error> {
+    Ok(format!("{:016x}", getrandom::u64().map_err(Error::new)?))
 }

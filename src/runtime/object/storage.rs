@@ -5,11 +5,11 @@
 //!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
 //! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
 
-use crate::key_state::State;
+use crate::key_state::KeyState;
 use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
 use crate::key_state::row::Rows;
 use crate::keys::profile::{Profile, ProfileRow};
-use crate::runtime::js::{self, Fault};
+use crate::runtime::js::{self, Error};
 use crate::time::UnixMicros;
 use serde::Deserialize;
 use std::cell::Cell;
@@ -43,7 +43,7 @@ const DELETED_AT_ONCE: usize = 4_096;
 
 /// What an object had stored.
 pub(crate) struct Stored {
-    pub(crate) state: State,
+    pub(crate) state: KeyState,
     pub(crate) profile: Option<Profile>,
     pub(crate) checked_at: u64,
 }
@@ -99,7 +99,7 @@ impl Storage {
     }
 
     /// Everything that is stored; `None` in an object that has stored nothing. Writes nothing.
-    pub(crate) fn load(&self) -> Result<Option<Stored>, Fault> {
+    pub(crate) fn load(&self) -> Result<Option<Stored>, Error> {
         let tables: Vec<Table> = self.rows(SELECT_TABLES)?;
         let has = |name| tables.iter().any(|table| table.name == name);
         self.has_replays.set(has("replays"));
@@ -114,26 +114,26 @@ impl Storage {
         let profile: Vec<ProfileBody> = self.rows(SELECT_PROFILE)?;
         let profile = match profile.first() {
             Some(row) => {
-                let row: ProfileRow = serde_json::from_str(&row.body).map_err(Fault::new)?;
-                Some(Profile::new(row).map_err(Fault::new)?)
+                let row: ProfileRow = serde_json::from_str(&row.body).map_err(Error::new)?;
+                Some(Profile::new(row).map_err(Error::new)?)
             }
             None => None,
         };
         let checked_at = rows.iter().map(|row| row.checked_at).max().unwrap_or_default();
-        let mut state = State::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Fault::new)?;
+        let mut state = KeyState::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Error::new)?;
         if self.has_replays.get() {
             let chunks: Vec<Chunk> = self.rows("SELECT id, body FROM replays ORDER BY id")?;
-            state.load_replays(chunks.into_iter().map(|chunk| (chunk.id, chunk.body))).map_err(Fault::new)?;
+            state.load_replays(chunks.into_iter().map(|chunk| (chunk.id, chunk.body))).map_err(Error::new)?;
         }
         Ok(Some(Stored { state, profile, checked_at }))
     }
 
-    fn rows<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Fault> {
-        serde_json::from_str(&js::query(&self.raw, sql)?).map_err(Fault::new)
+    fn rows<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Error> {
+        serde_json::from_str(&js::query(&self.raw, sql)?).map_err(Error::new)
     }
 
     /// Makes the tables.
-    pub(crate) fn create(&self) -> Result<(), Fault> {
+    pub(crate) fn create(&self) -> Result<(), Error> {
         for sql in [CREATE_PROFILE, CREATE_STATE] {
             self.write(sql, [])?;
         }
@@ -141,21 +141,21 @@ impl Storage {
     }
 
     /// Stores the profile: one row.
-    pub(crate) fn save_profile(&self, profile: &Profile) -> Result<(), Fault> {
-        let body = serde_json::to_string(&profile.row).map_err(Fault::new)?;
+    pub(crate) fn save_profile(&self, profile: &Profile) -> Result<(), Error> {
+        let body = serde_json::to_string(&profile.row).map_err(Error::new)?;
         self.write(UPSERT_PROFILE, [body.into()])?;
         Ok(())
     }
 
     /// Forgets the profile.
-    pub(crate) fn delete_profile(&self) -> Result<(), Fault> {
+    pub(crate) fn delete_profile(&self) -> Result<(), Error> {
         self.write("DELETE FROM profile", [])?;
         Ok(())
     }
 
     /// Stores what changed in the state: one row, and now and then chunks beside it, all of them or none. Gives the number of rows that
     /// the cursors counted.
-    pub(crate) fn save_state(&self, state: &mut State, checked_at: u64) -> Result<f64, Fault> {
+    pub(crate) fn save_state(&self, state: &mut KeyState, checked_at: u64) -> Result<f64, Error> {
         let Rows { row, replays, replays_over, audit } = state.to_rows();
         let row = [row.slot.into(), row.body.into(), number(checked_at)];
         let (has_replays, has_audit) = (!replays.is_empty(), !audit.is_empty());
@@ -199,9 +199,9 @@ impl Storage {
     /// Feeds a page of the audit log with the chunks that it needs, the tail last.
     pub(crate) fn read_audit(
         &self,
-        state: &State,
+        state: &KeyState,
         query: AuditQuery,
-    ) -> Result<(Vec<Entry>, Option<AuditCursor>), Fault> {
+    ) -> Result<(Vec<Entry>, Option<AuditCursor>), Error> {
         let mut reader = AuditReader::new(query);
         let mut next = query.cursor.map_or(0, |cursor| cursor.seq);
         let from = query.from.as_millis();
@@ -216,7 +216,7 @@ impl Storage {
             let is_last = chunks.len() < CHUNKS_AT_ONCE;
             for chunk in chunks {
                 next = chunk.seq.saturating_add(1);
-                if !reader.feed(chunk.seq, &chunk.body).map_err(Fault::new)? {
+                if !reader.feed(chunk.seq, &chunk.body).map_err(Error::new)? {
                     return Ok(reader.finish());
                 }
             }
@@ -225,7 +225,7 @@ impl Storage {
             }
         }
         for (seq, text) in tail {
-            reader.feed(seq, &text).map_err(Fault::new)?;
+            reader.feed(seq, &text).map_err(Error::new)?;
         }
         Ok(reader.finish())
     }
@@ -247,7 +247,7 @@ impl Storage {
 
     /// Deletes chunks of the audit log that have ended by `until`: not more than can be deleted at a time. Gives when the oldest chunk
     /// that is left ends.
-    pub(crate) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Fault> {
+    pub(crate) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Error> {
         let oldest = self.oldest_audit()?;
         if oldest.is_none_or(|oldest| oldest > until) {
             return Ok(oldest);
@@ -261,7 +261,7 @@ impl Storage {
     }
 
     /// When the oldest chunk of the audit log ends; `None` if there is none.
-    pub(crate) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Fault> {
+    pub(crate) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Error> {
         if !self.has_audit.get() {
             return Ok(None);
         }
@@ -270,7 +270,7 @@ impl Storage {
     }
 
     /// One statement; how many rows it wrote.
-    fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Fault> {
+    fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Error> {
         Ok(js::write(&self.raw, sql, values.into())?)
     }
 }

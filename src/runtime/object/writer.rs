@@ -1,12 +1,12 @@
 //! Carries out what [`GroupCommit`](crate::object::group_commit::GroupCommit) decides: writes rows, answers those who wait for
 //! them, and asks the runtime for turns and confirmations.
 
-use crate::key_state::State as Ledger;
+use crate::key_state::KeyState;
 use crate::object::denials::Later;
 use crate::object::group_commit::{Actions, Event, note_confirmed};
-use crate::protocol::object_response::Answer;
+use crate::protocol::object_response::ObjectResponse;
 use crate::runtime::clock;
-use crate::runtime::js::{self, Fault};
+use crate::runtime::js::{self, Error};
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Memory, Shared};
 use crate::time::UnixMicros;
@@ -18,14 +18,14 @@ use wasm_bindgen_futures::JsFuture;
 /// What became of a count.
 pub(crate) enum Write {
     /// It is written, or it failed.
-    Done(Result<(), Fault>),
+    Done(Result<(), Error>),
     /// It is in this batch of `glue.js`.
     Shared(JsValue),
 }
 
 /// Tells those who wait for a write how it went.
 fn close(batch: &JsValue, is_written: bool) {
-    let failure = Answer::Failed.to_line();
+    let failure = ObjectResponse::Failed.to_line();
     js::close_batch(batch, (!is_written).then_some(failure.as_str()));
 }
 
@@ -41,9 +41,9 @@ fn callback(shared: &Rc<Shared>, then: fn(&Rc<Shared>, u32, JsValue)) -> JsValue
 }
 
 impl Shared {
-    /// Has everything that has been counted so far written. `has_company` is what the asking isolate knows of other calls.
-    pub(crate) fn write_or_join(self: &Rc<Self>, now: UnixMicros, has_company: bool) -> Write {
-        let actions = self.memory.borrow_mut().commits.step(Event::Call { has_company }, now.as_millis());
+    /// Has everything that has been counted so far written. `is_concurrent` is what the asking isolate knows of other calls.
+    pub(crate) fn write_or_join(self: &Rc<Self>, now: UnixMicros, is_concurrent: bool) -> Write {
+        let actions = self.memory.borrow_mut().commits.step(Event::Call { is_concurrent }, now.as_millis());
         let batch = actions.join.then(|| self.memory.borrow_mut().join(&self.storage));
         let written = self.carry_out(actions, now);
         match batch {
@@ -53,19 +53,19 @@ impl Shared {
     }
 
     /// Waits until everything that has been counted so far is written.
-    pub(crate) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
+    pub(crate) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Error> {
         match self.write_or_join(now, false) {
             Write::Done(written) => written,
             Write::Shared(batch) if JsFuture::from(js::batch_closed(&batch)).await?.is_undefined() => Ok(()),
-            Write::Shared(_) => Err(Fault::new("the write failed, so nothing was counted")),
+            Write::Shared(_) => Err(Error::new("the write failed, so nothing was counted")),
         }
     }
 
     /// Does what an event asks for. The result is that of the write, if there is one.
-    fn carry_out(self: &Rc<Self>, actions: Actions, now: UnixMicros) -> Result<(), Fault> {
+    fn carry_out(self: &Rc<Self>, actions: Actions, now: UnixMicros) -> Result<(), Error> {
         let Actions { confirmed_but, distrust, join: _, write, turn, ask } = actions;
-        if let (Some(rest), Some(ledger)) = (confirmed_but, &mut self.memory.borrow_mut().ledger) {
-            note_confirmed(ledger, rest);
+        if let (Some(rest), Some(key_state)) = (confirmed_but, &mut self.memory.borrow_mut().key_state) {
+            note_confirmed(key_state, rest);
         }
         if distrust {
             let mut memory = self.memory.borrow_mut();
@@ -86,7 +86,7 @@ impl Shared {
     }
 
     /// Writes what has been counted, and tells those who wait for it.
-    fn write_for_all(self: &Rc<Self>, now: UnixMicros) -> Result<(), Fault> {
+    fn write_for_all(self: &Rc<Self>, now: UnixMicros) -> Result<(), Error> {
         let waiting = self.memory.borrow_mut().batch.take();
         let written = self.write();
         // In the turn of the write, so that a count and the alarm that flushes it are one transaction.
@@ -113,7 +113,7 @@ impl Shared {
             return self.happened(Event::Confirmed(number));
         }
         // The runtime resets the object; should it go on all the same, it must not believe its memory.
-        worker::console_error!("tollgate: a write was not confirmed: {}", Fault::from(error));
+        worker::console_error!("tollgate: a write was not confirmed: {}", Error::from(error));
         self.happened(Event::Lost(number));
     }
 
@@ -121,13 +121,13 @@ impl Shared {
     fn happened(self: &Rc<Self>, event: Event) {
         let now = clock::now();
         let actions = self.memory.borrow_mut().commits.step(event, now.as_millis());
-        if let Err(fault) = self.carry_out(actions, now) {
-            worker::console_error!("tollgate: a write to an object's storage failed: {fault}");
+        if let Err(error) = self.carry_out(actions, now) {
+            worker::console_error!("tollgate: a write to an object's storage failed: {error}");
         }
     }
 
     /// Writes the state, and before its first time the tables and the profile, in one transaction: there is no await in here.
-    pub(crate) fn write(&self) -> Result<(), Fault> {
+    pub(crate) fn write(&self) -> Result<(), Error> {
         let mut memory = self.memory.borrow_mut();
         let result = self.write_memory(&mut memory);
         if result.is_err() {
@@ -137,8 +137,8 @@ impl Shared {
         result
     }
 
-    fn write_memory(&self, memory: &mut Memory) -> Result<(), Fault> {
-        let Some(ledger) = &mut memory.ledger else { return Err(Fault::new("storage has not been read")) };
+    fn write_memory(&self, memory: &mut Memory) -> Result<(), Error> {
+        let Some(key_state) = &mut memory.key_state else { return Err(Error::new("storage has not been read")) };
         if !memory.is_saved {
             self.storage.create()?;
             if let Some(profile) = &memory.profile {
@@ -146,7 +146,7 @@ impl Shared {
             }
             memory.is_saved = true;
         }
-        memory.rows_written += self.storage.save_state(ledger, memory.checked_at)?;
+        memory.rows_written += self.storage.save_state(key_state, memory.checked_at)?;
         memory.writes += 1;
         Ok(())
     }
@@ -166,8 +166,8 @@ impl Shared {
             Later::Wait => {}
             Later::Write => {
                 // Nobody waits for it: the batch that it may have joined is nobody's here.
-                if let Write::Done(Err(fault)) = self.write_or_join(now, false) {
-                    worker::console_error!("tollgate: counts of denials were lost: {fault}");
+                if let Write::Done(Err(error)) = self.write_or_join(now, false) {
+                    worker::console_error!("tollgate: counts of denials were lost: {error}");
                 }
             }
             Later::SetAlarm(at) => {
@@ -181,11 +181,11 @@ impl Shared {
 impl Memory {
     /// Whether something is counted or noted that no row holds.
     pub(crate) fn has_news(&self) -> bool {
-        self.ledger.as_ref().is_some_and(|ledger| is_unwritten(ledger) || ledger.has_uncommitted_notes())
+        self.key_state.as_ref().is_some_and(|key_state| is_unwritten(key_state) || key_state.has_uncommitted_notes())
     }
 }
 
 /// Whether something is counted that no row holds.
-pub(crate) fn is_unwritten(ledger: &Ledger) -> bool {
-    ledger.is_dirty() || ledger.has_uncommitted_denials()
+pub(crate) fn is_unwritten(key_state: &KeyState) -> bool {
+    key_state.is_dirty() || key_state.has_uncommitted_denials()
 }

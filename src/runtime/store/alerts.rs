@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::metering::alerts::Alert;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::{UnixMicros, rfc3339};
 use serde::Deserialize;
@@ -33,7 +33,7 @@ fn name(id: &str, alert: &Alert) -> [Value; 5] {
 }
 
 /// Lists an alert, unless it is listed already; one that waits for a receiver that is gone waits no more. Gives what has become of it so far.
-pub(crate) async fn put_alert(db: &Database, id: &str, alert: &Alert, has_receiver: bool) -> Result<Delivery, Fault> {
+pub(crate) async fn put_alert(db: &Database, id: &str, alert: &Alert, has_receiver: bool) -> Result<Delivery, Error> {
     let insert =
         "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
       ON CONFLICT DO UPDATE SET state = excluded.state WHERE state = 'pending' AND excluded.state = 'none'";
@@ -46,8 +46,8 @@ pub(crate) async fn put_alert(db: &Database, id: &str, alert: &Alert, has_receiv
         ") AS row FROM alerts WHERE key_id = ? AND policy = ? AND threshold = ? AND month = ? AND quota = ?"
     );
     let rows = db.run(&[Statement::new(insert, values), Statement::new(select, name(id, alert))]).await?;
-    let row = rows.first().ok_or_else(|| Fault::new("an alert is not listed"))?;
-    serde_json::from_str(&row.row).map_err(Fault::new)
+    let row = rows.first().ok_or_else(|| Error::new("an alert is not listed"))?;
+    serde_json::from_str(&row.row).map_err(Error::new)
 }
 
 /// Notes an attempt to tell of an alert, and what comes next.
@@ -58,7 +58,7 @@ pub(crate) async fn note_attempt(
     state: &str,
     next: Option<UnixMicros>,
     error: Option<&str>,
-) -> Result<(), Fault> {
+) -> Result<(), Error> {
     let update = "UPDATE alerts SET attempts = attempts + 1, state = ?, next_attempt_at = ?, last_error = ?
       WHERE key_id = ? AND policy = ? AND threshold = ? AND month = ? AND quota = ?";
     let mut values: Vec<Value> = vec![state.into(), next.map(rfc3339).into(), error.into()];

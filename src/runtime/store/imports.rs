@@ -2,7 +2,7 @@
 
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::keys::{key_row, read};
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::{UnixMicros, rfc3339};
@@ -19,7 +19,7 @@ pub(crate) enum FoundKeys {
 }
 
 /// Which of the ids of these texts are those of imported keys with their hashes, in one query.
-pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) -> Result<FoundKeys, Fault> {
+pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) -> Result<FoundKeys, Error> {
     // The join is in this order, so that each id is looked for in the index of ids.
     let select =
         "SELECT CASE WHEN ids = '[]' AND NOT EXISTS (SELECT 1 FROM keys WHERE imported = 1) THEN '' ELSE ids END AS row
@@ -31,7 +31,7 @@ pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) ->
     if row.is_empty() {
         return Ok(FoundKeys::NoneAtAll);
     }
-    serde_json::from_str(&row).map(FoundKeys::Ids).map_err(Fault::new)
+    serde_json::from_str(&row).map(FoundKeys::Ids).map_err(Error::new)
 }
 
 /// What is to be added: its tier is there, and it is not itself, under any secret.
@@ -50,7 +50,7 @@ pub(crate) async fn import_keys(
     ids: &str,
     actor: &str,
     now: UnixMicros,
-) -> Result<Vec<KeyRow>, Fault> {
+) -> Result<Vec<KeyRow>, Error> {
     let log = concat!(
         "INSERT INTO admin_log (at, actor, action, target, after)
          SELECT ?2, ?3, 'import', 'keys/' || (r.value ->> '$.key.id'), r.value -> '$.key'",

@@ -3,8 +3,8 @@
 use crate::admin::Page;
 use crate::admin::body::read_row;
 use crate::admin::keys::KeyRow;
-use crate::http::problem::Refusal;
-use crate::runtime::js::Fault;
+use crate::http::problem::Problem;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Change, Database, Statement, millis, time};
 use crate::time::UnixMicros;
 use serde_json::Value;
@@ -25,12 +25,12 @@ macro_rules! key_row {
 }
 pub(super) use key_row;
 
-pub(super) fn read(row: &str) -> Result<KeyRow, Fault> {
-    read_row(row).map_err(|refusal| Fault::new(format!("a row of keys: {}", refusal.body())))
+pub(super) fn read(row: &str) -> Result<KeyRow, Error> {
+    read_row(row).map_err(|refusal| Error::new(format!("a row of keys: {}", refusal.body())))
 }
 
 /// One key, as it is stored and as it is read; `None` if there is no such key.
-pub(crate) async fn key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Fault> {
+pub(crate) async fn key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
     let select = concat!("SELECT ", key_row!(), " AS row FROM keys WHERE id = ?");
     let Some(stored) = db.text(Statement::new(select, [id.into()])).await? else { return Ok(None) };
     let row = read(&stored)?;
@@ -52,7 +52,7 @@ pub(crate) async fn keys(
     filter: &KeyFilter<'_>,
     page: &Page,
     now: UnixMicros,
-) -> Result<Result<(Vec<KeyRow>, Option<String>), Refusal>, Fault> {
+) -> Result<Result<(Vec<KeyRow>, Option<String>), Problem>, Error> {
     let mut select = String::from(concat!(
         "SELECT ",
         key_row!(),
@@ -84,7 +84,7 @@ pub(crate) async fn keys(
     }
     if let Some(after) = &page.after {
         let Some((created_at, id)) = after.split_once('\n') else {
-            return Ok(Err(Refusal::BadRequest("cursor: is not one that this list has given".to_owned())));
+            return Ok(Err(Problem::BadRequest("cursor: is not one that this list has given".to_owned())));
         };
         add("(created_at, id) > (?, ?)", &[created_at.into(), id.into()]);
     }
@@ -96,7 +96,7 @@ pub(crate) async fn keys(
 }
 
 /// Adds a key; `false` if there is no such tier.
-pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) -> Result<bool, Fault> {
+pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) -> Result<bool, Error> {
     let insert = "INSERT INTO keys (tier, name, owner, status, metadata, expires_at, hint, secret_hash, created_at, id)
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let values = [
@@ -116,7 +116,7 @@ pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) 
 }
 
 /// Makes a key's row `row`; `false` if it is no longer `stored`, or if there is no such tier.
-pub(crate) async fn update_key(db: &Database, stored: &str, row: &KeyRow, change: Change<'_>) -> Result<bool, Fault> {
+pub(crate) async fn update_key(db: &Database, stored: &str, row: &KeyRow, change: Change<'_>) -> Result<bool, Error> {
     let update = "UPDATE keys SET tier = ?, name = ?, owner = ?, status = ?, metadata = ?, expires_at = ?, hint = ?,
                   secret_hash = ?, previous_hash = ?, previous_until = ? WHERE id = ?";
     let values = [
@@ -142,7 +142,7 @@ pub(crate) async fn update_key(db: &Database, stored: &str, row: &KeyRow, change
 }
 
 /// Deletes a key and its overrides; `false` if its row is no longer `stored`.
-pub(crate) async fn delete_key(db: &Database, id: &str, stored: &str, change: Change<'_>) -> Result<bool, Fault> {
+pub(crate) async fn delete_key(db: &Database, id: &str, stored: &str, change: Change<'_>) -> Result<bool, Error> {
     let guard = concat!("(SELECT ", key_row!(), " FROM keys WHERE id = ?) IS ?");
     let delete = |sql| Statement::new(sql, [id.into()]);
     let changes = vec![delete("DELETE FROM overrides WHERE key_id = ?"), delete("DELETE FROM keys WHERE id = ?")];

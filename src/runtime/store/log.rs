@@ -1,7 +1,7 @@
 //! The admin log.
 
 use crate::admin::Page;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Database, Statement};
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ pub(crate) async fn log(
     actor: Option<&str>,
     before: Option<u64>,
     page: &Page,
-) -> Result<String, Fault> {
+) -> Result<String, Error> {
     let mut select = String::from(
         "SELECT json_object('id', id, 'at', at, 'actor', actor, 'action', action, 'target', target,
            'before', json(before), 'after', json(after)) AS row, CAST(id AS TEXT) AS position FROM admin_log WHERE 1",

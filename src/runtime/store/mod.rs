@@ -31,8 +31,8 @@ pub(crate) use tokens::{create_token, delete_token, stored_token, token, token_h
 pub(crate) use usage::{Totals, flush, usage_of_holder};
 
 use crate::admin::Page;
-use crate::runtime::bindings::DATABASE;
-use crate::runtime::js::{self, Fault};
+use crate::runtime::isolate::DATABASE;
+use crate::runtime::js::{self, Error};
 use crate::time::{UnixMicros, rfc3339};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,10 +62,10 @@ use rfc;
 pub(crate) struct Database(JsValue);
 
 /// The binding of the database.
-pub(crate) fn database(env: &Env) -> Result<Database, Fault> {
+pub(crate) fn database(env: &Env) -> Result<Database, Error> {
     let database = js_sys::Reflect::get(env, &DATABASE.into())?;
     if database.is_undefined() {
-        return Err(Fault::new(format!("there is no D1 binding {DATABASE}")));
+        return Err(Error::new(format!("there is no D1 binding {DATABASE}")));
     }
     Ok(Database(database))
 }
@@ -100,25 +100,25 @@ struct Row {
 
 impl Database {
     /// Runs statements as one transaction; gives the rows of the last one.
-    async fn run(&self, statements: &[Statement]) -> Result<Vec<Row>, Fault> {
-        let statements = serde_json::to_string(statements).map_err(Fault::new)?;
+    async fn run(&self, statements: &[Statement]) -> Result<Vec<Row>, Error> {
+        let statements = serde_json::to_string(statements).map_err(Error::new)?;
         let rows = JsFuture::from(js::run_sql(&self.0, &statements)).await?;
-        let rows = rows.as_string().ok_or_else(|| Fault::new("D1 gave no rows"))?;
-        serde_json::from_str(&rows).map_err(Fault::new)
+        let rows = rows.as_string().ok_or_else(|| Error::new("D1 gave no rows"))?;
+        serde_json::from_str(&rows).map_err(Error::new)
     }
 
     /// What the rows of a query say.
-    async fn texts(&self, statement: Statement) -> Result<Vec<String>, Fault> {
+    async fn texts(&self, statement: Statement) -> Result<Vec<String>, Error> {
         Ok(self.run(&[statement]).await?.into_iter().map(|row| row.row).collect())
     }
 
     /// The first of them.
-    async fn text(&self, statement: Statement) -> Result<Option<String>, Fault> {
+    async fn text(&self, statement: Statement) -> Result<Option<String>, Error> {
         Ok(self.run(&[statement]).await?.into_iter().next().map(|row| row.row))
     }
 
     /// A page of rows and, if there are more, the position of the last.
-    async fn page(&self, page: &Page, statement: Statement) -> Result<(Vec<String>, Option<String>), Fault> {
+    async fn page(&self, page: &Page, statement: Statement) -> Result<(Vec<String>, Option<String>), Error> {
         let mut rows = self.run(&[statement]).await?;
         let has_more = rows.len() > page.limit;
         rows.truncate(page.limit);
@@ -127,18 +127,18 @@ impl Database {
     }
 
     /// The one row of a query that always has one.
-    pub(crate) async fn one(&self, statement: Statement) -> Result<String, Fault> {
-        self.text(statement).await?.ok_or_else(|| Fault::new("D1 gave no row"))
+    pub(crate) async fn one(&self, statement: Statement) -> Result<String, Error> {
+        self.text(statement).await?.ok_or_else(|| Error::new("D1 gave no row"))
     }
 
     /// The answer that shows a page whose rows are the JSON of its entries.
-    pub(crate) async fn list(&self, page: &Page, statement: Statement) -> Result<String, Fault> {
+    pub(crate) async fn list(&self, page: &Page, statement: Statement) -> Result<String, Error> {
         let (entries, last) = self.page(page, statement).await?;
         Ok(page.show(&entries, last.as_deref()))
     }
 
     /// Makes a change and logs it, in one transaction; `false`, and nothing is changed, if `guard` does not hold.
-    async fn change(&self, change: Change<'_>, guard: Statement, changes: Vec<Statement>) -> Result<bool, Fault> {
+    async fn change(&self, change: Change<'_>, guard: Statement, changes: Vec<Statement>) -> Result<bool, Error> {
         Ok(self.change_and_read(change, guard, changes).await?.is_some())
     }
 
@@ -148,7 +148,7 @@ impl Database {
         change: Change<'_>,
         guard: Statement,
         changes: Vec<Statement>,
-    ) -> Result<Option<Vec<Row>>, Fault> {
+    ) -> Result<Option<Vec<Row>>, Error> {
         // Where the guard does not hold, the row of the log has no action, and the schema undoes the transaction over it.
         let Statement(guard, mut values) = guard;
         let insert = format!(
@@ -160,8 +160,8 @@ impl Database {
         statements.extend(changes);
         match self.run(&statements).await {
             Ok(rows) => Ok(Some(rows)),
-            Err(fault) if fault.to_string().contains("admin_log.action") => Ok(None),
-            Err(fault) => Err(fault),
+            Err(error) if error.to_string().contains("admin_log.action") => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Change, Database, Statement, rfc};
 use crate::time::{UnixMicros, rfc3339};
 
@@ -21,7 +21,7 @@ macro_rules! override_row {
 }
 
 /// A page of a key's overrides by name.
-pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<String, Fault> {
+pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         override_row!(),
@@ -33,7 +33,7 @@ pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<St
 }
 
 /// One override.
-pub(crate) async fn policy_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Fault> {
+pub(crate) async fn policy_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", override_row!(), " AS row FROM overrides WHERE key_id = ? AND policy = ?");
     db.text(Statement::new(select, [id.into(), policy.into()])).await
 }
@@ -46,7 +46,7 @@ pub(crate) async fn put_override(
     row: &OverrideView,
     now: UnixMicros,
     change: Change<'_>,
-) -> Result<bool, Fault> {
+) -> Result<bool, Error> {
     let upsert =
         "INSERT INTO overrides (key_id, policy, unit, quota, period, algorithm, burst, from_at, until_at, created_at)
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -77,7 +77,7 @@ pub(crate) async fn put_override(
 }
 
 /// How many overrides a key has.
-pub(crate) async fn count_overrides(db: &Database, id: &str) -> Result<usize, Fault> {
+pub(crate) async fn count_overrides(db: &Database, id: &str) -> Result<usize, Error> {
     let select = "SELECT policy AS row FROM overrides WHERE key_id = ?";
     Ok(db.texts(Statement::new(select, [id.into()])).await?.len())
 }
@@ -89,7 +89,7 @@ pub(crate) async fn delete_override(
     policy: &str,
     stored: &str,
     change: Change<'_>,
-) -> Result<bool, Fault> {
+) -> Result<bool, Error> {
     let guard = concat!("(SELECT ", override_row!(), " FROM overrides WHERE key_id = ? AND policy = ?) IS ?");
     let guard = Statement::new(guard, [id.into(), policy.into(), stored.into()]);
     let delete = Statement::new("DELETE FROM overrides WHERE key_id = ? AND policy = ?", [id.into(), policy.into()]);

@@ -3,7 +3,7 @@
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::limiter::policy::PolicyError;
 use crate::metering::months::Carried;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::Month;
 use serde::Deserialize;
@@ -55,11 +55,11 @@ const SELECT_PROFILE: &str = concat!(
 );
 
 /// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
-pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Fault> {
+pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Error> {
     let values = [id.into(), month.to_string().into(), epoch.into()];
     let Some(stored) = db.text(Statement::new(SELECT_PROFILE, values)).await? else { return Ok(None) };
-    let stored: Stored = serde_json::from_str(&stored).map_err(Fault::new)?;
+    let stored: Stored = serde_json::from_str(&stored).map_err(Error::new)?;
     let profile =
-        Profile::new(stored.profile).map_err(|error: PolicyError| Fault::new(format!("policies in D1: {error}")))?;
+        Profile::new(stored.profile).map_err(|error: PolicyError| Error::new(format!("policies in D1: {error}")))?;
     Ok(Some(StoredKey { profile, carried: stored.carried }))
 }

@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::reports::Span;
-use crate::runtime::js::{self, Fault};
+use crate::runtime::js::{self, Error};
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::{Month, UnixMicros, rfc3339};
 use wasm_bindgen::JsValue;
@@ -130,7 +130,7 @@ const SELECT_CSV: &str = concat!(
 );
 
 /// The whole report as a stream of CSV. D1 has been asked once when this resolves.
-pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Fault> {
+pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Error> {
     Ok(JsFuture::from(js::stream_rows(&db.0, SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
 }
 
@@ -186,15 +186,15 @@ pub(crate) async fn reconcile(
     id: &str,
     counted: &str,
     now: UnixMicros,
-) -> Result<(bool, String), Fault> {
+) -> Result<(bool, String), Error> {
     let values = [id.into(), counted.into(), rfc3339(now).into()];
     let row = db.run(&[Statement::new(SELECT_RECONCILED, values)]).await?.into_iter().next();
-    let row = row.ok_or_else(|| Fault::new("D1 compared nothing"))?;
+    let row = row.ok_or_else(|| Error::new("D1 compared nothing"))?;
     Ok((row.position.as_deref() == Some("exact"), row.row))
 }
 
 /// Notes that D1 has something else than a key's object.
-pub(crate) async fn note_drift(db: &Database, id: &str, detail: &str, now: UnixMicros) -> Result<(), Fault> {
+pub(crate) async fn note_drift(db: &Database, id: &str, detail: &str, now: UnixMicros) -> Result<(), Error> {
     let insert = "INSERT INTO drift (key_id, found_at, detail) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
     db.run(&[Statement::new(insert, [id.into(), rfc3339(now).into(), detail.into()])]).await.map(drop)
 }
@@ -209,7 +209,7 @@ pub(crate) fn drift((at, id): (&str, &str), page: &Page) -> Statement {
 
 /// Ids of up to `count` keys: those that follow `pivot`, and from the first on if that is too few. Ids are random, so that these
 /// are too.
-pub(crate) async fn some_keys(db: &Database, pivot: &str, count: usize) -> Result<Vec<String>, Fault> {
+pub(crate) async fn some_keys(db: &Database, pivot: &str, count: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT id AS row FROM (SELECT id, 0 AS lap FROM keys WHERE id >= ?1 UNION ALL SELECT id, 1 FROM keys WHERE id < ?1)
       ORDER BY lap, id LIMIT ?2";
     db.texts(Statement::new(select, [pivot.into(), count.into()])).await
@@ -224,7 +224,7 @@ DELETE FROM usage_hourly WHERE (key_id, hour, class, epoch) IN
   (SELECT key_id, hour, class, epoch FROM known CROSS JOIN usage_hourly ON key_id = id AND hour < ?1 LIMIT ?2)";
 
 /// Deletes up to `most` hours before `until`, and drift as old. True if there may be more.
-pub(crate) async fn delete_hours(db: &Database, until: UnixMicros, most: u64) -> Result<bool, Fault> {
+pub(crate) async fn delete_hours(db: &Database, until: UnixMicros, most: u64) -> Result<bool, Error> {
     let until = rfc3339(until);
     let drift = Statement::new("DELETE FROM drift WHERE found_at < ?", [until.as_str().into()]);
     let hours = Statement::new(DELETE_HOURS, [until.as_str().into(), most.into()]);

@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Change, Database, Statement};
 
 /// A row as the admin API shows it: what is read, and what a change must find unchanged.
@@ -13,7 +13,7 @@ macro_rules! route_cost_row {
 }
 
 /// A page of the rows that come after this pattern and method.
-pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Fault> {
+pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         route_cost_row!(),
@@ -24,13 +24,13 @@ pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page)
 }
 
 /// One row.
-pub(crate) async fn route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Fault> {
+pub(crate) async fn route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", route_cost_row!(), " AS row FROM route_costs WHERE pattern = ? AND method = ?");
     db.text(Statement::new(select, [pattern.into(), method.into()])).await
 }
 
 /// How many rows there are, up to as many as the admin API makes.
-pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Fault> {
+pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Error> {
     let select = "SELECT method AS row FROM route_costs LIMIT ?";
     Ok(db.texts(Statement::new(select, [ROUTE_COSTS_LIMIT.into()])).await?.len())
 }
@@ -41,7 +41,7 @@ pub(crate) async fn put_route_cost(
     stored: Option<&str>,
     row: &RouteCostView,
     change: Change<'_>,
-) -> Result<bool, Fault> {
+) -> Result<bool, Error> {
     let (pattern, method) = (row.pattern.as_str(), row.method.as_str());
     let upsert = "INSERT INTO route_costs (pattern, method, cost) VALUES (?, ?, ?)
                   ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost";
@@ -64,7 +64,7 @@ pub(crate) async fn delete_route_cost(
     method: &str,
     stored: &str,
     change: Change<'_>,
-) -> Result<bool, Fault> {
+) -> Result<bool, Error> {
     let guard = concat!("(SELECT ", route_cost_row!(), " FROM route_costs WHERE pattern = ? AND method = ?) IS ?");
     let guard = Statement::new(guard, [pattern.into(), method.into(), stored.into()]);
     let delete =

@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::tiers::Tier;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::profile::policy;
 use crate::runtime::store::{Change, Database, Statement};
 
@@ -19,7 +19,7 @@ macro_rules! tier_row {
 }
 
 /// A page of tiers by name.
-pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Fault> {
+pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Error> {
     let select =
         concat!("SELECT ", tier_row!(), " AS row, name AS position FROM tiers WHERE name > ? ORDER BY name LIMIT ?");
     let after = page.after.as_deref().unwrap_or_default();
@@ -27,26 +27,26 @@ pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Fault> {
 }
 
 /// One tier.
-pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<String>, Fault> {
+pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name = ?");
     db.text(Statement::new(select, [name.into()])).await
 }
 
 /// Whether there is such a tier.
-pub(crate) async fn has_tier(db: &Database, name: &str) -> Result<bool, Fault> {
+pub(crate) async fn has_tier(db: &Database, name: &str) -> Result<bool, Error> {
     let select = "SELECT name AS row FROM tiers WHERE name = ?";
     Ok(db.text(Statement::new(select, [name.into()])).await?.is_some())
 }
 
 /// How many keys a tier has, whatever their status.
-pub(crate) async fn keys_of_tier(db: &Database, name: &str) -> Result<u64, Fault> {
+pub(crate) async fn keys_of_tier(db: &Database, name: &str) -> Result<u64, Error> {
     let count =
         db.one(Statement::new("SELECT CAST(COUNT(*) AS TEXT) AS row FROM keys WHERE tier = ?", [name.into()])).await?;
-    count.parse().map_err(Fault::new)
+    count.parse().map_err(Error::new)
 }
 
 /// Deletes a tier and its policies; `false` if it is no longer as `stored`, or if a key is of it.
-pub(crate) async fn delete_tier(db: &Database, name: &str, stored: &str, change: Change<'_>) -> Result<bool, Fault> {
+pub(crate) async fn delete_tier(db: &Database, name: &str, stored: &str, change: Change<'_>) -> Result<bool, Error> {
     let guard = concat!(
         "(SELECT ",
         tier_row!(),
@@ -70,7 +70,7 @@ pub(crate) async fn put_tier(
     stored: Option<&str>,
     tier: &Tier,
     change: Change<'_>,
-) -> Result<Option<Pushed>, Fault> {
+) -> Result<Option<Pushed>, Error> {
     let name = tier.name.as_str();
     // A tier begins with the number of the row of the log, which each change of any tier adds: greater than every version of an
     // earlier tier of this name, whose last push may still be under way.
@@ -85,7 +85,7 @@ pub(crate) async fn put_tier(
     let select =
         "SELECT CAST(version AS TEXT) AS row, CAST((SELECT COUNT(*) FROM keys WHERE tier = ?1) AS TEXT) AS position
                   FROM tiers WHERE name = ?1";
-    let policies = serde_json::to_string(&tier.policies).map_err(Fault::new)?;
+    let policies = serde_json::to_string(&tier.policies).map_err(Error::new)?;
     let changes = vec![
         Statement::new(
             upsert,
@@ -103,7 +103,7 @@ pub(crate) async fn put_tier(
 }
 
 /// The ids of so many keys of a tier, those that come after `after`.
-pub(crate) async fn ids_of_tier(db: &Database, tier: &str, after: &str, limit: usize) -> Result<Vec<String>, Fault> {
+pub(crate) async fn ids_of_tier(db: &Database, tier: &str, after: &str, limit: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT id AS row FROM keys WHERE tier = ? AND id > ? ORDER BY id LIMIT ?";
     db.texts(Statement::new(select, [tier.into(), after.into(), limit.into()])).await
 }

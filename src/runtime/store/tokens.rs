@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::tokens::{Scope, TokenView};
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Change, Database, Statement};
 
 /// What a presented token is judged by.
@@ -21,7 +21,7 @@ macro_rules! token_row {
 }
 
 /// What a token of this id is judged by.
-pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<StoredToken>, Fault> {
+pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<StoredToken>, Error> {
     let select = "SELECT name AS row, secret_hash || scopes AS position FROM admin_tokens WHERE id = ?";
     let token = db.run(&[Statement::new(select, [id.into()])]).await?.into_iter().next();
     Ok(token.and_then(|token| {
@@ -34,19 +34,19 @@ pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<Store
 }
 
 /// The hashes of the tokens, of the latest first, so many at most.
-pub(crate) async fn token_hashes(db: &Database, limit: usize) -> Result<Vec<String>, Fault> {
+pub(crate) async fn token_hashes(db: &Database, limit: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT secret_hash AS row FROM admin_tokens ORDER BY created_at DESC LIMIT ?";
     db.texts(Statement::new(select, [limit.into()])).await
 }
 
 /// One token.
-pub(crate) async fn token(db: &Database, id: &str) -> Result<Option<String>, Fault> {
+pub(crate) async fn token(db: &Database, id: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", token_row!(), " AS row FROM admin_tokens WHERE id = ?");
     db.text(Statement::new(select, [id.into()])).await
 }
 
 /// A page of tokens by name.
-pub(crate) async fn tokens(db: &Database, page: &Page) -> Result<String, Fault> {
+pub(crate) async fn tokens(db: &Database, page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         token_row!(),
@@ -62,9 +62,9 @@ pub(crate) async fn create_token(
     token: &TokenView,
     secret_hash: &str,
     change: Change<'_>,
-) -> Result<bool, Fault> {
+) -> Result<bool, Error> {
     let insert = "INSERT INTO admin_tokens (id, name, scopes, secret_hash, hint, created_at) VALUES (?, ?, ?, ?, ?, ?)";
-    let scopes = serde_json::to_string(&token.scopes).map_err(Fault::new)?;
+    let scopes = serde_json::to_string(&token.scopes).map_err(Error::new)?;
     let values = [
         token.id.as_str().into(),
         token.name.as_str().into(),
@@ -79,7 +79,7 @@ pub(crate) async fn create_token(
 }
 
 /// Deletes a token; `false` if there is none of this id.
-pub(crate) async fn delete_token(db: &Database, id: &str, change: Change<'_>) -> Result<bool, Fault> {
+pub(crate) async fn delete_token(db: &Database, id: &str, change: Change<'_>) -> Result<bool, Error> {
     let guard = Statement::new("EXISTS (SELECT 1 FROM admin_tokens WHERE id = ?)", [id.into()]);
     db.change(change, guard, vec![Statement::new("DELETE FROM admin_tokens WHERE id = ?", [id.into()])]).await
 }

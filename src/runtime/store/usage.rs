@@ -2,7 +2,7 @@
 
 use crate::metering::hours::HourTotal;
 use crate::metering::months::MonthTotal;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use crate::runtime::store::{Database, Statement};
 use crate::time::{Month, UnixMicros, rfc3339};
 use serde_json::json;
@@ -53,7 +53,7 @@ impl Totals {
 
 /// Writes absolute totals, all or none. Repeating or reordering such writes changes nothing. However many rows there are, they are
 /// one statement for each table.
-pub(crate) async fn flush(db: &Database, id: &str, totals: &Totals, now: UnixMicros) -> Result<(), Fault> {
+pub(crate) async fn flush(db: &Database, id: &str, totals: &Totals, now: UnixMicros) -> Result<(), Error> {
     let upsert = |sql, is_empty: bool, rows: fn(&Totals) -> String| {
         let values = || [id.into(), totals.epoch.as_str().into(), rfc3339(now).into(), rows(totals).into()];
         (!is_empty).then(|| Statement::new(sql, values()))
@@ -75,7 +75,7 @@ pub(crate) async fn usage_of_holder(
     since: Month,
     month: &str,
     hour: &str,
-) -> Result<String, Fault> {
+) -> Result<String, Error> {
     let select = "
 WITH totals AS (
   SELECT month, epoch, calls, denied, cost FROM usage_monthly WHERE key_id = ?1 AND month BETWEEN ?2 AND ?3 ->> 'month'
@@ -90,5 +90,5 @@ SELECT json_object('key_id', ?1,
     FROM (SELECT hour, class, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM usage_hourly
       WHERE key_id = ?1 AND hour >= ?4 GROUP BY hour, class ORDER BY hour, class)))) AS row";
     let values = [id.into(), since.to_string().into(), month.into(), hour.into()];
-    db.text(Statement::new(select, values)).await?.ok_or_else(|| Fault::new("D1 gave no row"))
+    db.text(Statement::new(select, values)).await?.ok_or_else(|| Error::new("D1 gave no row"))
 }

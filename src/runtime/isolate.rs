@@ -9,7 +9,7 @@ use crate::gateway::refused_addresses::Refusals;
 use crate::gateway::self_service::SelfService;
 use crate::gateway::verified_keys::VerifiedKeys;
 use crate::runtime::gateway::import_lookup::Waiter;
-use crate::runtime::js::Fault;
+use crate::runtime::js::Error;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::RefUnwindSafe;
@@ -23,7 +23,7 @@ pub(crate) const OBJECTS: &str = "KEYS";
 pub(crate) const DATABASE: &str = "DB";
 
 thread_local! {
-    static DEPLOYMENT: RefCell<Option<Rc<Deployment>>> = const { RefCell::new(None) };
+    static DEPLOYMENT: RefCell<Option<Rc<Isolate>>> = const { RefCell::new(None) };
 }
 
 /// Keys at most for which the answer to the flood is kept ready.
@@ -40,7 +40,7 @@ pub(crate) struct Rendered {
     pub(crate) headers: JsValue,
 }
 
-pub(crate) struct Deployment {
+pub(crate) struct Isolate {
     pub(crate) config: Config,
     pub(crate) objects: JsValue,
     pub(crate) env: Env,
@@ -57,25 +57,25 @@ pub(crate) struct Deployment {
 }
 
 // A panic can leave nothing half-done in here: each borrow does one thing to one map.
-impl RefUnwindSafe for Deployment {}
+impl RefUnwindSafe for Isolate {}
 
-impl Deployment {
-    /// The deployment that this isolate runs; variables and bindings do not change during an isolate's life.
-    pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Fault> {
-        if let Some(deployment) = DEPLOYMENT.with_borrow(Option::clone) {
-            return Ok(deployment);
+impl Isolate {
+    /// The isolate that this isolate runs; variables and bindings do not change during an isolate's life.
+    pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Error> {
+        if let Some(isolate) = DEPLOYMENT.with_borrow(Option::clone) {
+            return Ok(isolate);
         }
-        crate::runtime::mind_traps();
-        let config = Config::from_lookup(|name| variable(env, name)).map_err(Fault::new)?;
+        crate::runtime::install_abort_hook();
+        let config = Config::from_lookup(|name| variable(env, name)).map_err(Error::new)?;
         let objects = js_sys::Reflect::get(env, &OBJECTS.into())?;
         if objects.is_undefined() {
-            return Err(Fault::new(format!("there is no Durable Object binding {OBJECTS}")));
+            return Err(Error::new(format!("there is no Durable Object binding {OBJECTS}")));
         }
         let key_secret = variable(env, "KEY_SECRET").map(|secret| secret.trim().to_owned());
-        let seal = Seal::new(key_secret.as_deref()).ok_or_else(|| Fault::new("KEY_SECRET cannot be used"))?;
-        let next_nonce = Cell::new(getrandom::u64().map_err(Fault::new)?);
+        let seal = Seal::new(key_secret.as_deref()).ok_or_else(|| Error::new("KEY_SECRET cannot be used"))?;
+        let next_nonce = Cell::new(getrandom::u64().map_err(Error::new)?);
         crate::runtime::http::prepare_bad_gateway(&config.cors_allow_origin);
-        let deployment = Rc::new(Self {
+        let isolate = Rc::new(Self {
             config,
             objects,
             env: env.clone(),
@@ -90,14 +90,14 @@ impl Deployment {
             self_service: RefCell::default(),
             next_nonce,
         });
-        DEPLOYMENT.set(Some(Rc::clone(&deployment)));
-        Ok(deployment)
+        DEPLOYMENT.set(Some(Rc::clone(&isolate)));
+        Ok(isolate)
     }
 
     /// `CORS_ALLOW_ORIGIN`, or its default while nothing is set up.
     pub(crate) fn cors() -> Rc<str> {
-        DEPLOYMENT.with_borrow(|deployment| match deployment {
-            Some(deployment) => Rc::clone(&deployment.config.cors_allow_origin),
+        DEPLOYMENT.with_borrow(|isolate| match isolate {
+            Some(isolate) => Rc::clone(&isolate.config.cors_allow_origin),
             None => Rc::from("*"),
         })
     }
