@@ -26,6 +26,14 @@ pub struct Credential<'a> {
     pub source: Source,
 }
 
+impl Credential<'_> {
+    /// The same, independent of the request.
+    #[must_use]
+    pub fn into_owned(self) -> Credential<'static> {
+        Credential { key: Cow::Owned(self.key.into_owned()), source: self.source }
+    }
+}
+
 /// Why a request presents no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {

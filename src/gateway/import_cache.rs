@@ -44,7 +44,7 @@ pub enum Lookup {
 
 /// When D1 was asked, seen from the imports of this isolate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation(u64);
+pub struct ImportGeneration(u64);
 
 /// What D1 says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,15 +73,15 @@ impl KeyLookups {
 
     /// To be taken before D1 is asked, for [`KeyLookups::keep`].
     #[must_use]
-    pub const fn mark(&self) -> Generation {
-        Generation(self.imports)
+    pub const fn mark(&self) -> ImportGeneration {
+        ImportGeneration(self.imports)
     }
 
     /// Keeps what D1 has said to a question about `ids`. What was imported meanwhile it may not have seen.
-    pub fn keep(&mut self, ids: &[&str], found: Found<'_>, mark: Generation, now: u64) {
+    pub fn keep(&mut self, ids: &[&str], found: Found<'_>, mark: ImportGeneration, now: u64) {
         match found {
             Found::Imported(id) => self.known.put(id, now),
-            _ if mark != Generation(self.imports) => {}
+            _ if mark != ImportGeneration(self.imports) => {}
             Found::Unknown => {
                 if let Some(id) = ids.first() {
                     self.unknown.put(*id, now);
@@ -110,7 +110,7 @@ mod tests {
 
     const IDS: &[&str] = &["new", "old"];
 
-    fn ask(lookups: &mut KeyLookups, now: u64) -> Generation {
+    fn ask(lookups: &mut KeyLookups, now: u64) -> ImportGeneration {
         assert_eq!(lookups.find(IDS, now), Lookup::Ask);
         lookups.mark()
     }

@@ -12,6 +12,7 @@
 //! asks about them.
 
 use crate::keys::key::ImportedKey;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -87,6 +88,33 @@ struct Waiter<W> {
     handle: W,
 }
 
+/// What D1 said of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookupAnswer {
+    /// Which of the text's ids is that of an imported key.
+    Key(usize),
+    /// It is no key.
+    NoKey,
+    /// D1 could not be asked, or too many wait.
+    None,
+}
+
+/// Where a waiting request finds the answer.
+#[derive(Debug, Default)]
+pub struct AnswerSlot(Cell<Option<LookupAnswer>>);
+
+impl AnswerSlot {
+    /// Leaves an answer here.
+    pub fn put(&self, answer: LookupAnswer) {
+        self.0.set(Some(answer));
+    }
+
+    /// The answer, if there is one yet.
+    pub fn take(&self) -> Option<LookupAnswer> {
+        self.0.take()
+    }
+}
+
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
@@ -98,7 +126,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub enum Turn {
     /// Run this query.
-    Ask(Batch),
+    Ask(LookupBatch),
     /// Wait so many milliseconds, and take the next turn with this.
     Wait(u32, Waited),
     /// Nothing: what became of the text has been told, or the request has waited for too long.
@@ -118,7 +146,7 @@ pub struct Waited {
 
 /// Texts to ask D1 about, in one query: what each is under every secret.
 #[derive(Debug)]
-pub struct Batch {
+pub struct LookupBatch {
     /// Its number, for [`LookupQueue::finish`].
     pub number: u64,
     /// Never none.
@@ -264,7 +292,7 @@ impl<W> LookupQueue<W> {
     }
 
     /// Makes a query of a text and of what waits beside it, in the order of the lines.
-    fn ask(&mut self, first: u64, now: u64) -> Batch {
+    fn ask(&mut self, first: u64, now: u64) -> LookupBatch {
         let number = self.number();
         let [normal, deferred] = &self.lines;
         let others = normal.iter().chain(deferred).copied().filter(|&other| other != first);
@@ -278,7 +306,7 @@ impl<W> LookupQueue<W> {
             }
         }
         self.queries.insert(number, now);
-        Batch { number, texts }
+        LookupBatch { number, texts }
     }
 
     /// Queries whose requests have ended without an answer: their texts wait again, before those
@@ -349,11 +377,11 @@ mod tests {
         ticket
     }
 
-    fn ids(batch: &Batch) -> Vec<&str> {
+    fn ids(batch: &LookupBatch) -> Vec<&str> {
         batch.texts.iter().map(|keys| &keys[0].id[3..]).collect()
     }
 
-    fn asks(queue: &mut Queue, ticket: Ticket, waited: Waited) -> Batch {
+    fn asks(queue: &mut Queue, ticket: Ticket, waited: Waited) -> LookupBatch {
         match queue.turn(ticket, waited, 0) {
             Turn::Ask(batch) => batch,
             other => panic!("{other:?}"),
@@ -370,7 +398,7 @@ mod tests {
     const FRESH: Waited = Waited { milliseconds: 0, in_vain: 0, ended: 0, paced: None };
 
     /// The waiters, by number, whose text has been asked about.
-    fn finish(queue: &mut Queue, batch: &Batch) -> Vec<u32> {
+    fn finish(queue: &mut Queue, batch: &LookupBatch) -> Vec<u32> {
         queue.finish(batch.number, 0).into_iter().flat_map(|asked| asked.waiters).collect()
     }
 

@@ -17,12 +17,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::collections::HashMap;
 
+/// The field that carries a mark to a host, and a proof back.
+pub const MARK: &str = "X-Tollgate-Loop";
 /// How old a mark may be, and how far in the future, in milliseconds.
 const MARK_LIFE: u64 = 60_000;
 /// For how long one mark is sent, in milliseconds.
 const MARK_USE: u64 = 20_000;
 /// For how long a loop is remembered, and how long nothing more is suspected, in milliseconds.
-const MEMORY: u64 = 60_000;
+const LOOP_LIFE: u64 = 60_000;
 /// Hosts at most that are remembered; clients may be able to name new ones.
 const HOSTS: usize = 64;
 const MAC_BYTES: usize = 16;
@@ -156,7 +158,7 @@ pub enum Way {
 
 /// Who answers at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum ProbeResult {
     /// The gate itself.
     Itself,
     /// Somebody else.
@@ -168,14 +170,14 @@ pub enum Found {
 /// What an isolate remembers of the places where it may be itself. Times are milliseconds on its clock.
 #[derive(Debug, Default)]
 pub struct Loops {
-    places: HashMap<String, Memory>,
+    places: HashMap<String, KnownHost>,
     /// When an answer last came back that looked like our own.
     suspected_at: Option<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Memory {
-    found: Option<(u64, Found)>,
+struct KnownHost {
+    found: Option<(u64, ProbeResult)>,
     mark: Option<(u64, String)>,
 }
 
@@ -186,25 +188,25 @@ impl Loops {
         if place.is_workers_dev() {
             return Way::Loop;
         }
-        let is_recent = |since: u64| now.abs_diff(since) < MEMORY;
+        let is_recent = |since: u64| now.abs_diff(since) < LOOP_LIFE;
         let is_trusted = |since| self.suspected_at.is_none_or(|suspected| suspected <= since);
         match self.places.get(&place.key()).and_then(|known| known.found) {
-            Some((since, Found::Itself)) if is_recent(since) => Way::Loop,
-            Some((since, Found::Other)) if is_trusted(since) => Way::Open,
-            Some((since, Found::Nobody)) if is_recent(since) && is_trusted(since) => Way::Open,
+            Some((since, ProbeResult::Itself)) if is_recent(since) => Way::Loop,
+            Some((since, ProbeResult::Other)) if is_trusted(since) => Way::Open,
+            Some((since, ProbeResult::Nobody)) if is_recent(since) && is_trusted(since) => Way::Open,
             None if self.suspected_at.is_none() && !place.is_local() => Way::Open,
             _ => Way::Ask,
         }
     }
 
     /// Notes who answered at `place` at `now`.
-    pub fn learn(&mut self, place: Place<'_>, found: Found, now: u64) {
+    pub fn learn(&mut self, place: Place<'_>, found: ProbeResult, now: u64) {
         self.place(place).found = Some((now, found));
     }
 
     /// Notes an answer that a gate may have given. Counts once a minute: a client may be able to choose what an origin answers.
     pub fn suspect(&mut self, now: u64) {
-        if self.suspected_at.is_none_or(|since| now.abs_diff(since) >= MEMORY) {
+        if self.suspected_at.is_none_or(|since| now.abs_diff(since) >= LOOP_LIFE) {
             self.suspected_at = Some(now);
         }
     }
@@ -212,7 +214,7 @@ impl Loops {
     /// The mark of requests to `place`; `None` where it is known that somebody else is there.
     pub fn mark(&mut self, place: Place<'_>, seal: &Seal, now: u64, nonce: impl FnOnce() -> u64) -> Option<&str> {
         let known = self.place(place);
-        if place.is_local() && known.found.is_some_and(|(_, found)| found == Found::Other) {
+        if place.is_local() && known.found.is_some_and(|(_, found)| found == ProbeResult::Other) {
             return None;
         }
         if known.mark.as_ref().is_none_or(|(since, _)| now.abs_diff(*since) >= MARK_USE) {
@@ -221,7 +223,7 @@ impl Loops {
         known.mark.as_ref().map(|(_, mark)| mark.as_str())
     }
 
-    fn place(&mut self, place: Place<'_>) -> &mut Memory {
+    fn place(&mut self, place: Place<'_>) -> &mut KnownHost {
         let key = place.key();
         if self.places.len() >= HOSTS && !self.places.contains_key(&key) {
             self.places.clear();
@@ -335,18 +337,18 @@ mod tests {
     fn a_local_place_is_asked_first_and_a_loop_again_after_a_minute() {
         let mut loops = Loops::default();
         assert_eq!(loops.way(place(LOCAL), 0), Way::Ask);
-        loops.learn(place(LOCAL), Found::Nobody, 0);
-        assert_eq!(loops.way(place(LOCAL), MEMORY - 1), Way::Open);
-        assert_eq!(loops.way(place(LOCAL), MEMORY), Way::Ask);
+        loops.learn(place(LOCAL), ProbeResult::Nobody, 0);
+        assert_eq!(loops.way(place(LOCAL), LOOP_LIFE - 1), Way::Open);
+        assert_eq!(loops.way(place(LOCAL), LOOP_LIFE), Way::Ask);
         loops.suspect(1);
         assert_eq!(loops.way(place(LOCAL), 1), Way::Ask);
-        loops.learn(place(LOCAL), Found::Other, 2);
+        loops.learn(place(LOCAL), ProbeResult::Other, 2);
         assert_eq!(loops.way(place(LOCAL), u64::MAX), Way::Open);
         assert_eq!(loops.way(place("http://LOCALHOST:8787/b"), 0), Way::Open);
         assert_eq!(loops.way(place("http://localhost:3000"), 0), Way::Ask);
-        loops.learn(place(LOCAL), Found::Itself, 100);
-        assert_eq!(loops.way(place(LOCAL), 99 + MEMORY), Way::Loop);
-        assert_eq!(loops.way(place(LOCAL), 100 + MEMORY), Way::Ask);
+        loops.learn(place(LOCAL), ProbeResult::Itself, 100);
+        assert_eq!(loops.way(place(LOCAL), 99 + LOOP_LIFE), Way::Loop);
+        assert_eq!(loops.way(place(LOCAL), 100 + LOOP_LIFE), Way::Ask);
     }
 
     #[test]
@@ -355,13 +357,13 @@ mod tests {
         assert_eq!(loops.way(place(GATE), 0), Way::Open);
         loops.suspect(10);
         assert_eq!(loops.way(place(GATE), 10), Way::Ask);
-        loops.learn(place(GATE), Found::Other, 11);
+        loops.learn(place(GATE), ProbeResult::Other, 11);
         loops.suspect(12);
         assert_eq!(loops.way(place(GATE), 12), Way::Open);
-        loops.suspect(10 + MEMORY);
-        assert_eq!(loops.way(place(GATE), 10 + MEMORY), Way::Ask);
-        loops.learn(place(GATE), Found::Itself, 11 + MEMORY);
-        assert_eq!(loops.way(place(GATE), 12 + MEMORY), Way::Loop);
+        loops.suspect(10 + LOOP_LIFE);
+        assert_eq!(loops.way(place(GATE), 10 + LOOP_LIFE), Way::Ask);
+        loops.learn(place(GATE), ProbeResult::Itself, 11 + LOOP_LIFE);
+        assert_eq!(loops.way(place(GATE), 12 + LOOP_LIFE), Way::Loop);
         assert_eq!(Loops::default().way(place("https://tollgate.me.workers.dev"), 0), Way::Loop);
     }
 
@@ -372,11 +374,11 @@ mod tests {
         assert_eq!(mark(GATE, 0, 1), Some(seal.mark(place(GATE), 0, 1)));
         assert_eq!(mark(GATE, MARK_USE - 1, 2), Some(seal.mark(place(GATE), 0, 1)));
         assert_eq!(mark(GATE, MARK_USE, 3), Some(seal.mark(place(GATE), MARK_USE, 3)));
-        loops.learn(place(LOCAL), Found::Nobody, 0);
+        loops.learn(place(LOCAL), ProbeResult::Nobody, 0);
         assert!(loops.mark(place(LOCAL), &seal, 0, || 4).is_some());
-        loops.learn(place(LOCAL), Found::Other, 0);
+        loops.learn(place(LOCAL), ProbeResult::Other, 0);
         assert_eq!(loops.mark(place(LOCAL), &seal, 0, || 4), None);
-        loops.learn(place(GATE), Found::Other, 0);
+        loops.learn(place(GATE), ProbeResult::Other, 0);
         assert!(loops.mark(place(GATE), &seal, 0, || 5).is_some());
     }
 
@@ -384,7 +386,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut loops = Loops::default();
         for n in 0..1_000 {
-            loops.learn(place(&format!("http://host-{n}:1")), Found::Other, 0);
+            loops.learn(place(&format!("http://host-{n}:1")), ProbeResult::Other, 0);
             assert!(loops.places.len() <= HOSTS);
         }
     }

@@ -5,7 +5,15 @@
 //! credential of tollgate's by its tag, its form or because it is known; a key that was issued elsewhere only if the isolate knows it.
 //! So on paths that need no key, where nobody knows, whatever stands where a key would stand is taken for one if it could be.
 
+use crate::http::target::Target;
 use crate::keys::key::{PresentedKey, token_id};
+
+/// Names of header fields that only tollgate may send to an origin, in lower case, as a regular expression that JavaScript
+/// applies. Servers that pass header fields as variables replace every character that is no letter or digit by `_` (as
+/// RFC 3875 §4.1.18 does for `-`), so the origin may read each of these names as one of tollgate's, or as the key's.
+pub const RESERVED: &str = "^x[^a-z0-9]+(api[^a-z0-9]+key|tollgate([^a-z0-9].*)?)$";
+/// Names of header fields that only tollgate may send to a client.
+pub const RESERVED_IN_RESPONSES: &str = "^x[^a-z0-9]+tollgate([^a-z0-9].*)?$";
 
 /// Texts of one value that are looked at; a value that has more does not pass.
 const TEXT_LIMIT: usize = 64;
@@ -18,6 +26,33 @@ const NO_KEYS: [&str; 4] = ["basic", "digest", "negotiate", "ntlm"];
 #[must_use]
 pub fn has_own_form(text: &str) -> bool {
     PresentedKey::id_of(text).is_some() || token_id(text).is_some()
+}
+
+/// The URL that a request for `url` is forwarded to, with `query` in place of its own. `None` where its own URL serves as it
+/// is: then the request is forwarded untouched. `origin` is the base that is configured, if there is one.
+#[must_use]
+pub fn upstream_url(origin: Option<&str>, url: &str, target: Target<'_>, query: Option<&str>) -> Option<String> {
+    let base = match origin {
+        Some(origin) => origin,
+        None if query == target.query => return None,
+        None => own_base(url),
+    };
+    let mut upstream = String::with_capacity(base.len() + url.len());
+    upstream.push_str(base);
+    upstream.push_str(target.path);
+    if let Some(query) = query {
+        upstream.push('?');
+        upstream.push_str(query);
+    }
+    Some(upstream)
+}
+
+/// Scheme and authority of a URL.
+#[must_use]
+pub fn own_base(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let end = url.get(authority..).and_then(|rest| rest.find(['/', '?'])).map_or(url.len(), |at| authority + at);
+    url.get(..end).unwrap_or(url)
 }
 
 /// Whether an `Authorization` value holds a text that `is_ours`.
@@ -114,8 +149,61 @@ mod tests {
 
     const KEY: &str = "sk=live:0123456789";
 
+    #[test]
+    fn reserved_names_in_every_spelling() {
+        let matches = |pattern, name| regex::Regex::new(pattern).unwrap().is_match(name);
+        for (name, is_reserved) in [
+            ("x-tollgate", true),
+            ("x_tollgate", true),
+            ("x.-tollgate-key-id", true),
+            ("x-tollgate!anything at all", true),
+            ("xtollgate", false),
+            ("x-tollgated", false),
+            ("x-tollgate2", false),
+            ("my-x-tollgate", false),
+            ("tollgate", false),
+            ("x-toll-gate", false),
+        ] {
+            assert_eq!(matches(RESERVED, name), is_reserved, "{name}");
+            assert_eq!(matches(RESERVED_IN_RESPONSES, name), is_reserved, "{name}");
+        }
+        for (name, is_reserved) in [
+            ("x-api-key", true),
+            ("x_api__key", true),
+            ("x--api.key", true),
+            ("x-apikey", false),
+            ("x-api-key-2", false),
+            ("api-key", false),
+            ("x-my-api-key", false),
+        ] {
+            assert_eq!(matches(RESERVED, name), is_reserved, "{name}");
+            assert!(!matches(RESERVED_IN_RESPONSES, name), "{name}");
+        }
+    }
+
     fn basic(text: &str) -> String {
         format!("Basic {}", BASE64.encode(text.as_bytes()))
+    }
+
+    #[test]
+    fn the_url_of_the_origin() {
+        let base = Some("http://origin.test:81/base");
+        for (origin, url, query, expected) in [
+            (None, "https://a.test/b?c", Some("c"), None),
+            (None, "https://a.test/b", None, None),
+            (None, "https://a.test:9/b//%2e?c&api_key=k", Some("c"), Some("https://a.test:9/b//%2e?c")),
+            (None, "https://a.test/?api_key=k", None, Some("https://a.test/")),
+            (None, "https://a.test?x", None, Some("https://a.test/")),
+            (base, "https://a.test/b?c", Some("c"), Some("http://origin.test:81/base/b?c")),
+            (base, "https://a.test/b?c", None, Some("http://origin.test:81/base/b")),
+            (base, "https://a.test/b?", Some(""), Some("http://origin.test:81/base/b?")),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!(upstream_url(origin, url, target, query).as_deref(), expected, "{url}");
+        }
+        for (url, base) in [("https://a.test", "https://a.test"), ("https://a.test:1?x/y", "https://a.test:1")] {
+            assert_eq!(own_base(url), base);
+        }
     }
 
     #[test]

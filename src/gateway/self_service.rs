@@ -109,7 +109,7 @@ pub enum Permit {
     /// Give this answer.
     Give(KeyResponse, Rc<str>),
     /// Ask the object; [`SelfService::keep`] takes the answer.
-    Ask(Ticket),
+    Ask(LookupNumber),
     /// Refuse it, and say where the key stands if that is known.
     Refuse {
         /// Whole seconds.
@@ -121,7 +121,7 @@ pub enum Permit {
 
 /// When the object was asked, seen from the changes that this isolate knows of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket(u64);
+pub struct LookupNumber(u64);
 
 impl SelfService {
     /// Charges a request for `wanted` by who has this secret of this key.
@@ -133,7 +133,7 @@ impl SelfService {
             return Permit::Refuse { retry_after: wait.div_ceil(1000), known };
         }
         self.questions = self.questions.wrapping_add(1);
-        let mark = Ticket(self.questions);
+        let mark = LookupNumber(self.questions);
         let Some(answers) = answers else {
             let (secret_hash, since) = (secret_hash.to_owned(), self.questions);
             self.answers.put(id, Answers { secret_hash, since, me: None, usage: None });
@@ -145,7 +145,14 @@ impl SelfService {
     }
 
     /// Keeps an answer, unless something has changed since the question.
-    pub fn keep(&mut self, id: &str, secret_hash: &str, wanted: SelfServiceRoute, mark: Ticket, answer: &CachedAnswer) {
+    pub fn keep(
+        &mut self,
+        id: &str,
+        secret_hash: &str,
+        wanted: SelfServiceRoute,
+        mark: LookupNumber,
+        answer: &CachedAnswer,
+    ) {
         let Some(answers) = self.answers.get(id) else { return };
         if answers.since <= mark.0 && same_hash(&answers.secret_hash, secret_hash) && answer.body.len() <= ANSWER_LIMIT
         {
@@ -189,7 +196,7 @@ mod tests {
         }
     }
 
-    fn asked(service: &mut SelfService, id: &str, hash: &str, wanted: SelfServiceRoute, now: u64) -> Ticket {
+    fn asked(service: &mut SelfService, id: &str, hash: &str, wanted: SelfServiceRoute, now: u64) -> LookupNumber {
         match service.begin(id, hash, wanted, now) {
             Permit::Ask(mark) => mark,
             other => panic!("{other:?}"),

@@ -29,6 +29,12 @@ impl Preflight {
     }
 }
 
+/// Whether a header field of a preflight is forwarded: what makes it one, and which browser it is. `name` is in lower case.
+#[must_use]
+pub fn is_forwarded(name: &str) -> bool {
+    matches!(name, "origin" | "user-agent") || name.starts_with("access-control-")
+}
+
 /// Whether `text` is a token (RFC 9110 §5.6.2).
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
@@ -58,6 +64,19 @@ mod tests {
     use super::*;
 
     const ORIGIN: Option<&str> = Some("https://app.test");
+
+    #[test]
+    fn a_preflight_is_forwarded_with_nothing_else() {
+        for name in ["origin", "user-agent", "access-control-request-method", "access-control-request-private-network"]
+        {
+            assert!(is_forwarded(name), "{name}");
+        }
+        for name in
+            ["authorization", "cookie", "x-api-key", "x-origin", "origins", "access-control", "access_control_x", ""]
+        {
+            assert!(!is_forwarded(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_preflight_has_one_origin_and_one_method() {

@@ -12,6 +12,19 @@ pub struct FanOut {
     pub ids: Vec<String>,
 }
 
+/// Objects of a page that are asked to fan a change out, one after the other, until one does.
+const TRIES: usize = 2;
+
+impl FanOut {
+    /// Who is asked to fan a change out to a page of keys, one after the other until one does it, and with what.
+    pub fn tries<'a>(change: &'a TierChange, page: &'a [String]) -> impl Iterator<Item = (&'a str, Self)> {
+        page.iter().take(TRIES).map(|through| {
+            let ids = page.iter().filter(|id| *id != through).cloned().collect();
+            (through.as_str(), Self { change: change.clone(), ids })
+        })
+    }
+}
+
 /// The answer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOutResult {
@@ -33,5 +46,18 @@ mod tests {
             assert_eq!(serde_json::to_string(&fan_out).unwrap(), text);
         }
         assert_eq!(serde_json::to_string(&FanOutResult { taken: 2 }).unwrap(), r#"{"taken":2}"#);
+    }
+
+    #[test]
+    fn another_object_fans_out_when_the_first_cannot() {
+        let change = r#"{"tier":"free","version":3,"audit_days":7,"policies":[]}"#;
+        let change: TierChange = serde_json::from_str(change).unwrap();
+        let tries = |page: &[&str]| {
+            let page: Vec<String> = page.iter().map(|&id| id.to_owned()).collect();
+            FanOut::tries(&change, &page).map(|(id, body)| format!("{id}: {}", body.ids.join(","))).collect::<Vec<_>>()
+        };
+        assert_eq!(tries(&["a", "b", "c"]), ["a: b,c", "b: a,c"]);
+        assert_eq!(tries(&["a"]), ["a: "]);
+        assert!(tries(&[]).is_empty());
     }
 }

@@ -122,12 +122,24 @@ pub struct Check<'a> {
     pub ends: CallOutcomes<'a>,
 }
 
-/// How calls ended: `nonce.status.milliseconds`, with commas in between. Behind a `#`, so that `glue.js` can add them to a question
-/// that is written. The status is 0 where the origin did not answer.
+/// How calls ended: `nonce.status.milliseconds`, with commas in between. Behind a `#`, at the end of
+/// a request. The status is 0 where the origin did not answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallOutcomes<'a>(pub &'a str);
 
 impl<'a> CallOutcomes<'a> {
+    /// These outcomes as text.
+    #[must_use]
+    pub fn text(outcomes: &[CallOutcome]) -> String {
+        let mut text = String::new();
+        for CallOutcome { nonce, status, duration_ms } in outcomes {
+            let separator = if text.is_empty() { "" } else { "," };
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{separator}{nonce}.{status}.{duration_ms}");
+        }
+        text
+    }
+
     /// One by one, without what cannot be read.
     pub fn iter(self) -> impl Iterator<Item = CallOutcome> + use<'a> {
         self.0.split(',').filter_map(|end| {
@@ -413,6 +425,8 @@ mod tests {
         assert_eq!(plain.clone().with_field(Field::Absent, Some(request)), plain);
         let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
         assert_eq!(ends, [(5, 200, 31), (6, 0, 9)]);
+        assert_eq!(CallOutcomes::text(&noted.ends.iter().collect::<Vec<_>>()), noted.ends.0);
+        assert_eq!(CallOutcomes::text(&[]), "");
         assert_eq!(CallOutcomes("1.2,x.200.3,,7.70000.1").iter().count(), 0);
         let page = AuditPage { from: 1, to: 2, cursor: "3-4", limit: 5 };
         for (question, url) in [

@@ -2,8 +2,8 @@
 
 use crate::encoding::base32;
 use crate::runtime::clock;
+use crate::runtime::error::Error;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::Error;
 use crate::runtime::object::reconcile;
 use crate::runtime::store::{self, Database};
 use crate::time::{DAY, UnixMicros};

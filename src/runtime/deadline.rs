@@ -1,6 +1,7 @@
 //! Deadlines for what an object waits for.
 
-use crate::runtime::js::{self, Error};
+use crate::runtime::error::Error;
+use crate::runtime::js;
 use std::future::Future;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
@@ -8,7 +9,7 @@ use wasm_bindgen_futures::JsFuture;
 /// Gives up on `work` after that many milliseconds.
 pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let timer = Timer::start(milliseconds);
-    match futures_util::future::select(std::pin::pin!(work), JsFuture::from(js::timer_promise(&timer.0))).await {
+    match futures_util::future::select(std::pin::pin!(work), JsFuture::from(js::timer::timer_promise(&timer.0))).await {
         futures_util::future::Either::Left((result, _)) => result,
         futures_util::future::Either::Right(_) => Err(Error::new(format!("no answer within {milliseconds} ms"))),
     }
@@ -19,12 +20,12 @@ struct Timer(JsValue);
 
 impl Timer {
     fn start(milliseconds: u32) -> Self {
-        Self(js::start_timer(milliseconds))
+        Self(js::timer::start_timer(milliseconds))
     }
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        js::clear_timer(&self.0);
+        js::timer::clear_timer(&self.0);
     }
 }

@@ -1,119 +1,47 @@
-//! Requests in, responses out: the only place that builds an answer of tollgate's own.
+//! Builds the responses of tollgate's own.
 
-use crate::gateway::loop_guard::Place;
+use crate::gateway::loop_guard::MARK;
+use crate::gateway::outbound::{RESERVED, RESERVED_IN_RESPONSES};
 use crate::gateway::ratelimit_headers::{self, EXPOSED, Forms};
-use crate::http::address::Network;
-use crate::http::framing::{self, FramingError};
-use crate::http::idempotency_key::Field;
 use crate::http::preflight::Preflight;
 use crate::http::problem::Problem;
-use crate::http::target::{Target, TargetError};
 use crate::protocol::object_response::{KeyResponse, KeyVerdict};
-use crate::runtime::isolate::Rendered;
-use crate::runtime::js::{self, Error, Fields};
+use crate::runtime::error::Error;
+use crate::runtime::js;
+use crate::runtime::js::fields::FieldLines;
 use wasm_bindgen::JsValue;
 
-/// Marks requests that go where the gate itself may be, and the answers of a gate that was called by itself.
-pub(crate) const MARK: &str = "X-Tollgate-Loop";
 const PROBLEM_JSON: &str = "application/problem+json";
 /// Where `entry.js` leaves the document of the API: inside the wasm it would only make that larger.
 const OPENAPI: &str = "tollgateOpenApi";
-
-/// A request, with what the gate judges of it.
-pub(crate) struct Incoming {
-    pub(crate) request: web_sys::Request,
-    pub(crate) method: String,
-    /// As sent; nothing has resolved or decoded it.
-    pub(crate) url: String,
-    path: String,
-    query: Option<String>,
-    pub(crate) api_key: Option<String>,
-    pub(crate) authorization: Option<String>,
-    idempotency_key: Option<String>,
-    /// `X-Tollgate-Loop`, whoever has made it.
-    pub(crate) mark: Option<String>,
-    /// What a CORS preflight asks for.
-    pub(crate) preflight: Option<Preflight>,
-    /// Whether it can be forwarded as it is.
-    pub(crate) framing: Result<(), FramingError>,
-}
-
-impl Incoming {
-    pub(crate) fn new(request: web_sys::Request) -> Result<Self, TargetError> {
-        let facts = js::facts(&request);
-        let mut lines = facts.split('\n');
-        let mut line = || lines.next().unwrap_or_default();
-        let (method, url) = (line(), line());
-        let mut header = || line().strip_prefix('+').map(str::to_owned);
-        let (api_key, authorization, idempotency_key, mark) = (header(), header(), header(), header());
-        let (body, upgrade) = (header(), header());
-        let framing = framing::check(method, body.as_deref(), upgrade.as_deref());
-        let preflight = if method == "OPTIONS" {
-            let (origin, asked_method, asked_fields) = (header(), header(), header());
-            Preflight::read(origin.as_deref(), asked_method.as_deref(), asked_fields.as_deref())
-        } else {
-            None
-        };
-        let Target { path, query } = Target::parse(url)?;
-        Ok(Self {
-            request,
-            method: method.to_owned(),
-            url: url.to_owned(),
-            path: path.to_owned(),
-            query: query.map(str::to_owned),
-            api_key,
-            authorization,
-            idempotency_key,
-            mark,
-            preflight,
-            framing,
-        })
-    }
-
-    /// Where the request has reached the gate.
-    pub(crate) fn place(&self) -> Option<Place<'_>> {
-        Place::of(&self.url)
-    }
-
-    /// Where it comes from, as Cloudflare says.
-    pub(crate) fn network(&self) -> Network {
-        Network::of(self.request.headers().get("cf-connecting-ip").ok().flatten().as_deref())
-    }
-
-    pub(crate) fn target(&self) -> Target<'_> {
-        Target { path: &self.path, query: self.query.as_deref() }
-    }
-
-    pub(crate) fn idempotency(&self) -> Field<'_> {
-        Field::read(&self.method, self.idempotency_key.as_deref())
-    }
-}
 
 /// A response or the promise of one; or the error that becomes a 500.
 pub(crate) type HttpResult = Result<JsValue, Error>;
 
 /// An answer of our own: never stored, and readable for scripts of any origin that is allowed to ask.
-fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: Fields) -> HttpResult {
+fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: FieldLines) -> HttpResult {
     set_own_fields(&mut fields, cors);
     if body.is_some() {
         fields.set("Content-Type", content_type);
     }
-    Ok(js::reply(status, body, fields.as_str())?.into())
+    Ok(js::response::reply(status, body, fields.as_str())?.into())
 }
 
-fn set_own_fields(fields: &mut Fields, cors: &str) {
+fn set_own_fields(fields: &mut FieldLines, cors: &str) {
     fields.set("Cache-Control", "no-store");
     fields.set("X-Content-Type-Options", "nosniff");
     fields.set("Access-Control-Allow-Origin", cors);
     fields.set("Access-Control-Expose-Headers", EXPOSED);
 }
 
-/// Tells `glue.js` what to answer when the origin does not.
-pub(crate) fn prepare_bad_gateway(cors: &str) {
-    let mut fields = Fields::default();
+/// Gives JavaScript the rules of forwarding: once for each isolate.
+pub(crate) fn set_forwarding_rules(cors: &str) {
+    let mut fields = FieldLines::default();
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", PROBLEM_JSON);
-    js::set_bad_gateway(&Problem::BadGateway.body(), fields.as_str());
+    let (problem, loop_status) = (Problem::BadGateway, Problem::Loop.status());
+    let (status, body) = (problem.status(), problem.body());
+    js::origin::set_forwarding_rules(status, &body, fields.as_str(), loop_status, RESERVED, RESERVED_IN_RESPONSES);
 }
 
 /// The problem answer for a refusal; `known` adds where the key stands.
@@ -124,13 +52,13 @@ pub(crate) fn refuse(refusal: &Problem, cors: &str, known: Option<(&KeyResponse,
 
 /// The answer of a gate that was called by itself: `proof` shows the caller that it was.
 pub(crate) fn called_by_itself(proof: &str, cors: &str) -> HttpResult {
-    let mut fields = Fields::default();
+    let mut fields = FieldLines::default();
     fields.set(MARK, proof);
     own(Problem::Loop.status(), PROBLEM_JSON, Some(&Problem::Loop.body()), cors, fields)
 }
 
-fn refusal_fields(refusal: &Problem, known: Option<(&KeyResponse, Forms)>) -> Fields {
-    let mut fields = Fields::default();
+fn refusal_fields(refusal: &Problem, known: Option<(&KeyResponse, Forms)>) -> FieldLines {
+    let mut fields = FieldLines::default();
     if let Some((known, forms)) = known {
         fields.extend(ratelimit_headers::fields(known, forms));
     }
@@ -150,6 +78,17 @@ pub(crate) fn quota_exceeded(known: &KeyResponse) -> Option<Problem> {
     Some(Problem::QuotaExceeded { violated: known.violated(), retry_after })
 }
 
+/// A refusal as JavaScript has it, for as long as its seconds stay the same.
+pub(crate) struct Rendered {
+    /// Of the refusal in the deny cache.
+    pub(crate) number: u64,
+    /// On the isolate's clock, in milliseconds.
+    pub(crate) until: u64,
+    pub(crate) status: u16,
+    body: JsValue,
+    headers: JsValue,
+}
+
 /// A refusal that is going to be given many times, until its words change: the one of this number, up to `until`.
 pub(crate) fn render(
     refusal: &Problem,
@@ -161,37 +100,37 @@ pub(crate) fn render(
     let mut fields = refusal_fields(refusal, Some(known));
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", PROBLEM_JSON);
-    let headers = js::share_fields(fields.as_str())?;
+    let headers = js::fields::headers_of(fields.as_str())?;
     Ok(Rendered { number, until, status: refusal.status(), body: refusal.body().into(), headers })
 }
 
 /// Gives a rendered refusal.
 pub(crate) fn give(rendered: &Rendered) -> HttpResult {
-    Ok(js::reply_shared(rendered.status, &rendered.body, &rendered.headers)?.into())
+    Ok(js::response::reply_shared(rendered.status, &rendered.body, &rendered.headers)?.into())
 }
 
 /// A JSON answer.
 pub(crate) fn json(status: u16, body: &str, cors: &str) -> HttpResult {
-    own(status, "application/json", Some(body), cors, Fields::default())
+    own(status, "application/json", Some(body), cors, FieldLines::default())
 }
 
 /// An answer of JSON values, one a line.
 pub(crate) fn lines(body: &str, media_type: &str, cors: &str) -> HttpResult {
-    own(200, media_type, Some(body), cors, Fields::default())
+    own(200, media_type, Some(body), cors, FieldLines::default())
 }
 
 /// A stream of CSV, to be kept as a file.
 pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> HttpResult {
-    let mut fields = Fields::default();
+    let mut fields = FieldLines::default();
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", "text/csv; charset=utf-8");
     fields.set("Content-Disposition", &format!("attachment; filename=\"{name}\""));
-    Ok(js::reply_shared(200, rows, &js::share_fields(fields.as_str())?)?.into())
+    Ok(js::response::reply_shared(200, rows, &js::fields::headers_of(fields.as_str())?)?.into())
 }
 
 /// A JSON answer about a key, with where it stands.
 pub(crate) fn json_of_key(body: &str, cors: &str, known: &KeyResponse, forms: Forms) -> HttpResult {
-    let mut fields = Fields::default();
+    let mut fields = FieldLines::default();
     fields.extend(ratelimit_headers::fields(known, forms));
     own(200, "application/json", Some(body), cors, fields)
 }
@@ -205,7 +144,7 @@ pub(crate) fn openapi(cors: &str) -> HttpResult {
 
 /// 204.
 pub(crate) fn no_content(cors: &str) -> HttpResult {
-    own(204, "", None, cors, Fields::default())
+    own(204, "", None, cors, FieldLines::default())
 }
 
 /// `GET /_tollgate/health`.
@@ -215,7 +154,7 @@ pub(crate) fn health(cors: &str) -> HttpResult {
 
 /// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN` names.
 pub(crate) fn grant(asked: &Preflight, cors: &str) -> HttpResult {
-    let mut fields = Fields::default();
+    let mut fields = FieldLines::default();
     fields.set("Access-Control-Allow-Methods", &asked.method);
     if !asked.fields.is_empty() {
         fields.set("Access-Control-Allow-Headers", &asked.fields);
@@ -227,7 +166,7 @@ pub(crate) fn grant(asked: &Preflight, cors: &str) -> HttpResult {
 
 /// The answer to a CORS preflight for one of tollgate's own endpoints.
 pub(crate) fn preflight(cors: &str) -> HttpResult {
-    let mut fields = Fields::default();
+    let mut fields = FieldLines::default();
     fields.set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE");
     fields.set("Access-Control-Allow-Headers", "Authorization, X-API-Key, Content-Type");
     fields.set("Access-Control-Max-Age", "86400");

@@ -3,13 +3,14 @@
 use crate::config::Config;
 use crate::gateway::deny_cache::DenyCache;
 use crate::gateway::import_cache::KeyLookups;
-use crate::gateway::import_queue::LookupQueue;
+use crate::gateway::import_queue::{AnswerSlot, LookupQueue};
 use crate::gateway::loop_guard::{Loops, Seal};
 use crate::gateway::refused_addresses::Refusals;
 use crate::gateway::self_service::SelfService;
 use crate::gateway::verified_keys::VerifiedKeys;
-use crate::runtime::gateway::import_lookup::Waiter;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
+use crate::runtime::http::{self, Rendered};
+use crate::runtime::js::instance::install_abort_hook;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::RefUnwindSafe;
@@ -29,17 +30,6 @@ thread_local! {
 /// Keys at most for which the answer to the flood is kept ready.
 pub(crate) const RENDERED: usize = 256;
 
-/// A refusal as JavaScript has it, for as long as its seconds stay the same.
-pub(crate) struct Rendered {
-    /// Of the refusal in the deny cache.
-    pub(crate) number: u64,
-    /// On the isolate's clock, in milliseconds.
-    pub(crate) until: u64,
-    pub(crate) status: u16,
-    pub(crate) body: JsValue,
-    pub(crate) headers: JsValue,
-}
-
 pub(crate) struct Isolate {
     pub(crate) config: Config,
     pub(crate) objects: JsValue,
@@ -47,7 +37,7 @@ pub(crate) struct Isolate {
     pub(crate) denials: RefCell<DenyCache>,
     pub(crate) rendered: RefCell<HashMap<String, Rendered>>,
     pub(crate) lookups: RefCell<KeyLookups>,
-    pub(crate) queue: RefCell<LookupQueue<Rc<Waiter>>>,
+    pub(crate) queue: RefCell<LookupQueue<Rc<AnswerSlot>>>,
     pub(crate) refusals: RefCell<Refusals>,
     pub(crate) verified: RefCell<VerifiedKeys>,
     pub(crate) seal: Seal,
@@ -65,7 +55,7 @@ impl Isolate {
         if let Some(isolate) = DEPLOYMENT.with_borrow(Option::clone) {
             return Ok(isolate);
         }
-        crate::runtime::install_abort_hook();
+        install_abort_hook();
         let config = Config::from_lookup(|name| variable(env, name)).map_err(Error::new)?;
         let objects = js_sys::Reflect::get(env, &OBJECTS.into())?;
         if objects.is_undefined() {
@@ -74,7 +64,7 @@ impl Isolate {
         let key_secret = variable(env, "KEY_SECRET").map(|secret| secret.trim().to_owned());
         let seal = Seal::new(key_secret.as_deref()).ok_or_else(|| Error::new("KEY_SECRET cannot be used"))?;
         let next_nonce = Cell::new(getrandom::u64().map_err(Error::new)?);
-        crate::runtime::http::prepare_bad_gateway(&config.cors_allow_origin);
+        http::set_forwarding_rules(&config.cors_allow_origin);
         let isolate = Rc::new(Self {
             config,
             objects,

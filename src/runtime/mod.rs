@@ -1,124 +1,17 @@
-//! The thin shell around the core: requests, objects, storage. It fetches facts and carries out verdicts.
-//!
-//! # Panics
-//! None are meant to happen, and lints keep panicking code out. One would end the instance of the wasm, as every trap does: the next
-//! request or question gets a new one, which begins as after an eviction, and calls that were under way are answered 500 or 503.
+//! The part of the crate that the runtime calls, for wasm only: requests, objects, storage. It collects facts and carries
+//! out what the rest of the crate decides. Its rooms have the names of the crate's.
 
 mod admin;
 mod clock;
 mod cron;
 mod deadline;
+mod entry;
+mod error;
 mod gateway;
+mod handler;
 mod http;
+mod incoming;
 mod isolate;
 mod js;
 mod object;
 mod store;
-
-use crate::http::problem::Problem;
-use crate::router::{Route, route};
-use crate::runtime::http::{HttpResult, Incoming};
-use crate::runtime::isolate::Isolate;
-use js_sys::Promise;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
-use std::rc::Rc;
-use wasm_bindgen::prelude::*;
-use worker::{Env, event};
-
-#[event(start)]
-fn start() {
-    console_error_panic_hook::set_once();
-}
-
-/// Ensures that pointers into a crashed wasm instance are never used by its replacement.
-///
-/// `worker` has the next call, whatever it is, put a new instance in place: even a call of an object that the old one has left in
-/// JavaScript, which would then take its pointer along. So that is left to those who begin something: see `entry.js`. To be called
-/// by them, because `worker` sets its own hook when the instance starts, before or after [`start`].
-fn install_abort_hook() {
-    wasm_bindgen::handler::set_on_abort(js::on_abort);
-}
-
-/// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every request apart and turns every
-/// answer into a promise.
-#[wasm_bindgen]
-#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
-pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<JsValue, JsValue> {
-    or_internal_error(answer(request, env, context))
-}
-
-/// The answer to a request that the crate could not end: for `entry.js`.
-#[wasm_bindgen(js_name = internalError)]
-#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
-pub fn internal_error(env: &Env) -> Result<JsValue, JsValue> {
-    // In a new instance nothing has been read yet.
-    let isolate = Isolate::get(env);
-    let cors = isolate.map_or_else(|_| Isolate::cors(), |isolate| Rc::clone(&isolate.config.cors_allow_origin));
-    or_internal_error(http::refuse(&Problem::Internal, &cors, None))
-}
-
-/// The Worker's `scheduled` handler.
-#[wasm_bindgen]
-#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
-pub fn scheduled(_event: JsValue, env: Env, _context: JsValue) -> Promise {
-    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(cron::answer(env)))
-}
-
-/// An error that nothing else has taken care of: logged, and opaque to the client.
-fn or_internal_error(answer: HttpResult) -> Result<JsValue, JsValue> {
-    let answer = answer.or_else(|error| {
-        worker::console_error!("tollgate: {error}");
-        http::refuse(&Problem::Internal, &Isolate::cors(), None)
-    });
-    answer.map_err(|error| JsError::new(&error.to_string()).into())
-}
-
-fn promise(work: impl Future<Output = HttpResult> + 'static) -> Promise {
-    // Boxed, so that what makes a promise of it is compiled once and not for each kind of work.
-    let work: Pin<Box<dyn Future<Output = HttpResult>>> = Box::pin(work);
-    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move { or_internal_error(work.await) }))
-}
-
-fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
-    let isolate = Isolate::get(&env);
-    let cors = Isolate::cors();
-    let refuse = |refusal: Problem| http::refuse(&refusal, &cors, None);
-    let incoming = match Incoming::new(request) {
-        Ok(incoming) => incoming,
-        Err(error) => return refuse(Problem::BadRequest(error.to_string())),
-    };
-    if let Ok(isolate) = &isolate
-        && let Some(answer) = gateway::loop_guard::answer_own(&incoming, isolate)
-    {
-        return answer;
-    }
-    let route = route(&incoming.method, incoming.target().path, incoming.preflight.is_some());
-    if route == Route::Health {
-        // Whatever is set up: it is asked to find that out.
-        return http::health(&cors);
-    }
-    if route == Route::OpenApi {
-        return http::openapi(&cors);
-    }
-    let isolate = match isolate {
-        Ok(isolate) => isolate,
-        Err(error) => {
-            worker::console_error!("tollgate is not set up: {error}");
-            return refuse(Problem::Unavailable("tollgate is not set up"));
-        }
-    };
-    match route {
-        Route::Gate => gateway::gate::gate(incoming, isolate, context),
-        Route::Preflight => http::preflight(&cors),
-        Route::Admin(_) => Ok(promise(admin::answer(incoming, isolate, env, context)).into()),
-        Route::MethodNotAllowed(allow) => refuse(Problem::MethodNotAllowed(allow)),
-        Route::NotFound => refuse(Problem::NotFound("there is nothing at this path".to_owned())),
-        Route::SelfServiceRoute(wanted) => {
-            Ok(promise(gateway::self_service::answer(incoming, isolate, context, wanted)).into())
-        }
-        Route::Health => http::health(&cors),
-        Route::OpenApi => http::openapi(&cors),
-    }
-}

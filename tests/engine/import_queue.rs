@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::rc::Rc;
-use tollgate::gateway::import_queue::{BATCH, Batch, LANES, LEASE, LookupQueue, PAUSE, Ticket, Turn, Waited};
+use tollgate::gateway::import_queue::{BATCH, LANES, LEASE, LookupBatch, LookupQueue, PAUSE, Ticket, Turn, Waited};
 use tollgate::keys::key::ImportedKey;
 
 /// What a request will do.
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, n: usize, batch: &Batch, is_led_by_deferred: bool) {
+    fn ask(&mut self, n: usize, batch: &LookupBatch, is_led_by_deferred: bool) {
         self.asked += 1;
         let texts: Vec<String> = batch.texts.iter().map(|keys| keys[0].id.clone()).collect();
         assert!((1..=BATCH).contains(&texts.len()));

@@ -8,6 +8,7 @@ mod metering_properties;
 mod migrations;
 mod model;
 mod nonces;
+mod outbox;
 mod properties;
 mod route_properties;
 mod rows;

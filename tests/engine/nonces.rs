@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tollgate::gateway::outbox::{MaybeCounted, Outbox, Report};
+use tollgate::gateway::outbox::usage_reports::{MaybeCounted, SentReport, UsageReports};
 use tollgate::key_state::row::Row;
 use tollgate::key_state::{Call, KeyState, MAX_DELAY, ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
@@ -247,7 +247,7 @@ struct ObjectRequest {
     nonce: u64,
     /// When it was asked first, if it is asked again.
     age: Option<u64>,
-    report: Option<Report>,
+    report: Option<SentReport>,
     /// When it was sent.
     sent: u64,
 }
@@ -297,7 +297,7 @@ fn action() -> impl Strategy<Value = Action> {
 /// Two isolates and an object between which questions and answers are lost, doubled and late. Times are milliseconds.
 struct World {
     object: Object,
-    isolates: Vec<Outbox>,
+    isolates: Vec<UsageReports>,
     late: VecDeque<ObjectRequest>,
     now: u64,
     nonce: u64,
@@ -309,7 +309,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let isolates = vec![Outbox::default(), Outbox::default()];
+        let isolates = vec![UsageReports::default(), UsageReports::default()];
         let (now, late) = (START / 1000, VecDeque::new());
         Self { object: Object::new(), isolates, late, now, nonce: 0, let_through: 0, given_up: 0 }
     }
@@ -319,7 +319,7 @@ impl World {
         self.nonce
     }
 
-    fn next_report(&mut self, isolate: usize) -> Option<Report> {
+    fn next_report(&mut self, isolate: usize) -> Option<SentReport> {
         let nonce = self.nonce();
         self.isolates[isolate].next_report("k", self.now, nonce)
     }
@@ -330,7 +330,8 @@ impl World {
         if !state.can_tell(clock, question.nonce, question.age.map(|age| age * 1000)) {
             return false;
         }
-        if let Some(PendingReport { nonce, uncounted, denied, age, .. }) = question.report.as_ref().map(Report::report)
+        if let Some(PendingReport { nonce, uncounted, denied, age, .. }) =
+            question.report.as_ref().map(SentReport::report)
         {
             let age = age.map(|age| age.saturating_mul(1000));
             let cost = Cost { requests: uncounted, tokens: 0 };

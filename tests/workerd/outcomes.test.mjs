@@ -1,13 +1,12 @@
-// How calls ended is kept by an isolate until a question takes it along, and there is an end to what it keeps.
+// An isolate keeps how calls ended until a request takes it along. The rules are tested natively, in src/gateway/outbox; here
+// they are carried out.
 import { expect, test, vi } from "vitest";
-import { ask, forwardCall } from "../../src/runtime/js/glue.js";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, call, issue, received, releaseOrigin } from "./lib/gate.mjs";
 import { intercept } from "./lib/object.mjs";
 
-/** Of one key, and keys, at most. */
-const ENDS_OF_KEY = 256;
-const KEYS_WITH_ENDS = 4096;
+/** Outcomes of one key that an isolate keeps at most. */
+const OUTCOMES_OF_KEY = 256;
 
 async function auditedKey() {
   const tier = await makeTier();
@@ -37,19 +36,19 @@ async function endings(key) {
 
 test("of the calls of one key that end before it is heard of again, the last 256 are told", async () => {
   const key = await auditedKey();
-  const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", ENDS_OF_KEY)];
+  const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", OUTCOMES_OF_KEY)];
   let isAway = true;
   await intercept(key, (answer) => (isAway ? Promise.reject(new Error("the object is away")) : answer()));
   await letGo("GET", first);
   await letGo("POST", last);
   isAway = false;
   await call(key, "/", { method: "HEAD" });
-  expect(await endings(key)).toEqual({ GET: 0, POST: ENDS_OF_KEY });
+  expect(await endings(key)).toEqual({ GET: 0, POST: OUTCOMES_OF_KEY });
 });
 
 test("nor more of them when a question is lost that took some along", async () => {
   const key = await auditedKey();
-  const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", ENDS_OF_KEY)];
+  const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", OUTCOMES_OF_KEY)];
   let lose;
   const lost = new Promise((_resolve, reject) => (lose = reject));
   let isAway = true;
@@ -62,17 +61,5 @@ test("nor more of them when a question is lost that took some along", async () =
   expect((await taker).status).toBe(503);
   isAway = false;
   await call(key, "/", { method: "HEAD" });
-  expect(await endings(key)).toEqual({ GET: 0, POST: ENDS_OF_KEY });
-});
-
-test("of 4,096 keys at most it is kept how their calls ended, and not of those that had one first", async () => {
-  const nobody = { getByName: () => ({ ask: () => new Promise(() => {}) }) };
-  const context = { waitUntil: () => {} };
-  const origin = "https://origin.test/";
-  const end = (name) => forwardCall(new Request(origin), undefined, "", "", "", context, nobody, name, "1", false);
-  for (let n = 0; n <= KEYS_WITH_ENDS; n += 1) await (await end(`key-${n}`)).arrayBuffer();
-  const questions = [];
-  const somebody = { getByName: () => ({ ask: async (question) => questions.push(question) }) };
-  for (const n of [0, 1, KEYS_WITH_ENDS]) await ask(somebody, `key-${n}`, "?", { resume: () => {} });
-  expect(questions).toEqual(["?", expect.stringMatching(/^\?#1\.200\.\d+$/), expect.stringMatching(/^\?#1\.200\.\d+$/)]);
+  expect(await endings(key)).toEqual({ GET: 0, POST: OUTCOMES_OF_KEY });
 });

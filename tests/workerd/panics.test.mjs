@@ -8,7 +8,7 @@ import { intercept, stub } from "./lib/object.mjs";
 /** Ends the wasm's instance as a bug could: by a look beyond its memory. */
 function trap() {
   // Or it has ended already, and nothing has begun since.
-  expect(() => wasm.Payment.prototype.url.call({ __wbg_ptr: 0xffff_fff0 })).toThrow(/out of bounds|terminated/);
+  expect(() => wasm.OutboxDelivery.prototype.next.call({ __wbg_ptr: 0xffff_fff0 })).toThrow(/out of bounds|terminated/);
 }
 
 let logged;
@@ -32,7 +32,7 @@ test("nothing of an instance that has ended is called again", async () => {
   trap();
   // Neither a function nor what is left of an object: a new instance would take its pointer for one of its own.
   expect(() => wasm.internalError({})).toThrow("terminated");
-  expect(() => wasm.Payment.prototype.url.call({ __wbg_ptr: 8 })).toThrow("terminated");
+  expect(() => wasm.OutboxDelivery.prototype.next.call({ __wbg_ptr: 8 })).toThrow("terminated");
   await admit(key, 1);
 });
 

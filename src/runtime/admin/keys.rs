@@ -5,8 +5,8 @@ use crate::http::problem::Problem;
 use crate::keys::key::{self, ENTROPY_BYTES, Signer, is_key_id};
 use crate::keys::profile::Status;
 use crate::runtime::admin::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
+use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
-use crate::runtime::js::Error;
 use crate::runtime::store::{self, KeyFilter};
 
 /// One key, as it is stored and as it is read.

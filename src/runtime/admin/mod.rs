@@ -19,10 +19,12 @@ use crate::http::problem::Problem;
 use crate::keys::key::{same_hash, same_secret, token_hash, token_id};
 use crate::router::{Admin, Route, route};
 use crate::runtime::clock;
+use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
-use crate::runtime::http::{self, HttpResult, Incoming};
+use crate::runtime::http::{self, HttpResult};
+use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use crate::runtime::store::{self, Change, Database};
 use crate::time::UnixMicros;
 use serde::Serialize;
@@ -226,7 +228,7 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
     for _ in 0..LOOKS {
         match TOKENS.with_borrow_mut(|tokens| tokens.begin(now.as_millis())) {
             Reading::NotYet => return,
-            Reading::UnderWay => drop(JsFuture::from(js::after(LOOK_INTERVAL)).await),
+            Reading::UnderWay => drop(JsFuture::from(js::timer::after(LOOK_INTERVAL)).await),
             Reading::Begin => {
                 let db = db.clone();
                 let read = wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
@@ -238,7 +240,7 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
                     Ok(JsValue::UNDEFINED)
                 }));
                 // It is done even if its client goes away.
-                js::keep_alive(context, &read);
+                js::timer::keep_alive(context, &read);
                 drop(JsFuture::from(read).await);
                 return;
             }
@@ -248,7 +250,7 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
 }
 
 async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
-    let body = JsFuture::from(js::read_body(&incoming.request, limit)).await.map_err(Error::from)?;
+    let body = JsFuture::from(js::request::read_body(&incoming.request, limit)).await.map_err(Error::from)?;
     let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Problem::TooLarge(limit))?;
     Ok(body.to_vec())
 }

@@ -8,9 +8,10 @@ use crate::http::problem::Problem;
 use crate::keys::profile::{PolicyRow, TierChange};
 use crate::runtime::admin::{Command, CommandResult, Success, TRIES, contended, text};
 use crate::runtime::deadline::within;
+use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use crate::runtime::store::{self, Database};
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -81,7 +82,7 @@ async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
         }
         Ok(JsValue::UNDEFINED)
     }));
-    js::keep_alive(&command.context, &work);
+    js::timer::keep_alive(&command.context, &work);
     if within(PATIENCE, async { Ok(JsFuture::from(work).await?) }).await.is_err() {
         worker::console_warn!("tollgate: a change of tier {} is still being pushed", tier.name);
     }
@@ -103,13 +104,12 @@ impl Push {
     }
 
     async fn pages(&self) -> Result<(), Error> {
-        let change = text(&self.change)?;
         let mut after = String::new();
         loop {
             let ids = store::ids_of_tier(&self.db, &self.change.tier, &after, PAGE * PAGES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
-            let taken = object_client::fan_out(&self.isolate, &ids, &change, PAGE).await?;
+            let taken = object_client::fan_out(&self.isolate, &ids, &self.change, PAGE).await?;
             self.told.set(self.told.get() + taken);
             // These keys are to have the change with their next request, however long the others take.
             self.isolate.forget_denials(None);

@@ -1,16 +1,20 @@
-//! Whose key a text is: one of ours by its tag, or one that was issued elsewhere and imported,
-//! which D1 has to say.
+//! Whose key a request presents: one of ours by its tag, or one that was issued elsewhere and imported, which D1 has to
+//! say.
 
+use crate::gateway::credential::{Credential, CredentialError};
 use crate::gateway::import_cache::Lookup;
 use crate::http::address::Network;
+use crate::http::problem::Problem;
 use crate::keys::key::{ImportedKey, Signer, is_importable};
 use crate::runtime::clock;
 use crate::runtime::gateway::import_lookup::{self, NotAsked};
+use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
 /// The authenticated caller, as sent to the key's object, which judges by the hash.
+#[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) id: String,
     pub(crate) secret_hash: String,
@@ -30,11 +34,11 @@ pub(crate) enum Evidence {
 
 /// What a presented text is.
 pub(crate) enum Presented {
-    Known(Caller),
+    Key(Caller),
     /// Malformed, forged, or not imported.
-    Nobody,
+    Invalid,
     /// It may have been imported.
-    Unheard(Candidate),
+    NeedsLookup(Candidate),
 }
 
 /// A text that may be an imported key.
@@ -43,37 +47,60 @@ pub(crate) struct Candidate {
     keys: Vec<ImportedKey>,
 }
 
-/// Tells what a presented text is, without asking anybody.
+/// Finds the credential of a request and what it is, as far as this isolate knows.
+pub(crate) fn authenticate<'a>(
+    incoming: &'a Incoming,
+    isolate: &Isolate,
+    now: u64,
+) -> Result<(Credential<'a>, Presented), Problem> {
+    let config = &isolate.config;
+    let credential = incoming.credential(config.allow_query_key).map_err(|error| match error {
+        CredentialError::Missing => Problem::NoCredential(error.to_string()),
+        error => Problem::BadRequest(error.to_string()),
+    })?;
+    let Some(signer) = &config.signer else {
+        worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
+        return Err(Problem::Unavailable("tollgate is not set up"));
+    };
+    let presented = identify(&credential.key, signer, isolate, now);
+    Ok((credential, presented))
+}
+
+/// What a presented text is, as far as this isolate knows.
 pub(crate) fn identify(presented: &str, signer: &Signer, isolate: &Isolate, now: u64) -> Presented {
     if let Some((id, secret_hash)) = isolate.verified.borrow_mut().verify(presented, signer) {
         let evidence = Evidence::Tag;
-        return Presented::Known(Caller { id: id.to_owned(), secret_hash: secret_hash.to_owned(), evidence });
+        return Presented::Key(Caller { id: id.to_owned(), secret_hash: secret_hash.to_owned(), evidence });
     }
     if !isolate.config.allow_imported_keys || !is_importable(presented) {
-        return Presented::Nobody;
+        return Presented::Invalid;
     }
     let keys = ImportedKey::derive(presented, signer);
-    let standing = isolate.lookups.borrow_mut().find(&ids(&keys), now);
-    match standing {
+    let lookup = isolate.lookups.borrow_mut().find(&ids(&keys), now);
+    match lookup {
         Lookup::Imported(at) => {
             let key = keys.into_iter().nth(at);
-            key.map_or(Presented::Nobody, |key| Presented::Known(Caller::imported(key, Evidence::Memory)))
+            key.map_or(Presented::Invalid, |key| Presented::Key(Caller::imported(key, Evidence::Memory)))
         }
-        Lookup::Unknown => Presented::Nobody,
-        Lookup::Ask => Presented::Unheard(Candidate { keys }),
+        Lookup::Unknown => Presented::Invalid,
+        Lookup::Ask => Presented::NeedsLookup(Candidate { keys }),
     }
 }
 
 impl Candidate {
-    /// Asks D1, in its turn, and remembers the answer.
+    /// Asks D1, in turn, and remembers the answer.
     pub(crate) async fn look_up(
         self,
         isolate: &Rc<Isolate>,
         context: &JsValue,
         network: Network,
-    ) -> Result<Option<Caller>, NotAsked> {
-        let key = import_lookup::look_up(isolate, context, self.keys, network).await?;
-        Ok(key.map(|key| Caller::imported(key, Evidence::Found)))
+    ) -> Result<Caller, Problem> {
+        match import_lookup::look_up(isolate, context, self.keys, network).await {
+            Ok(Some(key)) => Ok(Caller::imported(key, Evidence::Found)),
+            Ok(None) => Err(Problem::InvalidKey),
+            // In every fail mode: what may be no key at all does not pass.
+            Err(NotAsked) => Err(Problem::Unavailable("the API key could not be looked up")),
+        }
     }
 }
 
@@ -82,24 +109,18 @@ impl Caller {
         Self { id: key.id, secret_hash: key.secret_hash, evidence }
     }
 
-    /// The key's object knows no such key. What this isolate remembers of an imported one is
-    /// forgotten then, and D1 is asked: the key may have been deleted and imported again. Gives it
-    /// if D1 has it.
-    pub(crate) async fn look_again(
-        self,
-        isolate: &Rc<Isolate>,
-        context: &JsValue,
-        network: Network,
-    ) -> Result<Option<Self>, NotAsked> {
+    /// The key's object knows no such key. What this isolate remembers of an imported one is forgotten then, and D1 is
+    /// asked: the key may have been deleted and imported again. `None` unless D1 has it.
+    pub(crate) async fn look_again(self, isolate: &Rc<Isolate>, context: &JsValue, network: Network) -> Option<Self> {
         isolate.lookups.borrow_mut().disown(&self.id);
         if self.evidence != Evidence::Memory {
-            return Ok(None);
+            return None;
         }
         let keys = vec![ImportedKey { id: self.id, secret_hash: self.secret_hash }];
-        let standing = isolate.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
-        match standing {
-            Lookup::Ask => Candidate { keys }.look_up(isolate, context, network).await,
-            Lookup::Imported(_) | Lookup::Unknown => Ok(None),
+        let lookup = isolate.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
+        match lookup {
+            Lookup::Ask => Candidate { keys }.look_up(isolate, context, network).await.ok(),
+            Lookup::Imported(_) | Lookup::Unknown => None,
         }
     }
 }

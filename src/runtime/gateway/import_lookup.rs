@@ -10,7 +10,7 @@
 //! `tests/http/lookups.test.mjs` has clients leave in the middle of it.
 
 use crate::gateway::import_cache::Found;
-use crate::gateway::import_queue::{Asked, Batch, DEADLINE, Turn, Waited};
+use crate::gateway::import_queue::{AnswerSlot, Asked, DEADLINE, LookupAnswer, LookupBatch, Turn, Waited};
 use crate::http::address::Network;
 use crate::keys::key::ImportedKey;
 use crate::runtime::deadline::within;
@@ -18,24 +18,10 @@ use crate::runtime::isolate::Isolate;
 use crate::runtime::store::{self, FoundKeys};
 use crate::runtime::{clock, js};
 use js_sys::Promise;
-use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
-
-/// Where a request that waits finds what D1 says of its text.
-#[derive(Debug, Default)]
-pub(crate) struct Waiter(Cell<Option<LookupResult>>);
-
-#[derive(Debug, Clone, Copy)]
-enum LookupResult {
-    /// Which of the ids is that of an imported key.
-    Key(usize),
-    NoKey,
-    /// D1 could not be asked, or too many wait.
-    None,
-}
 
 /// D1 could not be asked about a text, or too many wait. It has been logged, where it is an error.
 #[derive(Debug)]
@@ -49,51 +35,51 @@ pub(crate) async fn look_up(
     network: Network,
 ) -> Result<Option<ImportedKey>, NotAsked> {
     let keys: Rc<[ImportedKey]> = keys.into();
-    let place = Rc::new(Waiter::default());
+    let slot = Rc::new(AnswerSlot::default());
     let now = clock::now().as_millis();
     let is_deferred = isolate.refusals.borrow_mut().defers(network, now);
-    let joined = isolate.queue.borrow_mut().join(Rc::clone(&keys), is_deferred, Rc::clone(&place), now);
+    let joined = isolate.queue.borrow_mut().join(Rc::clone(&keys), is_deferred, Rc::clone(&slot), now);
     let (ticket, gone) = joined.ok_or(NotAsked)?;
     for other in gone {
-        other.0.set(Some(LookupResult::None));
+        other.put(LookupAnswer::None);
     }
     let mut waited = Waited::default();
     let answer = loop {
-        if let Some(answer) = place.0.take() {
+        if let Some(answer) = slot.take() {
             break answer;
         }
         let turn = isolate.queue.borrow_mut().turn(ticket, waited, clock::now().as_millis());
         match turn {
-            Turn::Over => break LookupResult::None,
+            Turn::Over => break LookupAnswer::None,
             Turn::Wait(milliseconds, next) => {
-                drop(JsFuture::from(js::after(milliseconds)).await);
+                drop(JsFuture::from(js::timer::after(milliseconds)).await);
                 waited = next;
             }
             Turn::Ask(batch) => {
                 let query = ask(Rc::clone(isolate), batch);
-                js::keep_alive(context, &query);
+                js::timer::keep_alive(context, &query);
                 drop(JsFuture::from(query).await);
             }
         }
     };
     let is_key = match answer {
-        LookupResult::None => return Err(NotAsked),
-        LookupResult::Key(_) => true,
-        LookupResult::NoKey => false,
+        LookupAnswer::None => return Err(NotAsked),
+        LookupAnswer::Key(_) => true,
+        LookupAnswer::NoKey => false,
     };
     isolate.refusals.borrow_mut().note(network, is_key, clock::now().as_millis());
-    Ok(if let LookupResult::Key(at) = answer { keys.get(at).cloned() } else { None })
+    Ok(if let LookupAnswer::Key(at) = answer { keys.get(at).cloned() } else { None })
 }
 
 /// Asks D1, and leaves the answers where those who wait for them look.
-fn ask(isolate: Rc<Isolate>, batch: Batch) -> Promise {
+fn ask(isolate: Rc<Isolate>, batch: LookupBatch) -> Promise {
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
         run(&isolate, batch).await;
         Ok(JsValue::UNDEFINED)
     }))
 }
 
-async fn run(isolate: &Isolate, batch: Batch) {
+async fn run(isolate: &Isolate, batch: LookupBatch) {
     let mark = isolate.lookups.borrow().mark();
     let asked_at = clock::now().as_millis();
     let found =
@@ -117,11 +103,11 @@ async fn run(isolate: &Isolate, batch: Batch) {
     let asked = isolate.queue.borrow_mut().finish(batch.number, clock::now().as_millis());
     for Asked { keys, waiters } in asked {
         let answer = match &found {
-            Ok(found) => own(&keys, found).map_or(LookupResult::NoKey, |(at, _)| LookupResult::Key(at)),
-            Err(_) => LookupResult::None,
+            Ok(found) => own(&keys, found).map_or(LookupAnswer::NoKey, |(at, _)| LookupAnswer::Key(at)),
+            Err(_) => LookupAnswer::None,
         };
         for waiter in waiters {
-            waiter.0.set(Some(answer));
+            waiter.put(answer);
         }
     }
 }

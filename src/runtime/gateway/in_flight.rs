@@ -1,4 +1,5 @@
-//! How many questions about calls of a key an isolate has open: whether a call comes alone.
+//! Counts the requests to objects that an isolate has in flight for each key, so that the object can tell a lone call from a
+//! burst.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,12 +8,12 @@ thread_local! {
     static OPEN: RefCell<HashMap<String, u32>> = RefCell::default();
 }
 
-/// One open question about a key. It ends when this is dropped: with its answer, or when JavaScript has forgotten the call.
+/// One request in flight. It ends when this is dropped: with its answer, or when JavaScript has forgotten the call.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     id: String,
-    /// Whether there were others when it was opened.
-    pub(crate) is_there: bool,
+    /// Whether there were others when it was sent.
+    pub(crate) has_others: bool,
 }
 
 impl InFlight {
@@ -23,7 +24,7 @@ impl InFlight {
             *count += 1;
             *count - 1
         });
-        Self { id, is_there: others > 0 }
+        Self { id, has_others: others > 0 }
     }
 }
 

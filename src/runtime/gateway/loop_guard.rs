@@ -1,16 +1,21 @@
 //! Finds out whether the way to the origin leads back to the gate, before a call is counted.
 
-use crate::gateway::loop_guard::{Found, Place, Way};
+use crate::gateway::loop_guard::{MARK, Place, ProbeResult, Way};
+use crate::gateway::outbound::own_base;
 use crate::http::problem::Problem;
-use crate::runtime::gateway::origin::own_base;
-use crate::runtime::http::{self, HttpResult, Incoming};
+use crate::runtime::handler::promise;
+use crate::runtime::http::{self, HttpResult};
+use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::{clock, js, promise};
+use crate::runtime::{clock, js};
 use std::rc::Rc;
+use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 
 /// A path that is not forwarded for clients: they cannot choose what an origin answers there.
 const ASKED: &str = "/_tollgate/health";
+/// How long a host that is asked may take to answer, in milliseconds.
+const LONGEST_ASKING: u32 = 2_000;
 
 /// The answer to a request that the gate has sent to itself; `None` for all others.
 pub(crate) fn answer_own(incoming: &Incoming, isolate: &Isolate) -> Option<HttpResult> {
@@ -19,31 +24,31 @@ pub(crate) fn answer_own(incoming: &Incoming, isolate: &Isolate) -> Option<HttpR
     is_own.then(|| http::called_by_itself(&isolate.seal.proof(mark), &isolate.config.cors_allow_origin))
 }
 
-/// Goes on with a request that is to be forwarded, or refuses it if it would come back. `go_on` gets the time when it is called;
-/// `asked_at` is the time now.
-pub(crate) fn unless_looping(
-    incoming: Incoming,
+/// Hands a request that is to be forwarded on to `go_on`, or refuses it if it would come back. `go_on` gets the time when it
+/// is called; `asked_at` is the time now.
+pub(crate) fn unless_looping<R: AsRef<Incoming> + 'static>(
+    request: R,
     isolate: Rc<Isolate>,
     asked_at: u64,
-    go_on: impl FnOnce(Incoming, Rc<Isolate>, u64) -> HttpResult + 'static,
+    go_on: impl FnOnce(R, Rc<Isolate>, u64) -> HttpResult + 'static,
 ) -> HttpResult {
-    let way = place(&incoming, &isolate).map_or(Way::Open, |place| {
+    let way = place(request.as_ref(), &isolate).map_or(Way::Open, |place| {
         let mut loops = isolate.loops.borrow_mut();
-        if js::has_seen_loop() {
+        if js::origin::has_seen_loop() {
             loops.suspect(asked_at);
         }
         loops.way(place, asked_at)
     });
     let refuse = |isolate: &Isolate| http::refuse(&Problem::Loop, &isolate.config.cors_allow_origin, None);
     match way {
-        Way::Open => go_on(incoming, isolate, asked_at),
+        Way::Open => go_on(request, isolate, asked_at),
         Way::Loop => refuse(&isolate),
         Way::Ask => {
             let work = async move {
-                if leads_back(&incoming, &isolate).await {
+                if leads_back(request.as_ref(), &isolate).await {
                     return refuse(&isolate);
                 }
-                go_on(incoming, isolate, clock::now().as_millis())
+                go_on(request, isolate, clock::now().as_millis())
             };
             Ok(promise(work).into())
         }
@@ -72,15 +77,22 @@ async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
     let Some(place) = place(incoming, isolate) else { return false };
     let mark = isolate.seal.mark(place, clock::now().as_millis(), isolate.nonce());
     let base = isolate.config.origin.as_deref().unwrap_or_else(|| own_base(&incoming.url));
-    let said = JsFuture::from(js::ask_itself(&format!("{base}{ASKED}"), &mark)).await;
-    let found = match said.ok().and_then(|said| said.as_string()) {
-        Some(proof) if isolate.seal.proves(&mark, &proof) => Found::Itself,
-        Some(_) => Found::Other,
-        None => Found::Nobody,
+    let url = format!("{base}{ASKED}");
+    let response = JsFuture::from(js::origin::probe(&url, MARK, &mark, LONGEST_ASKING)).await.ok();
+    let found = match response.and_then(|response| response.dyn_into::<web_sys::Response>().ok()) {
+        Some(response) if is_proof(&response, &mark, isolate) => ProbeResult::Itself,
+        Some(_) => ProbeResult::Other,
+        None => ProbeResult::Nobody,
     };
-    if found == Found::Itself {
+    if found == ProbeResult::Itself {
         worker::console_error!("tollgate: {}", Problem::Loop.detail());
     }
     isolate.loops.borrow_mut().learn(place, found, clock::now().as_millis());
-    found == Found::Itself
+    found == ProbeResult::Itself
+}
+
+/// Whether a response is that of a gateway of this deployment to a request with this mark.
+fn is_proof(response: &web_sys::Response, mark: &str, isolate: &Isolate) -> bool {
+    let proof = response.headers().get(MARK).ok().flatten();
+    response.status() == Problem::Loop.status() && proof.is_some_and(|proof| isolate.seal.proves(mark, &proof))
 }

@@ -1,6 +1,7 @@
 //! The Worker's side of a request: what carries out the rules of [`gateway`](crate::gateway).
 
 pub(crate) mod authenticate;
+pub(crate) mod call;
 pub(crate) mod gate;
 pub(crate) mod import_lookup;
 pub(crate) mod in_flight;

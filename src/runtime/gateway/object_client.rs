@@ -1,26 +1,25 @@
-//! Asking a key's object: the only caller of the namespace.
+//! Requests to the objects of keys, and what comes back.
 
 use crate::gateway::outage::Outage;
+use crate::gateway::outbox::queue::Receipt;
+use crate::keys::profile::TierChange;
+use crate::protocol::fan_out::{FanOut, FanOutResult};
 use crate::protocol::object_request::{AuditPage, ObjectRequest};
-use crate::protocol::object_response;
+use crate::protocol::object_response::ObjectResponse;
+use crate::runtime::error::Error;
 use crate::runtime::gateway::authenticate::{Caller, Evidence};
-use crate::runtime::gateway::gate::GatedCall;
-use crate::runtime::http::HttpResult;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use js_sys::Promise;
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
-
-/// Asks whether a call may pass; `call` goes on with the answer.
-pub(crate) fn check(call: GatedCall) -> HttpResult {
-    let url = ObjectRequest::Check(call.check()).to_url();
-    let (objects, id) = (call.isolate.objects.clone(), call.id.clone());
-    Ok(js::ask(&objects, &id, &url, call)?.into())
-}
 
 /// What came back.
 pub(crate) enum Reply {
-    Response(object_response::ObjectResponse),
+    Response(ObjectResponse),
     /// The connection broke, before or after the question arrived.
     Lost(Error),
     /// It, or the account, is asked too much.
@@ -29,17 +28,29 @@ pub(crate) enum Reply {
     Failed(Error),
 }
 
-/// Reads what [`js::ask`] resolves to.
+impl Reply {
+    /// What this means for what the request carried of the outbox.
+    pub(crate) const fn receipt(&self) -> Receipt {
+        match self {
+            Self::Response(ObjectResponse::Failed) => Receipt::NotRecorded,
+            Self::Response(_) => Receipt::Recorded,
+            Self::Lost(_) | Self::Overloaded(_) | Self::Failed(_) => Receipt::Unknown,
+        }
+    }
+}
+
+/// Reads an object's answer.
 pub(crate) fn read(line: &str, id: &str) -> Reply {
-    let Some(failure) = line.strip_prefix('!') else {
-        return match object_response::ObjectResponse::parse(line) {
-            Some(answer) => Reply::Response(answer),
-            None => Reply::Failed(Error::new(format!("the object of key {id} answered `{line}`"))),
-        };
-    };
-    let (flags, message) = failure.split_once(' ').unwrap_or((failure, ""));
+    match ObjectResponse::parse(line) {
+        Some(response) => Reply::Response(response),
+        None => Reply::Failed(Error::new(format!("the object of key {id} answered `{line}`"))),
+    }
+}
+
+/// Why no answer came.
+pub(crate) fn no_answer(is_retryable: bool, is_overloaded: bool, message: &str, id: &str) -> Reply {
     let error = Error::new(format!("the object of key {id} did not answer: {message}"));
-    match Outage::read(flags.contains('r'), flags.contains('o'), message) {
+    match Outage::read(is_retryable, is_overloaded, message) {
         Outage::Lost => Reply::Lost(error),
         Outage::Overloaded => Reply::Overloaded(error),
         Outage::Failed => Reply::Failed(error),
@@ -49,41 +60,74 @@ pub(crate) fn read(line: &str, id: &str) -> Reply {
 /// Asks for a key's usage, as JSON.
 pub(crate) async fn usage(isolate: &Isolate, id: &str) -> Result<String, Error> {
     let url = ObjectRequest::Usage { id }.to_url();
-    text(js::ask_text(&isolate.objects, id, &url)).await
+    text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
 /// Asks for a page of a key's audit log, as JSON.
 pub(crate) async fn audit(isolate: &Isolate, id: &str, page: AuditPage<'_>) -> Result<String, Error> {
     let url = ObjectRequest::Audit { id, page }.to_url();
-    text(js::ask_text(&isolate.objects, id, &url)).await
+    text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
 /// Has a key's object bring D1 up to date, and asks what D1 should have then, as JSON.
 pub(crate) async fn reconcile(isolate: &Isolate, id: &str) -> Result<String, Error> {
     let url = ObjectRequest::Reconcile { id }.to_url();
-    text(js::ask_text(&isolate.objects, id, &url)).await
+    text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
 /// Asks how a key stands, for whoever presents this secret: a [`protocol::KeyStatus`].
 pub(crate) async fn holding(isolate: &Isolate, caller: &Caller) -> Result<String, Error> {
     let Caller { id, secret_hash, evidence } = caller;
     let url = ObjectRequest::KeyStatus { id, secret_hash, is_found: *evidence == Evidence::Found }.to_url();
-    text(js::ask_text(&isolate.objects, id, &url)).await
+    text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
 /// Tells a key's object that the key has changed in D1.
 pub(crate) async fn refresh(isolate: &Isolate, id: &str) -> Result<(), Error> {
     let url = ObjectRequest::Refresh { id }.to_url();
-    text(js::ask_text(&isolate.objects, id, &url)).await.map(drop)
+    text(js::object::ask_text(&isolate.objects, id, &url, None)).await.map(drop)
 }
 
-/// Has the objects of these keys take over a change of their tier, `size` of them through one. Gives how many took it.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of at most some thousands")]
-pub(crate) async fn fan_out(isolate: &Isolate, ids: &[String], change: &str, size: usize) -> Result<u64, Error> {
-    let names = serde_json::to_string(ids).map_err(Error::new)?;
-    let url = ObjectRequest::FanOut { id: "" }.to_url();
-    let taken = JsFuture::from(js::relay_to_all(&isolate.objects, &names, &url, change, size)).await?;
-    Ok(taken.as_f64().unwrap_or_default() as u64)
+/// Applies a change of their tier to the objects of these keys, through one object for each `size` of them, all at once.
+/// Returns how many objects have applied it.
+pub(crate) async fn fan_out(
+    isolate: &Rc<Isolate>,
+    ids: &[String],
+    change: &TierChange,
+    size: usize,
+) -> Result<u64, Error> {
+    let applied = Rc::new(Cell::new(0_u64));
+    let pages: js_sys::Array = ids
+        .chunks(size)
+        .map(|page| {
+            let (isolate, change, page) = (Rc::clone(isolate), change.clone(), page.to_vec());
+            let applied = Rc::clone(&applied);
+            wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
+                let count = fan_out_page(&isolate, &change, &page).await;
+                applied.set(applied.get().saturating_add(count));
+                Ok(JsValue::UNDEFINED)
+            }))
+        })
+        .collect();
+    JsFuture::from(Promise::all(&pages)).await?;
+    Ok(applied.get())
+}
+
+/// One page. An object that does not do it is logged; if none does, no key of the page has the change yet.
+async fn fan_out_page(isolate: &Isolate, change: &TierChange, page: &[String]) -> u64 {
+    for (id, body) in FanOut::tries(change, page) {
+        match fan_out_through(isolate, id, &body).await {
+            Ok(result) => return result.taken,
+            Err(error) => worker::console_error!("tollgate: key {id} did not fan out a change of its tier: {error}"),
+        }
+    }
+    0
+}
+
+async fn fan_out_through(isolate: &Isolate, id: &str, body: &FanOut) -> Result<FanOutResult, Error> {
+    let (url, body) = (ObjectRequest::FanOut { id }.to_url(), serde_json::to_string(body).map_err(Error::new)?);
+    let result = text(js::object::ask_text(&isolate.objects, id, &url, Some(&body))).await?;
+    serde_json::from_str(&result).map_err(Error::new)
 }
 
 async fn text(promise: Promise) -> Result<String, Error> {

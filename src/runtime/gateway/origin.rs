@@ -1,64 +1,69 @@
 //! The way to the origin: what a forwarded request looks like.
 
-use crate::config::Config;
 use crate::gateway::credential::{Credential, QUERY_NAME, Source};
+use crate::gateway::loop_guard::MARK;
 use crate::gateway::outbound;
 use crate::http::idempotency_key::Fingerprint;
+use crate::http::preflight::is_forwarded;
 use crate::http::target::{Target, percent_decode};
 use crate::keys::key::{PresentedKey, is_importable, same_secret, token_id};
 use crate::runtime::clock;
 use crate::runtime::gateway::authenticate::{Presented, identify};
-use crate::runtime::gateway::{gate, loop_guard};
-use crate::runtime::http::{Incoming, MARK};
+use crate::runtime::gateway::loop_guard;
+use crate::runtime::gateway::outbox::CallEnd;
+use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::{self, Fields};
-use wasm_bindgen::JsValue;
+use crate::runtime::js;
+use crate::runtime::js::fields::FieldLines;
+use js_sys::Promise;
+use wasm_bindgen::prelude::*;
 
-/// Forwards a call; the promise of the origin's answer with `answer_fields` added.
+#[wasm_bindgen(module = "/src/runtime/js/origin.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = forward)]
+    fn js_forward(
+        request: &web_sys::Request,
+        url: Option<&str>,
+        dropped: &str,
+        fields: &str,
+        answer_fields: &str,
+        call: Option<CallEnd>,
+    ) -> Promise;
+}
+
+/// Forwards a request less its credential; the promise of the origin's response. The fields are added to the request and to
+/// the response.
 pub(crate) fn forward(
     incoming: &Incoming,
     isolate: &Isolate,
-    request_fields: &Fields,
-    answer_fields: &Fields,
+    credential: Option<&Credential<'_>>,
+    (request_fields, answer_fields): (&FieldLines, &FieldLines),
+    end: Option<CallEnd>,
 ) -> JsValue {
-    let call = Outbound::of_call(incoming, isolate, request_fields);
-    js::forward(&incoming.request, call.url.as_deref(), &call.dropped, call.fields.as_str(), answer_fields.as_str())
-        .into()
-}
-
-/// Forwards a call of which the object wants to know how it ended: see `forwardCall` in `glue.js`.
-pub(crate) fn forward_call(
-    gated: &Gated<'_>,
-    isolate: &Isolate,
-    request_fields: &Fields,
-    answer_fields: &Fields,
-) -> JsValue {
-    let call = Outbound::of_call(gated.incoming, isolate, request_fields);
-    js::forward_call(
-        &gated.incoming.request,
-        call.url.as_deref(),
-        &call.dropped,
-        call.fields.as_str(),
-        answer_fields.as_str(),
-        gated.context,
-        &isolate.objects,
-        gated.id,
-        &gated.nonce.to_string(),
-        gated.is_awaited,
-    )
-    .into()
+    let mut out = Outbound::new(incoming, isolate, credential);
+    out.fields.append(request_fields);
+    // The outcome is delivered even if the client does not wait for the response.
+    let kept_alive = end.as_ref().filter(|end| end.is_awaited).map(|end| end.context.clone());
+    let (url, fields) = (out.url.as_deref(), out.fields.as_str());
+    let response = js_forward(&incoming.request, url, &out.dropped, fields, answer_fields.as_str(), end);
+    if let Some(context) = kept_alive {
+        js::timer::keep_alive(&context, &response);
+    }
+    response.into()
 }
 
 /// Forwards a request for a public path, less whatever could be a credential of tollgate's.
 pub(crate) fn forward_public(incoming: &Incoming, isolate: &Isolate) -> JsValue {
-    let out = Outbound::unmetered(incoming, isolate);
-    js::forward(&incoming.request, out.url.as_deref(), &out.dropped, out.fields.as_str(), "").into()
+    let none = FieldLines::default();
+    forward(incoming, isolate, None, (&none, &none), None)
 }
 
 /// Forwards a CORS preflight, with the fields of one and nothing else.
 pub(crate) fn forward_preflight(incoming: &Incoming, isolate: &Isolate) -> JsValue {
-    let out = Outbound::unmetered(incoming, isolate);
-    js::forward_preflight(&incoming.request, out.url.as_deref(), out.fields.as_str()).into()
+    let out = Outbound::new(incoming, isolate, None);
+    let names = js::request::header_names(&incoming.request);
+    let kept: Vec<&str> = names.split('\n').filter(|name| is_forwarded(name)).collect();
+    js::origin::forward_preflight(&incoming.request, out.url.as_deref(), &kept.join("\n"), out.fields.as_str()).into()
 }
 
 /// What becomes of a request on its way.
@@ -68,23 +73,12 @@ struct Outbound {
     /// Names of header fields that stay behind, a line each.
     dropped: String,
     /// Header fields to set.
-    fields: Fields,
+    fields: FieldLines,
 }
 
 impl Outbound {
-    fn of_call(incoming: &Incoming, isolate: &Isolate, request_fields: &Fields) -> Self {
-        let credential = gate::find_credential(incoming, &isolate.config).ok();
-        let mut out = Self::new(incoming, isolate, credential.as_ref());
-        out.fields.append(request_fields);
-        out
-    }
-
-    fn unmetered(incoming: &Incoming, isolate: &Isolate) -> Self {
-        Self::new(incoming, isolate, None)
-    }
-
     fn new(incoming: &Incoming, isolate: &Isolate, credential: Option<&Credential<'_>>) -> Self {
-        let mut fields = Fields::default();
+        let mut fields = FieldLines::default();
         if let Some(secret) = &isolate.config.origin_secret {
             fields.set("X-Tollgate-Origin-Secret", secret);
         }
@@ -98,13 +92,17 @@ impl Outbound {
         }
         // A page whose URL has the key in it is named in the requests for what it shows.
         if isolate.config.allow_query_key
-            && let Some(page) = js::header(&incoming.request, "referer")
+            && let Some(page) = js::request::header(&incoming.request, "referer")
             && let Ok(target) = Target::parse(page.split('#').next().unwrap_or_default())
             && target.query.is_some_and(|query| credentials.query_without(target).as_deref() != Some(query))
         {
             dropped.push("referer");
         }
-        Self { url: upstream_url(incoming, &isolate.config, &credentials), dropped: dropped.join("\n"), fields }
+        let target = incoming.target();
+        let query = credentials.forwarded_query(target);
+        let base = isolate.config.origin.as_deref();
+        let url = outbound::upstream_url(base, &incoming.url, target, query.as_deref());
+        Self { url, dropped: dropped.join("\n"), fields }
     }
 }
 
@@ -131,7 +129,7 @@ impl Credentials<'_> {
         let is_key = || {
             let now = clock::now().as_millis();
             let key = config.signer.as_ref().map(|signer| identify(text, signer, self.isolate, now));
-            matches!(key, Some(Presented::Known(_)))
+            matches!(key, Some(Presented::Key(_)))
         };
         self.presented.is_some_and(|presented| presented.key == text) || self.is_admin_token(text) || is_key()
     }
@@ -174,47 +172,9 @@ impl Credentials<'_> {
     }
 }
 
-/// What names such a call.
-pub(crate) struct Gated<'a> {
-    pub(crate) incoming: &'a Incoming,
-    /// The request's `ExecutionContext`.
-    pub(crate) context: &'a JsValue,
-    pub(crate) id: &'a str,
-    pub(crate) nonce: u64,
-    /// Whether others may repeat it: then its answer waits until the object knows that it has ended.
-    pub(crate) is_awaited: bool,
-}
-
 /// The fingerprint of a call as it is forwarded.
-pub(crate) fn fingerprint(incoming: &Incoming, isolate: &Isolate) -> Fingerprint {
+pub(crate) fn fingerprint(incoming: &Incoming, isolate: &Isolate, credential: &Credential<'_>) -> Fingerprint {
     let target = incoming.target();
-    let credential = gate::find_credential(incoming, &isolate.config).ok();
-    let credentials = Credentials { isolate, presented: credential.as_ref() };
+    let credentials = Credentials { isolate, presented: Some(credential) };
     Fingerprint::of(&incoming.method, target.path, credentials.forwarded_query(target).as_deref())
-}
-
-fn upstream_url(incoming: &Incoming, config: &Config, credentials: &Credentials<'_>) -> Option<String> {
-    let target = incoming.target();
-    let query = credentials.forwarded_query(target);
-    let changed = query.as_deref() != target.query;
-    let base = match &config.origin {
-        Some(origin) => origin.as_str(),
-        None if !changed => return None,
-        None => own_base(&incoming.url),
-    };
-    let mut url = String::with_capacity(base.len() + incoming.url.len());
-    url.push_str(base);
-    url.push_str(target.path);
-    if let Some(query) = query {
-        url.push('?');
-        url.push_str(&query);
-    }
-    Some(url)
-}
-
-/// Scheme and authority of a request's own URL.
-pub(crate) fn own_base(url: &str) -> &str {
-    let authority = url.find("://").map_or(0, |at| at + 3);
-    let end = url.get(authority..).and_then(|rest| rest.find(['/', '?'])).map_or(url.len(), |at| authority + at);
-    url.get(..end).unwrap_or(url)
 }

@@ -1,37 +1,49 @@
-//! The isolate's [`Outbox`]: kept between requests, and paid by a timer if no question takes them along.
+//! The isolate's [`Outbox`], kept between requests: carries out what it decides.
 
-use crate::gateway::outbox::{CAPACITY, MaybeCounted, Outbox, Report};
-use crate::protocol::object_request::{Call, ObjectRequest};
-use crate::protocol::object_response::ObjectResponse;
+use crate::gateway::outbox::queue::{Attachment, Errand, ErrandRun, LONGEST_WAIT, Outbox, Receipt};
+use crate::gateway::outbox::usage_reports::{CAPACITY, MaybeCounted};
+use crate::metering::call_outcome::CallOutcome;
+use crate::protocol::object_request::Call;
+use crate::runtime::clock;
 use crate::runtime::gateway::object_client::{self, Reply};
 use crate::runtime::isolate::Isolate;
-use crate::runtime::{clock, js};
+use js_sys::Promise;
 use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 
-/// How long a report waits for a question to ride along with, in milliseconds.
-const PATIENCE: u32 = 5_000;
+#[wasm_bindgen(module = "/src/runtime/js/object.js")]
+extern "C" {
+    #[wasm_bindgen(js_name = deliverLater)]
+    fn deliver_later(context: &JsValue, milliseconds: u32, namespace: &JsValue, name: &str, delivery: OutboxDelivery);
+    #[wasm_bindgen(js_name = deliverNow)]
+    fn deliver_now(namespace: &JsValue, name: &str, delivery: OutboxDelivery, milliseconds: u32) -> Promise;
+}
 
 thread_local! {
-    static ARREARS: RefCell<Outbox> = RefCell::default();
+    static OUTBOX: RefCell<Outbox> = RefCell::default();
 }
 
-/// Notes one call that is to be forwarded uncounted. False if there is no room: then it must not be.
-pub(crate) fn add_call(isolate: &Rc<Isolate>, context: &JsValue, call: Call<'_>, doubt: Option<MaybeCounted>) -> bool {
-    let (now, target) = (clock::now().as_millis(), (call.method, call.path));
-    let noted = ARREARS.with_borrow_mut(|outbox| outbox.add_call(call.id, now, target, doubt));
-    if noted.is_some_and(|noted| noted.needs_timer) {
-        pay_later(isolate, context, call.id);
+/// Adds a call that is to be forwarded uncounted. False if there is no room: then it must not be.
+pub(crate) fn add_call(
+    isolate: &Rc<Isolate>,
+    context: &JsValue,
+    call: Call<'_>,
+    maybe_counted: Option<MaybeCounted>,
+) -> bool {
+    let now = clock::now().as_millis();
+    let needs_timer = OUTBOX.with_borrow_mut(|outbox| outbox.add_call(call, now, maybe_counted));
+    if needs_timer == Some(true) {
+        OutboxDelivery::later(isolate, context, call.id, Errand::Usage);
     }
-    noted.is_some()
+    needs_timer.is_some()
 }
 
-/// Notes one call that was denied without asking.
+/// Adds one call that was denied without asking.
 pub(crate) fn add_denied(isolate: &Rc<Isolate>, context: &JsValue, id: &str, now: u64) {
-    match ARREARS.with_borrow_mut(|outbox| outbox.add_denied(id, now)) {
-        Some(noted) if noted.needs_timer => pay_later(isolate, context, id),
-        Some(_) => {}
+    match OUTBOX.with_borrow_mut(|outbox| outbox.add_denied(id, now)) {
+        Some(true) => OutboxDelivery::later(isolate, context, id, Errand::Usage),
+        Some(false) => {}
         None => {
             worker::console_error!(
                 "tollgate: more than {CAPACITY} keys in outbox; a denial of key {id} is not counted"
@@ -40,54 +52,98 @@ pub(crate) fn add_denied(isolate: &Rc<Isolate>, context: &JsValue, id: &str, now
     }
 }
 
-fn pay_later(isolate: &Rc<Isolate>, context: &JsValue, id: &str) {
-    let payment = ReportDelivery { isolate: Rc::clone(isolate), id: id.to_owned(), report: None, has_failed: false };
-    js::pay_later(context, PATIENCE, &isolate.objects, id, payment);
+/// What a request about a call takes along. See [`Outbox::attach`].
+pub(crate) fn attach(isolate: &Isolate, id: &str, now: u64) -> Attachment {
+    OUTBOX.with_borrow_mut(|outbox| outbox.attach(id, now, isolate.nonce()))
 }
 
-/// What to send along with a question about `id`. See [`Outbox::next_report`].
-pub(crate) fn next_report(isolate: &Isolate, id: &str) -> Option<Report> {
-    let now = clock::now().as_millis();
-    ARREARS.with_borrow_mut(|outbox| outbox.next_report(id, now, isolate.nonce()))
+/// Handles the result of a request that took something along.
+pub(crate) fn settle(id: &str, attachment: Attachment, receipt: Receipt) {
+    OUTBOX.with_borrow_mut(|outbox| outbox.settle(id, attachment, receipt));
 }
 
-/// Takes note of what became of a question that carried the report of this nonce.
-pub(crate) fn note_reply(id: &str, nonce: u64, reply: &Reply) {
-    ARREARS.with_borrow_mut(|outbox| match reply {
-        Reply::Response(ObjectResponse::Failed) => outbox.requeue(id, nonce),
-        Reply::Response(_) => outbox.acknowledge(id, nonce),
-        Reply::Lost(_) | Reply::Overloaded(_) | Reply::Failed(_) => outbox.mark_maybe_counted(id, nonce),
-    });
-}
-
-/// A report that is paid without a call to ride along with. JavaScript holds it until its time has come.
+/// A forwarded call whose outcome the object wants to know. JavaScript holds it until the origin has answered.
 #[wasm_bindgen]
-pub struct ReportDelivery {
-    isolate: Rc<Isolate>,
-    id: String,
-    report: Option<Report>,
-    has_failed: bool,
+pub struct CallEnd {
+    pub(crate) isolate: Rc<Isolate>,
+    /// The request's `ExecutionContext`.
+    pub(crate) context: JsValue,
+    pub(crate) id: String,
+    pub(crate) nonce: u64,
+    /// Whether others may repeat the call. Then its response waits until the object knows the outcome: whoever repeats a
+    /// call that was answered is not told that it is in flight.
+    pub(crate) is_awaited: bool,
 }
 
 #[wasm_bindgen]
-impl ReportDelivery {
-    /// What to ask the object next; nothing once all is paid, or after a failure.
-    pub fn url(&mut self) -> Option<String> {
-        self.report = if self.has_failed { None } else { next_report(&self.isolate, &self.id) };
-        if self.report.is_none() {
-            ARREARS.with_borrow_mut(|outbox| outbox.end_timer(&self.id));
+impl CallEnd {
+    /// Adds the outcome to the outbox. `begun` and `now` are milliseconds; the status is 0 if the origin did not answer.
+    /// Returns the promise that the response waits for, if it has to wait.
+    pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
+        let Self { isolate, context, id, nonce, is_awaited } = self;
+        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun) };
+        if is_awaited {
+            let delivery = OutboxDelivery::new(&isolate, &context, &id, Errand::Awaited(outcome));
+            return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
         }
-        self.report.as_ref().map(|report| ObjectRequest::Report { id: &self.id, report: report.report() }.to_url())
+        if OUTBOX.with_borrow_mut(|outbox| outbox.add_outcome(&id, millis(now), outcome)) {
+            OutboxDelivery::later(&isolate, &context, &id, Errand::Outcomes);
+        }
+        None
+    }
+}
+
+/// Milliseconds as JavaScript has them. A clock that stepped back gives 0.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds, below 2^53")]
+fn millis(value: f64) -> u64 {
+    value as u64
+}
+
+/// A delivery without a call to go along with. JavaScript holds it until its time has come.
+#[wasm_bindgen]
+pub struct OutboxDelivery {
+    isolate: Rc<Isolate>,
+    context: JsValue,
+    run: ErrandRun,
+}
+
+impl OutboxDelivery {
+    fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) -> Self {
+        Self { isolate: Rc::clone(isolate), context: context.clone(), run: ErrandRun::new(id, errand) }
     }
 
-    /// Takes note of the answer. Without one the report stays, for the next question.
-    pub fn resume(&mut self, line: &str) {
-        let Some(report) = &self.report else { return };
-        let reply = object_client::read(line, &self.id);
-        self.has_failed = !matches!(reply, Reply::Response(ref answer) if *answer != ObjectResponse::Failed);
-        if let Reply::Lost(error) | Reply::Overloaded(error) | Reply::Failed(error) = &reply {
+    fn later(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) {
+        deliver_later(context, errand.delay(), &isolate.objects, id, Self::new(isolate, context, id, errand));
+    }
+
+    fn settle(&mut self, reply: &Reply) {
+        if let Reply::Lost(error) | Reply::Overloaded(error) | Reply::Failed(error) = reply {
             worker::console_error!("tollgate: {error}");
         }
-        note_reply(&self.id, report.nonce, &reply);
+        let now = clock::now().as_millis();
+        if OUTBOX.with_borrow_mut(|outbox| self.run.settle(outbox, now, reply.receipt())) {
+            Self::later(&self.isolate, &self.context, self.run.id(), Errand::Outcomes);
+        }
+    }
+}
+
+#[wasm_bindgen]
+impl OutboxDelivery {
+    /// What to ask the object next; nothing when it is over.
+    pub fn next(&mut self) -> Option<String> {
+        let (now, nonce) = (clock::now().as_millis(), self.isolate.nonce());
+        OUTBOX.with_borrow_mut(|outbox| self.run.next(outbox, now, nonce))
+    }
+
+    /// Handles the object's answer.
+    pub fn resume(&mut self, line: &str) {
+        let reply = object_client::read(line, self.run.id());
+        self.settle(&reply);
+    }
+
+    /// Goes on without an answer.
+    pub fn fail(&mut self, is_retryable: bool, is_overloaded: bool, message: &str) {
+        let reply = object_client::no_answer(is_retryable, is_overloaded, message, self.run.id());
+        self.settle(&reply);
     }
 }

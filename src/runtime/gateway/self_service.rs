@@ -2,7 +2,7 @@
 
 use crate::admin::Parameters;
 use crate::config::Config;
-use crate::gateway::credential::{CredentialError, QUERY_NAME};
+use crate::gateway::credential::QUERY_NAME;
 use crate::gateway::self_service::{self, Permit};
 use crate::http::problem::Problem;
 use crate::keys::profile::Status;
@@ -12,13 +12,13 @@ use crate::protocol::object_response;
 use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict};
 use crate::protocol::usage::PolicyUsageBody;
 use crate::router::SelfServiceRoute;
-use crate::runtime::gateway::authenticate::{Caller, Presented, identify};
-use crate::runtime::gateway::gate::find_credential;
-use crate::runtime::gateway::import_lookup::NotAsked;
+use crate::runtime::error::Error;
+use crate::runtime::gateway::authenticate::{Caller, Presented, authenticate};
 use crate::runtime::gateway::object_client;
-use crate::runtime::http::{self, HttpResult, Incoming};
+use crate::runtime::http::{self, HttpResult};
+use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use crate::runtime::object::key_object::{Memory, Shared};
 use crate::runtime::{clock, store};
 use crate::time::{HOUR, Month, UnixMicros, rfc3339};
@@ -63,7 +63,7 @@ async fn find(
     context: &JsValue,
     wanted: SelfServiceRoute,
 ) -> Result<(KeyResponse, Rc<str>), (Problem, Option<KeyResponse>)> {
-    let caller = authenticate(incoming, isolate, context).await.map_err(|refusal| (refusal, None))?;
+    let caller = caller_of(incoming, isolate, context).await.map_err(|refusal| (refusal, None))?;
     let (id, secret_hash) = (caller.id.clone(), caller.secret_hash.clone());
     let asked_at = clock::now().as_millis();
     let turn = isolate.self_service.borrow_mut().begin(&id, &secret_hash, wanted, asked_at);
@@ -92,44 +92,38 @@ async fn find(
     Ok((answer.known, answer.body))
 }
 
-/// Whose key is presented, as far as the isolate and D1 can tell.
-async fn authenticate(incoming: &Incoming, isolate: &Rc<Isolate>, context: &JsValue) -> Result<Caller, Problem> {
-    let config = &isolate.config;
-    let credential = find_credential(incoming, config).map_err(|error| match error {
-        CredentialError::Missing => Problem::NoCredential(error.to_string()),
-        error => Problem::BadRequest(error.to_string()),
-    })?;
-    let Some(signer) = &config.signer else {
-        worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
-        return Err(Problem::Unavailable("tollgate is not set up"));
+/// The caller whose key a request presents.
+async fn caller_of(incoming: &Incoming, isolate: &Rc<Isolate>, context: &JsValue) -> Result<Caller, Problem> {
+    let (_, presented) = authenticate(incoming, isolate, clock::now().as_millis())?;
+    let caller = match presented {
+        Presented::Key(caller) => caller,
+        Presented::Invalid => return Err(Problem::InvalidKey),
+        Presented::NeedsLookup(candidate) => candidate.look_up(isolate, context, incoming.network()).await?,
     };
-    let caller = match identify(&credential.key, signer, isolate, clock::now().as_millis()) {
-        Presented::Known(caller) => caller,
-        Presented::Nobody => return Err(Problem::InvalidKey),
-        Presented::Unheard(candidate) => match candidate.look_up(isolate, context, incoming.network()).await {
-            Ok(caller) => caller.ok_or(Problem::InvalidKey)?,
-            Err(NotAsked) => return Err(Problem::Unavailable("the API key could not be looked up")),
-        },
-    };
-    let known_parameters: &[&str] = if config.allow_query_key { &[QUERY_NAME] } else { &[] };
+    let known_parameters: &[&str] = if isolate.config.allow_query_key { &[QUERY_NAME] } else { &[] };
     Parameters::parse(incoming.target().query(), known_parameters)?;
     Ok(caller)
 }
 
 /// What a key's object says: where the key stands, `GET /_tollgate/me`, and its current month.
-type Held = (KeyResponse, String, String);
+type StatusOfKey = (KeyResponse, String, String);
 
-async fn hold(incoming: &Incoming, isolate: &Rc<Isolate>, context: &JsValue, caller: Caller) -> Result<Held, Problem> {
+async fn hold(
+    incoming: &Incoming,
+    isolate: &Rc<Isolate>,
+    context: &JsValue,
+    caller: Caller,
+) -> Result<StatusOfKey, Problem> {
     if let Some(held) = ask(isolate, &caller).await? {
         return Ok(held);
     }
     // The object has said that there is no such key: that holds while D1 says nothing else.
-    let found = caller.look_again(isolate, context, incoming.network()).await.ok().flatten();
+    let found = caller.look_again(isolate, context, incoming.network()).await;
     ask(isolate, &found.ok_or(Problem::InvalidKey)?).await?.ok_or(Problem::InvalidKey)
 }
 
 /// Asks the object; nothing if it knows no such key.
-async fn ask(isolate: &Isolate, caller: &Caller) -> Result<Option<Held>, Problem> {
+async fn ask(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, Problem> {
     let holding = object_client::holding(isolate, caller).await;
     let holding = holding.and_then(|text| match KeyStatus::parse(&text) {
         Some((answer, me, month)) => Ok((answer, me.to_owned(), month.to_owned())),
@@ -193,6 +187,6 @@ impl Shared {
             Memory { key_state: Some(_), .. } => unknown,
             _ => return Err(Error::new("storage has not been read")),
         };
-        Ok(js::reply(200, Some(&text), "")?.into())
+        Ok(js::response::reply(200, Some(&text), "")?.into())
     }
 }

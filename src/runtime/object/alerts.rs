@@ -6,8 +6,10 @@ use crate::key_state::KeyState;
 use crate::metering::alerts::{Alert, signature};
 use crate::runtime::clock;
 use crate::runtime::deadline::within;
+use crate::runtime::error::Error;
 use crate::runtime::isolate::variable;
-use crate::runtime::js::{self, Error, Fields};
+use crate::runtime::js;
+use crate::runtime::js::fields::FieldLines;
 use crate::runtime::object::key_object::{Memory, Shared};
 use crate::runtime::store::{self, Database, Delivery};
 use crate::time::{SECOND, UnixMicros};
@@ -87,11 +89,11 @@ async fn tell_one(
     }
     let body = alert.body(id);
     let timestamp = now.as_seconds().to_string();
-    let mut fields = Fields::default();
+    let mut fields = FieldLines::default();
     fields.set("Content-Type", "application/json");
     fields.set("X-Tollgate-Signature", &signature(&webhook.secret, &timestamp, &body));
     fields.set("X-Tollgate-Timestamp", &timestamp);
-    let error = JsFuture::from(js::post_out(&webhook.url, fields.as_str(), &body, DEADLINE)).await?.as_string();
+    let error = JsFuture::from(js::webhook::post(&webhook.url, fields.as_str(), &body, DEADLINE)).await?.as_string();
     let pause = Alert::pause_after(delivery.attempts.saturating_add(1)).filter(|_| error.is_some());
     let next = pause.map(|seconds| clock::now().saturating_add(seconds * SECOND));
     let state = match (&error, next) {

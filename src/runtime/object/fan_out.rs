@@ -2,9 +2,10 @@
 
 use crate::protocol::fan_out::{FanOut, FanOutResult};
 use crate::protocol::object_request::ObjectRequest;
+use crate::runtime::error::Error;
 use crate::runtime::http;
 use crate::runtime::isolate::OBJECTS;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use crate::runtime::object::key_object::{Shared, json};
 use std::rc::Rc;
 use wasm_bindgen::JsCast;
@@ -18,7 +19,7 @@ const WIDTH: u32 = 50;
 impl Shared {
     /// Answers the questions that have a body.
     pub(crate) async fn take_push(self: Rc<Self>, request: &web_sys::Request) -> http::HttpResult {
-        let body = JsFuture::from(js::read_body(request, PUSH_LIMIT)).await?;
+        let body = JsFuture::from(js::request::read_body(request, PUSH_LIMIT)).await?;
         let body = body.dyn_into::<js_sys::Uint8Array>().map_err(|_| Error::new("the push is too large"))?.to_vec();
         let body = str::from_utf8(&body).map_err(Error::new)?;
         let url = request.url();
@@ -39,10 +40,10 @@ impl Shared {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of at most some thousands")]
     async fn pass_on(&self, fan_out: &FanOut) -> Result<u64, Error> {
         let objects = js_sys::Reflect::get(&self.env, &OBJECTS.into())?;
-        let names = serde_json::to_string(&fan_out.ids).map_err(Error::new)?;
+        let targets = fan_out.ids.iter().map(|id| (id.as_str(), ObjectRequest::ApplyTier { id }.to_url()));
+        let targets = serde_json::to_string(&targets.collect::<Vec<_>>()).map_err(Error::new)?;
         let body = serde_json::to_string(&fan_out.change).map_err(Error::new)?;
-        let url = ObjectRequest::ApplyTier { id: "" }.to_url();
-        let taken = JsFuture::from(js::post_to_all(&objects, &names, &url, &body, WIDTH)).await?;
+        let taken = JsFuture::from(js::object::post_to_all(&objects, &targets, &body, WIDTH)).await?;
         Ok(taken.as_f64().unwrap_or_default() as u64)
     }
 }

@@ -20,12 +20,14 @@ use crate::object::group_commit::GroupCommit;
 use crate::protocol::object_request::{AuditPage, CallOutcomes, Check, ObjectRequest, PendingReport};
 use crate::protocol::object_response::{Admission, Extent, KeyResponse, KeyVerdict, ObjectResponse};
 use crate::protocol::usage::{PolicyUsageBody, Usage};
+use crate::runtime::error::Error;
+use crate::runtime::handler::promise;
 use crate::runtime::isolate::variable;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use crate::runtime::object::storage::Storage;
 use crate::runtime::object::writer::Write;
 use crate::runtime::object::{flush, reconcile};
-use crate::runtime::{clock, http, promise};
+use crate::runtime::{clock, http};
 use crate::time::{Month, UnixMicros, rfc3339};
 use js_sys::Promise;
 use std::cell::{OnceCell, RefCell};
@@ -142,7 +144,7 @@ impl KeyObject {
     /// Does nothing that could fail: an object whose constructor throws is lost until it is made again.
     #[wasm_bindgen(constructor)]
     pub fn new(state: DurableObjectState, env: Env) -> Self {
-        crate::runtime::install_abort_hook();
+        crate::runtime::js::instance::install_abort_hook();
         let state = State::from(state);
         let storage = Storage::new(AsRef::<JsValue>::as_ref(state.storage().as_raw()).clone());
         Self {
@@ -267,7 +269,7 @@ impl Shared {
         match self.write_or_join(now, check.is_concurrent) {
             Write::Done(Ok(())) => line.into(),
             Write::Done(Err(error)) => failed(check.call.id, &error),
-            Write::Shared(batch) => js::answer_with(&batch, &line).into(),
+            Write::Shared(batch) => js::writer::answer_with(&batch, &line).into(),
         }
     }
 
@@ -470,5 +472,5 @@ fn note_ends(key_state: &mut KeyState, profile: &Profile, ends: CallOutcomes<'_>
 }
 
 pub(crate) fn json(value: &impl serde::Serialize) -> http::HttpResult {
-    Ok(js::reply(200, Some(&serde_json::to_string(value).map_err(Error::new)?), "")?.into())
+    Ok(js::response::reply(200, Some(&serde_json::to_string(value).map_err(Error::new)?), "")?.into())
 }

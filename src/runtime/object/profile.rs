@@ -6,7 +6,7 @@ use crate::key_state::KeyState;
 use crate::keys::profile::TierChange;
 use crate::protocol::object_request::Check;
 use crate::runtime::deadline::within;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Alarm, Memory, Shared, json};
 use crate::runtime::object::storage::Stored;

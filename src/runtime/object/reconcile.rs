@@ -1,9 +1,9 @@
 //! Whether D1 has what an object has counted.
 
 use crate::key_state::KeyState;
+use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js::Error;
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Shared, json};
 use crate::runtime::store::{self, Database};

@@ -9,7 +9,8 @@ use crate::key_state::KeyState;
 use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
 use crate::key_state::row::Rows;
 use crate::keys::profile::{Profile, ProfileRow};
-use crate::runtime::js::{self, Error};
+use crate::runtime::error::Error;
+use crate::runtime::js;
 use crate::time::UnixMicros;
 use serde::Deserialize;
 use std::cell::Cell;
@@ -86,8 +87,8 @@ struct AuditEnd {
 pub(crate) struct Storage {
     /// The `DurableObjectStorage`.
     raw: JsValue,
-    /// Where `glue.js` keeps the batch that is open.
-    desk: JsValue,
+    /// Where `writer.js` keeps the batch that is open.
+    writer: JsValue,
     /// Whether these tables are known to be there.
     has_replays: Cell<bool>,
     has_audit: Cell<bool>,
@@ -95,7 +96,7 @@ pub(crate) struct Storage {
 
 impl Storage {
     pub(crate) fn new(raw: JsValue) -> Self {
-        Self { raw, desk: js_sys::Object::new().into(), has_replays: Cell::new(false), has_audit: Cell::new(false) }
+        Self { raw, writer: js_sys::Object::new().into(), has_replays: Cell::new(false), has_audit: Cell::new(false) }
     }
 
     /// Everything that is stored; `None` in an object that has stored nothing. Writes nothing.
@@ -129,7 +130,7 @@ impl Storage {
     }
 
     fn rows<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Error> {
-        serde_json::from_str(&js::query(&self.raw, sql)?).map_err(Error::new)
+        serde_json::from_str(&js::storage::query(&self.raw, sql)?).map_err(Error::new)
     }
 
     /// Makes the tables.
@@ -164,7 +165,7 @@ impl Storage {
             if has_audit && !self.has_audit.get() {
                 statements.push(&statement(CREATE_AUDIT, []));
             }
-            let size = if has_audit { js::database_size(&self.raw) } else { 0.0 };
+            let size = if has_audit { js::storage::database_size(&self.raw) } else { 0.0 };
             for chunk in audit {
                 let surplus = audit_surplus(bytes(size), AUDIT_BYTES, chunk.body.len());
                 if surplus > 0 {
@@ -185,7 +186,7 @@ impl Storage {
                 statements.push(&statement(UPSERT_REPLAYS, [chunk.id.into(), until, chunk.body.into()]));
             }
             statements.push(&statement(UPSERT_STATE, row));
-            let written = js::write_all(&self.raw, &statements)?;
+            let written = js::storage::write_all(&self.raw, &statements)?;
             self.has_replays.set(self.has_replays.get() || has_replays);
             self.has_audit.set(self.has_audit.get() || has_audit);
             written
@@ -232,17 +233,17 @@ impl Storage {
 
     /// Calls back with `number` when every write so far is confirmed, and with the error if that failed.
     pub(crate) fn when_confirmed(&self, callback: &JsValue, number: u32) {
-        js::when_confirmed(&self.raw, &self.desk, callback, number);
+        js::writer::when_confirmed(&self.raw, &self.writer, callback, number);
     }
 
     /// Calls back when everything that has already arrived has been handled.
     pub(crate) fn next_turn(&self, callback: &JsValue) {
-        js::next_turn(&self.desk, callback);
+        js::writer::next_turn(&self.writer, callback);
     }
 
     /// A batch of those who wait for the next write.
     pub(crate) fn open_batch(&self) -> JsValue {
-        js::open_batch(&self.desk)
+        js::writer::open_batch(&self.writer)
     }
 
     /// Deletes chunks of the audit log that have ended by `until`: not more than can be deleted at a time. Gives when the oldest chunk
@@ -271,11 +272,11 @@ impl Storage {
 
     /// One statement; how many rows it wrote.
     fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Error> {
-        Ok(js::write(&self.raw, sql, values.into())?)
+        Ok(js::storage::write(&self.raw, sql, values.into())?)
     }
 }
 
-/// A statement as [`js::write_all`] takes it.
+/// A statement as [`js::storage::write_all`] takes it.
 fn statement<const N: usize>(sql: &str, values: [JsValue; N]) -> js_sys::Array {
     std::iter::once(sql.into()).chain(values).collect()
 }

@@ -6,7 +6,8 @@ use crate::object::denials::Later;
 use crate::object::group_commit::{Actions, Event, note_confirmed};
 use crate::protocol::object_response::ObjectResponse;
 use crate::runtime::clock;
-use crate::runtime::js::{self, Error};
+use crate::runtime::error::Error;
+use crate::runtime::js;
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Memory, Shared};
 use crate::time::UnixMicros;
@@ -19,14 +20,14 @@ use wasm_bindgen_futures::JsFuture;
 pub(crate) enum Write {
     /// It is written, or it failed.
     Done(Result<(), Error>),
-    /// It is in this batch of `glue.js`.
+    /// It is in this batch of `writer.js`.
     Shared(JsValue),
 }
 
 /// Tells those who wait for a write how it went.
 fn close(batch: &JsValue, is_written: bool) {
     let failure = ObjectResponse::Failed.to_line();
-    js::close_batch(batch, (!is_written).then_some(failure.as_str()));
+    js::writer::close_batch(batch, (!is_written).then_some(failure.as_str()));
 }
 
 /// A callback that belongs to the object, not to the request that happens to write.
@@ -56,7 +57,7 @@ impl Shared {
     pub(crate) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Error> {
         match self.write_or_join(now, false) {
             Write::Done(written) => written,
-            Write::Shared(batch) if JsFuture::from(js::batch_closed(&batch)).await?.is_undefined() => Ok(()),
+            Write::Shared(batch) if JsFuture::from(js::writer::batch_closed(&batch)).await?.is_undefined() => Ok(()),
             Write::Shared(_) => Err(Error::new("the write failed, so nothing was counted")),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::metering::alerts::Alert;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::{UnixMicros, rfc3339};
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::keys::{key_row, read};
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::{UnixMicros, rfc3339};

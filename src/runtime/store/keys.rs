@@ -4,7 +4,7 @@ use crate::admin::Page;
 use crate::admin::body::read_row;
 use crate::admin::keys::KeyRow;
 use crate::http::problem::Problem;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Change, Database, Statement, millis, time};
 use crate::time::UnixMicros;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! The admin log.
 
 use crate::admin::Page;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Database, Statement};
 use serde_json::Value;
 

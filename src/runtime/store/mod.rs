@@ -31,8 +31,9 @@ pub(crate) use tokens::{create_token, delete_token, stored_token, token, token_h
 pub(crate) use usage::{Totals, flush, usage_of_holder};
 
 use crate::admin::Page;
+use crate::runtime::error::Error;
 use crate::runtime::isolate::DATABASE;
-use crate::runtime::js::{self, Error};
+use crate::runtime::js;
 use crate::time::{UnixMicros, rfc3339};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -102,7 +103,7 @@ impl Database {
     /// Runs statements as one transaction; gives the rows of the last one.
     async fn run(&self, statements: &[Statement]) -> Result<Vec<Row>, Error> {
         let statements = serde_json::to_string(statements).map_err(Error::new)?;
-        let rows = JsFuture::from(js::run_sql(&self.0, &statements)).await?;
+        let rows = JsFuture::from(js::d1::run_sql(&self.0, &statements)).await?;
         let rows = rows.as_string().ok_or_else(|| Error::new("D1 gave no rows"))?;
         serde_json::from_str(&rows).map_err(Error::new)
     }

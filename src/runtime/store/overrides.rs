@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Change, Database, Statement, rfc};
 use crate::time::{UnixMicros, rfc3339};
 

@@ -3,7 +3,7 @@
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::limiter::policy::PolicyError;
 use crate::metering::months::Carried;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::Month;
 use serde::Deserialize;

@@ -2,7 +2,8 @@
 
 use crate::admin::Page;
 use crate::admin::reports::Span;
-use crate::runtime::js::{self, Error};
+use crate::runtime::error::Error;
+use crate::runtime::js;
 use crate::runtime::store::{Database, Statement, millis};
 use crate::time::{Month, UnixMicros, rfc3339};
 use wasm_bindgen::JsValue;
@@ -131,7 +132,7 @@ const SELECT_CSV: &str = concat!(
 
 /// The whole report as a stream of CSV. D1 has been asked once when this resolves.
 pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Error> {
-    Ok(JsFuture::from(js::stream_rows(&db.0, SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
+    Ok(JsFuture::from(js::d1::stream_rows(&db.0, SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
 }
 
 /// Fields of one kind of usage as JSON.

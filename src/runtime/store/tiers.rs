@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::tiers::Tier;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::profile::policy;
 use crate::runtime::store::{Change, Database, Statement};
 

@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::admin::tokens::{Scope, TokenView};
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Change, Database, Statement};
 
 /// What a presented token is judged by.

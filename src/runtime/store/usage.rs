@@ -2,7 +2,7 @@
 
 use crate::metering::hours::HourTotal;
 use crate::metering::months::MonthTotal;
-use crate::runtime::js::Error;
+use crate::runtime::error::Error;
 use crate::runtime::store::{Database, Statement};
 use crate::time::{Month, UnixMicros, rfc3339};
 use serde_json::json;

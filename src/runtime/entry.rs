@@ -1,0 +1,90 @@
+//! The handlers of the Worker: where requests and the cron trigger enter.
+//!
+//! # Panics
+//! None are meant to happen, and lints keep panicking code out. One would end the instance of the wasm, as every trap does:
+//! the next request gets a new one, which begins as after an eviction, and calls that were in flight are answered 500 or
+//! 503.
+
+use crate::http::problem::Problem;
+use crate::router::{Route, route};
+use crate::runtime::gateway::{gate, loop_guard, self_service};
+use crate::runtime::handler::{or_internal_error, promise};
+use crate::runtime::http::HttpResult;
+use crate::runtime::incoming::Incoming;
+use crate::runtime::isolate::Isolate;
+use crate::runtime::{admin, cron, http};
+use js_sys::Promise;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+use worker::{Env, event};
+
+#[event(start)]
+fn start() {
+    console_error_panic_hook::set_once();
+}
+
+/// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every request apart and turns every
+/// answer into a promise.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<JsValue, JsValue> {
+    or_internal_error(answer(request, env, context))
+}
+
+/// The answer to a request that the crate could not end: for `entry.js`.
+#[wasm_bindgen(js_name = internalError)]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn internal_error(env: &Env) -> Result<JsValue, JsValue> {
+    // In a new instance nothing has been read yet.
+    let isolate = Isolate::get(env);
+    let cors = isolate.map_or_else(|_| Isolate::cors(), |isolate| Rc::clone(&isolate.config.cors_allow_origin));
+    or_internal_error(http::refuse(&Problem::Internal, &cors, None))
+}
+
+/// The Worker's `scheduled` handler.
+#[wasm_bindgen]
+#[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
+pub fn scheduled(_event: JsValue, env: Env, _context: JsValue) -> Promise {
+    wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(cron::answer(env)))
+}
+
+fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
+    let isolate = Isolate::get(&env);
+    let cors = Isolate::cors();
+    let refuse = |refusal: Problem| http::refuse(&refusal, &cors, None);
+    let incoming = match Incoming::new(request) {
+        Ok(incoming) => incoming,
+        Err(error) => return refuse(Problem::BadRequest(error.to_string())),
+    };
+    if let Ok(isolate) = &isolate
+        && let Some(answer) = loop_guard::answer_own(&incoming, isolate)
+    {
+        return answer;
+    }
+    let route = route(&incoming.method, incoming.target().path, incoming.preflight.is_some());
+    if route == Route::Health {
+        // Whatever is set up: it is asked to find that out.
+        return http::health(&cors);
+    }
+    if route == Route::OpenApi {
+        return http::openapi(&cors);
+    }
+    let isolate = match isolate {
+        Ok(isolate) => isolate,
+        Err(error) => {
+            worker::console_error!("tollgate is not set up: {error}");
+            return refuse(Problem::Unavailable("tollgate is not set up"));
+        }
+    };
+    match route {
+        Route::Gate => gate::enter(incoming, isolate, context),
+        Route::Preflight => http::preflight(&cors),
+        Route::Admin(_) => Ok(promise(admin::answer(incoming, isolate, env, context)).into()),
+        Route::MethodNotAllowed(allow) => refuse(Problem::MethodNotAllowed(allow)),
+        Route::NotFound => refuse(Problem::NotFound("there is nothing at this path".to_owned())),
+        Route::SelfServiceRoute(wanted) => Ok(promise(self_service::answer(incoming, isolate, context, wanted)).into()),
+        Route::Health => http::health(&cors),
+        Route::OpenApi => http::openapi(&cors),
+    }
+}

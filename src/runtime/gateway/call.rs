@@ -1,0 +1,333 @@
+//! A call with a valid key on its way through the gateway. It only goes forward:
+//!
+//! 1. [`begin`]: refused if the deny cache knows that it will be; otherwise its object is asked.
+//! 2. [`GatedCall::resume`] or [`GatedCall::fail`]: JavaScript hands over what came back.
+//! 3. The call is refused, or forwarded by [`origin`](crate::runtime::gateway::origin).
+//!
+//! A request that was lost is asked once more, and so is one for an imported key that the object does not know and D1 does.
+
+use crate::config::FailMode;
+use crate::gateway::credential::Credential;
+use crate::gateway::deny_cache::{Generation, Keyed};
+use crate::gateway::outbox::queue::Attachment;
+use crate::gateway::outbox::usage_reports::MaybeCounted;
+use crate::gateway::ratelimit_headers;
+use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
+use crate::http::problem::Problem;
+use crate::protocol::object_request::{Call, Check, ObjectRequest};
+use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
+use crate::runtime::clock;
+use crate::runtime::gateway::authenticate::{Caller, Evidence};
+use crate::runtime::gateway::in_flight::InFlight;
+use crate::runtime::gateway::object_client::{self, Reply};
+use crate::runtime::gateway::outbox::CallEnd;
+use crate::runtime::gateway::{origin, outbox};
+use crate::runtime::handler::{or_internal_error, promise};
+use crate::runtime::http::{self, HttpResult};
+use crate::runtime::incoming::Incoming;
+use crate::runtime::isolate::{Isolate, RENDERED};
+use crate::runtime::js::fields::FieldLines;
+use js_sys::Promise;
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+
+#[wasm_bindgen(module = "/src/runtime/js/object.js")]
+extern "C" {
+    #[wasm_bindgen(catch)]
+    fn ask(namespace: &JsValue, name: &str, line: &str, request: GatedCall) -> Result<Promise, JsValue>;
+}
+
+/// A request with a valid key.
+pub(crate) struct Authenticated {
+    pub(crate) incoming: Incoming,
+    /// The request's `ExecutionContext`.
+    pub(crate) context: JsValue,
+    pub(crate) credential: Credential<'static>,
+    pub(crate) caller: Caller,
+}
+
+impl AsRef<Incoming> for Authenticated {
+    fn as_ref(&self) -> &Incoming {
+        &self.incoming
+    }
+}
+
+impl Authenticated {
+    fn call(&self) -> Call<'_> {
+        let Caller { id, secret_hash, .. } = &self.caller;
+        Call { id, secret_hash, method: &self.incoming.method, path: self.incoming.target().path }
+    }
+}
+
+/// Refuses the call at once, or asks its object.
+pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, asked_at: u64) -> HttpResult {
+    let (keyed, fingerprint) = match request.incoming.idempotency() {
+        Field::Absent => (Keyed::No, None),
+        Field::Key(key) => {
+            let fingerprint = origin::fingerprint(&request.incoming, &isolate, &request.credential);
+            (Keyed::Key(fingerprint.with_key(key)), Some(fingerprint))
+        }
+        Field::Malformed => (Keyed::Malformed, None),
+    };
+    if let Some(answer) = refuse_at_once(&isolate, &request, keyed, asked_at) {
+        return answer;
+    }
+    let generation = isolate.denials.borrow().generation();
+    let nonce = isolate.nonce();
+    let attachment = outbox::attach(&isolate, &request.caller.id, asked_at);
+    let in_flight = InFlight::join(&request.caller.id);
+    let is_repeat = false;
+    GatedCall { request, isolate, asked_at, nonce, attachment, is_repeat, in_flight, keyed, fingerprint, generation }
+        .ask()
+}
+
+/// The refusal of a call that is known to be refused, without asking the object.
+fn refuse_at_once(isolate: &Rc<Isolate>, request: &Authenticated, keyed: Keyed, now: u64) -> Option<HttpResult> {
+    let (context, call) = (&request.context, request.call());
+    let mut denials = isolate.denials.borrow_mut();
+    let denial = denials.find(call, keyed, now)?;
+    let (number, until) = (denial.number(), now.saturating_add(denial.unchanged_for(now)));
+    let mut rendered = isolate.rendered.borrow_mut();
+    if let Some(rendered) = rendered.get(call.id).filter(|rendered| rendered.number == number && now < rendered.until) {
+        // Other refusals are not counted.
+        if rendered.status == 429 {
+            outbox::add_denied(isolate, context, call.id, now);
+        }
+        return Some(http::give(rendered));
+    }
+    let config = &isolate.config;
+    let known = denial.at(now);
+    if let KeyVerdict::Denied { .. } = known.outcome {
+        outbox::add_denied(isolate, context, call.id, now);
+    }
+    let refusal = refusal_of(&known)?;
+    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.forms()), number, until) {
+        Ok(fresh) => fresh,
+        Err(error) => return Some(Err(error)),
+    };
+    let answer = http::give(&fresh);
+    if rendered.len() >= RENDERED {
+        rendered.clear();
+    }
+    rendered.insert(call.id.to_owned(), fresh);
+    Some(answer)
+}
+
+/// How a call is refused that is not admitted.
+fn refusal_of(known: &KeyResponse) -> Option<Problem> {
+    Some(match &known.outcome {
+        KeyVerdict::Admitted(_) => return None,
+        KeyVerdict::Denied { .. } => http::quota_exceeded(known)?,
+        KeyVerdict::CostExceedsQuota { policy, cost } => {
+            let (name, quota) =
+                known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
+            Problem::BadRequest(format!(
+                "this call costs {cost}, more than policy {name} with its quota of {quota} can ever admit: waiting does not help"
+            ))
+        }
+        KeyVerdict::Conflict => Problem::InFlight,
+        KeyVerdict::Mismatch => Problem::OtherRequest,
+        KeyVerdict::Malformed => Problem::BadRequest(format!(
+            "Idempotency-Key must be 1 to {MAX_KEY} characters of visible ASCII and spaces"
+        )),
+        KeyVerdict::Refused(status) => Problem::Forbidden(status.refusal().unwrap_or("the API key may not be used")),
+    })
+}
+
+/// A call that its object is asked about. JavaScript holds it until the answer comes.
+#[wasm_bindgen]
+pub struct GatedCall {
+    request: Authenticated,
+    isolate: Rc<Isolate>,
+    asked_at: u64,
+    nonce: u64,
+    /// What the request to the object carries of the outbox.
+    attachment: Attachment,
+    is_repeat: bool,
+    in_flight: InFlight,
+    keyed: Keyed,
+    fingerprint: Option<Fingerprint>,
+    /// Of the deny cache, when the object was asked.
+    generation: Generation,
+}
+
+#[wasm_bindgen]
+impl GatedCall {
+    /// Goes on with the object's answer: the response or its promise.
+    ///
+    /// # Errors
+    /// Only if no response can be built at all.
+    pub fn resume(self, line: &str) -> Result<JsValue, JsValue> {
+        let reply = object_client::read(line, &self.request.caller.id);
+        or_internal_error(self.go_on(reply))
+    }
+
+    /// Goes on without an answer.
+    ///
+    /// # Errors
+    /// As [`GatedCall::resume`].
+    pub fn fail(self, is_retryable: bool, is_overloaded: bool, message: &str) -> Result<JsValue, JsValue> {
+        let reply = object_client::no_answer(is_retryable, is_overloaded, message, &self.request.caller.id);
+        or_internal_error(self.go_on(reply))
+    }
+}
+
+impl GatedCall {
+    fn ask(self) -> HttpResult {
+        let line = ObjectRequest::Check(self.check()).to_url();
+        // The call itself is moved into JavaScript.
+        let (objects, id) = (self.isolate.objects.clone(), self.request.caller.id.clone());
+        Ok(ask(&objects, &id, &line, self)?.into())
+    }
+
+    fn check(&self) -> Check<'_> {
+        let check = Check {
+            call: self.request.call(),
+            nonce: self.nonce,
+            is_repeat: self.is_repeat,
+            age: self.is_repeat.then(|| self.age()),
+            is_concurrent: self.in_flight.has_others,
+            is_found: self.request.caller.evidence == Evidence::Found,
+            report: self.attachment.report(),
+            idempotency_key: None,
+            fingerprint: None,
+            has_malformed_key: false,
+            ends: self.attachment.outcomes(),
+        };
+        check.with_field(self.request.incoming.idempotency(), self.fingerprint)
+    }
+
+    /// For how many milliseconds the object has been asked. A clock that stepped back does not tell.
+    fn age(&self) -> u64 {
+        clock::now().as_millis().checked_sub(self.asked_at).unwrap_or(u64::MAX)
+    }
+
+    fn go_on(mut self, reply: Reply) -> HttpResult {
+        let id = &self.request.caller.id;
+        outbox::settle(id, std::mem::take(&mut self.attachment), reply.receipt());
+        if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
+            // Asked once more under the same nonce, which the object counts once.
+            self.is_repeat = true;
+            self.attachment = outbox::attach(&self.isolate, id, clock::now().as_millis());
+            return self.ask();
+        }
+        match reply {
+            Reply::Response(ObjectResponse::Key(known)) => {
+                self.remember(&known);
+                self.forward_or_refuse(&known)
+            }
+            Reply::Response(ObjectResponse::Unknown) if self.request.caller.evidence == Evidence::Tag => {
+                self.refuse(&Problem::InvalidKey)
+            }
+            Reply::Response(ObjectResponse::Unknown) => Ok(promise(self.look_again()).into()),
+            Reply::Overloaded(error) => {
+                // In every fail mode: the key's own calls cause an overload, so it must not let them through.
+                worker::console_error!("tollgate: {error}");
+                self.refuse(&Problem::Unavailable(
+                    "the API key is called too often at once: the call was not forwarded",
+                ))
+            }
+            // The object has logged why. (It does not answer "recorded" to this request.) What it did not count now it may
+            // have counted when it was asked first.
+            Reply::Response(ObjectResponse::Failed | ObjectResponse::Recorded) => self.go_on_uncounted(self.is_repeat),
+            Reply::Lost(error) | Reply::Failed(error) => {
+                worker::console_error!("tollgate: {error}");
+                self.go_on_uncounted(true)
+            }
+        }
+    }
+
+    fn refuse(&self, problem: &Problem) -> HttpResult {
+        http::refuse(problem, &self.isolate.config.cors_allow_origin, None)
+    }
+
+    /// Remembers a denial, and forgets what the key's holder was told before this call.
+    fn remember(&self, known: &KeyResponse) {
+        let isolate = &self.isolate;
+        let cap = isolate.config.deny_cache_seconds.saturating_mul(1000);
+        let asked = self.asked_at..clock::now().as_millis();
+        isolate.denials.borrow_mut().keep(self.request.call(), self.keyed, known, asked, cap, self.generation);
+        isolate.self_service.borrow_mut().forget(Some(&self.request.caller.id));
+    }
+
+    /// The object knows no such imported key. It is asked once more if D1 has it; nothing has been counted.
+    async fn look_again(mut self) -> HttpResult {
+        let Authenticated { incoming, context, caller, .. } = &self.request;
+        match caller.clone().look_again(&self.isolate, context, incoming.network()).await {
+            Some(_) => {
+                self.request.caller.evidence = Evidence::Found;
+                self.ask()
+            }
+            // The object has said that there is no such key: that holds while D1 says nothing else.
+            None => self.refuse(&Problem::InvalidKey),
+        }
+    }
+
+    fn forward_or_refuse(&self, known: &KeyResponse) -> HttpResult {
+        let config = &self.isolate.config;
+        match &known.outcome {
+            KeyVerdict::Admitted(admission) => Ok(self.forward_admitted(known, *admission)),
+            KeyVerdict::Denied { .. }
+            | KeyVerdict::CostExceedsQuota { .. }
+            | KeyVerdict::Conflict
+            | KeyVerdict::Mismatch
+            | KeyVerdict::Malformed
+            | KeyVerdict::Refused(_) => {
+                let refusal = refusal_of(known).unwrap_or(Problem::Internal);
+                http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.forms())))
+            }
+        }
+    }
+
+    fn forward_admitted(&self, known: &KeyResponse, admission: Admission) -> JsValue {
+        let Authenticated { context, caller, .. } = &self.request;
+        let mut request_fields = FieldLines::default();
+        request_fields.set("X-Tollgate-Key-Id", &caller.id);
+        request_fields.set("X-Tollgate-Tier", &known.tier);
+        let mut answer_fields = FieldLines::default();
+        answer_fields.extend(ratelimit_headers::fields(known, self.isolate.config.forms()));
+        if admission.is_replay {
+            request_fields.set(ratelimit_headers::REPLAY, "1");
+            answer_fields.set(ratelimit_headers::REPLAY, "1");
+        }
+        let end = admission.wants_outcome.then(|| CallEnd {
+            isolate: Rc::clone(&self.isolate),
+            context: context.clone(),
+            id: caller.id.clone(),
+            nonce: self.nonce,
+            is_awaited: self.is_repeatable(admission),
+        });
+        self.forward(&request_fields, &answer_fields, end)
+    }
+
+    /// Whether the object has this call in flight, and refuses others with its idempotency key until it has ended.
+    const fn is_repeatable(&self, admission: Admission) -> bool {
+        matches!(self.keyed, Keyed::Key(_)) && !admission.is_replay && !admission.ignores_key
+    }
+
+    /// The object is out of reach. Nothing passes, or every call does that the outbox has room for, marked and reported
+    /// later.
+    fn go_on_uncounted(&self, is_maybe_counted: bool) -> HttpResult {
+        let Authenticated { context, caller, .. } = &self.request;
+        let maybe_counted = is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, asked_at: self.asked_at });
+        let has_room = || outbox::add_call(&self.isolate, context, self.request.call(), maybe_counted);
+        match self.isolate.config.fail_mode {
+            FailMode::Open if has_room() => {
+                let mut request_fields = FieldLines::default();
+                request_fields.set("X-Tollgate-Key-Id", &caller.id);
+                request_fields.set("X-Tollgate-Fail-Open", "1");
+                let mut answer_fields = FieldLines::default();
+                answer_fields.set("X-Tollgate-Fail-Open", "1");
+                Ok(self.forward(&request_fields, &answer_fields, None))
+            }
+            FailMode::Open | FailMode::Closed => {
+                self.refuse(&Problem::Unavailable("the call could not be counted, so it was not forwarded"))
+            }
+        }
+    }
+
+    fn forward(&self, request_fields: &FieldLines, answer_fields: &FieldLines, end: Option<CallEnd>) -> JsValue {
+        let Authenticated { incoming, credential, .. } = &self.request;
+        origin::forward(incoming, &self.isolate, Some(credential), (request_fields, answer_fields), end)
+    }
+}

@@ -1,0 +1,76 @@
+// Asks the objects of keys.
+import { currentInstance, requireInstance } from "./instance.js";
+import { after } from "./timer.js";
+
+/**
+ * Asks a key's object and hands what comes back to `request`: the line to `resume`, or the error to `fail`. A fresh stub
+ * each time, because a stub that has failed once may fail for ever.
+ */
+export function ask(namespace, name, line, request) {
+  const instance = currentInstance();
+  return namespace
+    .getByName(name)
+    .ask(line)
+    .then(
+      (answer) => {
+        requireInstance(instance);
+        return request.resume(answer);
+      },
+      (error) => {
+        requireInstance(instance);
+        return request.fail(error?.retryable === true, error?.overloaded === true, String(error?.message ?? error));
+      },
+    );
+}
+
+/** Asks with each line that `delivery` has, one after the other. */
+async function deliver(namespace, name, delivery, instance) {
+  const next = () => {
+    requireInstance(instance);
+    return delivery.next();
+  };
+  for (let line = next(); line !== undefined; line = next()) await ask(namespace, name, line, delivery);
+}
+
+/** Delivers some time after the response. */
+export function deliverLater(context, milliseconds, namespace, name, delivery) {
+  const instance = currentInstance();
+  context.waitUntil(after(milliseconds).then(() => deliver(namespace, name, delivery, instance)));
+}
+
+/** Delivers now; resolves when that is done, or after that many milliseconds. */
+export function deliverNow(namespace, name, delivery, milliseconds) {
+  return Promise.race([deliver(namespace, name, delivery, currentInstance()), after(milliseconds)]);
+}
+
+/** Asks a key's object for JSON, with a body if there is one; resolves to the text. */
+export async function askText(namespace, name, url, body) {
+  const init = body === undefined ? undefined : { method: "POST", body };
+  const response = await namespace.getByName(name).fetch(url, init);
+  if (!response.ok) throw new Error(`the object answered ${response.status}`);
+  return response.text();
+}
+
+/**
+ * Sends `body` to many objects, `[[name, url], …]` as JSON, `width` of them at a time. Resolves to the number of objects
+ * that accepted it.
+ */
+export async function postToAll(namespace, targets, body, width) {
+  let accepted = 0;
+  let failure;
+  const rest = JSON.parse(targets).values();
+  const lane = async () => {
+    for (const [name, url] of rest) {
+      try {
+        await askText(namespace, name, url, body);
+        accepted += 1;
+      } catch (error) {
+        failure ??= `key ${name}: ${error?.message ?? error}`;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: width }, lane));
+  // One line, however many there were.
+  if (failure !== undefined) console.error(`tollgate: a change did not reach every object: ${failure}`);
+  return accepted;
+}

@@ -1,0 +1,140 @@
+// Forwards requests to the origin, and its responses to the client.
+import { namesOf, setAll } from "./fields.js";
+import { currentInstance, requireInstance } from "./instance.js";
+import { reply } from "./response.js";
+
+/**
+ * The rules of forwarding that run here, because the header fields they apply to are only here: each would otherwise cost
+ * a crossing. `reserved` and `reservedInResponses` match the names of header fields.
+ */
+const rules = { badGateway: { status: 0, body: "", fields: "" }, loopStatus: 0, reserved: /^/, reservedInResponses: /^/ };
+
+/** Sets the rules, once for each isolate. */
+export function setForwardingRules(status, body, fields, loopStatus, reserved, reservedInResponses) {
+  rules.badGateway = { status, body, fields };
+  rules.loopStatus = loopStatus;
+  rules.reserved = new RegExp(reserved);
+  rules.reservedInResponses = new RegExp(reservedInResponses);
+}
+
+/**
+ * Forwards a request: same method and streamed body, header fields less those `dropped` (one a line) and reserved ones.
+ * Redirects are left to the client, and no cache is read or written. The origin's response is streamed back with
+ * `answerFields`. If the origin does not answer, the response is 502.
+ *
+ * `call.ended(status, begun, now)` is called with the origin's status, or 0. If it returns a promise, the response waits
+ * for that.
+ */
+export function forward(request, url, dropped, fields, answerFields, call) {
+  const ended = call === undefined ? undefined : onEnd(call);
+  let sent;
+  try {
+    const headers = new Headers(request.headers);
+    const names = dropped === "" ? [] : dropped.split("\n");
+    for (const name of headers.keys()) if (rules.reserved.test(name)) names.push(name);
+    for (const name of names) headers.delete(name);
+    setAll(headers, fields);
+    // `fetch` copies the request itself. The request's own URL is left as it came.
+    const { method } = request;
+    const init = { headers, redirect: "manual", cache: "no-store" };
+    if (url === undefined) {
+      sent = fetch(request, init);
+    } else {
+      // For workerd `Content-Length: 0` is a body, which `fetch` does not take with these methods.
+      const body = method === "GET" || method === "HEAD" ? undefined : request.body;
+      sent = fetch(url, { ...init, method, body });
+    }
+  } catch (error) {
+    sent = Promise.reject(error);
+  }
+  return relayed(sent, answerFields, ended);
+}
+
+/** Forwards a CORS preflight with the fields `kept` (one a line) and `fields`, and no others. */
+export function forwardPreflight(request, url, kept, fields) {
+  const headers = new Headers();
+  for (const name of kept === "" ? [] : kept.split("\n")) headers.set(name, request.headers.get(name));
+  setAll(headers, fields);
+  // Nothing caches an OPTIONS; with `cache` the runtime would add fields.
+  const init = { method: "OPTIONS", headers, body: null, redirect: "manual" };
+  return relayed(fetch(url ?? request, init), "", undefined);
+}
+
+function onEnd(call) {
+  const instance = currentInstance();
+  const begun = Date.now();
+  return (status) => {
+    try {
+      requireInstance(instance);
+      return call.ended(status, begun, Date.now());
+    } catch (error) {
+      // The client gets the origin's response all the same.
+      console.error(`tollgate: the outcome of a call was not noted: ${error?.message ?? error}`);
+      return undefined;
+    }
+  };
+}
+
+function relayed(sent, answerFields, ended) {
+  return sent.then(
+    (response) => {
+      const noted = ended?.(response.status);
+      const answer = relay(response, answerFields);
+      return noted === undefined ? answer : noted.then(() => answer);
+    },
+    (error) => {
+      console.error(`tollgate: the origin did not answer: ${error?.message ?? error}`);
+      const noted = ended?.(0);
+      const { status, body, fields } = rules.badGateway;
+      const answer = reply(status, body, answerFields + fields);
+      return noted === undefined ? answer : noted.then(() => answer);
+    },
+  );
+}
+
+function relay(response, fields) {
+  const answer = new Response(response.webSocket ? null : response.body, response);
+  const { headers } = answer;
+  for (const name of response.headers.keys()) {
+    if (!rules.reservedInResponses.test(name)) continue;
+    if (response.status === rules.loopStatus) hasLoopStatus = true;
+    headers.delete(name);
+  }
+  setAll(headers, fields);
+  if (fields !== "" && headers.has("access-control-allow-origin")) expose(headers, fields);
+  return answer;
+}
+
+/** Exposes the added fields to scripts, if the origin lets scripts of another origin read the response. */
+function expose(headers, fields) {
+  const listed = (headers.get("access-control-expose-headers") ?? "").split(",").map((name) => name.trim());
+  const names = listed.filter((name) => name !== "");
+  // `*` is every name, but with credentials it is a name (Fetch standard §4.10).
+  const isLiteral = headers.get("access-control-allow-credentials") === "true";
+  if (names.includes("*") && !isLiteral) return;
+  const known = new Set(names.map((name) => name.toLowerCase()));
+  const added = namesOf(fields).filter((name) => !known.has(name.toLowerCase()));
+  headers.set("access-control-expose-headers", [...names, ...added].join(", "));
+}
+
+/** Whether a response of the origin looked like that of a gateway that was called by itself. */
+let hasLoopStatus = false;
+
+/** Whether one did since the last call of this function. */
+export function hasSeenLoop() {
+  const seen = hasLoopStatus;
+  hasLoopStatus = false;
+  return seen;
+}
+
+/** Fetches `url` with one header field. Resolves to the response without its body, or to nothing if there is none in time. */
+export async function probe(url, name, value, milliseconds) {
+  try {
+    const signal = AbortSignal.timeout(milliseconds);
+    const response = await fetch(url, { headers: { [name]: value }, redirect: "manual", cache: "no-store", signal });
+    await response.body?.cancel();
+    return response;
+  } catch {
+    return undefined;
+  }
+}
