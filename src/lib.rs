@@ -1,13 +1,22 @@
 //! tollgate: exact rate limits and monthly quotas per API key, at the edge.
 //!
+//! A request goes forward only, through these files of `runtime` and the rules that they carry out:
+//!
 //! ```text
-//! edge::fetch ─ target, route ─┬─ edge::gateway ── credential, key ── edge::object_client ─▶ edge::key_object ─ limit ─▶ row
-//!                              │        └── edge::origin ◀── admitted ─── protocol ◀──────────────┘
-//!                              └─ edge::admin ── admin ── edge::key_store ─▶ D1 ◀── flush, by alarm
+//! entry ── incoming, router ─┬─ gateway/gate ── gateway/authenticate ── gateway/loop_guard
+//!                            │                                                │
+//!                            │   gateway/call ── deny_cache, outbox ◀─────────┘
+//!                            │        │ a line of text
+//!                            │        ▼
+//!                            │   object/key_object ── key_state ── one row
+//!                            │        │ a line of text
+//!                            │        ▼
+//!                            │   gateway/call ── ratelimit_headers ── gateway/origin ─▶ the origin
+//!                            └─ admin ── store ─▶ D1 ◀── object/flush, by alarm
 //! ```
 //!
-//! Everything but `edge` is pure: no clock, no storage, no runtime; it compiles and is tested natively. `docs/architecture.md`
-//! has the whole picture.
+//! Everything but `runtime` is pure: no clock, no storage, no platform. It compiles and is tested natively.
+//! `docs/architecture.md` has the whole picture.
 #![forbid(unsafe_code)]
 
 pub mod admin;

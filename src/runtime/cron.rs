@@ -1,4 +1,4 @@
-//! What the cron trigger does: looks whether some keys' accounts are right, and deletes what is old.
+//! The cron trigger: checks the totals of some keys, and deletes old rows.
 
 use crate::encoding::base32;
 use crate::runtime::clock;
@@ -56,12 +56,12 @@ async fn delete(db: &Database, now: UnixMicros) -> Result<(), Error> {
     Ok(())
 }
 
-/// What the runtime is told: an error is logged, and fails the run.
+/// Logs the error and fails the cron run, so that the platform reports it.
 pub(crate) async fn answer(env: Env) -> Result<JsValue, JsValue> {
     match run(&env).await {
         Ok(()) => Ok(JsValue::UNDEFINED),
         Err(error) => {
-            worker::console_error!("tollgate: upkeep: {error}");
+            worker::console_error!("tollgate: cron: {error}");
             Err(wasm_bindgen::JsError::new(&error.to_string()).into())
         }
     }

@@ -232,7 +232,7 @@ proptest! {
                             panic!("{url}");
                         };
                         let recorded = object.receive(report, true);
-                        run.settle(&mut outbox, nonce, receipt(true, true, recorded));
+                        run.handle_receipt(&mut outbox, nonce, receipt(true, true, recorded));
                     }
                 }
                 UsageStep::Over { arrived, answered, written } if !under_way.is_empty() => {
@@ -241,7 +241,7 @@ proptest! {
                         Some(report) if arrived => object.receive(report, written),
                         _ => true,
                     };
-                    outbox.settle("k", attachment, receipt(arrived, answered, recorded));
+                    outbox.handle_receipt("k", attachment, receipt(arrived, answered, recorded));
                 }
                 UsageStep::Over { .. } => {}
             }
@@ -251,13 +251,13 @@ proptest! {
             if let Some(report) = attachment.report() {
                 object.receive(report, true);
             }
-            outbox.settle("k", attachment, Receipt::Recorded);
+            outbox.handle_receipt("k", attachment, Receipt::Recorded);
         }
         for nonce in 1_000_000.. {
             let attachment = outbox.attach("k", nonce, nonce);
             let Some(report) = attachment.report() else { break };
             object.receive(report, true);
-            outbox.settle("k", attachment, Receipt::Recorded);
+            outbox.handle_receipt("k", attachment, Receipt::Recorded);
         }
         let mut counted: BTreeMap<String, u64> = BTreeMap::new();
         let mut counted_denials = 0;

@@ -3,7 +3,8 @@
 import { expect, test, vi } from "vitest";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, call, issue, received, releaseOrigin } from "./lib/gate.mjs";
-import { intercept } from "./lib/object.mjs";
+import { breakWrites, crash, intercept } from "./lib/object.mjs";
+import { takeTimeOver } from "./lib/timers.mjs";
 
 /** Outcomes of one key that an isolate keeps at most. */
 const OUTCOMES_OF_KEY = 256;
@@ -62,4 +63,41 @@ test("nor more of them when a question is lost that took some along", async () =
   isAway = false;
   await call(key, "/", { method: "HEAD" });
   expect(await endings(key)).toEqual({ GET: 0, POST: OUTCOMES_OF_KEY });
+});
+
+test("an outcome that no request takes along is sent by itself after a second, and again with the next one", async () => {
+  const key = await auditedKey();
+  const { pass } = await takeTimeOver(key);
+  const asked = await intercept(key);
+  expect((await call(key)).status).toBe(200);
+  await pass(0.9);
+  expect(asked).toEqual(["/v1/check"]);
+  await pass(0.2);
+  expect(asked).toEqual(["/v1/check", "/v1/end"]);
+  // The object has written no row for it.
+  await crash(key);
+  await call(key, "/", { method: "HEAD" });
+  expect(await endings(key)).toEqual({ GET: 1, POST: 0 });
+});
+
+test("a request whose write fails gives back what it took along", async () => {
+  const key = await auditedKey();
+  expect((await call(key)).status).toBe(200);
+  const mend = await breakWrites(key);
+  expect((await call(key, "/", { method: "HEAD" })).status).toBe(503);
+  await mend();
+  expect((await call(key, "/", { method: "HEAD" })).status).toBe(200);
+  expect(await endings(key)).toEqual({ GET: 1, POST: 0 });
+});
+
+test("a call is answered although its object cannot be told that it has ended, and the next request tells it", async () => {
+  const key = await issue();
+  const pay = () => call(key, "/order", { method: "POST", headers: { "Idempotency-Key": "order" } });
+  let isAway = true;
+  const asked = await intercept(key, (answer) => (isAway && asked.at(-1) === "/v1/end" ? Promise.reject(new Error("away")) : answer()));
+  expect((await pay()).status).toBe(200);
+  expect(asked).toEqual(["/v1/check", "/v1/end"]);
+  isAway = false;
+  const repeat = await pay();
+  expect([repeat.status, repeat.headers.get("x-tollgate-idempotent-replay")]).toEqual([200, "1"]);
 });

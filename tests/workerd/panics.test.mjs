@@ -2,7 +2,8 @@
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import * as wasm from "../../build/gate.js";
-import { admin, admit, call, denied, issue, problem, received, usage } from "./lib/gate.mjs";
+import { makeTier, sql } from "./lib/database.mjs";
+import { admin, admit, call, denied, issue, problem, received, releaseOrigin, usage } from "./lib/gate.mjs";
 import { intercept, stub } from "./lib/object.mjs";
 
 /** Ends the wasm's instance as a bug could: by a look beyond its memory. */
@@ -92,4 +93,19 @@ test("those who wait for a write in common are told, however busy their object i
   for (const answer of failed) await problem(answer, answer.status === 503 ? 503 : 500);
   expect(await received()).toHaveLength(1 + answers.length - failed.length);
   await admit(key, 3);
+});
+
+test("a call that is at the origin when it happens gets the origin's response", async () => {
+  const tier = await makeTier();
+  await sql("UPDATE tiers SET audit_days = 7 WHERE name = ?", tier);
+  const key = await issue(tier);
+  const pay = { method: "POST", headers: { "Idempotency-Key": "order" } };
+  const answers = [call(key, "/held"), call(key, "/held", pay)];
+  await vi.waitFor(async () => expect(await received()).toHaveLength(2));
+  trap();
+  await releaseOrigin();
+  for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
+  // What becomes of them was known to the instance alone.
+  expect(logged.mock.calls.filter(([line]) => line.includes("the outcome of a call was not noted"))).toHaveLength(2);
+  await admit(key, 1);
 });

@@ -30,7 +30,7 @@ struct KeyOutcomes {
     /// The key's place in the order.
     place: u64,
     outcomes: VecDeque<CallOutcome>,
-    /// How many of them, the newest, have not been sent by themselves.
+    /// How many of them, the newest, have not been sent by themselves. More than there are if the oldest were dropped.
     unsent: usize,
     timer: DeliveryTimer,
 }
@@ -131,7 +131,6 @@ impl KeyOutcomes {
     fn trim(&mut self, limit: usize) {
         let surplus = self.outcomes.len().saturating_sub(limit);
         self.outcomes.drain(..surplus);
-        self.unsent = self.unsent.min(self.outcomes.len());
     }
 }
 

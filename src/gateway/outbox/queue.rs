@@ -20,7 +20,7 @@ pub struct Outbox {
     outcomes: PendingOutcomes,
 }
 
-/// What one request to an object carries. It comes back with the result of the request: see [`Outbox::settle`].
+/// What one request to an object carries. It comes back with the result of the request: see [`Outbox::handle_receipt`].
 #[derive(Debug, Default)]
 pub struct Attachment {
     report: Option<SentReport>,
@@ -82,14 +82,14 @@ impl Outbox {
     }
 
     /// Handles the result of a request that took something along.
-    pub fn settle(&mut self, id: &str, attachment: Attachment, receipt: Receipt) {
-        self.settle_usage(id, attachment.report.as_ref(), receipt);
+    pub fn handle_receipt(&mut self, id: &str, attachment: Attachment, receipt: Receipt) {
+        self.usage_receipt(id, attachment.report.as_ref(), receipt);
         if receipt != Receipt::Recorded {
             self.outcomes.put_back(id, attachment.outcomes);
         }
     }
 
-    fn settle_usage(&mut self, id: &str, report: Option<&SentReport>, receipt: Receipt) {
+    fn usage_receipt(&mut self, id: &str, report: Option<&SentReport>, receipt: Receipt) {
         let Some(SentReport { nonce, .. }) = report else { return };
         match receipt {
             Receipt::Recorded => self.usage.acknowledge(id, *nonce),
@@ -171,8 +171,8 @@ impl ErrandRun {
 
     /// Handles the result of a request. What failed stays for the next request about the key. Returns whether a timer has to
     /// be set for outcomes.
-    pub fn settle(&mut self, outbox: &mut Outbox, now: u64, receipt: Receipt) -> bool {
-        outbox.settle_usage(&self.id, self.report.take().as_ref(), receipt);
+    pub fn handle_receipt(&mut self, outbox: &mut Outbox, now: u64, receipt: Receipt) -> bool {
+        outbox.usage_receipt(&self.id, self.report.take().as_ref(), receipt);
         self.is_over |= receipt != Receipt::Recorded;
         match self.errand {
             Errand::Awaited(outcome) if receipt != Receipt::Recorded => outbox.add_outcome(&self.id, now, outcome),
@@ -209,14 +209,14 @@ mod tests {
         for receipt in [Receipt::NotRecorded, Receipt::Unknown] {
             let (attachment, usage, outcomes) = attached(&mut outbox, 1);
             assert_eq!((usage, &*outcomes), (Some((1, 1)), "7.201.30"));
-            outbox.settle("k", attachment, receipt);
+            outbox.handle_receipt("k", attachment, receipt);
         }
         let (attachment, usage, outcomes) = attached(&mut outbox, 1);
         assert_eq!((usage, &*outcomes), (Some((1, 1)), "7.201.30"));
-        outbox.settle("k", attachment, Receipt::Recorded);
+        outbox.handle_receipt("k", attachment, Receipt::Recorded);
         let (attachment, usage, outcomes) = attached(&mut outbox, 1);
         assert_eq!((usage, &*outcomes), (None, ""));
-        outbox.settle("k", attachment, Receipt::NotRecorded);
+        outbox.handle_receipt("k", attachment, Receipt::NotRecorded);
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
         ] {
             let attachment = outbox.attach("k", 0, nonce);
             assert_eq!(attachment.report().unwrap().nonce, expected);
-            outbox.settle("k", attachment, receipt);
+            outbox.handle_receipt("k", attachment, receipt);
         }
     }
 
@@ -244,13 +244,13 @@ mod tests {
         outbox.add_denied("k", 0);
         let url = run.next(&mut outbox, 10, 5).unwrap();
         assert_eq!(url, "https://key.object/v1/settle?id=k&o=9:1:0:10&u=1:GET:/a");
-        assert!(!run.settle(&mut outbox, 10, Receipt::Recorded));
+        assert!(!run.handle_receipt(&mut outbox, 10, Receipt::Recorded));
         let url = run.next(&mut outbox, 10, 5).unwrap();
         assert_eq!(url, "https://key.object/v1/settle?id=k&o=5:0:1");
-        assert!(!run.settle(&mut outbox, 10, Receipt::Recorded));
+        assert!(!run.handle_receipt(&mut outbox, 10, Receipt::Recorded));
         assert_eq!(outbox.add_denied("k", 10), Some(false), "the timer is set until the run ends");
         assert!(run.next(&mut outbox, 10, 6).is_some());
-        assert!(!run.settle(&mut outbox, 10, Receipt::Recorded));
+        assert!(!run.handle_receipt(&mut outbox, 10, Receipt::Recorded));
         assert_eq!(run.next(&mut outbox, 10, 6), None);
         assert_eq!(outbox.add_denied("k", 10), Some(true));
     }
@@ -262,7 +262,7 @@ mod tests {
             let mut run = ErrandRun::new("k", Errand::Usage);
             outbox.add_denied("k", 0);
             assert!(run.next(&mut outbox, 0, 5).is_some());
-            assert!(!run.settle(&mut outbox, 0, receipt));
+            assert!(!run.handle_receipt(&mut outbox, 0, receipt));
             assert_eq!(run.next(&mut outbox, 0, 6), None);
             assert_eq!(outbox.add_denied("k", 0), Some(true), "its timer has ended");
             assert!(outbox.attach("k", 0, 7).report().is_some());
@@ -277,7 +277,7 @@ mod tests {
         outbox.add_denied("k", 0);
         outbox.add_outcome("k", 0, OUTCOME);
         assert_eq!(run.next(&mut outbox, 0, 5).unwrap(), "https://key.object/v1/settle?id=k&o=5:0:1");
-        run.settle(&mut outbox, 0, Receipt::Recorded);
+        run.handle_receipt(&mut outbox, 0, Receipt::Recorded);
         assert_eq!(outbox.attach("k", 0, 6).outcomes().0, "7.201.30");
     }
 
@@ -290,7 +290,7 @@ mod tests {
             outbox.add_outcome("k", 0, OUTCOME);
             assert_eq!(run.next(&mut outbox, 1_000, 5).unwrap(), "https://key.object/v1/end?id=k#7.201.30");
             assert!(outbox.add_outcome("k", 1_000, CallOutcome { nonce: 8, ..OUTCOME }), "its timer has ended");
-            assert!(!run.settle(&mut outbox, 1_000, receipt));
+            assert!(!run.handle_receipt(&mut outbox, 1_000, receipt));
             assert_eq!(run.next(&mut outbox, 1_000, 6), None, "the next timer sends the next one");
             assert_eq!(outbox.attach("k", 1_000, 7).outcomes().0, "7.201.30,8.201.30");
         }
@@ -307,7 +307,7 @@ mod tests {
             let mut outbox = Outbox::default();
             let mut run = ErrandRun::new("k", Errand::Awaited(OUTCOME));
             assert_eq!(run.next(&mut outbox, 0, 1).unwrap(), "https://key.object/v1/end?id=k&w=1#7.201.30");
-            assert_eq!(run.settle(&mut outbox, 0, receipt), !queued.is_empty(), "a timer is set for it");
+            assert_eq!(run.handle_receipt(&mut outbox, 0, receipt), !queued.is_empty(), "a timer is set for it");
             assert_eq!(run.next(&mut outbox, 0, 1), None);
             let mut later = ErrandRun::new("k", Errand::Outcomes);
             assert_eq!(later.next(&mut outbox, 1_000, 1).is_some(), !queued.is_empty());

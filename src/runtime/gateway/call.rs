@@ -204,7 +204,7 @@ impl GatedCall {
 
     fn go_on(mut self, reply: Reply) -> HttpResult {
         let id = &self.request.caller.id;
-        outbox::settle(id, std::mem::take(&mut self.attachment), reply.receipt());
+        outbox::handle_receipt(id, std::mem::take(&mut self.attachment), reply.receipt());
         if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
             // Asked once more under the same nonce, which the object counts once.
             self.is_repeat = true;

@@ -75,8 +75,9 @@ pub(crate) async fn reconcile(isolate: &Isolate, id: &str) -> Result<String, Err
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
-/// Asks how a key stands, for whoever presents this secret: a [`protocol::KeyStatus`].
-pub(crate) async fn holding(isolate: &Isolate, caller: &Caller) -> Result<String, Error> {
+/// Asks for the status of a key, for whoever presents this secret: a
+/// [`KeyStatus`](crate::protocol::key_status::KeyStatus).
+pub(crate) async fn key_status(isolate: &Isolate, caller: &Caller) -> Result<String, Error> {
     let Caller { id, secret_hash, evidence } = caller;
     let url = ObjectRequest::KeyStatus { id, secret_hash, is_found: *evidence == Evidence::Found }.to_url();
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await

@@ -58,8 +58,8 @@ pub(crate) fn attach(isolate: &Isolate, id: &str, now: u64) -> Attachment {
 }
 
 /// Handles the result of a request that took something along.
-pub(crate) fn settle(id: &str, attachment: Attachment, receipt: Receipt) {
-    OUTBOX.with_borrow_mut(|outbox| outbox.settle(id, attachment, receipt));
+pub(crate) fn handle_receipt(id: &str, attachment: Attachment, receipt: Receipt) {
+    OUTBOX.with_borrow_mut(|outbox| outbox.handle_receipt(id, attachment, receipt));
 }
 
 /// A forwarded call whose outcome the object wants to know. JavaScript holds it until the origin has answered.
@@ -116,12 +116,12 @@ impl OutboxDelivery {
         deliver_later(context, errand.delay(), &isolate.objects, id, Self::new(isolate, context, id, errand));
     }
 
-    fn settle(&mut self, reply: &Reply) {
+    fn handle_reply(&mut self, reply: &Reply) {
         if let Reply::Lost(error) | Reply::Overloaded(error) | Reply::Failed(error) = reply {
             worker::console_error!("tollgate: {error}");
         }
         let now = clock::now().as_millis();
-        if OUTBOX.with_borrow_mut(|outbox| self.run.settle(outbox, now, reply.receipt())) {
+        if OUTBOX.with_borrow_mut(|outbox| self.run.handle_receipt(outbox, now, reply.receipt())) {
             Self::later(&self.isolate, &self.context, self.run.id(), Errand::Outcomes);
         }
     }
@@ -138,12 +138,12 @@ impl OutboxDelivery {
     /// Handles the object's answer.
     pub fn resume(&mut self, line: &str) {
         let reply = object_client::read(line, self.run.id());
-        self.settle(&reply);
+        self.handle_reply(&reply);
     }
 
     /// Goes on without an answer.
     pub fn fail(&mut self, is_retryable: bool, is_overloaded: bool, message: &str) {
         let reply = object_client::no_answer(is_retryable, is_overloaded, message, self.run.id());
-        self.settle(&reply);
+        self.handle_reply(&reply);
     }
 }

@@ -1,16 +1,12 @@
-//! What a key's holder may ask with the key itself. It spends nothing, and nobody is told of another key.
+//! Self-service endpoints, authenticated by the API key. Read-only; they never reveal another key.
 
 use crate::admin::Parameters;
 use crate::config::Config;
 use crate::gateway::credential::QUERY_NAME;
 use crate::gateway::self_service::{self, Permit};
 use crate::http::problem::Problem;
-use crate::keys::profile::Status;
-use crate::limiter::decision::{Decision, Verdict};
-use crate::protocol::key_status::{KeyStatus, Me, month_json};
-use crate::protocol::object_response;
-use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict};
-use crate::protocol::usage::PolicyUsageBody;
+use crate::protocol::key_status::KeyStatus;
+use crate::protocol::object_response::{KeyResponse, KeyVerdict, ObjectResponse};
 use crate::router::SelfServiceRoute;
 use crate::runtime::error::Error;
 use crate::runtime::gateway::authenticate::{Caller, Presented, authenticate};
@@ -18,8 +14,6 @@ use crate::runtime::gateway::object_client;
 use crate::runtime::http::{self, HttpResult};
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::js;
-use crate::runtime::object::key_object::{Memory, Shared};
 use crate::runtime::{clock, store};
 use crate::time::{HOUR, Month, UnixMicros, rfc3339};
 use std::rc::Rc;
@@ -31,7 +25,7 @@ const MONTHS_BEFORE: usize = 11;
 /// The current hour and so many before it.
 const HOURS_BEFORE: u64 = 23;
 
-/// Answers a request of a key's holder.
+/// Answers such a request.
 pub(crate) async fn answer(
     incoming: Incoming,
     isolate: Rc<Isolate>,
@@ -75,7 +69,7 @@ async fn find(
         }
         Permit::Ask(mark) => mark,
     };
-    let (known, me, month) = hold(incoming, isolate, context, caller).await.map_err(|refusal| (refusal, None))?;
+    let (known, me, month) = status_of(incoming, isolate, context, caller).await.map_err(|refusal| (refusal, None))?;
     let body = match wanted {
         _ if matches!(known.outcome, KeyVerdict::Refused(_)) => String::new(),
         SelfServiceRoute::Me => me,
@@ -108,7 +102,7 @@ async fn caller_of(incoming: &Incoming, isolate: &Rc<Isolate>, context: &JsValue
 /// What a key's object says: where the key stands, `GET /_tollgate/me`, and its current month.
 type StatusOfKey = (KeyResponse, String, String);
 
-async fn hold(
+async fn status_of(
     incoming: &Incoming,
     isolate: &Rc<Isolate>,
     context: &JsValue,
@@ -124,14 +118,14 @@ async fn hold(
 
 /// Asks the object; nothing if it knows no such key.
 async fn ask(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, Problem> {
-    let holding = object_client::holding(isolate, caller).await;
-    let holding = holding.and_then(|text| match KeyStatus::parse(&text) {
+    let status = object_client::key_status(isolate, caller).await;
+    let status = status.and_then(|text| match KeyStatus::parse(&text) {
         Some((answer, me, month)) => Ok((answer, me.to_owned(), month.to_owned())),
         None => Err(Error::new("the object's answer has another form")),
     });
-    match holding {
-        Ok((object_response::ObjectResponse::Key(known), me, month)) => Ok(Some((known, me, month))),
-        Ok((object_response::ObjectResponse::Unknown, ..)) => Ok(None),
+    match status {
+        Ok((ObjectResponse::Key(known), me, month)) => Ok(Some((known, me, month))),
+        Ok((ObjectResponse::Unknown, ..)) => Ok(None),
         Ok(_) => Err(Problem::Unavailable("the key could not be looked up now")),
         Err(error) => {
             worker::console_error!("tollgate: key {} could not be looked up: {error}", caller.id);
@@ -147,46 +141,4 @@ async fn usage(env: &Env, id: &str, known: &KeyResponse, month: &str) -> Result<
     let this_hour = now.as_micros() / HOUR * HOUR;
     let hour = rfc3339(UnixMicros::from_micros(this_hour.saturating_sub(HOURS_BEFORE * HOUR)));
     store::usage_of_holder(&store::database(env)?, id, since, month, &hour).await
-}
-
-impl Shared {
-    /// Answers [`ObjectRequest::KeyStatus`](protocol::ObjectRequest::KeyStatus).
-    pub(crate) async fn holding(self: &Rc<Self>, id: &str, secret_hash: &str, is_found: bool) -> HttpResult {
-        let now = self.prepare_for(id, is_found.then_some(secret_hash)).await?;
-        let mut memory = self.memory.borrow_mut();
-        let unknown = object_response::ObjectResponse::Unknown.to_line();
-        let text = match &mut *memory {
-            Memory { key_state: Some(key_state), profile: Some(profile), .. } if profile.accepts(secret_hash, now) => {
-                profile.turn_to(key_state.judged(now));
-                let standings = key_state.standings(profile.schedule(), now);
-                let status = profile.status(now);
-                let me = Me {
-                    key_id: id.to_owned(),
-                    tier: profile.row.tier.clone(),
-                    status,
-                    expires_at: profile.row.expires_at.map(|at| rfc3339(UnixMicros::from_millis(at))),
-                    policies: profile
-                        .policies
-                        .iter()
-                        .zip(&standings)
-                        .map(|(p, s)| PolicyUsageBody::new(p, s, now))
-                        .collect(),
-                };
-                let outcome = if status == Status::Active {
-                    KeyVerdict::Admitted(Admission::default())
-                } else {
-                    KeyVerdict::Refused(status)
-                };
-                let decision = Decision { verdict: Verdict::Admitted, standings, now };
-                let known = KeyResponse::new(outcome, &profile.row.tier, profile.schedule(), &decision);
-                let line = object_response::ObjectResponse::Key(known).to_line();
-                let me = serde_json::to_string(&me).map_err(Error::new)?;
-                let month = month_json(&key_state.month(Month::of(now)), key_state.epoch());
-                KeyStatus { line: &line, me: &me, month: &month }.to_text()
-            }
-            Memory { key_state: Some(_), .. } => unknown,
-            _ => return Err(Error::new("storage has not been read")),
-        };
-        Ok(js::response::reply(200, Some(&text), "")?.into())
-    }
 }

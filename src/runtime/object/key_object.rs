@@ -191,7 +191,7 @@ impl KeyObject {
                 Some(ObjectRequest::Stats { .. }) => shared.stats(),
                 Some(ObjectRequest::Reconcile { .. }) => reconcile::counted(&shared).await,
                 Some(ObjectRequest::KeyStatus { id, secret_hash, is_found }) => {
-                    shared.holding(id, secret_hash, is_found).await
+                    shared.key_status(id, secret_hash, is_found).await
                 }
                 _ => Err(Error::new("no such question")),
             }

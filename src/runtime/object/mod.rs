@@ -4,6 +4,7 @@ mod alerts;
 mod fan_out;
 mod flush;
 pub(crate) mod key_object;
+mod key_status;
 mod profile;
 pub(crate) mod reconcile;
 mod storage;
