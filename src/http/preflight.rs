@@ -8,14 +8,14 @@ const METHOD_LIMIT: usize = 64;
 
 /// What a preflight asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Preflight {
+pub struct PreflightRequest {
     /// `Access-Control-Request-Method`.
     pub method: String,
     /// The field names of `Access-Control-Request-Headers`, separated by `, `.
     pub fields: String,
 }
 
-impl Preflight {
+impl PreflightRequest {
     /// Reads the fields of an `OPTIONS` request; `None` if it is no preflight.
     #[must_use]
     pub fn read(origin: Option<&str>, method: Option<&str>, fields: Option<&str>) -> Option<Self> {
@@ -93,7 +93,7 @@ mod tests {
             "chrome-extension://abcdefghijklmnop",
             "capacitor://localhost",
         ] {
-            assert!(Preflight::read(Some(origin), Some("PUT"), None).is_some(), "{origin}");
+            assert!(PreflightRequest::read(Some(origin), Some("PUT"), None).is_some(), "{origin}");
         }
         for origin in [
             "",
@@ -127,16 +127,16 @@ mod tests {
             "ht tp://app.test",
             "://app.test",
         ] {
-            assert_eq!(Preflight::read(Some(origin), Some("PUT"), None), None, "{origin}");
+            assert_eq!(PreflightRequest::read(Some(origin), Some("PUT"), None), None, "{origin}");
         }
         for method in ["GET", "post", "M-SEARCH", "x!#$%&'*+-.^_`|~"] {
-            assert_eq!(Preflight::read(ORIGIN, Some(method), None).map(|p| p.method).as_deref(), Some(method));
+            assert_eq!(PreflightRequest::read(ORIGIN, Some(method), None).map(|p| p.method).as_deref(), Some(method));
         }
         for method in ["", "A B", "A,B", "A, B", "A/B", "A:B", "\"A\"", "{}", "Ä", &"A".repeat(65)] {
-            assert_eq!(Preflight::read(ORIGIN, Some(method), None), None, "{method}");
+            assert_eq!(PreflightRequest::read(ORIGIN, Some(method), None), None, "{method}");
         }
-        assert_eq!(Preflight::read(None, Some("GET"), None), None);
-        assert_eq!(Preflight::read(ORIGIN, None, None), None);
+        assert_eq!(PreflightRequest::read(None, Some("GET"), None), None);
+        assert_eq!(PreflightRequest::read(ORIGIN, None, None), None);
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
             (Some(" a ,, b\t,c d, *,ä,x:y,d"), "a, b, d"),
         ] {
             assert_eq!(
-                Preflight::read(ORIGIN, Some("GET"), asked).map(|p| p.fields).as_deref(),
+                PreflightRequest::read(ORIGIN, Some("GET"), asked).map(|p| p.fields).as_deref(),
                 Some(names),
                 "{asked:?}"
             );

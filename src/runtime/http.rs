@@ -3,7 +3,7 @@
 use crate::gateway::loop_guard::MARK;
 use crate::gateway::outbound::{RESERVED, RESERVED_IN_RESPONSES};
 use crate::gateway::ratelimit_headers::{self, EXPOSED, Forms};
-use crate::http::preflight::Preflight;
+use crate::http::preflight::PreflightRequest;
 use crate::http::problem::Problem;
 use crate::protocol::object_response::{KeyResponse, KeyVerdict};
 use crate::runtime::error::Error;
@@ -153,7 +153,7 @@ pub(crate) fn health(cors: &str) -> HttpResult {
 }
 
 /// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN` names.
-pub(crate) fn grant(asked: &Preflight, cors: &str) -> HttpResult {
+pub(crate) fn grant(asked: &PreflightRequest, cors: &str) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.set("Access-Control-Allow-Methods", &asked.method);
     if !asked.fields.is_empty() {

@@ -5,7 +5,7 @@ use crate::gateway::loop_guard::Place;
 use crate::http::address::Network;
 use crate::http::framing::{self, FramingError};
 use crate::http::idempotency_key::Field;
-use crate::http::preflight::Preflight;
+use crate::http::preflight::PreflightRequest;
 use crate::http::target::{Target, TargetError};
 use crate::runtime::js;
 
@@ -23,7 +23,7 @@ pub(crate) struct Incoming {
     /// `X-Tollgate-Loop`, whoever has made it.
     pub(crate) mark: Option<String>,
     /// What a CORS preflight asks for.
-    pub(crate) preflight: Option<Preflight>,
+    pub(crate) preflight: Option<PreflightRequest>,
     /// Whether it can be forwarded as it is.
     pub(crate) framing: Result<(), FramingError>,
 }
@@ -40,7 +40,7 @@ impl Incoming {
         let framing = framing::check(method, body.as_deref(), upgrade.as_deref());
         let preflight = if method == "OPTIONS" {
             let (origin, asked_method, asked_fields) = (header(), header(), header());
-            Preflight::read(origin.as_deref(), asked_method.as_deref(), asked_fields.as_deref())
+            PreflightRequest::read(origin.as_deref(), asked_method.as_deref(), asked_fields.as_deref())
         } else {
             None
         };

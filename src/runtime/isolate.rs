@@ -24,10 +24,10 @@ pub(crate) const OBJECTS: &str = "KEYS";
 pub(crate) const DATABASE: &str = "DB";
 
 thread_local! {
-    static DEPLOYMENT: RefCell<Option<Rc<Isolate>>> = const { RefCell::new(None) };
+    static ISOLATE: RefCell<Option<Rc<Isolate>>> = const { RefCell::new(None) };
 }
 
-/// Keys at most for which the answer to the flood is kept ready.
+/// Keys at most with a denial that is kept rendered.
 pub(crate) const RENDERED: usize = 256;
 
 pub(crate) struct Isolate {
@@ -50,9 +50,9 @@ pub(crate) struct Isolate {
 impl RefUnwindSafe for Isolate {}
 
 impl Isolate {
-    /// The isolate that this isolate runs; variables and bindings do not change during an isolate's life.
+    /// What this isolate keeps. Made with the first request: variables and bindings do not change during an isolate's life.
     pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Error> {
-        if let Some(isolate) = DEPLOYMENT.with_borrow(Option::clone) {
+        if let Some(isolate) = ISOLATE.with_borrow(Option::clone) {
             return Ok(isolate);
         }
         install_abort_hook();
@@ -80,20 +80,20 @@ impl Isolate {
             self_service: RefCell::default(),
             next_nonce,
         });
-        DEPLOYMENT.set(Some(Rc::clone(&isolate)));
+        ISOLATE.set(Some(Rc::clone(&isolate)));
         Ok(isolate)
     }
 
     /// `CORS_ALLOW_ORIGIN`, or its default while nothing is set up.
     pub(crate) fn cors() -> Rc<str> {
-        DEPLOYMENT.with_borrow(|isolate| match isolate {
+        ISOLATE.with_borrow(|isolate| match isolate {
             Some(isolate) => Rc::clone(&isolate.config.cors_allow_origin),
             None => Rc::from("*"),
         })
     }
 
-    /// Forgets what this isolate refuses by itself and what it tells holders: of one key, or of all. To be called when a change is in
-    /// force, since what was asked before that is not kept either.
+    /// Forgets cached denials and self-service answers, of one key or of all. To be called when a change is in force: answers to
+    /// earlier requests are not kept then either.
     pub(crate) fn forget_denials(&self, id: Option<&str>) {
         self.self_service.borrow_mut().forget(id);
         self.denials.borrow_mut().forget(id);
@@ -104,13 +104,13 @@ impl Isolate {
         }
     }
 
-    /// Keys were imported through this isolate: what it knew about other texts may be wrong now.
+    /// Keys were imported through this isolate: what it remembers of other texts may be wrong now.
     pub(crate) fn note_import(&self) {
         self.lookups.borrow_mut().imported();
         self.queue.borrow_mut().imported();
     }
 
-    /// A number that no other call bears, but by a chance of about one in 2^64: a random start for each isolate, then one by one.
+    /// A number that no other call has, but for a chance of about one in 2^64: a random start for each isolate, then one by one.
     pub(crate) fn nonce(&self) -> u64 {
         let nonce = self.next_nonce.get();
         self.next_nonce.set(nonce.wrapping_add(1));

@@ -140,10 +140,13 @@ fn usage_steps() -> impl Strategy<Value = Vec<UsageStep>> {
     vec(step, 0..80)
 }
 
+/// Calls, denials, and how many calls of each path.
+type CountedReport = (u64, u64, Vec<(String, u64)>);
+
 /// Counts each report once, by its nonce, as an object does.
 #[derive(Default)]
 struct Counted {
-    by_nonce: HashMap<u64, (u64, u64, Vec<(String, u64)>)>,
+    by_nonce: HashMap<u64, CountedReport>,
 }
 
 impl Counted {

@@ -35,7 +35,9 @@ async function deliver(namespace, name, delivery, instance) {
 /** Delivers some time after the response. */
 export function deliverLater(context, milliseconds, namespace, name, delivery) {
   const instance = currentInstance();
-  context.waitUntil(after(milliseconds).then(() => deliver(namespace, name, delivery, instance)));
+  const work = after(milliseconds).then(() => deliver(namespace, name, delivery, instance));
+  // Only the end of the instance: `delivery` handles what an object does.
+  context.waitUntil(work.catch((error) => console.error(`tollgate: nothing was delivered to key ${name}: ${error?.message ?? error}`)));
 }
 
 /** Delivers now; resolves when that is done, or after that many milliseconds. */

@@ -60,17 +60,17 @@ export function forwardPreflight(request, url, kept, fields) {
   return relayed(fetch(url ?? request, init), "", undefined);
 }
 
+/** What to do when the origin has answered with a status. The client gets its response whatever becomes of the outcome. */
 function onEnd(call) {
   const instance = currentInstance();
   const begun = Date.now();
+  const log = (error) => console.error(`tollgate: the outcome of a call was not noted: ${error?.message ?? error}`);
   return (status) => {
     try {
       requireInstance(instance);
-      return call.ended(status, begun, Date.now());
+      return call.ended(status, begun, Date.now())?.catch(log);
     } catch (error) {
-      // The client gets the origin's response all the same.
-      console.error(`tollgate: the outcome of a call was not noted: ${error?.message ?? error}`);
-      return undefined;
+      return void log(error);
     }
   };
 }
@@ -105,7 +105,10 @@ function relay(response, fields) {
   return answer;
 }
 
-/** Exposes the added fields to scripts, if the origin lets scripts of another origin read the response. */
+/**
+ * Exposes the added fields to scripts, if the origin lets scripts of another origin read the response. Here, because wasm
+ * is not entered when the origin answers.
+ */
 function expose(headers, fields) {
   const listed = (headers.get("access-control-expose-headers") ?? "").split(",").map((name) => name.trim());
   const names = listed.filter((name) => name !== "");
