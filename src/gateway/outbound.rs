@@ -191,7 +191,7 @@ mod tests {
         for (origin, url, query, expected) in [
             (None, "https://a.test/b?c", Some("c"), None),
             (None, "https://a.test/b", None, None),
-            (None, "https://a.test:9/b//%2e?c&api_key=k", Some("c"), Some("https://a.test:9/b//%2e?c")),
+            (None, "https://a.test:9/b//%41?c&api_key=k", Some("c"), Some("https://a.test:9/b//%41?c")),
             (None, "https://a.test/?api_key=k", None, Some("https://a.test/")),
             (None, "https://a.test?x", None, Some("https://a.test/")),
             (base, "https://a.test/b?c", Some("c"), Some("http://origin.test:81/base/b?c")),
