@@ -3,6 +3,7 @@
 //! Everything here is one isolate's: nothing is stored, and nothing is more than a memory of what objects and D1 have said.
 
 pub mod credential;
+pub mod credential_filter;
 pub mod deny_cache;
 pub mod import_cache;
 pub mod import_queue;

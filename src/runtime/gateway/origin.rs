@@ -1,12 +1,11 @@
 //! The way to the origin: what a forwarded request looks like.
 
-use crate::gateway::credential::{Credential, QUERY_NAME, Source};
+use crate::gateway::credential::Credential;
+use crate::gateway::credential_filter::CredentialFilter;
 use crate::gateway::loop_guard::MARK;
 use crate::gateway::outbound;
 use crate::http::idempotency_key::Fingerprint;
 use crate::http::preflight::is_forwarded;
-use crate::http::target::{Target, percent_decode};
-use crate::keys::key::{PresentedKey, is_importable, same_secret, token_id};
 use crate::runtime::clock;
 use crate::runtime::gateway::authenticate::{Presented, identify};
 use crate::runtime::gateway::loop_guard;
@@ -85,96 +84,49 @@ impl Outbound {
         if let Some(mark) = loop_guard::mark(incoming, isolate) {
             fields.set(MARK, &mark);
         }
-        let credentials = Credentials { isolate, presented: credential };
-        let mut dropped = Vec::new();
-        if incoming.authorization.as_deref().is_some_and(|value| !credentials.may_pass(value)) {
-            dropped.push("authorization");
-        }
-        // A page whose URL has the key in it is named in the requests for what it shows.
-        if isolate.config.allow_query_key
-            && let Some(page) = js::request::header(&incoming.request, "referer")
-            && let Ok(target) = Target::parse(page.split('#').next().unwrap_or_default())
-            && target.query.is_some_and(|query| credentials.query_without(target).as_deref() != Some(query))
-        {
-            dropped.push("referer");
-        }
-        let target = incoming.target();
-        let query = credentials.forwarded_query(target);
-        let base = isolate.config.origin.as_deref();
-        let url = outbound::upstream_url(base, &incoming.url, target, query.as_deref());
-        Self { url, dropped: dropped.join("\n"), fields }
+        let (mut dropped, target) = (Vec::new(), incoming.target());
+        let (url, config) = (&incoming.url, &isolate.config);
+        let upstream = with_filter(isolate, credential, |filter| {
+            if incoming.authorization.as_deref().is_some_and(|value| !filter.passes_authorization(value)) {
+                dropped.push("authorization");
+            }
+            if config.allow_query_key
+                && let Some(referer) = js::request::header(&incoming.request, "referer")
+                && !filter.passes_referer(&referer)
+            {
+                dropped.push("referer");
+            }
+            outbound::upstream_url(config.origin.as_deref(), url, target, filter.forwarded_query(target).as_deref())
+        });
+        Self { url: upstream, dropped: dropped.join("\n"), fields }
     }
 }
 
-/// What of a request is a credential of tollgate's, and stays behind.
-struct Credentials<'a> {
-    isolate: &'a Isolate,
-    /// The credential that the request presents; `None` if it needs none.
-    presented: Option<&'a Credential<'a>>,
-}
-
-impl Credentials<'_> {
-    /// Whether an `Authorization` may reach the origin.
-    fn may_pass(&self, value: &str) -> bool {
-        let Some(presented) = self.presented else {
-            let is_ours = |text: &str| outbound::has_own_form(text) || self.is_ours(text);
-            return !outbound::holds(value, is_ours) && !outbound::presents(value, |text| self.could_be_key(text));
-        };
-        presented.source != Source::Bearer && !outbound::holds(value, |text| self.is_ours(text))
-    }
-
-    /// Whether a text is known to be a key or an admin token.
-    fn is_ours(&self, text: &str) -> bool {
-        let Isolate { config, .. } = self.isolate;
-        let is_key = || {
-            let now = clock::now().as_millis();
-            let key = config.signer.as_ref().map(|signer| identify(text, signer, self.isolate, now));
-            matches!(key, Some(Presented::Key(_)))
-        };
-        self.presented.is_some_and(|presented| presented.key == text) || self.is_admin_token(text) || is_key()
-    }
-
-    fn is_admin_token(&self, text: &str) -> bool {
-        let root = self.isolate.config.admin_token.as_deref();
-        token_id(text).is_some() || root.is_some_and(|root| root.len() == text.len() && same_secret(root, text))
-    }
-
-    /// Whether a text may be a key that this isolate has not seen.
-    fn could_be_key(&self, text: &str) -> bool {
-        self.isolate.config.allow_imported_keys && is_importable(text)
-    }
-
-    /// The query as it is forwarded; `None` if there is none, or nothing is left of it.
-    fn forwarded_query(&self, target: Target<'_>) -> Option<String> {
-        target.query?;
-        self.query_without(target)
-    }
-
-    /// The query as sent, less what carries a credential: the one that is presented wherever it stands, every parameter that is a genuine
-    /// key or an admin token, and `api_key` where it is one or could be one that nobody looks at. (What was issued elsewhere can be told
-    /// from other texts only when it is presented.)
-    fn query_without(&self, target: Target<'_>) -> Option<String> {
-        let config = &self.isolate.config;
-        let is_credential = |text: &str| {
-            self.presented.is_some_and(|presented| presented.key == text)
-                || self.is_admin_token(text)
-                || config.signer.as_ref().is_some_and(|signer| PresentedKey::verify(text, signer).is_some())
-        };
-        target.query().without(|pair| {
-            let value = percent_decode(pair.value);
-            let is_named = || {
-                let could_be =
-                    self.presented.is_none() && (outbound::has_own_form(&value) || self.could_be_key(&value));
-                (config.allow_query_key || could_be) && pair.is_named(QUERY_NAME)
-            };
-            is_credential(&value) || is_credential(&percent_decode(pair.name)) || is_named()
-        })
-    }
+/// Calls `work` with what recognises credentials in a request that presents this one.
+fn with_filter<T>(
+    isolate: &Isolate,
+    presented: Option<&Credential<'_>>,
+    work: impl FnOnce(&CredentialFilter<'_>) -> T,
+) -> T {
+    let config = &isolate.config;
+    let is_known_key = |text: &str| {
+        let now = clock::now().as_millis();
+        let key = config.signer.as_ref().map(|signer| identify(text, signer, isolate, now));
+        matches!(key, Some(Presented::Key(_)))
+    };
+    work(&CredentialFilter {
+        presented,
+        signer: config.signer.as_ref(),
+        admin_token: config.admin_token.as_deref(),
+        allow_query_key: config.allow_query_key,
+        allow_imported_keys: config.allow_imported_keys,
+        is_known_key: &is_known_key,
+    })
 }
 
 /// The fingerprint of a call as it is forwarded.
 pub(crate) fn fingerprint(incoming: &Incoming, isolate: &Isolate, credential: &Credential<'_>) -> Fingerprint {
     let target = incoming.target();
-    let credentials = Credentials { isolate, presented: Some(credential) };
-    Fingerprint::of(&incoming.method, target.path, credentials.forwarded_query(target).as_deref())
+    let query = with_filter(isolate, Some(credential), |filter| filter.forwarded_query(target));
+    Fingerprint::of(&incoming.method, target.path, query.as_deref())
 }
