@@ -32,7 +32,8 @@ impl CredentialFilter<'_> {
         presented.source != Source::Bearer && !outbound::holds(value, |text| self.is_ours(text))
     }
 
-    /// Whether a `Referer` may reach the origin. A page whose URL has the key in it is named in the requests for what it shows.
+    /// Whether a `Referer` may reach the origin. A page whose URL has the key in it is named in the
+    /// requests for what it shows.
     #[must_use]
     pub fn passes_referer(&self, referer: &str) -> bool {
         let page = referer.split('#').next().unwrap_or_default();
@@ -47,9 +48,10 @@ impl CredentialFilter<'_> {
         self.query_without(target)
     }
 
-    /// The query as sent, less what carries a credential: the one that is presented wherever it stands, every parameter that
-    /// is a genuine key or an admin token, and `api_key` where it is one or could be one that is not looked at. (What was
-    /// issued elsewhere can be told from other texts only when it is presented.)
+    /// The query as sent, less what carries a credential: the one that is presented wherever it
+    /// stands, every parameter that is a genuine key or an admin token, and `api_key` where it is
+    /// one or could be one that is not looked at. (What was issued elsewhere can be told from other
+    /// texts only when it is presented.)
     fn query_without(&self, target: Target<'_>) -> Option<String> {
         let is_credential = |text: &str| {
             self.is_presented(text)
@@ -142,6 +144,8 @@ mod tests {
             assert_eq!(query(&format!("api_key={forged}&a=1")).as_deref(), Some("a=1"));
             assert_eq!(query(&format!("other={IMPORTED}")), Some(format!("other={IMPORTED}")));
             assert_eq!(query("api_key=1&a").as_deref(), Some("api_key=1&a"));
+            let without_imports = CredentialFilter { allow_imported_keys: false, ..*filter };
+            assert!(without_imports.passes_authorization(&format!("Bearer {IMPORTED}")));
         });
     }
 
@@ -154,6 +158,13 @@ mod tests {
                 assert_eq!(query(Some("")).as_deref(), Some(""));
                 assert_eq!(query(Some("b=%41&&a=+")).as_deref(), Some("b=%41&&a=+"));
                 assert_eq!(query(Some("api_key=x")).as_deref(), named);
+                // The credential is found: another text that has the form of a key is the origin's
+                // business.
+                let other = query(Some("api_key=sk_live_another_text&a"));
+                assert_eq!(
+                    other.as_deref(),
+                    Some(if allow_query_key { "a" } else { "api_key=sk_live_another_text&a" })
+                );
                 let (token, encoded) = (token(), key.replace('_', "%5F"));
                 for own in [key, IMPORTED, ROOT, &token, &encoded] {
                     assert_eq!(query(Some(&format!("a=1&x={own}&b"))).as_deref(), Some("a=1&b"), "{own}");

@@ -1,4 +1,5 @@
-//! The one clock. In production it stands still between I/O, locally it does not: read it once per decision.
+//! The one clock. In production it stands still between I/O, locally it does not: read it once per
+//! decision.
 
 use crate::time::UnixMicros;
 

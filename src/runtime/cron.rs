@@ -18,7 +18,8 @@ const KEPT: u64 = 100 * DAY;
 const BATCH: u64 = 2_000;
 const BATCHES: u32 = 50;
 
-/// One run. Its parts do not depend on each other; fails if any of them does, so that the run counts as failed.
+/// One run. Its parts do not depend on each other; fails if any of them does, so that the run
+/// counts as failed.
 pub(crate) async fn run(env: &Env) -> Result<(), Error> {
     let now = clock::now();
     let isolate = Isolate::get(env)?;

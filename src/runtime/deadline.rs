@@ -15,7 +15,8 @@ pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Resu
     }
 }
 
-/// A timer that ends with its use: one that is still running keeps an idle object in memory, and billed.
+/// A timer that ends with its use: one that is still running keeps an idle object in memory, and
+/// billed.
 struct Timer(JsValue);
 
 impl Timer {

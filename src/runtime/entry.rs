@@ -1,9 +1,9 @@
 //! The handlers of the Worker: where requests and the cron trigger enter.
 //!
 //! # Panics
-//! None are meant to happen, and lints keep panicking code out. One would end the instance of the wasm, as every trap does:
-//! the next request gets a new one, which begins as after an eviction, and calls that were in flight are answered 500 or
-//! 503.
+//! None are meant to happen, and lints keep panicking code out. One would end the instance of the
+//! wasm, as every trap does: the next request gets a new one, which begins as after an eviction,
+//! and calls that were in flight are answered 500 or 503.
 
 use crate::http::problem::Problem;
 use crate::router::{Route, route};
@@ -24,8 +24,8 @@ fn start() {
     console_error_panic_hook::set_once();
 }
 
-/// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every request apart and turns every
-/// answer into a promise.
+/// The Worker's `fetch` handler. Written out instead of by `worker`'s macro, which takes every
+/// request apart and turns every answer into a promise.
 #[wasm_bindgen]
 #[expect(unreachable_pub, reason = "exported to JavaScript, not to other crates")]
 pub fn fetch(request: web_sys::Request, env: Env, context: JsValue) -> Result<JsValue, JsValue> {

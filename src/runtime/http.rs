@@ -18,7 +18,8 @@ const OPENAPI: &str = "tollgateOpenApi";
 /// A response or the promise of one; or the error that becomes a 500.
 pub(crate) type HttpResult = Result<JsValue, Error>;
 
-/// An answer of our own: never stored, and readable for scripts of any origin that is allowed to ask.
+/// An answer of our own: never stored, and readable for scripts of any origin that is allowed to
+/// ask.
 fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: FieldLines) -> HttpResult {
     set_own_fields(&mut fields, cors);
     if body.is_some() {
@@ -89,7 +90,8 @@ pub(crate) struct Rendered {
     headers: JsValue,
 }
 
-/// A refusal that is going to be given many times, until its words change: the one of this number, up to `until`.
+/// A refusal that is going to be given many times, until its words change: the one of this number,
+/// up to `until`.
 pub(crate) fn render(
     refusal: &Problem,
     cors: &str,
@@ -152,7 +154,8 @@ pub(crate) fn health(cors: &str) -> HttpResult {
     json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), cors)
 }
 
-/// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN` names.
+/// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN`
+/// names.
 pub(crate) fn grant(asked: &PreflightRequest, cors: &str) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.set("Access-Control-Allow-Methods", &asked.method);

@@ -1,4 +1,5 @@
-//! What an isolate keeps between requests: the parsed configuration, the namespace of the objects, and a source of nonces.
+//! What an isolate keeps between requests: the parsed configuration, the namespace of the objects,
+//! and a source of nonces.
 
 use crate::config::Config;
 use crate::gateway::deny_cache::DenyCache;
@@ -50,7 +51,8 @@ pub(crate) struct Isolate {
 impl RefUnwindSafe for Isolate {}
 
 impl Isolate {
-    /// What this isolate keeps. Made with the first request: variables and bindings do not change during an isolate's life.
+    /// What this isolate keeps. Made with the first request: variables and bindings do not change
+    /// during an isolate's life.
     pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Error> {
         if let Some(isolate) = ISOLATE.with_borrow(Option::clone) {
             return Ok(isolate);
@@ -92,8 +94,8 @@ impl Isolate {
         })
     }
 
-    /// Forgets cached denials and self-service answers, of one key or of all. To be called when a change is in force: answers to
-    /// earlier requests are not kept then either.
+    /// Forgets cached denials and self-service answers, of one key or of all. To be called when a
+    /// change is in force: answers to earlier requests are not kept then either.
     pub(crate) fn forget_denials(&self, id: Option<&str>) {
         self.self_service.borrow_mut().forget(id);
         self.denials.borrow_mut().forget(id);
@@ -110,7 +112,8 @@ impl Isolate {
         self.queue.borrow_mut().imported();
     }
 
-    /// A number that no other call has, but for a chance of about one in 2^64: a random start for each isolate, then one by one.
+    /// A number that no other call has, but for a chance of about one in 2^64: a random start for
+    /// each isolate, then one by one.
     pub(crate) fn nonce(&self) -> u64 {
         let nonce = self.next_nonce.get();
         self.next_nonce.set(nonce.wrapping_add(1));

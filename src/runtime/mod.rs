@@ -1,5 +1,6 @@
-//! The part of the crate that the runtime calls, for wasm only: requests, objects, storage. It collects facts and carries
-//! out what the rest of the crate decides. Its rooms have the names of the crate's.
+//! The part of the crate that the runtime calls, for wasm only: requests, objects, storage. It
+//! collects facts and carries out what the rest of the crate decides. Its rooms have the names of
+//! the crate's.
 
 mod admin;
 mod clock;

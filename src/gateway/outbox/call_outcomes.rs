@@ -1,7 +1,8 @@
 //! How calls ended, until their objects know it.
 //!
-//! An object writes no row for an outcome that it gets by itself, and may lose it. So what was sent by itself is sent again
-//! with the next request about the key: an object notes an outcome once, however often it comes.
+//! An object writes no row for an outcome that it gets by itself, and may lose it. So what was sent
+//! by itself is sent again with the next request about the key: an object notes an outcome once,
+//! however often it comes.
 
 use crate::gateway::outbox::delivery_timer::DeliveryTimer;
 use crate::metering::call_outcome::CallOutcome;
@@ -30,7 +31,8 @@ struct KeyOutcomes {
     /// The key's place in the order.
     place: u64,
     outcomes: VecDeque<CallOutcome>,
-    /// How many of them, the newest, have not been sent by themselves. More than there are if the oldest were dropped.
+    /// How many of them, the newest, have not been sent by themselves. More than there are if the
+    /// oldest were dropped.
     unsent: usize,
     timer: DeliveryTimer,
 }
@@ -92,7 +94,8 @@ impl PendingOutcomes {
         key.trim(limit);
     }
 
-    /// The timer of a key has ended: what is to be sent by itself. It stays here for the next request.
+    /// The timer of a key has ended: what is to be sent by itself. It stays here for the next
+    /// request.
     pub fn unsent(&mut self, id: &str) -> Vec<CallOutcome> {
         let Some(key) = self.keys.get_mut(id) else { return Vec::new() };
         key.timer.end();

@@ -1,7 +1,7 @@
 //! The timer after which something is delivered that no request about its key has taken along.
 
-/// A timer belongs to a request, and may die with it: a Worker may work for 30 s after its response. After this time in
-/// milliseconds it is taken to be dead.
+/// A timer belongs to a request, and may die with it: a Worker may work for 30 s after its
+/// response. After this time in milliseconds it is taken to be dead.
 pub const TIMER_LIFE: u64 = 30_000;
 
 /// Whether a timer is set.

@@ -1,4 +1,5 @@
-//! The outbox of an isolate: what a request takes along, what is delivered by itself and when, and what becomes of either.
+//! The outbox of an isolate: what a request takes along, what is delivered by itself and when, and
+//! what becomes of either.
 
 use crate::gateway::outbox::call_outcomes::PendingOutcomes;
 use crate::gateway::outbox::usage_reports::{MaybeCounted, SentReport, UsageReports};
@@ -9,18 +10,20 @@ use crate::protocol::object_request::{Call, CallOutcomes, ObjectRequest, Pending
 pub const USAGE_DELAY: u32 = 5_000;
 /// How long outcomes do, in milliseconds.
 pub const OUTCOME_DELAY: u32 = 1_000;
-/// How long the response of a call waits for its object to know how the call ended, in milliseconds.
+/// How long the response of a call waits for its object to know how the call ended, in
+/// milliseconds.
 pub const LONGEST_WAIT: u32 = 5_000;
 
-/// Everything that one isolate still has to report. All times are milliseconds on the isolate's own clock, of which only
-/// differences count.
+/// Everything that one isolate still has to report. All times are milliseconds on the isolate's own
+/// clock, of which only differences count.
 #[derive(Debug, Default)]
 pub struct Outbox {
     usage: UsageReports,
     outcomes: PendingOutcomes,
 }
 
-/// What one request to an object carries. It comes back with the result of the request: see [`Outbox::handle_receipt`].
+/// What one request to an object carries. It comes back with the result of the request: see
+/// [`Outbox::handle_receipt`].
 #[derive(Debug, Default)]
 pub struct Attachment {
     report: Option<SentReport>,
@@ -60,13 +63,14 @@ pub enum Receipt {
 }
 
 impl Outbox {
-    /// Adds a call that is let through uncounted. Returns whether a timer has to be set, or `None` if there is no room: then
-    /// the call must not be let through.
+    /// Adds a call that is let through uncounted. Returns whether a timer has to be set, or `None`
+    /// if there is no room: then the call must not be let through.
     pub fn add_call(&mut self, call: Call<'_>, now: u64, maybe_counted: Option<MaybeCounted>) -> Option<bool> {
         self.usage.add_call(call.id, now, (call.method, call.path), maybe_counted)
     }
 
-    /// Adds a call that was denied without asking. Returns whether a timer has to be set, or `None` if there is no room.
+    /// Adds a call that was denied without asking. Returns whether a timer has to be set, or `None`
+    /// if there is no room.
     pub fn add_denied(&mut self, id: &str, now: u64) -> Option<bool> {
         self.usage.add_denied(id, now)
     }
@@ -76,7 +80,8 @@ impl Outbox {
         self.outcomes.add(id, now, outcome)
     }
 
-    /// What a request about a call of the key takes along. `nonce` names the usage in it, if that has no name yet.
+    /// What a request about a call of the key takes along. `nonce` names the usage in it, if that
+    /// has no name yet.
     pub fn attach(&mut self, id: &str, now: u64, nonce: u64) -> Attachment {
         Attachment::new(self.usage.next_report(id, now, nonce), self.outcomes.take(id))
     }
@@ -169,8 +174,8 @@ impl ErrandRun {
         }
     }
 
-    /// Handles the result of a request. What failed stays for the next request about the key. Returns whether a timer has to
-    /// be set for outcomes.
+    /// Handles the result of a request. What failed stays for the next request about the key.
+    /// Returns whether a timer has to be set for outcomes.
     pub fn handle_receipt(&mut self, outbox: &mut Outbox, now: u64, receipt: Receipt) -> bool {
         outbox.usage_receipt(&self.id, self.report.take().as_ref(), receipt);
         self.is_over |= receipt != Receipt::Recorded;

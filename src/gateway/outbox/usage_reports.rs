@@ -1,5 +1,5 @@
-//! Usage that an isolate still has to report: calls that it let through while their object was out of
-//! reach, and denials that it answered without asking.
+//! Usage that an isolate still has to report: calls that it let through while their object was out
+//! of reach, and denials that it answered without asking.
 //!
 //! A report keeps its nonce until the object has acknowledged it, so the object counts it once
 //! however often it is sent. From the second time on it says since when the object may have it: by
@@ -13,8 +13,9 @@ use std::rc::Rc;
 
 /// Keys at most with usage to report.
 pub const CAPACITY: usize = 10_000;
-/// What may be kept of one key: bytes of methods and paths, with [`ENTRY`] for each different one and for each call that may
-/// have been counted. That is about a thousand of the latter, and any number of the others if they are alike.
+/// What may be kept of one key: bytes of methods and paths, with [`ENTRY`] for each different one
+/// and for each call that may have been counted. That is about a thousand of the latter, and any
+/// number of the others if they are alike.
 pub const KEY_BYTES: usize = 1 << 16;
 /// What may be kept of all keys.
 pub const ALL_BYTES: usize = 1 << 23;
@@ -60,8 +61,8 @@ struct InFlightReport {
     calls: Vec<(String, u64)>,
     unchecked: Rc<str>,
     denied: u64,
-    /// When the object can first have counted it, in milliseconds. `None` until it is sent, if no request has been counted for
-    /// certain.
+    /// When the object can first have counted it, in milliseconds. `None` until it is sent, if no
+    /// request has been counted for certain.
     since: Option<u64>,
     /// Requests with it that have not been answered.
     in_flight: usize,
@@ -114,7 +115,8 @@ impl KeyReports {
     }
 }
 
-/// The usage that one isolate has to report. Times are milliseconds on its own clock, of which only differences count.
+/// The usage that one isolate has to report. Times are milliseconds on its own clock, of which only
+/// differences count.
 #[derive(Debug, Default)]
 pub struct UsageReports {
     accounts: HashMap<String, KeyReports>,
@@ -123,8 +125,8 @@ pub struct UsageReports {
 }
 
 impl UsageReports {
-    /// Adds a call that is let through uncounted. Returns whether a timer has to be set, or `None` if there is no room: then the
-    /// call must not be let through.
+    /// Adds a call that is let through uncounted. Returns whether a timer has to be set, or `None`
+    /// if there is no room: then the call must not be let through.
     pub fn add_call(
         &mut self,
         id: &str,
@@ -151,7 +153,8 @@ impl UsageReports {
         Some(needs_timer)
     }
 
-    /// Adds a call that was denied without asking. Returns whether a timer has to be set, or `None` if there is no room.
+    /// Adds a call that was denied without asking. Returns whether a timer has to be set, or `None`
+    /// if there is no room.
     pub fn add_denied(&mut self, id: &str, now: u64) -> Option<bool> {
         let account = self.account(id)?;
         account.denied = account.denied.saturating_add(1);
@@ -168,9 +171,9 @@ impl UsageReports {
         self.accounts.get_mut(id)
     }
 
-    /// The report that a request about `id` carries, under `nonce` if it has none yet. The result of each request goes to one
-    /// of [`acknowledge`](Self::acknowledge), [`requeue`](Self::requeue) and
-    /// [`mark_maybe_counted`](Self::mark_maybe_counted).
+    /// The report that a request about `id` carries, under `nonce` if it has none yet. The result
+    /// of each request goes to one of [`acknowledge`](Self::acknowledge),
+    /// [`requeue`](Self::requeue) and [`mark_maybe_counted`](Self::mark_maybe_counted).
     pub fn next_report(&mut self, id: &str, now: u64, nonce: u64) -> Option<SentReport> {
         let account = self.accounts.get_mut(id)?;
         if account.sent.is_none() {
@@ -202,8 +205,8 @@ impl UsageReports {
         self.bytes = self.bytes.saturating_sub(freed);
     }
 
-    /// The object says that it has not recorded the report of this nonce. The report may grow again, unless another request may
-    /// have delivered it.
+    /// The object says that it has not recorded the report of this nonce. The report may grow
+    /// again, unless another request may have delivered it.
     pub fn requeue(&mut self, id: &str, nonce: u64) {
         let mut freed = 0;
         self.change(id, nonce, |account, is_maybe_counted| {

@@ -1,5 +1,5 @@
-//! Whose key a request presents: one of ours by its tag, or one that was issued elsewhere and imported, which D1 has to
-//! say.
+//! Whose key a request presents: one of ours by its tag, or one that was issued elsewhere and
+//! imported, which D1 has to say.
 
 use crate::gateway::credential::{Credential, CredentialError};
 use crate::gateway::import_cache::Lookup;
@@ -109,8 +109,9 @@ impl Caller {
         Self { id: key.id, secret_hash: key.secret_hash, evidence }
     }
 
-    /// The key's object knows no such key. What this isolate remembers of an imported one is forgotten then, and D1 is
-    /// asked: the key may have been deleted and imported again. `None` unless D1 has it.
+    /// The key's object knows no such key. What this isolate remembers of an imported one is
+    /// forgotten then, and D1 is asked: the key may have been deleted and imported again. `None`
+    /// unless D1 has it.
     pub(crate) async fn look_again(self, isolate: &Rc<Isolate>, context: &JsValue, network: Network) -> Option<Self> {
         isolate.lookups.borrow_mut().disown(&self.id);
         if self.evidence != Evidence::Memory {

@@ -4,7 +4,8 @@
 //! 2. [`GatedCall::resume`] or [`GatedCall::fail`]: JavaScript hands over what came back.
 //! 3. The call is refused, or forwarded by [`origin`](crate::runtime::gateway::origin).
 //!
-//! A request that was lost is asked once more, and so is one for an imported key that the object does not know and D1 does.
+//! A request that was lost is asked once more, and so is one for an imported key that the object
+//! does not know and D1 does.
 
 use crate::config::FailMode;
 use crate::gateway::credential::Credential;
@@ -197,7 +198,8 @@ impl GatedCall {
         check.with_field(self.request.incoming.idempotency(), self.fingerprint)
     }
 
-    /// For how many milliseconds the object has been asked. A clock that stepped back does not tell.
+    /// For how many milliseconds the object has been asked. A clock that stepped back does not
+    /// tell.
     fn age(&self) -> u64 {
         clock::now().as_millis().checked_sub(self.asked_at).unwrap_or(u64::MAX)
     }
@@ -221,14 +223,15 @@ impl GatedCall {
             }
             Reply::Response(ObjectResponse::Unknown) => Ok(promise(self.look_again()).into()),
             Reply::Overloaded(error) => {
-                // In every fail mode: the key's own calls cause an overload, so it must not let them through.
+                // In every fail mode: the key's own calls cause an overload, so it must not let
+                // them through.
                 worker::console_error!("tollgate: {error}");
                 self.refuse(&Problem::Unavailable(
                     "the API key is called too often at once: the call was not forwarded",
                 ))
             }
-            // The object has logged why. (It does not answer "recorded" to this request.) What it did not count now it may
-            // have counted when it was asked first.
+            // The object has logged why. (It does not answer "recorded" to this request.) What it
+            // did not count now it may have counted when it was asked first.
             Reply::Response(ObjectResponse::Failed | ObjectResponse::Recorded) => self.go_on_uncounted(self.is_repeat),
             Reply::Lost(error) | Reply::Failed(error) => {
                 worker::console_error!("tollgate: {error}");
@@ -250,7 +253,8 @@ impl GatedCall {
         isolate.self_service.borrow_mut().forget(Some(&self.request.caller.id));
     }
 
-    /// The object knows no such imported key. It is asked once more if D1 has it; nothing has been counted.
+    /// The object knows no such imported key. It is asked once more if D1 has it; nothing has been
+    /// counted.
     async fn look_again(mut self) -> HttpResult {
         let Authenticated { incoming, context, caller, .. } = &self.request;
         match caller.clone().look_again(&self.isolate, context, incoming.network()).await {
@@ -300,13 +304,14 @@ impl GatedCall {
         self.forward(&request_fields, &answer_fields, end)
     }
 
-    /// Whether the object has this call in flight, and refuses others with its idempotency key until it has ended.
+    /// Whether the object has this call in flight, and refuses others with its idempotency key
+    /// until it has ended.
     const fn is_repeatable(&self, admission: Admission) -> bool {
         matches!(self.keyed, Keyed::Key(_)) && !admission.is_replay && !admission.ignores_key
     }
 
-    /// The object is out of reach. Nothing passes, or every call does that the outbox has room for, marked and reported
-    /// later.
+    /// The object is out of reach. Nothing passes, or every call does that the outbox has room for,
+    /// marked and reported later.
     fn go_on_uncounted(&self, is_maybe_counted: bool) -> HttpResult {
         let Authenticated { context, caller, .. } = &self.request;
         let maybe_counted = is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, asked_at: self.asked_at });

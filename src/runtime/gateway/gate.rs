@@ -1,5 +1,5 @@
-//! Where requests for the origin enter: those that need no key are forwarded, those without a valid key refused, and all
-//! others become a [`call`].
+//! Where requests for the origin enter: those that need no key are forwarded, those without a valid
+//! key refused, and all others become a [`call`].
 
 use crate::config::Preflight;
 use crate::http::problem::Problem;

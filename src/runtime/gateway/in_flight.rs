@@ -1,5 +1,5 @@
-//! Counts the requests to objects that an isolate has in flight for each key, so that the object can tell a lone call from a
-//! burst.
+//! Counts the requests to objects that an isolate has in flight for each key, so that the object
+//! can tell a lone call from a burst.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,7 +8,8 @@ thread_local! {
     static OPEN: RefCell<HashMap<String, u32>> = RefCell::default();
 }
 
-/// One request in flight. It ends when this is dropped: with its answer, or when JavaScript has forgotten the call.
+/// One request in flight. It ends when this is dropped: with its answer, or when JavaScript has
+/// forgotten the call.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     id: String,

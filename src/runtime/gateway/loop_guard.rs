@@ -24,8 +24,8 @@ pub(crate) fn answer_own(incoming: &Incoming, isolate: &Isolate) -> Option<HttpR
     is_own.then(|| http::called_by_itself(&isolate.seal.proof(mark), &isolate.config.cors_allow_origin))
 }
 
-/// Hands a request that is to be forwarded on to `go_on`, or refuses it if it would come back. `go_on` gets the time when it
-/// is called; `asked_at` is the time now.
+/// Hands a request that is to be forwarded on to `go_on`, or refuses it if it would come back.
+/// `go_on` gets the time when it is called; `asked_at` is the time now.
 pub(crate) fn unless_looping<R: AsRef<Incoming> + 'static>(
     request: R,
     isolate: Rc<Isolate>,

@@ -89,8 +89,8 @@ pub(crate) async fn refresh(isolate: &Isolate, id: &str) -> Result<(), Error> {
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await.map(drop)
 }
 
-/// Applies a change of their tier to the objects of these keys, through one object for each `size` of them, all at once.
-/// Returns how many objects have applied it.
+/// Applies a change of their tier to the objects of these keys, through one object for each `size`
+/// of them, all at once. Returns how many objects have applied it.
 pub(crate) async fn fan_out(
     isolate: &Rc<Isolate>,
     ids: &[String],
@@ -114,7 +114,8 @@ pub(crate) async fn fan_out(
     Ok(applied.get())
 }
 
-/// One page. An object that does not do it is logged; if none does, no key of the page has the change yet.
+/// One page. An object that does not do it is logged; if none does, no key of the page has the
+/// change yet.
 async fn fan_out_page(isolate: &Isolate, change: &TierChange, page: &[String]) -> u64 {
     for (id, body) in FanOut::tries(change, page) {
         match fan_out_through(isolate, id, &body).await {

@@ -30,8 +30,8 @@ extern "C" {
     ) -> Promise;
 }
 
-/// Forwards a request less its credential; the promise of the origin's response. The fields are added to the request and to
-/// the response.
+/// Forwards a request less its credential; the promise of the origin's response. The fields are
+/// added to the request and to the response.
 pub(crate) fn forward(
     incoming: &Incoming,
     isolate: &Isolate,

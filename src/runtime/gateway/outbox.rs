@@ -62,7 +62,8 @@ pub(crate) fn handle_receipt(id: &str, attachment: Attachment, receipt: Receipt)
     OUTBOX.with_borrow_mut(|outbox| outbox.handle_receipt(id, attachment, receipt));
 }
 
-/// A forwarded call whose outcome the object wants to know. JavaScript holds it until the origin has answered.
+/// A forwarded call whose outcome the object wants to know. JavaScript holds it until the origin
+/// has answered.
 #[wasm_bindgen]
 pub struct CallEnd {
     pub(crate) isolate: Rc<Isolate>,
@@ -70,15 +71,15 @@ pub struct CallEnd {
     pub(crate) context: JsValue,
     pub(crate) id: String,
     pub(crate) nonce: u64,
-    /// Whether others may repeat the call. Then its response waits until the object knows the outcome: whoever repeats a
-    /// call that was answered is not told that it is in flight.
+    /// Whether others may repeat the call. Then its response waits until the object knows the
+    /// outcome: whoever repeats a call that was answered is not told that it is in flight.
     pub(crate) is_awaited: bool,
 }
 
 #[wasm_bindgen]
 impl CallEnd {
-    /// Adds the outcome to the outbox. `begun` and `now` are milliseconds; the status is 0 if the origin did not answer.
-    /// Returns the promise that the response waits for, if it has to wait.
+    /// Adds the outcome to the outbox. `begun` and `now` are milliseconds; the status is 0 if the
+    /// origin did not answer. Returns the promise that the response waits for, if it has to wait.
     pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
         let Self { isolate, context, id, nonce, is_awaited } = self;
         let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun) };

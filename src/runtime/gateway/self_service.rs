@@ -50,7 +50,8 @@ fn give(config: &Config, known: &KeyResponse, body: &str) -> HttpResult {
     http::json_of_key(body, &config.cors_allow_origin, known, config.forms())
 }
 
-/// Where the presented key stands, and the body of the answer. A refusal says where it stands, too, if that is known.
+/// Where the presented key stands, and the body of the answer. A refusal says where it stands, too,
+/// if that is known.
 async fn find(
     incoming: &Incoming,
     isolate: &Rc<Isolate>,

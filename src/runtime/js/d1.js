@@ -8,8 +8,8 @@ export async function runSql(database, statements) {
 }
 
 /**
- * The `row`s of a query, after `head`, as a stream of text. The query gives pages: it runs again with the `position` of
- * the last row until it gives none.
+ * The `row`s of a query, after `head`, as a stream of text. The query gives pages: it runs again
+ * with the `position` of the last row until it gives none.
  */
 export async function streamRows(database, sql, value, head) {
   const statement = database.prepare(sql);

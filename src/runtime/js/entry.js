@@ -1,5 +1,6 @@
-// The module that the runtime loads: what it calls, around the bindings of the Rust crate. scripts/build.sh bundles the bindings
-// into ./gate.js and puts this file, ./openapi.js and the wasm beside them.
+// The module that the runtime loads: what it calls, around the bindings of the Rust crate.
+// scripts/build.sh bundles the bindings into ./gate.js and puts this file, ./openapi.js and the
+// wasm beside them.
 import { DurableObject } from "cloudflare:workers";
 import * as wasm from "./gate.js";
 import openapi from "./openapi.js";
@@ -7,8 +8,8 @@ import openapi from "./openapi.js";
 // The crate reads it here. Inside the wasm it would be a twelfth of all that has to be loaded.
 globalThis.tollgateOpenApi = openapi;
 
-// `criticalError` is set by the crate's abort hook when a trap (a panic, say) has ended the instance of the wasm. The next event puts a
-// new instance in its place; `instanceId` numbers them.
+// `criticalError` is set by the crate's abort hook when a trap (a panic, say) has ended the
+// instance of the wasm. The next event puts a new instance in its place; `instanceId` numbers them.
 const state = wasm.__worker_init_state();
 
 function renew() {

@@ -1,4 +1,5 @@
-// Header fields cross from wasm in one text: name, line feed, value, line feed, and so on. Values have no line feeds.
+// Header fields cross from wasm in one text: name, line feed, value, line feed, and so on. Values
+// have no line feeds.
 
 export function setAll(headers, fields) {
   if (fields === "") return;

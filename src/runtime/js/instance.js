@@ -6,8 +6,8 @@ export function currentInstance() {
 }
 
 /**
- * Throws unless `instance` is the current one. What an instance has left in JavaScript must not be called in the next:
- * wasm-bindgen 0.2.130 throws then, but moves the stack pointer.
+ * Throws unless `instance` is the current one. What an instance has left in JavaScript must not be
+ * called in the next: wasm-bindgen 0.2.130 throws then, but moves the stack pointer.
  */
 export function requireInstance(instance) {
   if (currentInstance() !== instance) throw new Error("the instance of the wasm that asked has ended");

@@ -10,10 +10,10 @@ extern "C" {
 
 /// Ensures that pointers into a crashed wasm instance are never used by its replacement.
 ///
-/// `worker` has the next call, whatever it is, put a new instance in place: even a call of an object that the old one has
-/// left in JavaScript, which would then take its pointer along. So that is left to those who begin something: see
-/// `entry.js`. To be called by them, because `worker` sets its own hook when the instance starts, before or after the
-/// crate's start function.
+/// `worker` has the next call, whatever it is, put a new instance in place: even a call of an
+/// object that the old one has left in JavaScript, which would then take its pointer along. So that
+/// is left to those who begin something: see `entry.js`. To be called by them, because `worker`
+/// sets its own hook when the instance starts, before or after the crate's start function.
 pub(crate) fn install_abort_hook() {
     wasm_bindgen::handler::set_on_abort(on_abort);
 }

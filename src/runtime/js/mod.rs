@@ -1,6 +1,7 @@
-//! The bindings of this crate's own JavaScript, one file for each thing that it touches. The JavaScript carries out: it
-//! holds no limit, no wire format and no retry rule. A crossing between wasm and JavaScript costs about as much as all
-//! that is computed for a request, so what would take several crossings is one function there.
+//! The bindings of this crate's own JavaScript, one file for each thing that it touches. The
+//! JavaScript carries out: it holds no limit, no wire format and no retry rule. A crossing between
+//! wasm and JavaScript costs about as much as all that is computed for a request, so what would
+//! take several crossings is one function there.
 //!
 //! A function that takes a type of a higher room is declared beside that type.
 

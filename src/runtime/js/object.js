@@ -3,8 +3,8 @@ import { currentInstance, requireInstance } from "./instance.js";
 import { after } from "./timer.js";
 
 /**
- * Asks a key's object and hands what comes back to `request`: the line to `resume`, or the error to `fail`. A fresh stub
- * each time, because a stub that has failed once may fail for ever.
+ * Asks a key's object and hands what comes back to `request`: the line to `resume`, or the error to
+ * `fail`. A fresh stub each time, because a stub that has failed once may fail for ever.
  */
 export function ask(namespace, name, line, request) {
   const instance = currentInstance();
@@ -54,8 +54,8 @@ export async function askText(namespace, name, url, body) {
 }
 
 /**
- * Sends `body` to many objects, `[[name, url], …]` as JSON, `width` of them at a time. Resolves to the number of objects
- * that accepted it.
+ * Sends `body` to many objects, `[[name, url], …]` as JSON, `width` of them at a time. Resolves to
+ * the number of objects that accepted it.
  */
 export async function postToAll(namespace, targets, body, width) {
   let accepted = 0;

@@ -4,8 +4,9 @@ import { currentInstance, requireInstance } from "./instance.js";
 import { reply } from "./response.js";
 
 /**
- * The rules of forwarding that run here, because the header fields they apply to are only here: each would otherwise cost
- * a crossing. `reserved` and `reservedInResponses` match the names of header fields.
+ * The rules of forwarding that run here, because the header fields they apply to are only here:
+ * each would otherwise cost a crossing. `reserved` and `reservedInResponses` match the names of
+ * header fields.
  */
 const rules = { badGateway: { status: 0, body: "", fields: "" }, loopStatus: 0, reserved: /^/, reservedInResponses: /^/ };
 
@@ -18,12 +19,13 @@ export function setForwardingRules(status, body, fields, loopStatus, reserved, r
 }
 
 /**
- * Forwards a request: same method and streamed body, header fields less those `dropped` (one a line) and reserved ones.
- * Redirects are left to the client, and no cache is read or written. The origin's response is streamed back with
- * `answerFields`. If the origin does not answer, the response is 502.
+ * Forwards a request: same method and streamed body, header fields less those `dropped` (one a
+ * line) and reserved ones. Redirects are left to the client, and no cache is read or written. The
+ * origin's response is streamed back with `answerFields`. If the origin does not answer, the
+ * response is 502.
  *
- * `call.ended(status, begun, now)` is called with the origin's status, or 0. If it returns a promise, the response waits
- * for that.
+ * `call.ended(status, begun, now)` is called with the origin's status, or 0. If it returns a
+ * promise, the response waits for that.
  */
 export function forward(request, url, dropped, fields, answerFields, call) {
   const ended = call === undefined ? undefined : onEnd(call);
@@ -106,8 +108,8 @@ function relay(response, fields) {
 }
 
 /**
- * Exposes the added fields to scripts, if the origin lets scripts of another origin read the response. Here, because wasm
- * is not entered when the origin answers.
+ * Exposes the added fields to scripts, if the origin lets scripts of another origin read the
+ * response. Here, because wasm is not entered when the origin answers.
  */
 function expose(headers, fields) {
   const listed = (headers.get("access-control-expose-headers") ?? "").split(",").map((name) => name.trim());

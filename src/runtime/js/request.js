@@ -1,9 +1,9 @@
 // Reads what a client sent.
 
 /**
- * What the gateway needs to know of a request, in one crossing, one fact a line: ten crossings would cost more than all
- * that is computed for a request. A field or body that is present is marked by "+". Fields that only some methods need
- * are read only for these.
+ * What the gateway needs to know of a request, in one crossing, one fact a line: ten crossings
+ * would cost more than all that is computed for a request. A field or body that is present is
+ * marked by "+". Fields that only some methods need are read only for these.
  */
 export function facts(request) {
   const { method, url, headers } = request;
