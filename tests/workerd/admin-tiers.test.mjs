@@ -237,7 +237,7 @@ describe("a change", () => {
     const [deaf] = keys;
     await intercept(deaf, () => new Response(null, { status: 500 }));
     expect(await put(tier, day(2))).toMatchObject({ pushed: 2, pending: 1 });
-    expect(logged.join()).toMatch(/did not (reach every object|pass a change)/);
+    expect(logged.join()).toMatch(/did not (reach every object|fan out a change)/);
     for (const key of keys.slice(1)) expect(await statuses(key, 2)).toEqual([200, 429]);
     await crash(deaf);
     await denied(deaf);
