@@ -2,7 +2,7 @@
 //!
 //! 1. [`begin`]: refused if the deny cache knows that it will be; otherwise its object is asked.
 //! 2. [`GatedCall::resume`] or [`GatedCall::fail`]: JavaScript hands over what came back.
-//! 3. The call is refused, or forwarded by [`origin`](crate::runtime::gateway::origin).
+//! 3. The call is refused, or forwarded by [`origin`].
 //!
 //! A request that was lost is asked once more, and so is one for an imported key that the object
 //! does not know and D1 does.
