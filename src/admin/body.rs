@@ -10,40 +10,49 @@ use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// A body of the admin API.
-pub trait Body: Sized {
+/// A field, a keyword of JSON Schema, and its number.
+pub type Limits = &'static [(&'static str, &'static str, u64)];
+
+/// A type that is read from the fields of a JSON object: a body of the admin API, or a row of D1.
+pub trait FromFields: Sized {
+    /// Limits that [`FromFields::read`] keeps. The document of the API takes them from here, because the attributes of `utoipa` take
+    /// literals only.
+    const LIMITS: Limits = &[];
+    /// Members that are no field of the JSON object: their own fields stand in the object instead.
+    const FLAT: &'static [&'static str] = &[];
+
     /// Reads and checks the fields.
     ///
     /// # Errors
-    /// 422 for a field that is missing or not as it must be.
-    fn read(fields: &mut Fields) -> Result<Self, Problem>;
+    /// 422 for a field that is missing or invalid.
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem>;
 }
 
 /// Reads a body.
 ///
 /// # Errors
 /// 400 for what is no JSON object, 422 for a field that is missing, unknown, or not as it must be.
-pub fn parse<T: Body>(body: &[u8]) -> Result<T, Problem> {
-    Fields::parse(body)?.read()
+pub fn parse<T: FromFields>(body: &[u8]) -> Result<T, Problem> {
+    JsonFields::parse(body)?.read()
 }
 
 /// Reads a row that D1 gives as JSON, which has more fields than are asked for.
 ///
 /// # Errors
 /// As [`parse`]; then the row is not what the schema says.
-pub fn read_row<T: Body>(row: &str) -> Result<T, Problem> {
-    T::read(&mut Fields::parse(row.as_bytes())?)
+pub fn read_row<T: FromFields>(row: &str) -> Result<T, Problem> {
+    T::read(&mut JsonFields::parse(row.as_bytes())?)
 }
 
 /// The fields of a JSON object that have not been read yet.
 #[derive(Debug)]
-pub struct Fields {
+pub struct JsonFields {
     map: Map<String, Value>,
     /// What stands before the names: `policies[0].`
     path: String,
 }
 
-impl Fields {
+impl JsonFields {
     fn parse(body: &[u8]) -> Result<Self, Problem> {
         let not_json = |error: &dyn Display| Problem::BadRequest(format!("the body is not JSON: {error}"));
         let text = str::from_utf8(body).map_err(|error| not_json(&error))?;
@@ -53,7 +62,7 @@ impl Fields {
         }
     }
 
-    fn read<T: Body>(mut self) -> Result<T, Problem> {
+    fn read<T: FromFields>(mut self) -> Result<T, Problem> {
         let body = T::read(&mut self)?;
         match self.map.keys().next() {
             Some(unknown) => Err(self.wrong(unknown, "there is no such field here")),
@@ -187,7 +196,7 @@ impl Fields {
     ///
     /// # Errors
     /// 422 for something else, and for what is wrong in one of them.
-    pub fn objects<T: Body>(&mut self, name: &str, most: usize) -> Result<Option<Vec<T>>, Problem> {
+    pub fn objects<T: FromFields>(&mut self, name: &str, most: usize) -> Result<Option<Vec<T>>, Problem> {
         let Some(list) = self.list(name, most)? else { return Ok(None) };
         let read = |(at, value)| {
             let entry = format!("{name}[{at}]");

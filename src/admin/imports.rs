@@ -1,6 +1,6 @@
 //! Bulk import of keys that were issued elsewhere: lines of JSON in, a line of JSON out for each.
 
-use crate::admin::body::{Body, Fields, parse};
+use crate::admin::body::{FromFields, JsonFields, parse};
 use crate::admin::keys::{CreateKey, KeyRow};
 use crate::http::problem::Problem;
 use crate::keys::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable, same_secret};
@@ -28,8 +28,8 @@ struct ImportKey {
     rest: CreateKey,
 }
 
-impl Body for ImportKey {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for ImportKey {
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let key = fields.string("key")?;
         let key = fields.required("key", key)?;
         if !is_importable(&key) {
@@ -103,7 +103,7 @@ pub struct Authority<'a> {
 
 /// A line on its way into D1.
 #[derive(Debug)]
-struct Entry {
+struct ImportEntry {
     /// Of its result.
     place: usize,
     /// What its key is under each secret.
@@ -115,8 +115,8 @@ struct Entry {
 
 /// Lines that go into D1 together.
 #[derive(Debug, Default)]
-pub struct Batch {
-    entries: Vec<Entry>,
+pub struct ImportBatch {
+    entries: Vec<ImportEntry>,
     /// JSON of the rows to add, each key once.
     rows: String,
     /// JSON of all ids under which the keys may be stored.
@@ -125,7 +125,7 @@ pub struct Batch {
     added: HashMap<String, u64>,
 }
 
-impl Batch {
+impl ImportBatch {
     /// Reads as many lines as one batch takes; those that cannot be imported become results at once.
     pub fn read<'a>(
         lines: &mut impl Iterator<Item = (usize, &'a [u8])>,
@@ -136,15 +136,15 @@ impl Batch {
         let mut batch = Self::default();
         while batch.entries.len() < BATCH_LINES && batch.rows.len() < BATCH_BYTES {
             let Some((number, line)) = lines.next() else { break };
-            match Entry::read(line, authority, now) {
-                Ok(entry) => batch.add(Entry { place: results.open(number), ..entry }, now),
+            match ImportEntry::read(line, authority, now) {
+                Ok(entry) => batch.add(ImportEntry { place: results.open(number), ..entry }, now),
                 Err(refusal) => results.refuse(number, &refusal.detail().replacen("the body", "the line", 1)),
             }
         }
         batch
     }
 
-    fn add(&mut self, mut entry: Entry, now: UnixMicros) {
+    fn add(&mut self, mut entry: ImportEntry, now: UnixMicros) {
         // Of a key that comes twice the first line counts; the second is compared with it.
         entry.is_repeat = self.added.insert(entry.row.id.clone(), 0).is_some();
         if !entry.is_repeat {
@@ -219,7 +219,7 @@ fn push(list: &mut String, parts: &[&str]) {
     }
 }
 
-impl Entry {
+impl ImportEntry {
     fn read(line: &[u8], authority: Authority<'_>, now: UnixMicros) -> Result<Self, Problem> {
         if line.len() > LINE_LIMIT {
             return Err(Problem::BadRequest(format!("the line has more than {LINE_LIMIT} bytes")));
@@ -275,11 +275,11 @@ mod tests {
         UnixMicros::from_millis(1_000)
     }
 
-    fn read<'a>(lines: &mut impl Iterator<Item = (usize, &'a [u8])>, results: &mut Results) -> Batch {
-        Batch::read(lines, Authority { signer: &signer(), admin_token: Some(ADMIN_TOKEN) }, now(), results)
+    fn read<'a>(lines: &mut impl Iterator<Item = (usize, &'a [u8])>, results: &mut Results) -> ImportBatch {
+        ImportBatch::read(lines, Authority { signer: &signer(), admin_token: Some(ADMIN_TOKEN) }, now(), results)
     }
 
-    fn batch(body: &str, results: &mut Results) -> Batch {
+    fn batch(body: &str, results: &mut Results) -> ImportBatch {
         read(&mut lines(body.as_bytes()).unwrap(), results)
     }
 

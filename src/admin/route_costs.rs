@@ -1,6 +1,6 @@
 //! What calls cost, as the admin API takes and shows it.
 
-use crate::admin::body::{Body, Fields};
+use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::admin::{Page, Parameters, bad_cursor};
 use crate::http::problem::Problem;
 use serde::Serialize;
@@ -14,21 +14,26 @@ const COST_LIMIT: u64 = 10_000;
 /// The method of a row for all methods.
 const ANY: &str = "*";
 
-/// A row of `route_costs`, and the body of `PUT /_tollgate/route-costs`. Pattern and method are its key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What calls cost whose method and path match: the longest pattern that does counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
-pub struct RouteCostView {
-    /// A path of which each segment is literal, `*` or `**`.
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25})))]
+pub struct PutRouteCost {
+    /// A path of which each segment is literal, `*` for one segment (at the end for one or more), or `**` for any number.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub pattern: String,
-    /// The method that it is for, or `*` for all.
+    /// The method that it is for; `*`, for all, unless it is said.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, pattern = "^(\\*|[A-Z]+)$"))]
     pub method: String,
     /// Requests that a call counts as.
     pub cost: u64,
 }
 
-impl Body for RouteCostView {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for PutRouteCost {
+    const LIMITS: Limits =
+        &[("pattern", "maxLength", PATTERN_LENGTH as u64), ("cost", "minimum", 1), ("cost", "maximum", COST_LIMIT)];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let pattern = fields.string("pattern")?;
         let pattern = fields.required("pattern", pattern)?;
         if !pattern.starts_with('/')
@@ -48,6 +53,25 @@ impl Body for RouteCostView {
             return Err(fields.wrong("cost", format!("must be 1 to {COST_LIMIT}")));
         }
         Ok(Self { pattern, method, cost })
+    }
+}
+
+/// A row of `route_costs`, and the body of `PUT /_tollgate/route-costs`. Pattern and method are its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
+pub struct RouteCostView {
+    /// A path of which each segment is literal, `*` or `**`.
+    pub pattern: String,
+    /// The method that it is for, or `*` for all.
+    pub method: String,
+    /// Requests that a call counts as.
+    pub cost: u64,
+}
+
+impl From<PutRouteCost> for RouteCostView {
+    fn from(PutRouteCost { pattern, method, cost }: PutRouteCost) -> Self {
+        Self { pattern, method, cost }
     }
 }
 
@@ -77,7 +101,7 @@ mod tests {
     use crate::admin::body::parse;
     use crate::http::target::Query;
 
-    fn read(body: &str) -> Result<RouteCostView, Problem> {
+    fn read(body: &str) -> Result<PutRouteCost, Problem> {
         parse(body.as_bytes())
     }
 

@@ -4,9 +4,12 @@
 #![expect(clippy::indexing_slicing, reason = "of JSON objects that are made right here, in no part of the Worker")]
 
 mod operations;
-pub mod types;
 
-use crate::admin::openapi::operations::{Access, Operation};
+use crate::admin::body::FromFields;
+use crate::admin::openapi::operations::Description;
+use crate::admin::tokens::Scope;
+use crate::http::problem::ProblemBody;
+use crate::router::{Admin, Operation, RESERVED};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -23,6 +26,35 @@ impl Schemas {
             self.0.entry(name).or_insert_with(|| simplified(serde_json::to_value(schema).unwrap_or_default()));
         }
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
+    }
+
+    /// Adds a body, with the limits that its reader keeps; fields that it does not have are refused. Gives a reference to it.
+    fn body<T: ToSchema + FromFields>(&mut self) -> Value {
+        let reference = self.add::<T>();
+        if let Some(schema) = self.0.get_mut(&*T::name()) {
+            for field in T::FLAT {
+                flatten(schema, field);
+            }
+            for (field, keyword, number) in T::LIMITS {
+                schema["properties"][*field][*keyword] = (*number).into();
+            }
+            schema["additionalProperties"] = false.into();
+        }
+        reference
+    }
+}
+
+/// Puts the fields of an object's field in its place.
+fn flatten(schema: &mut Value, field: &str) {
+    let part = schema["properties"][field].take();
+    if let (Some(properties), Value::Object(parts)) = (schema["properties"].as_object_mut(), &part["properties"]) {
+        properties.remove(field);
+        properties.extend(parts.clone());
+    }
+    if let (Some(required), Value::Array(parts)) = (schema["required"].as_array_mut(), &part["required"])
+        && let Some(at) = required.iter().position(|name| name == field)
+    {
+        required.splice(at..=at, parts.iter().cloned());
     }
 }
 
@@ -66,12 +98,13 @@ have is 405 with `Allow`; CORS preflights need no credential.";
 #[must_use]
 pub fn document() -> Value {
     let mut schemas = Schemas::default();
-    let problem = schemas.add::<types::Problem>();
+    let problem = schemas.add::<ProblemBody>();
     let mut paths: Map<String, Value> = Map::new();
-    for operation in operations::all(&mut schemas) {
-        let path =
-            paths.entry(operation.path).or_insert_with(|| json!({ "parameters": path_parameters(operation.path) }));
-        path[operation.method.to_lowercase()] = describe(&operation);
+    for described in operations::all(&mut schemas) {
+        let endpoint = described.endpoint;
+        let path = format!("{RESERVED}{}", endpoint.path);
+        let parameters = || json!({ "parameters": path_parameters(endpoint.path) });
+        paths.entry(path).or_insert_with(parameters)[endpoint.method.to_lowercase()] = describe(&described);
     }
     json!({
         "openapi": "3.1.0",
@@ -105,7 +138,7 @@ pub fn document() -> Value {
 }
 
 /// A problem that many endpoints share.
-struct Error {
+struct ErrorResponse {
     status: u16,
     name: &'static str,
     description: &'static str,
@@ -113,7 +146,7 @@ struct Error {
     header: Option<&'static str>,
 }
 
-impl Error {
+impl ErrorResponse {
     const fn new(status: u16, name: &'static str, description: &'static str) -> Self {
         let header = match status {
             401 => Some("WWW-Authenticate"),
@@ -137,54 +170,66 @@ impl Error {
     }
 }
 
-const ERRORS: [Error; 10] = [
-    Error::new(
+const ERRORS: [ErrorResponse; 10] = [
+    ErrorResponse::new(
         400,
         "BadRequest",
         "The URL is not valid; a query parameter is unknown, repeated or not as it must be; or the body is no JSON object.",
     ),
-    Error::new(401, "Unauthorized", "The credential is missing or wrong."),
-    Error::new(403, "Forbidden", "The token's scopes do not reach so far, or the key is disabled, revoked or expired."),
-    Error::new(404, "NotFound", "There is no such thing."),
-    Error::new(409, "Conflict", "The thing is not in a state that allows this, or somebody else is changing it."),
-    Error::new(413, "ContentTooLarge", "The body is too large."),
-    Error::new(
+    ErrorResponse::new(401, "Unauthorized", "The credential is missing or wrong."),
+    ErrorResponse::new(
+        403,
+        "Forbidden",
+        "The token's scopes do not reach so far, or the key is disabled, revoked or expired.",
+    ),
+    ErrorResponse::new(404, "NotFound", "There is no such thing."),
+    ErrorResponse::new(
+        409,
+        "Conflict",
+        "The thing is not in a state that allows this, or somebody else is changing it.",
+    ),
+    ErrorResponse::new(413, "ContentTooLarge", "The body is too large."),
+    ErrorResponse::new(
         422,
         "UnprocessableContent",
         "A field of the body is missing, unknown or not as it must be; `field` names it.",
     ),
-    Error::new(
+    ErrorResponse::new(
         429,
         "TooManyRequests",
         "Too many wrong admin tokens from this address (10 a minute, 50 from an IPv6 /48), or too many requests for `me` with this key (30 at once, one a second), as one isolate sees them.",
     ),
-    Error::new(500, "InternalServerError", "A fault of tollgate's own."),
-    Error::new(503, "ServiceUnavailable", "A part that is needed is out of reach, or not set up."),
+    ErrorResponse::new(500, "InternalServerError", "A fault of tollgate's own."),
+    ErrorResponse::new(503, "ServiceUnavailable", "A part that is needed is out of reach, or not set up."),
 ];
 
-fn describe(operation: &Operation) -> Value {
-    let is_holders = operation.access == Access::SelfServiceRoute;
-    let mut errors = operation.errors.to_vec();
+fn describe(described: &Description) -> Value {
+    let endpoint = described.endpoint;
+    let is_public = matches!(endpoint.operation, Operation::Public(_));
+    let is_self_service = matches!(endpoint.operation, Operation::SelfServiceRoute(_));
+    let mut errors = described.errors.to_vec();
     errors.push(400);
-    if operation.access != Access::Open {
+    if !is_public {
         errors.extend([401, 403, 429, 500, 503]);
-        if operation.path.contains('{') && operation.id != "putTier" {
+        // A tier that is put need not be there.
+        if endpoint.path.contains('{') && endpoint.operation != Admin::PutTier.into() {
             errors.push(404);
         }
-        if operation.body.is_some() {
+        if described.body.is_some() {
             errors.push(413);
-            if operation.id != "importKeys" {
+            // An import tells of each line what is wrong with it.
+            if endpoint.operation != Admin::ImportKeys.into() {
                 errors.push(422);
             }
         }
     }
     let mut responses = Map::new();
-    for (status, description, content) in &operation.answers {
+    for (status, description, content) in &described.answers {
         let mut response = json!({ "description": description });
         if !content.is_null() {
             response["content"] = content.clone();
         }
-        if is_holders {
+        if is_self_service {
             let fields = ["RateLimit", "RateLimit-Policy"];
             let references =
                 fields.map(|name| (name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") })));
@@ -196,33 +241,41 @@ fn describe(operation: &Operation) -> Value {
         let reference = json!({ "$ref": format!("#/components/responses/{}", error.name) });
         responses.insert(error.status.to_string(), reference);
     }
-    let (tag, needs) = match operation.access {
-        Access::Open => ("open", ""),
-        Access::SelfServiceRoute => ("holder", " Needs an API key that is in force."),
-        Access::Read => ("admin", " Needs the scope `read`."),
-        Access::Write => ("admin", " Needs the scope `write`."),
-        Access::Root => ("admin", " Needs `ADMIN_TOKEN` itself."),
+    let (tag, needs, security) = match (endpoint.operation, endpoint.scope) {
+        (Operation::Public(_), _) => ("open", "", json!([])),
+        (Operation::SelfServiceRoute(_), _) => {
+            ("holder", " Needs an API key that is in force.", json!([{ "apiKey": [] }, { "bearerKey": [] }]))
+        }
+        (Operation::Admin(_), scope) => {
+            let needs = match scope {
+                Some(Scope::Read) => " Needs the scope `read`.",
+                Some(Scope::Write) => " Needs the scope `write`.",
+                Some(Scope::Root) | None => " Needs `ADMIN_TOKEN` itself.",
+            };
+            ("admin", needs, json!([{ "adminToken": [] }]))
+        }
     };
-    let security = match operation.access {
-        Access::Open => json!([]),
-        Access::SelfServiceRoute => json!([{ "apiKey": [] }, { "bearerKey": [] }]),
-        _ => json!([{ "adminToken": [] }]),
-    };
-    let mut described = json!({
-        "operationId": operation.id,
+    let summary = described.summary;
+    let mut operation = json!({
+        "operationId": lower_camel(endpoint.name),
         "tags": [tag],
-        "summary": operation.summary,
-        "description": format!("{}{needs}", operation.summary),
+        "summary": summary,
+        "description": format!("{summary}{needs}"),
         "security": security,
         "responses": responses,
     });
-    if !operation.parameters.is_empty() {
-        described["parameters"] = operation.parameters.clone().into();
+    if !described.parameters.is_empty() {
+        operation["parameters"] = described.parameters.clone().into();
     }
-    if let Some(body) = &operation.body {
-        described["requestBody"] = body.clone();
+    if let Some(body) = &described.body {
+        operation["requestBody"] = body.clone();
     }
-    described
+    operation
+}
+
+fn lower_camel(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().into_iter().flat_map(char::to_lowercase).chain(letters).collect()
 }
 
 fn path_parameters(path: &str) -> Value {

@@ -1,12 +1,10 @@
 //! The import of keys that were issued elsewhere.
 
-use crate::admin::imports::{Authority, Batch, Results, lines};
+use crate::admin::imports::{Authority, ImportBatch, Results, lines};
 use crate::admin::reports::wants;
 use crate::runtime::admin::keys::signer;
 use crate::runtime::admin::{Command, CommandResult, Success};
 use crate::runtime::store;
-
-pub(super) use crate::admin::imports::BODY_LIMIT;
 
 const NDJSON: &str = "application/x-ndjson";
 /// The same for clients that only know bytes.
@@ -20,7 +18,7 @@ pub(super) async fn import(command: &Command) -> CommandResult {
     let mut results = Results::default();
     let media_type = if command.accept.as_deref().is_some_and(|accept| wants(accept, BYTES)) { BYTES } else { NDJSON };
     loop {
-        let batch = Batch::read(&mut lines, authority, *now, &mut results);
+        let batch = ImportBatch::read(&mut lines, authority, *now, &mut results);
         if batch.is_empty() {
             return Ok(Success::Lines(results.into_text(), media_type));
         }

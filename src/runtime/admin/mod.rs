@@ -10,14 +10,14 @@ mod route_costs;
 mod tiers;
 mod tokens;
 
+use crate::admin::Parameters;
 use crate::admin::attempts::{Attempts, KNOWN, KnownTokens, Reading};
-use crate::admin::body::{Body, parse};
+use crate::admin::body::{FromFields, parse};
 use crate::admin::tokens::{ROOT, Scope};
-use crate::admin::{BODY_LIMIT, Parameters};
 use crate::gateway::credential;
 use crate::http::problem::Problem;
 use crate::keys::key::{same_hash, same_secret, token_hash, token_id};
-use crate::router::{Admin, Route, route};
+use crate::router::{Admin, Endpoint};
 use crate::runtime::clock;
 use crate::runtime::gateway::object_client;
 use crate::runtime::http::{self, HttpResult, Incoming};
@@ -94,9 +94,16 @@ struct Command {
 type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// Answers a request to the admin API.
-pub(crate) async fn answer(incoming: Incoming, isolate: Rc<Isolate>, env: Env, context: JsValue) -> HttpResult {
+pub(crate) async fn answer(
+    incoming: Incoming,
+    isolate: Rc<Isolate>,
+    env: Env,
+    context: JsValue,
+    endpoint: &'static Endpoint,
+    operation: Admin,
+) -> HttpResult {
     let cors = Rc::clone(&isolate.config.cors_allow_origin);
-    match run(incoming, isolate, &env, context).await {
+    match run(incoming, isolate, &env, context, endpoint, operation).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
         Ok(Success::Lines(lines, media_type)) => http::lines(&lines, media_type, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
@@ -109,52 +116,63 @@ pub(crate) async fn answer(incoming: Incoming, isolate: Rc<Isolate>, env: Env, c
     }
 }
 
-async fn run(incoming: Incoming, isolate: Rc<Isolate>, env: &Env, context: JsValue) -> CommandResult {
-    let path = incoming.target().path.to_owned();
-    let Route::Admin(admin) = route(&incoming.method, &path, false) else {
-        return Err(Problem::NotFound("there is nothing at this path".to_owned()).into());
-    };
+async fn run(
+    incoming: Incoming,
+    isolate: Rc<Isolate>,
+    env: &Env,
+    context: JsValue,
+    endpoint: &Endpoint,
+    operation: Admin,
+) -> CommandResult {
     let now = clock::now();
     let db = store::database(env)?;
-    let actor = authorize(&incoming, &isolate, &db, &context, admin.scope(), now).await?;
-    let parameters = Parameters::parse(incoming.target().query(), admin.parameters())?;
-    let limit = if admin == Admin::ImportKeys { imports::BODY_LIMIT } else { BODY_LIMIT };
-    let body = if admin.has_body() { read_body(&incoming, limit).await? } else { Vec::new() };
+    let actor = authorize(&incoming, &isolate, &db, &context, endpoint.scope.unwrap_or(Scope::Root), now).await?;
+    let parameters = Parameters::parse(incoming.target().query(), endpoint.parameters)?;
+    let body = match endpoint.body_limit {
+        0 => Vec::new(),
+        limit => read_body(&incoming, limit).await?,
+    };
     let accept = incoming.request.headers().get("accept").ok().flatten();
+    let path = incoming.target().path;
     let command = Command { isolate, db, context, actor, now, parameters, body, accept };
-    match admin {
-        Admin::CreateKey => keys::create(&command).await,
-        Admin::ImportKeys => imports::import(&command).await,
-        Admin::ListKeys => keys::list(&command).await,
-        Admin::ReadKey(id) => keys::read(&command, id).await,
-        Admin::ChangeKey(id) => keys::change(&command, id).await,
-        Admin::DeleteKey(id) => keys::delete(&command, id).await,
-        Admin::RotateKey(id) => keys::rotate(&command, id).await,
-        Admin::RevokeKey(id) => keys::revoke(&command, id).await,
-        Admin::ReadUsage(id) => keys::usage(&command, id).await,
-        Admin::ReadAudit(id) => audit::read(&command, id).await,
-        Admin::ListOverrides(id) => overrides::list(&command, id).await,
-        Admin::PutOverride(id, policy) => overrides::put(&command, id, policy).await,
-        Admin::DeleteOverride(id, policy) => overrides::delete(&command, id, policy).await,
-        Admin::ListTiers => tiers::list(&command).await,
-        Admin::ReadTier(name) => tiers::read(&command, name).await,
-        Admin::PutTier(name) => tiers::put(&command, name).await,
-        Admin::DeleteTier(name) => tiers::delete(&command, name).await,
-        Admin::ListRouteCosts => route_costs::list(&command).await,
-        Admin::PutRouteCost => route_costs::put(&command).await,
-        Admin::DeleteRouteCost => route_costs::delete(&command).await,
-        Admin::ListTokens => tokens::list(&command).await,
-        Admin::CreateToken => tokens::create(&command).await,
-        Admin::DeleteToken(id) => tokens::delete(&command, id).await,
-        Admin::ReadLog => log::read(&command).await,
-        Admin::Reconcile(id) => reports::reconciled(&command, id).await,
-        Admin::ReadReport => reports::report(&command).await,
-        Admin::ReadHours(_)
-        | Admin::ReadDays(_)
-        | Admin::ReadHistory(_)
+    dispatch(&command, operation, endpoint.captures(path).unwrap_or_default()).await
+}
+
+/// Carries out an operation; `id` and `policy` are the path parameters, as sent.
+async fn dispatch(command: &Command, operation: Admin, [id, policy]: [&str; 2]) -> CommandResult {
+    match operation {
+        Admin::CreateKey => keys::create(command).await,
+        Admin::ImportKeys => imports::import(command).await,
+        Admin::ListKeys => keys::list(command).await,
+        Admin::ReadKey => keys::read(command, id).await,
+        Admin::ChangeKey => keys::change(command, id).await,
+        Admin::DeleteKey => keys::delete(command, id).await,
+        Admin::RotateKey => keys::rotate(command, id).await,
+        Admin::RevokeKey => keys::revoke(command, id).await,
+        Admin::ReadUsage => keys::usage(command, id).await,
+        Admin::ReadAudit => audit::read(command, id).await,
+        Admin::ListOverrides => overrides::list(command, id).await,
+        Admin::PutOverride => overrides::put(command, id, policy).await,
+        Admin::DeleteOverride => overrides::delete(command, id, policy).await,
+        Admin::ListTiers => tiers::list(command).await,
+        Admin::ReadTier => tiers::read(command, id).await,
+        Admin::PutTier => tiers::put(command, id).await,
+        Admin::DeleteTier => tiers::delete(command, id).await,
+        Admin::ListRouteCosts => route_costs::list(command).await,
+        Admin::PutRouteCost => route_costs::put(command).await,
+        Admin::DeleteRouteCost => route_costs::delete(command).await,
+        Admin::ListTokens => tokens::list(command).await,
+        Admin::CreateToken => tokens::create(command).await,
+        Admin::DeleteToken => tokens::delete(command, id).await,
+        Admin::ReadLog => log::read(command).await,
+        Admin::Reconcile => reports::reconciled(command, id).await,
+        Admin::Report => reports::report(command).await,
+        Admin::ReadHours
+        | Admin::ReadDays
+        | Admin::ReadHistory
         | Admin::ListAlerts
         | Admin::ListDeliveries
-        | Admin::ListDrift => reports::read(&command, admin).await,
+        | Admin::ListDrift => reports::read(command, operation, id).await,
     }
 }
 
@@ -255,7 +273,7 @@ async fn read_body(incoming: &Incoming, limit: usize) -> Result<Vec<u8>, Failure
 
 impl Command {
     /// The body, read and checked.
-    fn body<T: Body>(&self) -> Result<T, Problem> {
+    fn body<T: FromFields>(&self) -> Result<T, Problem> {
         parse(&self.body)
     }
 

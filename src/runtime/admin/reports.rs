@@ -10,7 +10,7 @@ use crate::runtime::store::{self, Delivery, Part, Statement};
 use crate::time::{DAY, HOUR, Month};
 
 /// What is to be read. All reports are one query or two, so that there is one way to carry them out.
-struct Query<'a> {
+struct ReportQuery<'a> {
     /// The key that it is about.
     key: Option<&'a str>,
     /// What comes before the list.
@@ -25,21 +25,21 @@ fn pair<'a>(page: &'a Page, first: (&'a str, &'a str)) -> Result<(&'a str, &'a s
     page.after.as_deref().map_or(Ok(first), |after| after.split_once('\n').ok_or_else(bad_cursor))
 }
 
-fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Problem> {
+fn query<'a>(command: &Command, operation: Admin, id: &'a str) -> Result<ReportQuery<'a>, Problem> {
     let (parameters, now) = (&command.parameters, command.now);
-    let part = |id, part, list, micros, days, most| {
+    let part = |part, list, micros, days, most| {
         let page = parameters.page(list)?;
         let span = Span::read(parameters, now, micros, days, most)?;
         let rows = store::parts(id, part, span, pair(&page, ("", ""))?, &page);
-        Ok(Query { key: Some(id), head: None, page: Some(page), rows })
+        Ok(ReportQuery { key: Some(id), head: None, page: Some(page), rows })
     };
-    let list = |page, rows| Query { key: None, head: None, page: Some(page), rows };
-    match admin {
-        Admin::ReadHours(id) => part(id, Part::Hour, "hours", HOUR, 1, 31),
-        Admin::ReadDays(id) => part(id, Part::Day, "days", DAY, 30, 100),
-        Admin::ReadHistory(id) => {
+    let list = |page, rows| ReportQuery { key: None, head: None, page: Some(page), rows };
+    match operation {
+        Admin::ReadHours => part(Part::Hour, "hours", HOUR, 1, 31),
+        Admin::ReadDays => part(Part::Day, "days", DAY, 30, 100),
+        Admin::ReadHistory => {
             let rows = store::history(id, Month::of(now), months(parameters)?);
-            Ok(Query { key: Some(id), head: None, page: None, rows })
+            Ok(ReportQuery { key: Some(id), head: None, page: None, rows })
         }
         Admin::ListAlerts => {
             let page = parameters.page("alerts")?;
@@ -65,14 +65,14 @@ fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Problem> 
         _ => {
             let (page, month) = (parameters.page("keys")?, month(parameters, now)?);
             let rows = store::report(month, &page);
-            Ok(Query { key: None, head: Some(store::report_totals(month)), page: Some(page), rows })
+            Ok(ReportQuery { key: None, head: Some(store::report_totals(month)), page: Some(page), rows })
         }
     }
 }
 
 /// Everything that D1 can tell by itself, as JSON.
-pub(super) async fn read(command: &Command, admin: Admin<'_>) -> CommandResult {
-    let Query { key, head, page, rows } = query(command, admin)?;
+pub(super) async fn read(command: &Command, operation: Admin, id: &str) -> CommandResult {
+    let ReportQuery { key, head, page, rows } = query(command, operation, id)?;
     if let Some(id) = key {
         keys::find(command, id).await?;
     }
@@ -89,7 +89,7 @@ pub(super) async fn read(command: &Command, admin: Admin<'_>) -> CommandResult {
 
 pub(super) async fn report(command: &Command) -> CommandResult {
     if !command.accept.as_deref().is_some_and(|accept| wants(accept, "text/csv")) {
-        return read(command, Admin::ReadReport).await;
+        return read(command, Admin::Report, "").await;
     }
     if command.parameters.get("limit").or(command.parameters.get("cursor")).is_some() {
         return Err(Problem::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());

@@ -1,6 +1,6 @@
 //! What calls cost. Every key's object keeps these rows, so a change is not pushed: each object reads it within 60 seconds.
 
-use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView, before, row_of};
+use crate::admin::route_costs::{PutRouteCost, ROUTE_COSTS_LIMIT, RouteCostView, before, row_of};
 use crate::http::problem::Problem;
 use crate::runtime::admin::{Command, CommandResult, Success, TRIES, contended, text};
 use crate::runtime::store;
@@ -14,7 +14,7 @@ pub(super) async fn list(command: &Command) -> CommandResult {
 }
 
 pub(super) async fn put(command: &Command) -> CommandResult {
-    let row = command.body::<RouteCostView>()?;
+    let row = RouteCostView::from(command.body::<PutRouteCost>()?);
     let view = text(&row)?;
     for _ in 0..TRIES {
         let stored = store::route_cost(&command.db, &row.pattern, &row.method).await?;

@@ -79,7 +79,7 @@ async fn find(
     let body = match wanted {
         _ if matches!(known.outcome, KeyVerdict::Refused(_)) => String::new(),
         SelfServiceRoute::Me => me,
-        SelfServiceRoute::Usage => match usage(&isolate.env, &id, &known, &month).await {
+        SelfServiceRoute::MyUsage => match usage(&isolate.env, &id, &known, &month).await {
             Ok(body) => body,
             Err(error) => {
                 worker::console_error!("tollgate: the usage of key {id} could not be read: {error}");
