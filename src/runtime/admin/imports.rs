@@ -22,7 +22,7 @@ pub(super) async fn import(command: &Command) -> CommandResult {
         if batch.is_empty() {
             return Ok(Success::Lines(results.into_text(), media_type));
         }
-        let stored = store::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
+        let stored = store::imports::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
         // Whatever came of it: the isolate asks anew about what it refused until now.
         command.isolate.note_import();
         match stored {

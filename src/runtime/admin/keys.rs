@@ -7,12 +7,13 @@ use crate::keys::profile::Status;
 use crate::runtime::admin::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
 use crate::runtime::gateway::object_client;
 use crate::runtime::js::Error;
-use crate::runtime::store::{self, KeyFilter};
+use crate::runtime::store;
+use crate::runtime::store::keys::KeyFilter;
 
 /// One key, as it is stored and as it is read.
 pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(String, KeyRow), Failure>> {
     Box::pin(async move {
-        let row = if is_key_id(id) { store::key(&command.db, id).await? } else { None };
+        let row = if is_key_id(id) { store::keys::key(&command.db, id).await? } else { None };
         row.ok_or_else(|| Problem::NotFound("there is no key with this id".to_owned()).into())
     })
 }
@@ -38,7 +39,7 @@ pub(super) async fn create(command: &Command) -> CommandResult {
     let row = create.into_row(&issued, command.now);
     let mut view = row.clone().view(None, command.now);
     let change = command.log("create", format!("keys/{}", row.id), None, Some(text(&view)?));
-    if !store::create_key(&command.db, &row, change).await? {
+    if !store::keys::create_key(&command.db, &row, change).await? {
         return Err(no_tier(&row.tier).into());
     }
     view.key = Some(issued.key);
@@ -58,7 +59,7 @@ pub(super) async fn list(command: &Command) -> CommandResult {
         owner: parameters.get("owner"),
         name_part: parameters.get("q"),
     };
-    let (rows, last) = store::keys(&command.db, &filter, &page, command.now).await??;
+    let (rows, last) = store::keys::keys(&command.db, &filter, &page, command.now).await??;
     let keys = rows.into_iter().map(|row| text(&row.view(None, command.now))).collect::<Result<Vec<_>, _>>()?;
     Ok(Success::Json(200, page.show(&keys, last.as_deref())))
 }
@@ -118,11 +119,11 @@ fn update<'a>(
             let is_other_tier = after.tier != before.tier;
             let [was, is] = [before, after.clone()].map(|row| text(&row.view(None, command.now)));
             let log = command.log(action, format!("keys/{id}"), Some(was?), Some(is?));
-            if store::update_key(&command.db, &stored, &after, log).await? {
+            if store::keys::update_key(&command.db, &stored, &after, log).await? {
                 command.refresh(id).await;
                 return Ok(after);
             }
-            if is_other_tier && !store::has_tier(&command.db, &after.tier).await? {
+            if is_other_tier && !store::tiers::has_tier(&command.db, &after.tier).await? {
                 return Err(no_tier(&after.tier).into());
             }
         }
@@ -135,7 +136,7 @@ pub(super) async fn delete(command: &Command, id: &str) -> CommandResult {
         let (stored, before) = find(command, id).await?;
         let before = text(&before.view(None, command.now))?;
         let log = command.log("delete", format!("keys/{id}"), Some(before), None);
-        if store::delete_key(&command.db, id, &stored, log).await? {
+        if store::keys::delete_key(&command.db, id, &stored, log).await? {
             command.refresh(id).await;
             return Ok(Success::NoContent);
         }

@@ -23,7 +23,8 @@ use crate::runtime::gateway::object_client;
 use crate::runtime::http::{self, HttpResult, Incoming};
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js::{self, Error};
-use crate::runtime::store::{self, Change, Database};
+use crate::runtime::store;
+use crate::runtime::store::database::{Change, Database};
 use crate::time::UnixMicros;
 use serde::Serialize;
 use std::cell::RefCell;
@@ -125,7 +126,7 @@ async fn run(
     operation: Admin,
 ) -> CommandResult {
     let now = clock::now();
-    let db = store::database(env)?;
+    let db = Database::of(env)?;
     let actor = authorize(&incoming, &isolate, &db, &context, endpoint.scope.unwrap_or(Scope::Root), now).await?;
     let parameters = Parameters::parse(incoming.target().query(), endpoint.parameters)?;
     let body = match endpoint.body_limit {
@@ -216,7 +217,7 @@ async fn authorize(
             }
         }
     };
-    let stored = store::stored_token(db, id).await;
+    let stored = store::tokens::stored_token(db, id).await;
     let stored = stored.map(|stored| stored.filter(|stored| same_hash(&hash, &stored.secret_hash)));
     if !matches!(stored, Ok(None))
         && let Some(attempt) = attempt
@@ -248,7 +249,7 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
             Reading::Begin => {
                 let db = db.clone();
                 let read = wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
-                    let hashes = store::token_hashes(&db, KNOWN).await;
+                    let hashes = store::tokens::token_hashes(&db, KNOWN).await;
                     let hashes = hashes.inspect_err(|error| {
                         worker::console_error!("tollgate: admin API: the tokens could not be read: {error}");
                     });

@@ -1,12 +1,15 @@
 //! What keys have used, and whether the accounts are right.
 
+use crate::admin::alerts::DeliveryState;
 use crate::admin::reports::{Span, millionths, month, months, wants};
 use crate::admin::{Page, bad_cursor};
 use crate::http::problem::Problem;
 use crate::router::Admin;
 use crate::runtime::admin::{Command, CommandResult, Success, keys};
 use crate::runtime::object::reconcile;
-use crate::runtime::store::{self, Delivery, Part, Statement};
+use crate::runtime::store;
+use crate::runtime::store::database::Statement;
+use crate::runtime::store::reports::Granularity;
 use crate::time::{DAY, HOUR, Month};
 
 /// What is to be read. All reports are one query or two, so that there is one way to carry them out.
@@ -30,42 +33,42 @@ fn query<'a>(command: &Command, operation: Admin, id: &'a str) -> Result<ReportQ
     let part = |part, list, micros, days, most| {
         let page = parameters.page(list)?;
         let span = Span::read(parameters, now, micros, days, most)?;
-        let rows = store::parts(id, part, span, pair(&page, ("", ""))?, &page);
+        let rows = store::reports::parts(id, part, span, pair(&page, ("", ""))?, &page);
         Ok(ReportQuery { key: Some(id), head: None, page: Some(page), rows })
     };
     let list = |page, rows| ReportQuery { key: None, head: None, page: Some(page), rows };
     match operation {
-        Admin::ReadHours => part(Part::Hour, "hours", HOUR, 1, 31),
-        Admin::ReadDays => part(Part::Day, "days", DAY, 30, 100),
+        Admin::ReadHours => part(Granularity::Hour, "hours", HOUR, 1, 31),
+        Admin::ReadDays => part(Granularity::Day, "days", DAY, 30, 100),
         Admin::ReadHistory => {
-            let rows = store::history(id, Month::of(now), months(parameters)?);
+            let rows = store::reports::history(id, Month::of(now), months(parameters)?);
             Ok(ReportQuery { key: Some(id), head: None, page: None, rows })
         }
         Admin::ListAlerts => {
             let page = parameters.page("alerts")?;
-            let rows = store::near_quota(millionths(parameters)?, pair(&page, ("", ""))?, now, &page);
+            let rows = store::reports::near_quota(millionths(parameters)?, pair(&page, ("", ""))?, now, &page);
             Ok(list(page, rows))
         }
         Admin::ListDeliveries => {
             let page = parameters.page("deliveries")?;
             let state = parameters.get("state");
-            if state.is_some_and(|state| !Delivery::WORDS.contains(&state)) {
-                let words = Delivery::WORDS.join(", ");
+            if state.is_some_and(|state| !DeliveryState::ALL.iter().any(|one| one.as_str() == state)) {
+                let words = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
                 return Err(Problem::BadRequest(format!("state: must be one of {words}")));
             }
-            let rows = store::deliveries(state, &page).ok_or_else(bad_cursor)?;
+            let rows = store::alerts::deliveries(state, &page).ok_or_else(bad_cursor)?;
             Ok(list(page, rows))
         }
         Admin::ListDrift => {
             let page = parameters.page("drift")?;
             // Later than any time.
-            let rows = store::drift(pair(&page, ("~", ""))?, &page);
+            let rows = store::reports::drift(pair(&page, ("~", ""))?, &page);
             Ok(list(page, rows))
         }
         _ => {
             let (page, month) = (parameters.page("keys")?, month(parameters, now)?);
-            let rows = store::report(month, &page);
-            Ok(ReportQuery { key: None, head: Some(store::report_totals(month)), page: Some(page), rows })
+            let rows = store::reports::report(month, &page);
+            Ok(ReportQuery { key: None, head: Some(store::reports::report_totals(month)), page: Some(page), rows })
         }
     }
 }
@@ -95,7 +98,7 @@ pub(super) async fn report(command: &Command) -> CommandResult {
         return Err(Problem::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());
     }
     let month = month(&command.parameters, command.now)?;
-    let rows = store::report_csv(&command.db, month).await?;
+    let rows = store::reports::report_csv(&command.db, month).await?;
     Ok(Success::Csv(rows, format!("tollgate-{month}.csv")))
 }
 

@@ -11,7 +11,8 @@ use crate::runtime::deadline::within;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js::{self, Error};
-use crate::runtime::store::{self, Database};
+use crate::runtime::store;
+use crate::runtime::store::database::Database;
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -27,11 +28,11 @@ const PATIENCE: u32 = 25_000;
 
 pub(super) async fn list(command: &Command) -> CommandResult {
     let page = command.parameters.page("tiers")?;
-    Ok(Success::Json(200, store::tiers(&command.db, &page).await?))
+    Ok(Success::Json(200, store::tiers::tiers(&command.db, &page).await?))
 }
 
 pub(super) async fn read(command: &Command, name: &str) -> CommandResult {
-    let tier = store::tier(&command.db, name).await?;
+    let tier = store::tiers::tier(&command.db, name).await?;
     Ok(Success::Json(200, tier.ok_or_else(no_tier)?))
 }
 
@@ -39,9 +40,9 @@ pub(super) async fn put(command: &Command, name: &str) -> CommandResult {
     let tier = command.body::<PutTier>()?.named(name)?;
     let view = text(&tier)?;
     for _ in 0..TRIES {
-        let stored = store::tier(&command.db, name).await?;
+        let stored = store::tiers::tier(&command.db, name).await?;
         let log = command.log("put", format!("tiers/{name}"), stored.clone(), Some(view.clone()));
-        let Some(made) = store::put_tier(&command.db, stored.as_deref(), &tier, log).await? else { continue };
+        let Some(made) = store::tiers::put_tier(&command.db, stored.as_deref(), &tier, log).await? else { continue };
         let pushed = push(command, &tier, made.version).await;
         let answer = changed(&view, pushed, made.keys.saturating_sub(pushed));
         return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, answer));
@@ -51,12 +52,12 @@ pub(super) async fn put(command: &Command, name: &str) -> CommandResult {
 
 pub(super) async fn delete(command: &Command, name: &str) -> CommandResult {
     for _ in 0..TRIES {
-        let Some(stored) = store::tier(&command.db, name).await? else { return Err(no_tier().into()) };
+        let Some(stored) = store::tiers::tier(&command.db, name).await? else { return Err(no_tier().into()) };
         let log = command.log("delete", format!("tiers/{name}"), Some(stored.clone()), None);
-        if store::delete_tier(&command.db, name, &stored, log).await? {
+        if store::tiers::delete_tier(&command.db, name, &stored, log).await? {
             return Ok(Success::NoContent);
         }
-        let keys = store::keys_of_tier(&command.db, name).await?;
+        let keys = store::tiers::keys_of_tier(&command.db, name).await?;
         if keys > 0 {
             return Err(Problem::Conflict(in_use(keys)).into());
         }
@@ -106,7 +107,7 @@ impl Push {
         let change = text(&self.change)?;
         let mut after = String::new();
         loop {
-            let ids = store::ids_of_tier(&self.db, &self.change.tier, &after, PAGE * PAGES).await?;
+            let ids = store::tiers::ids_of_tier(&self.db, &self.change.tier, &after, PAGE * PAGES).await?;
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
             let taken = object_client::fan_out(&self.isolate, &ids, &change, PAGE).await?;

@@ -9,7 +9,7 @@ use crate::time::rfc3339;
 
 pub(super) async fn list(command: &Command) -> CommandResult {
     let page = command.parameters.page("tokens")?;
-    Ok(Success::Json(200, store::tokens(&command.db, &page).await?))
+    Ok(Success::Json(200, store::tokens::tokens(&command.db, &page).await?))
 }
 
 pub(super) async fn create(command: &Command) -> CommandResult {
@@ -24,7 +24,7 @@ pub(super) async fn create(command: &Command) -> CommandResult {
         created_at: rfc3339(command.now),
     };
     let log = command.log("create", format!("tokens/{}", view.id), None, Some(text(&view)?));
-    if !store::create_token(&command.db, &view, &issued.secret_hash, log).await? {
+    if !store::tokens::create_token(&command.db, &view, &issued.secret_hash, log).await? {
         return Err(Problem::Conflict("there is a token of this name".to_owned()).into());
     }
     crate::runtime::admin::TOKENS.with_borrow_mut(|tokens| tokens.add(&issued.secret_hash));
@@ -34,10 +34,10 @@ pub(super) async fn create(command: &Command) -> CommandResult {
 
 pub(super) async fn delete(command: &Command, id: &str) -> CommandResult {
     let missing = || Problem::NotFound("there is no token with this id".to_owned());
-    let token = if is_key_id(id) { store::token(&command.db, id).await? } else { None };
+    let token = if is_key_id(id) { store::tokens::token(&command.db, id).await? } else { None };
     let log = command.log("delete", format!("tokens/{id}"), Some(token.ok_or_else(missing)?), None);
     // A token never changes, so it is as it was read or gone.
-    if !store::delete_token(&command.db, id, log).await? {
+    if !store::tokens::delete_token(&command.db, id, log).await? {
         return Err(missing().into());
     }
     Ok(Success::NoContent)

@@ -20,6 +20,7 @@ use crate::runtime::http::{self, HttpResult, Incoming};
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js::{self, Error};
 use crate::runtime::object::key_object::{Memory, Shared};
+use crate::runtime::store::database::Database;
 use crate::runtime::{clock, store};
 use crate::time::{HOUR, Month, UnixMicros, rfc3339};
 use std::rc::Rc;
@@ -152,7 +153,7 @@ async fn usage(env: &Env, id: &str, known: &KeyResponse, month: &str) -> Result<
     let since = (0..MONTHS_BEFORE).fold(Month::of(now), |month, _| month.previous());
     let this_hour = now.as_micros() / HOUR * HOUR;
     let hour = rfc3339(UnixMicros::from_micros(this_hour.saturating_sub(HOURS_BEFORE * HOUR)));
-    store::usage_of_holder(&store::database(env)?, id, since, month, &hour).await
+    store::usage::usage_of_holder(&Database::of(env)?, id, since, month, &hour).await
 }
 
 impl Shared {

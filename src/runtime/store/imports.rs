@@ -3,8 +3,9 @@
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;
 use crate::runtime::js::Error;
+use crate::runtime::store::database::{Database, Statement};
 use crate::runtime::store::keys::{key_row, read};
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::sql::millis;
 use crate::time::{UnixMicros, rfc3339};
 use serde_json::Value;
 use std::collections::HashSet;

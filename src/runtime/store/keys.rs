@@ -5,7 +5,8 @@ use crate::admin::body::read_row;
 use crate::admin::keys::KeyRow;
 use crate::http::problem::Problem;
 use crate::runtime::js::Error;
-use crate::runtime::store::{Change, Database, Statement, millis, time};
+use crate::runtime::store::database::{Change, Database, Statement, time};
+use crate::runtime::store::sql::millis;
 use crate::time::UnixMicros;
 use serde_json::Value;
 

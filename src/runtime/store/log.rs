@@ -2,7 +2,7 @@
 
 use crate::admin::Page;
 use crate::runtime::js::Error;
-use crate::runtime::store::{Database, Statement};
+use crate::runtime::store::database::{Database, Statement};
 use serde_json::Value;
 
 /// A page of the log, newest first. `before` is the id of the entry that comes before them.

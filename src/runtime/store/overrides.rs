@@ -3,7 +3,8 @@
 use crate::admin::Page;
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
 use crate::runtime::js::Error;
-use crate::runtime::store::{Change, Database, Statement, rfc};
+use crate::runtime::store::database::{Change, Database, Statement};
+use crate::runtime::store::sql::rfc;
 use crate::time::{UnixMicros, rfc3339};
 
 /// An override as the admin API shows it: what is read, and what a change must find unchanged.

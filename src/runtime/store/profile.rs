@@ -4,7 +4,8 @@ use crate::keys::profile::{Profile, ProfileRow};
 use crate::limiter::policy::PolicyError;
 use crate::metering::months::Carried;
 use crate::runtime::js::Error;
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::database::{Database, Statement};
+use crate::runtime::store::sql::millis;
 use crate::time::Month;
 use serde::Deserialize;
 
@@ -15,7 +16,7 @@ pub(crate) struct StoredKey {
 }
 
 #[derive(Deserialize)]
-struct Stored {
+struct StoredProfile {
     profile: ProfileRow,
     carried: Carried,
 }
@@ -58,7 +59,7 @@ const SELECT_PROFILE: &str = concat!(
 pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Error> {
     let values = [id.into(), month.to_string().into(), epoch.into()];
     let Some(stored) = db.text(Statement::new(SELECT_PROFILE, values)).await? else { return Ok(None) };
-    let stored: Stored = serde_json::from_str(&stored).map_err(Error::new)?;
+    let stored: StoredProfile = serde_json::from_str(&stored).map_err(Error::new)?;
     let profile =
         Profile::new(stored.profile).map_err(|error: PolicyError| Error::new(format!("policies in D1: {error}")))?;
     Ok(Some(StoredKey { profile, carried: stored.carried }))

@@ -3,7 +3,8 @@
 use crate::admin::Page;
 use crate::admin::reports::Span;
 use crate::runtime::js::{self, Error};
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::database::{Database, Statement};
+use crate::runtime::store::sql::millis;
 use crate::time::{Month, UnixMicros, rfc3339};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
@@ -34,16 +35,16 @@ macro_rules! parts {
 
 /// Whole hours, or whole days.
 #[derive(Clone, Copy)]
-pub(crate) enum Part {
+pub(crate) enum Granularity {
     Hour,
     Day,
 }
 
 /// A page of what a key used of each class, by hour or by day.
-pub(crate) fn parts(id: &str, part: Part, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
+pub(crate) fn parts(id: &str, part: Granularity, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
     let select = match part {
-        Part::Hour => parts!("hour", "hour"),
-        Part::Day => parts!("day", "substr(hour, 1, 10)"),
+        Granularity::Hour => parts!("hour", "hour"),
+        Granularity::Day => parts!("day", "substr(hour, 1, 10)"),
     };
     let (from, until) = (rfc3339(span.from), rfc3339(span.until));
     Statement::new(select, [id.into(), from.into(), until.into(), after.into(), class.into(), page.rows().into()])
@@ -131,7 +132,7 @@ const SELECT_CSV: &str = concat!(
 
 /// The whole report as a stream of CSV. D1 has been asked once when this resolves.
 pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Error> {
-    Ok(JsFuture::from(js::stream_rows(&db.0, SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
+    Ok(JsFuture::from(js::stream_rows(db.binding(), SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
 }
 
 /// Fields of one kind of usage as JSON.

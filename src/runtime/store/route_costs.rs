@@ -3,7 +3,7 @@
 use crate::admin::Page;
 use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
 use crate::runtime::js::Error;
-use crate::runtime::store::{Change, Database, Statement};
+use crate::runtime::store::database::{Change, Database, Statement};
 
 /// A row as the admin API shows it: what is read, and what a change must find unchanged.
 macro_rules! route_cost_row {

@@ -3,8 +3,8 @@
 use crate::admin::Page;
 use crate::admin::tiers::Tier;
 use crate::runtime::js::Error;
+use crate::runtime::store::database::{Change, Database, Statement};
 use crate::runtime::store::profile::policy;
-use crate::runtime::store::{Change, Database, Statement};
 
 /// A tier as JSON: what is read, and what a change must find unchanged.
 macro_rules! tier_row {

@@ -3,7 +3,7 @@
 use crate::admin::Page;
 use crate::admin::tokens::{Scope, TokenView};
 use crate::runtime::js::Error;
-use crate::runtime::store::{Change, Database, Statement};
+use crate::runtime::store::database::{Change, Database, Statement};
 
 /// What a presented token is judged by.
 pub(crate) struct StoredToken {
