@@ -1,7 +1,8 @@
 //! Which part of tollgate a request is for, and the table of tollgate's own endpoints.
 
+use crate::admin::body::BODY_LIMIT;
+use crate::admin::imports;
 use crate::admin::tokens::Scope;
-use crate::admin::{BODY_LIMIT, imports};
 
 /// The prefix of tollgate's own endpoints.
 pub const RESERVED: &str = "/_tollgate/";

@@ -1,6 +1,6 @@
 //! The audit log of a key, as the admin API shows it.
 
-use crate::admin::Parameters;
+use crate::admin::parameters::Parameters;
 use crate::encoding::hex;
 use crate::http::problem::Problem;
 use crate::key_state::audit_log::{AuditCursor, Entry};

@@ -3,12 +3,16 @@
 //! By hand and not by `serde`'s derive: what that makes of these few types, with the paths of their fields, is a quarter of the
 //! Worker.
 
-use crate::admin::TEXT_LIMIT;
 use crate::http::problem::Problem;
 use crate::time::{UnixMicros, parse_rfc3339};
 use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::str::FromStr;
+
+/// The largest body that is read, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+/// Characters of a name, or of any other text for people, at most.
+pub const TEXT_LIMIT: usize = 200;
 
 /// A field, a keyword of JSON Schema, and its number.
 pub type Limits = &'static [(&'static str, &'static str, u64)];

@@ -1,7 +1,6 @@
 //! Keys.
 
-use crate::admin::TEXT_LIMIT;
-use crate::admin::body::{FromFields, JsonFields, Limits};
+use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::problem::Problem;
 use crate::keys::key::IssuedKey;
 use crate::keys::profile::Status;

@@ -1,6 +1,6 @@
 //! What reports may be asked for.
 
-use crate::admin::Parameters;
+use crate::admin::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 

@@ -1,7 +1,7 @@
 //! What calls cost, as the admin API takes and shows it.
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
-use crate::admin::{Page, Parameters, bad_cursor};
+use crate::admin::parameters::{Page, Parameters, bad_cursor};
 use crate::http::problem::Problem;
 use serde::Serialize;
 

@@ -1,7 +1,6 @@
 //! Tiers and their policies.
 
-use crate::admin::TEXT_LIMIT;
-use crate::admin::body::{FromFields, JsonFields, Limits};
+use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::idempotency_key::Idempotency;
 use crate::http::problem::Problem;
 use crate::keys::profile::PolicyRow;

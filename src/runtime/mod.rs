@@ -117,7 +117,7 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
                 Ok(promise(gateway::self_service::answer(incoming, isolate, context, operation)).into())
             }
             Operation::Admin(operation) => {
-                Ok(promise(admin::answer(incoming, isolate, env, context, endpoint, operation)).into())
+                Ok(promise(admin::answer::answer(incoming, isolate, env, context, endpoint, operation)).into())
             }
         },
         Route::MethodNotAllowed(allow) => refuse(Problem::MethodNotAllowed(allow)),

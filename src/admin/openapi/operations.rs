@@ -4,7 +4,7 @@ use crate::admin::alerts::{AlertView, DeliveryState, DeliveryView};
 use crate::admin::audit::EntryView;
 use crate::admin::keys::{ChangeKey, CreateKey, IssuedKeyView, KeyView, RotateKey};
 use crate::admin::log::LogEntry;
-use crate::admin::openapi::Schemas;
+use crate::admin::openapi::schemas::Schemas;
 use crate::admin::overrides::{OverrideView, PutOverride};
 use crate::admin::reconciliation::{Drift, Reconciliation};
 use crate::admin::route_costs::{PutRouteCost, RouteCostView};

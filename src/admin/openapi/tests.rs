@@ -1,10 +1,12 @@
-use super::*;
 use crate::admin::body::{FromFields, parse};
+use crate::admin::openapi::document::{ERRORS, document};
 use crate::admin::{keys, overrides, route_costs, tiers, tokens};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::router::{ENDPOINTS, Route, route};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
+use utoipa::ToSchema;
 
 /// The methods of each path, with an id and a name in it.
 fn methods() -> BTreeMap<String, Vec<String>> {

@@ -2,8 +2,8 @@
 
 use crate::admin::imports::{Authority, ImportBatch, Results, lines};
 use crate::admin::reports::wants;
+use crate::runtime::admin::command::{Command, CommandResult, Success};
 use crate::runtime::admin::keys::signer;
-use crate::runtime::admin::{Command, CommandResult, Success};
 use crate::runtime::store;
 
 const NDJSON: &str = "application/x-ndjson";

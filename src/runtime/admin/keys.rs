@@ -4,7 +4,7 @@ use crate::admin::keys::{ChangeKey, CreateKey, KeyRow, KeyView, RotateKey};
 use crate::http::problem::Problem;
 use crate::keys::key::{self, ENTROPY_BYTES, Signer, is_key_id};
 use crate::keys::profile::Status;
-use crate::runtime::admin::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
+use crate::runtime::admin::command::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
 use crate::runtime::gateway::object_client;
 use crate::runtime::js::Error;
 use crate::runtime::store;
@@ -13,7 +13,7 @@ use crate::runtime::store::keys::KeyFilter;
 /// One key, as it is stored and as it is read.
 pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(String, KeyRow), Failure>> {
     Box::pin(async move {
-        let row = if is_key_id(id) { store::keys::key(&command.db, id).await? } else { None };
+        let row = if is_key_id(id) { store::keys::find_key(&command.db, id).await? } else { None };
         row.ok_or_else(|| Problem::NotFound("there is no key with this id".to_owned()).into())
     })
 }
@@ -59,7 +59,7 @@ pub(super) async fn list(command: &Command) -> CommandResult {
         owner: parameters.get("owner"),
         name_part: parameters.get("q"),
     };
-    let (rows, last) = store::keys::keys(&command.db, &filter, &page, command.now).await??;
+    let (rows, last) = store::keys::list_keys(&command.db, &filter, &page, command.now).await??;
     let keys = rows.into_iter().map(|row| text(&row.view(None, command.now))).collect::<Result<Vec<_>, _>>()?;
     Ok(Success::Json(200, page.show(&keys, last.as_deref())))
 }

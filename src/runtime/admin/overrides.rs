@@ -2,13 +2,14 @@
 
 use crate::admin::overrides::{OVERRIDES_LIMIT, PutOverride};
 use crate::http::problem::Problem;
-use crate::runtime::admin::{Command, CommandResult, Success, TRIES, contended, keys, text};
+use crate::runtime::admin::command::{Command, CommandResult, Success, TRIES, contended, text};
+use crate::runtime::admin::keys;
 use crate::runtime::store;
 
 pub(super) async fn list(command: &Command, id: &str) -> CommandResult {
     let page = command.parameters.page("overrides")?;
     keys::find(command, id).await?;
-    Ok(Success::Json(200, store::overrides::overrides(&command.db, id, &page).await?))
+    Ok(Success::Json(200, store::overrides::list_overrides(&command.db, id, &page).await?))
 }
 
 pub(super) async fn put(command: &Command, id: &str, policy: &str) -> CommandResult {
@@ -16,7 +17,7 @@ pub(super) async fn put(command: &Command, id: &str, policy: &str) -> CommandRes
     let view = text(&new)?;
     for _ in 0..TRIES {
         keys::find(command, id).await?;
-        let stored = store::overrides::policy_override(&command.db, id, policy).await?;
+        let stored = store::overrides::find_override(&command.db, id, policy).await?;
         let target = format!("keys/{id}/overrides/{policy}");
         let log = command.log("put", target, stored.clone(), Some(view.clone()));
         if store::overrides::put_override(&command.db, id, stored.as_deref(), &new, command.now, log).await? {
@@ -33,7 +34,7 @@ pub(super) async fn put(command: &Command, id: &str, policy: &str) -> CommandRes
 pub(super) async fn delete(command: &Command, id: &str, policy: &str) -> CommandResult {
     for _ in 0..TRIES {
         keys::find(command, id).await?;
-        let Some(stored) = store::overrides::policy_override(&command.db, id, policy).await? else {
+        let Some(stored) = store::overrides::find_override(&command.db, id, policy).await? else {
             return Err(Problem::NotFound("the key has no override of this name".to_owned()).into());
         };
         let target = format!("keys/{id}/overrides/{policy}");

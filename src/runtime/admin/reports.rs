@@ -1,11 +1,12 @@
 //! What keys have used, and whether the accounts are right.
 
 use crate::admin::alerts::DeliveryState;
+use crate::admin::parameters::{Page, bad_cursor};
 use crate::admin::reports::{Span, millionths, month, months, wants};
-use crate::admin::{Page, bad_cursor};
 use crate::http::problem::Problem;
 use crate::router::Admin;
-use crate::runtime::admin::{Command, CommandResult, Success, keys};
+use crate::runtime::admin::command::{Command, CommandResult, Success};
+use crate::runtime::admin::keys;
 use crate::runtime::object::reconcile;
 use crate::runtime::store;
 use crate::runtime::store::database::Statement;

@@ -6,7 +6,7 @@
 use crate::admin::tiers::{PutTier, Tier, changed, in_use};
 use crate::http::problem::Problem;
 use crate::keys::profile::{PolicyRow, TierChange};
-use crate::runtime::admin::{Command, CommandResult, Success, TRIES, contended, text};
+use crate::runtime::admin::command::{Command, CommandResult, Success, TRIES, contended, text};
 use crate::runtime::deadline::within;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
@@ -28,11 +28,11 @@ const PATIENCE: u32 = 25_000;
 
 pub(super) async fn list(command: &Command) -> CommandResult {
     let page = command.parameters.page("tiers")?;
-    Ok(Success::Json(200, store::tiers::tiers(&command.db, &page).await?))
+    Ok(Success::Json(200, store::tiers::list_tiers(&command.db, &page).await?))
 }
 
 pub(super) async fn read(command: &Command, name: &str) -> CommandResult {
-    let tier = store::tiers::tier(&command.db, name).await?;
+    let tier = store::tiers::find_tier(&command.db, name).await?;
     Ok(Success::Json(200, tier.ok_or_else(no_tier)?))
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn put(command: &Command, name: &str) -> CommandResult {
     let tier = command.body::<PutTier>()?.named(name)?;
     let view = text(&tier)?;
     for _ in 0..TRIES {
-        let stored = store::tiers::tier(&command.db, name).await?;
+        let stored = store::tiers::find_tier(&command.db, name).await?;
         let log = command.log("put", format!("tiers/{name}"), stored.clone(), Some(view.clone()));
         let Some(made) = store::tiers::put_tier(&command.db, stored.as_deref(), &tier, log).await? else { continue };
         let pushed = push(command, &tier, made.version).await;
@@ -52,7 +52,7 @@ pub(super) async fn put(command: &Command, name: &str) -> CommandResult {
 
 pub(super) async fn delete(command: &Command, name: &str) -> CommandResult {
     for _ in 0..TRIES {
-        let Some(stored) = store::tiers::tier(&command.db, name).await? else { return Err(no_tier().into()) };
+        let Some(stored) = store::tiers::find_tier(&command.db, name).await? else { return Err(no_tier().into()) };
         let log = command.log("delete", format!("tiers/{name}"), Some(stored.clone()), None);
         if store::tiers::delete_tier(&command.db, name, &stored, log).await? {
             return Ok(Success::NoContent);

@@ -1,6 +1,6 @@
 //! What a key's holder may ask with the key itself. It spends nothing, and nobody is told of another key.
 
-use crate::admin::Parameters;
+use crate::admin::parameters::Parameters;
 use crate::config::Config;
 use crate::gateway::credential::{CredentialError, QUERY_NAME};
 use crate::gateway::self_service::{self, Permit};

@@ -177,7 +177,7 @@ impl Shared {
             self.memory.borrow().key_state.as_ref().map(|key_state| key_state.epoch().to_owned()).unwrap_or_default();
         let read = async {
             let db = Database::of(&self.env)?;
-            store::profile::profile(&db, id, Month::of(asked_at), &epoch).await
+            store::profile::read_profile(&db, id, Month::of(asked_at), &epoch).await
         };
         let result = match within(PROFILE_DEADLINE, read).await {
             Ok(_) if self.memory.borrow().adopted > read_number => return,

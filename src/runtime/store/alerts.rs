@@ -1,7 +1,7 @@
 //! What became of telling that a quota is nearly used up.
 
-use crate::admin::Page;
 use crate::admin::alerts::DeliveryState;
+use crate::admin::parameters::Page;
 use crate::metering::alerts::Alert;
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Database, Statement};

@@ -3,7 +3,7 @@
 //! Reads go to the primary (no Sessions API), so they see every change that was committed before they began. Rows come as JSON
 //! text that SQL has put together, so that numbers and nested values cross once, as they are.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::runtime::isolate::DATABASE;
 use crate::runtime::js::{self, Error};
 use crate::time::{UnixMicros, rfc3339};

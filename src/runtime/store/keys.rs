@@ -1,8 +1,8 @@
 //! Keys.
 
-use crate::admin::Page;
 use crate::admin::body::read_row;
 use crate::admin::keys::KeyRow;
+use crate::admin::parameters::Page;
 use crate::http::problem::Problem;
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Change, Database, Statement, time};
@@ -31,7 +31,7 @@ pub(super) fn read(row: &str) -> Result<KeyRow, Error> {
 }
 
 /// One key, as it is stored and as it is read; `None` if there is no such key.
-pub(crate) async fn key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
+pub(crate) async fn find_key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
     let select = concat!("SELECT ", key_row!(), " AS row FROM keys WHERE id = ?");
     let Some(stored) = db.text(Statement::new(select, [id.into()])).await? else { return Ok(None) };
     let row = read(&stored)?;
@@ -48,7 +48,7 @@ pub(crate) struct KeyFilter<'a> {
 }
 
 /// A page of keys in the order of issue and, if there are more, the position of the last.
-pub(crate) async fn keys(
+pub(crate) async fn list_keys(
     db: &Database,
     filter: &KeyFilter<'_>,
     page: &Page,

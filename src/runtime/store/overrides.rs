@@ -1,7 +1,7 @@
 //! Policies of single keys.
 
-use crate::admin::Page;
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
+use crate::admin::parameters::Page;
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
 use crate::runtime::store::sql::rfc;
@@ -22,7 +22,7 @@ macro_rules! override_row {
 }
 
 /// A page of a key's overrides by name.
-pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_overrides(db: &Database, id: &str, page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         override_row!(),
@@ -34,7 +34,7 @@ pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<St
 }
 
 /// One override.
-pub(crate) async fn policy_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", override_row!(), " AS row FROM overrides WHERE key_id = ? AND policy = ?");
     db.text(Statement::new(select, [id.into(), policy.into()])).await
 }

@@ -56,7 +56,12 @@ const SELECT_PROFILE: &str = concat!(
 );
 
 /// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
-pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Error> {
+pub(crate) async fn read_profile(
+    db: &Database,
+    id: &str,
+    month: Month,
+    epoch: &str,
+) -> Result<Option<StoredKey>, Error> {
     let values = [id.into(), month.to_string().into(), epoch.into()];
     let Some(stored) = db.text(Statement::new(SELECT_PROFILE, values)).await? else { return Ok(None) };
     let stored: StoredProfile = serde_json::from_str(&stored).map_err(Error::new)?;

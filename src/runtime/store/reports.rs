@@ -1,6 +1,6 @@
 //! What keys have used, from the accounts alone: sums over the epochs.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::reports::Span;
 use crate::runtime::js::{self, Error};
 use crate::runtime::store::database::{Database, Statement};

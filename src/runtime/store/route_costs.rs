@@ -1,6 +1,6 @@
 //! What calls cost.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
@@ -13,7 +13,7 @@ macro_rules! route_cost_row {
 }
 
 /// A page of the rows that come after this pattern and method.
-pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         route_cost_row!(),
@@ -24,7 +24,7 @@ pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page)
 }
 
 /// One row.
-pub(crate) async fn route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", route_cost_row!(), " AS row FROM route_costs WHERE pattern = ? AND method = ?");
     db.text(Statement::new(select, [pattern.into(), method.into()])).await
 }

@@ -1,6 +1,6 @@
 //! Tiers.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::tiers::Tier;
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
@@ -19,7 +19,7 @@ macro_rules! tier_row {
 }
 
 /// A page of tiers by name.
-pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_tiers(db: &Database, page: &Page) -> Result<String, Error> {
     let select =
         concat!("SELECT ", tier_row!(), " AS row, name AS position FROM tiers WHERE name > ? ORDER BY name LIMIT ?");
     let after = page.after.as_deref().unwrap_or_default();
@@ -27,7 +27,7 @@ pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Error> {
 }
 
 /// One tier.
-pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_tier(db: &Database, name: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name = ?");
     db.text(Statement::new(select, [name.into()])).await
 }

@@ -1,6 +1,6 @@
 //! Tokens of the admin API.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::tokens::{Scope, TokenView};
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
@@ -40,13 +40,13 @@ pub(crate) async fn token_hashes(db: &Database, limit: usize) -> Result<Vec<Stri
 }
 
 /// One token.
-pub(crate) async fn token(db: &Database, id: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_token(db: &Database, id: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", token_row!(), " AS row FROM admin_tokens WHERE id = ?");
     db.text(Statement::new(select, [id.into()])).await
 }
 
 /// A page of tokens by name.
-pub(crate) async fn tokens(db: &Database, page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_tokens(db: &Database, page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         token_row!(),
