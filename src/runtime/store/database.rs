@@ -4,7 +4,6 @@
 //! text that SQL has put together, so that numbers and nested values cross once, as they are.
 
 use crate::admin::parameters::Page;
-use crate::runtime::isolate::DATABASE;
 use crate::runtime::js::{self, Error};
 use crate::time::{UnixMicros, rfc3339};
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,9 @@ use std::borrow::Cow;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 use worker::Env;
+
+/// The binding of the database.
+const BINDING: &str = "DB";
 
 /// The database.
 #[derive(Clone)]
@@ -49,9 +51,9 @@ pub(super) struct TextRow {
 impl Database {
     /// The database that is bound.
     pub(crate) fn of(env: &Env) -> Result<Self, Error> {
-        let database = js_sys::Reflect::get(env, &DATABASE.into())?;
+        let database = js_sys::Reflect::get(env, &BINDING.into())?;
         if database.is_undefined() {
-            return Err(Error::new(format!("there is no D1 binding {DATABASE}")));
+            return Err(Error::new(format!("there is no D1 binding {BINDING}")));
         }
         Ok(Self(database))
     }

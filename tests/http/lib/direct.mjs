@@ -8,7 +8,8 @@ import path from "node:path";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
 import { build, freshSecret, ROOT } from "../../../scripts/lib/gate.mjs";
 import { childrenOf } from "../../../scripts/lib/processes.mjs";
-import { send, until } from "./client.mjs";
+import { until } from "../../support/until.mjs";
+import { send } from "./client.mjs";
 
 /**
  * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and that counts what it is asked: see
@@ -72,6 +73,7 @@ export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock,
     return {
       url,
       adminToken,
+      fetch: (path, init) => fetchDirect(url, path, init),
       d1: (sql) => database.exec(sql),
       /** The workerd that runs now. */
       async pid() {
@@ -98,8 +100,16 @@ async function builtModule(type, file, encoding) {
 }
 
 async function isHealthy(gate) {
-  const asked = send(gate, `${PUBLIC_URL}/_tollgate/health`, { headers: { host: "api.test" } });
+  const asked = fetchDirect(gate.url, "/_tollgate/health");
   return (await asked.catch(() => ({ status: 0 }))).status === 200;
+}
+
+/** Sends a request through the socket, as `fetch` sends one: resolves to a `Response`. */
+async function fetchDirect(url, path, { method, headers, body } = {}) {
+  const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
+  const answer = await send({ url }, PUBLIC_URL + path, { method, headers: { host: "api.test", ...headers, ...length }, body });
+  const isEmpty = [204, 304].includes(answer.status);
+  return new Response(isEmpty ? null : answer.body, { status: answer.status, headers: answer.headers });
 }
 
 async function workerds() {
@@ -164,33 +174,4 @@ export const PUBLIC_URL = "http://api.test";
 export async function d1Count(gate) {
   const answer = await send(gate, "http://d1.test/", { headers: { host: "d1.test" } });
   return JSON.parse(answer.body);
-}
-
-/** Imports keys through the socket. */
-export async function importDirectKeys(gate, keys, tier = "unlimited") {
-  const body = keys.map((key) => JSON.stringify({ key, tier })).join("\n");
-  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}`, "content-length": body.length };
-  const answer = await send(gate, `${PUBLIC_URL}/_tollgate/keys/import`, { method: "POST", headers, body });
-  assert.equal(answer.status, 200, String(answer.body));
-  for (const line of String(answer.body).trim().split("\n")) assert.ok(JSON.parse(line).id, line);
-}
-
-/** Asks the admin API through the socket; resolves to what it answers as JSON, which must be of that status. */
-export async function directAdmin(gate, method, target, { json, status = 200 } = {}) {
-  const body = json === undefined ? undefined : JSON.stringify(json);
-  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}` };
-  if (body !== undefined) headers["content-length"] = Buffer.byteLength(body);
-  const answer = await send(gate, `${PUBLIC_URL}/_tollgate${target}`, { method, headers, body });
-  assert.equal(answer.status, status, `${method} ${target}: ${answer.body}`);
-  return JSON.parse(answer.body);
-}
-
-/** Issues a key through the socket. */
-export function issueDirectKey(gate, tier = "unlimited") {
-  return directAdmin(gate, "POST", "/keys", { json: { tier, name: "test" }, status: 201 });
-}
-
-/** What the key's object says of it. */
-export function directUsageOf(gate, { id }) {
-  return directAdmin(gate, "GET", `/keys/${id}/usage`);
 }
