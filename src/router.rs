@@ -89,8 +89,8 @@ macro_rules! endpoints {
             )*
         }
 
-        /// All of tollgate's own endpoints. Where two paths match a request, the first one is meant; rows of one
-        /// path are in the order of `Allow`.
+        /// All of tollgate's own endpoints. Where two paths match a request, the first one is
+        /// meant; rows of one path are in the order of `Allow`.
         pub static ENDPOINTS: &[Endpoint] = &[
             $($(
                 Endpoint {
@@ -159,8 +159,8 @@ endpoints! {
 }
 
 impl Endpoint {
-    /// The path parameters of a path that this endpoint has, as sent, in the order of the path; `None` for another
-    /// path.
+    /// The path parameters of a path that this endpoint has, as sent, in the order of the path;
+    /// `None` for another path.
     #[must_use]
     pub fn captures<'a>(&self, path: &'a str) -> Option<[&'a str; CAPTURES]> {
         captures(self.path, path.strip_prefix(RESERVED)?)

@@ -1,5 +1,5 @@
-//! Alerts as the admin API shows them. The Worker passes on the JSON that the SQL in `src/runtime/store/alerts.rs` and
-//! `reports.rs` makes; its schemas are native only.
+//! Alerts as the admin API shows them. The Worker passes on the JSON that the SQL in
+//! `src/runtime/store/alerts.rs` and `reports.rs` makes; its schemas are native only.
 
 use serde::Deserialize;
 

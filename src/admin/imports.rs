@@ -1,4 +1,4 @@
-//! Bulk import of keys that were issued elsewhere: lines of JSON in, a line of JSON out for each.
+//! Bulk import of keys that were issued elsewhere: each line of JSON is answered with one.
 
 use crate::admin::body::{FromFields, JsonFields, parse};
 use crate::admin::keys::{CreateKey, KeyRow};
@@ -15,8 +15,8 @@ pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 pub const LINES: usize = 10_000;
 /// Bytes of a line at most.
 const LINE_LIMIT: usize = 8 * 1024;
-/// Lines that go into D1 at a time. Each time is one of the 50 subrequests that a Worker may have everywhere; the two limits
-/// together make at most 30 of them.
+/// Lines of a batch at most. A batch is one of the 50 subrequests that a Worker has on the free
+/// plan; this limit and the next make at most 30 batches.
 const BATCH_LINES: usize = 1_000;
 /// The same in bytes: D1 takes values of up to 2 MB.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -92,7 +92,7 @@ impl Results {
     }
 }
 
-/// Under which secrets keys are imported.
+/// The secrets that an import needs.
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
     /// Derives what is stored of a key.
@@ -126,7 +126,8 @@ pub struct ImportBatch {
 }
 
 impl ImportBatch {
-    /// Reads as many lines as one batch takes; those that cannot be imported become results at once.
+    /// Reads as many lines as one batch takes; those that cannot be imported become results at
+    /// once.
     pub fn read<'a>(
         lines: &mut impl Iterator<Item = (usize, &'a [u8])>,
         authority: Authority<'_>,
@@ -201,7 +202,7 @@ impl ImportBatch {
         }
     }
 
-    /// Reports that nobody knows whether it is stored.
+    /// Reports that the lines may or may not be stored.
     pub fn fail(&self, results: &mut Results) {
         for entry in &self.entries {
             results.set(entry.place, "error", "could not be stored now: send the line again");
@@ -237,7 +238,7 @@ impl ImportEntry {
         Ok(Self { place: 0, keys, row, is_repeat: false })
     }
 
-    /// What keeps this line from being what is stored of its key already.
+    /// How this line differs from the row of its key; `None` if it does not.
     fn difference(&self, key: &ImportedKey, stored: &KeyRow) -> Option<String> {
         let row = &self.row;
         if stored.secret_hash != key.secret_hash {

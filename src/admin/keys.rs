@@ -1,4 +1,4 @@
-//! Keys.
+//! API keys: the bodies that create and change them, their row in D1, and their responses.
 
 use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::problem::Problem;
@@ -13,7 +13,7 @@ const METADATA_LIMIT: usize = 4096;
 /// Seconds for which a replaced secret may stay valid at most: 30 days.
 const GRACE_LIMIT: u64 = 30 * 86_400;
 
-/// What an operator keeps with a key: a JSON object of at most 4096 bytes.
+/// The operator's own data on a key: a JSON object of at most 4096 bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Metadata(pub Map<String, Value>);
@@ -79,7 +79,7 @@ impl FromFields for CreateKey {
 }
 
 impl CreateKey {
-    /// The row of the key that was issued for this.
+    /// The row of a new key.
     #[must_use]
     pub fn into_row(self, issued: &IssuedKey, now: UnixMicros) -> KeyRow {
         KeyRow {
@@ -227,7 +227,7 @@ impl FromFields for RotateKey {
 }
 
 impl RotateKey {
-    /// Puts a new secret in the place of a row's own.
+    /// Replaces the secret of a row.
     ///
     /// # Errors
     /// 409 for a key that is revoked.

@@ -1,4 +1,5 @@
-//! The admin log. Native only: the Worker passes on the JSON that the SQL in `src/runtime/store/log.rs` makes.
+//! The admin log. Native only: the Worker passes on the JSON that the SQL in
+//! `src/runtime/store/log.rs` makes.
 #![expect(missing_docs, reason = "the names say it; what they do not is in the document")]
 
 use serde_json::Value;

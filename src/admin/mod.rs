@@ -1,4 +1,5 @@
-//! What the admin API takes and gives: bodies, parameters, pages, their validation, their JSON. No storage, no HTTP.
+//! The admin API without storage and HTTP: bodies, query parameters and pages with their
+//! validation, responses with their schemas, and the document of the API.
 
 pub mod alerts;
 pub mod attempts;

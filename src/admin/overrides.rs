@@ -1,4 +1,4 @@
-//! Policies of one key.
+//! Overrides: policies of one key.
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::admin::tiers::PolicyLimit;

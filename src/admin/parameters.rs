@@ -9,7 +9,7 @@ const PAGE_DEFAULT: usize = 50;
 /// Entries of a page at most.
 const PAGE_LIMIT: usize = 500;
 
-/// The parameters of a query, each known and given once.
+/// The parameters of a query; each is known and given once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters(Vec<(String, String)>);
 
@@ -36,13 +36,13 @@ impl Parameters {
         Ok(Self(parameters))
     }
 
-    /// The value of a parameter; `None` if it is not there, or empty.
+    /// The value of a parameter; `None` if it is missing or empty.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.number(name).filter(|value| !value.is_empty())
     }
 
-    /// The value of a parameter that must have one where it is there.
+    /// The value of a parameter, even if it is empty: an error for most parameters.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
@@ -51,7 +51,7 @@ impl Parameters {
     /// The page of the list `list` that `limit` and `cursor` ask for.
     ///
     /// # Errors
-    /// 400 for a limit that is no number from 1 to 500, and for a cursor that this list has not given.
+    /// 400 for a limit outside 1 to 500, and for a cursor of another list.
     pub fn page(&self, list: &'static str) -> Result<Page, Problem> {
         let limit = match self.number("limit").map(str::parse) {
             None => PAGE_DEFAULT,
@@ -69,7 +69,7 @@ impl Parameters {
     }
 }
 
-/// 400 for a cursor that the list has not given.
+/// 400 for a cursor that is not one of this list.
 #[must_use]
 pub fn bad_cursor() -> Problem {
     Problem::BadRequest("cursor: is not one that this list has given".to_owned())
@@ -86,7 +86,7 @@ pub struct Page {
 }
 
 impl Page {
-    /// How many rows to read: one more than is shown, to know whether there are more.
+    /// Rows to read: one more than the page shows, to know whether there are more.
     #[must_use]
     pub const fn rows(&self) -> usize {
         self.limit + 1
@@ -98,7 +98,8 @@ impl Page {
         hex(format!("{}:{position}", self.list).as_bytes())
     }
 
-    /// The answer that shows `entries`, the JSON of each, with the position of the last if there are more.
+    /// The response with `entries`, the JSON of each; `last` is the position of the last one if
+    /// there are more.
     #[must_use]
     pub fn show(&self, entries: &[String], last: Option<&str>) -> String {
         let cursor = last.map_or("null".to_owned(), |last| format!("\"{}\"", self.cursor(last)));

@@ -1,5 +1,5 @@
-//! Comparisons of an object's counts with D1. Native only: the Worker passes on the JSON that the SQL in
-//! `src/runtime/store/reports.rs` makes.
+//! Comparisons of an object's counts with D1. Native only: the Worker passes on the JSON that the
+//! SQL in `src/runtime/store/reports.rs` makes.
 #![expect(missing_docs, reason = "the names say it; what they do not is in the document")]
 
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! What reports may be asked for.
+//! Query parameters of reports.
 
 use crate::admin::parameters::Parameters;
 use crate::http::problem::Problem;
@@ -23,8 +23,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The parts that `from` and `to` touch, each `part` microseconds long; `days` up to now unless they are given, and `most` days
-    /// at most.
+    /// The parts that `from` and `to` touch, each `part` microseconds long; `days` up to now unless
+    /// they are given, and `most` days at most.
     ///
     /// # Errors
     /// 400 for what is no time, and for times that are in the wrong order or too far apart.
@@ -81,7 +81,8 @@ pub fn millionths(parameters: &Parameters) -> Result<u64, Problem> {
     }
 }
 
-/// Reads a decimal number with up to six places, in millionths. Floating point would bring a parser as large as all of this module.
+/// Reads a decimal number with up to six places, in millionths. Floating point would bring a parser
+/// as large as all of this module.
 fn decimal(text: &str) -> Option<u64> {
     let (whole, places) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |text: &str, most| text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,11 +1,11 @@
-//! What calls cost, as the admin API takes and shows it.
+//! Route costs: what calls cost, by pattern and method.
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::admin::parameters::{Page, Parameters, bad_cursor};
 use crate::http::problem::Problem;
 use serde::Serialize;
 
-/// Rows that the admin API makes at most: each key's object keeps all of them, and compares each call with all of them.
+/// Route costs at most: the object of each key keeps all of them and compares each call with them.
 pub const ROUTE_COSTS_LIMIT: usize = 500;
 /// Characters of a pattern at most, as in the schema.
 const PATTERN_LENGTH: usize = 512;
@@ -86,7 +86,8 @@ pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Problem> {
     Ok((pattern, parameters.get("method").unwrap_or(ANY)))
 }
 
-/// Pattern and method of the row that comes before a page. In a cursor the method is first, since it has no line ends.
+/// Pattern and method of the row that comes before a page. In a cursor the method is first, since
+/// it has no line ends.
 ///
 /// # Errors
 /// 400 for a cursor that the list has not given.

@@ -189,7 +189,8 @@ pub struct Tier {
     pub policies: Vec<PolicyView>,
 }
 
-/// The JSON of a changed tier: that of `tier` with the number of keys that have and have not yet got the change.
+/// The JSON of a `ChangedTier`: `tier` is that of the tier, `pushed` and `pending` are numbers of
+/// keys.
 #[must_use]
 pub fn changed(tier: &str, pushed: u64, pending: u64) -> String {
     let open = tier.strip_suffix('}').unwrap_or(tier);

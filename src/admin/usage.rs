@@ -1,5 +1,5 @@
-//! What was used, by key, class of routes and time. Native only: the Worker passes on the JSON that the SQL in
-//! `src/runtime/store/reports.rs` and `usage.rs` makes.
+//! What was used, by key, class of routes and time. Native only: the Worker passes on the JSON that
+//! the SQL in `src/runtime/store/reports.rs` and `usage.rs` makes.
 #![expect(missing_docs, reason = "the names say it; what they do not is in the document")]
 
 use utoipa::ToSchema;

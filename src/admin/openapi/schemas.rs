@@ -49,8 +49,8 @@ fn flatten(schema: &mut Value, field: &str) {
     }
 }
 
-/// A schema that says the same in the way that generators of clients understand: a choice of one is that one, and an object of
-/// unnamed properties says so.
+/// A schema that says the same in the way that generators of clients understand: a choice of one is
+/// that one, and an object of unnamed properties says so.
 fn simplified(schema: Value) -> Value {
     match schema {
         Value::Array(all) => all.into_iter().map(simplified).collect(),

@@ -1,4 +1,4 @@
-//! From a request to the operation that it asks for, and back.
+//! Dispatches requests to operations and turns their results into responses.
 
 use crate::admin::parameters::Parameters;
 use crate::admin::tokens::Scope;

@@ -1,4 +1,4 @@
-//! Which admin token a request presents, and whether its scope is enough.
+//! Admin tokens: `ADMIN_TOKEN`, named tokens and their scopes.
 
 use crate::admin::attempts::{Attempts, KNOWN, KnownTokens, Reading};
 use crate::admin::tokens::{ROOT, Scope};
@@ -17,7 +17,8 @@ use std::panic::AssertUnwindSafe;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// How often, and after how many milliseconds each time, a request looks whether another one has read the tokens.
+/// How often, and at which interval in milliseconds, a request checks whether another one has read
+/// the tokens.
 const LOOKS: u32 = 100;
 const LOOK_INTERVAL: u32 = 20;
 
@@ -26,7 +27,8 @@ thread_local! {
     pub(super) static TOKENS: RefCell<KnownTokens> = RefCell::default();
 }
 
-/// Who asks. `ADMIN_TOKEN` may do everything; a named token what its scopes say.
+/// The name of the token that a request presents, if its scope is enough. `ADMIN_TOKEN` has every
+/// scope.
 pub(super) async fn authorize(
     incoming: &Incoming,
     isolate: &Isolate,
@@ -41,7 +43,7 @@ pub(super) async fn authorize(
     let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
         return Err(Problem::NoAdminToken.into());
     };
-    // Before anything is counted or asked: nobody can keep the holder of ADMIN_TOKEN out.
+    // Compared before attempts are counted: wrong attempts of others never lock ADMIN_TOKEN out.
     if same_secret(&presented.key, root) {
         return Ok(ROOT.to_owned());
     }
@@ -75,7 +77,8 @@ pub(super) async fn authorize(
     }
     let Some(token) = stored? else {
         if TOKENS.with_borrow_mut(|tokens| tokens.remove(&hash)) {
-            // It has been deleted, and was not counted. Where there is no attempt left, there is none to take.
+            // It was known, hence not counted, and has been deleted: count it now, if an attempt is
+            // left.
             drop(begin());
         }
         return Err(Problem::InvalidAdminToken.into());
@@ -88,8 +91,9 @@ pub(super) async fn authorize(
     }
 }
 
-/// Ensures that this isolate knows which tokens exist, as of at most a minute ago. One request reads them; others look again by timers
-/// of their own, because what another request waits for may end with that request.
+/// Ensures that this isolate knows which tokens exist, as of at most a minute ago. One request
+/// reads them. The others poll, because a promise of another request may never settle once that
+/// request has ended.
 async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
     for _ in 0..LOOKS {
         match TOKENS.with_borrow_mut(|tokens| tokens.begin(now.as_millis())) {
@@ -105,7 +109,7 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
                     TOKENS.with_borrow_mut(|tokens| tokens.end(hashes.ok(), now.as_millis()));
                     Ok(JsValue::UNDEFINED)
                 }));
-                // It is done even if its client goes away.
+                // Completes even if the client disconnects.
                 js::keep_alive(context, &read);
                 drop(JsFuture::from(read).await);
                 return;

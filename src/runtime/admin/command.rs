@@ -1,4 +1,4 @@
-//! What the operations of the admin API share.
+//! What the operations share: the authorised request, results, errors.
 
 use crate::admin::body::{FromFields, parse};
 use crate::admin::parameters::Parameters;
@@ -13,10 +13,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
-/// How often a change is tried that finds something else than was read.
+/// Attempts of a change whose row another request changes meanwhile.
 pub(super) const TRIES: u32 = 3;
 
-/// Why a command has no success to show.
+/// Why an operation failed.
 pub(super) enum Failure {
     Refused(Problem),
     Error(Error),
@@ -34,7 +34,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// A success: the status and the JSON to answer, or lines of it and their media type, or nothing to tell (204).
+/// The response of an operation: status and JSON, lines of JSON and their media type, nothing
+/// (204), or CSV.
 pub(super) enum Success {
     Json(u16, String),
     Lines(String, &'static str),
@@ -45,7 +46,7 @@ pub(super) enum Success {
 
 pub(super) type CommandResult = Result<Success, Failure>;
 
-/// A request that may do what it asks for.
+/// An authorised request.
 pub(super) struct Command {
     pub(super) isolate: Rc<Isolate>,
     pub(super) db: Database,
@@ -53,7 +54,7 @@ pub(super) struct Command {
     pub(super) context: JsValue,
     /// The name of the token.
     pub(super) actor: String,
-    /// The one reading of the clock.
+    /// The time of the request; the clock is read once.
     pub(super) now: UnixMicros,
     pub(super) parameters: Parameters,
     pub(super) body: Vec<u8>,
@@ -61,7 +62,8 @@ pub(super) struct Command {
     pub(super) accept: Option<String>,
 }
 
-/// Work that several commands do. Boxed, so that it is compiled once and not into each of them.
+/// Work that several operations share. Boxed, so that it is compiled once and not into each of
+/// them.
 pub(super) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 impl Command {
@@ -70,7 +72,7 @@ impl Command {
         parse(&self.body)
     }
 
-    /// What the admin log is to tell of a change: the thing before and after, as JSON.
+    /// The entry of the admin log for a change: the thing before and after, as JSON.
     pub(super) fn log(
         &self,
         action: &'static str,
@@ -81,7 +83,8 @@ impl Command {
         Change { at: self.now, actor: &self.actor, action, target, before, after }
     }
 
-    /// Tells a key's object that the key has changed. Where that fails the change stands: the object finds out by itself.
+    /// Has the key's object read its row again. On failure the change stands: the object reads the
+    /// row within 60 seconds anyway.
     pub(super) fn refresh<'a>(&'a self, id: &'a str) -> Work<'a, ()> {
         Box::pin(async move {
             if let Err(error) = object_client::refresh(&self.isolate, id).await {
@@ -96,7 +99,7 @@ pub(super) fn text(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(Error::new)
 }
 
-/// A change found something else than was read, again and again.
+/// 409: other requests changed the row at each of [`TRIES`].
 pub(super) fn contended() -> Failure {
     Problem::Conflict("somebody else is changing this: try again".to_owned()).into()
 }

@@ -7,10 +7,11 @@ use crate::runtime::admin::keys::signer;
 use crate::runtime::store;
 
 const NDJSON: &str = "application/x-ndjson";
-/// The same for clients that only know bytes.
+/// For clients that send and receive bytes only.
 const BYTES: &str = "application/octet-stream";
 
-/// Imports batch by batch, each a transaction. What is stored stays, so a failure in the middle is reported line by line.
+/// Imports batch by batch, each a transaction. A failure after the first batch is reported line by
+/// line, because earlier batches stay stored.
 pub(super) async fn import(command: &Command) -> CommandResult {
     let Command { db, actor, now, .. } = command;
     let authority = Authority { signer: signer(command)?, admin_token: command.isolate.config.admin_token.as_deref() };
@@ -23,7 +24,7 @@ pub(super) async fn import(command: &Command) -> CommandResult {
             return Ok(Success::Lines(results.into_text(), media_type));
         }
         let stored = store::imports::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
-        // Whatever came of it: the isolate asks anew about what it refused until now.
+        // Even after an error, rows may be stored: forget which keys were unknown.
         command.isolate.note_import();
         match stored {
             Ok(stored) => batch.report(&stored, &mut results),

@@ -1,4 +1,4 @@
-//! Policies of single keys.
+//! Operations on overrides.
 
 use crate::admin::overrides::{OVERRIDES_LIMIT, PutOverride};
 use crate::http::problem::Problem;

@@ -1,4 +1,4 @@
-//! What keys have used, and whether the accounts are right.
+//! Reports of usage, and the comparison of objects with D1.
 
 use crate::admin::alerts::DeliveryState;
 use crate::admin::parameters::{Page, bad_cursor};
@@ -13,13 +13,13 @@ use crate::runtime::store::database::Statement;
 use crate::runtime::store::reports::Granularity;
 use crate::time::{DAY, HOUR, Month};
 
-/// What is to be read. All reports are one query or two, so that there is one way to carry them out.
+/// A report: one query or two.
 struct ReportQuery<'a> {
-    /// The key that it is about.
+    /// The key that the report is about, which must exist.
     key: Option<&'a str>,
-    /// What comes before the list.
+    /// An object to which the list is added.
     head: Option<Statement>,
-    /// A list; else one row.
+    /// The page of a list; `None` for one row.
     page: Option<Page>,
     rows: Statement,
 }
@@ -62,7 +62,7 @@ fn query<'a>(command: &Command, operation: Admin, id: &'a str) -> Result<ReportQ
         }
         Admin::ListDrift => {
             let page = parameters.page("drift")?;
-            // Later than any time.
+            // `~` sorts after any time.
             let rows = store::reports::drift(pair(&page, ("~", ""))?, &page);
             Ok(list(page, rows))
         }
@@ -74,7 +74,7 @@ fn query<'a>(command: &Command, operation: Admin, id: &'a str) -> Result<ReportQ
     }
 }
 
-/// Everything that D1 can tell by itself, as JSON.
+/// Reports that need D1 alone, as JSON.
 pub(super) async fn read(command: &Command, operation: Admin, id: &str) -> CommandResult {
     let ReportQuery { key, head, page, rows } = query(command, operation, id)?;
     if let Some(id) = key {
@@ -83,7 +83,7 @@ pub(super) async fn read(command: &Command, operation: Admin, id: &str) -> Comma
     let Some(page) = page else { return Ok(Success::Json(200, command.db.one(rows).await?)) };
     let list = command.db.list(&page, rows).await?;
     let Some(head) = head else { return Ok(Success::Json(200, list)) };
-    // Two objects as one.
+    // Join the two objects.
     let mut both = command.db.one(head).await?;
     both.pop();
     both.push(',');

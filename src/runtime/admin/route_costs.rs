@@ -1,4 +1,4 @@
-//! What calls cost. Every key's object keeps these rows, so a change is not pushed: each object reads it within 60 seconds.
+//! Operations on route costs. A change is not pushed: each object reads it within 60 seconds.
 
 use crate::admin::route_costs::{PutRouteCost, ROUTE_COSTS_LIMIT, RouteCostView, before, row_of};
 use crate::http::problem::Problem;

@@ -1,7 +1,7 @@
-//! Tiers, and how a change of one reaches the objects of its keys.
+//! Operations on tiers. A change is pushed to the objects of the tier's keys.
 //!
-//! The change is pushed, so that thousands of objects do not read D1 for it at the same moment: the Worker reads the ids of the
-//! tier's keys, some thousand at a time, and has one object of each page pass the change on to the others.
+//! Pushing spares D1 a read by each of thousands of objects. The Worker reads the ids of the keys
+//! page by page; one object of each page fans the change out to the others.
 
 use crate::admin::tiers::{PutTier, Tier, changed, in_use};
 use crate::http::problem::Problem;
@@ -19,11 +19,11 @@ use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::{JsFuture, future_to_promise};
 
-/// How many objects one object passes a change on to. A Worker may ask 1,000 others for one request.
+/// Objects of a page. The limit of subrequests of a request is 1,000.
 const PAGE: usize = 500;
-/// How many pages are under way at a time.
+/// Pages in flight at a time.
 const PAGES: usize = 4;
-/// How long the answer waits for all objects to be told, in milliseconds.
+/// How long the response waits for the push, in milliseconds.
 const PATIENCE: u32 = 25_000;
 
 pub(super) async fn list(command: &Command) -> CommandResult {
@@ -69,13 +69,15 @@ fn no_tier() -> Problem {
     Problem::NotFound("there is no tier of this name".to_owned())
 }
 
-/// Tells the objects of the tier's keys. Gives how many have been told when all have or time is up; the rest is told afterwards.
+/// Pushes a change to the objects of the tier's keys. Returns how many have it when the push ends
+/// or time is up; the push then goes on in the background.
 async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
     let policies = tier.policies.iter().map(PolicyRow::from).collect();
     let (audit_days, idempotency) = (tier.audit_days, Some(tier.idempotency));
     let change = TierChange { tier: tier.name.clone(), version, audit_days, idempotency, policies };
-    let told = Rc::new(Cell::new(0));
-    let push = Push { db: command.db.clone(), isolate: Rc::clone(&command.isolate), change, told: Rc::clone(&told) };
+    let pushed = Rc::new(Cell::new(0));
+    let push =
+        Push { db: command.db.clone(), isolate: Rc::clone(&command.isolate), change, pushed: Rc::clone(&pushed) };
     let work = future_to_promise(AssertUnwindSafe(async move {
         if let Err(error) = push.all().await {
             worker::console_error!("tollgate: a change of a tier was not pushed to all of its keys: {error}");
@@ -86,14 +88,14 @@ async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
     if within(PATIENCE, async { Ok(JsFuture::from(work).await?) }).await.is_err() {
         worker::console_warn!("tollgate: a change of tier {} is still being pushed", tier.name);
     }
-    told.get()
+    pushed.get()
 }
 
 struct Push {
     db: Database,
     isolate: Rc<Isolate>,
     change: TierChange,
-    told: Rc<Cell<u64>>,
+    pushed: Rc<Cell<u64>>,
 }
 
 impl Push {
@@ -111,8 +113,8 @@ impl Push {
             let Some(last) = ids.last() else { return Ok(()) };
             after.clone_from(last);
             let taken = object_client::fan_out(&self.isolate, &ids, &change, PAGE).await?;
-            self.told.set(self.told.get() + taken);
-            // These keys are to have the change with their next request, however long the others take.
+            self.pushed.set(self.pushed.get() + taken);
+            // Denials cached for these keys end now, not when all pages are done.
             self.isolate.forget_denials(None);
             if ids.len() < PAGE * PAGES {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! Named tokens of the admin API.
+//! Operations on named admin tokens.
 
 use crate::admin::tokens::{CreateToken, TokenView};
 use crate::http::problem::Problem;
@@ -37,7 +37,7 @@ pub(super) async fn delete(command: &Command, id: &str) -> CommandResult {
     let missing = || Problem::NotFound("there is no token with this id".to_owned());
     let token = if is_key_id(id) { store::tokens::find_token(&command.db, id).await? } else { None };
     let log = command.log("delete", format!("tokens/{id}"), Some(token.ok_or_else(missing)?), None);
-    // A token never changes, so it is as it was read or gone.
+    // Tokens never change: the row is as it was read, or gone.
     if !store::tokens::delete_token(&command.db, id, log).await? {
         return Err(missing().into());
     }

@@ -1,4 +1,4 @@
-//! What became of telling that a quota is nearly used up.
+//! Alerts and their delivery.
 
 use crate::admin::alerts::DeliveryState;
 use crate::admin::parameters::Page;
@@ -25,7 +25,8 @@ fn name(id: &str, alert: &Alert) -> [Value; 5] {
     [id.into(), alert.policy.as_str().into(), alert.share().into(), month.into(), alert.quota.into()]
 }
 
-/// Lists an alert, unless it is listed already; one that waits for a receiver that is gone waits no more. Gives what has become of it so far.
+/// Inserts an alert unless it is there. A pending one becomes `none` if there is no receiver any
+/// more. Returns its progress.
 pub(crate) async fn put_alert(
     db: &Database,
     id: &str,
@@ -48,7 +49,7 @@ pub(crate) async fn put_alert(
     serde_json::from_str(&row.row).map_err(Error::new)
 }
 
-/// Notes an attempt to tell of an alert, and what comes next.
+/// Records an attempt to deliver an alert.
 pub(crate) async fn note_attempt(
     db: &Database,
     id: &str,
@@ -64,7 +65,7 @@ pub(crate) async fn note_attempt(
     db.run(&[Statement::new(update, values)]).await.map(drop)
 }
 
-/// A page of alerts, newest first, all or those in one state; `None` if the page begins after something that is none of them.
+/// A page of alerts, newest first, optionally those in one state; `None` for an invalid cursor.
 pub(crate) fn deliveries(state: Option<&str>, page: &Page) -> Option<Statement> {
     let mut select = String::from(
         "SELECT json_object('key_id', key_id, 'policy', policy, 'threshold', threshold, 'month', month, 'quota', quota,

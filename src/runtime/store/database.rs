@@ -1,7 +1,8 @@
-//! Queries and changes, as D1 takes them.
+//! Queries and logged changes.
 //!
-//! Reads go to the primary (no Sessions API), so they see every change that was committed before they began. Rows come as JSON
-//! text that SQL has put together, so that numbers and nested values cross once, as they are.
+//! Reads go to the primary (no Sessions API), so they see every change committed before they began.
+//! SQL builds the rows as JSON text, so that numbers and nested values cross into the wasm once,
+//! unchanged.
 
 use crate::admin::parameters::Page;
 use crate::runtime::js::{self, Error};
@@ -30,7 +31,7 @@ impl Statement {
     }
 }
 
-/// What the admin log tells of a change.
+/// An entry of the admin log.
 pub(crate) struct Change<'a> {
     pub(crate) at: UnixMicros,
     pub(crate) actor: &'a str,
@@ -40,7 +41,7 @@ pub(crate) struct Change<'a> {
     pub(crate) after: Option<String>,
 }
 
-/// A row: what was asked for, as JSON or not, and its position in a list.
+/// A row: a text, often JSON, and its position in a list.
 #[derive(Deserialize)]
 pub(super) struct TextRow {
     pub(super) row: String,
@@ -49,7 +50,7 @@ pub(super) struct TextRow {
 }
 
 impl Database {
-    /// The database that is bound.
+    /// The database of the binding.
     pub(crate) fn of(env: &Env) -> Result<Self, Error> {
         let database = js_sys::Reflect::get(env, &BINDING.into())?;
         if database.is_undefined() {
@@ -63,7 +64,7 @@ impl Database {
         &self.0
     }
 
-    /// Runs statements as one transaction; gives the rows of the last one.
+    /// Runs statements as one transaction. Returns the rows of the last one.
     pub(super) async fn run(&self, statements: &[Statement]) -> Result<Vec<TextRow>, Error> {
         let statements = serde_json::to_string(statements).map_err(Error::new)?;
         let rows = JsFuture::from(js::run_sql(&self.0, &statements)).await?;
@@ -71,12 +72,12 @@ impl Database {
         serde_json::from_str(&rows).map_err(Error::new)
     }
 
-    /// What the rows of a query say.
+    /// The texts of the rows of a query.
     pub(super) async fn texts(&self, statement: Statement) -> Result<Vec<String>, Error> {
         Ok(self.run(&[statement]).await?.into_iter().map(|row| row.row).collect())
     }
 
-    /// The first of them.
+    /// The text of the first row of a query.
     pub(super) async fn text(&self, statement: Statement) -> Result<Option<String>, Error> {
         Ok(self.run(&[statement]).await?.into_iter().next().map(|row| row.row))
     }
@@ -95,13 +96,14 @@ impl Database {
         self.text(statement).await?.ok_or_else(|| Error::new("D1 gave no row"))
     }
 
-    /// The answer that shows a page whose rows are the JSON of its entries.
+    /// The response with a page whose rows are the JSON of its entries.
     pub(crate) async fn list(&self, page: &Page, statement: Statement) -> Result<String, Error> {
         let (entries, last) = self.page(page, statement).await?;
         Ok(page.show(&entries, last.as_deref()))
     }
 
-    /// Makes a change and logs it, in one transaction; `false`, and nothing is changed, if `guard` does not hold.
+    /// Makes a change and logs it, in one transaction. Returns `false`, and changes nothing, if
+    /// `guard` does not hold.
     pub(super) async fn change(
         &self,
         change: Change<'_>,
@@ -111,14 +113,16 @@ impl Database {
         Ok(self.change_and_read(change, guard, changes).await?.is_some())
     }
 
-    /// The same; gives the rows of the last statement.
+    /// [`Database::change`] that returns the rows of the last statement; `None` if `guard` does not
+    /// hold.
     pub(super) async fn change_and_read(
         &self,
         change: Change<'_>,
         guard: Statement,
         changes: Vec<Statement>,
     ) -> Result<Option<Vec<TextRow>>, Error> {
-        // Where the guard does not hold, the row of the log has no action, and the schema undoes the transaction over it.
+        // If the guard does not hold, the log entry has no action, which violates the schema and
+        // rolls the transaction back.
         let Statement(guard, mut values) = guard;
         let insert = format!(
             "INSERT INTO admin_log (action, at, actor, target, before, after) SELECT CASE WHEN {guard} THEN ? END, ?, ?, ?, ?, ?"

@@ -30,7 +30,7 @@ pub(super) fn read(row: &str) -> Result<KeyRow, Error> {
     read_row(row).map_err(|refusal| Error::new(format!("a row of keys: {}", refusal.body())))
 }
 
-/// One key, as it is stored and as it is read; `None` if there is no such key.
+/// The row of a key, as text and as it is read.
 pub(crate) async fn find_key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
     let select = concat!("SELECT ", key_row!(), " AS row FROM keys WHERE id = ?");
     let Some(stored) = db.text(Statement::new(select, [id.into()])).await? else { return Ok(None) };
@@ -80,7 +80,7 @@ pub(crate) async fn list_keys(
         add("owner = ?", &[owner.into()]);
     }
     if let Some(part) = filter.name_part {
-        // No pattern, so nothing in it means anything but itself.
+        // Not LIKE: no character is special.
         add("instr(lower(name), lower(?)) > 0", &[part.into()]);
     }
     if let Some(after) = &page.after {
@@ -116,7 +116,7 @@ pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) 
     db.change(change, guard, vec![Statement::new(insert, values)]).await
 }
 
-/// Makes a key's row `row`; `false` if it is no longer `stored`, or if there is no such tier.
+/// Replaces a key's row; `false` if it is no longer `stored`, or if there is no such tier.
 pub(crate) async fn update_key(db: &Database, stored: &str, row: &KeyRow, change: Change<'_>) -> Result<bool, Error> {
     let update = "UPDATE keys SET tier = ?, name = ?, owner = ?, status = ?, metadata = ?, expires_at = ?, hint = ?,
                   secret_hash = ?, previous_hash = ?, previous_until = ? WHERE id = ?";

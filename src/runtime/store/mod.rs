@@ -1,4 +1,5 @@
-//! D1: all SQL against it, a file for each table or purpose, and the forms of its rows. No rules.
+//! D1: all SQL, a file for each table or purpose, and the form of the rows. No rules of the
+//! product.
 
 pub(crate) mod alerts;
 pub(crate) mod database;

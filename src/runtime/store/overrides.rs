@@ -39,7 +39,8 @@ pub(crate) async fn find_override(db: &Database, id: &str, policy: &str) -> Resu
     db.text(Statement::new(select, [id.into(), policy.into()])).await
 }
 
-/// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the key is gone or has too many.
+/// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the
+/// key is gone or has too many.
 pub(crate) async fn put_override(
     db: &Database,
     id: &str,

@@ -1,4 +1,4 @@
-//! What an object needs to know of its key.
+//! The profile of a key, as its object reads it.
 
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::limiter::policy::PolicyError;
@@ -29,8 +29,8 @@ macro_rules! policy {
 }
 pub(super) use policy;
 
-/// What a row `u` of `usage_monthly` says of cost. Versions before the column wrote calls alone, and no hours either; a call cost 1
-/// then. With hours, a cost of 0 is one: of calls that repeat others.
+/// The cost of a row `u` of `usage_monthly`. Versions before the column wrote neither cost nor
+/// hours, and a call cost 1. A row with hours and a cost of 0 is of free repeats.
 macro_rules! cost {
     () => {
         "CASE WHEN u.cost = 0 AND u.tokens = 0 AND NOT EXISTS (SELECT 1 FROM usage_hourly h WHERE h.key_id = u.key_id
@@ -55,7 +55,7 @@ const SELECT_PROFILE: &str = concat!(
      FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
 );
 
-/// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
+/// The profile of a key, in one round trip; `None` if there is no such key.
 pub(crate) async fn read_profile(
     db: &Database,
     id: &str,

@@ -1,4 +1,4 @@
-//! What calls cost.
+//! Route costs.
 
 use crate::admin::parameters::Page;
 use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
@@ -35,7 +35,8 @@ pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Error> {
     Ok(db.texts(Statement::new(select, [ROUTE_COSTS_LIMIT.into()])).await?.len())
 }
 
-/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are too many others.
+/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are
+/// too many others.
 pub(crate) async fn put_route_cost(
     db: &Database,
     stored: Option<&str>,
@@ -45,7 +46,7 @@ pub(crate) async fn put_route_cost(
     let (pattern, method) = (row.pattern.as_str(), row.method.as_str());
     let upsert = "INSERT INTO route_costs (pattern, method, cost) VALUES (?, ?, ?)
                   ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost";
-    // A row that is there may be replaced, however many there are.
+    // The limit is for new rows only.
     let guard = concat!(
         "(SELECT ",
         route_cost_row!(),

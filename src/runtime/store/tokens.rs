@@ -5,7 +5,7 @@ use crate::admin::tokens::{Scope, TokenView};
 use crate::runtime::js::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
 
-/// What a presented token is judged by.
+/// What a presented token is checked against.
 pub(crate) struct StoredToken {
     pub(crate) name: String,
     /// The most that it may do.
@@ -20,20 +20,20 @@ macro_rules! token_row {
     };
 }
 
-/// What a token of this id is judged by.
+/// The stored token of this id.
 pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<StoredToken>, Error> {
     let select = "SELECT name AS row, secret_hash || scopes AS position FROM admin_tokens WHERE id = ?";
     let token = db.run(&[Statement::new(select, [id.into()])]).await?.into_iter().next();
     Ok(token.and_then(|token| {
         let judged_by = token.position?;
         let (secret_hash, scopes) = judged_by.split_once('[')?;
-        // The schema lets in three lists of scopes.
+        // The schema allows three lists of scopes.
         let scope = if scopes.contains("write") { Scope::Write } else { Scope::Read };
         Some(StoredToken { name: token.row, scope, secret_hash: secret_hash.to_owned() })
     }))
 }
 
-/// The hashes of the tokens, of the latest first, so many at most.
+/// The hashes of the latest tokens, newest first.
 pub(crate) async fn token_hashes(db: &Database, limit: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT secret_hash AS row FROM admin_tokens ORDER BY created_at DESC LIMIT ?";
     db.texts(Statement::new(select, [limit.into()])).await

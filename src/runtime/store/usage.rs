@@ -1,4 +1,4 @@
-//! The accounts.
+//! Usage, as objects flush it and self-service reads it.
 
 use crate::metering::hours::HourTotal;
 use crate::metering::months::MonthTotal;
@@ -23,7 +23,7 @@ ON CONFLICT (key_id, hour, class, epoch) DO UPDATE
     updated_at = excluded.updated_at
   WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost";
 
-/// What an object has counted and D1 is to have.
+/// Absolute totals of an object, to be flushed to D1.
 pub(crate) struct FlushTotals {
     pub(crate) epoch: String,
     pub(crate) months: Vec<MonthTotal>,
@@ -51,8 +51,8 @@ impl FlushTotals {
     }
 }
 
-/// Writes absolute totals, all or none. Repeating or reordering such writes changes nothing. However many rows there are, they are
-/// one statement for each table.
+/// Writes absolute totals, all or none, with one statement for each table. Repeating or reordering
+/// flushes changes nothing.
 pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: UnixMicros) -> Result<(), Error> {
     let upsert = |sql, is_empty: bool, rows: fn(&FlushTotals) -> String| {
         let values = || [id.into(), totals.epoch.as_str().into(), rfc3339(now).into(), rows(totals).into()];
@@ -67,8 +67,8 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: Un
     db.run(&statements).await.map(drop)
 }
 
-/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of the current one, and the hours
-/// from `hour` on.
+/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of
+/// the current one, and the hours from `hour` on.
 pub(crate) async fn usage_of_holder(
     db: &Database,
     id: &str,

@@ -1,4 +1,5 @@
-// What the tests do to a gate: issue keys, make tiers, send calls, read usage, and wait for what comes by itself.
+// What the tests do to a gate: issue keys, make tiers, send calls, read usage, and wait for what
+// comes by itself.
 import assert from "node:assert/strict";
 import http from "node:http";
 import { AdminClient } from "../../support/admin.mjs";

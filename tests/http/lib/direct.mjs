@@ -1,7 +1,8 @@
-// The gate on workerd's own socket. `wrangler dev` has a proxy in front, which resolves dot segments and encodes odd
-// characters before the gate sees them; what a raw target does to the gate itself shows only here. The socket takes
-// targets in absolute form, and what is sent as target is `request.url` to the byte. Here workerd can be killed, too, and is
-// back on the same state and port in a quarter of a second; nothing repeats a request on the way.
+// The gate on workerd's own socket. `wrangler dev` has a proxy in front, which resolves dot
+// segments and encodes odd characters before the gate sees them; what a raw target does to the gate
+// itself shows only here. The socket takes targets in absolute form, and what is sent as target is
+// `request.url` to the byte. Here workerd can be killed, too, and is back on the same state and
+// port in a quarter of a second; nothing repeats a request on the way.
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
@@ -12,8 +13,8 @@ import { until } from "../../support/until.mjs";
 import { send } from "./client.mjs";
 
 /**
- * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and that counts what it is asked: see
- * `d1Count`. Its objects have D1 as it is.
+ * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and
+ * that counts what it is asked: see `d1Count`. Its objects have D1 as it is.
  */
 const behindSlowD1 = (milliseconds) => `
   import worker from "./index.js";
@@ -34,10 +35,12 @@ const behindSlowD1 = (milliseconds) => `
   };`;
 
 /**
- * Starts the built Worker with an empty D1 of its own, whose state goes with it; `d1` runs SQL on it, until workerd is killed. `vars`
- * adds to the secrets, which are set; `outbound` is where everything goes that the Worker fetches, to its own address otherwise; D1
- * answers it `d1Takes` milliseconds later than it would. With a `clock` of `makeClock` the Worker and its objects read that one, and
- * their alarms come by it. `onLog` gets what the Worker and the runtime say, which is shown otherwise.
+ * Starts the built Worker with an empty D1 of its own, whose state goes with it; `d1` runs SQL on
+ * it, until workerd is killed. `vars` adds to the secrets, which are set; `outbound` is where
+ * everything goes that the Worker fetches, to its own address otherwise; D1 answers it `d1Takes`
+ * milliseconds later than it would. With a `clock` of `makeClock` the Worker and its objects read
+ * that one, and their alarms come by it. `onLog` gets what the Worker and the runtime say, which is
+ * shown otherwise.
  */
 export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock, onLog } = {}) {
   await build();
@@ -117,8 +120,8 @@ async function workerds() {
 }
 
 /**
- * A clock that shows `from` now and runs `speed` times as fast as the machine's: `now()` for the test, `module` for the Worker.
- * It goes on through every restart.
+ * A clock that shows `from` now and runs `speed` times as fast as the machine's: `now()` for the
+ * test, `module` for the Worker. It goes on through every restart.
  */
 export function makeClock({ from, speed = 1 }) {
   const first = Date.parse(from);

@@ -1,4 +1,5 @@
-// Keys that tollgate did not issue, made with the secret that it would have used, or with another one.
+// Keys that tollgate did not issue, made with the secret that it would have used, or with another
+// one.
 import { env } from "cloudflare:workers";
 import { base32 } from "../../support/base32.mjs";
 
