@@ -5,9 +5,9 @@ use crate::http::problem::Problem;
 use crate::http::target::{Query, percent_decode};
 
 /// Entries of a page unless the caller chooses.
-const PAGE_DEFAULT: usize = 50;
+pub const PAGE_DEFAULT: usize = 50;
 /// Entries of a page at most.
-const PAGE_LIMIT: usize = 500;
+pub const PAGE_LIMIT: usize = 500;
 
 /// The parameters of a query; each is known and given once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

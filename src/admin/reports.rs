@@ -5,9 +5,9 @@ use crate::http::problem::Problem;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 
 /// Months of a key's history, unless the caller chooses.
-const MONTHS_DEFAULT: u64 = 12;
+pub const MONTHS_DEFAULT: u64 = 12;
 /// Months of a key's history at most.
-const MONTHS_LIMIT: u64 = 36;
+pub const MONTHS_LIMIT: u64 = 36;
 /// The share of a quota from which on a key is listed, unless the caller chooses: 0.8.
 const MILLIONTHS_DEFAULT: u64 = 800_000;
 /// The largest share that can be asked for: 10.

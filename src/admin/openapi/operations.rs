@@ -1,4 +1,4 @@
-//! Every endpoint: what it takes and gives.
+//! Descriptions of the endpoints: summary, query parameters, body and responses.
 
 use crate::admin::alerts::{AlertView, DeliveryState, DeliveryView};
 use crate::admin::audit::EntryView;
@@ -6,7 +6,9 @@ use crate::admin::keys::{ChangeKey, CreateKey, IssuedKeyView, KeyView, RotateKey
 use crate::admin::log::LogEntry;
 use crate::admin::openapi::schemas::Schemas;
 use crate::admin::overrides::{OverrideView, PutOverride};
+use crate::admin::parameters::{PAGE_DEFAULT, PAGE_LIMIT};
 use crate::admin::reconciliation::{Drift, Reconciliation};
+use crate::admin::reports::{MONTHS_DEFAULT, MONTHS_LIMIT};
 use crate::admin::route_costs::{PutRouteCost, RouteCostView};
 use crate::admin::tiers::{ChangedTier, PutPolicy, PutTier, Tier};
 use crate::admin::tokens::{CreateToken, IssuedTokenView, TokenView};
@@ -17,7 +19,7 @@ use crate::router::{Admin, ENDPOINTS, Endpoint, Operation, Public, SelfServiceRo
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-/// What the document says of an endpoint beside what [`ENDPOINTS`] says.
+/// The description of an endpoint. The rest follows from [`ENDPOINTS`].
 pub(super) struct Description {
     pub(super) endpoint: &'static Endpoint,
     pub(super) summary: &'static str,
@@ -26,7 +28,7 @@ pub(super) struct Description {
     pub(super) body: Option<Value>,
     /// Status, description, and the content by its media type.
     pub(super) answers: Vec<(u16, &'static str, Value)>,
-    /// Beside those that follow from the rest.
+    /// Statuses of errors beside those that follow from the endpoint.
     pub(super) errors: &'static [u16],
 }
 
@@ -39,14 +41,15 @@ impl Description {
         Self { endpoint, summary, parameters: Vec::new(), body: None, answers: Vec::new(), errors: &[] }
     }
 
-    fn with(mut self, name: &str, schema: &Value, description: &str) -> Self {
+    /// A query parameter.
+    fn parameter(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
         self
     }
 
-    /// A parameter that has to be there.
-    fn needs(mut self, name: &str, schema: &Value, description: &str) -> Self {
-        self = self.with(name, schema, description);
+    /// A required query parameter.
+    fn required(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self = self.parameter(name, schema, description);
         if let Some(parameter) = self.parameters.last_mut() {
             parameter["required"] = true.into();
         }
@@ -54,9 +57,9 @@ impl Description {
     }
 
     fn paged(self) -> Self {
-        let limit = json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 });
+        let limit = json!({ "type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT });
         let cursor = json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" });
-        self.with("limit", &limit, "Entries of the page.").with(
+        self.parameter("limit", &limit, "Entries of the page.").parameter(
             "cursor",
             &cursor,
             "`next_cursor` of the page before; another text is 400.",
@@ -64,40 +67,44 @@ impl Description {
     }
 
     fn between(self, most: &str) -> Self {
-        let time = or_nothing(&json!({ "type": "string", "format": "date-time" }));
-        self.with("from", &time, &format!("RFC 3339. {most}")).with("to", &time, "RFC 3339; now unless it is said.")
+        let time = or_empty(&json!({ "type": "string", "format": "date-time" }));
+        self.parameter("from", &time, &format!("RFC 3339. {most}")).parameter(
+            "to",
+            &time,
+            "RFC 3339; now unless it is said.",
+        )
     }
 
-    fn takes(mut self, schema: &Value) -> Self {
+    fn accepts(mut self, schema: &Value) -> Self {
         self.body = Some(json!({ "required": true, "content": { "application/json": { "schema": schema } } }));
         self
     }
 
-    fn gives(mut self, status: u16, description: &'static str, schema: &Value) -> Self {
+    fn returns(mut self, status: u16, description: &'static str, schema: &Value) -> Self {
         self.answers.push((status, description, json!({ "application/json": { "schema": schema } })));
         self
     }
 
-    fn like(mut self, example: Value) -> Self {
+    fn example(mut self, example: Value) -> Self {
         if let Some((.., content)) = self.answers.last_mut() {
             content["application/json"]["example"] = example;
         }
         self
     }
 
-    fn gives_nothing(mut self, description: &'static str) -> Self {
+    fn returns_nothing(mut self, description: &'static str) -> Self {
         self.answers.push((204, description, Value::Null));
         self
     }
 
-    const fn fails(mut self, errors: &'static [u16]) -> Self {
+    const fn errors(mut self, errors: &'static [u16]) -> Self {
         self.errors = errors;
         self
     }
 }
 
-/// A parameter that may be there without a value, which is as if it was not.
-fn or_nothing(schema: &Value) -> Value {
+/// The schema of a parameter whose empty value is ignored.
+fn or_empty(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "string", "maxLength": 0 }] })
 }
 
@@ -107,7 +114,7 @@ fn page(list: &str, entry: &Value) -> Value {
         "type": "object",
         "required": [list, "next_cursor"],
         "properties": {
-            list: { "type": "array", "maxItems": 500, "items": entry },
+            list: { "type": "array", "maxItems": PAGE_LIMIT, "items": entry },
             "next_cursor": { "type": ["string", "null"], "description": "Of the page that follows; `null` at the end." },
         },
     })
@@ -135,37 +142,37 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Description> {
     let issued = schemas.add::<IssuedKeyView>();
     let own = schemas.add::<OverrideView>();
     let word = json!({ "type": "string" });
-    let status = or_nothing(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
+    let status = or_empty(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
     let mut issued_example = key_example();
     issued_example["key"] = "tg_wtwo6x5htavejjfz_…".into();
     vec![
         Description::new(Admin::CreateKey, "Issue a key. The key itself is shown here and never again.")
-            .takes(&schemas.body::<CreateKey>())
-            .gives(201, "The key.", &issued)
-            .like(issued_example),
+            .accepts(&schemas.body::<CreateKey>())
+            .returns(201, "The key.", &issued)
+            .example(issued_example),
         Description::new(Admin::ListKeys, "List keys in the order of issue.")
             .paged()
-            .with("tier", &word, "Those of this tier.")
-            .with("status", &status, "Those of this status.")
-            .with("owner", &word, "Those of exactly this owner.")
-            .with("q", &word, "Those whose name has this in it, in whatever case.")
-            .gives(200, "A page of keys.", &page("keys", &key))
-            .like(json!({ "keys": [key_example()], "next_cursor": null })),
-        Description::new(Admin::ReadKey, "Read a key.").gives(200, "The key.", &key).like(key_example()),
+            .parameter("tier", &word, "Those of this tier.")
+            .parameter("status", &status, "Those of this status.")
+            .parameter("owner", &word, "Those of exactly this owner.")
+            .parameter("q", &word, "Those whose name has this in it, in whatever case.")
+            .returns(200, "A page of keys.", &page("keys", &key))
+            .example(json!({ "keys": [key_example()], "next_cursor": null })),
+        Description::new(Admin::ReadKey, "Read a key.").returns(200, "The key.", &key).example(key_example()),
         Description::new(Admin::ChangeKey, "Change a key; in force with the next request.")
-            .takes(&schemas.body::<ChangeKey>())
-            .gives(200, "The key.", &key)
-            .fails(&[409]),
+            .accepts(&schemas.body::<ChangeKey>())
+            .returns(200, "The key.", &key)
+            .errors(&[409]),
         Description::new(Admin::DeleteKey, "Delete a key and its overrides. Its accounts and the log stay.")
-            .gives_nothing("It is gone.")
-            .fails(&[409]),
+            .returns_nothing("It is gone.")
+            .errors(&[409]),
         Description::new(Admin::RotateKey, "Replace a key's secret; its counters go on.")
-            .takes(&schemas.body::<RotateKey>())
-            .gives(200, "The key with its new secret, which is shown here and never again.", &issued)
-            .fails(&[409]),
-        Description::new(Admin::RevokeKey, "Withdraw a key for ever.").gives(200, "The key.", &key).fails(&[409]),
+            .accepts(&schemas.body::<RotateKey>())
+            .returns(200, "The key with its new secret, which is shown here and never again.", &issued)
+            .errors(&[409]),
+        Description::new(Admin::RevokeKey, "Withdraw a key for ever.").returns(200, "The key.", &key).errors(&[409]),
         import_keys(),
-        Description::new(Admin::ListOverrides, "List a key's own policies by name.").paged().gives(
+        Description::new(Admin::ListOverrides, "List a key's own policies by name.").paged().returns(
             200,
             "A page of overrides.",
             &page("overrides", &own),
@@ -174,13 +181,13 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Description> {
             Admin::PutOverride,
             "Give a key a policy of its own, 16 at most; in force with the next request.",
         )
-        .takes(&schemas.body::<PutOverride>())
-        .gives(200, "It was replaced.", &own)
-        .gives(201, "It is new.", &own)
-        .fails(&[409]),
+        .accepts(&schemas.body::<PutOverride>())
+        .returns(200, "It was replaced.", &own)
+        .returns(201, "It is new.", &own)
+        .errors(&[409]),
         Description::new(Admin::DeleteOverride, "Take a key's own policy back.")
-            .gives_nothing("It is gone.")
-            .fails(&[409]),
+            .returns_nothing("It is gone.")
+            .errors(&[409]),
     ]
 }
 
@@ -211,29 +218,29 @@ fn of_accounts(schemas: &mut Schemas) -> Vec<Description> {
     let hour = schemas.add::<HourUsage>();
     let day = schemas.add::<DayUsage>();
     let audit = schemas.add::<EntryView>();
-    let months = json!({ "type": "integer", "minimum": 1, "maximum": 36, "default": 12 });
+    let months = json!({ "type": "integer", "minimum": 1, "maximum": MONTHS_LIMIT, "default": MONTHS_DEFAULT });
     vec![
-        Description::new(Admin::ReadUsage, "What a key has used, from its object; spends nothing.").gives(
+        Description::new(Admin::ReadUsage, "What a key has used, from its object; spends nothing.").returns(
             200,
             "Where it stands.",
             &schemas.add::<Usage>(),
         ),
         Description::new(Admin::ReadHistory, "A key's months.")
-            .with("months", &months, "How many, the current one included.")
-            .gives(200, "The months.", &schemas.add::<History>()),
+            .parameter("months", &months, "How many, the current one included.")
+            .returns(200, "The months.", &schemas.add::<History>()),
         Description::new(Admin::ReadHours, "A key's hours by class of routes, as of the last flush.")
             .between("24 hours ago unless it is said, 31 days at most.")
             .paged()
-            .gives(200, "A page of hours.", &page("hours", &hour)),
+            .returns(200, "A page of hours.", &page("hours", &hour)),
         Description::new(Admin::ReadDays, "A key's days by class of routes, as of the last flush.")
             .between("30 days ago unless it is said, 100 days at most.")
             .paged()
-            .gives(200, "A page of days.", &page("days", &day)),
+            .returns(200, "A page of days.", &page("days", &day)),
         Description::new(Admin::ReadAudit, "A key's requests one by one, for the tier's `audit_days`.")
             .between("The oldest unless it is said.")
             .paged()
-            .gives(200, "A page of requests.", &page("entries", &audit)),
-        Description::new(Admin::Reconcile, "Compare a key's object with D1.").gives(
+            .returns(200, "A page of requests.", &page("entries", &audit)),
+        Description::new(Admin::Reconcile, "Compare a key's object with D1.").returns(
             200,
             "What was found.",
             &schemas.add::<Reconciliation>(),
@@ -245,15 +252,15 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Description> {
     let alert = schemas.add::<AlertView>();
     let delivery = schemas.add::<DeliveryView>();
     let drift = schemas.add::<Drift>();
-    let month = or_nothing(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
+    let month = or_empty(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
     let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
     let states = DeliveryState::ALL.map(DeliveryState::as_str);
-    let state = or_nothing(&json!({ "type": "string", "enum": states }));
+    let state = or_empty(&json!({ "type": "string", "enum": states }));
     let summary = "A month of all keys that were used in it; the whole of it as CSV for `Accept: text/csv`, without `limit` and `cursor`.";
     let mut report = Description::new(Admin::Report, summary)
-        .with("month", &month, "The current one unless it is said.")
+        .parameter("month", &month, "The current one unless it is said.")
         .paged()
-        .gives(200, "The report.", &schemas.add::<MonthReport>());
+        .returns(200, "The report.", &schemas.add::<MonthReport>());
     if let Some((.., content)) = report.answers.last_mut() {
         content["text/csv"] = json!({
             "schema": { "type": "string" },
@@ -263,19 +270,19 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Description> {
     vec![
         report,
         Description::new(Admin::ListAlerts, "Keys at or over a share of any month policy.")
-            .with("threshold", &threshold, "The share, with up to six decimal places.")
+            .parameter("threshold", &threshold, "The share, with up to six decimal places.")
             .paged()
-            .gives(200, "A page of keys and policies.", &page("alerts", &alert)),
+            .returns(200, "A page of keys and policies.", &page("alerts", &alert)),
         Description::new(
             Admin::ListDeliveries,
             "Alerts that were raised, newest first, and what became of telling them.",
         )
-        .with("state", &state, "Those in this state.")
+        .parameter("state", &state, "Those in this state.")
         .paged()
-        .gives(200, "A page of alerts.", &page("deliveries", &delivery)),
+        .returns(200, "A page of alerts.", &page("deliveries", &delivery)),
         Description::new(Admin::ListDrift, "What the hourly comparison of some keys with D1 has found, newest first.")
             .paged()
-            .gives(200, "A page of finds.", &page("drift", &drift)),
+            .returns(200, "A page of finds.", &page("drift", &drift)),
     ]
 }
 
@@ -288,21 +295,21 @@ fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Description> {
     let word = json!({ "type": "string" });
     schemas.body::<PutPolicy>();
     vec![
-        Description::new(Admin::ListTiers, "List tiers by name.").paged().gives(
+        Description::new(Admin::ListTiers, "List tiers by name.").paged().returns(
             200,
             "A page of tiers.",
             &page("tiers", &tier),
         ),
-        Description::new(Admin::ReadTier, "Read a tier.").gives(200, "The tier.", &tier),
+        Description::new(Admin::ReadTier, "Read a tier.").returns(200, "The tier.", &tier),
         Description::new(Admin::PutTier, "Create a tier or replace it, for all of its keys.")
-            .takes(&schemas.body::<PutTier>())
-            .gives(200, "It was replaced.", &changed)
-            .gives(201, "It is new.", &changed)
-            .fails(&[409]),
+            .accepts(&schemas.body::<PutTier>())
+            .returns(200, "It was replaced.", &changed)
+            .returns(201, "It is new.", &changed)
+            .errors(&[409]),
         Description::new(Admin::DeleteTier, "Delete a tier that no key has.")
-            .gives_nothing("It is gone.")
-            .fails(&[409]),
-        Description::new(Admin::ListRouteCosts, "List what calls cost, by pattern and method.").paged().gives(
+            .returns_nothing("It is gone.")
+            .errors(&[409]),
+        Description::new(Admin::ListRouteCosts, "List what calls cost, by pattern and method.").paged().returns(
             200,
             "A page of costs.",
             &page("route_costs", &cost),
@@ -311,50 +318,50 @@ fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Description> {
             Admin::PutRouteCost,
             "Set what calls cost that match a pattern and method, 500 at most; in force within 60 seconds.",
         )
-        .takes(&schemas.body::<PutRouteCost>())
-        .gives(200, "It was replaced.", &cost)
-        .gives(201, "It is new.", &cost)
-        .fails(&[409]),
+        .accepts(&schemas.body::<PutRouteCost>())
+        .returns(200, "It was replaced.", &cost)
+        .returns(201, "It is new.", &cost)
+        .errors(&[409]),
         Description::new(
             Admin::DeleteRouteCost,
             "Delete the cost of a pattern and method; in force within 60 seconds.",
         )
-        .needs("pattern", &word, "The pattern of the row.")
-        .with("method", &json!({ "type": "string", "default": "*" }), "Its method.")
-        .gives_nothing("It is gone.")
-        .fails(&[404, 409]),
+        .required("pattern", &word, "The pattern of the row.")
+        .parameter("method", &json!({ "type": "string", "default": "*" }), "Its method.")
+        .returns_nothing("It is gone.")
+        .errors(&[404, 409]),
         Description::new(Admin::ReadLog, "Every change made through the admin API, newest first.")
             .paged()
-            .with("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
-            .with("actor", &word, "Those by this token, by its name.")
-            .gives(200, "A page of the log.", &page("entries", &entry)),
-        Description::new(Admin::ListTokens, "List admin tokens by name.").paged().gives(
+            .parameter("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
+            .parameter("actor", &word, "Those by this token, by its name.")
+            .returns(200, "A page of the log.", &page("entries", &entry)),
+        Description::new(Admin::ListTokens, "List admin tokens by name.").paged().returns(
             200,
             "A page of tokens.",
             &page("tokens", &token),
         ),
         Description::new(Admin::CreateToken, "Create an admin token, which is shown here and never again.")
-            .takes(&schemas.body::<CreateToken>())
-            .gives(201, "The token.", &schemas.add::<IssuedTokenView>())
-            .fails(&[409]),
-        Description::new(Admin::DeleteToken, "Withdraw an admin token.").gives_nothing("It is gone."),
+            .accepts(&schemas.body::<CreateToken>())
+            .returns(201, "The token.", &schemas.add::<IssuedTokenView>())
+            .errors(&[409]),
+        Description::new(Admin::DeleteToken, "Withdraw an admin token.").returns_nothing("It is gone."),
     ]
 }
 
 fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Description> {
     vec![
-        Description::new(SelfServiceRoute::Me, "Where the presented key stands; spends nothing.").gives(
+        Description::new(SelfServiceRoute::Me, "Where the presented key stands; spends nothing.").returns(
             200,
             "The key.",
             &schemas.add::<Me>(),
         ),
-        Description::new(SelfServiceRoute::MyUsage, "What the presented key has used; spends nothing.").gives(
+        Description::new(SelfServiceRoute::MyUsage, "What the presented key has used; spends nothing.").returns(
             200,
             "Its months and hours.",
             &schemas.add::<MeUsage>(),
         ),
-        Description::new(Public::Health, "Whether tollgate runs.").gives(200, "It does.", &schemas.add::<Health>()),
-        Description::new(Public::Openapi, "This document.").gives(
+        Description::new(Public::Health, "Whether tollgate runs.").returns(200, "It does.", &schemas.add::<Health>()),
+        Description::new(Public::Openapi, "This document.").returns(
             200,
             "The document.",
             &json!({

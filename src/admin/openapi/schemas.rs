@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub(super) struct Schemas(pub(super) Map<String, Value>);
 
 impl Schemas {
-    /// Adds a type and all that it is made of. Gives a reference to it.
+    /// Adds a type and the types of its fields. Returns a reference to it.
     pub(super) fn add<T: ToSchema>(&mut self) -> Value {
         let mut all = vec![(T::name().into_owned(), T::schema())];
         T::schemas(&mut all);
@@ -19,7 +19,7 @@ impl Schemas {
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
     }
 
-    /// Adds a body, with the limits that its reader keeps; fields that it does not have are refused. Gives a reference to it.
+    /// Adds a body with the limits of its reader; unknown fields are refused. Returns a reference.
     pub(super) fn body<T: ToSchema + FromFields>(&mut self) -> Value {
         let reference = self.add::<T>();
         if let Some(schema) = self.0.get_mut(&*T::name()) {
@@ -27,7 +27,9 @@ impl Schemas {
                 flatten(schema, field);
             }
             for (field, keyword, number) in T::LIMITS {
-                schema["properties"][*field][*keyword] = (*number).into();
+                if let Some(property) = schema["properties"].get_mut(field) {
+                    property[*keyword] = (*number).into();
+                }
             }
             schema["additionalProperties"] = false.into();
         }

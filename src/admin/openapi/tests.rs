@@ -75,13 +75,16 @@ fn every_operation_of_the_contract_is_there() {
     assert_eq!(named.len(), ENDPOINTS.len());
 }
 
-/// A body as the document describes it against its reader: its example, each of its fields left out, of another type and null, and
-/// one that is not there.
+/// Compares a body in the document with its reader: the example, each field left out, of another
+/// type and null, and an unknown field.
 fn check_body<T: FromFields + ToSchema>() {
     let document = document();
     let name = &*T::name();
     let schema = &document["components"]["schemas"][name];
     assert_eq!(schema["additionalProperties"], false, "{name}");
+    for (field, keyword, number) in T::LIMITS {
+        assert_eq!(schema["properties"][field][keyword], *number, "{name}.{field}: {keyword}");
+    }
     let example = schema["example"].as_object().unwrap();
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let read = |body: &Map<String, Value>| parse::<T>(Value::Object(body.clone()).to_string().as_bytes());

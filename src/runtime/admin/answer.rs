@@ -91,12 +91,12 @@ async fn dispatch(command: &Command, operation: Admin, [id, policy]: [&str; 2]) 
         Admin::ReadLog => log::read(command).await,
         Admin::Reconcile => reports::reconciled(command, id).await,
         Admin::Report => reports::report(command).await,
-        Admin::ReadHours
-        | Admin::ReadDays
-        | Admin::ReadHistory
-        | Admin::ListAlerts
-        | Admin::ListDeliveries
-        | Admin::ListDrift => reports::read(command, operation, id).await,
+        Admin::ReadHours => reports::hours(command, id).await,
+        Admin::ReadDays => reports::days(command, id).await,
+        Admin::ReadHistory => reports::history(command, id).await,
+        Admin::ListAlerts => reports::alerts(command).await,
+        Admin::ListDeliveries => reports::deliveries(command).await,
+        Admin::ListDrift => reports::drift(command).await,
     }
 }
 
