@@ -122,11 +122,11 @@ fn page(list: &str, entry: &Value) -> Value {
 
 /// All endpoints, in the order of the document.
 pub(super) fn all(schemas: &mut Schemas) -> Vec<Description> {
-    let mut operations = of_keys(schemas);
-    operations.extend(of_accounts(schemas));
-    operations.extend(of_all_accounts(schemas));
-    operations.extend(of_tiers_and_tokens(schemas));
-    operations.extend(of_holders_and_everybody(schemas));
+    let mut operations = describe_keys(schemas);
+    operations.extend(describe_usage(schemas));
+    operations.extend(describe_reports(schemas));
+    operations.extend(describe_settings(schemas));
+    operations.extend(describe_public_and_self_service(schemas));
     operations
 }
 
@@ -137,7 +137,7 @@ fn key_example() -> Value {
     })
 }
 
-fn of_keys(schemas: &mut Schemas) -> Vec<Description> {
+fn describe_keys(schemas: &mut Schemas) -> Vec<Description> {
     let key = schemas.add::<KeyView>();
     let issued = schemas.add::<IssuedKeyView>();
     let own = schemas.add::<OverrideView>();
@@ -171,7 +171,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Description> {
             .returns(200, "The key with its new secret, which is shown here and never again.", &issued)
             .errors(&[409]),
         Description::new(Admin::RevokeKey, "Withdraw a key for ever.").returns(200, "The key.", &key).errors(&[409]),
-        import_keys(),
+        describe_import(),
         Description::new(Admin::ListOverrides, "List a key's own policies by name.").paged().returns(
             200,
             "A page of overrides.",
@@ -191,7 +191,7 @@ fn of_keys(schemas: &mut Schemas) -> Vec<Description> {
     ]
 }
 
-fn import_keys() -> Description {
+fn describe_import() -> Description {
     let summary = "Take over keys that were issued elsewhere: 16 to 256 visible ASCII characters each, 10000 lines and 16 MiB at most.";
     let mut import = Description::new(Admin::ImportKeys, summary);
     let line = "{\"key\":\"their-own-key-0001\",\"tier\":\"pro\",\"name\":\"first\"}\n";
@@ -214,7 +214,7 @@ fn import_keys() -> Description {
     import
 }
 
-fn of_accounts(schemas: &mut Schemas) -> Vec<Description> {
+fn describe_usage(schemas: &mut Schemas) -> Vec<Description> {
     let hour = schemas.add::<HourUsage>();
     let day = schemas.add::<DayUsage>();
     let audit = schemas.add::<EntryView>();
@@ -248,7 +248,7 @@ fn of_accounts(schemas: &mut Schemas) -> Vec<Description> {
     ]
 }
 
-fn of_all_accounts(schemas: &mut Schemas) -> Vec<Description> {
+fn describe_reports(schemas: &mut Schemas) -> Vec<Description> {
     let alert = schemas.add::<AlertView>();
     let delivery = schemas.add::<DeliveryView>();
     let drift = schemas.add::<Drift>();
@@ -286,7 +286,7 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Description> {
     ]
 }
 
-fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Description> {
+fn describe_settings(schemas: &mut Schemas) -> Vec<Description> {
     let tier = schemas.add::<Tier>();
     let changed = schemas.add::<ChangedTier>();
     let cost = schemas.add::<RouteCostView>();
@@ -348,7 +348,7 @@ fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Description> {
     ]
 }
 
-fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Description> {
+fn describe_public_and_self_service(schemas: &mut Schemas) -> Vec<Description> {
     vec![
         Description::new(SelfServiceRoute::Me, "Where the presented key stands; spends nothing.").returns(
             200,

@@ -62,7 +62,7 @@ async fn run(
     dispatch(&command, operation, endpoint.captures(path).unwrap_or_default()).await
 }
 
-/// Carries out an operation; `id` and `policy` are the path parameters, as sent.
+/// Carries out an operation. The path parameters are as sent; `id` is the name for tiers.
 async fn dispatch(command: &Command, operation: Admin, [id, policy]: [&str; 2]) -> CommandResult {
     match operation {
         Admin::CreateKey => keys::create(command).await,

@@ -153,7 +153,7 @@ async fn usage(env: &Env, id: &str, known: &KeyResponse, month: &str) -> Result<
     let since = (0..MONTHS_BEFORE).fold(Month::of(now), |month, _| month.previous());
     let this_hour = now.as_micros() / HOUR * HOUR;
     let hour = rfc3339(UnixMicros::from_micros(this_hour.saturating_sub(HOURS_BEFORE * HOUR)));
-    store::usage::usage_of_holder(&Database::of(env)?, id, since, month, &hour).await
+    store::usage::self_service_usage(&Database::of(env)?, id, since, month, &hour).await
 }
 
 impl Shared {

@@ -69,7 +69,7 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: Un
 
 /// What a key has used, as JSON: the months from `since` on, `month` being what the object says of
 /// the current one, and the hours from `hour` on.
-pub(crate) async fn usage_of_holder(
+pub(crate) async fn self_service_usage(
     db: &Database,
     id: &str,
     since: Month,
