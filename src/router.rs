@@ -1,391 +1,320 @@
-//! Which part of tollgate a request is for. Total, and blind to configuration and storage.
+//! Which part of tollgate a request is for, and the table of tollgate's own endpoints.
 
+use crate::admin::body::BODY_LIMIT;
+use crate::admin::imports;
 use crate::admin::tokens::Scope;
 
 /// The prefix of tollgate's own endpoints.
 pub const RESERVED: &str = "/_tollgate/";
 
+/// Path parameters of an endpoint at most.
+const CAPTURES: usize = 2;
+
 /// What a request asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
     /// Everything outside [`RESERVED`].
     Gate,
-    /// `GET /_tollgate/health`
-    Health,
     /// A CORS preflight for one of tollgate's own endpoints.
     Preflight,
-    /// `GET /_tollgate/openapi.json`
-    OpenApi,
-    /// What a key's holder may ask, with the key itself.
-    SelfServiceRoute(SelfServiceRoute),
-    /// The admin API, which needs its token.
-    Admin(Admin<'a>),
-    /// A known path with a method that it does not take; the methods that it does.
-    MethodNotAllowed(&'static str),
-    /// Nothing.
+    /// One of tollgate's own endpoints.
+    Endpoint(&'static Endpoint),
+    /// A known path with a method that it does not take; the methods that it does, as in `Allow`.
+    MethodNotAllowed(String),
+    /// No endpoint has this path.
     NotFound,
 }
 
-/// What a key's holder asks about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SelfServiceRoute {
-    /// `GET /_tollgate/me`
-    Me,
-    /// `GET /_tollgate/me/usage`
-    Usage,
-}
-
-/// What a request asks of the admin API. Parts of paths are as sent, whatever they look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admin<'a> {
-    /// `POST /_tollgate/keys`
-    CreateKey,
-    /// `POST /_tollgate/keys/import`
-    ImportKeys,
-    /// `GET /_tollgate/keys`
-    ListKeys,
-    /// `GET /_tollgate/keys/{id}`
-    ReadKey(&'a str),
-    /// `PATCH /_tollgate/keys/{id}`
-    ChangeKey(&'a str),
-    /// `DELETE /_tollgate/keys/{id}`
-    DeleteKey(&'a str),
-    /// `POST /_tollgate/keys/{id}/rotate`
-    RotateKey(&'a str),
-    /// `POST /_tollgate/keys/{id}/revoke`
-    RevokeKey(&'a str),
-    /// `GET /_tollgate/keys/{id}/usage`
-    ReadUsage(&'a str),
-    /// `GET /_tollgate/keys/{id}/audit`
-    ReadAudit(&'a str),
-    /// `GET /_tollgate/keys/{id}/overrides`
-    ListOverrides(&'a str),
-    /// `PUT /_tollgate/keys/{id}/overrides/{policy}`
-    PutOverride(&'a str, &'a str),
-    /// `DELETE /_tollgate/keys/{id}/overrides/{policy}`
-    DeleteOverride(&'a str, &'a str),
-    /// `GET /_tollgate/tiers`
-    ListTiers,
-    /// `GET /_tollgate/tiers/{name}`
-    ReadTier(&'a str),
-    /// `PUT /_tollgate/tiers/{name}`
-    PutTier(&'a str),
-    /// `DELETE /_tollgate/tiers/{name}`
-    DeleteTier(&'a str),
-    /// `GET /_tollgate/route-costs`
-    ListRouteCosts,
-    /// `PUT /_tollgate/route-costs`
-    PutRouteCost,
-    /// `DELETE /_tollgate/route-costs?pattern=&method=`
-    DeleteRouteCost,
-    /// `GET /_tollgate/tokens`
-    ListTokens,
-    /// `POST /_tollgate/tokens`
-    CreateToken,
-    /// `DELETE /_tollgate/tokens/{id}`
-    DeleteToken(&'a str),
-    /// `GET /_tollgate/log`
-    ReadLog,
-    /// `GET /_tollgate/keys/{id}/hours`
-    ReadHours(&'a str),
-    /// `GET /_tollgate/keys/{id}/days`
-    ReadDays(&'a str),
-    /// `GET /_tollgate/keys/{id}/history`
-    ReadHistory(&'a str),
-    /// `GET /_tollgate/keys/{id}/reconcile`
-    Reconcile(&'a str),
-    /// `GET /_tollgate/report`
-    ReadReport,
-    /// `GET /_tollgate/alerts`
-    ListAlerts,
-    /// `GET /_tollgate/alerts/deliveries`
-    ListDeliveries,
-    /// `GET /_tollgate/drift`
-    ListDrift,
-}
-
-impl Admin<'_> {
-    /// What a token must be allowed to do.
-    #[must_use]
-    pub const fn scope(self) -> Scope {
-        match self {
-            Self::ListTokens | Self::CreateToken | Self::DeleteToken(_) => Scope::Root,
-            Self::ListKeys
-            | Self::ReadKey(_)
-            | Self::ReadUsage(_)
-            | Self::ReadAudit(_)
-            | Self::ListOverrides(_)
-            | Self::ListTiers
-            | Self::ReadTier(_)
-            | Self::ListRouteCosts
-            | Self::ReadLog
-            | Self::ReadHours(_)
-            | Self::ReadDays(_)
-            | Self::ReadHistory(_)
-            | Self::Reconcile(_)
-            | Self::ReadReport
-            | Self::ListAlerts
-            | Self::ListDeliveries
-            | Self::ListDrift => Scope::Read,
-            Self::CreateKey
-            | Self::ImportKeys
-            | Self::ChangeKey(_)
-            | Self::DeleteKey(_)
-            | Self::RotateKey(_)
-            | Self::RevokeKey(_)
-            | Self::PutOverride(..)
-            | Self::DeleteOverride(..)
-            | Self::PutTier(_)
-            | Self::DeleteTier(_)
-            | Self::PutRouteCost
-            | Self::DeleteRouteCost => Scope::Write,
-        }
-    }
-}
-
-impl Admin<'_> {
+/// One of tollgate's own endpoints: a row of [`ENDPOINTS`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// What it does.
+    pub operation: Operation,
+    /// `GET` answers `HEAD` too.
+    pub method: &'static str,
+    /// Below [`RESERVED`]; a segment such as `{id}` is a path parameter.
+    pub path: &'static str,
+    /// The scope that an admin token needs; `None` where no admin token is asked for.
+    pub scope: Option<Scope>,
     /// The query parameters that it takes.
-    #[must_use]
-    pub const fn parameters(self) -> &'static [&'static str] {
-        match self {
-            Self::ListKeys => &["limit", "cursor", "tier", "status", "owner", "q"],
-            Self::ReadAudit(_) | Self::ReadHours(_) | Self::ReadDays(_) => &["limit", "cursor", "from", "to"],
-            Self::ReadLog => &["limit", "cursor", "target", "actor"],
-            Self::ListOverrides(_) | Self::ListTiers | Self::ListRouteCosts | Self::ListTokens | Self::ListDrift => {
-                &["limit", "cursor"]
+    pub parameters: &'static [&'static str],
+    /// Bytes of a body at most; 0 where no body is read.
+    pub body_limit: usize,
+    /// The name of the operation in the document of the API, in upper camel case.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub name: &'static str,
+}
+
+macro_rules! scope {
+    (-) => {
+        None
+    };
+    ($scope:ident) => {
+        Some(Scope::$scope)
+    };
+}
+
+/// Declares a type for each group of endpoints, [`Operation`] and [`ENDPOINTS`].
+macro_rules! endpoints {
+    ($(
+        $(#[$about:meta])*
+        $group:ident {
+            $($operation:ident $method:ident $path:literal $scope:tt
+                [$($parameter:literal),*] $(body $limit:expr)?;)*
+        }
+    )*) => {
+        $(
+            $(#[$about])*
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub enum $group {
+                $(
+                    #[doc = concat!("`", stringify!($method), " /_tollgate/", $path, "`")]
+                    $operation,
+                )*
             }
-            Self::DeleteRouteCost => &["pattern", "method"],
-            Self::ReadHistory(_) => &["months"],
-            Self::ReadReport => &["limit", "cursor", "month"],
-            Self::ListAlerts => &["limit", "cursor", "threshold"],
-            Self::ListDeliveries => &["limit", "cursor", "state"],
-            _ => &[],
+
+            impl From<$group> for Operation {
+                fn from(operation: $group) -> Self {
+                    Self::$group(operation)
+                }
+            }
+        )*
+
+        /// What an endpoint does.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Operation {
+            $(
+                $(#[$about])*
+                $group($group),
+            )*
+        }
+
+        /// All of tollgate's own endpoints. Where two paths match a request, the first one is
+        /// meant; rows of one path are in the order of `Allow`.
+        pub static ENDPOINTS: &[Endpoint] = &[
+            $($(
+                Endpoint {
+                    operation: Operation::$group($group::$operation),
+                    method: stringify!($method),
+                    path: $path,
+                    scope: scope!($scope),
+                    parameters: &[$($parameter),*],
+                    body_limit: 0 $(+ $limit)?,
+                    #[cfg(not(target_arch = "wasm32"))]
+                    name: stringify!($operation),
+                },
+            )*)*
+        ];
+    };
+}
+
+// operation, method, path, scope, query parameters, limit of the body
+endpoints! {
+    /// For everybody.
+    Public {
+        Health          GET    "health"                         -      [];
+        Openapi         GET    "openapi.json"                   -      [];
+    }
+    /// For the holder of a key, with the key.
+    SelfServiceRoute {
+        Me              GET    "me"                             -      [];
+        MyUsage         GET    "me/usage"                       -      [];
+    }
+    /// For operators, with an admin token.
+    Admin {
+        ListKeys        GET    "keys"                           Read   ["limit", "cursor", "tier", "status", "owner", "q"];
+        CreateKey       POST   "keys"                           Write  [] body BODY_LIMIT;
+        // No key has the id `import`.
+        ImportKeys      POST   "keys/import"                    Write  [] body imports::BODY_LIMIT;
+        ReadKey         GET    "keys/{id}"                      Read   [];
+        ChangeKey       PATCH  "keys/{id}"                      Write  [] body BODY_LIMIT;
+        DeleteKey       DELETE "keys/{id}"                      Write  [];
+        RotateKey       POST   "keys/{id}/rotate"               Write  [] body BODY_LIMIT;
+        RevokeKey       POST   "keys/{id}/revoke"               Write  [];
+        ReadUsage       GET    "keys/{id}/usage"                Read   [];
+        ReadAudit       GET    "keys/{id}/audit"                Read   ["limit", "cursor", "from", "to"];
+        ReadHours       GET    "keys/{id}/hours"                Read   ["limit", "cursor", "from", "to"];
+        ReadDays        GET    "keys/{id}/days"                 Read   ["limit", "cursor", "from", "to"];
+        ReadHistory     GET    "keys/{id}/history"              Read   ["months"];
+        Reconcile       GET    "keys/{id}/reconcile"            Read   [];
+        ListOverrides   GET    "keys/{id}/overrides"            Read   ["limit", "cursor"];
+        PutOverride     PUT    "keys/{id}/overrides/{policy}"   Write  [] body BODY_LIMIT;
+        DeleteOverride  DELETE "keys/{id}/overrides/{policy}"   Write  [];
+        ListTiers       GET    "tiers"                          Read   ["limit", "cursor"];
+        ReadTier        GET    "tiers/{name}"                   Read   [];
+        PutTier         PUT    "tiers/{name}"                   Write  [] body BODY_LIMIT;
+        DeleteTier      DELETE "tiers/{name}"                   Write  [];
+        ListRouteCosts  GET    "route-costs"                    Read   ["limit", "cursor"];
+        PutRouteCost    PUT    "route-costs"                    Write  [] body BODY_LIMIT;
+        DeleteRouteCost DELETE "route-costs"                    Write  ["pattern", "method"];
+        ListTokens      GET    "tokens"                         Root   ["limit", "cursor"];
+        CreateToken     POST   "tokens"                         Root   [] body BODY_LIMIT;
+        DeleteToken     DELETE "tokens/{id}"                    Root   [];
+        ReadLog         GET    "log"                            Read   ["limit", "cursor", "target", "actor"];
+        Report          GET    "report"                         Read   ["limit", "cursor", "month"];
+        ListAlerts      GET    "alerts"                         Read   ["limit", "cursor", "threshold"];
+        ListDeliveries  GET    "alerts/deliveries"              Read   ["limit", "cursor", "state"];
+        ListDrift       GET    "drift"                          Read   ["limit", "cursor"];
+    }
+}
+
+impl Endpoint {
+    /// The path parameters of a path that this endpoint has, as sent, in the order of the path;
+    /// `None` for another path.
+    #[must_use]
+    pub fn captures<'a>(&self, path: &'a str) -> Option<[&'a str; CAPTURES]> {
+        captures(self.path, path.strip_prefix(RESERVED)?)
+    }
+}
+
+fn captures<'a>(pattern: &str, path: &'a str) -> Option<[&'a str; CAPTURES]> {
+    let mut captured = [""; CAPTURES];
+    let mut free = captured.iter_mut();
+    let mut segments = path.split('/');
+    for expected in pattern.split('/') {
+        let segment = segments.next()?;
+        if expected.starts_with('{') {
+            *free.next()? = segment;
+        } else if expected != segment {
+            return None;
         }
     }
-
-    /// Whether it takes a body.
-    #[must_use]
-    pub const fn has_body(self) -> bool {
-        matches!(
-            self,
-            Self::CreateKey
-                | Self::ImportKeys
-                | Self::ChangeKey(_)
-                | Self::RotateKey(_)
-                | Self::PutOverride(..)
-                | Self::PutTier(_)
-                | Self::PutRouteCost
-                | Self::CreateToken
-        )
-    }
+    segments.next().is_none().then_some(captured)
 }
 
 /// Finds the route of a method and a path, both as sent.
 #[must_use]
-pub fn route<'a>(method: &str, path: &'a str, is_preflight: bool) -> Route<'a> {
-    let Some(rest) = path.strip_prefix(RESERVED) else { return Route::Gate };
+pub fn route(method: &str, path: &str, is_preflight: bool) -> Route {
+    let Some(path) = path.strip_prefix(RESERVED) else { return Route::Gate };
     if is_preflight {
         return Route::Preflight;
     }
+    let found = ENDPOINTS.iter().find(|endpoint| captures(endpoint.path, path).is_some());
+    let Some(first) = found else { return Route::NotFound };
+    let same_path = || ENDPOINTS.iter().filter(|endpoint| endpoint.path == first.path);
     // HEAD is GET without a body, which the runtime leaves out.
     let method = if method == "HEAD" { "GET" } else { method };
-    let mut segments = rest.split('/');
-    let path = (segments.next(), segments.next(), segments.next(), segments.next());
-    if segments.next().is_some() {
-        return Route::NotFound;
+    if let Some(endpoint) = same_path().find(|endpoint| endpoint.method == method) {
+        return Route::Endpoint(endpoint);
     }
-    match path {
-        (Some("health"), None, ..) => match method {
-            "GET" => Route::Health,
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("keys"), id, action, policy) => keys(method, id, action, policy),
-        (Some("tiers"), None, ..) => match method {
-            "GET" => Route::Admin(Admin::ListTiers),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("tiers"), Some(name), None, _) => match method {
-            "GET" => Route::Admin(Admin::ReadTier(name)),
-            "PUT" => Route::Admin(Admin::PutTier(name)),
-            "DELETE" => Route::Admin(Admin::DeleteTier(name)),
-            _ => Route::MethodNotAllowed("GET, HEAD, PUT, DELETE"),
-        },
-        (Some("route-costs"), None, ..) => match method {
-            "GET" => Route::Admin(Admin::ListRouteCosts),
-            "PUT" => Route::Admin(Admin::PutRouteCost),
-            "DELETE" => Route::Admin(Admin::DeleteRouteCost),
-            _ => Route::MethodNotAllowed("GET, HEAD, PUT, DELETE"),
-        },
-        (Some("tokens"), None, ..) => match method {
-            "GET" => Route::Admin(Admin::ListTokens),
-            "POST" => Route::Admin(Admin::CreateToken),
-            _ => Route::MethodNotAllowed("GET, HEAD, POST"),
-        },
-        (Some("tokens"), Some(id), None, _) => match method {
-            "DELETE" => Route::Admin(Admin::DeleteToken(id)),
-            _ => Route::MethodNotAllowed("DELETE"),
-        },
-        (Some("log"), None, ..) => match method {
-            "GET" => Route::Admin(Admin::ReadLog),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("report"), None, ..) => read(method, Admin::ReadReport),
-        (Some("alerts"), None, ..) => read(method, Admin::ListAlerts),
-        (Some("alerts"), Some("deliveries"), None, _) => read(method, Admin::ListDeliveries),
-        (Some("drift"), None, ..) => read(method, Admin::ListDrift),
-        (Some("me"), None, ..) => match method {
-            "GET" => Route::SelfServiceRoute(SelfServiceRoute::Me),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("me"), Some("usage"), None, _) => match method {
-            "GET" => Route::SelfServiceRoute(SelfServiceRoute::Usage),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("openapi.json"), None, ..) => match method {
-            "GET" => Route::OpenApi,
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        _ => Route::NotFound,
+    let mut allow = String::new();
+    for endpoint in same_path() {
+        if !allow.is_empty() {
+            allow.push_str(", ");
+        }
+        allow.push_str(if endpoint.method == "GET" { "GET, HEAD" } else { endpoint.method });
     }
-}
-
-/// What can only be read.
-fn read<'a>(method: &str, admin: Admin<'a>) -> Route<'a> {
-    if method == "GET" { Route::Admin(admin) } else { Route::MethodNotAllowed("GET, HEAD") }
-}
-
-fn keys<'a>(method: &str, id: Option<&'a str>, action: Option<&'a str>, policy: Option<&'a str>) -> Route<'a> {
-    let Some(id) = id else {
-        return match method {
-            "GET" => Route::Admin(Admin::ListKeys),
-            "POST" => Route::Admin(Admin::CreateKey),
-            _ => Route::MethodNotAllowed("GET, HEAD, POST"),
-        };
-    };
-    match (action, policy) {
-        // No key has such an id.
-        (None, _) if id == "import" => match method {
-            "POST" => Route::Admin(Admin::ImportKeys),
-            _ => Route::MethodNotAllowed("POST"),
-        },
-        (None, _) => match method {
-            "GET" => Route::Admin(Admin::ReadKey(id)),
-            "PATCH" => Route::Admin(Admin::ChangeKey(id)),
-            "DELETE" => Route::Admin(Admin::DeleteKey(id)),
-            _ => Route::MethodNotAllowed("GET, HEAD, PATCH, DELETE"),
-        },
-        (Some("audit"), None) => match method {
-            "GET" => Route::Admin(Admin::ReadAudit(id)),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("usage"), None) => match method {
-            "GET" => Route::Admin(Admin::ReadUsage(id)),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("hours"), None) => read(method, Admin::ReadHours(id)),
-        (Some("days"), None) => read(method, Admin::ReadDays(id)),
-        (Some("history"), None) => read(method, Admin::ReadHistory(id)),
-        (Some("reconcile"), None) => read(method, Admin::Reconcile(id)),
-        (Some("rotate"), None) => match method {
-            "POST" => Route::Admin(Admin::RotateKey(id)),
-            _ => Route::MethodNotAllowed("POST"),
-        },
-        (Some("revoke"), None) => match method {
-            "POST" => Route::Admin(Admin::RevokeKey(id)),
-            _ => Route::MethodNotAllowed("POST"),
-        },
-        (Some("overrides"), None) => match method {
-            "GET" => Route::Admin(Admin::ListOverrides(id)),
-            _ => Route::MethodNotAllowed("GET, HEAD"),
-        },
-        (Some("overrides"), Some(policy)) => match method {
-            "PUT" => Route::Admin(Admin::PutOverride(id, policy)),
-            "DELETE" => Route::Admin(Admin::DeleteOverride(id, policy)),
-            _ => Route::MethodNotAllowed("PUT, DELETE"),
-        },
-        _ => Route::NotFound,
-    }
+    Route::MethodNotAllowed(allow)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The operation and path parameters of a request, or what else becomes of it.
+    fn found(method: &str, path: &str) -> Result<(Operation, [String; CAPTURES]), Route> {
+        match route(method, path, false) {
+            Route::Endpoint(endpoint) => Ok((endpoint.operation, endpoint.captures(path).unwrap().map(str::to_owned))),
+            other => Err(other),
+        }
+    }
+
     #[test]
     fn routes() {
+        fn at(operation: impl Into<Operation>, captured: &[&str]) -> (Operation, [String; CAPTURES]) {
+            let mut captured = captured.iter().map(|text| (*text).to_owned());
+            (operation.into(), std::array::from_fn(|_| captured.next().unwrap_or_default()))
+        }
+        let not_allowed = |allow: &str| Err(Route::MethodNotAllowed(allow.to_owned()));
         let id = "abcdefghij234567";
         let key = format!("/_tollgate/keys/{id}");
         let usage = format!("{key}/usage");
         let overrides = format!("{key}/overrides");
         for (method, path, expected) in [
-            ("GET", "/", Route::Gate),
-            ("GET", "/_tollgate", Route::Gate),
-            ("GET", "/_Tollgate/health", Route::Gate),
-            ("GET", "/x/_tollgate/health", Route::Gate),
-            ("GET", "/%5ftollgate/health", Route::Gate),
-            ("GET", "/_tollgate/health", Route::Health),
-            ("HEAD", "/_tollgate/health", Route::Health),
-            ("POST", "/_tollgate/health", Route::MethodNotAllowed("GET, HEAD")),
-            ("POST", "/_tollgate/keys", Route::Admin(Admin::CreateKey)),
-            ("GET", "/_tollgate/keys", Route::Admin(Admin::ListKeys)),
-            ("POST", "/_tollgate/keys/import", Route::Admin(Admin::ImportKeys)),
-            ("GET", "/_tollgate/keys/import", Route::MethodNotAllowed("POST")),
-            ("PUT", "/_tollgate/keys", Route::MethodNotAllowed("GET, HEAD, POST")),
-            ("GET", &key, Route::Admin(Admin::ReadKey(id))),
-            ("HEAD", &key, Route::Admin(Admin::ReadKey(id))),
-            ("PATCH", &key, Route::Admin(Admin::ChangeKey(id))),
-            ("DELETE", &key, Route::Admin(Admin::DeleteKey(id))),
-            ("PUT", &key, Route::MethodNotAllowed("GET, HEAD, PATCH, DELETE")),
-            ("POST", &format!("{key}/rotate"), Route::Admin(Admin::RotateKey(id))),
-            ("POST", &format!("{key}/revoke"), Route::Admin(Admin::RevokeKey(id))),
-            ("GET", &format!("{key}/revoke"), Route::MethodNotAllowed("POST")),
-            ("GET", &overrides, Route::Admin(Admin::ListOverrides(id))),
-            ("PUT", &format!("{overrides}/minute"), Route::Admin(Admin::PutOverride(id, "minute"))),
-            ("DELETE", &format!("{overrides}/minute"), Route::Admin(Admin::DeleteOverride(id, "minute"))),
-            ("POST", &format!("{overrides}/minute"), Route::MethodNotAllowed("PUT, DELETE")),
-            ("GET", &format!("{overrides}/minute/x"), Route::NotFound),
-            ("GET", "/_tollgate/tiers", Route::Admin(Admin::ListTiers)),
-            ("PUT", "/_tollgate/tiers/free", Route::Admin(Admin::PutTier("free"))),
-            ("GET", "/_tollgate/tiers/free/x", Route::NotFound),
-            ("DELETE", "/_tollgate/tiers/free", Route::Admin(Admin::DeleteTier("free"))),
-            ("POST", "/_tollgate/tiers/free", Route::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
-            ("HEAD", "/_tollgate/route-costs", Route::Admin(Admin::ListRouteCosts)),
-            ("PUT", "/_tollgate/route-costs", Route::Admin(Admin::PutRouteCost)),
-            ("DELETE", "/_tollgate/route-costs", Route::Admin(Admin::DeleteRouteCost)),
-            ("POST", "/_tollgate/route-costs", Route::MethodNotAllowed("GET, HEAD, PUT, DELETE")),
-            ("GET", "/_tollgate/route-costs/x", Route::NotFound),
-            ("POST", "/_tollgate/tokens", Route::Admin(Admin::CreateToken)),
-            ("GET", "/_tollgate/tokens", Route::Admin(Admin::ListTokens)),
-            ("DELETE", &format!("/_tollgate/tokens/{id}"), Route::Admin(Admin::DeleteToken(id))),
-            ("GET", "/_tollgate/log", Route::Admin(Admin::ReadLog)),
-            ("POST", "/_tollgate/log", Route::MethodNotAllowed("GET, HEAD")),
-            ("GET", "/_tollgate/report", Route::Admin(Admin::ReadReport)),
-            ("GET", "/_tollgate/report/x", Route::NotFound),
-            ("GET", "/_tollgate/alerts", Route::Admin(Admin::ListAlerts)),
-            ("GET", "/_tollgate/alerts/deliveries", Route::Admin(Admin::ListDeliveries)),
-            ("GET", "/_tollgate/alerts/x", Route::NotFound),
-            ("DELETE", "/_tollgate/drift", Route::MethodNotAllowed("GET, HEAD")),
-            ("GET", &format!("{key}/hours"), Route::Admin(Admin::ReadHours(id))),
-            ("POST", &format!("{key}/days"), Route::MethodNotAllowed("GET, HEAD")),
-            ("HEAD", &format!("{key}/history"), Route::Admin(Admin::ReadHistory(id))),
-            ("GET", &format!("{key}/reconcile"), Route::Admin(Admin::Reconcile(id))),
-            ("GET", "/_tollgate/me", Route::SelfServiceRoute(SelfServiceRoute::Me)),
-            ("HEAD", "/_tollgate/me/usage", Route::SelfServiceRoute(SelfServiceRoute::Usage)),
-            ("POST", "/_tollgate/me", Route::MethodNotAllowed("GET, HEAD")),
-            ("GET", "/_tollgate/me/", Route::NotFound),
-            ("GET", "/_tollgate/me/usage/x", Route::NotFound),
-            ("GET", "/_tollgate/openapi.json", Route::OpenApi),
-            ("POST", "/_tollgate/openapi.json", Route::MethodNotAllowed("GET, HEAD")),
-            ("GET", &usage, Route::Admin(Admin::ReadUsage(id))),
-            ("POST", &usage, Route::MethodNotAllowed("GET, HEAD")),
-            ("GET", "/_tollgate/keys/NOT-AN-ID", Route::Admin(Admin::ReadKey("NOT-AN-ID"))),
-            ("GET", "/_tollgate/", Route::NotFound),
-            ("GET", "/_tollgate/health/", Route::NotFound),
-            ("GET", &format!("{usage}/x"), Route::NotFound),
+            ("GET", "/", Err(Route::Gate)),
+            ("GET", "/_tollgate", Err(Route::Gate)),
+            ("GET", "/_Tollgate/health", Err(Route::Gate)),
+            ("GET", "/x/_tollgate/health", Err(Route::Gate)),
+            ("GET", "/%5ftollgate/health", Err(Route::Gate)),
+            ("GET", "/_tollgate/health", Ok(at(Public::Health, &[]))),
+            ("HEAD", "/_tollgate/health", Ok(at(Public::Health, &[]))),
+            ("POST", "/_tollgate/health", not_allowed("GET, HEAD")),
+            ("POST", "/_tollgate/keys", Ok(at(Admin::CreateKey, &[]))),
+            ("GET", "/_tollgate/keys", Ok(at(Admin::ListKeys, &[]))),
+            ("POST", "/_tollgate/keys/import", Ok(at(Admin::ImportKeys, &[]))),
+            ("GET", "/_tollgate/keys/import", not_allowed("POST")),
+            ("PUT", "/_tollgate/keys", not_allowed("GET, HEAD, POST")),
+            ("GET", &key, Ok(at(Admin::ReadKey, &[id]))),
+            ("HEAD", &key, Ok(at(Admin::ReadKey, &[id]))),
+            ("PATCH", &key, Ok(at(Admin::ChangeKey, &[id]))),
+            ("DELETE", &key, Ok(at(Admin::DeleteKey, &[id]))),
+            ("PUT", &key, not_allowed("GET, HEAD, PATCH, DELETE")),
+            ("POST", &format!("{key}/rotate"), Ok(at(Admin::RotateKey, &[id]))),
+            ("POST", &format!("{key}/revoke"), Ok(at(Admin::RevokeKey, &[id]))),
+            ("GET", &format!("{key}/revoke"), not_allowed("POST")),
+            ("GET", &overrides, Ok(at(Admin::ListOverrides, &[id]))),
+            ("PUT", &format!("{overrides}/minute"), Ok(at(Admin::PutOverride, &[id, "minute"]))),
+            ("DELETE", &format!("{overrides}/minute"), Ok(at(Admin::DeleteOverride, &[id, "minute"]))),
+            ("POST", &format!("{overrides}/minute"), not_allowed("PUT, DELETE")),
+            ("GET", &format!("{overrides}/minute/x"), Err(Route::NotFound)),
+            ("GET", "/_tollgate/tiers", Ok(at(Admin::ListTiers, &[]))),
+            ("PUT", "/_tollgate/tiers/free", Ok(at(Admin::PutTier, &["free"]))),
+            ("GET", "/_tollgate/tiers/free/x", Err(Route::NotFound)),
+            ("DELETE", "/_tollgate/tiers/free", Ok(at(Admin::DeleteTier, &["free"]))),
+            ("POST", "/_tollgate/tiers/free", not_allowed("GET, HEAD, PUT, DELETE")),
+            ("HEAD", "/_tollgate/route-costs", Ok(at(Admin::ListRouteCosts, &[]))),
+            ("PUT", "/_tollgate/route-costs", Ok(at(Admin::PutRouteCost, &[]))),
+            ("DELETE", "/_tollgate/route-costs", Ok(at(Admin::DeleteRouteCost, &[]))),
+            ("POST", "/_tollgate/route-costs", not_allowed("GET, HEAD, PUT, DELETE")),
+            ("GET", "/_tollgate/route-costs/x", Err(Route::NotFound)),
+            ("POST", "/_tollgate/tokens", Ok(at(Admin::CreateToken, &[]))),
+            ("GET", "/_tollgate/tokens", Ok(at(Admin::ListTokens, &[]))),
+            ("DELETE", &format!("/_tollgate/tokens/{id}"), Ok(at(Admin::DeleteToken, &[id]))),
+            ("GET", "/_tollgate/log", Ok(at(Admin::ReadLog, &[]))),
+            ("POST", "/_tollgate/log", not_allowed("GET, HEAD")),
+            ("GET", "/_tollgate/report", Ok(at(Admin::Report, &[]))),
+            ("GET", "/_tollgate/report/x", Err(Route::NotFound)),
+            ("GET", "/_tollgate/alerts", Ok(at(Admin::ListAlerts, &[]))),
+            ("GET", "/_tollgate/alerts/deliveries", Ok(at(Admin::ListDeliveries, &[]))),
+            ("GET", "/_tollgate/alerts/x", Err(Route::NotFound)),
+            ("DELETE", "/_tollgate/drift", not_allowed("GET, HEAD")),
+            ("GET", &format!("{key}/hours"), Ok(at(Admin::ReadHours, &[id]))),
+            ("POST", &format!("{key}/days"), not_allowed("GET, HEAD")),
+            ("HEAD", &format!("{key}/history"), Ok(at(Admin::ReadHistory, &[id]))),
+            ("GET", &format!("{key}/reconcile"), Ok(at(Admin::Reconcile, &[id]))),
+            ("GET", "/_tollgate/me", Ok(at(SelfServiceRoute::Me, &[]))),
+            ("HEAD", "/_tollgate/me/usage", Ok(at(SelfServiceRoute::MyUsage, &[]))),
+            ("POST", "/_tollgate/me", not_allowed("GET, HEAD")),
+            ("GET", "/_tollgate/me/", Err(Route::NotFound)),
+            ("GET", "/_tollgate/me/usage/x", Err(Route::NotFound)),
+            ("GET", "/_tollgate/openapi.json", Ok(at(Public::Openapi, &[]))),
+            ("POST", "/_tollgate/openapi.json", not_allowed("GET, HEAD")),
+            ("GET", &usage, Ok(at(Admin::ReadUsage, &[id]))),
+            ("POST", &usage, not_allowed("GET, HEAD")),
+            ("GET", "/_tollgate/keys/NOT-AN-ID", Ok(at(Admin::ReadKey, &["NOT-AN-ID"]))),
+            ("GET", "/_tollgate/", Err(Route::NotFound)),
+            ("GET", "/_tollgate/health/", Err(Route::NotFound)),
+            ("GET", &format!("{usage}/x"), Err(Route::NotFound)),
         ] {
-            assert_eq!(route(method, path, false), expected, "{method} {path}");
+            assert_eq!(found(method, path), expected, "{method} {path}");
         }
         assert_eq!(route("OPTIONS", "/_tollgate/keys", true), Route::Preflight);
         assert_eq!(route("OPTIONS", "/x", true), Route::Gate);
+    }
+
+    #[test]
+    fn the_table_is_sound() {
+        for (at, endpoint) in ENDPOINTS.iter().enumerate() {
+            let Endpoint { method, path, .. } = endpoint;
+            let sent = format!("{RESERVED}{}", path.replace(['{', '}'], ""));
+            assert_eq!(route(method, &sent, false), Route::Endpoint(endpoint), "{method} {path}: another row is first");
+            let is_admin = matches!(endpoint.operation, Operation::Admin(_));
+            assert_eq!(endpoint.scope.is_some(), is_admin, "{method} {path}: only the admin API asks for a scope");
+            let is_read = *method == "GET";
+            assert!(!is_read || endpoint.body_limit == 0, "{method} {path}: GET has no body");
+            assert!(endpoint.scope != Some(Scope::Read) || is_read, "{method} {path}: a change needs more than `read`");
+            let twice = |other: &Endpoint| other.operation == endpoint.operation;
+            assert!(!ENDPOINTS[..at].iter().any(twice), "{method} {path}: an operation has one row");
+        }
     }
 }

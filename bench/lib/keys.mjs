@@ -1,14 +1,6 @@
 // API keys in the form that src/keys/key.rs gives them, so that ten thousand need no ten thousand calls of the admin API.
 import { createHash, createHmac, randomBytes } from "node:crypto";
-
-const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";
-
-/** Lower-case base32 of whole 5-byte groups. */
-function base32(bytes) {
-  let bits = "";
-  for (const byte of bytes) bits += byte.toString(2).padStart(8, "0");
-  return bits.match(/.{5}/g).map((five) => ALPHABET[Number.parseInt(five, 2)]).join("");
-}
+import { base32 } from "../../tests/support/base32.mjs";
 
 /** A new key: `{ id, key, secretHash }`. */
 export function issueKey(keySecret) {

@@ -1,13 +1,13 @@
 //! The audit log of a key, as the admin API shows it.
 
-use crate::admin::Parameters;
+use crate::admin::parameters::Parameters;
 use crate::encoding::hex;
 use crate::http::problem::Problem;
 use crate::key_state::audit_log::{AuditCursor, Entry};
 use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
 use serde::Serialize;
 
-/// The list's name in answers and cursors.
+/// The name of the list in responses and cursors.
 pub const LIST: &str = "entries";
 
 /// One call of a key, or several that were refused alike.
@@ -75,7 +75,7 @@ pub struct AuditView {
 }
 
 impl AuditView {
-    /// What has been read.
+    /// A page of these entries.
     #[must_use]
     pub fn new(entries: Vec<Entry>, next: Option<AuditCursor>) -> Self {
         let next_cursor = next.map(|next| hex(format!("{LIST}:{next}").as_bytes()));
@@ -83,10 +83,10 @@ impl AuditView {
     }
 }
 
-/// The time range that a request asks for, in milliseconds: everything up to `now` where it does not say.
+/// The time range of a request, in milliseconds: from the beginning to `now` by default.
 ///
 /// # Errors
-/// 400 for what is no time.
+/// 400 for an invalid time.
 pub fn range(parameters: &Parameters, now: UnixMicros) -> Result<(u64, u64), Problem> {
     let time = |name: &'static str| match parameters.get(name) {
         None => Ok(None),

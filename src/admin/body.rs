@@ -1,49 +1,62 @@
-//! Reading bodies field by field, so that a refusal can name the field.
+//! Reads bodies field by field, so that an error names the field.
 //!
-//! By hand and not by `serde`'s derive: what that makes of these few types, with the paths of their fields, is a quarter of the
-//! Worker.
+//! `serde`'s derive, with an error that names the path of a field, would add a quarter to the size
+//! of the Worker.
 
-use crate::admin::TEXT_LIMIT;
 use crate::http::problem::Problem;
 use crate::time::{UnixMicros, parse_rfc3339};
 use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// A body of the admin API.
-pub trait Body: Sized {
+/// The largest body that is read, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+/// Characters of a name, or of any other text for people, at most.
+pub const TEXT_LIMIT: usize = 200;
+
+/// A field, a keyword of JSON Schema, and its number.
+pub type Limits = &'static [(&'static str, &'static str, u64)];
+
+/// A type that is read from the fields of a JSON object: a body of the admin API, or a row of D1.
+pub trait FromFields: Sized {
+    /// Limits that [`FromFields::read`] keeps. The document of the API takes them from here,
+    /// because the attributes of `utoipa` take literals only.
+    const LIMITS: Limits = &[];
+    /// Members that are no field of the JSON object: their own fields stand in the object instead.
+    const FLAT: &'static [&'static str] = &[];
+
     /// Reads and checks the fields.
     ///
     /// # Errors
-    /// 422 for a field that is missing or not as it must be.
-    fn read(fields: &mut Fields) -> Result<Self, Problem>;
+    /// 422 for a field that is missing or invalid.
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem>;
 }
 
 /// Reads a body.
 ///
 /// # Errors
-/// 400 for what is no JSON object, 422 for a field that is missing, unknown, or not as it must be.
-pub fn parse<T: Body>(body: &[u8]) -> Result<T, Problem> {
-    Fields::parse(body)?.read()
+/// 400 unless the body is a JSON object, 422 for a field that is missing, unknown or invalid.
+pub fn parse<T: FromFields>(body: &[u8]) -> Result<T, Problem> {
+    JsonFields::parse(body)?.read()
 }
 
-/// Reads a row that D1 gives as JSON, which has more fields than are asked for.
+/// Reads a row of D1, given as JSON. Fields that `T` does not have are ignored.
 ///
 /// # Errors
-/// As [`parse`]; then the row is not what the schema says.
-pub fn read_row<T: Body>(row: &str) -> Result<T, Problem> {
-    T::read(&mut Fields::parse(row.as_bytes())?)
+/// As [`parse`]. The row then violates the schema.
+pub fn read_row<T: FromFields>(row: &str) -> Result<T, Problem> {
+    T::read(&mut JsonFields::parse(row.as_bytes())?)
 }
 
 /// The fields of a JSON object that have not been read yet.
 #[derive(Debug)]
-pub struct Fields {
+pub struct JsonFields {
     map: Map<String, Value>,
-    /// What stands before the names: `policies[0].`
+    /// Prefix of the names in errors, such as `policies[0].`
     path: String,
 }
 
-impl Fields {
+impl JsonFields {
     fn parse(body: &[u8]) -> Result<Self, Problem> {
         let not_json = |error: &dyn Display| Problem::BadRequest(format!("the body is not JSON: {error}"));
         let text = str::from_utf8(body).map_err(|error| not_json(&error))?;
@@ -53,7 +66,7 @@ impl Fields {
         }
     }
 
-    fn read<T: Body>(mut self) -> Result<T, Problem> {
+    fn read<T: FromFields>(mut self) -> Result<T, Problem> {
         let body = T::read(&mut self)?;
         match self.map.keys().next() {
             Some(unknown) => Err(self.wrong(unknown, "there is no such field here")),
@@ -66,10 +79,10 @@ impl Fields {
         Problem::invalid(format!("{}{name}", self.path), reason)
     }
 
-    /// The field, which has to be there.
+    /// Requires an optional field.
     ///
     /// # Errors
-    /// 422 if it is not.
+    /// 422 if it is missing.
     pub fn required<T>(&self, name: &str, field: Option<T>) -> Result<T, Problem> {
         field.ok_or_else(|| self.wrong(name, "is missing"))
     }
@@ -77,7 +90,7 @@ impl Fields {
     /// A string.
     ///
     /// # Errors
-    /// 422 for something else.
+    /// 422 for another type.
     pub fn string(&mut self, name: &str) -> Result<Option<String>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
@@ -89,7 +102,7 @@ impl Fields {
     /// A text for people.
     ///
     /// # Errors
-    /// 422 for more than 200 characters, control characters, and what is no string.
+    /// 422 for more than 200 characters, control characters, and other types.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let text = self.string(name)?;
         if text.as_ref().is_some_and(|text| text.chars().count() > TEXT_LIMIT || text.chars().any(char::is_control)) {
@@ -99,10 +112,10 @@ impl Fields {
         Ok(text)
     }
 
-    /// One of some words.
+    /// A word of a closed set.
     ///
     /// # Errors
-    /// 422 for another one, and for what is no string.
+    /// 422 for another word, and other types.
     pub fn word<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Problem>
     where
         T::Err: Display,
@@ -114,7 +127,7 @@ impl Fields {
     /// A whole number of at least 0.
     ///
     /// # Errors
-    /// 422 for something else.
+    /// 422 for another type.
     pub fn number(&mut self, name: &str) -> Result<Option<u64>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
@@ -125,10 +138,10 @@ impl Fields {
         }
     }
 
-    /// The same, up to `most`.
+    /// A whole number from 0 to `most`.
     ///
     /// # Errors
-    /// 422 for something else.
+    /// 422 for another number or type.
     pub fn number_to(&mut self, name: &str, most: u64) -> Result<Option<u64>, Problem> {
         let number = self.number(name)?;
         match number {
@@ -137,7 +150,7 @@ impl Fields {
         }
     }
 
-    /// Whether a field is `null`. Only where this is asked may it be.
+    /// Takes the field if it is `null`. The other readers refuse `null`.
     pub fn is_null(&mut self, name: &str) -> bool {
         let is_null = self.map.get(name).is_some_and(Value::is_null);
         if is_null {
@@ -146,10 +159,10 @@ impl Fields {
         is_null
     }
 
-    /// A time: RFC 3339, with any offset. In milliseconds since the Unix epoch; what is below one is cut off.
+    /// An RFC 3339 time with any offset, as whole milliseconds since the Unix epoch.
     ///
     /// # Errors
-    /// 422 for something else.
+    /// 422 for another type.
     pub fn time(&mut self, name: &str) -> Result<Option<u64>, Problem> {
         let Some(text) = self.string(name)? else { return Ok(None) };
         match parse_rfc3339(&text).map(UnixMicros::as_millis) {
@@ -161,7 +174,7 @@ impl Fields {
     /// An object, as it is.
     ///
     /// # Errors
-    /// 422 for something else.
+    /// 422 for another type.
     pub fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
@@ -170,10 +183,10 @@ impl Fields {
         }
     }
 
-    /// A list of at most `most`.
+    /// A list of at most `most` elements.
     ///
     /// # Errors
-    /// 422 for something else.
+    /// 422 for a longer list, and other types.
     pub fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<Value>>, Problem> {
         match self.map.remove(name) {
             None => Ok(None),
@@ -186,8 +199,8 @@ impl Fields {
     /// A list of objects, each read as `T`.
     ///
     /// # Errors
-    /// 422 for something else, and for what is wrong in one of them.
-    pub fn objects<T: Body>(&mut self, name: &str, most: usize) -> Result<Option<Vec<T>>, Problem> {
+    /// 422 for another type, and for an invalid field of an element.
+    pub fn objects<T: FromFields>(&mut self, name: &str, most: usize) -> Result<Option<Vec<T>>, Problem> {
         let Some(list) = self.list(name, most)? else { return Ok(None) };
         let read = |(at, value)| {
             let entry = format!("{name}[{at}]");

@@ -1,6 +1,6 @@
-//! Bulk import of keys that were issued elsewhere: lines of JSON in, a line of JSON out for each.
+//! Bulk import of keys that were issued elsewhere: each line of JSON is answered with one.
 
-use crate::admin::body::{Body, Fields, parse};
+use crate::admin::body::{FromFields, JsonFields, parse};
 use crate::admin::keys::{CreateKey, KeyRow};
 use crate::http::problem::Problem;
 use crate::keys::key::{IMPORTED_LENGTH, ImportedKey, IssuedKey, Signer, is_importable, same_secret};
@@ -15,8 +15,8 @@ pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 pub const LINES: usize = 10_000;
 /// Bytes of a line at most.
 const LINE_LIMIT: usize = 8 * 1024;
-/// Lines that go into D1 at a time. Each time is one of the 50 subrequests that a Worker may have everywhere; the two limits
-/// together make at most 30 of them.
+/// Lines of a batch at most. A batch is one of the 50 subrequests that a Worker has on the free
+/// plan; this limit and the next make at most 30 batches.
 const BATCH_LINES: usize = 1_000;
 /// The same in bytes: D1 takes values of up to 2 MB.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -28,8 +28,8 @@ struct ImportKey {
     rest: CreateKey,
 }
 
-impl Body for ImportKey {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for ImportKey {
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let key = fields.string("key")?;
         let key = fields.required("key", key)?;
         if !is_importable(&key) {
@@ -92,7 +92,7 @@ impl Results {
     }
 }
 
-/// Under which secrets keys are imported.
+/// The secrets that an import needs.
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
     /// Derives what is stored of a key.
@@ -103,7 +103,7 @@ pub struct Authority<'a> {
 
 /// A line on its way into D1.
 #[derive(Debug)]
-struct Entry {
+struct ImportEntry {
     /// Of its result.
     place: usize,
     /// What its key is under each secret.
@@ -115,8 +115,8 @@ struct Entry {
 
 /// Lines that go into D1 together.
 #[derive(Debug, Default)]
-pub struct Batch {
-    entries: Vec<Entry>,
+pub struct ImportBatch {
+    entries: Vec<ImportEntry>,
     /// JSON of the rows to add, each key once.
     rows: String,
     /// JSON of all ids under which the keys may be stored.
@@ -125,8 +125,9 @@ pub struct Batch {
     added: HashMap<String, u64>,
 }
 
-impl Batch {
-    /// Reads as many lines as one batch takes; those that cannot be imported become results at once.
+impl ImportBatch {
+    /// Reads as many lines as one batch takes; those that cannot be imported become results at
+    /// once.
     pub fn read<'a>(
         lines: &mut impl Iterator<Item = (usize, &'a [u8])>,
         authority: Authority<'_>,
@@ -136,15 +137,15 @@ impl Batch {
         let mut batch = Self::default();
         while batch.entries.len() < BATCH_LINES && batch.rows.len() < BATCH_BYTES {
             let Some((number, line)) = lines.next() else { break };
-            match Entry::read(line, authority, now) {
-                Ok(entry) => batch.add(Entry { place: results.open(number), ..entry }, now),
+            match ImportEntry::read(line, authority, now) {
+                Ok(entry) => batch.add(ImportEntry { place: results.open(number), ..entry }, now),
                 Err(refusal) => results.refuse(number, &refusal.detail().replacen("the body", "the line", 1)),
             }
         }
         batch
     }
 
-    fn add(&mut self, mut entry: Entry, now: UnixMicros) {
+    fn add(&mut self, mut entry: ImportEntry, now: UnixMicros) {
         // Of a key that comes twice the first line counts; the second is compared with it.
         entry.is_repeat = self.added.insert(entry.row.id.clone(), 0).is_some();
         if !entry.is_repeat {
@@ -201,7 +202,7 @@ impl Batch {
         }
     }
 
-    /// Reports that nobody knows whether it is stored.
+    /// Reports that the lines may or may not be stored.
     pub fn fail(&self, results: &mut Results) {
         for entry in &self.entries {
             results.set(entry.place, "error", "could not be stored now: send the line again");
@@ -219,7 +220,7 @@ fn push(list: &mut String, parts: &[&str]) {
     }
 }
 
-impl Entry {
+impl ImportEntry {
     fn read(line: &[u8], authority: Authority<'_>, now: UnixMicros) -> Result<Self, Problem> {
         if line.len() > LINE_LIMIT {
             return Err(Problem::BadRequest(format!("the line has more than {LINE_LIMIT} bytes")));
@@ -237,7 +238,7 @@ impl Entry {
         Ok(Self { place: 0, keys, row, is_repeat: false })
     }
 
-    /// What keeps this line from being what is stored of its key already.
+    /// How this line differs from the row of its key; `None` if it does not.
     fn difference(&self, key: &ImportedKey, stored: &KeyRow) -> Option<String> {
         let row = &self.row;
         if stored.secret_hash != key.secret_hash {
@@ -275,11 +276,11 @@ mod tests {
         UnixMicros::from_millis(1_000)
     }
 
-    fn read<'a>(lines: &mut impl Iterator<Item = (usize, &'a [u8])>, results: &mut Results) -> Batch {
-        Batch::read(lines, Authority { signer: &signer(), admin_token: Some(ADMIN_TOKEN) }, now(), results)
+    fn read<'a>(lines: &mut impl Iterator<Item = (usize, &'a [u8])>, results: &mut Results) -> ImportBatch {
+        ImportBatch::read(lines, Authority { signer: &signer(), admin_token: Some(ADMIN_TOKEN) }, now(), results)
     }
 
-    fn batch(body: &str, results: &mut Results) -> Batch {
+    fn batch(body: &str, results: &mut Results) -> ImportBatch {
         read(&mut lines(body.as_bytes()).unwrap(), results)
     }
 

@@ -1,6 +1,6 @@
-//! Keys.
+//! API keys: the bodies that create and change them, their row in D1, and their responses.
 
-use crate::admin::body::{Body, Fields};
+use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::problem::Problem;
 use crate::keys::key::IssuedKey;
 use crate::keys::profile::Status;
@@ -13,7 +13,7 @@ const METADATA_LIMIT: usize = 4096;
 /// Seconds for which a replaced secret may stay valid at most: 30 days.
 const GRACE_LIMIT: u64 = 30 * 86_400;
 
-/// What an operator keeps with a key: a JSON object of at most 4096 bytes.
+/// The operator's own data on a key: a JSON object of at most 4096 bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Metadata(pub Map<String, Value>);
@@ -25,7 +25,7 @@ impl Metadata {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 
-    fn read(fields: &mut Fields) -> Result<Option<Self>, Problem> {
+    fn read(fields: &mut JsonFields) -> Result<Option<Self>, Problem> {
         let metadata = fields.object("metadata")?.map(Self);
         if metadata.as_ref().is_some_and(|metadata| metadata.to_text().len() > METADATA_LIMIT) {
             return Err(fields.wrong("metadata", format!("must be at most {METADATA_LIMIT} bytes as compact JSON")));
@@ -34,23 +34,39 @@ impl Metadata {
     }
 }
 
-/// Body of `POST /_tollgate/keys`.
+/// A new key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"tier": "free", "name": "first", "owner": "customer-7", "metadata": {"plan": "trial"}, "expires_at": null})))]
 pub struct CreateKey {
-    /// The tier that the key gets.
+    /// An existing tier.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub tier: String,
     /// A name for people.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schema(required = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
+    )]
     pub name: String,
-    /// Whose key it is, in the operator's own terms.
+    /// Whose key it is, in your own terms.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schema(required = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
+    )]
     pub owner: String,
-    /// What the operator keeps with it.
+    /// Any object of at most 4096 bytes as compact JSON.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, value_type = Object))]
     pub metadata: Metadata,
-    /// From when on it is refused, in milliseconds since the Unix epoch.
+    /// From when on the key is refused: RFC 3339 with any offset, 1970 to 9999.
+    // In milliseconds since the Unix epoch.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<u64>,
 }
 
-impl Body for CreateKey {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for CreateKey {
+    const LIMITS: Limits = &[("name", "maxLength", TEXT_LIMIT as u64), ("owner", "maxLength", TEXT_LIMIT as u64)];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let tier = fields.string("tier")?;
         Ok(Self {
             tier: fields.required("tier", tier)?,
@@ -63,7 +79,7 @@ impl Body for CreateKey {
 }
 
 impl CreateKey {
-    /// The row of the key that was issued for this.
+    /// The row of a new key.
     #[must_use]
     pub fn into_row(self, issued: &IssuedKey, now: UnixMicros) -> KeyRow {
         KeyRow {
@@ -83,29 +99,66 @@ impl CreateKey {
     }
 }
 
-/// Body of `PATCH /_tollgate/keys/{id}`: what is not in it stays.
+/// A change of a key: what is left out stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"tier": "pro", "status": "active", "expires_at": "2031-01-01T00:00:00Z"})))]
 pub struct ChangeKey {
-    /// See [`CreateKey::tier`].
+    /// An existing tier.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(nullable = false, pattern = "^[a-z0-9_-]{1,32}$"))]
     pub tier: Option<String>,
-    /// See [`CreateKey::name`].
+    /// A name for people.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schema(nullable = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
+    )]
     pub name: Option<String>,
-    /// See [`CreateKey::owner`].
+    /// Whose key it is, in your own terms.
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schema(nullable = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
+    )]
     pub owner: Option<String>,
-    /// See [`CreateKey::metadata`]; replaced as a whole.
+    /// Any object of at most 4096 bytes as compact JSON; replaced as a whole.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, value_type = Object))]
     pub metadata: Option<Metadata>,
-    /// Switches the key off and on.
-    pub status: Option<Status>,
-    /// See [`CreateKey::expires_at`]; `null` clears it.
+    /// See [`Switch`].
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, value_type = Switch, inline))]
+    pub status: Option<Switch>,
+    /// From when on the key is refused; `null` clears it.
+    // In milliseconds since the Unix epoch.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Option<u64>>,
 }
 
-impl Body for ChangeKey {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+/// Switches the key off and on. A revoked key has no way back: 409.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(rename_all = "lowercase"))]
+pub enum Switch {
+    /// It may be used.
+    Active,
+    /// It is refused.
+    Disabled,
+}
+
+impl From<Switch> for Status {
+    fn from(switch: Switch) -> Self {
+        match switch {
+            Switch::Active => Self::Active,
+            Switch::Disabled => Self::Disabled,
+        }
+    }
+}
+
+impl FromFields for ChangeKey {
+    const LIMITS: Limits = CreateKey::LIMITS;
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let status = match fields.string("status")?.as_deref() {
             None => None,
-            Some("active") => Some(Status::Active),
-            Some("disabled") => Some(Status::Disabled),
+            Some("active") => Some(Switch::Active),
+            Some("disabled") => Some(Switch::Disabled),
             Some(_) => {
                 return Err(fields.wrong("status", "must be active or disabled; to revoke a key, post to revoke"));
             }
@@ -131,7 +184,7 @@ impl ChangeKey {
             if row.status == Status::Revoked {
                 return Err(revoked());
             }
-            row.status = status;
+            row.status = status.into();
         }
         let set = |field: &mut String, new: Option<&String>| {
             if let Some(new) = new {
@@ -155,22 +208,26 @@ fn revoked() -> Problem {
     Problem::Conflict("the key is revoked for ever".to_owned())
 }
 
-/// Body of `POST /_tollgate/keys/{id}/rotate`.
+/// How a key's secret is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"grace_seconds": 86400})))]
 pub struct RotateKey {
-    /// For how long the old secret stays valid.
+    /// For how long the old secret stays valid, at most 30 days.
     pub grace_seconds: u64,
 }
 
-impl Body for RotateKey {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for RotateKey {
+    const LIMITS: Limits = &[("grace_seconds", "maximum", GRACE_LIMIT)];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let grace_seconds = fields.number_to("grace_seconds", GRACE_LIMIT)?;
         Ok(Self { grace_seconds: fields.required("grace_seconds", grace_seconds)? })
     }
 }
 
 impl RotateKey {
-    /// Puts a new secret in the place of a row's own.
+    /// Replaces the secret of a row.
     ///
     /// # Errors
     /// 409 for a key that is revoked.
@@ -217,8 +274,8 @@ pub struct KeyRow {
     pub previous_until: Option<u64>,
 }
 
-impl Body for KeyRow {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for KeyRow {
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let mut string = |name: &str| fields.string(name).map(Option::unwrap_or_default);
         let (id, tier, name, owner) = (string("id")?, string("tier")?, string("name")?, string("owner")?);
         let (hint, created_at, secret_hash) = (string("hint")?, string("created_at")?, string("secret_hash")?);
@@ -296,6 +353,18 @@ pub struct KeyView {
     /// From when on it is refused, RFC 3339.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub expires_at: Option<String>,
+}
+
+/// A key as it is shown once.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = IssuedKey)]
+pub struct IssuedKeyView {
+    #[expect(missing_docs, reason = "a part of the same object")]
+    #[serde(flatten)]
+    pub view: KeyView,
+    /// The key itself.
+    pub key: String,
 }
 
 #[cfg(test)]

@@ -1,175 +1,23 @@
-//! What the admin API takes and gives: bodies, parameters, pages, their validation, their JSON. No storage, no HTTP.
+//! The admin API without storage and HTTP: bodies, query parameters and pages with their
+//! validation, responses with their schemas, and the document of the API.
 
+pub mod alerts;
 pub mod attempts;
 pub mod audit;
 pub mod body;
 pub mod imports;
 pub mod keys;
 #[cfg(not(target_arch = "wasm32"))]
+pub mod log;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod openapi;
 pub mod overrides;
+pub mod parameters;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod reconciliation;
 pub mod reports;
 pub mod route_costs;
 pub mod tiers;
 pub mod tokens;
-
-use crate::encoding::{hex, unhex};
-use crate::http::problem::Problem;
-use crate::http::target::{Query, percent_decode};
-
-/// The largest body that is read, in bytes.
-pub const BODY_LIMIT: usize = 64 * 1024;
-/// Entries of a page unless the caller chooses.
-const PAGE_DEFAULT: usize = 50;
-/// Entries of a page at most.
-const PAGE_LIMIT: usize = 500;
-/// Characters of a name, or of any other text for people, at most.
-const TEXT_LIMIT: usize = 200;
-
-/// The parameters of a query, each known and given once.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Parameters(Vec<(String, String)>);
-
-impl Parameters {
-    /// Reads a query of which `known` are the parameters.
-    ///
-    /// # Errors
-    /// 400 for a parameter that is unknown or repeated.
-    pub fn parse(query: Query<'_>, known: &[&str]) -> Result<Self, Problem> {
-        // `+` is a space in what forms and `URLSearchParams` write.
-        let decode = |text: &str| percent_decode(&text.replace('+', " ")).into_owned();
-        let mut parameters: Vec<(String, String)> = Vec::new();
-        for pair in query.pairs().filter(|pair| !(pair.name.is_empty() && pair.value.is_empty())) {
-            let name = decode(pair.name);
-            if !known.contains(&name.as_str()) {
-                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::BadRequest(format!("unknown query parameter `{name}`; known here: {known}")));
-            }
-            if parameters.iter().any(|(other, _)| *other == name) {
-                return Err(Problem::BadRequest(format!("query parameter `{name}` is given more than once")));
-            }
-            parameters.push((name, decode(pair.value)));
-        }
-        Ok(Self(parameters))
-    }
-
-    /// The value of a parameter; `None` if it is not there, or empty.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.number(name).filter(|value| !value.is_empty())
-    }
-
-    /// The value of a parameter that must have one where it is there.
-    #[must_use]
-    pub fn number(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-
-    /// The page of the list `list` that `limit` and `cursor` ask for.
-    ///
-    /// # Errors
-    /// 400 for a limit that is no number from 1 to 500, and for a cursor that this list has not given.
-    pub fn page(&self, list: &'static str) -> Result<Page, Problem> {
-        let limit = match self.number("limit").map(str::parse) {
-            None => PAGE_DEFAULT,
-            Some(Ok(limit)) if (1..=PAGE_LIMIT).contains(&limit) => limit,
-            Some(_) => return Err(Problem::BadRequest(format!("limit: must be a number from 1 to {PAGE_LIMIT}"))),
-        };
-        let after = self.get("cursor").map(|cursor| {
-            let text = String::from_utf8(unhex(cursor)?).ok()?;
-            Some(text.strip_prefix(list)?.strip_prefix(':')?.to_owned())
-        });
-        match after {
-            Some(None) => Err(bad_cursor()),
-            after => Ok(Page { list, limit, after: after.flatten() }),
-        }
-    }
-}
-
-/// 400 for a cursor that the list has not given.
-#[must_use]
-pub fn bad_cursor() -> Problem {
-    Problem::BadRequest("cursor: is not one that this list has given".to_owned())
-}
-
-/// A part of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    list: &'static str,
-    /// How many entries.
-    pub limit: usize,
-    /// The position of the entry that comes before them.
-    pub after: Option<String>,
-}
-
-impl Page {
-    /// How many rows to read: one more than is shown, to know whether there are more.
-    #[must_use]
-    pub const fn rows(&self) -> usize {
-        self.limit + 1
-    }
-
-    /// The cursor of the page that begins after `position`.
-    #[must_use]
-    pub fn cursor(&self, position: &str) -> String {
-        hex(format!("{}:{position}", self.list).as_bytes())
-    }
-
-    /// The answer that shows `entries`, the JSON of each, with the position of the last if there are more.
-    #[must_use]
-    pub fn show(&self, entries: &[String], last: Option<&str>) -> String {
-        let cursor = last.map_or("null".to_owned(), |last| format!("\"{}\"", self.cursor(last)));
-        format!("{{\"{}\":[{}],\"next_cursor\":{cursor}}}", self.list, entries.join(","))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn page(query: &str) -> Result<Page, Problem> {
-        Parameters::parse(Query::new(query), &["limit", "cursor"])?.page("keys")
-    }
-
-    #[test]
-    fn pages() {
-        let first = page("").unwrap();
-        assert_eq!((first.limit, first.rows(), first.after.clone()), (50, 51, None));
-        assert_eq!(page("limit=500&cursor=").unwrap().limit, 500);
-        assert_eq!(first.show(&[], None), r#"{"keys":[],"next_cursor":null}"#);
-        let cursor = first.cursor("49\nx");
-        let two = ["1".to_owned(), "2".to_owned()];
-        assert_eq!(first.show(&two, Some("49\nx")), format!(r#"{{"keys":[1,2],"next_cursor":"{cursor}"}}"#));
-        assert_eq!(page(&format!("cursor={cursor}&limit=1")).unwrap().after.as_deref(), Some("49\nx"));
-        let other = Parameters::parse(Query::new(&format!("cursor={cursor}")), &["cursor"]).unwrap().page("log");
-        assert_eq!(other.unwrap_err().status(), 400);
-    }
-
-    #[test]
-    fn bad_parameters_are_named() {
-        for (query, word) in [
-            ("limit=0", "limit: "),
-            ("limit=501", "limit: "),
-            ("limit=-1", "limit: "),
-            ("limit=x", "limit: "),
-            ("limit=", "limit: "),
-            ("limit=1&limit=2", "`limit`"),
-            ("cursor=%%", "cursor: "),
-            ("cursor=abc", "cursor: "),
-            ("cursor=6b6579733", "cursor: "),
-            ("cursor=6b657973", "cursor: "),
-            ("page=2", "`page`"),
-            ("=2", "``"),
-        ] {
-            let refusal = page(query).unwrap_err();
-            assert_eq!(refusal.status(), 400, "{query}");
-            assert!(refusal.body().contains(word), "{query}: {}", refusal.body());
-        }
-    }
-
-    #[test]
-    fn values_are_decoded() {
-        let parameters = Parameters::parse(Query::new("q=a%20b+c%2B%C3%A4&&owner="), &["q", "owner"]).unwrap();
-        assert_eq!((parameters.get("q"), parameters.get("owner")), (Some("a b c+ä"), None));
-    }
-}
+#[cfg(not(target_arch = "wasm32"))]
+pub mod usage;

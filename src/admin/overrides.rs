@@ -1,7 +1,7 @@
-//! Policies of one key.
+//! Overrides: policies of one key.
 
-use crate::admin::body::{Body, Fields};
-use crate::admin::tiers::Limit;
+use crate::admin::body::{FromFields, JsonFields, Limits};
+use crate::admin::tiers::PolicyLimit;
 use crate::http::problem::Problem;
 use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::{UnixMicros, rfc3339};
@@ -10,20 +10,30 @@ use serde::Serialize;
 /// Overrides of one key at most.
 pub const OVERRIDES_LIMIT: usize = 16;
 
-/// Body of `PUT /_tollgate/keys/{id}/overrides/{policy}`. Times are milliseconds since the Unix epoch.
+/// A policy of one key: it replaces the tier's of the same name, or comes beside them.
+// Its name is in the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"quota": 50, "period": "minute", "from": "2031-12-24T00:00:00Z", "until": "2031-12-27T00:00:00Z"})))]
 pub struct PutOverride {
-    /// The policy; its name is in the path.
-    pub limit: Limit,
+    #[expect(missing_docs, reason = "a part of the same object")]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(inline))]
+    pub limit: PolicyLimit,
     /// From when on it holds.
+    // In milliseconds since the Unix epoch, as the next.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub from: Option<u64>,
-    /// Until when it does.
+    /// Until when it does; later than `from`.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub until: Option<u64>,
 }
 
-impl Body for PutOverride {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
-        let limit = Limit::read(fields)?;
+impl FromFields for PutOverride {
+    const LIMITS: Limits = PolicyLimit::LIMITS;
+    const FLAT: &'static [&'static str] = &["limit"];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
+        let limit = PolicyLimit::read(fields)?;
         let from = if fields.is_null("from") { None } else { fields.time("from")? };
         let until = if fields.is_null("until") { None } else { fields.time("until")? };
         Ok(Self { limit, from, until })
@@ -36,7 +46,7 @@ impl PutOverride {
     /// # Errors
     /// 422 for a policy that the engine cannot keep, and for one that ends before it begins.
     pub fn named(self, policy: &str) -> Result<OverrideView, Problem> {
-        let Limit { unit, quota, period, algorithm, burst } = self.limit;
+        let PolicyLimit { unit, quota, period, algorithm, burst } = self.limit;
         let checked = Policy::new(policy, unit, quota, period, algorithm, burst);
         checked.map_err(|error| Problem::invalid(error.field(), error.to_string()))?;
         if self.from.is_some_and(|from| self.until.is_some_and(|until| until <= from)) {

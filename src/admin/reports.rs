@@ -1,13 +1,13 @@
-//! What reports may be asked for.
+//! Query parameters of reports.
 
-use crate::admin::Parameters;
+use crate::admin::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 
 /// Months of a key's history, unless the caller chooses.
-const MONTHS_DEFAULT: u64 = 12;
+pub const MONTHS_DEFAULT: u64 = 12;
 /// Months of a key's history at most.
-const MONTHS_LIMIT: u64 = 36;
+pub const MONTHS_LIMIT: u64 = 36;
 /// The share of a quota from which on a key is listed, unless the caller chooses: 0.8.
 const MILLIONTHS_DEFAULT: u64 = 800_000;
 /// The largest share that can be asked for: 10.
@@ -23,8 +23,8 @@ pub struct Span {
 }
 
 impl Span {
-    /// The parts that `from` and `to` touch, each `part` microseconds long; `days` up to now unless they are given, and `most` days
-    /// at most.
+    /// The parts that `from` and `to` touch, each `part` microseconds long; `days` up to now unless
+    /// they are given, and `most` days at most.
     ///
     /// # Errors
     /// 400 for what is no time, and for times that are in the wrong order or too far apart.
@@ -81,7 +81,8 @@ pub fn millionths(parameters: &Parameters) -> Result<u64, Problem> {
     }
 }
 
-/// Reads a decimal number with up to six places, in millionths. Floating point would bring a parser as large as all of this module.
+/// Reads a decimal number with up to six places, in millionths. Floating point would bring a parser
+/// as large as all of this module.
 fn decimal(text: &str) -> Option<u64> {
     let (whole, places) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |text: &str, most| text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,11 +1,11 @@
-//! What calls cost, as the admin API takes and shows it.
+//! Route costs: what calls cost, by pattern and method.
 
-use crate::admin::body::{Body, Fields};
-use crate::admin::{Page, Parameters, bad_cursor};
+use crate::admin::body::{FromFields, JsonFields, Limits};
+use crate::admin::parameters::{Page, Parameters, bad_cursor};
 use crate::http::problem::Problem;
 use serde::Serialize;
 
-/// Rows that the admin API makes at most: each key's object keeps all of them, and compares each call with all of them.
+/// Route costs at most: the object of each key keeps all of them and compares each call with them.
 pub const ROUTE_COSTS_LIMIT: usize = 500;
 /// Characters of a pattern at most, as in the schema.
 const PATTERN_LENGTH: usize = 512;
@@ -14,21 +14,26 @@ const COST_LIMIT: u64 = 10_000;
 /// The method of a row for all methods.
 const ANY: &str = "*";
 
-/// A row of `route_costs`, and the body of `PUT /_tollgate/route-costs`. Pattern and method are its key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What calls cost whose method and path match: the longest pattern that does counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
-pub struct RouteCostView {
-    /// A path of which each segment is literal, `*` or `**`.
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25})))]
+pub struct PutRouteCost {
+    /// A path of which each segment is literal, `*` for one segment (at the end for one or more), or `**` for any number.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub pattern: String,
-    /// The method that it is for, or `*` for all.
+    /// The method that it is for; `*`, for all, unless it is said.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, pattern = "^(\\*|[A-Z]+)$"))]
     pub method: String,
     /// Requests that a call counts as.
     pub cost: u64,
 }
 
-impl Body for RouteCostView {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for PutRouteCost {
+    const LIMITS: Limits =
+        &[("pattern", "maxLength", PATTERN_LENGTH as u64), ("cost", "minimum", 1), ("cost", "maximum", COST_LIMIT)];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let pattern = fields.string("pattern")?;
         let pattern = fields.required("pattern", pattern)?;
         if !pattern.starts_with('/')
@@ -51,6 +56,25 @@ impl Body for RouteCostView {
     }
 }
 
+/// A row of `route_costs`, and the body of `PUT /_tollgate/route-costs`. Pattern and method are its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
+pub struct RouteCostView {
+    /// A path of which each segment is literal, `*` or `**`.
+    pub pattern: String,
+    /// The method that it is for, or `*` for all.
+    pub method: String,
+    /// Requests that a call counts as.
+    pub cost: u64,
+}
+
+impl From<PutRouteCost> for RouteCostView {
+    fn from(PutRouteCost { pattern, method, cost }: PutRouteCost) -> Self {
+        Self { pattern, method, cost }
+    }
+}
+
 /// Which row a request is about: its pattern and method. Any text may be asked for.
 ///
 /// # Errors
@@ -62,7 +86,8 @@ pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Problem> {
     Ok((pattern, parameters.get("method").unwrap_or(ANY)))
 }
 
-/// Pattern and method of the row that comes before a page. In a cursor the method is first, since it has no line ends.
+/// Pattern and method of the row that comes before a page. In a cursor the method is first, since
+/// it has no line ends.
 ///
 /// # Errors
 /// 400 for a cursor that the list has not given.
@@ -77,7 +102,7 @@ mod tests {
     use crate::admin::body::parse;
     use crate::http::target::Query;
 
-    fn read(body: &str) -> Result<RouteCostView, Problem> {
+    fn read(body: &str) -> Result<PutRouteCost, Problem> {
         parse(body.as_bytes())
     }
 

@@ -1,10 +1,10 @@
 //! Tiers and their policies.
 
-use crate::admin::body::{Body, Fields};
+use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::idempotency_key::Idempotency;
 use crate::http::problem::Problem;
 use crate::keys::profile::PolicyRow;
-use crate::limiter::policy::{Algorithm, Period, Policy, Unit, is_name};
+use crate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit, is_name};
 use serde::Serialize;
 
 /// Policies of one tier at most.
@@ -14,21 +14,26 @@ const AUDIT_DAYS_LIMIT: u64 = 3650;
 
 /// What a policy is beside its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit {
-    /// What it counts; requests unless it is said.
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+pub struct PolicyLimit {
+    /// `requests` unless it is said.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub unit: Unit,
-    /// Units per period.
+    /// Units per period. Sliding policies have 10000 at most, buckets 1 at least.
     pub quota: u64,
-    /// Its period.
+    #[expect(missing_docs, reason = "the name says it")]
     pub period: Period,
-    /// How it counts; fixed unless it is said.
+    /// `fixed` unless it is said. A month is always fixed.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub algorithm: Algorithm,
-    /// Units at once, for buckets.
+    /// Units at once: for buckets alone, which have the quota unless it is said.
     pub burst: Option<u64>,
 }
 
-impl Body for Limit {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for PolicyLimit {
+    const LIMITS: Limits = &[("quota", "maximum", MAX_QUOTA), ("burst", "minimum", 1), ("burst", "maximum", MAX_QUOTA)];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let (quota, period) = (fields.number("quota")?, fields.word("period")?);
         Ok(Self {
             unit: fields.word("unit")?.unwrap_or(Unit::Requests),
@@ -40,11 +45,38 @@ impl Body for Limit {
     }
 }
 
+/// A policy of a tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+pub struct PutPolicy {
+    /// The name that clients see; each once in a tier.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z0-9_-]{1,32}$"))]
+    pub policy: String,
+    #[expect(missing_docs, reason = "a part of the same object")]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(inline))]
+    pub limit: PolicyLimit,
+}
+
+impl FromFields for PutPolicy {
+    const LIMITS: Limits = PolicyLimit::LIMITS;
+    const FLAT: &'static [&'static str] = &["limit"];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
+        let policy = fields.string("policy")?;
+        let policy = fields.required("policy", policy)?;
+        let limit = PolicyLimit::read(fields)?;
+        let PolicyLimit { unit, quota, period, algorithm, burst } = limit;
+        Policy::new(policy.as_str(), unit, quota, period, algorithm, burst)
+            .map_err(|error| fields.wrong(error.field(), error.to_string()))?;
+        Ok(Self { policy, limit })
+    }
+}
+
 /// A policy, as the admin API takes and shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = Policy))]
-pub struct PolicyBody {
+pub struct PolicyView {
     /// The name that clients see.
     pub policy: String,
     /// What it counts.
@@ -60,46 +92,61 @@ pub struct PolicyBody {
     pub burst: Option<u64>,
 }
 
-impl Body for PolicyBody {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
-        let policy = fields.string("policy")?;
-        let policy = fields.required("policy", policy)?;
-        let Limit { unit, quota, period, algorithm, burst } = Limit::read(fields)?;
-        Policy::new(policy.as_str(), unit, quota, period, algorithm, burst)
-            .map_err(|error| fields.wrong(error.field(), error.to_string()))?;
-        Ok(Self { policy, unit, quota, period, algorithm, burst })
+impl From<PutPolicy> for PolicyView {
+    fn from(put: PutPolicy) -> Self {
+        let PolicyLimit { unit, quota, period, algorithm, burst } = put.limit;
+        Self { policy: put.policy, unit, quota, period, algorithm, burst }
     }
 }
 
-impl From<&PolicyBody> for PolicyRow {
-    fn from(body: &PolicyBody) -> Self {
-        let PolicyBody { policy, unit, quota, period, algorithm, burst } = body.clone();
+impl From<&PolicyView> for PolicyRow {
+    fn from(view: &PolicyView) -> Self {
+        let PolicyView { policy, unit, quota, period, algorithm, burst } = view.clone();
         Self { policy, unit, quota, period, algorithm, burst }
     }
 }
 
-/// Body of `PUT /_tollgate/tiers/{name}`: the whole tier.
+/// A whole tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"description": "60 a minute, 120 at once", "audit_days": 30, "idempotency": "on", "policies": [
+    {"policy": "minute", "quota": 60, "period": "minute", "algorithm": "bucket", "burst": 120},
+    {"policy": "month", "quota": 100_000, "period": "month"}]})))]
 pub struct PutTier {
-    /// For people.
+    #[expect(missing_docs, reason = "the name says it")]
+    #[cfg_attr(
+        not(target_arch = "wasm32"),
+        schema(required = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
+    )]
     pub description: String,
-    /// For how many days requests are kept one by one.
+    /// For how many days requests are kept one by one; 0 is off.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub audit_days: u64,
-    /// Whether its calls are recognised by their idempotency keys.
+    /// Whether calls are recognised by their `Idempotency-Key`: `on` unless it is said; `off` passes the field on and otherwise
+    /// ignores it.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub idempotency: Idempotency,
-    /// All its policies, in the order in which clients see them.
-    pub policies: Vec<PolicyBody>,
+    /// All its policies. They are shown by period and name.
+    // In that order.
+    pub policies: Vec<PutPolicy>,
 }
 
-impl Body for PutTier {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
-        let given = fields.objects::<PolicyBody>("policies", POLICIES_LIMIT)?;
-        let mut policies: Vec<PolicyBody> = Vec::new();
+impl FromFields for PutTier {
+    const LIMITS: Limits = &[
+        ("description", "maxLength", TEXT_LIMIT as u64),
+        ("audit_days", "maximum", AUDIT_DAYS_LIMIT),
+        ("policies", "maxItems", POLICIES_LIMIT as u64),
+    ];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
+        let given = fields.objects::<PutPolicy>("policies", POLICIES_LIMIT)?;
+        let mut policies: Vec<PutPolicy> = Vec::new();
         for (at, policy) in fields.required("policies", given)?.into_iter().enumerate() {
             if policies.iter().any(|other| other.policy == policy.policy) {
                 return Err(fields.wrong(&format!("policies[{at}].policy"), "there is another one of this name"));
             }
-            let is_later = |other: &PolicyBody| (other.period, &other.policy) > (policy.period, &policy.policy);
+            let is_later =
+                |other: &PutPolicy| (other.limit.period, &other.policy) > (policy.limit.period, &policy.policy);
             policies.insert(policies.iter().position(is_later).unwrap_or(policies.len()), policy);
         }
         Ok(Self {
@@ -121,6 +168,7 @@ impl PutTier {
             return Err(Problem::invalid("name", "a tier's name is 1 to 32 characters of a-z, 0-9, '_' and '-'"));
         }
         let Self { description, audit_days, idempotency, policies } = self;
+        let policies = policies.into_iter().map(PolicyView::from).collect();
         Ok(Tier { name: name.to_owned(), description, audit_days, idempotency, policies })
     }
 }
@@ -138,15 +186,28 @@ pub struct Tier {
     /// Whether its calls are recognised by their idempotency keys.
     pub idempotency: Idempotency,
     /// Its policies, in the order in which clients see them.
-    pub policies: Vec<PolicyBody>,
+    pub policies: Vec<PolicyView>,
 }
 
-/// What `PUT` answers: the tier, as JSON, and how many of its keys have been told, and have not yet; these find out within 60
-/// seconds.
+/// The JSON of a `ChangedTier`: `tier` is that of the tier, `pushed` and `pending` are numbers of
+/// keys.
 #[must_use]
 pub fn changed(tier: &str, pushed: u64, pending: u64) -> String {
     let open = tier.strip_suffix('}').unwrap_or(tier);
     format!("{open},\"pushed\":{pushed},\"pending\":{pending}}}")
+}
+
+/// A tier after a change, and how the change spreads.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ChangedTier {
+    #[expect(missing_docs, reason = "a part of the same object")]
+    #[serde(flatten)]
+    pub tier: Tier,
+    /// Keys whose objects have taken the change over.
+    pub pushed: u64,
+    /// Keys whose objects find out by themselves, within 60 seconds.
+    pub pending: u64,
 }
 
 /// Why a tier cannot be deleted.

@@ -1,6 +1,6 @@
 //! Named tokens of the admin API.
 
-use crate::admin::body::{Body, Fields};
+use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::http::problem::Problem;
 use serde::Serialize;
 
@@ -8,6 +8,8 @@ use serde::Serialize;
 pub const ROOT: &str = "root";
 /// Characters of a token's name at most.
 const NAME_LIMIT: usize = 100;
+/// Entries of a list of scopes at most, repeated ones counted.
+const SCOPES_LIMIT: usize = 16;
 
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -23,23 +25,33 @@ pub enum Scope {
     Root,
 }
 
-/// Body of `POST /_tollgate/tokens`.
+/// A new token.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"name": "ci", "scopes": ["read"]})))]
 pub struct CreateToken {
-    /// Who it is for; the admin log calls its holder so.
+    /// Who it is for, each name once; the admin log calls its holder so. Not `root`.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub name: String,
-    /// What it may do, each once.
+    /// `write` is to change everything but tokens, and to look at it.
     pub scopes: Vec<Scope>,
 }
 
-impl Body for CreateToken {
-    fn read(fields: &mut Fields) -> Result<Self, Problem> {
+impl FromFields for CreateToken {
+    const LIMITS: Limits = &[
+        ("name", "minLength", 1),
+        ("name", "maxLength", NAME_LIMIT as u64),
+        ("scopes", "minItems", 1),
+        ("scopes", "maxItems", SCOPES_LIMIT as u64),
+    ];
+
+    fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let name = fields.text("name")?;
         let name = fields.required("name", name)?;
         if !(1..=NAME_LIMIT).contains(&name.chars().count()) || name == ROOT {
             return Err(fields.wrong("name", format!("must be 1 to {NAME_LIMIT} characters, and not {ROOT}")));
         }
-        let given = fields.list("scopes", 16)?;
+        let given = fields.list("scopes", SCOPES_LIMIT)?;
         let given = fields.required("scopes", given)?;
         for (at, scope) in given.iter().enumerate() {
             if scope != "read" && scope != "write" {
@@ -76,6 +88,18 @@ pub struct TokenView {
     /// When it was created, RFC 3339.
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub created_at: String,
+}
+
+/// A token as it is shown once.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = IssuedToken)]
+pub struct IssuedTokenView {
+    #[expect(missing_docs, reason = "a part of the same object")]
+    #[serde(flatten)]
+    pub view: TokenView,
+    /// The token itself.
+    pub token: String,
 }
 
 #[cfg(test)]

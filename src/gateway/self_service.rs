@@ -62,7 +62,7 @@ impl Answers {
     const fn of(&mut self, wanted: SelfServiceRoute) -> &mut Option<CachedAnswer> {
         match wanted {
             SelfServiceRoute::Me => &mut self.me,
-            SelfServiceRoute::Usage => &mut self.usage,
+            SelfServiceRoute::MyUsage => &mut self.usage,
         }
     }
 
@@ -186,7 +186,7 @@ fn charge(full_at: &mut u64, now: u64) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::protocol::object_response::{KeyResponse, ObjectResponse as Line};
-    use SelfServiceRoute::{Me, Usage};
+    use SelfServiceRoute::{Me, MyUsage};
     use proptest::prelude::*;
 
     fn known(reset_after: u64) -> KeyResponse {
@@ -224,7 +224,7 @@ mod tests {
         for _ in 0..BURST {
             asked(&mut service, "k", "h", Me, 5_000);
         }
-        let refused = |service: &mut SelfService, now| match service.begin("k", "h", Usage, now) {
+        let refused = |service: &mut SelfService, now| match service.begin("k", "h", MyUsage, now) {
             Permit::Refuse { retry_after, .. } => Some(retry_after),
             _ => None,
         };
@@ -241,7 +241,7 @@ mod tests {
         for (now, is_told) in [(1_200, true), (10_999, true), (11_000, false)] {
             let mut service = kept("me");
             let told = loop {
-                if let Permit::Refuse { known, .. } = service.begin("k", "h", Usage, now) {
+                if let Permit::Refuse { known, .. } = service.begin("k", "h", MyUsage, now) {
                     break known;
                 }
             };
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn an_answer_is_for_its_question_its_key_and_its_secret() {
         let mut service = kept("me");
-        assert_eq!(given(&mut service, "k", "h", Usage, 1_300), None);
+        assert_eq!(given(&mut service, "k", "h", MyUsage, 1_300), None);
         assert_eq!(given(&mut service, "l", "h", Me, 1_300), None);
         assert_eq!(given(&mut service, "k", "i", Me, 1_300), None);
         assert_eq!(given(&mut service, "k", "h", Me, 1_300), None, "the other secret has taken its place");
@@ -282,13 +282,13 @@ mod tests {
     fn a_call_or_a_change_ends_it_and_what_was_asked_before() {
         for id in [Some("k"), None] {
             let mut service = kept("me");
-            let mark = asked(&mut service, "k", "h", Usage, 1_300);
+            let mark = asked(&mut service, "k", "h", MyUsage, 1_300);
             service.forget(id);
             let late = CachedAnswer::new(known(60_000), "late", 1_300, 1_400);
-            service.keep("k", "h", Usage, mark, &late);
+            service.keep("k", "h", MyUsage, mark, &late);
             assert_eq!(given(&mut service, "k", "h", Me, 1_400), None);
-            service.keep("k", "h", Usage, mark, &late);
-            assert_eq!(given(&mut service, "k", "h", Usage, 1_400), None);
+            service.keep("k", "h", MyUsage, mark, &late);
+            assert_eq!(given(&mut service, "k", "h", MyUsage, 1_400), None);
         }
         let mut service = kept("me");
         service.forget(Some("l"));

@@ -24,7 +24,7 @@ pub enum Problem {
     /// 404: no such thing.
     NotFound(String),
     /// 405: not with this method.
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed(String),
     /// 409: the thing is not in a state that allows this.
     Conflict(String),
     /// 409: a call with the same idempotency key has not ended.
@@ -152,7 +152,7 @@ impl Problem {
 
     /// Header fields that belong to this refusal alone.
     #[must_use]
-    pub const fn extra_header(&self) -> Option<(&'static str, &'static str)> {
+    pub fn extra_header(&self) -> Option<(&'static str, &str)> {
         match self {
             Self::NoCredential(_) => Some(("WWW-Authenticate", r#"Bearer realm="tollgate""#)),
             Self::InvalidKey => Some(("WWW-Authenticate", r#"Bearer realm="tollgate", error="invalid_token""#)),
@@ -186,6 +186,30 @@ impl Problem {
         }
         Value::Object(body).to_string()
     }
+}
+
+/// What tollgate answers when it does not do what was asked (RFC 9457).
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
+#[expect(missing_docs, reason = "fields of RFC 9457")]
+#[schema(as = Problem, example = json!({"type": "about:blank", "title": "Unprocessable Content", "status": 422, "detail": "tier: there is no tier `gold`", "field": "tier"}))]
+pub struct ProblemBody {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    #[schema(minimum = 400, maximum = 599)]
+    pub status: u16,
+    pub detail: String,
+    /// 422: the field of the body, such as `policies[0].quota`.
+    #[schema(nullable = false)]
+    pub field: Option<String>,
+    /// 429 of `me`: `self-service`.
+    #[serde(rename = "violated-policies")]
+    #[schema(nullable = false)]
+    pub violated_policies: Option<Vec<String>>,
+    /// 429 of `me`: whole seconds, as in `Retry-After`.
+    #[schema(nullable = false)]
+    pub retry_after: Option<u64>,
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use crate::runtime::clock;
 use crate::runtime::error::Error;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::object::reconcile;
-use crate::runtime::store::{self, Database};
+use crate::runtime::store;
+use crate::runtime::store::database::Database;
 use crate::time::{DAY, UnixMicros};
 use wasm_bindgen::JsValue;
 use worker::Env;
@@ -23,7 +24,7 @@ const BATCHES: u32 = 50;
 pub(crate) async fn run(env: &Env) -> Result<(), Error> {
     let now = clock::now();
     let isolate = Isolate::get(env)?;
-    let db = store::database(env)?;
+    let db = Database::of(env)?;
     let checked = check(&isolate, &db, now).await;
     let deleted = delete(&db, now).await;
     checked.and(deleted)
@@ -33,12 +34,12 @@ async fn check(isolate: &Isolate, db: &Database, now: UnixMicros) -> Result<(), 
     let mut pivot = [0; 10];
     getrandom::fill(&mut pivot).map_err(Error::new)?;
     let mut failure = None;
-    for id in store::some_keys(db, &base32(&pivot), SAMPLE).await? {
+    for id in store::reports::some_keys(db, &base32(&pivot), SAMPLE).await? {
         match reconcile::compare(isolate, db, &id).await {
             Ok((true, _)) => {}
             Ok((false, detail)) => {
                 worker::console_error!("tollgate: D1 does not have what key {id} has counted: {detail}");
-                store::note_drift(db, &id, &detail, now).await?;
+                store::reports::note_drift(db, &id, &detail, now).await?;
             }
             // One that is out of reach must not hide the others.
             Err(error) => failure = Some(Error::new(format!("key {id} could not be reconciled: {error}"))),
@@ -50,7 +51,7 @@ async fn check(isolate: &Isolate, db: &Database, now: UnixMicros) -> Result<(), 
 async fn delete(db: &Database, now: UnixMicros) -> Result<(), Error> {
     let until = now.saturating_sub(KEPT);
     for _ in 0..BATCHES {
-        if !store::delete_hours(db, until, BATCH).await? {
+        if !store::reports::delete_hours(db, until, BATCH).await? {
             break;
         }
     }

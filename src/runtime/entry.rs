@@ -6,7 +6,7 @@
 //! and calls that were in flight are answered 500 or 503.
 
 use crate::http::problem::Problem;
-use crate::router::{Route, route};
+use crate::router::{Operation, Public, Route, route};
 use crate::runtime::gateway::{gate, loop_guard, self_service};
 use crate::runtime::handler::{or_internal_error, promise};
 use crate::runtime::http::HttpResult;
@@ -63,12 +63,11 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
         return answer;
     }
     let route = route(&incoming.method, incoming.target().path, incoming.preflight.is_some());
-    if route == Route::Health {
-        // Whatever is set up: it is asked to find that out.
-        return http::health(&cors);
-    }
-    if route == Route::OpenApi {
-        return http::openapi(&cors);
+    if let Route::Endpoint(endpoint) = route
+        && let Operation::Public(operation) = endpoint.operation
+    {
+        // Whatever is set up: health is asked to find that out.
+        return answer_public(operation, &cors);
     }
     let isolate = match isolate {
         Ok(isolate) => isolate,
@@ -80,11 +79,23 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
     match route {
         Route::Gate => gate::enter(incoming, isolate, context),
         Route::Preflight => http::preflight(&cors),
-        Route::Admin(_) => Ok(promise(admin::answer(incoming, isolate, env, context)).into()),
+        Route::Endpoint(endpoint) => match endpoint.operation {
+            Operation::Public(operation) => answer_public(operation, &cors),
+            Operation::SelfServiceRoute(operation) => {
+                Ok(promise(self_service::answer(incoming, isolate, context, operation)).into())
+            }
+            Operation::Admin(operation) => {
+                Ok(promise(admin::answer::answer(incoming, isolate, env, context, endpoint, operation)).into())
+            }
+        },
         Route::MethodNotAllowed(allow) => refuse(Problem::MethodNotAllowed(allow)),
         Route::NotFound => refuse(Problem::NotFound("there is nothing at this path".to_owned())),
-        Route::SelfServiceRoute(wanted) => Ok(promise(self_service::answer(incoming, isolate, context, wanted)).into()),
-        Route::Health => http::health(&cors),
-        Route::OpenApi => http::openapi(&cors),
+    }
+}
+
+fn answer_public(operation: Public, cors: &str) -> HttpResult {
+    match operation {
+        Public::Health => http::health(cors),
+        Public::Openapi => http::openapi(cors),
     }
 }

@@ -21,8 +21,6 @@ use worker::Env;
 
 /// The binding of the objects, one per key.
 pub(crate) const OBJECTS: &str = "KEYS";
-/// The binding of the database.
-pub(crate) const DATABASE: &str = "DB";
 
 thread_local! {
     static ISOLATE: RefCell<Option<Rc<Isolate>>> = const { RefCell::new(None) };

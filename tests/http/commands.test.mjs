@@ -8,7 +8,7 @@ import path from "node:path";
 import { after, before, test } from "node:test";
 import { build, freePort, isHealthy, ROOT } from "../../scripts/lib/gate.mjs";
 import { isPortFree, run } from "../../scripts/lib/processes.mjs";
-import { until } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
 
 /** An npm script of the project, as run from a shell: its exit code and all that it printed. */
 async function npmRun(...args) {

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { freshSecret, isHealthy, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { assertRefused, call, issueKey, send, until, usageOf } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { assertRefused, call, issueKey, send, usageOf } from "./lib/client.mjs";
 
 const ADMIN_TOKEN = freshSecret();
 const SECRETS = [freshSecret(), freshSecret(), freshSecret()];

@@ -6,9 +6,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { freshSecret, isHealthy, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import {
-  addTiers, assertDenied, call, countStatuses, flood, issueKey, meteredOf, until, usageOf,
-} from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { addTiers, assertDenied, call, countStatuses, flood, issueKey, meteredOf, usageOf } from "./lib/client.mjs";
 
 const QUOTA = 300;
 const CONNECTIONS = 20;

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
 import { call, issueKey, send, usageOf } from "./lib/client.mjs";
-import { directUsageOf, issueDirectKey, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 import { connect, head, readAnswer } from "./lib/raw.mjs";
 
 const CALLS = 40;
@@ -14,15 +14,11 @@ const TURNS = [0, 1, 4, 16];
 const GATES = {
   "through wrangler dev": {
     start: (origin) => startGate({ origin: origin.url }),
-    issue: issueKey,
-    usage: usageOf,
     target: "/shared",
     call: (gate, key) => call(gate, key, "/after"),
   },
   "at workerd's own socket": {
     start: (origin) => startDirectGate({ vars: { ORIGIN: origin.url } }),
-    issue: issueDirectKey,
-    usage: directUsageOf,
     target: `${PUBLIC_URL}/shared`,
     call: (gate, { key }) => send(gate, `${PUBLIC_URL}/after`, { headers: { host: "api.test", "x-api-key": key } }),
   },
@@ -32,7 +28,7 @@ async function turns(count) {
   for (let n = 0; n < count; n += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
-for (const [where, { start, issue, usage, target, call }] of Object.entries(GATES)) {
+for (const [where, { start, target, call }] of Object.entries(GATES)) {
   describe(where, () => {
     let origin;
     let gate;
@@ -50,7 +46,7 @@ for (const [where, { start, issue, usage, target, call }] of Object.entries(GATE
     for (const wait of TURNS) {
       const what = "clients that leave in the middle of a shared write cost only their own calls";
       test(`${what} (after ${wait} turns)`, async () => {
-        const key = await issue(gate);
+        const key = await issueKey(gate);
         assert.equal((await call(gate, key)).status, 200);
         origin.reset();
 
@@ -64,13 +60,13 @@ for (const [where, { start, issue, usage, target, call }] of Object.entries(GATE
         for (const socket of sockets) socket.destroy();
 
         assert.deepEqual(answers.map(({ status }) => status), Array(CALLS - ABORTED).fill(200));
-        const calls = (await usage(gate, key)).calls - 1;
+        const calls = (await usageOf(gate, key)).calls - 1;
         assert.ok(calls >= CALLS - ABORTED && calls <= CALLS, `${calls} counted`);
         assert.ok(origin.count() >= CALLS - ABORTED, `${origin.count()} at the origin`);
         assert.ok(origin.count() <= calls, `${origin.count()} at the origin, ${calls} counted`);
 
         assert.equal((await call(gate, key)).status, 200);
-        assert.equal((await usage(gate, key)).calls, calls + 2);
+        assert.equal((await usageOf(gate, key)).calls, calls + 2);
       });
     }
   });

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { assertRefused, call, issueKey, until, usageOf } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { assertRefused, call, issueKey, usageOf } from "./lib/client.mjs";
 
 const BREAK = "ALTER TABLE keys RENAME TO keys_away";
 const REPAIR = "ALTER TABLE keys_away RENAME TO keys";

@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { isHealthy, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { addTiers, assertRefused, call, countStatuses, issueKey, until, usageOf } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { addTiers, assertRefused, call, countStatuses, issueKey, usageOf } from "./lib/client.mjs";
 
 const CONNECTIONS = 20;
 const FREE = 5;

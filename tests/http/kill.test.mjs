@@ -6,8 +6,9 @@ import { once } from "node:events";
 import http from "node:http";
 import { test } from "node:test";
 import { Account, HOUR } from "./lib/account.mjs";
-import { send, until } from "./lib/client.mjs";
-import { directAdmin, directUsageOf, issueDirectKey, makeClock, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { until } from "../support/until.mjs";
+import { adminOf, issueKey, send, usageOf } from "./lib/client.mjs";
+import { makeClock, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 
 const KILLS = Number(process.env.TOLLGATE_KILLS ?? 30);
 const SEED = Number(process.env.TOLLGATE_KILL_SEED ?? 20_261_121);
@@ -84,8 +85,8 @@ class Run {
   /** A new key of a new tier of these policies, whose calls are in the audit log. */
   async open(name, policies) {
     const named = policies.map((policy) => ({ policy: policy.period, ...policy }));
-    await directAdmin(this.gate, "PUT", `/tiers/${name}`, { json: { policies: named, audit_days: 7 }, status: 201 });
-    const account = new Account(await issueDirectKey(this.gate, name), policies);
+    await adminOf(this.gate).json("PUT", `/tiers/${name}`, { policies: named, audit_days: 7 }, 201);
+    const account = new Account(await issueKey(this.gate, name), policies);
     account.orders = [];
     this.accounts.push(account);
     return account;
@@ -172,7 +173,7 @@ class Run {
   async auditOf({ key }) {
     let admitted = 0;
     for (let cursor = ""; cursor !== null; ) {
-      const page = await directAdmin(this.gate, "GET", `/keys/${key.id}/audit?limit=500${cursor && `&cursor=${cursor}`}`);
+      const page = await adminOf(this.gate).json("GET", `/keys/${key.id}/audit?limit=500${cursor && `&cursor=${cursor}`}`);
       admitted += page.entries.filter(({ status }) => status === 200).length;
       cursor = page.next_cursor;
     }
@@ -182,26 +183,26 @@ class Run {
 
 /** What the object has counted, of this month. */
 async function countedOf(run, { key }) {
-  const { calls, policies } = await directUsageOf(run.gate, key);
+  const { calls, policies } = await usageOf(run.gate, key);
   return { calls, cost: policies.find(({ policy }) => policy === "month").used };
 }
 
 /** What D1 has of this month; nothing is flushed for that. */
 async function meteredOf(run, { key }) {
-  const { months } = await directAdmin(run.gate, "GET", `/keys/${key.id}/history?months=1`);
+  const { months } = await adminOf(run.gate).json("GET", `/keys/${key.id}/history?months=1`);
   return { calls: months[0].calls, cost: months[0].cost };
 }
 
 /** What the object and D1 agree on, of all months, after a flush. */
 async function reconciledOf(run, { key }) {
-  const { state, object, d1 } = await directAdmin(run.gate, "GET", `/keys/${key.id}/reconcile`);
+  const { state, object, d1 } = await adminOf(run.gate).json("GET", `/keys/${key.id}/reconcile`);
   assert.equal(state, "exact", JSON.stringify({ object, d1 }));
   const months = object.counts.filter((count) => count.class === null);
   const total = (field) => months.reduce((sum, count) => sum + count[field], 0);
   return { calls: total("calls"), cost: total("cost") };
 }
 
-const usedOf = async (run, { key }, name) => (await directUsageOf(run.gate, key)).policies.find(({ policy }) => policy === name).used;
+const usedOf = async (run, { key }, name) => (await usageOf(run.gate, key)).policies.find(({ policy }) => policy === name).used;
 
 class Totals {
   #sums = { calls: 0, cost: 0, denied: 0, conflicts: 0, unknown: 0 };

@@ -5,8 +5,8 @@ import http from "node:http";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as pause } from "node:timers/promises";
 import { startOrigin } from "../../scripts/lib/gate.mjs";
-import { countStatuses, send } from "./lib/client.mjs";
-import { d1Count, importDirectKeys, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { countStatuses, importKeys, send } from "./lib/client.mjs";
+import { d1Count, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 import { connect, head, readAnswer } from "./lib/raw.mjs";
 
 const madeUp = () => `sk_live_${randomUUID()}`;
@@ -51,7 +51,7 @@ describe("clients that leave", () => {
   before(async () => {
     gate = await startDirectGate({ vars: { ORIGIN: origin.url }, d1Takes: D1_TAKES });
     keys = many(12, madeUp);
-    await importDirectKeys(gate, keys);
+    await importKeys(gate, keys);
   });
   after(() => gate?.stop());
 
@@ -105,7 +105,7 @@ describe("many at once", () => {
 
   test("a cold isolate admits hundreds of imported keys without a query for each", async () => {
     const keys = many(200, madeUp);
-    await importDirectKeys(gate, keys);
+    await importKeys(gate, keys);
     const before = await d1Count(gate);
     const agent = new http.Agent({ keepAlive: true, maxSockets: 100 });
     const answers = await Promise.all(keys.map((key) => call(gate, key, { agent })));
@@ -120,7 +120,7 @@ describe("many at once", () => {
 
   test("a flood of invented keys from one address costs four queries a second, and keys that are known none", async () => {
     const [known, fresh] = [madeUp(), madeUp()];
-    await importDirectKeys(gate, [known, fresh]);
+    await importKeys(gate, [known, fresh]);
     assert.equal((await call(gate, known)).status, 200);
     assert.equal((await call(gate, madeUp(), { address: "203.0.113.9" })).status, 401);
     const agent = new http.Agent({ keepAlive: true, maxSockets: 32 });

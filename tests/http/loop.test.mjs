@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Response } from "miniflare";
 import { freePort, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { assertRefused, call, issueKey, send, until, usageOf } from "./lib/client.mjs";
-import { directUsageOf, issueDirectKey, startDirectGate } from "./lib/direct.mjs";
+import { until } from "../support/until.mjs";
+import { assertRefused, call, issueKey, send, usageOf } from "./lib/client.mjs";
+import { startDirectGate } from "./lib/direct.mjs";
 import { request } from "./lib/raw.mjs";
 
 const MARK = "x-tollgate-loop";
@@ -90,7 +91,7 @@ describe("a public name behind which there is nothing but the gate", () => {
 
   before(async () => {
     gate = await startDirectGate({ vars: { ORIGIN: "", PUBLIC_PATHS: "/public" }, outbound: "tollgate" });
-    key = await issueDirectKey(gate, "free");
+    key = await issueKey(gate, "free");
   });
 
   after(() => gate?.stop());
@@ -100,13 +101,13 @@ describe("a public name behind which there is nothing but the gate", () => {
 
   test("the first call finds it out, and no other is charged", async () => {
     for (let n = 0; n < 3; n += 1) assertLoop(await get("api.test"));
-    assert.equal((await directUsageOf(gate, key)).calls, 1);
+    assert.equal((await usageOf(gate, key)).calls, 1);
   });
 
   test("a *.workers.dev has nothing behind it: not even the first call is charged", async () => {
-    const { calls } = await directUsageOf(gate, key);
+    const { calls } = await usageOf(gate, key);
     assertLoop(await get("tollgate.me.workers.dev"));
-    assert.equal((await directUsageOf(gate, key)).calls, calls);
+    assert.equal((await usageOf(gate, key)).calls, calls);
   });
 });
 
@@ -122,7 +123,7 @@ describe("a public name with an origin behind it", () => {
       return respond(request);
     };
     gate = await startDirectGate({ vars: { ORIGIN: "" }, outbound });
-    key = await issueDirectKey(gate, "pro");
+    key = await issueKey(gate, "pro");
   });
 
   after(() => gate?.stop());
@@ -146,9 +147,9 @@ describe("a public name with an origin behind it", () => {
 
   test("who has seen a mark gets nothing by it but a 508 of their own, for its host alone", async () => {
     const [{ mark }] = (await get()).seen;
-    const before = (await directUsageOf(gate, key)).calls;
+    const before = (await usageOf(gate, key)).calls;
     assertLoop((await get([`X-Tollgate-Loop: ${mark}`])).answer);
-    assert.equal((await directUsageOf(gate, key)).calls, before);
+    assert.equal((await usageOf(gate, key)).calls, before);
     assert.equal((await get([`X-Tollgate-Loop: ${mark}`], "other.test")).answer.status, 200);
     const { answer, seen } = await get();
     assert.equal(answer.status, 200);

@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { applyMigrations, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { addTiers, call, countStatuses, flood, issueKey, meteredOf, until, usageOf } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { addTiers, call, countStatuses, flood, issueKey, meteredOf, usageOf } from "./lib/client.mjs";
 
 let origin;
 let gate;

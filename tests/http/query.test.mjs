@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { assertRefused, issueKey, send, until } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { assertRefused, issueKey, send } from "./lib/client.mjs";
 
 let origin;
 let gate;

@@ -8,8 +8,9 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { ROOT, startOrigin } from "../../scripts/lib/gate.mjs";
-import { send, until } from "./lib/client.mjs";
-import { issueDirectKey, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { until } from "../support/until.mjs";
+import { issueKey, send } from "./lib/client.mjs";
+import { PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 
 /** The same cases in every run. */
 const SEED = "20310312";
@@ -51,7 +52,7 @@ test("the operator's endpoints", { timeout: 600_000 }, async () => {
 });
 
 test("the holder's endpoints", { timeout: 600_000 }, async () => {
-  await conforms("holder", `X-API-Key: ${(await issueDirectKey(gate, "free")).key}`);
+  await conforms("holder", `X-API-Key: ${(await issueKey(gate, "free")).key}`);
 });
 
 test("the open endpoints", { timeout: 600_000 }, () => conforms("open"));
@@ -60,7 +61,7 @@ test("the open endpoints", { timeout: 600_000 }, () => conforms("open"));
 async function fillAccounts() {
   const policies = [{ policy: "month", quota: 2, period: "month" }];
   await administer("PUT", "/tiers/metered", { audit_days: 7, policies });
-  const { id, key } = await issueDirectKey(gate, "metered");
+  const { id, key } = await issueKey(gate, "metered");
   const headers = { host: "api.test", "x-api-key": key };
   const statuses = [];
   for (let n = 0; n < 3; n += 1) statuses.push((await send(gate, `${PUBLIC_URL}/metered`, { headers })).status);

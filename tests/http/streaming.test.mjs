@@ -5,7 +5,8 @@ import http from "node:http";
 import { after, before, test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { call, issueKey, linesOf, send, until, usageOf } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { call, issueKey, linesOf, send, usageOf } from "./lib/client.mjs";
 import { connect, head, readAnswer } from "./lib/raw.mjs";
 
 const LARGE = 20 * 1024 * 1024;

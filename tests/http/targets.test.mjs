@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { startOrigin } from "../../scripts/lib/gate.mjs";
-import { assertRefused } from "./lib/client.mjs";
-import { directUsageOf, issueDirectKey, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { assertRefused, issueKey, usageOf } from "./lib/client.mjs";
+import { PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 import { exchange, head, request } from "./lib/raw.mjs";
 
 let origin;
@@ -13,7 +13,7 @@ let key;
 before(async () => {
   origin = await startOrigin();
   gate = await startDirectGate({ vars: { ORIGIN: origin.url, PUBLIC_PATHS: "/public,/v1/health" } });
-  key = await issueDirectKey(gate);
+  key = await issueKey(gate);
 });
 
 after(async () => {
@@ -151,22 +151,22 @@ describe("a route's price", () => {
   for (const target of SPELLINGS) {
     test(`is charged for every spelling, which is forwarded as sent: ${target}`, async () => {
       for (const method of ["GET", "HEAD"]) {
-        const priced = await issueDirectKey(gate, "pro");
+        const priced = await issueKey(gate, "pro");
         const { answer, seen } = await get(PUBLIC_URL + target, { method, key: priced });
         assert.equal(answer.status, 200, answer.body);
         assert.deepEqual(seen, [target]);
-        const { policies, calls } = await directUsageOf(gate, priced);
+        const { policies, calls } = await usageOf(gate, priced);
         assert.deepEqual([...policies.map(({ used }) => used), calls], [25, 25, 1]);
       }
     });
   }
 
   test("is not charged for another path or method", async () => {
-    const priced = await issueDirectKey(gate, "pro");
+    const priced = await issueKey(gate, "pro");
     await get(`${PUBLIC_URL}/v1/a/Export`, { key: priced });
     await get(`${PUBLIC_URL}/v1/a/exports`, { key: priced });
     await get(`${PUBLIC_URL}/v1/a/export`, { method: "POST", key: priced });
-    assert.deepEqual((await directUsageOf(gate, priced)).policies.map(({ used }) => used), [3, 3]);
+    assert.deepEqual((await usageOf(gate, priced)).policies.map(({ used }) => used), [3, 3]);
   });
 });
 
@@ -234,7 +234,7 @@ test("a host that the client chooses changes neither the origin nor whether a ke
 });
 
 test("a GET with a body or a WebSocket of another method is refused, and one with Content-Length: 0 is not", async () => {
-  const before = (await directUsageOf(gate, key)).calls;
+  const before = (await usageOf(gate, key)).calls;
   const exact = (method, lines, body = "") =>
     exchange(gate, head(`${method} ${PUBLIC_URL}/a HTTP/1.1`, ["Host: api.test", `X-API-Key: ${key.key}`, ...lines, "Connection: close"]) + body);
   origin.reset();
@@ -247,15 +247,15 @@ test("a GET with a body or a WebSocket of another method is refused, and one wit
     assert.equal((await exact(method, ["Upgrade: websocket", "Content-Length: 0"])).status, 400);
   }
   assert.deepEqual(origin.requests().map(({ method }) => method), ["GET", "HEAD"]);
-  assert.equal((await directUsageOf(gate, key)).calls, before + 2);
+  assert.equal((await usageOf(gate, key)).calls, before + 2);
 });
 
 test("what is refused before the key is judged counts nothing", async () => {
-  const before = (await directUsageOf(gate, key)).calls;
+  const before = (await usageOf(gate, key)).calls;
   for (const target of ["/a/../b", "/a%00", "/a#b"]) assertRefused((await get(PUBLIC_URL + target)).answer, 400);
-  assert.equal((await directUsageOf(gate, key)).calls, before);
+  assert.equal((await usageOf(gate, key)).calls, before);
   await get(`${PUBLIC_URL}/a`);
-  assert.equal((await directUsageOf(gate, key)).calls, before + 1);
+  assert.equal((await usageOf(gate, key)).calls, before + 1);
 });
 
 describe("ORIGIN empty", () => {
@@ -264,7 +264,7 @@ describe("ORIGIN empty", () => {
 
   before(async () => {
     route = await startDirectGate({ vars: { ORIGIN: "" } });
-    routeKey = await issueDirectKey(route);
+    routeKey = await issueKey(route);
   });
 
   after(() => route?.stop());

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
-import { asAdmin, call, issueKey, send, until } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { adminOf, call, issueKey } from "./lib/client.mjs";
 
 // Here one workerd holds all objects, each with three open files: 10,000 keys need `ulimit -n 32000` and minutes.
 const KEYS = Number(process.env.TOLLGATE_TIER_KEYS ?? 2_000);
@@ -24,10 +25,10 @@ after(async () => {
 });
 
 async function putTier(quota) {
-  const body = JSON.stringify({ policies: [{ policy: "day", quota, period: "day" }] });
-  const answer = await send(gate, `/_tollgate/tiers/${TIER}`, { method: "PUT", headers: asAdmin(gate), body });
-  assert.ok([200, 201].includes(answer.status), answer.body.toString());
-  return JSON.parse(answer.body);
+  const body = { policies: [{ policy: "day", quota, period: "day" }] };
+  const answer = await adminOf(gate).request("PUT", `/tiers/${TIER}`, body);
+  assert.ok([200, 201].includes(answer.status), await answer.clone().text());
+  return answer.json();
 }
 
 /** In groups, so that no more than so many connections are open. */

@@ -10,7 +10,8 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { freePort, freshSecret, ROOT, startGate, startOrigin } from "../../scripts/lib/gate.mjs";
 import { isPortFree, startGroup } from "../../scripts/lib/processes.mjs";
-import { addTiers, asAdmin, call, issueKey, send, until } from "./lib/client.mjs";
+import { until } from "../support/until.mjs";
+import { addTiers, adminOf, call, issueKey } from "./lib/client.mjs";
 
 const LANGUAGES = { javascript: ["receiver.mjs", process.execPath], python: ["receiver.py", "python3"] };
 // Hex digits, as the documentation makes secrets: the key is their text, not the bytes that they spell.
@@ -94,8 +95,8 @@ test("what the gate posts is accepted by both, and is listed as delivered", asyn
     await until("the receiver has read the alert", () => log().includes(`key ${key.id} has used 4 of 5\n`));
   }
   await until("the alert is delivered", async () => {
-    const answer = await send(gate, "/_tollgate/alerts/deliveries", { headers: asAdmin(gate) });
-    return JSON.parse(answer.body).deliveries.some(({ key_id, state }) => key_id === key.id && state === "delivered");
+    const { deliveries } = await adminOf(gate).json("GET", "/alerts/deliveries");
+    return deliveries.some(({ key_id, state }) => key_id === key.id && state === "delivered");
   });
   assert.equal(posts.length, 1);
 });

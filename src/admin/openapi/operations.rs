@@ -1,62 +1,55 @@
-//! Every endpoint: what it takes and gives.
+//! Descriptions of the endpoints: summary, query parameters, body and responses.
 
+use crate::admin::alerts::{AlertView, DeliveryState, DeliveryView};
 use crate::admin::audit::EntryView;
-use crate::admin::keys::KeyView;
-use crate::admin::openapi::{Schemas, types};
-use crate::admin::overrides::OverrideView;
-use crate::admin::route_costs::RouteCostView;
-use crate::admin::tiers::Tier;
-use crate::admin::tokens::TokenView;
+use crate::admin::keys::{ChangeKey, CreateKey, IssuedKeyView, KeyView, RotateKey};
+use crate::admin::log::LogEntry;
+use crate::admin::openapi::schemas::Schemas;
+use crate::admin::overrides::{OverrideView, PutOverride};
+use crate::admin::parameters::{PAGE_DEFAULT, PAGE_LIMIT};
+use crate::admin::reconciliation::{Drift, Reconciliation};
+use crate::admin::reports::{MONTHS_DEFAULT, MONTHS_LIMIT};
+use crate::admin::route_costs::{PutRouteCost, RouteCostView};
+use crate::admin::tiers::{ChangedTier, PutPolicy, PutTier, Tier};
+use crate::admin::tokens::{CreateToken, IssuedTokenView, TokenView};
+use crate::admin::usage::{DayUsage, History, HourUsage, MeUsage, MonthReport};
 use crate::protocol::key_status::Me;
 use crate::protocol::usage::Usage;
+use crate::router::{Admin, ENDPOINTS, Endpoint, Operation, Public, SelfServiceRoute};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-/// Who may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Everybody.
-    Open,
-    /// A key's holder.
-    SelfServiceRoute,
-    /// A token with the scope `read`.
-    Read,
-    /// A token with the scope `write`.
-    Write,
-    /// `ADMIN_TOKEN`.
-    Root,
-}
-
-/// An endpoint.
-pub(super) struct Operation {
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) id: &'static str,
-    pub(super) access: Access,
+/// The description of an endpoint. The rest follows from [`ENDPOINTS`].
+pub(super) struct Description {
+    pub(super) endpoint: &'static Endpoint,
     pub(super) summary: &'static str,
     /// In the query; those in the path follow from it.
     pub(super) parameters: Vec<Value>,
     pub(super) body: Option<Value>,
     /// Status, description, and the content by its media type.
     pub(super) answers: Vec<(u16, &'static str, Value)>,
-    /// Beside those that follow from the rest.
+    /// Statuses of errors beside those that follow from the endpoint.
     pub(super) errors: &'static [u16],
 }
 
-impl Operation {
-    fn new(id: &'static str, access: Access, endpoint: &'static str, summary: &'static str) -> Self {
-        let (method, path) = endpoint.split_once(' ').unwrap_or(("GET", endpoint));
-        let (parameters, answers) = (Vec::new(), Vec::new());
-        Self { method, path, id, access, summary, parameters, body: None, answers, errors: &[] }
+impl Description {
+    #[expect(clippy::expect_used, reason = "native only; the same macro makes the operations and the table")]
+    fn new(operation: impl Into<Operation>, summary: &'static str) -> Self {
+        let operation = operation.into();
+        let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.operation == operation);
+        let endpoint = endpoint.expect("each operation has a row");
+        Self { endpoint, summary, parameters: Vec::new(), body: None, answers: Vec::new(), errors: &[] }
     }
 
-    fn with(mut self, name: &str, schema: &Value, description: &str) -> Self {
+    /// A query parameter.
+    fn parameter(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
         self
     }
 
-    /// A parameter that has to be there.
-    fn needs(mut self, name: &str, schema: &Value, description: &str) -> Self {
-        self = self.with(name, schema, description);
+    /// A required query parameter.
+    fn required(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self = self.parameter(name, schema, description);
         if let Some(parameter) = self.parameters.last_mut() {
             parameter["required"] = true.into();
         }
@@ -64,9 +57,9 @@ impl Operation {
     }
 
     fn paged(self) -> Self {
-        let limit = json!({ "type": "integer", "minimum": 1, "maximum": 500, "default": 50 });
+        let limit = json!({ "type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT });
         let cursor = json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" });
-        self.with("limit", &limit, "Entries of the page.").with(
+        self.parameter("limit", &limit, "Entries of the page.").parameter(
             "cursor",
             &cursor,
             "`next_cursor` of the page before; another text is 400.",
@@ -74,40 +67,44 @@ impl Operation {
     }
 
     fn between(self, most: &str) -> Self {
-        let time = or_nothing(&json!({ "type": "string", "format": "date-time" }));
-        self.with("from", &time, &format!("RFC 3339. {most}")).with("to", &time, "RFC 3339; now unless it is said.")
+        let time = or_empty(&json!({ "type": "string", "format": "date-time" }));
+        self.parameter("from", &time, &format!("RFC 3339. {most}")).parameter(
+            "to",
+            &time,
+            "RFC 3339; now unless it is said.",
+        )
     }
 
-    fn takes(mut self, schema: &Value) -> Self {
+    fn accepts(mut self, schema: &Value) -> Self {
         self.body = Some(json!({ "required": true, "content": { "application/json": { "schema": schema } } }));
         self
     }
 
-    fn gives(mut self, status: u16, description: &'static str, schema: &Value) -> Self {
+    fn returns(mut self, status: u16, description: &'static str, schema: &Value) -> Self {
         self.answers.push((status, description, json!({ "application/json": { "schema": schema } })));
         self
     }
 
-    fn like(mut self, example: Value) -> Self {
+    fn example(mut self, example: Value) -> Self {
         if let Some((.., content)) = self.answers.last_mut() {
             content["application/json"]["example"] = example;
         }
         self
     }
 
-    fn gives_nothing(mut self, description: &'static str) -> Self {
+    fn returns_nothing(mut self, description: &'static str) -> Self {
         self.answers.push((204, description, Value::Null));
         self
     }
 
-    const fn fails(mut self, errors: &'static [u16]) -> Self {
+    const fn errors(mut self, errors: &'static [u16]) -> Self {
         self.errors = errors;
         self
     }
 }
 
-/// A parameter that may be there without a value, which is as if it was not.
-fn or_nothing(schema: &Value) -> Value {
+/// The schema of a parameter whose empty value is ignored.
+fn or_empty(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "string", "maxLength": 0 }] })
 }
 
@@ -117,19 +114,19 @@ fn page(list: &str, entry: &Value) -> Value {
         "type": "object",
         "required": [list, "next_cursor"],
         "properties": {
-            list: { "type": "array", "maxItems": 500, "items": entry },
+            list: { "type": "array", "maxItems": PAGE_LIMIT, "items": entry },
             "next_cursor": { "type": ["string", "null"], "description": "Of the page that follows; `null` at the end." },
         },
     })
 }
 
 /// All endpoints, in the order of the document.
-pub(super) fn all(schemas: &mut Schemas) -> Vec<Operation> {
-    let mut operations = of_keys(schemas);
-    operations.extend(of_accounts(schemas));
-    operations.extend(of_all_accounts(schemas));
-    operations.extend(of_tiers_and_tokens(schemas));
-    operations.extend(of_holders_and_everybody(schemas));
+pub(super) fn all(schemas: &mut Schemas) -> Vec<Description> {
+    let mut operations = describe_keys(schemas);
+    operations.extend(describe_usage(schemas));
+    operations.extend(describe_reports(schemas));
+    operations.extend(describe_settings(schemas));
+    operations.extend(describe_public_and_self_service(schemas));
     operations
 }
 
@@ -140,98 +137,63 @@ fn key_example() -> Value {
     })
 }
 
-fn of_keys(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::{Read, Write};
+fn describe_keys(schemas: &mut Schemas) -> Vec<Description> {
     let key = schemas.add::<KeyView>();
-    let issued = schemas.add::<types::IssuedKey>();
+    let issued = schemas.add::<IssuedKeyView>();
     let own = schemas.add::<OverrideView>();
     let word = json!({ "type": "string" });
-    let status = or_nothing(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
+    let status = or_empty(&json!({ "type": "string", "enum": ["active", "disabled", "revoked", "expired"] }));
     let mut issued_example = key_example();
     issued_example["key"] = "tg_wtwo6x5htavejjfz_…".into();
     vec![
-        Operation::new(
-            "createKey",
-            Write,
-            "POST /_tollgate/keys",
-            "Issue a key. The key itself is shown here and never again.",
-        )
-        .takes(&schemas.add::<types::CreateKey>())
-        .gives(201, "The key.", &issued)
-        .like(issued_example),
-        Operation::new("listKeys", Read, "GET /_tollgate/keys", "List keys in the order of issue.")
+        Description::new(Admin::CreateKey, "Issue a key. The key itself is shown here and never again.")
+            .accepts(&schemas.body::<CreateKey>())
+            .returns(201, "The key.", &issued)
+            .example(issued_example),
+        Description::new(Admin::ListKeys, "List keys in the order of issue.")
             .paged()
-            .with("tier", &word, "Those of this tier.")
-            .with("status", &status, "Those of this status.")
-            .with("owner", &word, "Those of exactly this owner.")
-            .with("q", &word, "Those whose name has this in it, in whatever case.")
-            .gives(200, "A page of keys.", &page("keys", &key))
-            .like(json!({ "keys": [key_example()], "next_cursor": null })),
-        Operation::new("readKey", Read, "GET /_tollgate/keys/{id}", "Read a key.")
-            .gives(200, "The key.", &key)
-            .like(key_example()),
-        Operation::new(
-            "changeKey",
-            Write,
-            "PATCH /_tollgate/keys/{id}",
-            "Change a key; in force with the next request.",
-        )
-        .takes(&schemas.add::<types::ChangeKey>())
-        .gives(200, "The key.", &key)
-        .fails(&[409]),
-        Operation::new(
-            "deleteKey",
-            Write,
-            "DELETE /_tollgate/keys/{id}",
-            "Delete a key and its overrides. Its accounts and the log stay.",
-        )
-        .gives_nothing("It is gone.")
-        .fails(&[409]),
-        Operation::new(
-            "rotateKey",
-            Write,
-            "POST /_tollgate/keys/{id}/rotate",
-            "Replace a key's secret; its counters go on.",
-        )
-        .takes(&schemas.add::<types::RotateKey>())
-        .gives(200, "The key with its new secret, which is shown here and never again.", &issued)
-        .fails(&[409]),
-        Operation::new("revokeKey", Write, "POST /_tollgate/keys/{id}/revoke", "Withdraw a key for ever.")
-            .gives(200, "The key.", &key)
-            .fails(&[409]),
-        import_keys(),
-        Operation::new(
-            "listOverrides",
-            Read,
-            "GET /_tollgate/keys/{id}/overrides",
-            "List a key's own policies by name.",
-        )
-        .paged()
-        .gives(200, "A page of overrides.", &page("overrides", &own)),
-        Operation::new(
-            "putOverride",
-            Write,
-            "PUT /_tollgate/keys/{id}/overrides/{policy}",
+            .parameter("tier", &word, "Those of this tier.")
+            .parameter("status", &status, "Those of this status.")
+            .parameter("owner", &word, "Those of exactly this owner.")
+            .parameter("q", &word, "Those whose name has this in it, in whatever case.")
+            .returns(200, "A page of keys.", &page("keys", &key))
+            .example(json!({ "keys": [key_example()], "next_cursor": null })),
+        Description::new(Admin::ReadKey, "Read a key.").returns(200, "The key.", &key).example(key_example()),
+        Description::new(Admin::ChangeKey, "Change a key; in force with the next request.")
+            .accepts(&schemas.body::<ChangeKey>())
+            .returns(200, "The key.", &key)
+            .errors(&[409]),
+        Description::new(Admin::DeleteKey, "Delete a key and its overrides. Its accounts and the log stay.")
+            .returns_nothing("It is gone.")
+            .errors(&[409]),
+        Description::new(Admin::RotateKey, "Replace a key's secret; its counters go on.")
+            .accepts(&schemas.body::<RotateKey>())
+            .returns(200, "The key with its new secret, which is shown here and never again.", &issued)
+            .errors(&[409]),
+        Description::new(Admin::RevokeKey, "Withdraw a key for ever.").returns(200, "The key.", &key).errors(&[409]),
+        describe_import(),
+        Description::new(Admin::ListOverrides, "List a key's own policies by name.").paged().returns(
+            200,
+            "A page of overrides.",
+            &page("overrides", &own),
+        ),
+        Description::new(
+            Admin::PutOverride,
             "Give a key a policy of its own, 16 at most; in force with the next request.",
         )
-        .takes(&schemas.add::<types::PutOverride>())
-        .gives(200, "It was replaced.", &own)
-        .gives(201, "It is new.", &own)
-        .fails(&[409]),
-        Operation::new(
-            "deleteOverride",
-            Write,
-            "DELETE /_tollgate/keys/{id}/overrides/{policy}",
-            "Take a key's own policy back.",
-        )
-        .gives_nothing("It is gone.")
-        .fails(&[409]),
+        .accepts(&schemas.body::<PutOverride>())
+        .returns(200, "It was replaced.", &own)
+        .returns(201, "It is new.", &own)
+        .errors(&[409]),
+        Description::new(Admin::DeleteOverride, "Take a key's own policy back.")
+            .returns_nothing("It is gone.")
+            .errors(&[409]),
     ]
 }
 
-fn import_keys() -> Operation {
+fn describe_import() -> Description {
     let summary = "Take over keys that were issued elsewhere: 16 to 256 visible ASCII characters each, 10000 lines and 16 MiB at most.";
-    let mut import = Operation::new("importKeys", Access::Write, "POST /_tollgate/keys/import", summary);
+    let mut import = Description::new(Admin::ImportKeys, summary);
     let line = "{\"key\":\"their-own-key-0001\",\"tier\":\"pro\",\"name\":\"first\"}\n";
     let result = "{\"line\":1,\"id\":\"wtwo6x5htavejjfz\"}\n{\"line\":2,\"error\":\"tier: there is no tier `gold`\"}\n";
     // As bytes, which is the one way in which generators of clients can send and take lines.
@@ -252,68 +214,53 @@ fn import_keys() -> Operation {
     import
 }
 
-fn of_accounts(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::Read;
-    let hour = schemas.add::<types::HourUsage>();
-    let day = schemas.add::<types::DayUsage>();
+fn describe_usage(schemas: &mut Schemas) -> Vec<Description> {
+    let hour = schemas.add::<HourUsage>();
+    let day = schemas.add::<DayUsage>();
     let audit = schemas.add::<EntryView>();
-    let months = json!({ "type": "integer", "minimum": 1, "maximum": 36, "default": 12 });
+    let months = json!({ "type": "integer", "minimum": 1, "maximum": MONTHS_LIMIT, "default": MONTHS_DEFAULT });
     vec![
-        Operation::new(
-            "readUsage",
-            Read,
-            "GET /_tollgate/keys/{id}/usage",
-            "What a key has used, from its object; spends nothing.",
-        )
-        .gives(200, "Where it stands.", &schemas.add::<Usage>()),
-        Operation::new("readHistory", Read, "GET /_tollgate/keys/{id}/history", "A key's months.")
-            .with("months", &months, "How many, the current one included.")
-            .gives(200, "The months.", &schemas.add::<types::History>()),
-        Operation::new(
-            "readHours",
-            Read,
-            "GET /_tollgate/keys/{id}/hours",
-            "A key's hours by class of routes, as of the last flush.",
-        )
-        .between("24 hours ago unless it is said, 31 days at most.")
-        .paged()
-        .gives(200, "A page of hours.", &page("hours", &hour)),
-        Operation::new(
-            "readDays",
-            Read,
-            "GET /_tollgate/keys/{id}/days",
-            "A key's days by class of routes, as of the last flush.",
-        )
-        .between("30 days ago unless it is said, 100 days at most.")
-        .paged()
-        .gives(200, "A page of days.", &page("days", &day)),
-        Operation::new(
-            "readAudit",
-            Read,
-            "GET /_tollgate/keys/{id}/audit",
-            "A key's requests one by one, for the tier's `audit_days`.",
-        )
-        .between("The oldest unless it is said.")
-        .paged()
-        .gives(200, "A page of requests.", &page("entries", &audit)),
-        Operation::new("reconcile", Read, "GET /_tollgate/keys/{id}/reconcile", "Compare a key's object with D1.")
-            .gives(200, "What was found.", &schemas.add::<types::Reconciliation>()),
+        Description::new(Admin::ReadUsage, "What a key has used, from its object; spends nothing.").returns(
+            200,
+            "Where it stands.",
+            &schemas.add::<Usage>(),
+        ),
+        Description::new(Admin::ReadHistory, "A key's months.")
+            .parameter("months", &months, "How many, the current one included.")
+            .returns(200, "The months.", &schemas.add::<History>()),
+        Description::new(Admin::ReadHours, "A key's hours by class of routes, as of the last flush.")
+            .between("24 hours ago unless it is said, 31 days at most.")
+            .paged()
+            .returns(200, "A page of hours.", &page("hours", &hour)),
+        Description::new(Admin::ReadDays, "A key's days by class of routes, as of the last flush.")
+            .between("30 days ago unless it is said, 100 days at most.")
+            .paged()
+            .returns(200, "A page of days.", &page("days", &day)),
+        Description::new(Admin::ReadAudit, "A key's requests one by one, for the tier's `audit_days`.")
+            .between("The oldest unless it is said.")
+            .paged()
+            .returns(200, "A page of requests.", &page("entries", &audit)),
+        Description::new(Admin::Reconcile, "Compare a key's object with D1.").returns(
+            200,
+            "What was found.",
+            &schemas.add::<Reconciliation>(),
+        ),
     ]
 }
 
-fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::Read;
-    let alert = schemas.add::<types::Alert>();
-    let delivery = schemas.add::<types::Delivery>();
-    let drift = schemas.add::<types::Drift>();
-    let month = or_nothing(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
+fn describe_reports(schemas: &mut Schemas) -> Vec<Description> {
+    let alert = schemas.add::<AlertView>();
+    let delivery = schemas.add::<DeliveryView>();
+    let drift = schemas.add::<Drift>();
+    let month = or_empty(&json!({ "type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$" }));
     let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
-    let state = or_nothing(&json!({ "type": "string", "enum": ["pending", "delivered", "dead", "none"] }));
+    let states = DeliveryState::ALL.map(DeliveryState::as_str);
+    let state = or_empty(&json!({ "type": "string", "enum": states }));
     let summary = "A month of all keys that were used in it; the whole of it as CSV for `Accept: text/csv`, without `limit` and `cursor`.";
-    let mut report = Operation::new("report", Read, "GET /_tollgate/report", summary)
-        .with("month", &month, "The current one unless it is said.")
+    let mut report = Description::new(Admin::Report, summary)
+        .parameter("month", &month, "The current one unless it is said.")
         .paged()
-        .gives(200, "The report.", &schemas.add::<types::Report>());
+        .returns(200, "The report.", &schemas.add::<MonthReport>());
     if let Some((.., content)) = report.answers.last_mut() {
         content["text/csv"] = json!({
             "schema": { "type": "string" },
@@ -322,128 +269,99 @@ fn of_all_accounts(schemas: &mut Schemas) -> Vec<Operation> {
     }
     vec![
         report,
-        Operation::new("listAlerts", Read, "GET /_tollgate/alerts", "Keys at or over a share of any month policy.")
-            .with("threshold", &threshold, "The share, with up to six decimal places.")
+        Description::new(Admin::ListAlerts, "Keys at or over a share of any month policy.")
+            .parameter("threshold", &threshold, "The share, with up to six decimal places.")
             .paged()
-            .gives(200, "A page of keys and policies.", &page("alerts", &alert)),
-        Operation::new(
-            "listDeliveries",
-            Read,
-            "GET /_tollgate/alerts/deliveries",
+            .returns(200, "A page of keys and policies.", &page("alerts", &alert)),
+        Description::new(
+            Admin::ListDeliveries,
             "Alerts that were raised, newest first, and what became of telling them.",
         )
-        .with("state", &state, "Those in this state.")
+        .parameter("state", &state, "Those in this state.")
         .paged()
-        .gives(200, "A page of alerts.", &page("deliveries", &delivery)),
-        Operation::new(
-            "listDrift",
-            Read,
-            "GET /_tollgate/drift",
-            "What the hourly comparison of some keys with D1 has found, newest first.",
-        )
-        .paged()
-        .gives(200, "A page of finds.", &page("drift", &drift)),
+        .returns(200, "A page of alerts.", &page("deliveries", &delivery)),
+        Description::new(Admin::ListDrift, "What the hourly comparison of some keys with D1 has found, newest first.")
+            .paged()
+            .returns(200, "A page of finds.", &page("drift", &drift)),
     ]
 }
 
-fn of_tiers_and_tokens(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::{Read, Root, Write};
+fn describe_settings(schemas: &mut Schemas) -> Vec<Description> {
     let tier = schemas.add::<Tier>();
-    let changed = schemas.add::<types::ChangedTier>();
+    let changed = schemas.add::<ChangedTier>();
     let cost = schemas.add::<RouteCostView>();
     let token = schemas.add::<TokenView>();
-    let entry = schemas.add::<types::LogEntry>();
+    let entry = schemas.add::<LogEntry>();
     let word = json!({ "type": "string" });
+    schemas.body::<PutPolicy>();
     vec![
-        Operation::new("listTiers", Read, "GET /_tollgate/tiers", "List tiers by name.").paged().gives(
+        Description::new(Admin::ListTiers, "List tiers by name.").paged().returns(
             200,
             "A page of tiers.",
             &page("tiers", &tier),
         ),
-        Operation::new("readTier", Read, "GET /_tollgate/tiers/{name}", "Read a tier.").gives(200, "The tier.", &tier),
-        Operation::new(
-            "putTier",
-            Write,
-            "PUT /_tollgate/tiers/{name}",
-            "Create a tier or replace it, for all of its keys.",
-        )
-        .takes(&schemas.add::<types::PutTier>())
-        .gives(200, "It was replaced.", &changed)
-        .gives(201, "It is new.", &changed)
-        .fails(&[409]),
-        Operation::new("deleteTier", Write, "DELETE /_tollgate/tiers/{name}", "Delete a tier that no key has.")
-            .gives_nothing("It is gone.")
-            .fails(&[409]),
-        Operation::new(
-            "listRouteCosts",
-            Read,
-            "GET /_tollgate/route-costs",
-            "List what calls cost, by pattern and method.",
-        )
-        .paged()
-        .gives(200, "A page of costs.", &page("route_costs", &cost)),
-        Operation::new(
-            "putRouteCost",
-            Write,
-            "PUT /_tollgate/route-costs",
+        Description::new(Admin::ReadTier, "Read a tier.").returns(200, "The tier.", &tier),
+        Description::new(Admin::PutTier, "Create a tier or replace it, for all of its keys.")
+            .accepts(&schemas.body::<PutTier>())
+            .returns(200, "It was replaced.", &changed)
+            .returns(201, "It is new.", &changed)
+            .errors(&[409]),
+        Description::new(Admin::DeleteTier, "Delete a tier that no key has.")
+            .returns_nothing("It is gone.")
+            .errors(&[409]),
+        Description::new(Admin::ListRouteCosts, "List what calls cost, by pattern and method.").paged().returns(
+            200,
+            "A page of costs.",
+            &page("route_costs", &cost),
+        ),
+        Description::new(
+            Admin::PutRouteCost,
             "Set what calls cost that match a pattern and method, 500 at most; in force within 60 seconds.",
         )
-        .takes(&schemas.add::<types::PutRouteCost>())
-        .gives(200, "It was replaced.", &cost)
-        .gives(201, "It is new.", &cost)
-        .fails(&[409]),
-        Operation::new(
-            "deleteRouteCost",
-            Write,
-            "DELETE /_tollgate/route-costs",
+        .accepts(&schemas.body::<PutRouteCost>())
+        .returns(200, "It was replaced.", &cost)
+        .returns(201, "It is new.", &cost)
+        .errors(&[409]),
+        Description::new(
+            Admin::DeleteRouteCost,
             "Delete the cost of a pattern and method; in force within 60 seconds.",
         )
-        .needs("pattern", &word, "The pattern of the row.")
-        .with("method", &json!({ "type": "string", "default": "*" }), "Its method.")
-        .gives_nothing("It is gone.")
-        .fails(&[404, 409]),
-        Operation::new("readLog", Read, "GET /_tollgate/log", "Every change made through the admin API, newest first.")
+        .required("pattern", &word, "The pattern of the row.")
+        .parameter("method", &json!({ "type": "string", "default": "*" }), "Its method.")
+        .returns_nothing("It is gone.")
+        .errors(&[404, 409]),
+        Description::new(Admin::ReadLog, "Every change made through the admin API, newest first.")
             .paged()
-            .with("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
-            .with("actor", &word, "Those by this token, by its name.")
-            .gives(200, "A page of the log.", &page("entries", &entry)),
-        Operation::new("listTokens", Root, "GET /_tollgate/tokens", "List admin tokens by name.").paged().gives(
+            .parameter("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
+            .parameter("actor", &word, "Those by this token, by its name.")
+            .returns(200, "A page of the log.", &page("entries", &entry)),
+        Description::new(Admin::ListTokens, "List admin tokens by name.").paged().returns(
             200,
             "A page of tokens.",
             &page("tokens", &token),
         ),
-        Operation::new(
-            "createToken",
-            Root,
-            "POST /_tollgate/tokens",
-            "Create an admin token, which is shown here and never again.",
-        )
-        .takes(&schemas.add::<types::CreateToken>())
-        .gives(201, "The token.", &schemas.add::<types::IssuedToken>())
-        .fails(&[409]),
-        Operation::new("deleteToken", Root, "DELETE /_tollgate/tokens/{id}", "Withdraw an admin token.")
-            .gives_nothing("It is gone."),
+        Description::new(Admin::CreateToken, "Create an admin token, which is shown here and never again.")
+            .accepts(&schemas.body::<CreateToken>())
+            .returns(201, "The token.", &schemas.add::<IssuedTokenView>())
+            .errors(&[409]),
+        Description::new(Admin::DeleteToken, "Withdraw an admin token.").returns_nothing("It is gone."),
     ]
 }
 
-fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Operation> {
-    use Access::{Open, SelfServiceRoute};
+fn describe_public_and_self_service(schemas: &mut Schemas) -> Vec<Description> {
     vec![
-        Operation::new("me", SelfServiceRoute, "GET /_tollgate/me", "Where the presented key stands; spends nothing.")
-            .gives(200, "The key.", &schemas.add::<Me>()),
-        Operation::new(
-            "myUsage",
-            SelfServiceRoute,
-            "GET /_tollgate/me/usage",
-            "What the presented key has used; spends nothing.",
-        )
-        .gives(200, "Its months and hours.", &schemas.add::<types::MeUsage>()),
-        Operation::new("health", Open, "GET /_tollgate/health", "Whether tollgate runs.").gives(
+        Description::new(SelfServiceRoute::Me, "Where the presented key stands; spends nothing.").returns(
             200,
-            "It does.",
-            &schemas.add::<types::Health>(),
+            "The key.",
+            &schemas.add::<Me>(),
         ),
-        Operation::new("openapi", Open, "GET /_tollgate/openapi.json", "This document.").gives(
+        Description::new(SelfServiceRoute::MyUsage, "What the presented key has used; spends nothing.").returns(
+            200,
+            "Its months and hours.",
+            &schemas.add::<MeUsage>(),
+        ),
+        Description::new(Public::Health, "Whether tollgate runs.").returns(200, "It does.", &schemas.add::<Health>()),
+        Description::new(Public::Openapi, "This document.").returns(
             200,
             "The document.",
             &json!({
@@ -454,4 +372,15 @@ fn of_holders_and_everybody(schemas: &mut Schemas) -> Vec<Operation> {
             }),
         ),
     ]
+}
+
+// `src/runtime/http.rs` makes it.
+#[derive(Debug, ToSchema)]
+#[schema(example = json!({"status": "ok", "version": "0.1.0"}))]
+struct Health {
+    #[schema(pattern = "^ok$")]
+    #[expect(dead_code, reason = "a schema")]
+    status: String,
+    #[expect(dead_code, reason = "a schema")]
+    version: String,
 }

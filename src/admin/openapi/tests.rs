@@ -1,11 +1,12 @@
-use super::*;
-use crate::admin::body::{Body, parse};
+use crate::admin::body::{FromFields, parse};
+use crate::admin::openapi::document::{ERRORS, document};
 use crate::admin::{keys, overrides, route_costs, tiers, tokens};
-use crate::http::problem::Problem;
-use crate::router::{Route, route};
-use serde::de::DeserializeOwned;
+use crate::http::problem::{Problem, ProblemBody};
+use crate::router::{ENDPOINTS, Route, route};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
+use utoipa::ToSchema;
 
 /// The methods of each path, with an id and a name in it.
 fn methods() -> BTreeMap<String, Vec<String>> {
@@ -51,14 +52,14 @@ fn query_parameters_are_those_that_are_read() {
     for (path, methods) in methods() {
         for method in methods {
             let example = example_of(&path);
-            let Route::Admin(admin) = route(&method, &example, false) else { continue };
+            let Route::Endpoint(endpoint) = route(&method, &example, false) else { panic!("{method} {path}") };
             let operation = &document["paths"][&path][method.to_lowercase()];
             let named = operation["parameters"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str());
-            let (mut named, mut read): (Vec<&str>, Vec<&str>) = (named.collect(), admin.parameters().to_vec());
+            let (mut named, mut read): (Vec<&str>, Vec<&str>) = (named.collect(), endpoint.parameters.to_vec());
             named.sort_unstable();
             read.sort_unstable();
             assert_eq!(named, read, "{method} {path}");
-            assert_eq!(!operation["requestBody"].is_null(), admin.has_body(), "{method} {path}");
+            assert_eq!(!operation["requestBody"].is_null(), endpoint.body_limit > 0, "{method} {path}");
         }
     }
 }
@@ -71,24 +72,26 @@ fn every_operation_of_the_contract_is_there() {
     for one in &named {
         assert!(api.contains(&format!("`{one}")), "docs/api.md does not name {one}");
     }
-    assert_eq!(named.len(), 36);
+    assert_eq!(named.len(), ENDPOINTS.len());
 }
 
-/// A body as the document says it against the real one: its example, each of its fields left out, and one that is not there.
-fn check_body<D: DeserializeOwned + ToSchema, R: Body>(name: &str) {
+/// Compares a body in the document with its reader: the example, each field left out, of another
+/// type and null, and an unknown field.
+fn check_body<T: FromFields + ToSchema>() {
     let document = document();
+    let name = &*T::name();
     let schema = &document["components"]["schemas"][name];
     assert_eq!(schema["additionalProperties"], false, "{name}");
+    for (field, keyword, number) in T::LIMITS {
+        assert_eq!(schema["properties"][field][keyword], *number, "{name}.{field}: {keyword}");
+    }
     let example = schema["example"].as_object().unwrap();
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let both = |body: &Map<String, Value>| {
-        let text = Value::Object(body.clone()).to_string();
-        (serde_json::from_str::<D>(&text).is_ok(), parse::<R>(text.as_bytes()))
-    };
-    assert!(matches!(both(example), (true, Ok(_))), "{name}: its example");
-    let expect_refusal = |body: &Map<String, Value>, field: &str| match both(body) {
-        (false, Err(Problem::Invalid(named, _))) => assert_eq!(named, field, "{name}"),
-        (documented, real) => panic!("{name}.{field}: {documented}, {:?}", real.err()),
+    let read = |body: &Map<String, Value>| parse::<T>(Value::Object(body.clone()).to_string().as_bytes());
+    assert!(read(example).is_ok(), "{name}: its example");
+    let expect_refusal = |body: &Map<String, Value>, field: &str| match read(body) {
+        Err(Problem::Invalid(named, _)) => assert_eq!(named, field, "{name}"),
+        other => panic!("{name}.{field}: {:?}", other.err()),
     };
     for field in schema["properties"].as_object().unwrap().keys() {
         let mut without = example.clone();
@@ -96,7 +99,7 @@ fn check_body<D: DeserializeOwned + ToSchema, R: Body>(name: &str) {
         if required.contains(&field.as_str()) {
             expect_refusal(&without, field);
         } else {
-            assert!(matches!(both(&without), (true, Ok(_))), "{name} without {field}");
+            assert!(read(&without).is_ok(), "{name} without {field}");
         }
         // No field may be true.
         let mut other = example.clone();
@@ -107,7 +110,7 @@ fn check_body<D: DeserializeOwned + ToSchema, R: Body>(name: &str) {
         null.insert(field.clone(), Value::Null);
         let types = &schema["properties"][field]["type"];
         if types.as_array().is_some_and(|types| types.contains(&"null".into())) {
-            assert!(matches!(both(&null), (true, Ok(_))), "{name}.{field}: null");
+            assert!(read(&null).is_ok(), "{name}.{field}: null");
         } else {
             expect_refusal(&null, field);
         }
@@ -119,13 +122,13 @@ fn check_body<D: DeserializeOwned + ToSchema, R: Body>(name: &str) {
 
 #[test]
 fn bodies_are_what_is_read() {
-    check_body::<types::CreateKey, keys::CreateKey>("CreateKey");
-    check_body::<types::ChangeKey, keys::ChangeKey>("ChangeKey");
-    check_body::<types::RotateKey, keys::RotateKey>("RotateKey");
-    check_body::<types::PutOverride, overrides::PutOverride>("PutOverride");
-    check_body::<types::PutTier, tiers::PutTier>("PutTier");
-    check_body::<types::PutRouteCost, route_costs::RouteCostView>("PutRouteCost");
-    check_body::<types::CreateToken, tokens::CreateToken>("CreateToken");
+    check_body::<keys::CreateKey>();
+    check_body::<keys::ChangeKey>();
+    check_body::<keys::RotateKey>();
+    check_body::<overrides::PutOverride>();
+    check_body::<tiers::PutTier>();
+    check_body::<route_costs::PutRouteCost>();
+    check_body::<tokens::CreateToken>();
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn limits_are_those_that_are_kept() {
         let pattern = "x".repeat(usize::try_from(pattern - 1).unwrap());
         format!(r#"{{"pattern":"/{pattern}","cost":{cost}}}"#)
     };
-    let is_cost = |body: String| parse::<route_costs::RouteCostView>(body.as_bytes()).is_ok();
+    let is_cost = |body: String| parse::<route_costs::PutRouteCost>(body.as_bytes()).is_ok();
     holds(of("PutRouteCost", "pattern", "maxLength"), &|n| is_cost(cost(n, 1)));
     holds(of("PutRouteCost", "cost", "maximum"), &|n| is_cost(cost(1, n)));
     holds(of("CreateToken", "name", "maxLength"), &|n| parse::<tokens::CreateToken>(token(n).as_bytes()).is_ok());
@@ -178,7 +181,7 @@ fn problems_are_what_is_given() {
         Problem::Internal,
         Problem::Unavailable("x"),
     ] {
-        let problem: types::Problem = serde_json::from_str(&refusal.body()).unwrap();
+        let problem: ProblemBody = serde_json::from_str(&refusal.body()).unwrap();
         assert_eq!(problem.status, refusal.status());
         assert_eq!(problem.field.is_some(), problem.status == 422);
         let error = ERRORS.iter().find(|error| error.status == problem.status).unwrap();

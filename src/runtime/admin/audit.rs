@@ -4,7 +4,8 @@ use crate::admin::audit::{LIST, range};
 use crate::http::problem::Problem;
 use crate::key_state::audit_log::AuditCursor;
 use crate::protocol::object_request::AuditPage;
-use crate::runtime::admin::{Command, CommandResult, Success, keys};
+use crate::runtime::admin::command::{Command, CommandResult, Success};
+use crate::runtime::admin::keys;
 use crate::runtime::gateway::object_client;
 
 pub(super) async fn read(command: &Command, id: &str) -> CommandResult {

@@ -1,18 +1,17 @@
 //! The import of keys that were issued elsewhere.
 
-use crate::admin::imports::{Authority, Batch, Results, lines};
+use crate::admin::imports::{Authority, ImportBatch, Results, lines};
 use crate::admin::reports::wants;
+use crate::runtime::admin::command::{Command, CommandResult, Success};
 use crate::runtime::admin::keys::signer;
-use crate::runtime::admin::{Command, CommandResult, Success};
 use crate::runtime::store;
 
-pub(super) use crate::admin::imports::BODY_LIMIT;
-
 const NDJSON: &str = "application/x-ndjson";
-/// The same for clients that only know bytes.
+/// For clients that send and receive bytes only.
 const BYTES: &str = "application/octet-stream";
 
-/// Imports batch by batch, each a transaction. What is stored stays, so a failure in the middle is reported line by line.
+/// Imports batch by batch, each a transaction. A failure after the first batch is reported line by
+/// line, because earlier batches stay stored.
 pub(super) async fn import(command: &Command) -> CommandResult {
     let Command { db, actor, now, .. } = command;
     let authority = Authority { signer: signer(command)?, admin_token: command.isolate.config.admin_token.as_deref() };
@@ -20,12 +19,12 @@ pub(super) async fn import(command: &Command) -> CommandResult {
     let mut results = Results::default();
     let media_type = if command.accept.as_deref().is_some_and(|accept| wants(accept, BYTES)) { BYTES } else { NDJSON };
     loop {
-        let batch = Batch::read(&mut lines, authority, *now, &mut results);
+        let batch = ImportBatch::read(&mut lines, authority, *now, &mut results);
         if batch.is_empty() {
             return Ok(Success::Lines(results.into_text(), media_type));
         }
-        let stored = store::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
-        // Whatever came of it: the isolate asks anew about what it refused until now.
+        let stored = store::imports::import_keys(db, &batch.rows(), &batch.ids(), actor, *now).await;
+        // Even after an error, rows may be stored: forget which keys were unknown.
         command.isolate.note_import();
         match stored {
             Ok(stored) => batch.report(&stored, &mut results),

@@ -1,18 +1,19 @@
-//! Keys.
+//! Operations on keys.
 
 use crate::admin::keys::{ChangeKey, CreateKey, KeyRow, KeyView, RotateKey};
 use crate::http::problem::Problem;
 use crate::keys::key::{self, ENTROPY_BYTES, Signer, is_key_id};
 use crate::keys::profile::Status;
-use crate::runtime::admin::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
+use crate::runtime::admin::command::{Command, CommandResult, Failure, Success, TRIES, Work, contended, text};
 use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
-use crate::runtime::store::{self, KeyFilter};
+use crate::runtime::store;
+use crate::runtime::store::keys::KeyFilter;
 
-/// One key, as it is stored and as it is read.
+/// A key's row, as text and as it is read; 404 if there is none.
 pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(String, KeyRow), Failure>> {
     Box::pin(async move {
-        let row = if is_key_id(id) { store::key(&command.db, id).await? } else { None };
+        let row = if is_key_id(id) { store::keys::find_key(&command.db, id).await? } else { None };
         row.ok_or_else(|| Problem::NotFound("there is no key with this id".to_owned()).into())
     })
 }
@@ -38,7 +39,7 @@ pub(super) async fn create(command: &Command) -> CommandResult {
     let row = create.into_row(&issued, command.now);
     let mut view = row.clone().view(None, command.now);
     let change = command.log("create", format!("keys/{}", row.id), None, Some(text(&view)?));
-    if !store::create_key(&command.db, &row, change).await? {
+    if !store::keys::create_key(&command.db, &row, change).await? {
         return Err(no_tier(&row.tier).into());
     }
     view.key = Some(issued.key);
@@ -58,7 +59,7 @@ pub(super) async fn list(command: &Command) -> CommandResult {
         owner: parameters.get("owner"),
         name_part: parameters.get("q"),
     };
-    let (rows, last) = store::keys(&command.db, &filter, &page, command.now).await??;
+    let (rows, last) = store::keys::list_keys(&command.db, &filter, &page, command.now).await??;
     let keys = rows.into_iter().map(|row| text(&row.view(None, command.now))).collect::<Result<Vec<_>, _>>()?;
     Ok(Success::Json(200, page.show(&keys, last.as_deref())))
 }
@@ -72,7 +73,7 @@ pub(super) async fn read(command: &Command, id: &str) -> CommandResult {
 }
 
 pub(super) async fn usage(command: &Command, id: &str) -> CommandResult {
-    // An object must not be made for a key that was never issued, so D1 is asked first.
+    // D1 is asked first: a request must not create the object of a key that was never issued.
     find(command, id).await?;
     Ok(Success::Json(200, object_client::usage(&command.isolate, id).await?))
 }
@@ -100,7 +101,7 @@ pub(super) async fn revoke(command: &Command, id: &str) -> CommandResult {
     show(200, &update(command, id, "revoke", &revoke).await?.view(None, command.now))
 }
 
-/// Changes a key's row, whatever else is changing it.
+/// Changes a key's row, again if another request changes it meanwhile.
 fn update<'a>(
     command: &'a Command,
     id: &'a str,
@@ -118,11 +119,11 @@ fn update<'a>(
             let is_other_tier = after.tier != before.tier;
             let [was, is] = [before, after.clone()].map(|row| text(&row.view(None, command.now)));
             let log = command.log(action, format!("keys/{id}"), Some(was?), Some(is?));
-            if store::update_key(&command.db, &stored, &after, log).await? {
+            if store::keys::update_key(&command.db, &stored, &after, log).await? {
                 command.refresh(id).await;
                 return Ok(after);
             }
-            if is_other_tier && !store::has_tier(&command.db, &after.tier).await? {
+            if is_other_tier && !store::tiers::has_tier(&command.db, &after.tier).await? {
                 return Err(no_tier(&after.tier).into());
             }
         }
@@ -135,7 +136,7 @@ pub(super) async fn delete(command: &Command, id: &str) -> CommandResult {
         let (stored, before) = find(command, id).await?;
         let before = text(&before.view(None, command.now))?;
         let log = command.log("delete", format!("keys/{id}"), Some(before), None);
-        if store::delete_key(&command.db, id, &stored, log).await? {
+        if store::keys::delete_key(&command.db, id, &stored, log).await? {
             command.refresh(id).await;
             return Ok(Success::NoContent);
         }

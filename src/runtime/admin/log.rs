@@ -1,7 +1,7 @@
 //! The admin log.
 
 use crate::http::problem::Problem;
-use crate::runtime::admin::{Command, CommandResult, Success};
+use crate::runtime::admin::command::{Command, CommandResult, Success};
 use crate::runtime::store;
 
 pub(super) async fn read(command: &Command) -> CommandResult {
@@ -10,5 +10,5 @@ pub(super) async fn read(command: &Command) -> CommandResult {
     let before = page.after.as_deref().map(str::parse).transpose();
     let before = before.map_err(|_| Problem::BadRequest("cursor: is not one that this list has given".to_owned()))?;
     let (target, actor) = (parameters.get("target"), parameters.get("actor"));
-    Ok(Success::Json(200, store::log(&command.db, target, actor, before, &page).await?))
+    Ok(Success::Json(200, store::log::list_log(&command.db, target, actor, before, &page).await?))
 }

@@ -1,21 +1,24 @@
-//! What keys have used, and whether the accounts are right.
+//! Reports of usage, and the comparison of objects with D1.
 
+use crate::admin::alerts::DeliveryState;
+use crate::admin::parameters::{Page, bad_cursor};
 use crate::admin::reports::{Span, millionths, month, months, wants};
-use crate::admin::{Page, bad_cursor};
 use crate::http::problem::Problem;
-use crate::router::Admin;
-use crate::runtime::admin::{Command, CommandResult, Success, keys};
+use crate::runtime::admin::command::{Command, CommandResult, Success, Work};
+use crate::runtime::admin::keys;
 use crate::runtime::object::reconcile;
-use crate::runtime::store::{self, Delivery, Part, Statement};
+use crate::runtime::store;
+use crate::runtime::store::database::Statement;
+use crate::runtime::store::reports::Granularity;
 use crate::time::{DAY, HOUR, Month};
 
-/// What is to be read. All reports are one query or two, so that there is one way to carry them out.
-struct Query<'a> {
-    /// The key that it is about.
+/// A report: one query or two.
+struct ReportQuery<'a> {
+    /// The key that the report is about, which must exist.
     key: Option<&'a str>,
-    /// What comes before the list.
+    /// An object to which the list is added.
     head: Option<Statement>,
-    /// A list; else one row.
+    /// The page of a list; `None` for one row.
     page: Option<Page>,
     rows: Statement,
 }
@@ -25,77 +28,113 @@ fn pair<'a>(page: &'a Page, first: (&'a str, &'a str)) -> Result<(&'a str, &'a s
     page.after.as_deref().map_or(Ok(first), |after| after.split_once('\n').ok_or_else(bad_cursor))
 }
 
-fn query<'a>(command: &Command, admin: Admin<'a>) -> Result<Query<'a>, Problem> {
-    let (parameters, now) = (&command.parameters, command.now);
-    let part = |id, part, list, micros, days, most| {
-        let page = parameters.page(list)?;
-        let span = Span::read(parameters, now, micros, days, most)?;
-        let rows = store::parts(id, part, span, pair(&page, ("", ""))?, &page);
-        Ok(Query { key: Some(id), head: None, page: Some(page), rows })
-    };
-    let list = |page, rows| Query { key: None, head: None, page: Some(page), rows };
-    match admin {
-        Admin::ReadHours(id) => part(id, Part::Hour, "hours", HOUR, 1, 31),
-        Admin::ReadDays(id) => part(id, Part::Day, "days", DAY, 30, 100),
-        Admin::ReadHistory(id) => {
-            let rows = store::history(id, Month::of(now), months(parameters)?);
-            Ok(Query { key: Some(id), head: None, page: None, rows })
-        }
-        Admin::ListAlerts => {
-            let page = parameters.page("alerts")?;
-            let rows = store::near_quota(millionths(parameters)?, pair(&page, ("", ""))?, now, &page);
-            Ok(list(page, rows))
-        }
-        Admin::ListDeliveries => {
-            let page = parameters.page("deliveries")?;
-            let state = parameters.get("state");
-            if state.is_some_and(|state| !Delivery::WORDS.contains(&state)) {
-                let words = Delivery::WORDS.join(", ");
-                return Err(Problem::BadRequest(format!("state: must be one of {words}")));
-            }
-            let rows = store::deliveries(state, &page).ok_or_else(bad_cursor)?;
-            Ok(list(page, rows))
-        }
-        Admin::ListDrift => {
-            let page = parameters.page("drift")?;
-            // Later than any time.
-            let rows = store::drift(pair(&page, ("~", ""))?, &page);
-            Ok(list(page, rows))
-        }
-        _ => {
-            let (page, month) = (parameters.page("keys")?, month(parameters, now)?);
-            let rows = store::report(month, &page);
-            Ok(Query { key: None, head: Some(store::report_totals(month)), page: Some(page), rows })
-        }
+impl<'a> ReportQuery<'a> {
+    fn list(page: Page, rows: Statement) -> Self {
+        Self { key: None, head: None, page: Some(page), rows }
+    }
+
+    /// A page of a key's usage by class of routes, `days` back by default and `most` days at most.
+    fn by_class(
+        command: &Command,
+        id: &'a str,
+        granularity: Granularity,
+        (days, most): (u64, u64),
+    ) -> Result<Self, Problem> {
+        let (list, micros) = match granularity {
+            Granularity::Hour => ("hours", HOUR),
+            Granularity::Day => ("days", DAY),
+        };
+        let page = command.parameters.page(list)?;
+        let span = Span::read(&command.parameters, command.now, micros, days, most)?;
+        let rows = store::reports::parts(id, granularity, span, pair(&page, ("", ""))?, &page);
+        Ok(Self { key: Some(id), ..Self::list(page, rows) })
     }
 }
 
-/// Everything that D1 can tell by itself, as JSON.
-pub(super) async fn read(command: &Command, admin: Admin<'_>) -> CommandResult {
-    let Query { key, head, page, rows } = query(command, admin)?;
-    if let Some(id) = key {
-        keys::find(command, id).await?;
-    }
-    let Some(page) = page else { return Ok(Success::Json(200, command.db.one(rows).await?)) };
-    let list = command.db.list(&page, rows).await?;
-    let Some(head) = head else { return Ok(Success::Json(200, list)) };
-    // Two objects as one.
-    let mut both = command.db.one(head).await?;
-    both.pop();
-    both.push(',');
-    both.push_str(list.get(1..).unwrap_or_default());
-    Ok(Success::Json(200, both))
+pub(super) fn hours<'a>(command: &'a Command, id: &'a str) -> Work<'a, CommandResult> {
+    read(command, ReportQuery::by_class(command, id, Granularity::Hour, (1, 31)))
+}
+
+pub(super) fn days<'a>(command: &'a Command, id: &'a str) -> Work<'a, CommandResult> {
+    read(command, ReportQuery::by_class(command, id, Granularity::Day, (30, 100)))
+}
+
+pub(super) fn history<'a>(command: &'a Command, id: &'a str) -> Work<'a, CommandResult> {
+    let query = months(&command.parameters).map(|months| {
+        let rows = store::reports::history(id, Month::of(command.now), months);
+        ReportQuery { key: Some(id), head: None, page: None, rows }
+    });
+    read(command, query)
+}
+
+pub(super) fn alerts(command: &Command) -> Work<'_, CommandResult> {
+    let query = || {
+        let page = command.parameters.page("alerts")?;
+        let millionths = millionths(&command.parameters)?;
+        let rows = store::reports::near_quota(millionths, pair(&page, ("", ""))?, command.now, &page);
+        Ok(ReportQuery::list(page, rows))
+    };
+    read(command, query())
+}
+
+pub(super) fn deliveries(command: &Command) -> Work<'_, CommandResult> {
+    let query = || {
+        let page = command.parameters.page("deliveries")?;
+        let state = command.parameters.get("state");
+        if state.is_some_and(|state| !DeliveryState::ALL.iter().any(|one| one.as_str() == state)) {
+            let words = DeliveryState::ALL.map(DeliveryState::as_str).join(", ");
+            return Err(Problem::BadRequest(format!("state: must be one of {words}")));
+        }
+        let rows = store::alerts::deliveries(state, &page).ok_or_else(bad_cursor)?;
+        Ok(ReportQuery::list(page, rows))
+    };
+    read(command, query())
+}
+
+pub(super) fn drift(command: &Command) -> Work<'_, CommandResult> {
+    let query = || {
+        let page = command.parameters.page("drift")?;
+        // `~` sorts after any time.
+        let rows = store::reports::drift(pair(&page, ("~", ""))?, &page);
+        Ok(ReportQuery::list(page, rows))
+    };
+    read(command, query())
+}
+
+/// Runs a report that needs D1 alone.
+fn read<'a>(command: &'a Command, query: Result<ReportQuery<'a>, Problem>) -> Work<'a, CommandResult> {
+    Box::pin(async move {
+        let ReportQuery { key, head, page, rows } = query?;
+        if let Some(id) = key {
+            keys::find(command, id).await?;
+        }
+        let Some(page) = page else { return Ok(Success::Json(200, command.db.one(rows).await?)) };
+        let list = command.db.list(&page, rows).await?;
+        let Some(head) = head else { return Ok(Success::Json(200, list)) };
+        // Join the two objects.
+        let mut both = command.db.one(head).await?;
+        both.pop();
+        both.push(',');
+        both.push_str(list.get(1..).unwrap_or_default());
+        Ok(Success::Json(200, both))
+    })
 }
 
 pub(super) async fn report(command: &Command) -> CommandResult {
     if !command.accept.as_deref().is_some_and(|accept| wants(accept, "text/csv")) {
-        return read(command, Admin::ReadReport).await;
+        let query = command.parameters.page("keys").and_then(|page| {
+            let month = month(&command.parameters, command.now)?;
+            let rows = store::reports::report(month, &page);
+            let head = Some(store::reports::report_totals(month));
+            Ok(ReportQuery { head, ..ReportQuery::list(page, rows) })
+        });
+        return read(command, query).await;
     }
     if command.parameters.get("limit").or(command.parameters.get("cursor")).is_some() {
         return Err(Problem::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());
     }
     let month = month(&command.parameters, command.now)?;
-    let rows = store::report_csv(&command.db, month).await?;
+    let rows = store::reports::report_csv(&command.db, month).await?;
     Ok(Success::Csv(rows, format!("tollgate-{month}.csv")))
 }
 

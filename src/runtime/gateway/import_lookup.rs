@@ -15,7 +15,9 @@ use crate::http::address::Network;
 use crate::keys::key::ImportedKey;
 use crate::runtime::deadline::within;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::store::{self, FoundKeys};
+use crate::runtime::store;
+use crate::runtime::store::database::Database;
+use crate::runtime::store::imports::FoundKeys;
 use crate::runtime::{clock, js};
 use js_sys::Promise;
 use std::panic::AssertUnwindSafe;
@@ -83,7 +85,8 @@ async fn run(isolate: &Isolate, batch: LookupBatch) {
     let mark = isolate.lookups.borrow().mark();
     let asked_at = clock::now().as_millis();
     let found =
-        within(DEADLINE, async { store::find_imported(&store::database(&isolate.env)?, &batch.texts).await }).await;
+        within(DEADLINE, async { store::imports::find_imported(&Database::of(&isolate.env)?, &batch.texts).await })
+            .await;
     let found = found.inspect_err(|error| {
         let count = batch.texts.len();
         worker::console_error!("tollgate: D1 could not be asked which of {count} keys were imported: {error}");

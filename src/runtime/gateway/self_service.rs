@@ -1,6 +1,6 @@
 //! Self-service endpoints, authenticated by the API key. Read-only; they never reveal another key.
 
-use crate::admin::Parameters;
+use crate::admin::parameters::Parameters;
 use crate::config::Config;
 use crate::gateway::credential::QUERY_NAME;
 use crate::gateway::self_service::{self, Permit};
@@ -14,6 +14,7 @@ use crate::runtime::gateway::object_client;
 use crate::runtime::http::{self, HttpResult};
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
+use crate::runtime::store::database::Database;
 use crate::runtime::{clock, store};
 use crate::time::{HOUR, Month, UnixMicros, rfc3339};
 use std::rc::Rc;
@@ -74,7 +75,7 @@ async fn find(
     let body = match wanted {
         _ if matches!(known.outcome, KeyVerdict::Refused(_)) => String::new(),
         SelfServiceRoute::Me => me,
-        SelfServiceRoute::Usage => match usage(&isolate.env, &id, &known, &month).await {
+        SelfServiceRoute::MyUsage => match usage(&isolate.env, &id, &known, &month).await {
             Ok(body) => body,
             Err(error) => {
                 worker::console_error!("tollgate: the usage of key {id} could not be read: {error}");
@@ -141,5 +142,5 @@ async fn usage(env: &Env, id: &str, known: &KeyResponse, month: &str) -> Result<
     let since = (0..MONTHS_BEFORE).fold(Month::of(now), |month, _| month.previous());
     let this_hour = now.as_micros() / HOUR * HOUR;
     let hour = rfc3339(UnixMicros::from_micros(this_hour.saturating_sub(HOURS_BEFORE * HOUR)));
-    store::usage_of_holder(&store::database(env)?, id, since, month, &hour).await
+    store::usage::self_service_usage(&Database::of(env)?, id, since, month, &hour).await
 }

@@ -1,6 +1,7 @@
 //! Telling that a quota is nearly used up. An alert is a part of the object's state until it was told, or given up: the alarm sends
 //! it, and again after each failure. What became of it is in D1, where an object that has lost its memory finds it.
 
+use crate::admin::alerts::DeliveryState;
 use crate::config::{self, Webhook};
 use crate::key_state::KeyState;
 use crate::metering::alerts::{Alert, signature};
@@ -11,7 +12,8 @@ use crate::runtime::isolate::variable;
 use crate::runtime::js;
 use crate::runtime::js::fields::FieldLines;
 use crate::runtime::object::key_object::{Memory, Shared};
-use crate::runtime::store::{self, Database, Delivery};
+use crate::runtime::store;
+use crate::runtime::store::database::Database;
 use crate::time::{SECOND, UnixMicros};
 use std::rc::Rc;
 use wasm_bindgen_futures::JsFuture;
@@ -78,9 +80,9 @@ async fn tell_one(
     alert: &Alert,
     webhook: Option<&Webhook>,
 ) -> Result<Option<UnixMicros>, Error> {
-    let db: Database = store::database(&shared.env)?;
-    let delivery = within(STORE_DEADLINE, store::put_alert(&db, id, alert, webhook.is_some())).await?;
-    let Some(webhook) = webhook.filter(|_| delivery.state == Delivery::PENDING) else { return Ok(None) };
+    let db: Database = Database::of(&shared.env)?;
+    let delivery = within(STORE_DEADLINE, store::alerts::put_alert(&db, id, alert, webhook.is_some())).await?;
+    let Some(webhook) = webhook.filter(|_| delivery.state == DeliveryState::Pending) else { return Ok(None) };
     let now = clock::now();
     // One that is further off than any pause was set by a clock that was ahead.
     let is_to_come = |next: &UnixMicros| (1..=Alert::LONGEST_PAUSE * SECOND).contains(&next.since(now));
@@ -97,13 +99,13 @@ async fn tell_one(
     let pause = Alert::pause_after(delivery.attempts.saturating_add(1)).filter(|_| error.is_some());
     let next = pause.map(|seconds| clock::now().saturating_add(seconds * SECOND));
     let state = match (&error, next) {
-        (None, _) => Delivery::DELIVERED,
-        (Some(_), Some(_)) => Delivery::PENDING,
+        (None, _) => DeliveryState::Delivered,
+        (Some(_), Some(_)) => DeliveryState::Pending,
         (Some(error), None) => {
             worker::console_error!("tollgate: an alert of key {id} was given up: {error}");
-            Delivery::DEAD
+            DeliveryState::Dead
         }
     };
-    within(STORE_DEADLINE, store::note_attempt(&db, id, alert, state, next, error.as_deref())).await?;
+    within(STORE_DEADLINE, store::alerts::note_attempt(&db, id, alert, state, next, error.as_deref())).await?;
     Ok(next)
 }

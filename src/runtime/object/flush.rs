@@ -15,6 +15,7 @@ use crate::runtime::isolate::variable;
 use crate::runtime::object::alerts;
 use crate::runtime::object::key_object::{Alarm, Memory, Shared};
 use crate::runtime::object::writer::is_unwritten;
+use crate::runtime::store::database::Database;
 use crate::runtime::{clock, store};
 use crate::time::UnixMicros;
 use serde_json::Value;
@@ -232,12 +233,12 @@ pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&KeyState) -> Value) -> 
         let memory = shared.memory.borrow();
         let Some(key_state) = &memory.key_state else { return Ok(None) };
         let (months, hours) = (key_state.unflushed(), key_state.unflushed_hours());
-        (look(key_state), store::Totals { epoch: key_state.epoch().to_owned(), months, hours })
+        (look(key_state), store::usage::FlushTotals { epoch: key_state.epoch().to_owned(), months, hours })
     };
     if totals.is_empty() {
         return Ok(Some(seen));
     }
-    let send = async { store::flush(&store::database(&shared.env)?, &id, &totals, now).await };
+    let send = async { store::usage::flush(&Database::of(&shared.env)?, &id, &totals, now).await };
     within(FLUSH_DEADLINE, send).await?;
     shared.load()?;
     if let Some(key_state) = &mut shared.memory.borrow_mut().key_state {

@@ -10,7 +10,9 @@ use crate::runtime::error::Error;
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Alarm, Memory, Shared, json};
 use crate::runtime::object::storage::Stored;
-use crate::runtime::store::{self, StoredKey};
+use crate::runtime::store;
+use crate::runtime::store::database::Database;
+use crate::runtime::store::profile::StoredKey;
 use crate::runtime::{clock, http};
 use crate::time::{Month, UnixMicros};
 use std::rc::Rc;
@@ -174,8 +176,8 @@ impl Shared {
         let epoch =
             self.memory.borrow().key_state.as_ref().map(|key_state| key_state.epoch().to_owned()).unwrap_or_default();
         let read = async {
-            let db = store::database(&self.env)?;
-            store::profile(&db, id, Month::of(asked_at), &epoch).await
+            let db = Database::of(&self.env)?;
+            store::profile::read_profile(&db, id, Month::of(asked_at), &epoch).await
         };
         let result = match within(PROFILE_DEADLINE, read).await {
             Ok(_) if self.memory.borrow().adopted > read_number => return,

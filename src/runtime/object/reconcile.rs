@@ -6,7 +6,8 @@ use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::object::flush;
 use crate::runtime::object::key_object::{Shared, json};
-use crate::runtime::store::{self, Database};
+use crate::runtime::store;
+use crate::runtime::store::database::Database;
 use crate::runtime::{clock, http};
 use crate::time::rfc3339;
 use serde_json::{Value, json};
@@ -38,7 +39,7 @@ pub(crate) async fn compare(isolate: &Isolate, db: &Database, id: &str) -> Resul
     loop {
         tries += 1;
         let counted = object_client::reconcile(isolate, id).await?;
-        let compared = store::reconcile(db, id, &counted, clock::now()).await?;
+        let compared = store::reports::reconcile(db, id, &counted, clock::now()).await?;
         if compared.0 || tries >= TRIES {
             return Ok(compared);
         }

@@ -1,29 +1,22 @@
-//! What became of telling that a quota is nearly used up.
+//! Alerts and their delivery.
 
-use crate::admin::Page;
+use crate::admin::alerts::DeliveryState;
+use crate::admin::parameters::Page;
 use crate::metering::alerts::Alert;
 use crate::runtime::error::Error;
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::database::{Database, Statement};
+use crate::runtime::store::sql::millis;
 use crate::time::{UnixMicros, rfc3339};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Where an alert is on its way.
+/// How far the delivery of an alert has come.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Delivery {
-    pub(crate) state: String,
+pub(crate) struct DeliveryProgress {
+    pub(crate) state: DeliveryState,
     pub(crate) attempts: u32,
     /// In milliseconds.
     pub(crate) next_attempt_at: Option<u64>,
-}
-
-impl Delivery {
-    pub(crate) const PENDING: &'static str = "pending";
-    pub(crate) const DELIVERED: &'static str = "delivered";
-    pub(crate) const DEAD: &'static str = "dead";
-    /// There is nobody to tell.
-    pub(crate) const NONE: &'static str = "none";
-    pub(crate) const WORDS: [&'static str; 4] = [Self::PENDING, Self::DELIVERED, Self::DEAD, Self::NONE];
 }
 
 /// The primary key of an alert.
@@ -32,14 +25,20 @@ fn name(id: &str, alert: &Alert) -> [Value; 5] {
     [id.into(), alert.policy.as_str().into(), alert.share().into(), month.into(), alert.quota.into()]
 }
 
-/// Lists an alert, unless it is listed already; one that waits for a receiver that is gone waits no more. Gives what has become of it so far.
-pub(crate) async fn put_alert(db: &Database, id: &str, alert: &Alert, has_receiver: bool) -> Result<Delivery, Error> {
+/// Inserts an alert unless it is there. A pending one becomes `none` if there is no receiver any
+/// more. Returns its progress.
+pub(crate) async fn put_alert(
+    db: &Database,
+    id: &str,
+    alert: &Alert,
+    has_receiver: bool,
+) -> Result<DeliveryProgress, Error> {
     let insert =
         "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
       ON CONFLICT DO UPDATE SET state = excluded.state WHERE state = 'pending' AND excluded.state = 'none'";
-    let state = if has_receiver { Delivery::PENDING } else { Delivery::NONE };
+    let state = if has_receiver { DeliveryState::Pending } else { DeliveryState::None };
     let mut values = name(id, alert).to_vec();
-    values.extend([alert.used.into(), rfc3339(alert.at).into(), state.into()]);
+    values.extend([alert.used.into(), rfc3339(alert.at).into(), state.as_str().into()]);
     let select = concat!(
         "SELECT json_object('state', state, 'attempts', attempts, 'next_attempt_at', ",
         millis!("next_attempt_at"),
@@ -50,23 +49,23 @@ pub(crate) async fn put_alert(db: &Database, id: &str, alert: &Alert, has_receiv
     serde_json::from_str(&row.row).map_err(Error::new)
 }
 
-/// Notes an attempt to tell of an alert, and what comes next.
+/// Records an attempt to deliver an alert.
 pub(crate) async fn note_attempt(
     db: &Database,
     id: &str,
     alert: &Alert,
-    state: &str,
+    state: DeliveryState,
     next: Option<UnixMicros>,
     error: Option<&str>,
 ) -> Result<(), Error> {
     let update = "UPDATE alerts SET attempts = attempts + 1, state = ?, next_attempt_at = ?, last_error = ?
       WHERE key_id = ? AND policy = ? AND threshold = ? AND month = ? AND quota = ?";
-    let mut values: Vec<Value> = vec![state.into(), next.map(rfc3339).into(), error.into()];
+    let mut values: Vec<Value> = vec![state.as_str().into(), next.map(rfc3339).into(), error.into()];
     values.extend(name(id, alert));
     db.run(&[Statement::new(update, values)]).await.map(drop)
 }
 
-/// A page of alerts, newest first, all or those in one state; `None` if the page begins after something that is none of them.
+/// A page of alerts, newest first, optionally those in one state; `None` for an invalid cursor.
 pub(crate) fn deliveries(state: Option<&str>, page: &Page) -> Option<Statement> {
     let mut select = String::from(
         "SELECT json_object('key_id', key_id, 'policy', policy, 'threshold', threshold, 'month', month, 'quota', quota,

@@ -3,24 +3,25 @@
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;
 use crate::runtime::error::Error;
+use crate::runtime::store::database::{Database, Statement};
 use crate::runtime::store::keys::{key_row, read};
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::sql::millis;
 use crate::time::{UnixMicros, rfc3339};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::rc::Rc;
 
-/// What D1 has of the texts that it was asked about.
+/// The result of a look-up of imported keys.
 pub(crate) enum FoundKeys {
-    /// The ids that are those of imported keys with their hashes.
+    /// Ids of imported keys whose hash matches.
     Ids(HashSet<String>),
-    /// No key at all was ever imported.
+    /// No key was ever imported.
     NoneAtAll,
 }
 
-/// Which of the ids of these texts are those of imported keys with their hashes, in one query.
+/// Looks up presented texts among the imported keys, in one query.
 pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) -> Result<FoundKeys, Error> {
-    // The join is in this order, so that each id is looked for in the index of ids.
+    // CROSS JOIN keeps the order, so that each id is looked up in the index.
     let select =
         "SELECT CASE WHEN ids = '[]' AND NOT EXISTS (SELECT 1 FROM keys WHERE imported = 1) THEN '' ELSE ids END AS row
         FROM (SELECT json_group_array(k.id) AS ids FROM json_each(?) AS c CROSS JOIN keys AS k ON k.id = c.value ->> 0
@@ -34,7 +35,7 @@ pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) ->
     serde_json::from_str(&row).map(FoundKeys::Ids).map_err(Error::new)
 }
 
-/// What is to be added: its tier is there, and it is not itself, under any secret.
+/// The rows to insert: their tier exists, and the key is not stored under any secret.
 macro_rules! new_rows {
     () => {
         " FROM json_each(?1) AS r WHERE EXISTS (SELECT 1 FROM tiers WHERE name = r.value ->> '$.key.tier')
@@ -42,8 +43,9 @@ macro_rules! new_rows {
     };
 }
 
-/// Adds the keys that are not there yet, with a line of the admin log for each, in one transaction. `rows` is a JSON list of
-/// `{key, hash, ids}`, as [`crate::admin::imports`] makes it. Gives what is stored under `ids` (JSON) afterwards, in their order.
+/// Inserts the keys that are not stored yet and logs each, in one transaction. `rows` is a JSON
+/// list of `{key, hash, ids}`, as [`crate::admin::imports`] makes it. Returns the rows of `ids`
+/// (JSON) afterwards, in the order of ids.
 pub(crate) async fn import_keys(
     db: &Database,
     rows: &str,

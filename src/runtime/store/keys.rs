@@ -1,11 +1,12 @@
 //! Keys.
 
-use crate::admin::Page;
 use crate::admin::body::read_row;
 use crate::admin::keys::KeyRow;
+use crate::admin::parameters::Page;
 use crate::http::problem::Problem;
 use crate::runtime::error::Error;
-use crate::runtime::store::{Change, Database, Statement, millis, time};
+use crate::runtime::store::database::{Change, Database, Statement, time};
+use crate::runtime::store::sql::millis;
 use crate::time::UnixMicros;
 use serde_json::Value;
 
@@ -29,8 +30,8 @@ pub(super) fn read(row: &str) -> Result<KeyRow, Error> {
     read_row(row).map_err(|refusal| Error::new(format!("a row of keys: {}", refusal.body())))
 }
 
-/// One key, as it is stored and as it is read; `None` if there is no such key.
-pub(crate) async fn key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
+/// The row of a key, as text and as it is read.
+pub(crate) async fn find_key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
     let select = concat!("SELECT ", key_row!(), " AS row FROM keys WHERE id = ?");
     let Some(stored) = db.text(Statement::new(select, [id.into()])).await? else { return Ok(None) };
     let row = read(&stored)?;
@@ -47,7 +48,7 @@ pub(crate) struct KeyFilter<'a> {
 }
 
 /// A page of keys in the order of issue and, if there are more, the position of the last.
-pub(crate) async fn keys(
+pub(crate) async fn list_keys(
     db: &Database,
     filter: &KeyFilter<'_>,
     page: &Page,
@@ -79,7 +80,7 @@ pub(crate) async fn keys(
         add("owner = ?", &[owner.into()]);
     }
     if let Some(part) = filter.name_part {
-        // No pattern, so nothing in it means anything but itself.
+        // Not LIKE: no character is special.
         add("instr(lower(name), lower(?)) > 0", &[part.into()]);
     }
     if let Some(after) = &page.after {
@@ -115,7 +116,7 @@ pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) 
     db.change(change, guard, vec![Statement::new(insert, values)]).await
 }
 
-/// Makes a key's row `row`; `false` if it is no longer `stored`, or if there is no such tier.
+/// Replaces a key's row; `false` if it is no longer `stored`, or if there is no such tier.
 pub(crate) async fn update_key(db: &Database, stored: &str, row: &KeyRow, change: Change<'_>) -> Result<bool, Error> {
     let update = "UPDATE keys SET tier = ?, name = ?, owner = ?, status = ?, metadata = ?, expires_at = ?, hint = ?,
                   secret_hash = ?, previous_hash = ?, previous_until = ? WHERE id = ?";

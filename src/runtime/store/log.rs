@@ -1,12 +1,12 @@
 //! The admin log.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::runtime::error::Error;
-use crate::runtime::store::{Database, Statement};
+use crate::runtime::store::database::{Database, Statement};
 use serde_json::Value;
 
 /// A page of the log, newest first. `before` is the id of the entry that comes before them.
-pub(crate) async fn log(
+pub(crate) async fn list_log(
     db: &Database,
     target: Option<&str>,
     actor: Option<&str>,

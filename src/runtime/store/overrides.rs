@@ -1,9 +1,10 @@
 //! Policies of single keys.
 
-use crate::admin::Page;
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
+use crate::admin::parameters::Page;
 use crate::runtime::error::Error;
-use crate::runtime::store::{Change, Database, Statement, rfc};
+use crate::runtime::store::database::{Change, Database, Statement};
+use crate::runtime::store::sql::rfc;
 use crate::time::{UnixMicros, rfc3339};
 
 /// An override as the admin API shows it: what is read, and what a change must find unchanged.
@@ -21,7 +22,7 @@ macro_rules! override_row {
 }
 
 /// A page of a key's overrides by name.
-pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_overrides(db: &Database, id: &str, page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         override_row!(),
@@ -33,12 +34,13 @@ pub(crate) async fn overrides(db: &Database, id: &str, page: &Page) -> Result<St
 }
 
 /// One override.
-pub(crate) async fn policy_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_override(db: &Database, id: &str, policy: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", override_row!(), " AS row FROM overrides WHERE key_id = ? AND policy = ?");
     db.text(Statement::new(select, [id.into(), policy.into()])).await
 }
 
-/// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the key is gone or has too many.
+/// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the
+/// key is gone or has too many.
 pub(crate) async fn put_override(
     db: &Database,
     id: &str,

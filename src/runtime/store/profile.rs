@@ -1,10 +1,11 @@
-//! What an object needs to know of its key.
+//! The profile of a key, as its object reads it.
 
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::limiter::policy::PolicyError;
 use crate::metering::months::Carried;
 use crate::runtime::error::Error;
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::database::{Database, Statement};
+use crate::runtime::store::sql::millis;
 use crate::time::Month;
 use serde::Deserialize;
 
@@ -15,7 +16,7 @@ pub(crate) struct StoredKey {
 }
 
 #[derive(Deserialize)]
-struct Stored {
+struct StoredProfile {
     profile: ProfileRow,
     carried: Carried,
 }
@@ -28,8 +29,8 @@ macro_rules! policy {
 }
 pub(super) use policy;
 
-/// What a row `u` of `usage_monthly` says of cost. Versions before the column wrote calls alone, and no hours either; a call cost 1
-/// then. With hours, a cost of 0 is one: of calls that repeat others.
+/// The cost of a row `u` of `usage_monthly`. Versions before the column wrote neither cost nor
+/// hours, and a call cost 1. A row with hours and a cost of 0 is of free repeats.
 macro_rules! cost {
     () => {
         "CASE WHEN u.cost = 0 AND u.tokens = 0 AND NOT EXISTS (SELECT 1 FROM usage_hourly h WHERE h.key_id = u.key_id
@@ -54,11 +55,16 @@ const SELECT_PROFILE: &str = concat!(
      FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
 );
 
-/// Everything that an object needs to know of its key, in one round trip; `None` if there is no such key.
-pub(crate) async fn profile(db: &Database, id: &str, month: Month, epoch: &str) -> Result<Option<StoredKey>, Error> {
+/// The profile of a key, in one round trip; `None` if there is no such key.
+pub(crate) async fn read_profile(
+    db: &Database,
+    id: &str,
+    month: Month,
+    epoch: &str,
+) -> Result<Option<StoredKey>, Error> {
     let values = [id.into(), month.to_string().into(), epoch.into()];
     let Some(stored) = db.text(Statement::new(SELECT_PROFILE, values)).await? else { return Ok(None) };
-    let stored: Stored = serde_json::from_str(&stored).map_err(Error::new)?;
+    let stored: StoredProfile = serde_json::from_str(&stored).map_err(Error::new)?;
     let profile =
         Profile::new(stored.profile).map_err(|error: PolicyError| Error::new(format!("policies in D1: {error}")))?;
     Ok(Some(StoredKey { profile, carried: stored.carried }))

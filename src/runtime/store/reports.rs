@@ -1,10 +1,11 @@
-//! What keys have used, from the accounts alone: sums over the epochs.
+//! Reports of usage, summed over the epochs, and comparisons with objects.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::reports::Span;
 use crate::runtime::error::Error;
 use crate::runtime::js;
-use crate::runtime::store::{Database, Statement, millis};
+use crate::runtime::store::database::{Database, Statement};
+use crate::runtime::store::sql::millis;
 use crate::time::{Month, UnixMicros, rfc3339};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
@@ -35,22 +36,23 @@ macro_rules! parts {
 
 /// Whole hours, or whole days.
 #[derive(Clone, Copy)]
-pub(crate) enum Part {
+pub(crate) enum Granularity {
     Hour,
     Day,
 }
 
 /// A page of what a key used of each class, by hour or by day.
-pub(crate) fn parts(id: &str, part: Part, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
+pub(crate) fn parts(id: &str, part: Granularity, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
     let select = match part {
-        Part::Hour => parts!("hour", "hour"),
-        Part::Day => parts!("day", "substr(hour, 1, 10)"),
+        Granularity::Hour => parts!("hour", "hour"),
+        Granularity::Day => parts!("day", "substr(hour, 1, 10)"),
     };
     let (from, until) = (rfc3339(span.from), rfc3339(span.until));
     Statement::new(select, [id.into(), from.into(), until.into(), after.into(), class.into(), page.rows().into()])
 }
 
-/// `?1` the key, `?2` the current month, `?3` how many months. One month more is looked at, for the growth of the first.
+/// `?1` the key, `?2` the current month, `?3` how many months. One more month is read, for the
+/// growth of the first.
 const SELECT_HISTORY: &str = "
 WITH RECURSIVE
   used AS (SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
@@ -76,7 +78,8 @@ pub(crate) fn history(id: &str, current: Month, months: u64) -> Statement {
     Statement::new(SELECT_HISTORY, [id.into(), current.to_string().into(), months.into()])
 }
 
-/// Usage belongs to the tier that its key has now; that of deleted keys to none, so that the sums are right.
+/// Usage counts for the current tier of its key; that of deleted keys for no tier, so that the sums
+/// match.
 const SELECT_TOTALS: &str = "
 WITH used AS (SELECT key_id, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
     FROM usage_monthly WHERE month = ?1 GROUP BY key_id),
@@ -109,7 +112,8 @@ pub(crate) fn report(month: Month, page: &Page) -> Statement {
     Statement::new(select, [month.to_string().into(), after.into(), page.rows().into()])
 }
 
-/// The text of a column as a cell of CSV (RFC 4180). What a spreadsheet would take for a formula gets an apostrophe.
+/// A column as a cell of CSV (RFC 4180). Text that a spreadsheet would run as a formula gets an
+/// apostrophe.
 macro_rules! cell {
     ($column:literal) => {
         concat!(
@@ -130,9 +134,9 @@ const SELECT_CSV: &str = concat!(
       GROUP BY key_id ORDER BY key_id LIMIT 1000)"
 );
 
-/// The whole report as a stream of CSV. D1 has been asked once when this resolves.
+/// The whole report as a stream of CSV. The first query has succeeded when this resolves.
 pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Error> {
-    Ok(JsFuture::from(js::d1::stream_rows(&db.0, SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
+    Ok(JsFuture::from(js::d1::stream_rows(db.binding(), SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
 }
 
 /// Fields of one kind of usage as JSON.
@@ -181,7 +185,8 @@ SELECT json_object('key_id', ?1, 'state', state, 'at', ?3, 'epoch', ?2 ->> 'epoc
     'differences', json((SELECT json_group_array(json(difference)) FROM differences))) AS row, state AS position FROM result"
 );
 
-/// Compares what an object has counted, as it says, with what D1 has of it. True if that is the same.
+/// Compares the counts of an object with D1. Returns whether they are equal, and the JSON of the
+/// comparison.
 pub(crate) async fn reconcile(
     db: &Database,
     id: &str,
@@ -194,7 +199,7 @@ pub(crate) async fn reconcile(
     Ok((row.position.as_deref() == Some("exact"), row.row))
 }
 
-/// Notes that D1 has something else than a key's object.
+/// Records that D1 differs from a key's object.
 pub(crate) async fn note_drift(db: &Database, id: &str, detail: &str, now: UnixMicros) -> Result<(), Error> {
     let insert = "INSERT INTO drift (key_id, found_at, detail) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
     db.run(&[Statement::new(insert, [id.into(), rfc3339(now).into(), detail.into()])]).await.map(drop)
@@ -208,16 +213,16 @@ pub(crate) fn drift((at, id): (&str, &str), page: &Page) -> Statement {
     Statement::new(select, [at.into(), id.into(), page.rows().into()])
 }
 
-/// Ids of up to `count` keys: those that follow `pivot`, and from the first on if that is too few. Ids are random, so that these
-/// are too.
+/// Ids of up to `count` keys from `pivot` on, wrapping round. Ids are random, hence so is this
+/// sample.
 pub(crate) async fn some_keys(db: &Database, pivot: &str, count: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT id AS row FROM (SELECT id, 0 AS lap FROM keys WHERE id >= ?1 UNION ALL SELECT id, 1 FROM keys WHERE id < ?1)
       ORDER BY lap, id LIMIT ?2";
     db.texts(Statement::new(select, [pivot.into(), count.into()])).await
 }
 
-/// The keys of a table one after the other, each with one look at its index: there is none on the hour alone, which would cost a
-/// row for each row that is counted.
+/// Visits the keys one by one by the primary key. An index on the hour alone would cost a written
+/// row for each row of usage.
 const DELETE_HOURS: &str = "
 WITH RECURSIVE known(id) AS (SELECT MIN(key_id) FROM usage_hourly UNION ALL
   SELECT (SELECT MIN(key_id) FROM usage_hourly WHERE key_id > id) FROM known WHERE id IS NOT NULL)
@@ -234,8 +239,8 @@ pub(crate) async fn delete_hours(db: &Database, until: UnixMicros, most: u64) ->
     Ok(deleted.first().is_some_and(|deleted| deleted.row.parse() == Ok(most)))
 }
 
-/// Where keys stand with the month policies that hold for them now. `?1` the month, `?2` now, in milliseconds, `?3` millionths,
-/// `?4`, `?5` the key and policy that come before, `?6` how many.
+/// Usage of the month policies in force. `?1` the month, `?2` now, in milliseconds, `?3`
+/// millionths, `?4`, `?5` the key and policy that come before, `?6` how many.
 const SELECT_NEAR: &str = concat!(
     "WITH used AS (SELECT key_id, SUM(cost) AS cost, SUM(tokens) AS tokens, MAX(updated_at) AS updated_at FROM usage_monthly
       WHERE month = ?1 AND key_id >= ?4 GROUP BY key_id),

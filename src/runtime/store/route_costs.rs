@@ -1,9 +1,9 @@
-//! What calls cost.
+//! Route costs.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
 use crate::runtime::error::Error;
-use crate::runtime::store::{Change, Database, Statement};
+use crate::runtime::store::database::{Change, Database, Statement};
 
 /// A row as the admin API shows it: what is read, and what a change must find unchanged.
 macro_rules! route_cost_row {
@@ -13,7 +13,7 @@ macro_rules! route_cost_row {
 }
 
 /// A page of the rows that come after this pattern and method.
-pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         route_cost_row!(),
@@ -24,7 +24,7 @@ pub(crate) async fn route_costs(db: &Database, after: (&str, &str), page: &Page)
 }
 
 /// One row.
-pub(crate) async fn route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_route_cost(db: &Database, pattern: &str, method: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", route_cost_row!(), " AS row FROM route_costs WHERE pattern = ? AND method = ?");
     db.text(Statement::new(select, [pattern.into(), method.into()])).await
 }
@@ -35,7 +35,8 @@ pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Error> {
     Ok(db.texts(Statement::new(select, [ROUTE_COSTS_LIMIT.into()])).await?.len())
 }
 
-/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are too many others.
+/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are
+/// too many others.
 pub(crate) async fn put_route_cost(
     db: &Database,
     stored: Option<&str>,
@@ -45,7 +46,7 @@ pub(crate) async fn put_route_cost(
     let (pattern, method) = (row.pattern.as_str(), row.method.as_str());
     let upsert = "INSERT INTO route_costs (pattern, method, cost) VALUES (?, ?, ?)
                   ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost";
-    // A row that is there may be replaced, however many there are.
+    // The limit is for new rows only.
     let guard = concat!(
         "(SELECT ",
         route_cost_row!(),

@@ -1,10 +1,10 @@
 //! Tiers.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::tiers::Tier;
 use crate::runtime::error::Error;
+use crate::runtime::store::database::{Change, Database, Statement};
 use crate::runtime::store::profile::policy;
-use crate::runtime::store::{Change, Database, Statement};
 
 /// A tier as JSON: what is read, and what a change must find unchanged.
 macro_rules! tier_row {
@@ -19,7 +19,7 @@ macro_rules! tier_row {
 }
 
 /// A page of tiers by name.
-pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_tiers(db: &Database, page: &Page) -> Result<String, Error> {
     let select =
         concat!("SELECT ", tier_row!(), " AS row, name AS position FROM tiers WHERE name > ? ORDER BY name LIMIT ?");
     let after = page.after.as_deref().unwrap_or_default();
@@ -27,7 +27,7 @@ pub(crate) async fn tiers(db: &Database, page: &Page) -> Result<String, Error> {
 }
 
 /// One tier.
-pub(crate) async fn tier(db: &Database, name: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_tier(db: &Database, name: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", tier_row!(), " AS row FROM tiers WHERE name = ?");
     db.text(Statement::new(select, [name.into()])).await
 }
@@ -57,14 +57,14 @@ pub(crate) async fn delete_tier(db: &Database, name: &str, stored: &str, change:
     db.change(change, Statement::new(guard, [name.into(), stored.into()]), changes).await
 }
 
-/// What a change of a tier is to be pushed as.
+/// What a push of a changed tier needs.
 pub(crate) struct Pushed {
     pub(crate) version: u64,
     /// How many keys the tier has.
     pub(crate) keys: u64,
 }
 
-/// Makes a tier what `tier` says; `None` if it is no longer as `stored`.
+/// Creates or replaces a tier; `None` if it is no longer as `stored`.
 pub(crate) async fn put_tier(
     db: &Database,
     stored: Option<&str>,
@@ -72,8 +72,8 @@ pub(crate) async fn put_tier(
     change: Change<'_>,
 ) -> Result<Option<Pushed>, Error> {
     let name = tier.name.as_str();
-    // A tier begins with the number of the row of the log, which each change of any tier adds: greater than every version of an
-    // earlier tier of this name, whose last push may still be under way.
+    // The first version is the id of the log entry, which grows with each change: greater than
+    // every version of an earlier tier of this name, whose last push may still be in flight.
     let upsert =
         "INSERT INTO tiers (name, description, audit_days, idempotency, version) VALUES (?, ?, ?, ?, (SELECT MAX(id) FROM admin_log))
                   ON CONFLICT (name) DO UPDATE SET description = excluded.description, audit_days = excluded.audit_days,
@@ -102,7 +102,7 @@ pub(crate) async fn put_tier(
     Ok(rows.first().map(|row| Pushed { version: number(Some(&row.row)), keys: number(row.position.as_deref()) }))
 }
 
-/// The ids of so many keys of a tier, those that come after `after`.
+/// The ids of up to `limit` keys of a tier after `after`.
 pub(crate) async fn ids_of_tier(db: &Database, tier: &str, after: &str, limit: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT id AS row FROM keys WHERE tier = ? AND id > ? ORDER BY id LIMIT ?";
     db.texts(Statement::new(select, [tier.into(), after.into(), limit.into()])).await

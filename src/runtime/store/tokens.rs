@@ -1,11 +1,11 @@
 //! Tokens of the admin API.
 
-use crate::admin::Page;
+use crate::admin::parameters::Page;
 use crate::admin::tokens::{Scope, TokenView};
 use crate::runtime::error::Error;
-use crate::runtime::store::{Change, Database, Statement};
+use crate::runtime::store::database::{Change, Database, Statement};
 
-/// What a presented token is judged by.
+/// What a presented token is checked against.
 pub(crate) struct StoredToken {
     pub(crate) name: String,
     /// The most that it may do.
@@ -20,33 +20,33 @@ macro_rules! token_row {
     };
 }
 
-/// What a token of this id is judged by.
+/// The stored token of this id.
 pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<StoredToken>, Error> {
     let select = "SELECT name AS row, secret_hash || scopes AS position FROM admin_tokens WHERE id = ?";
     let token = db.run(&[Statement::new(select, [id.into()])]).await?.into_iter().next();
     Ok(token.and_then(|token| {
         let judged_by = token.position?;
         let (secret_hash, scopes) = judged_by.split_once('[')?;
-        // The schema lets in three lists of scopes.
+        // The schema allows three lists of scopes.
         let scope = if scopes.contains("write") { Scope::Write } else { Scope::Read };
         Some(StoredToken { name: token.row, scope, secret_hash: secret_hash.to_owned() })
     }))
 }
 
-/// The hashes of the tokens, of the latest first, so many at most.
+/// The hashes of the latest tokens, newest first.
 pub(crate) async fn token_hashes(db: &Database, limit: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT secret_hash AS row FROM admin_tokens ORDER BY created_at DESC LIMIT ?";
     db.texts(Statement::new(select, [limit.into()])).await
 }
 
 /// One token.
-pub(crate) async fn token(db: &Database, id: &str) -> Result<Option<String>, Error> {
+pub(crate) async fn find_token(db: &Database, id: &str) -> Result<Option<String>, Error> {
     let select = concat!("SELECT ", token_row!(), " AS row FROM admin_tokens WHERE id = ?");
     db.text(Statement::new(select, [id.into()])).await
 }
 
 /// A page of tokens by name.
-pub(crate) async fn tokens(db: &Database, page: &Page) -> Result<String, Error> {
+pub(crate) async fn list_tokens(db: &Database, page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
         token_row!(),

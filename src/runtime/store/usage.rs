@@ -1,9 +1,9 @@
-//! The accounts.
+//! Usage, as objects flush it and self-service reads it.
 
 use crate::metering::hours::HourTotal;
 use crate::metering::months::MonthTotal;
 use crate::runtime::error::Error;
-use crate::runtime::store::{Database, Statement};
+use crate::runtime::store::database::{Database, Statement};
 use crate::time::{Month, UnixMicros, rfc3339};
 use serde_json::json;
 
@@ -23,14 +23,14 @@ ON CONFLICT (key_id, hour, class, epoch) DO UPDATE
     updated_at = excluded.updated_at
   WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost";
 
-/// What an object has counted and D1 is to have.
-pub(crate) struct Totals {
+/// Absolute totals of an object, to be flushed to D1.
+pub(crate) struct FlushTotals {
     pub(crate) epoch: String,
     pub(crate) months: Vec<MonthTotal>,
     pub(crate) hours: Vec<HourTotal>,
 }
 
-impl Totals {
+impl FlushTotals {
     pub(crate) fn is_empty(&self) -> bool {
         self.months.is_empty() && self.hours.is_empty()
     }
@@ -51,15 +51,15 @@ impl Totals {
     }
 }
 
-/// Writes absolute totals, all or none. Repeating or reordering such writes changes nothing. However many rows there are, they are
-/// one statement for each table.
-pub(crate) async fn flush(db: &Database, id: &str, totals: &Totals, now: UnixMicros) -> Result<(), Error> {
-    let upsert = |sql, is_empty: bool, rows: fn(&Totals) -> String| {
+/// Writes absolute totals, all or none, with one statement for each table. Repeating or reordering
+/// flushes changes nothing.
+pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: UnixMicros) -> Result<(), Error> {
+    let upsert = |sql, is_empty: bool, rows: fn(&FlushTotals) -> String| {
         let values = || [id.into(), totals.epoch.as_str().into(), rfc3339(now).into(), rows(totals).into()];
         (!is_empty).then(|| Statement::new(sql, values()))
     };
-    let months = upsert(UPSERT_MONTHS, totals.months.is_empty(), Totals::months);
-    let hours = upsert(UPSERT_HOURS, totals.hours.is_empty(), Totals::hours);
+    let months = upsert(UPSERT_MONTHS, totals.months.is_empty(), FlushTotals::months);
+    let hours = upsert(UPSERT_HOURS, totals.hours.is_empty(), FlushTotals::hours);
     let statements: Vec<_> = months.into_iter().chain(hours).collect();
     if statements.is_empty() {
         return Ok(());
@@ -67,9 +67,9 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &Totals, now: UnixMic
     db.run(&statements).await.map(drop)
 }
 
-/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of the current one, and the hours
-/// from `hour` on.
-pub(crate) async fn usage_of_holder(
+/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of
+/// the current one, and the hours from `hour` on.
+pub(crate) async fn self_service_usage(
     db: &Database,
     id: &str,
     since: Month,

@@ -1,4 +1,5 @@
-// One key's calls as its clients and the origin saw them, and what the gate may have counted and let through, given that.
+// One key's calls as its clients and the origin saw them, and what the gate may have counted and
+// let through, given that.
 import assert from "node:assert/strict";
 
 /** How often a call may be repeated under its idempotency key without being charged to the month. */
@@ -45,8 +46,9 @@ export class Account {
   }
 
   /**
-   * Compares what the gate has counted in all with what happened since the last time. A call that the origin saw or that was answered
-   * 200 is counted, once; one that was refused is not; one whose client was told nothing may be. None is under way any more.
+   * Compares what the gate has counted in all with what happened since the last time. A call that
+   * the origin saw or that was answered 200 is counted, once; one that was refused is not; one
+   * whose client was told nothing may be. None is under way any more.
    */
   settle(counted) {
     const calls = { least: 0, most: 0 };
@@ -85,8 +87,9 @@ export class Account {
   }
 
   /**
-   * Checks that the origin never saw more than any policy allows. When a call was judged is not known, but it was after it was sent and
-   * before it came, so only calls that were surely judged within a time are held against what may pass in that time.
+   * Checks that the origin never saw more than any policy allows. When a call was judged is not
+   * known, but it was after it was sent and before it came, so only calls that were surely judged
+   * within a time are held against what may pass in that time.
    */
   checkLimits() {
     const calls = this.#calls.filter(({ arrived }) => arrived !== undefined);
@@ -117,8 +120,8 @@ function mostInMonth(calls) {
 }
 
 /**
- * By how much the calls of any time exceed what may pass in it: of a sliding policy the quota in a period, of a bucket the burst and
- * what drains meanwhile.
+ * By how much the calls of any time exceed what may pass in it: of a sliding policy the quota in a
+ * period, of a bucket the burst and what drains meanwhile.
  */
 function mostExcess(calls, { quota, period, algorithm, burst }) {
   const span = { minute: HOUR / 60, hour: HOUR, day: 24 * HOUR }[period];

@@ -1,4 +1,5 @@
-// The `tollgate` command line as a user runs it: a process with flags, an environment and a standard input.
+// The `tollgate` command line as a user runs it: a process with flags, an environment and a
+// standard input.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -20,8 +21,9 @@ async function buildCli() {
 }
 
 /**
- * The client for one gate: `cli("keys", "list")` resolves to `{ code, stdout, stderr }`. `cli.ok` is for what must succeed
- * and returns stdout, `cli.json` what that says with `--json`. A last argument may be `{ input, env }`.
+ * The client for one gate: `cli("keys", "list")` resolves to `{ code, stdout, stderr }`. `cli.ok`
+ * is for what must succeed and returns stdout, `cli.json` what that says with `--json`. A last
+ * argument may be `{ input, env }`.
  */
 function cliFor(program, gate) {
   async function cli(...args) {

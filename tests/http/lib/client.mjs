@@ -1,32 +1,26 @@
-// What the tests do to a gate: issue keys, make tiers, send calls, read usage, and wait for what comes by itself.
+// What the tests do to a gate: issue keys, make tiers, send calls, read usage, and wait for what
+// comes by itself.
 import assert from "node:assert/strict";
 import http from "node:http";
-import { setTimeout as pause } from "node:timers/promises";
+import { AdminClient } from "../../support/admin.mjs";
+import { checkDenial, checkProblem } from "../../support/problem.mjs";
 
-export const ERROR_TYPE = "application/problem+json";
-
-/** The header of the admin API. */
-export function asAdmin(gate) {
-  return { authorization: `Bearer ${gate.adminToken}` };
+/** The admin API of a gate: over `gate.fetch` where it has one, else over HTTP. */
+export function adminOf(gate) {
+  const fetchPath = gate.fetch ?? ((path, init) => fetch(gate.url + path, init));
+  return new AdminClient({ fetch: fetchPath, token: gate.adminToken });
 }
 
 /** Issues a key: `{ id, key, tier, … }`. */
-export async function issueKey(gate, tier = "unlimited") {
-  const response = await fetch(`${gate.url}/_tollgate/keys`, {
-    method: "POST",
-    headers: asAdmin(gate),
-    body: JSON.stringify({ tier, name: "test" }),
-  });
-  assert.equal(response.status, 201, await response.clone().text());
-  return response.json();
+export const issueKey = (gate, tier = "unlimited") => adminOf(gate).issueKey(tier, "test");
+
+/** Imports keys that were issued elsewhere. */
+export async function importKeys(gate, keys, tier = "unlimited") {
+  for (const result of await adminOf(gate).importLines(keys.map((key) => ({ key, tier })))) assert.ok(result.id, JSON.stringify(result));
 }
 
-/** What the key's object says of it. */
-export async function usageOf(gate, { id }) {
-  const response = await fetch(`${gate.url}/_tollgate/keys/${id}/usage`, { headers: asAdmin(gate) });
-  assert.equal(response.status, 200, await response.clone().text());
-  return response.json();
-}
+/** The usage of a key, from its object. */
+export const usageOf = (gate, key) => adminOf(gate).usageOf(key);
 
 /** Adds tiers to D1: `{ name: [{ quota, period, algorithm, burst }] }`; a policy bears the name of its period. */
 export async function addTiers(gate, tiers) {
@@ -91,36 +85,13 @@ export function countStatuses(answers) {
   return counts;
 }
 
-/** Runs `probe` until it returns a true value, which is returned; `what` says in the failure what was awaited. */
-export async function until(what, probe, { within = 20_000, every = 50 } = {}) {
-  const deadline = Date.now() + within;
-  for (;;) {
-    const found = await probe();
-    if (found) return found;
-    assert.ok(Date.now() < deadline, `not within ${within} ms: ${what}`);
-    await pause(every);
-  }
-}
+const checkable = ({ status, headers, body }) => ({ status, header: (name) => headers[name], body: String(body) });
 
-/** A 429 as the contract has it; returns its `Retry-After`. */
-export function assertDenied(answer, policies) {
-  assert.equal(answer.status, 429);
-  assert.equal(answer.headers["content-type"], ERROR_TYPE);
-  assert.equal(answer.headers["cache-control"], "no-store");
-  assert.match(answer.headers["retry-after"] ?? "none", /^[1-9]\d*$/);
-  const problem = JSON.parse(answer.body);
-  assert.deepEqual(problem["violated-policies"], policies);
-  assert.equal(problem.retry_after, Number(answer.headers["retry-after"]));
-  return problem.retry_after;
-}
+/** Checks a 429; returns its `Retry-After`. */
+export const assertDenied = (answer, policies) => checkDenial(checkable(answer), policies);
 
-/** Another refusal as the contract has it. */
-export function assertRefused(answer, status) {
-  assert.equal(answer.status, status, String(answer.body));
-  assert.equal(answer.headers["content-type"], ERROR_TYPE);
-  assert.equal(answer.headers["cache-control"], "no-store");
-  assert.equal(JSON.parse(answer.body).status, status);
-}
+/** Checks another refusal. */
+export const assertRefused = (answer, status) => checkProblem(checkable(answer), status);
 
 /** The values of a header as the other side sent them, in their order and spelling: `["Name: value", …]`. */
 export function linesOf(rawHeaders, pattern) {

@@ -1,18 +1,20 @@
-// The gate on workerd's own socket. `wrangler dev` has a proxy in front, which resolves dot segments and encodes odd
-// characters before the gate sees them; what a raw target does to the gate itself shows only here. The socket takes
-// targets in absolute form, and what is sent as target is `request.url` to the byte. Here workerd can be killed, too, and is
-// back on the same state and port in a quarter of a second; nothing repeats a request on the way.
+// The gate on workerd's own socket. `wrangler dev` has a proxy in front, which resolves dot
+// segments and encodes odd characters before the gate sees them; what a raw target does to the gate
+// itself shows only here. The socket takes targets in absolute form, and what is sent as target is
+// `request.url` to the byte. Here workerd can be killed, too, and is back on the same state and
+// port in a quarter of a second; nothing repeats a request on the way.
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
 import { build, freshSecret, ROOT } from "../../../scripts/lib/gate.mjs";
 import { childrenOf } from "../../../scripts/lib/processes.mjs";
-import { send, until } from "./client.mjs";
+import { until } from "../../support/until.mjs";
+import { send } from "./client.mjs";
 
 /**
- * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and that counts what it is asked: see
- * `d1Count`. Its objects have D1 as it is.
+ * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and
+ * that counts what it is asked: see `d1Count`. Its objects have D1 as it is.
  */
 const behindSlowD1 = (milliseconds) => `
   import worker from "./index.js";
@@ -33,10 +35,12 @@ const behindSlowD1 = (milliseconds) => `
   };`;
 
 /**
- * Starts the built Worker with an empty D1 of its own, whose state goes with it; `d1` runs SQL on it, until workerd is killed. `vars`
- * adds to the secrets, which are set; `outbound` is where everything goes that the Worker fetches, to its own address otherwise; D1
- * answers it `d1Takes` milliseconds later than it would. With a `clock` of `makeClock` the Worker and its objects read that one, and
- * their alarms come by it. `onLog` gets what the Worker and the runtime say, which is shown otherwise.
+ * Starts the built Worker with an empty D1 of its own, whose state goes with it; `d1` runs SQL on
+ * it, until workerd is killed. `vars` adds to the secrets, which are set; `outbound` is where
+ * everything goes that the Worker fetches, to its own address otherwise; D1 answers it `d1Takes`
+ * milliseconds later than it would. With a `clock` of `makeClock` the Worker and its objects read
+ * that one, and their alarms come by it. `onLog` gets what the Worker and the runtime say, which is
+ * shown otherwise.
  */
 export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock, onLog } = {}) {
   await build();
@@ -72,6 +76,7 @@ export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock,
     return {
       url,
       adminToken,
+      fetch: (path, init) => fetchDirect(url, path, init),
       d1: (sql) => database.exec(sql),
       /** The workerd that runs now. */
       async pid() {
@@ -98,8 +103,16 @@ async function builtModule(type, file, encoding) {
 }
 
 async function isHealthy(gate) {
-  const asked = send(gate, `${PUBLIC_URL}/_tollgate/health`, { headers: { host: "api.test" } });
+  const asked = fetchDirect(gate.url, "/_tollgate/health");
   return (await asked.catch(() => ({ status: 0 }))).status === 200;
+}
+
+/** Sends a request through the socket, as `fetch` sends one: resolves to a `Response`. */
+async function fetchDirect(url, path, { method, headers, body } = {}) {
+  const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
+  const answer = await send({ url }, PUBLIC_URL + path, { method, headers: { host: "api.test", ...headers, ...length }, body });
+  const isEmpty = [204, 304].includes(answer.status);
+  return new Response(isEmpty ? null : answer.body, { status: answer.status, headers: answer.headers });
 }
 
 async function workerds() {
@@ -107,8 +120,8 @@ async function workerds() {
 }
 
 /**
- * A clock that shows `from` now and runs `speed` times as fast as the machine's: `now()` for the test, `module` for the Worker.
- * It goes on through every restart.
+ * A clock that shows `from` now and runs `speed` times as fast as the machine's: `now()` for the
+ * test, `module` for the Worker. It goes on through every restart.
  */
 export function makeClock({ from, speed = 1 }) {
   const first = Date.parse(from);
@@ -164,33 +177,4 @@ export const PUBLIC_URL = "http://api.test";
 export async function d1Count(gate) {
   const answer = await send(gate, "http://d1.test/", { headers: { host: "d1.test" } });
   return JSON.parse(answer.body);
-}
-
-/** Imports keys through the socket. */
-export async function importDirectKeys(gate, keys, tier = "unlimited") {
-  const body = keys.map((key) => JSON.stringify({ key, tier })).join("\n");
-  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}`, "content-length": body.length };
-  const answer = await send(gate, `${PUBLIC_URL}/_tollgate/keys/import`, { method: "POST", headers, body });
-  assert.equal(answer.status, 200, String(answer.body));
-  for (const line of String(answer.body).trim().split("\n")) assert.ok(JSON.parse(line).id, line);
-}
-
-/** Asks the admin API through the socket; resolves to what it answers as JSON, which must be of that status. */
-export async function directAdmin(gate, method, target, { json, status = 200 } = {}) {
-  const body = json === undefined ? undefined : JSON.stringify(json);
-  const headers = { host: "api.test", authorization: `Bearer ${gate.adminToken}` };
-  if (body !== undefined) headers["content-length"] = Buffer.byteLength(body);
-  const answer = await send(gate, `${PUBLIC_URL}/_tollgate${target}`, { method, headers, body });
-  assert.equal(answer.status, status, `${method} ${target}: ${answer.body}`);
-  return JSON.parse(answer.body);
-}
-
-/** Issues a key through the socket. */
-export function issueDirectKey(gate, tier = "unlimited") {
-  return directAdmin(gate, "POST", "/keys", { json: { tier, name: "test" }, status: 201 });
-}
-
-/** What the key's object says of it. */
-export function directUsageOf(gate, { id }) {
-  return directAdmin(gate, "GET", `/keys/${id}/usage`);
 }

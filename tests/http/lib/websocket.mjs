@@ -1,4 +1,5 @@
-// WebSockets by hand (RFC 6455), because a client that sets headers, and an origin that echoes, need no more than this.
+// WebSockets by hand (RFC 6455), because a client that sets headers, and an origin that echoes,
+// need no more than this.
 import { createHash, randomBytes } from "node:crypto";
 import http from "node:http";
 

@@ -45,8 +45,8 @@ const { prototype } = env.DB.constructor;
 const { prepare, batch } = prototype;
 
 /**
- * Listens to what the Worker and its objects ask D1, and lets `instead(answer, sql)` take the place of each answer. The list that it
- * gives grows by the SQL of each transaction's first statement.
+ * Listens to what the Worker and its objects ask D1, and lets `instead(answer, sql)` take the place
+ * of each answer. The list that it gives grows by the SQL of each transaction's first statement.
  */
 export function listenToD1(instead = (answer) => answer()) {
   const asked = [];

@@ -1,6 +1,8 @@
 // Talking to the gate as its clients and its administrators do, and to the origin behind it.
 import { env, exports } from "cloudflare:workers";
 import { expect, vi } from "vitest";
+import { AdminClient } from "../../support/admin.mjs";
+import { checkProblem } from "../../support/problem.mjs";
 
 /** Where the gate answers; any host would do. */
 export const GATE = "https://gate.test";
@@ -37,30 +39,21 @@ export async function denied(key) {
   return Number(response.headers.get("retry-after"));
 }
 
+/** The admin API, with `ADMIN_TOKEN`. */
+export const api = new AdminClient({ fetch: send, token: env.ADMIN_TOKEN });
+
 /** A request to the admin API. */
-export function admin(method, path, body, headers = {}) {
-  return send(`/_tollgate${path}`, {
-    method,
-    headers: { Authorization: `Bearer ${env.ADMIN_TOKEN}`, ...headers },
-    body: typeof body === "object" && !(body instanceof ReadableStream) ? JSON.stringify(body) : body,
-  });
-}
+export const admin = (method, path, body, headers) => api.request(method, path, body, headers);
 
 /** Issues a key. */
 export async function issue(tier = "free", name = "a test") {
-  const response = await admin("POST", "/keys", { tier, name });
-  expect(response.status).toBe(201);
-  const key = await response.json();
+  const key = await api.issueKey(tier, name);
   issuedKeys.push(key.key);
   return key;
 }
 
 /** The key's usage, as the admin API tells it. */
-export async function usage(key) {
-  const response = await admin("GET", `/keys/${key.id}/usage`);
-  expect(response.status).toBe(200);
-  return response.json();
-}
+export const usage = (key) => api.usageOf(key);
 
 /** What the admin API says was used of each policy, by its name. */
 export async function used(key) {
@@ -117,14 +110,10 @@ export function rateLimitPolicy(response) {
 
 /** Checks that a response is a refusal of tollgate's own, readable by browsers, kept by nobody; resolves to its body. */
 export async function problem(response, status) {
-  expect(response.status).toBe(status);
-  expect(response.headers.get("content-type")).toBe("application/problem+json");
-  expect(response.headers.get("cache-control")).toBe("no-store");
-  expect(response.headers.get("x-content-type-options")).toBe("nosniff");
-  expect(response.headers.get("access-control-allow-origin")).toBe(env.CORS_ALLOW_ORIGIN);
-  const exposed = response.headers.get("access-control-expose-headers").split(", ");
+  const { headers } = response;
+  expect(headers.get("access-control-allow-origin")).toBe(env.CORS_ALLOW_ORIGIN);
+  const exposed = headers.get("access-control-expose-headers").split(", ");
   expect(exposed).toEqual(expect.arrayContaining(["RateLimit", "RateLimit-Policy", "Retry-After"]));
-  const body = await response.json();
-  expect(body).toMatchObject({ type: expect.any(String), title: expect.any(String), status, detail: expect.any(String) });
-  return body;
+  const answer = { status: response.status, header: (name) => headers.get(name), body: await response.text() };
+  return checkProblem(answer, status);
 }

@@ -1,14 +1,9 @@
-// Keys that tollgate did not issue, made with the secret that it would have used, or with another one.
+// Keys that tollgate did not issue, made with the secret that it would have used, or with another
+// one.
 import { env } from "cloudflare:workers";
+import { base32 } from "../../support/base32.mjs";
 
-const ALPHABET = "abcdefghijklmnopqrstuvwxyz234567";
 const encoder = new TextEncoder();
-
-function base32(bytes) {
-  let bits = "";
-  for (const byte of bytes) bits += byte.toString(2).padStart(8, "0");
-  return bits.match(/.{5}/g).map((five) => ALPHABET[parseInt(five, 2)]).join("");
-}
 
 const random = (bytes) => base32(crypto.getRandomValues(new Uint8Array(bytes)));
 

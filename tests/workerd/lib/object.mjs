@@ -82,8 +82,8 @@ export async function refresh(key) {
 }
 
 /**
- * Lets `instead(answer, state)` take the place of the object's answer to each question; `answer()` is what it would have
- * said. Resolves to the questions asked since, by name.
+ * Lets `instead(answer, state)` take the place of the object's answer to each question; `answer()`
+ * is what it would have said. Resolves to the questions asked since, by name.
  */
 export function intercept(key, instead = (answer) => answer()) {
   return runInDurableObject(stub(key), (object, state) => {

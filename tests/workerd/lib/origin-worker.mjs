@@ -1,5 +1,6 @@
-// The origin of these tests, a Worker of its own: everything that tollgate sends out of its isolate arrives here. It
-// records what it received and answers by path. `ORIGIN_CONTROL` reaches the same Worker under the host `control.test`.
+// The origin of these tests, a Worker of its own: everything that tollgate sends out of its isolate
+// arrives here. It records what it received and answers by path. `ORIGIN_CONTROL` reaches the same
+// Worker under the host `control.test`.
 let requests = [];
 let release = () => {};
 let hookStatus = 200;

@@ -1,5 +1,5 @@
-// What every test starts from: migrated tables, noon of a day in the future (so that no alarm comes by itself), an origin
-// that has received nothing, and a log that is listened to.
+// What every test starts from: migrated tables, noon of a day in the future (so that no alarm comes
+// by itself), an origin that has received nothing, and a log that is listened to.
 import { applyD1Migrations } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, expect, vi } from "vitest";

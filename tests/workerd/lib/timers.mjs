@@ -1,4 +1,5 @@
-// Time for the Worker and a key's object, with everything that waits for it: timers, the alarm, and hibernation.
+// Time for the Worker and a key's object, with everything that waits for it: timers, the alarm, and
+// hibernation.
 import { runInDurableObject } from "cloudflare:test";
 import { vi } from "vitest";
 import { setClock } from "./gate.mjs";
@@ -13,8 +14,9 @@ const HIBERNATION = 10_000;
 const LOOK = 5;
 
 /**
- * Takes over the clock, the timers of the Worker and of a key's object, and that object's alarm: they move with `pass(seconds)` alone.
- * Only for tests whose requests come one by one, since a timer is the object's if it is set while the object handles an event.
+ * Takes over the clock, the timers of the Worker and of a key's object, and that object's alarm:
+ * they move with `pass(seconds)` alone. Only for tests whose requests come one by one, since a
+ * timer is the object's if it is set while the object handles an event.
  */
 export async function takeTimeOver(key) {
   const seen = { rows: 0, alarms: 0, alarmsSet: 0, events: 0, awake: 0, hibernations: 0 };

@@ -1,0 +1,17 @@
+//! Expressions that several statements share.
+
+/// Milliseconds since the Unix epoch of a column that holds a time as text.
+macro_rules! millis {
+    ($column:literal) => {
+        concat!("MAX(0, CAST(ROUND(unixepoch(", $column, ", 'subsec') * 1000) AS INTEGER))")
+    };
+}
+pub(super) use millis;
+
+/// Such a column in RFC 3339, as [`rfc3339`] writes it.
+macro_rules! rfc {
+    ($column:literal) => {
+        concat!("replace(strftime('%Y-%m-%dT%H:%M:%fZ', ", $column, "), '.000Z', 'Z')")
+    };
+}
+pub(super) use rfc;
