@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollgate::key_state::{Call, KeyState};
+use tollgate::key_state::state::{Call, KeyState};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::call_outcome::CallOutcome;

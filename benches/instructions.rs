@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use tollgate::gateway::deny_cache::{DenyCache, Keyed};
-use tollgate::key_state::KeyState;
+use tollgate::key_state::state::KeyState;
 use tollgate::keys::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};

@@ -3,7 +3,7 @@
 //!
 //! A report rides along with the next question about its key, or goes alone after a while. It keeps its nonce until the object has
 //! acknowledged it, so that the object counts it once however often it is sent. From the second time on it says since when the
-//! object may have it: by then the object may have forgotten the nonce (see [`KeyState::can_tell`](crate::key_state::KeyState::can_tell)).
+//! object may have it: by then the object may have forgotten the nonce (see [`KeyState::can_tell`](crate::key_state::state::KeyState::can_tell)).
 
 use crate::protocol::object_request::{PendingReport, UncheckedCalls};
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -1,6 +1,6 @@
 //! Asking policies: whether each admits a request, when it would, and where it stands. Nothing is spent here.
 
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{PolicyUsage, Verdict};
 use crate::limiter::gcra::Bucket;

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::key_state::KeyState;
 use crate::key_state::audit_log::Audit;
 use crate::key_state::idempotency::Replays;
 use crate::key_state::nonces::{Held, Nonces};
 use crate::key_state::row::{CHUNK, DecodeError};
+use crate::key_state::state::KeyState;
 use crate::limiter::fixed_window::{Fixed, Spans, Windows};
 use crate::limiter::gcra::Bucket;
 use crate::limiter::policy::{Period, Unit};

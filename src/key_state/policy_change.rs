@@ -7,7 +7,7 @@
 //! A change at a moment that was known before takes effect at that moment, whenever the state is asked next: a bucket has drained
 //! at the old rate until then and at the new rate since. So what was said of the time after it holds, whoever asks meanwhile.
 
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::limiter::fixed_window::Windows;
 use crate::limiter::gcra::Bucket;
 use crate::limiter::policy::{Algorithm, Policy};

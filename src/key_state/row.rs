@@ -6,10 +6,10 @@
 //! slot, so that it stays where it is and is not written again; its slot is free once all its entries have expired, or
 //! are forgotten. Reading gathers the chunks and runs of all rows and takes the counters from the newest.
 
-use crate::key_state::KeyState;
 use crate::key_state::audit_log::AuditRow;
 use crate::key_state::idempotency::ReplayRow;
 use crate::key_state::layout::{Body, VERSION};
+use crate::key_state::state::KeyState;
 use crate::limiter::sliding_log::Log;
 
 /// Entries that fill a chunk of a log, or a run of nonces.

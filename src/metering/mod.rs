@@ -1,6 +1,6 @@
 //! Usage that is reported and billed: totals by month and by hour, how calls ended, alerts.
 //!
-//! All of it is part of the one [`KeyState`](crate::key_state::KeyState) of a key, so that one row holds a call's counts together
+//! All of it is part of the one [`KeyState`](crate::key_state::state::KeyState) of a key, so that one row holds a call's counts together
 //! with what is reported of it, or none of that.
 
 pub mod alerts;

@@ -1,6 +1,6 @@
 //! Single cases of the engine: changes of policies, metering, clocks that go wrong.
 
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use tollgate::key_state::state::{KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};

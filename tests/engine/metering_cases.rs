@@ -8,7 +8,7 @@ use tollgate::key_state::audit_log::{
 };
 use tollgate::key_state::idempotency::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState};
+use tollgate::key_state::state::{Call, KeyState};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::Judgement;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};

@@ -9,7 +9,7 @@ use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
 use tollgate::key_state::audit_log::{AuditQuery, AuditReader, Entry, MAX_DURATION};
 use tollgate::key_state::idempotency::{MAX_FLIGHT, REPLAY_SECONDS};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState, MAX_SKEW};
+use tollgate::key_state::state::{Call, KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Judgement, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use tollgate::key_state::state::{KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tollgate::gateway::outbox::{MaybeCounted, Outbox, Report};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState, MAX_DELAY, ReportOutcome, ReportedUsage};
+use tollgate::key_state::state::{Call, KeyState, MAX_DELAY, ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
 use tollgate::protocol::object_request::PendingReport;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::gateway::ratelimit_headers::{self, Forms, RateLimitFields};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use tollgate::key_state::state::{KeyState, MAX_SKEW};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tollgate::key_state::KeyState;
 use tollgate::key_state::row::{DecodeError, Row};
+use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::months::Carried;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::http::idempotency_key::Idempotency;
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{KeyState, ReportOutcome, ReportedUsage};
+use tollgate::key_state::state::{KeyState, ReportOutcome, ReportedUsage};
 use tollgate::keys::profile::{OverrideRow, PolicyRow, Profile, ProfileRow, Status};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Verdict};

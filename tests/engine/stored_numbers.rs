@@ -8,7 +8,7 @@ use tollgate::admin::audit::AuditView;
 use tollgate::http::idempotency_key::Fingerprint;
 use tollgate::key_state::audit_log::{AuditCursor, AuditQuery, AuditReader, audit_next, audit_over};
 use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState};
+use tollgate::key_state::state::{Call, KeyState};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::call_outcome::CallOutcome;

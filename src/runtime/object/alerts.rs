@@ -2,7 +2,7 @@
 //! it, and again after each failure. What became of it is in D1, where an object that has lost its memory finds it.
 
 use crate::config::{self, Webhook};
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::metering::alerts::{Alert, signature};
 use crate::runtime::clock;
 use crate::runtime::deadline::within;

@@ -6,8 +6,8 @@
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
 use crate::config;
-use crate::key_state::KeyState;
 use crate::key_state::audit_log::{audit_next, audit_over};
+use crate::key_state::state::KeyState;
 use crate::object::denials::Wake;
 use crate::runtime::deadline::within;
 use crate::runtime::isolate::variable;

@@ -9,7 +9,7 @@
 use crate::admin::audit::AuditView;
 use crate::config;
 use crate::key_state::audit_log::AuditQuery;
-use crate::key_state::{Call, KeyState, ReportOutcome, ReportedUsage};
+use crate::key_state::state::{Call, KeyState, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
 use crate::keys::route_pattern::RouteCase;
 use crate::limiter::cost::Cost;

@@ -2,7 +2,7 @@
 //! then on while the key is in use. D1 may be down; then the object goes on with what it knows.
 
 use crate::gateway::deny_cache::REFUSAL_LIFE;
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::keys::profile::TierChange;
 use crate::protocol::object_request::Check;
 use crate::runtime::deadline::within;

@@ -1,6 +1,6 @@
 //! Whether D1 has what an object has counted.
 
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js::Error;

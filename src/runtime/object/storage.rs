@@ -5,9 +5,9 @@
 //!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
 //! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
 
-use crate::key_state::KeyState;
 use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
 use crate::key_state::row::Rows;
+use crate::key_state::state::KeyState;
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::runtime::js::{self, Error};
 use crate::time::UnixMicros;
