@@ -48,7 +48,7 @@ pub const MAX_DURATION: u64 = 15 * MINUTE;
 
 /// A call as the log knows it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct LoggedCall<'a> {
     pub(crate) method: &'a str,
     pub(crate) class: &'a str,
     pub(crate) cost: u64,
@@ -57,7 +57,7 @@ pub(crate) struct Subject<'a> {
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct AuditEntry {
     /// When it was judged, in whole milliseconds.
     pub at: UnixMicros,
     /// The request's method.
@@ -83,7 +83,7 @@ pub struct Entry {
 
 /// Refused calls in one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
+struct RefusalRun {
     /// Times are milliseconds since 1970.
     first: u64,
     last: u64,
@@ -113,7 +113,7 @@ pub struct AuditRow {
 
 /// The end of the log, and chunks that are not stored yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Audit {
+pub(crate) struct AuditLog {
     /// The number of the chunk that the tail will be.
     seq: u64,
     /// Base, admitted calls and ends.
@@ -123,12 +123,12 @@ pub(crate) struct Audit {
     from: u64,
     to: u64,
     admitted: u64,
-    runs: Vec<Run>,
+    runs: Vec<RefusalRun>,
     full: Vec<AuditRow>,
 }
 
-impl Audit {
-    pub(crate) fn admit(&mut self, now: UnixMicros, call: Subject<'_>, nonce: u64, is_replay: bool) {
+impl AuditLog {
+    pub(crate) fn admit(&mut self, now: UnixMicros, call: LoggedCall<'_>, nonce: u64, is_replay: bool) {
         self.pass(now);
         let base = self.base;
         let out = &mut self.text;
@@ -140,12 +140,12 @@ impl Audit {
         self.spill();
     }
 
-    pub(crate) fn refuse(&mut self, now: UnixMicros, call: Subject<'_>, status: u16) {
+    pub(crate) fn refuse(&mut self, now: UnixMicros, call: LoggedCall<'_>, status: u16) {
         self.pass(now);
         let at = now.as_millis();
         let is_crowded = self.runs.len() >= MAX_RUNS;
         let second = |millis: u64| millis / 1000;
-        let is_same = |run: &&mut Run| {
+        let is_same = |run: &&mut RefusalRun| {
             run.status == status
                 && (is_crowded || second(run.last) == second(at))
                 && run.class == cut(call.class)
@@ -154,7 +154,7 @@ impl Audit {
         let mut call = call;
         let mut run = self.runs.iter_mut().rev().find(is_same);
         if run.is_none() && is_crowded {
-            call = Subject { method: "", class: OTHER, ..call };
+            call = LoggedCall { method: "", class: OTHER, ..call };
             run = self.runs.iter_mut().rev().find(|run| run.status == status && run.class == OTHER);
         }
         if let Some(run) = run {
@@ -163,7 +163,7 @@ impl Audit {
             run.key = run.key.take().filter(|key| Some(key) == call.key.map(stored_key).as_ref());
             return;
         }
-        self.runs.push(Run {
+        self.runs.push(RefusalRun {
             first: at,
             last: at,
             method: cut_method(call.method).to_owned(),
@@ -224,7 +224,7 @@ impl Audit {
             return Cow::Borrowed(&self.text);
         }
         let mut out = self.text.clone();
-        for Run { first, last, method, class, status, cost, key, count, after } in &self.runs {
+        for RefusalRun { first, last, method, class, status, cost, key, count, after } in &self.runs {
             push_head(&mut out, "d", *first, self.base);
             push_subject(&mut out, method, class, *cost, key.as_deref());
             push_number(&mut out, (*status).into());
@@ -284,14 +284,14 @@ impl Audit {
         audit.to = base;
         for record in records {
             let text = record.text;
-            let line = Line::parse(base, record)?;
+            let line = AuditLine::parse(base, record)?;
             let (first, last) = line.times();
             audit.from = audit.from.min(first);
             audit.to = audit.to.max(last);
-            if let Line::Refused(run) = line {
+            if let AuditLine::Refused(run) = line {
                 audit.runs.push(run);
             } else {
-                audit.admitted += u64::from(matches!(line, Line::Admitted { .. }));
+                audit.admitted += u64::from(matches!(line, AuditLine::Admitted { .. }));
                 audit.text.push_str(text);
                 audit.text.push(';');
             }
@@ -364,13 +364,13 @@ fn push_subject(out: &mut String, method: &str, class: &str, cost: u64, key: Opt
 
 /// One line of a text.
 #[derive(Debug)]
-enum Line {
-    Admitted { at: u64, entry: Entry },
-    Refused(Run),
+enum AuditLine {
+    Admitted { at: u64, entry: AuditEntry },
+    Refused(RefusalRun),
     Ended { at: u64, end: CallOutcome },
 }
 
-impl Line {
+impl AuditLine {
     fn parse(base: u64, mut record: Record<'_>) -> Option<Self> {
         let kind = record.raw()?;
         let time = |record: &mut Record<'_>| base.checked_add_signed(record.raw()?.parse().ok()?);
@@ -392,9 +392,9 @@ impl Line {
             let (count, after) = (record.number()?, record.number()?);
             let last = time(&mut record)?;
             let key = key.map(str::to_owned);
-            return Some(Self::Refused(Run { first: at, last, method, class, status, cost, key, count, after }));
+            return Some(Self::Refused(RefusalRun { first: at, last, method, class, status, cost, key, count, after }));
         }
-        let entry = Entry {
+        let entry = AuditEntry {
             at: UnixMicros::from_millis(at),
             method,
             class,
@@ -418,9 +418,9 @@ impl Line {
     }
 }
 
-impl Run {
-    fn into_entry(self) -> Entry {
-        Entry {
+impl RefusalRun {
+    fn into_entry(self) -> AuditEntry {
+        AuditEntry {
             at: UnixMicros::from_millis(self.first),
             method: self.method,
             class: self.class,
@@ -494,7 +494,7 @@ pub struct AuditError {
 #[derive(Debug)]
 pub struct AuditReader {
     query: AuditQuery,
-    entries: Vec<Entry>,
+    entries: Vec<AuditEntry>,
     next: Option<AuditCursor>,
 }
 
@@ -518,12 +518,12 @@ impl AuditReader {
         let (mut admitted, mut runs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         let mut last = base;
         for record in records {
-            let line = Line::parse(base, record).ok_or(error)?;
+            let line = AuditLine::parse(base, record).ok_or(error)?;
             last = last.max(line.times().1);
             match line {
-                Line::Admitted { entry, .. } => admitted.push(entry),
-                Line::Refused(run) => runs.push(run),
-                Line::Ended { at, end } => ends.push((UnixMicros::from_millis(at), end)),
+                AuditLine::Admitted { entry, .. } => admitted.push(entry),
+                AuditLine::Refused(run) => runs.push(run),
+                AuditLine::Ended { at, end } => ends.push((UnixMicros::from_millis(at), end)),
             }
         }
         // An entry's place never changes: refusals come behind those calls that were admitted before them.
@@ -539,7 +539,7 @@ impl AuditReader {
             self.take(&mut place, run.into_entry());
         }
         for (at, CallOutcome { nonce, status, duration_ms }) in ends {
-            let is_of = |entry: &&mut Entry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
+            let is_of = |entry: &&mut AuditEntry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
             if let Some(entry) = self.entries.iter_mut().rev().find(is_of) {
                 entry.end.get_or_insert((status, duration_ms));
             }
@@ -547,7 +547,7 @@ impl AuditReader {
         Ok(self.wants_more(base, last))
     }
 
-    fn take(&mut self, next: &mut AuditCursor, entry: Entry) {
+    fn take(&mut self, next: &mut AuditCursor, entry: AuditEntry) {
         let place = *next;
         next.index += 1;
         let is_given = self.query.cursor.is_some_and(|cursor| (place.seq, place.index) < (cursor.seq, cursor.index));
@@ -564,7 +564,7 @@ impl AuditReader {
     /// `base` and `last` are times of the last chunk, in milliseconds.
     fn wants_more(&self, base: u64, last: u64) -> bool {
         let is_past = UnixMicros::from_millis(base) >= self.query.to;
-        let may_end = |entry: &Entry| {
+        let may_end = |entry: &AuditEntry| {
             let until = entry.at.saturating_add(MAX_DURATION);
             entry.nonce.is_some() && entry.end.is_none() && UnixMicros::from_millis(last) <= until
         };
@@ -573,7 +573,7 @@ impl AuditReader {
 
     /// The entries, and where the next page begins, if there is one.
     #[must_use]
-    pub fn finish(self) -> (Vec<Entry>, Option<AuditCursor>) {
+    pub fn finish(self) -> (Vec<AuditEntry>, Option<AuditCursor>) {
         (self.entries, self.next)
     }
 }

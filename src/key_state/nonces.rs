@@ -14,14 +14,14 @@
 //! may not be told.)
 //!
 //! # In rows
-//! As the entries of a log are (see [`row`](crate::key_state::row)), nonces are held by rows in runs. The open run is part of each
+//! As the entries of a log are (see [`ring`](crate::key_state::ring)), nonces are held by rows in runs. The open run is part of each
 //! row; a full one stays in the slot of the row that it was last written to, until it is forgotten. So they cost no rows, and
 //! what is known outlives the memory.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::key_state::row::CHUNK;
+use crate::key_state::ring::CHUNK;
 use crate::time::{MINUTE, SECOND, UnixMicros};
 
 /// For how long a nonce is known at least, in microseconds: a minute.
@@ -57,7 +57,7 @@ impl Hasher for Spread {
 
 /// Nonces that belong to one row.
 #[derive(Debug, Clone, Copy, Default)]
-struct Run {
+struct NonceRun {
     count: usize,
     /// The times of its oldest and its newest nonce.
     first: UnixMicros,
@@ -65,7 +65,7 @@ struct Run {
 }
 
 /// What a row says of its nonces.
-pub(super) struct Held<'a> {
+pub(super) struct RowNonces<'a> {
     /// When the row was written.
     pub(super) at: UnixMicros,
     pub(super) nonces: &'a [u64],
@@ -80,9 +80,9 @@ pub(super) struct Nonces {
     /// The same: every call is looked up, and the list is long.
     set: HashSet<u64, BuildHasherDefault<Spread>>,
     /// Runs in the rows of these slots, oldest first.
-    closed: VecDeque<(u32, Run)>,
+    closed: VecDeque<(u32, NonceRun)>,
     /// The newest nonces, which are part of the next row.
-    open: Run,
+    open: NonceRun,
     /// All nonces from this time on are known; 0 if none was ever forgotten.
     complete_since: UnixMicros,
     /// When the first nonce was remembered since this state was made or read, or after the last pause.
@@ -101,7 +101,7 @@ impl Nonces {
     }
 
     /// Reads nonces from the rows of a key: those of the older ones, oldest first, with their slots, and those of the newest.
-    pub(super) fn from_rows<'a>(older: impl Iterator<Item = (u32, Held<'a>)>, newest: &Held<'_>) -> Self {
+    pub(super) fn from_rows<'a>(older: impl Iterator<Item = (u32, RowNonces<'a>)>, newest: &RowNonces<'_>) -> Self {
         let mut nonces = Self::new();
         for (slot, held) in older {
             nonces.take(&held);
@@ -198,7 +198,7 @@ impl Nonces {
     }
 
     /// Adds the nonces of a row that are not known yet, as the open run.
-    fn take(&mut self, held: &Held<'_>) {
+    fn take(&mut self, held: &RowNonces<'_>) {
         for nonce in held.nonces {
             self.add(*nonce, held.at);
         }
@@ -212,7 +212,7 @@ impl Nonces {
         if is_new {
             self.known.push_back(nonce);
             let first = if self.open.count == 0 { at } else { self.open.first };
-            self.open = Run { count: self.open.count + 1, first, last: at };
+            self.open = NonceRun { count: self.open.count + 1, first, last: at };
         }
         is_new
     }

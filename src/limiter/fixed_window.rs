@@ -61,13 +61,13 @@ impl Windows {
 
 /// The counts of one unit over minutes, hours and days.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Spans {
+pub(crate) struct WindowsByPeriod {
     pub(crate) minute: Windows,
     pub(crate) hour: Windows,
     pub(crate) day: Windows,
 }
 
-impl Spans {
+impl WindowsByPeriod {
     fn all(&mut self) -> [(&mut Windows, u64); 3] {
         [(&mut self.minute, MINUTE), (&mut self.hour, HOUR), (&mut self.day, DAY)]
     }
@@ -81,12 +81,12 @@ impl Spans {
 
 /// The counts of both units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Fixed {
-    pub(crate) requests: Spans,
-    pub(crate) tokens: Spans,
+pub(crate) struct FixedWindows {
+    pub(crate) requests: WindowsByPeriod,
+    pub(crate) tokens: WindowsByPeriod,
 }
 
-impl Fixed {
+impl FixedWindows {
     /// Counts an admission at `now`.
     pub(crate) fn add(&mut self, now: UnixMicros, cost: Cost) {
         self.requests.add(now, cost.requests);

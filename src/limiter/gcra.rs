@@ -50,8 +50,8 @@ impl Bucket {
         self.at
     }
 
-    /// Pours in `units` at `now`.
-    pub(crate) fn pour(&mut self, now: UnixMicros, units: u64) {
+    /// Adds `units` at `now`.
+    pub(crate) fn add(&mut self, now: UnixMicros, units: u64) {
         let full = u128::from(self.span) * MAX_UNITS;
         self.level = self.level_at(now).saturating_add(self.scaled(units)).min(full);
         self.at = self.at.max(now);

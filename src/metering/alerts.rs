@@ -55,7 +55,7 @@ impl Alert {
         body.to_string()
     }
 
-    fn is_of(&self, mark: &Mark) -> bool {
+    fn is_of(&self, mark: &AlertMark) -> bool {
         self.month == mark.month && self.threshold == mark.threshold && self.policy == mark.policy
     }
 }
@@ -72,7 +72,7 @@ pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
 
 /// Where an alert has been given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
+struct AlertMark {
     policy: String,
     threshold: u16,
     month: Month,
@@ -81,7 +81,7 @@ struct Mark {
 /// Alerts that nobody has been told of yet, and where there has been one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Alerts {
-    marks: Vec<Mark>,
+    marks: Vec<AlertMark>,
     pending: Vec<Alert>,
 }
 
@@ -112,12 +112,13 @@ impl Alerts {
         let mut is_changed = self.marks.len() < before;
         for policy in monthly() {
             for &threshold in thresholds.iter().filter(|threshold| has_reached(policy, **threshold)) {
-                let is_mark =
-                    |mark: &Mark| mark.month == month && mark.threshold == threshold && mark.policy == policy.name();
+                let is_mark = |mark: &AlertMark| {
+                    mark.month == month && mark.threshold == threshold && mark.policy == policy.name()
+                };
                 if self.marks.iter().any(is_mark) {
                     continue;
                 }
-                let mark = Mark { policy: policy.name().to_owned(), threshold, month };
+                let mark = AlertMark { policy: policy.name().to_owned(), threshold, month };
                 // News of what nobody has heard of yet takes its place.
                 self.pending.retain(|alert| !alert.is_of(&mark));
                 self.pending.push(Alert {
@@ -159,7 +160,7 @@ impl Alerts {
             }
             record::end(&mut out);
         };
-        for Mark { policy, threshold, month } in &self.marks {
+        for AlertMark { policy, threshold, month } in &self.marks {
             push(policy, *threshold, *month, &[]);
         }
         for Alert { policy, threshold, month, quota, used, at } in &self.pending {
@@ -175,7 +176,7 @@ impl Alerts {
             let (policy, threshold) = (record.text()?, record.number()?.try_into().ok()?);
             let month = Month::from_number(record.number()?)?;
             match record.number() {
-                None => alerts.marks.push(Mark { policy, threshold, month }),
+                None => alerts.marks.push(AlertMark { policy, threshold, month }),
                 Some(quota) => {
                     let (used, at) = (record.number()?, UnixMicros::from_micros(record.number()?));
                     alerts.pending.push(Alert { policy, threshold, month, quota, used, at });

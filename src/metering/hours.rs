@@ -75,7 +75,7 @@ const fn start(hour: u64) -> UnixMicros {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Class {
+struct ClassCounts {
     name: String,
     counted: Counts,
     flushed: Counts,
@@ -85,7 +85,7 @@ struct Class {
 struct Hour {
     /// Hours since 1970.
     number: u64,
-    classes: Vec<Class>,
+    classes: Vec<ClassCounts>,
 }
 
 impl Hour {
@@ -120,7 +120,7 @@ impl Hours {
         if let Some(known) = known.and_then(|known| classes.get_mut(known)) {
             known.counted.add(counts);
         } else {
-            classes.push(Class { name: name.to_owned(), counted: counts, flushed: Counts::default() });
+            classes.push(ClassCounts { name: name.to_owned(), counted: counts, flushed: Counts::default() });
         }
     }
 
@@ -163,7 +163,7 @@ impl Hours {
         self.totals(|_| true)
     }
 
-    fn totals(&self, is_wanted: fn(&Class) -> bool) -> Vec<HourTotal> {
+    fn totals(&self, is_wanted: fn(&ClassCounts) -> bool) -> Vec<HourTotal> {
         let totals = self.kept.iter().flat_map(|hour| hour.classes.iter().map(|class| (hour.number, class)));
         totals
             .filter(|(_, class)| is_wanted(class))
@@ -194,7 +194,7 @@ impl Hours {
     pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         for hour in &self.kept {
-            for Class { name, counted, flushed } in &hour.classes {
+            for ClassCounts { name, counted, flushed } in &hour.classes {
                 push_number(&mut out, hour.number);
                 push_text(&mut out, name);
                 for Counts { calls, denied, cost } in [counted, flushed] {
@@ -215,7 +215,7 @@ impl Hours {
             let (number, name) = (record.number()?, record.text()?);
             let mut counts =
                 || Some(Counts { calls: record.number()?, denied: record.number()?, cost: record.number()? });
-            let class = Class { name, counted: counts()?, flushed: counts()? };
+            let class = ClassCounts { name, counted: counts()?, flushed: counts()? };
             match hours.kept.last_mut() {
                 Some(hour) if hour.number == number => hour.classes.push(class),
                 Some(hour) if hour.number > number => return None,
@@ -231,7 +231,7 @@ fn is_reserved(class: &str) -> bool {
 }
 
 /// Whether one more class may be counted by its name, with so many entries in all hours.
-fn has_room(classes: &[Class], entries: usize) -> bool {
+fn has_room(classes: &[ClassCounts], entries: usize) -> bool {
     let named = classes.iter().filter(|class| !is_reserved(&class.name)).count();
     named < MAX_CLASSES && entries < MAX_ENTRIES
 }

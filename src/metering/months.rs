@@ -43,7 +43,7 @@ pub struct MonthTotal {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
+pub(crate) struct MonthCounts {
     pub(crate) calls: u64,
     pub(crate) denied: u64,
     pub(crate) carried: Carried,
@@ -53,7 +53,7 @@ pub(crate) struct Totals {
     pub(crate) flushed_denied: u64,
 }
 
-impl Totals {
+impl MonthCounts {
     fn is_flushed(&self) -> bool {
         (self.calls, self.denied) == (self.flushed_calls, self.flushed_denied)
     }
@@ -96,12 +96,12 @@ impl Dropped {
 /// The months that still matter. In their order; a list, because they are a few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Months {
-    kept: Vec<(Month, Totals)>,
+    kept: Vec<(Month, MonthCounts)>,
     dropped: Option<Dropped>,
 }
 
 impl Months {
-    pub(crate) fn from_kept(months: impl IntoIterator<Item = (Month, Totals)>, dropped: Option<Dropped>) -> Self {
+    pub(crate) fn from_kept(months: impl IntoIterator<Item = (Month, MonthCounts)>, dropped: Option<Dropped>) -> Self {
         let mut read = Self { dropped, ..Self::default() };
         for (month, totals) in months {
             read.change(month, |kept| *kept = totals);
@@ -109,7 +109,7 @@ impl Months {
         read
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Month, &Totals)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Month, &MonthCounts)> {
         self.kept.iter().map(|(month, totals)| (*month, totals))
     }
 
@@ -130,15 +130,15 @@ impl Months {
         self.kept.iter().map(|(kept, _)| *kept).find(|kept| *kept >= month).unwrap_or(month)
     }
 
-    fn get(&self, month: Month) -> Option<&Totals> {
+    fn get(&self, month: Month) -> Option<&MonthCounts> {
         self.kept.iter().find(|(kept, _)| *kept == month).map(|(_, totals)| totals)
     }
 
-    fn change(&mut self, month: Month, change: impl FnOnce(&mut Totals)) {
+    fn change(&mut self, month: Month, change: impl FnOnce(&mut MonthCounts)) {
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
             return change(totals);
         }
-        let mut totals = Totals::default();
+        let mut totals = MonthCounts::default();
         change(&mut totals);
         let at = self.kept.partition_point(|(kept, _)| *kept < month);
         self.kept.insert(at, (month, totals));
@@ -176,7 +176,7 @@ impl Months {
 
     pub(crate) fn total(&self, month: Month) -> MonthTotal {
         let totals = self.get(month).copied().unwrap_or_default();
-        let Totals { calls, denied, carried, requests, tokens, .. } = totals;
+        let MonthCounts { calls, denied, carried, requests, tokens, .. } = totals;
         MonthTotal { month, calls, denied, carried, cost: requests, tokens }
     }
 
@@ -192,7 +192,7 @@ impl Months {
     pub(crate) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
         let mut is_changed = false;
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
-            // Totals only grow, so an acknowledgement that comes late says nothing new.
+            // MonthCounts only grow, so an acknowledgement that comes late says nothing new.
             is_changed = calls > totals.flushed_calls || denied > totals.flushed_denied;
             totals.flushed_calls = totals.flushed_calls.max(calls);
             totals.flushed_denied = totals.flushed_denied.max(denied);

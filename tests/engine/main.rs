@@ -13,3 +13,4 @@ mod route_properties;
 mod rows;
 mod schedule;
 mod stored_numbers;
+mod support;

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use tollgate::key_state::state::{KeyState, MAX_SKEW};
+use crate::support::Decide;
+use tollgate::key_state::clock::MAX_SKEW;
+use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
@@ -386,7 +388,7 @@ impl Run {
             clock,
         };
         // A charge counts in the logs that exist, so let them exist.
-        let _ = run.state.standings(&run.model.policies, UnixMicros::from_micros(run.clock));
+        let _ = run.state.usage(&run.model.policies, UnixMicros::from_micros(run.clock));
         run
     }
 
@@ -422,7 +424,7 @@ impl Run {
         };
         let mut denied = false;
         if self.random.one_in(100) {
-            let _ = self.state.standings(&self.model.policies, clock);
+            let _ = self.state.usage(&self.model.policies, clock).policies;
             let now = self.model.judged(self.clock);
             self.state.charge_calls(clock, 3, cost);
             self.model.charge(now, 3, cost);
@@ -430,11 +432,11 @@ impl Run {
             let verdict = self.model.decide(self.clock, cost);
             let decision = self.state.decide(&self.model.policies, clock, cost);
             assert_eq!(decision.verdict, verdict, "{cost:?} {:?}", self.model.policies);
-            assert_eq!(decision.standings, self.model.standings(self.clock), "{:?}", self.model.policies);
+            assert_eq!(decision.usage.policies, self.model.standings(self.clock), "{:?}", self.model.policies);
             denied = matches!(verdict, Verdict::Denied { .. });
         }
         assert_eq!(
-            self.state.standings(&self.model.policies, clock),
+            self.state.usage(&self.model.policies, clock).policies,
             self.model.standings(self.clock),
             "{:?}",
             self.model.policies
