@@ -1,9 +1,10 @@
 //! The audit log: what the gate did with each call, and how the call ended.
 //!
-//! Lines are appended to a tail, which is part of every row of the state and is never written again as data structures: what was
-//! said stays as it was said. A full tail becomes a chunk, a row of its own. Chunks are cut by what calls were admitted, so that a
-//! flood of refusals costs no rows: refusals are collapsed, those of one second that look the same into one entry with a count,
-//! and when there are too many of these, those of any time since the last chunk.
+//! Lines are appended to a tail, which is part of every row of the state and is never written again
+//! as data structures: what was said stays as it was said. A full tail becomes a chunk, a row of
+//! its own. Chunks are cut by what calls were admitted, so that a flood of refusals costs no rows:
+//! refusals are collapsed, those of one second that look the same into one entry with a count, and
+//! when there are too many of these, those of any time since the last chunk.
 //!
 //! Times are milliseconds after the base, with which a text begins.
 //!
@@ -15,7 +16,8 @@
 //! d|500|GET|~/v1|1||429|17|2|980;     refused: as above with the status, how often, after how many admitted, last at
 //! ```
 //!
-//! An idempotency key of more than `MAX_KEY` bytes is its beginning, a tilde, and a hash of all of it.
+//! An idempotency key of more than `MAX_KEY` bytes is its beginning, a tilde, and a hash of all of
+//! it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +34,8 @@ use crate::time::{DAY, MINUTE, UnixMicros};
 
 /// A chunk has at least so many bytes ...
 const CHUNK_BYTES: usize = 4096;
-/// ... and so many admitted calls: with its deletion, a chunk costs each of them a sixteenth of a row at most.
+/// ... and so many admitted calls: with its deletion, a chunk costs each of them a sixteenth of a
+/// row at most.
 const CHUNK_CALLS: u64 = 32;
 /// From this size on a text is a chunk, whatever is in it.
 const MAX_BYTES: usize = 1 << 16;
@@ -70,8 +73,8 @@ pub struct AuditEntry {
     pub is_replay: bool,
     /// What it was charged, or would have been.
     pub cost: u64,
-    /// Its idempotency key. Of one that takes more than 64 bytes in the log it is the beginning, an ellipsis, and the first 16
-    /// hexadecimal digits of the key's SHA-256.
+    /// Its idempotency key. Of one that takes more than 64 bytes in the log it is the beginning, an
+    /// ellipsis, and the first 16 hexadecimal digits of the key's SHA-256.
     pub idempotency_key: Option<String>,
     /// How many calls this entry stands for. More than one only if they were refused.
     pub count: u64,
@@ -260,7 +263,8 @@ impl AuditLog {
         full.chain([(self.seq, self.body())]).collect()
     }
 
-    /// The stored form, if there is anything to store: the number of the chunk, then its text as it is so far.
+    /// The stored form, if there is anything to store: the number of the chunk, then its text as it
+    /// is so far.
     pub(crate) fn to_text(&self) -> Option<String> {
         if self.seq == 0 && self.text.is_empty() {
             return None;
@@ -435,7 +439,8 @@ impl RefusalRun {
     }
 }
 
-/// A place in the log: an entry of a chunk. Entries keep their places when a tail grows and becomes a chunk.
+/// A place in the log: an entry of a chunk. Entries keep their places when a tail grows and becomes
+/// a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditCursor {
     /// The number of the chunk.
@@ -487,10 +492,11 @@ pub struct AuditError {
     pub seq: u64,
 }
 
-/// Reads a page of the log: entries in the order in which they were recorded, each with its end if that is known.
+/// Reads a page of the log: entries in the order in which they were recorded, each with its end if
+/// that is known.
 ///
-/// It is fed with chunks in the order of their numbers, the tail last: those of which `to` is not before the query's `from`, and
-/// the number not before the cursor's.
+/// It is fed with chunks in the order of their numbers, the tail last: those of which `to` is not
+/// before the query's `from`, and the number not before the cursor's.
 #[derive(Debug)]
 pub struct AuditReader {
     query: AuditQuery,
@@ -505,8 +511,9 @@ impl AuditReader {
         Self { query, entries: Vec::new(), next: None }
     }
 
-    /// Takes the next chunk; `false` if no further one has anything to add to this page. Who stops earlier gets a page in which the
-    /// ends of some calls may be missing, if it has a next one; otherwise also entries.
+    /// Takes the next chunk; `false` if no further one has anything to add to this page. Who stops
+    /// earlier gets a page in which the ends of some calls may be missing, if it has a next one;
+    /// otherwise also entries.
     ///
     /// # Errors
     /// [`AuditError`] if that is no chunk.
@@ -526,7 +533,8 @@ impl AuditReader {
                 AuditLine::Ended { at, end } => ends.push((UnixMicros::from_millis(at), end)),
             }
         }
-        // An entry's place never changes: refusals come behind those calls that were admitted before them.
+        // An entry's place never changes: refusals come behind those calls that were admitted
+        // before them.
         let mut place = AuditCursor { seq, index: 0 };
         let mut runs = runs.into_iter().peekable();
         for (before, entry) in (0..).zip(admitted) {
@@ -578,12 +586,14 @@ impl AuditReader {
     }
 }
 
-/// Bytes that an object's database may take before the oldest chunks of the audit log make room for new ones: 1 GiB of the 10 GB that an
-/// object has. Everything else that it stores is some megabytes.
+/// Bytes that an object's database may take before the oldest chunks of the audit log make room for
+/// new ones: 1 GiB of the 10 GB that an object has. Everything else that it stores is some
+/// megabytes.
 pub const AUDIT_BYTES: u64 = 1 << 30;
 
-/// How many of the oldest chunks are to be deleted with a new one of `added` bytes, where the database takes `size` bytes of `cap`. A chunk
-/// has at least 4 KiB, so more is deleted than is added as long as it takes too much.
+/// How many of the oldest chunks are to be deleted with a new one of `added` bytes, where the
+/// database takes `size` bytes of `cap`. A chunk has at least 4 KiB, so more is deleted than is
+/// added as long as it takes too much.
 #[must_use]
 pub const fn audit_surplus(size: u64, cap: u64, added: usize) -> usize {
     if size > cap { added / CHUNK_BYTES + 2 } else { 0 }
@@ -595,8 +605,8 @@ pub const fn audit_over(now: UnixMicros, days: u32) -> UnixMicros {
     now.saturating_sub(DAY.saturating_mul(days as u64))
 }
 
-/// When to delete again, if the oldest chunk that is left ends at `oldest`: at the end of the day in which it is over, so that
-/// there is no more to do than once a day.
+/// When to delete again, if the oldest chunk that is left ends at `oldest`: at the end of the day
+/// in which it is over, so that there is no more to do than once a day.
 #[must_use]
 pub const fn audit_next(oldest: UnixMicros, days: u32) -> UnixMicros {
     let over = oldest.saturating_add(DAY.saturating_mul(days as u64)).as_micros();

@@ -40,8 +40,9 @@ impl JudgedClock {
         Self { seen, lead: 0 }
     }
 
-    /// The judged time of a reading. It is before `last`, the time of the last admission, only if the
-    /// clock stepped back by more than [`MAX_SKEW`]; then the caller must move its counters back.
+    /// The judged time of a reading. It is before `last`, the time of the last admission, only if
+    /// the clock stepped back by more than [`MAX_SKEW`]; then the caller must move its counters
+    /// back.
     pub(super) fn read(&mut self, reading: UnixMicros, last: UnixMicros) -> UnixMicros {
         let reading = reading.min(UnixMicros::from_millis(MAX_MILLIS));
         let is_followed = reading.saturating_add(MAX_SKEW) < last;

@@ -1,10 +1,11 @@
 //! The counters that policies decide by, and what a change of policies does to them.
 //!
 //! # Changes of policies
-//! Usage carries over a change, it never starts again. Fixed windows are always counted, so a policy
-//! that becomes fixed finds its usage there. A sliding or bucket policy without counters of its own
-//! starts from those windows, at the latest moments at which they can have been spent. The counters
-//! of a policy that is gone go on counting until what they hold has run out, in case it comes back.
+//! Usage carries over a change, it never starts again. Fixed windows are always counted, so a
+//! policy that becomes fixed finds its usage there. A sliding or bucket policy without counters of
+//! its own starts from those windows, at the latest moments at which they can have been spent. The
+//! counters of a policy that is gone go on counting until what they hold has run out, in case it
+//! comes back.
 //!
 //! A change at a moment that was known before takes effect at that moment, whenever the next call
 //! comes: a bucket has drained at the old rate until then and at the new rate since. So an earlier
@@ -86,7 +87,8 @@ impl Counters {
         self.logs.iter_mut().for_each(|log| log.forget(now));
     }
 
-    /// Goes back to `now`, after a clock was ahead. The logs are stored anew from row `next_row` on.
+    /// Goes back to `now`, after a clock was ahead. The logs are stored anew from row `next_row`
+    /// on.
     pub(super) fn rebase(&mut self, now: UnixMicros, next_row: u64) {
         self.fixed.rebase(now, self.last);
         self.last = now;
@@ -181,8 +183,8 @@ impl Counters {
         true
     }
 
-    /// Marks what no policy uses: it is dropped when what it holds now has run out. True if there was
-    /// any.
+    /// Marks what no policy uses: it is dropped when what it holds now has run out. True if there
+    /// was any.
     fn retire(&mut self, policies: &[Policy]) -> bool {
         let mut is_changed = false;
         for log in &mut self.logs {
@@ -216,9 +218,9 @@ impl Counters {
     }
 }
 
-/// The counted windows as admissions, each at the last moment at which it can have been made. Windows
-/// after `last` were counted by a clock that was ahead; the window of `last` holds what matters of
-/// them.
+/// The counted windows as admissions, each at the last moment at which it can have been made.
+/// Windows after `last` were counted by a clock that was ahead; the window of `last` holds what
+/// matters of them.
 fn latest_moments(windows: &Windows, span: u64, last: UnixMicros) -> impl Iterator<Item = (UnixMicros, u64)> + '_ {
     let known = windows.iter().filter(move |(start, _)| *start <= last);
     known.map(move |(start, units)| (start.saturating_add(span - 1).min(last), units))

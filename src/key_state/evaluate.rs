@@ -69,13 +69,15 @@ impl<'a> Evaluator<'a> {
         match (self.first_admission(schedule, now, demand), too_dear) {
             (Ok(at), _) => Verdict::Denied { violated, retry_after: at.since(clock) },
             (Err(_), Some(policy)) => Verdict::CostExceedsQuota { policy },
-            // The policies that hold last never admit this call: from that moment on the verdict is `CostExceedsQuota`.
+            // The policies that hold last never admit this call: from that moment on the verdict is
+            // `CostExceedsQuota`.
             (Err(last), None) => Verdict::Denied { violated, retry_after: last.since(clock) },
         }
     }
 
-    /// The first moment, not before `now`, at which the policies that hold then admit this, if nothing else is spent, and still do
-    /// a second later, because clients wait for whole seconds. If there is none, the last moment at which policies change.
+    /// The first moment, not before `now`, at which the policies that hold then admit this, if
+    /// nothing else is spent, and still do a second later, because clients wait for whole seconds.
+    /// If there is none, the last moment at which policies change.
     fn first_admission(
         &mut self,
         schedule: Schedule<'_>,
@@ -107,13 +109,14 @@ impl<'a> Evaluator<'a> {
         Err(last)
     }
 
-    /// The first moment, not before `from`, at which all of `policies` admit this, if nothing else is spent, and do for a second.
+    /// The first moment, not before `from`, at which all of `policies` admit this, if nothing else
+    /// is spent, and do for a second.
     fn first_agreement(&mut self, policies: &[Policy], from: UnixMicros, demand: Demand) -> Option<UnixMicros> {
         if demand.judges(policies).any(|(_, policy)| demand.is_too_dear(policy)) {
             return None;
         }
-        // A clock that stepped back may have spent from windows that are still to come, so a policy that admits at one moment may
-        // refuse later. Waiting helps once all of them agree.
+        // A clock that stepped back may have spent from windows that are still to come, so a policy
+        // that admits at one moment may refuse later. Waiting helps once all of them agree.
         let mut at = from;
         loop {
             let fit =
@@ -128,7 +131,8 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// The end of the window that `at` is in, if it comes within a second and the next window has no room.
+    /// The end of the window that `at` is in, if it comes within a second and the next window has
+    /// no room.
     fn closes_soon(&self, policy: &Policy, cost: Cost, at: UnixMicros) -> Option<UnixMicros> {
         let end = (policy.algorithm() == Algorithm::Fixed).then(|| policy.period().window(at).end)?;
         let units = cost.of(policy.unit());
@@ -137,7 +141,8 @@ impl<'a> Evaluator<'a> {
         Some(end).filter(|end| *end > at && *end <= at.saturating_add(SECOND)).filter(is_full)
     }
 
-    /// The first moment, not before `from`, at which `policy` alone admits `cost`, if nothing else is spent.
+    /// The first moment, not before `from`, at which `policy` alone admits `cost`, if nothing else
+    /// is spent.
     fn first_fit(&mut self, policy: &Policy, cost: Cost, from: UnixMicros) -> UnixMicros {
         let units = cost.of(policy.unit());
         if units == 0 {

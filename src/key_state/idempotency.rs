@@ -1,14 +1,16 @@
 //! Idempotency keys: the calls that were admitted under them, so that repeats are recognised.
 //!
-//! A mark is 24 bytes in memory and 32 characters in storage. It holds what the first call was and how many of its repeats were
-//! free. New marks go to a tail, which is part of every row; a full tail becomes a chunk, a row of its own that is written once and
-//! deleted when all in it is over. A free repeat changes the mark in the tail, or appends another one there; of several marks of
-//! a key the newest counts. So a call costs two rows for each `CHUNK` more than it does without a key.
+//! A mark is 24 bytes in memory and 32 characters in storage. It holds what the first call was and
+//! how many of its repeats were free. New marks go to a tail, which is part of every row; a full
+//! tail becomes a chunk, a row of its own that is written once and deleted when all in it is over.
+//! A free repeat changes the mark in the tail, or appends another one there; of several marks of a
+//! key the newest counts. So a call costs two rows for each `CHUNK` more than it does without a
+//! key.
 //!
 //! # Stored forms
-//! A mark is two groups of 12 bytes: key and second, then request and free repeats. The first version stored the first group alone,
-//! and reads the second as a mark that is over. A tail says in its record that its marks have both, a chunk in a group of its
-//! own at its beginning.
+//! A mark is two groups of 12 bytes: key and second, then request and free repeats. The first
+//! version stored the first group alone, and reads the second as a mark that is over. A tail says
+//! in its record that its marks have both, a chunk in a group of its own at its beginning.
 
 use sha2::{Digest, Sha256};
 
@@ -21,8 +23,9 @@ use crate::time::{HOUR, MINUTE, SECOND, UnixMicros, ceil_seconds};
 pub const REPLAY_SECONDS: u64 = 24 * HOUR / SECOND;
 /// For how long a call whose end is not known is taken to be in flight, in microseconds: 5 minutes.
 pub const MAX_FLIGHT: u64 = 5 * MINUTE;
-/// Marks that are kept at least. Each first call has one, and so has a free repeat of a call whose mark is in a chunk. Beyond that the
-/// oldest are forgotten, and the repeats of their calls are new calls.
+/// Marks that are kept at least. Each first call has one, and so has a free repeat of a call whose
+/// mark is in a chunk. Beyond that the oldest are forgotten, and the repeats of their calls are new
+/// calls.
 pub const MAX_REPLAYS: usize = MAX_CHUNKS * CHUNK;
 /// Calls in flight of one key at most; beyond that the oldest count as complete.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -50,8 +53,8 @@ impl KeyHash {
     }
 }
 
-/// What was asked for under an idempotency key. Hashed with the epoch, which no client knows, so that nobody can look for two requests
-/// that have the same hash.
+/// What was asked for under an idempotency key. Hashed with the epoch, which no client knows, so
+/// that nobody can look for two requests that have the same hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RequestHash(u64);
 
@@ -73,7 +76,8 @@ impl RequestHash {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct IdempotencyMark {
     key: KeyHash,
-    /// When, in seconds since 1970, rounded up: remembered a little longer, never shorter. Good until the year 2106.
+    /// When, in seconds since 1970, rounded up: remembered a little longer, never shorter. Good
+    /// until the year 2106.
     second: u32,
     request: RequestHash,
     /// Repeats that were free.
@@ -148,7 +152,8 @@ impl IdempotencyChunk {
         Self { id, marks, until, is_stored }
     }
 
-    /// The newest mark of a key: a tail has one alone, but for tails of the first form, of which the later one is newer.
+    /// The newest mark of a key: a tail has one alone, but for tails of the first form, of which
+    /// the later one is newer.
     fn find(&self, key: KeyHash) -> Option<IdempotencyMark> {
         let after = self.marks.partition_point(|mark| mark.key <= key);
         self.marks.get(after.checked_sub(1)?).copied().filter(|mark| mark.key == key)
@@ -193,7 +198,8 @@ pub(crate) enum PriorCall {
     Different,
     /// The call of this nonce was admitted under it, and may still be in flight.
     InFlight { nonce: u64 },
-    /// The first call has ended. A repeat is free if both are known to be the same request, up to [`FREE_REPEATS`] of them.
+    /// The first call has ended. A repeat is free if both are known to be the same request, up to
+    /// [`FREE_REPEATS`] of them.
     Complete { is_free: bool },
 }
 
@@ -242,8 +248,8 @@ impl IdempotencyKeys {
         self.flights.push(CallInFlight { nonce, key, since: UnixMicros::from_millis(now.as_millis()) });
     }
 
-    /// Notes that a repeat was admitted: a free one, or one that was charged. Of a call whose request is not known, the first one that
-    /// is charged says what it was.
+    /// Notes that a repeat was admitted: a free one, or one that was charged. Of a call whose
+    /// request is not known, the first one that is charged says what it was.
     pub(crate) fn repeat(&mut self, key: KeyHash, request: RequestHash, is_free: bool) {
         let Some(mark) = self.mark(key) else { return };
         if is_free {
@@ -338,8 +344,9 @@ impl IdempotencyKeys {
         self.chunks.iter_mut().for_each(|chunk| chunk.is_stored = true);
     }
 
-    /// The stored form, but for the chunks, if there is anything to store: the tail, the number of the next chunk and [`FORM`]; then of
-    /// each call in flight its nonce, the hash of its key, and milliseconds since 1970.
+    /// The stored form, but for the chunks, if there is anything to store: the tail, the number of
+    /// the next chunk and [`FORM`]; then of each call in flight its nonce, the hash of its key, and
+    /// milliseconds since 1970.
     pub(crate) fn to_text(&self) -> Option<String> {
         if self.tail.is_empty() && self.flights.is_empty() && self.next_id == 0 {
             return None;
@@ -377,8 +384,8 @@ impl IdempotencyKeys {
         Some(replays)
     }
 
-    /// Takes back a chunk of a row; `false` if it is not one. A chunk that the state's row does not know came with a row that was not
-    /// written: nothing in it was admitted, and it is deleted.
+    /// Takes back a chunk of a row; `false` if it is not one. A chunk that the state's row does not
+    /// know came with a row that was not written: nothing in it was admitted, and it is deleted.
     pub(crate) fn load(&mut self, id: u32, body: &str) -> bool {
         if id >= self.next_id {
             self.over.push(id);
@@ -431,7 +438,8 @@ mod tests {
         }
     }
 
-    /// The first version reads each group as a mark: the marks as they are, and others that are over since 1970.
+    /// The first version reads each group as a mark: the marks as they are, and others that are
+    /// over since 1970.
     #[test]
     fn the_first_version_reads_the_present_form() {
         let read = from_text(&to_text(&MARKS), true).unwrap();

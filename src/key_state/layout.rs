@@ -1,4 +1,5 @@
-//! The layout of a row's body: compact JSON, whose keys are short because a row is written on nearly every request.
+//! The layout of a row's body: compact JSON, whose keys are short because a row is written on
+//! nearly every request.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,15 +35,18 @@ pub(super) struct RowBody {
     e: String,
     /// Judged time of the last admission.
     t: u64,
-    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970, count).
+    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970,
+    /// count).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     f: Vec<[Vec<(u64, u64)>; 3]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     m: Vec<MonthRow>,
-    /// The newest month that is not in `m` any more, and a bit for it and each one before it that is not either.
+    /// The newest month that is not in `m` any more, and a bit for it and each one before it that
+    /// is not either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     y: Option<(u64, u64)>,
-    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request for each carried call.
+    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request
+    /// for each carried call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     c: Vec<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -52,7 +56,8 @@ pub(super) struct RowBody {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
-    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that no other row holds.
+    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that
+    /// no other row holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     z: Option<(u64, u64)>,
     /// Usage by hour and class, if that is counted.
@@ -93,7 +98,8 @@ pub(super) struct LogRow {
     k: (u8, u8),
     /// The first row that knows this log.
     s: u64,
-    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and so on.
+    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and
+    /// so on.
     e: Vec<u64>,
     /// May be dropped at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,8 +162,8 @@ impl RowBody {
         RowNonces { at: clamp(self.t), nonces: &self.n, times }
     }
 
-    /// The contents of a key's rows, of which this is the newest, in `slot`. `older` are the others,
-    /// oldest first.
+    /// The contents of a key's rows, of which this is the newest, in `slot`. `older` are the
+    /// others, oldest first.
     pub(super) fn into_contents(self, slot: u32, older: &[(u32, Self)]) -> Result<Contents, DecodeError> {
         let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
         let or_empty = |text: Option<String>| text.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What is handed to storage, and what reading it back can fail with. [`ring`](super::ring) says
+//! What is handed to storage, and what reading it back can fail with. `ring.rs` says
 //! which rows there are.
 
 use crate::key_state::audit_log::AuditRow;

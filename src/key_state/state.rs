@@ -45,8 +45,8 @@ struct Unwritten {
 }
 
 impl KeyState {
-    /// A key that nothing was spent of. The epoch names this state's own counts, apart from those of
-    /// any state of the key before it.
+    /// A key that nothing was spent of. The epoch names this state's own counts, apart from those
+    /// of any state of the key before it.
     #[must_use]
     pub fn new(epoch: String) -> Self {
         let contents = Contents {
@@ -66,8 +66,8 @@ impl KeyState {
         &self.contents.epoch
     }
 
-    /// The time at which a call is judged if the clock reads `clock`: the policies that hold then are
-    /// the ones to judge by. See [`clock`](crate::key_state::clock).
+    /// The time at which a call is judged if the clock reads `clock`: the policies that hold then
+    /// are the ones to judge by. See [`clock`](crate::key_state::clock).
     pub fn effective_time(&mut self, clock: UnixMicros) -> UnixMicros {
         let now = self.clock.read(clock, self.contents.counters.last());
         if now < self.contents.counters.last() {
@@ -78,9 +78,9 @@ impl KeyState {
         now
     }
 
-    /// By how many microseconds the clock may be ahead: it leapt forward so far since this state was
-    /// made or read, and has not fallen back. If the clock is right, the key was idle for as long;
-    /// [`trust_clock`](Self::trust_clock) says that it is.
+    /// By how many microseconds the clock may be ahead: it leapt forward so far since this state
+    /// was made or read, and has not fallen back. If the clock is right, the key was idle for as
+    /// long; [`trust_clock`](Self::trust_clock) says that it is.
     #[must_use]
     pub fn lead(&self, clock: UnixMicros) -> u64 {
         self.clock.lead(clock)
@@ -118,8 +118,8 @@ impl KeyState {
         }
     }
 
-    /// Records how a call ended; in the audit log only if it `is_audited`. That can wait for the next
-    /// row.
+    /// Records how a call ended; in the audit log only if it `is_audited`. That can wait for the
+    /// next row.
     pub fn complete(&mut self, clock: UnixMicros, outcome: CallOutcome, is_audited: bool) {
         let now = self.effective_time(clock);
         self.unwritten.notes |= self.contents.calls.keys_mut().complete(outcome.nonce) || is_audited;
@@ -140,14 +140,15 @@ impl KeyState {
     }
 
     /// The part of the audit log that no stored chunk holds: texts like those of chunks, with the
-    /// numbers that these have or will have. A stored chunk whose number is not lower than the first
-    /// of these belongs to a row that was not written: it is to be ignored.
+    /// numbers that these have or will have. A stored chunk whose number is not lower than the
+    /// first of these belongs to a row that was not written: it is to be ignored.
     #[must_use]
     pub fn audit_tail(&self) -> Vec<(u64, Cow<'_, str>)> {
         self.contents.audit.tail()
     }
 
-    /// Forgets the tail of the audit log if it holds nothing after `until`. The caller deletes chunks.
+    /// Forgets the tail of the audit log if it holds nothing after `until`. The caller deletes
+    /// chunks.
     pub fn forget_audit(&mut self, until: UnixMicros) {
         self.unwritten.changes |= self.contents.audit.forget(until);
     }
@@ -170,8 +171,9 @@ impl KeyState {
         self.contents.meter.month(month)
     }
 
-    /// Records that D1 has these very totals of `month`; what was counted since stays unflushed. Then
-    /// drops flushed months that are neither current, nor the one before, nor among the three newest.
+    /// Records that D1 has these very totals of `month`; what was counted since stays unflushed.
+    /// Then drops flushed months that are neither current, nor the one before, nor among the three
+    /// newest.
     pub fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64) {
         let current = Month::of(self.clock.seen());
         self.unwritten.changes |= self.contents.meter.mark_month_flushed(month, calls, denied, current);

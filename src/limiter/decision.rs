@@ -33,8 +33,8 @@ pub enum Judgement {
         /// policy of months or tokens. Otherwise it was judged and charged like a new call.
         is_free: bool,
     },
-    /// It was admitted before, under the same nonce: this is the same call, asked about again. Nothing
-    /// is counted.
+    /// It was admitted before, under the same nonce: this is the same call, asked about again.
+    /// Nothing is counted.
     Recalled {
         /// Whether it is a replay.
         is_replay: bool,
@@ -68,13 +68,13 @@ pub enum Verdict {
     Denied {
         /// Every refusing policy, as indices into the policies, in their order.
         violated: Vec<usize>,
-        /// Microseconds from [`UsageSnapshot::now`] to the first moment at which every policy that holds then admits this
-        /// request, if nothing else is admitted before; if no policies that are known ever will again, to the moment
-        /// from which on that is so. Never 0.
+        /// Microseconds from [`UsageSnapshot::now`] to the first moment at which every policy that
+        /// holds then admits this request, if nothing else is admitted before; if no policies that
+        /// are known ever will again, to the moment from which on that is so. Never 0.
         retry_after: u64,
     },
-    /// The request costs more than a policy can ever admit, and no others that admit it are known to follow, so that
-    /// waiting does not help; nothing was spent.
+    /// The request costs more than a policy can ever admit, and no others that admit it are known
+    /// to follow, so that waiting does not help; nothing was spent.
     CostExceedsQuota {
         /// The first such policy, as an index into the policies.
         policy: usize,
@@ -86,12 +86,13 @@ pub enum Verdict {
 pub struct PolicyUsage {
     /// What can still be spent at once. At most the quota, or the burst of a bucket.
     pub remaining: u64,
-    /// What counts against the quota now. More than the quota if the quota was lowered since; of a bucket its level,
-    /// rounded up.
+    /// What counts against the quota now. More than the quota if the quota was lowered since; of a
+    /// bucket its level, rounded up.
     pub used: u64,
-    /// Microseconds from the clock reading to the end of the window (fixed), or to the moment at which more than
-    /// `remaining` can be spent (sliding, bucket; 0 if nothing counts now). So a wait for what does not fit now is never
-    /// shorter than this, as draft-ietf-httpapi-ratelimit-headers asks of `Retry-After` and `t`. No later than the moment
+    /// Microseconds from the clock reading to the end of the window (fixed), or to the moment at
+    /// which more than `remaining` can be spent (sliding, bucket; 0 if nothing counts now). So a
+    /// wait for what does not fit now is never shorter than this, as
+    /// draft-ietf-httpapi-ratelimit-headers asks of `Retry-After` and `t`. No later than the moment
     /// at which the policy no longer holds.
     pub reset_after: u64,
 }

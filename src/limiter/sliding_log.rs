@@ -1,7 +1,7 @@
 //! Sliding limits: an exact log of the admissions of one rolling period.
 //!
-//! Times are whole milliseconds, rounded up: an admission at `t` counts until `t` + period, never shorter and less than
-//! a millisecond longer.
+//! Times are whole milliseconds, rounded up: an admission at `t` counts until `t` + period, never
+//! shorter and less than a millisecond longer.
 
 use std::collections::VecDeque;
 
@@ -13,8 +13,8 @@ const UNIT_BITS: u32 = 20;
 const MAX_UNITS: u64 = (1 << UNIT_BITS) - 1;
 /// The last millisecond that an entry can hold, in the year 2527.
 pub(crate) const MAX_MILLIS: u64 = (1 << (u64::BITS - UNIT_BITS)) - 1;
-/// More entries than this change no decision: each is a unit at least, so the newest ones alone fill every quota, and
-/// the oldest leave the period first.
+/// More entries than this change no decision: each is a unit at least, so the newest ones alone
+/// fill every quota, and the oldest leave the period first.
 const MAX_ENTRIES: usize = 10_000;
 const _: () = assert!(MAX_ENTRIES as u64 == MAX_SLIDING_QUOTA);
 
@@ -52,8 +52,8 @@ struct LogCursor {
 }
 
 impl LogCursor {
-    /// Moves to the first entry that is not `unchecked`, which is asked with the units of all entries before that one.
-    /// Entries that are unchecked must come first.
+    /// Moves to the first entry that is not `unchecked`, which is asked with the units of all
+    /// entries before that one. Entries that are unchecked must come first.
     fn seek(&mut self, entries: &VecDeque<LogEntry>, unchecked: impl Fn(LogEntry, u64) -> bool) {
         while let Some(&entry) = self.index.checked_sub(1).and_then(|index| entries.get(index)) {
             let before = self.before - entry.units();
@@ -147,7 +147,8 @@ impl SlidingLog {
         self.drop_front(self.entries.len().saturating_sub(MAX_ENTRIES));
     }
 
-    /// Drops what no longer counts at `now`, which must be an instant that the judged time never goes behind.
+    /// Drops what no longer counts at `now`, which must be an instant that the judged time never
+    /// goes behind.
     pub(crate) fn forget(&mut self, now: UnixMicros) {
         self.seek_live(now);
         self.drop_front(self.live.index);
@@ -172,12 +173,14 @@ impl SlidingLog {
         self.entries.get(self.release.index).map_or(from, |entry| self.expiry(entry.millis()).max(from))
     }
 
-    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of it fits.
+    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of
+    /// it fits.
     pub(crate) fn first_release(&mut self, now: UnixMicros, quota: u64) -> UnixMicros {
         if self.used(now) > quota {
             return self.first_fit(now, 1, quota);
         }
-        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a request costs.
+        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a
+        // request costs.
         self.entries.get(self.live.index).map_or(now, |entry| self.expiry(entry.millis()))
     }
 

@@ -1,4 +1,5 @@
-//! Warnings that a month's quota is nearly or quite used up: once for each policy, threshold and month, until the quota is raised.
+//! Alerts that the usage of a month has reached a share of the quota: one for each policy,
+//! threshold and month, and another once the quota was raised and the share is reached again.
 
 use crate::encoding::hex;
 use crate::encoding::record::{self, push_number, push_text, records};
@@ -24,7 +25,7 @@ pub struct Alert {
     pub at: UnixMicros,
 }
 
-/// Attempts to tell of an alert at most.
+/// Attempts to deliver an alert at most.
 const ATTEMPTS: u32 = 12;
 /// The pause after the first attempt that failed, in seconds.
 const FIRST_PAUSE: u64 = 30;
@@ -33,7 +34,8 @@ impl Alert {
     /// The longest pause between two attempts, in seconds.
     pub const LONGEST_PAUSE: u64 = 3_600;
 
-    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the last.
+    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the
+    /// last.
     #[must_use]
     pub fn pause_after(attempts: u32) -> Option<u64> {
         let pause = FIRST_PAUSE.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
@@ -46,7 +48,7 @@ impl Alert {
         f64::from(self.threshold) / 100.0
     }
 
-    /// What a receiver is told, as JSON.
+    /// Webhook payload.
     #[must_use]
     pub fn body(&self, key_id: &str) -> String {
         let Self { policy, month, quota, used, at, .. } = self;
@@ -60,7 +62,8 @@ impl Alert {
     }
 }
 
-/// What proves that a body comes from us: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot and the body.
+/// The signature header of a webhook: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot
+/// and the body.
 #[must_use]
 pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
     // HMAC takes keys of every length.
@@ -70,7 +73,7 @@ pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
     format!("v1={}", mac.map(|mac| hex(&mac)).unwrap_or_default())
 }
 
-/// Where an alert has been given.
+/// An alert that was raised and is not to be raised again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AlertMark {
     policy: String,
@@ -78,7 +81,7 @@ struct AlertMark {
     month: Month,
 }
 
-/// Alerts that nobody has been told of yet, and where there has been one.
+/// Alerts that are not delivered yet, and marks of those that were raised.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Alerts {
     marks: Vec<AlertMark>,
@@ -86,7 +89,7 @@ pub(crate) struct Alerts {
 }
 
 impl Alerts {
-    /// Looks where the policies stand in the month of `now`. True if that changed anything.
+    /// Raises alerts for the month of `now`. True if that changed anything.
     pub(crate) fn check(
         &mut self,
         policies: &[Policy],
@@ -102,7 +105,7 @@ impl Alerts {
             used > 0 && u128::from(used) * 100 >= u128::from(policy.quota()) * u128::from(threshold)
         };
         let before = self.marks.len();
-        // Where a policy no longer stands at its threshold, it may reach it again.
+        // A policy that is below its threshold again may reach it again.
         self.marks.retain(|mark| {
             let holds = |policy: &Policy| policy.name() == mark.policy && has_reached(policy, mark.threshold);
             let is_held = || thresholds.contains(&mark.threshold) && monthly().any(holds);
@@ -119,7 +122,7 @@ impl Alerts {
                     continue;
                 }
                 let mark = AlertMark { policy: policy.name().to_owned(), threshold, month };
-                // News of what nobody has heard of yet takes its place.
+                // Replaces an undelivered alert about the same threshold.
                 self.pending.retain(|alert| !alert.is_of(&mark));
                 self.pending.push(Alert {
                     policy: mark.policy.clone(),
@@ -140,15 +143,15 @@ impl Alerts {
         &self.pending
     }
 
-    /// Lets go of an alert that was told. True if it was there.
+    /// Drops an alert that was delivered. True if it was there.
     pub(crate) fn forget(&mut self, told: &Alert) -> bool {
         let before = self.pending.len();
         self.pending.retain(|alert| alert != told);
         self.pending.len() < before
     }
 
-    /// The stored form, if there is anything to store: policy, threshold and month (202611); of pending ones also quota, used, and
-    /// microseconds since 1970.
+    /// The stored form, if there is anything to store: policy, threshold and month (202611); of
+    /// pending ones also quota, used, and microseconds since 1970.
     pub(crate) fn to_text(&self) -> Option<String> {
         let mut out = String::new();
         let mut push = |policy: &str, threshold: u16, month: Month, more: &[u64]| {

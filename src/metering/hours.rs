@@ -1,8 +1,9 @@
 //! Usage by hour and class, and what D1 has of it.
 //!
-//! An hour is kept until D1 has all of it and a later one of its month is known. D1 keeps the larger of two totals, so an hour
-//! that was dropped must never be opened again, or its new counts would vanish behind the old ones: what a clock that stepped back
-//! counts goes to the next hour of its month that is kept. The last hour of a month stays for as long as the month itself is kept.
+//! An hour is kept until D1 has all of it and a later one of its month is known. D1 keeps the
+//! larger of two totals, so an hour that was dropped must never be opened again, or its new counts
+//! would vanish behind the old ones: what a clock that stepped back counts goes to the next hour of
+//! its month that is kept. The last hour of a month stays for as long as the month itself is kept.
 
 use crate::encoding::record::{self, push_number, push_text, records};
 use crate::metering::cut;
@@ -10,15 +11,15 @@ use crate::time::{HOUR, Month, UnixMicros};
 
 /// Classes of one hour that are counted by name; all others together are `other`.
 pub const MAX_CLASSES: usize = 32;
-/// Entries of all hours together from which on no further class is counted by name. So many are there only if D1 has been out of
-/// reach for half a day or more.
+/// Entries of all hours together from which on no further class is counted by name. So many are
+/// there only if D1 has been out of reach for half a day or more.
 const MAX_ENTRIES: usize = 512;
 
 /// The class of calls that have none of their own.
 pub(crate) const OTHER: &str = "other";
-/// The class of denials that were given without asking.
+/// The class of denials that were given without asking the object.
 pub(crate) const EDGE: &str = "edge";
-/// The class of calls that were let through without asking.
+/// The class of calls that were let through without asking the object.
 pub(crate) const UNJUDGED: &str = "unjudged";
 
 /// What was counted.
@@ -190,7 +191,8 @@ impl Hours {
         is_news
     }
 
-    /// The stored form, oldest first: hour, class, and calls, denied and cost as counted and as D1 has them.
+    /// The stored form, oldest first: hour, class, and calls, denied and cost as counted and as D1
+    /// has them.
     pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         for hour in &self.kept {

@@ -1,8 +1,9 @@
 //! Totals by calendar month: what month policies count, and what is metered.
 //!
-//! D1 keeps the larger of two totals, so a month that was dropped must never be counted again: its new counts would vanish behind
-//! the old ones, and what was spent of it would be forgotten. Kept are the current month, the one before and all later ones, all
-//! that D1 does not have, and the `KEPT` newest: to one of these a clock comes back that was ahead. Should it come back to a month
+//! D1 keeps the larger of two totals, so a month that was dropped must never be counted again: its
+//! new counts would vanish behind the old ones, and what was spent of it would be forgotten. Kept
+//! are the current month, the one before and all later ones, all that D1 does not have, and the
+//! `KEPT` newest: to one of these a clock comes back that was ahead. Should it come back to a month
 //! that was dropped, that is counted in the next one that is kept.
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,8 @@ pub struct MonthTotal {
     pub calls: u64,
     /// Requests denied in this epoch.
     pub denied: u64,
-    /// What earlier epochs recorded of this month: spent from month policies, not part of the other counts.
+    /// What earlier epochs recorded of this month: spent from month policies, not part of the other
+    /// counts.
     pub carried: Carried,
     /// Requests charged in this epoch: what the calls cost.
     pub cost: u64,
@@ -188,7 +190,8 @@ impl Months {
         self.kept.iter().filter(|(_, totals)| !totals.is_flushed()).map(|(month, _)| self.total(*month)).collect()
     }
 
-    /// Notes what a flush has stored, then drops what need not be kept in `current`. True if that changed anything.
+    /// Notes what a flush has stored, then drops what need not be kept in `current`. True if that
+    /// changed anything.
     pub(crate) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
         let mut is_changed = false;
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {

@@ -385,7 +385,8 @@ fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
     }
 }
 
-/// An hour ahead and back: the minute that it comes back to has what was spent of it before, and what was spent meanwhile.
+/// An hour ahead and back: the minute that it comes back to has what was spent of it before, and
+/// what was spent meanwhile.
 #[test]
 fn a_clock_that_falls_back_finds_its_window_as_it_was() {
     for period in [Period::Minute, Period::Hour, Period::Day] {
@@ -441,7 +442,8 @@ fn a_clock_that_leapt_ahead_says_by_how_much() {
     assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
 }
 
-/// Nothing that was counted is forgotten by a step back and a change of policies at once, and nothing counts twice.
+/// Nothing that was counted is forgotten by a step back and a change of policies at once, and
+/// nothing counts twice.
 #[test]
 fn windows_of_a_clock_that_stepped_back_seed_logs_and_buckets() {
     for policies in [sliding(5), bucket(5, Period::Minute, 5)] {
@@ -608,7 +610,8 @@ fn denials_alone_move_the_months_on() {
     }
 }
 
-/// Two months ahead and back: the month is as it was, and D1, which keeps the larger of two totals, hears of all that is new.
+/// Two months ahead and back: the month is as it was, and D1, which keeps the larger of two totals,
+/// hears of all that is new.
 #[test]
 fn a_month_that_was_left_is_still_there() {
     let policies = policy(3, Period::Month, Algorithm::Fixed);
@@ -635,7 +638,8 @@ fn a_month_that_was_left_is_still_there() {
     }
 }
 
-/// A clock that went through four months before it came back has made the object forget the first ones, not D1.
+/// A clock that went through four months before it came back has made the object forget the first
+/// ones, not D1.
 #[test]
 fn a_month_that_was_dropped_is_not_opened_again() {
     let policies = policy(3, Period::Month, Algorithm::Fixed);
@@ -649,7 +653,8 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     let row = state.to_row();
     assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
     for state in [&mut state, &mut KeyState::from_rows([(row.slot, row.body)]).unwrap()] {
-        // February is the oldest that is kept. What was dropped is counted there, and what was spent there is spent.
+        // February is the oldest that is kept. What was dropped is counted there, and what was
+        // spent there is spent.
         for month in [months[0], months[1], months[3]] {
             assert_eq!(used(state, &policies, month.start()), 2, "{month}");
         }

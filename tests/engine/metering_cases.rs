@@ -237,8 +237,8 @@ fn replay_policies() -> [Policy; 3] {
     ]
 }
 
-/// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free replay denied, one denied that would
-/// be charged, conflict, another request.
+/// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free
+/// replay denied, one denied that would be charged, conflict, another request.
 fn ask(state: &mut KeyState, at: UnixMicros, call: &CallToJudge<'_>) -> char {
     match state.judge_call(&replay_policies(), at, call) {
         Judgement::Recalled { .. } => unreachable!("not asked about twice"),
@@ -296,7 +296,8 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     assert_eq!(ask(&mut state, day.saturating_sub(1), &keyed(4, "k")), 'r');
     assert_eq!(ask(&mut state, day, &keyed(5, "k")), 'a');
     assert_eq!(used(&mut state, day), [4, 4, 5]);
-    // The month has no room left, which does not matter to a replay. Another key's first call is charged.
+    // The month has no room left, which does not matter to a replay. Another key's first call is
+    // charged.
     let later = day.saturating_add(MAX_FLIGHT);
     assert_eq!(ask(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
     assert_eq!(ask(&mut state, later, &keyed(6, "k")), 'r');
@@ -350,7 +351,8 @@ fn a_question_is_counted_once_in_whatever_order_it_arrives() {
     }
 }
 
-/// The first denied attempt is forgotten; so is what is older than the newest that can be remembered.
+/// The first denied attempt is forgotten; so is what is older than the newest that can be
+/// remembered.
 #[test]
 fn what_is_remembered_is_bounded() {
     let mut state = metered();
@@ -979,7 +981,8 @@ fn an_alert_stays_until_it_is_told() {
         r#""w":"tokens|80|202611;month|80|202611;"#,
         r#"tokens|80|202611|1000|800|1795160894000000;month|80|202611|10|9|1795160894000000;"}"#,
     )));
-    // Raised and crossed again before it was told: the news takes its place, and telling the old one changes nothing.
+    // Raised and crossed again before it was told: the news takes its place, and telling the old
+    // one changes nothing.
     let raised = [fixed("month", 20, Period::Month)];
     let call = CallToJudge { cost: Cost { requests: 7, tokens: 0 }, ..call };
     state.judge_call(&raised, START, &CallToJudge { cost: Cost { requests: 1, tokens: 0 }, ..call });

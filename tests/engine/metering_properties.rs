@@ -325,8 +325,8 @@ impl Book {
         self.firsts.iter_mut().rev().find(|first| first.key == key && now < Self::until(first))
     }
 
-    /// What a call with this key must be, and whether that is certain: new, another request, in conflict, a repeat that is free or one
-    /// that is charged.
+    /// What a call with this key must be, and whether that is certain: new, another request, in
+    /// conflict, a repeat that is free or one that is charged.
     fn expect(&mut self, key: u64, request: u64, now: u64) -> (char, bool) {
         let latest = self.latest;
         let Some(first) = self.first(key, now) else { return ('n', true) };
@@ -520,7 +520,8 @@ impl Shop {
 proptest! {
     #![proptest_config(config())]
 
-    /// Every call with an idempotency key is taken as the plain list of admissions says, and charged accordingly.
+    /// Every call with an idempotency key is taken as the plain list of admissions says, and
+    /// charged accordingly.
     #[test]
     fn repeats_are_known_by_the_list(policies in policies(), steps in vec((step(), a_move()), 1..150)) {
         let mut shop = Shop::new();
@@ -646,7 +647,8 @@ impl Logged {
 proptest! {
     #![proptest_config(config())]
 
-    /// All that was judged is in the audit log, once, in order, with its end; whatever is read stays in its place.
+    /// All that was judged is in the audit log, once, in order, with its end; whatever is read
+    /// stays in its place.
     #[test]
     fn the_audit_log_is_complete(
         minute in 1..60_u64,
@@ -699,7 +701,8 @@ proptest! {
         prop_assert_eq!(&refused, &logged.refused[1]);
     }
 
-    /// With a row for each admitted call, nothing shared: all that is written and deleted is 1.1 rows for each at most.
+    /// With a row for each admitted call, nothing shared: all that is written and deleted is 1.1
+    /// rows for each at most.
     #[test]
     fn a_call_costs_little_more_than_a_row(
         refused in 0..20_u32,

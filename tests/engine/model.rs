@@ -1,7 +1,8 @@
-//! The engine against a naive reference that keeps every admission and applies the definitions literally.
+//! The engine against a naive reference that keeps every admission and applies the definitions
+//! literally.
 //!
-//! Steps are drawn from a seeded generator, so a failure repeats. `TOLLGATE_MODEL_STEPS` sets how many (default
-//! 200,000), `TOLLGATE_MODEL_SEED` where they start.
+//! Steps are drawn from a seeded generator, so a failure repeats. `TOLLGATE_MODEL_STEPS` sets how
+//! many (default 200,000), `TOLLGATE_MODEL_SEED` where they start.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,8 @@ impl Random {
 struct Admission {
     at: u64,
     cost: Cost,
-    /// The periods that were over at a later admission: a clock that steps back does not bring them back.
+    /// The periods that were over at a later admission: a clock that steps back does not bring them
+    /// back.
     over: Vec<Period>,
 }
 
@@ -273,7 +275,8 @@ impl Model {
         }
     }
 
-    /// Only this window, the two non-empty ones before it and the next two after it are remembered; of months, all.
+    /// Only this window, the two non-empty ones before it and the next two after it are remembered;
+    /// of months, all.
     fn forget(&mut self, unit: Unit, period: Period, at: u64) {
         if period == Period::Month {
             return;

@@ -1,5 +1,5 @@
-//! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long as nonces are known nothing is
-//! lost.
+//! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long
+//! as nonces are known nothing is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -125,7 +125,8 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
             assert!(!state.can_tell(at(now), 0, Some(now - asked)));
         }
         assert_eq!(state.month(Month::of(at(now))).calls, calls);
-        // What is owed for the first time needs no memory; what was asked after all that is forgotten needs none either.
+        // What is owed for the first time needs no memory; what was asked after all that is
+        // forgotten needs none either.
         assert!(state.can_tell(at(now), 0, None));
         assert!(state.can_tell(at(now), RUN, Some(now - START)));
         assert_eq!(
@@ -186,7 +187,8 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
     assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(999, 3 * DAY)), ReportOutcome::Duplicate);
 }
 
-/// Debts come when the object is back, also if it was gone for longer than nonces are known otherwise.
+/// Debts come when the object is back, also if it was gone for longer than nonces are known
+/// otherwise.
 #[test]
 fn what_was_counted_before_an_outage_is_known_after_it() {
     let mut object = Object::new();
@@ -275,7 +277,8 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 #[derive(Debug, Clone)]
 enum Action {
-    /// A call through this isolate; what becomes of its question, and of the question that is asked again.
+    /// A call through this isolate; what becomes of its question, and of the question that is asked
+    /// again.
     Call(usize, Fate, Fate),
     /// So many calls that go well, through another isolate.
     Others(u64),
@@ -296,7 +299,8 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Two isolates and an object between which questions and answers are lost, doubled and late. Times are milliseconds.
+/// Two isolates and an object between which questions and answers are lost, doubled and late. Times
+/// are milliseconds.
 struct World {
     object: Object,
     isolates: Vec<Outbox>,
@@ -415,8 +419,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whatever is lost, late, doubled or forgotten: each call that was let through is counted once, or is among those of which
-    /// it could not be told.
+    /// Whatever is lost, late, doubled or forgotten: each call that was let through is counted
+    /// once, or is among those of which it could not be told.
     #[test]
     fn each_call_that_is_let_through_is_counted_once(actions in vec(action(), 1..120)) {
         let mut world = World::new();

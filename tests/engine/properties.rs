@@ -105,7 +105,8 @@ impl Key {
         (judged, back)
     }
 
-    /// A step that leaves the clock no further behind the last admission than the judged time absorbs.
+    /// A step that leaves the clock no further behind the last admission than the judged time
+    /// absorbs.
     fn step_within(&mut self, step: i64) -> u64 {
         let clock = self.clock.saturating_add_signed(step);
         self.clock = clock.max(self.last.saturating_sub(MAX_SKEW));
@@ -162,7 +163,8 @@ fn row_without_denials(state: &KeyState) -> (u32, serde_json::Value) {
     (row.slot, body)
 }
 
-/// A row without its nonces: a state that was read may go on writing more old ones than the state that wrote them.
+/// A row without its nonces: a state that was read may go on writing more old ones than the state
+/// that wrote them.
 fn row_without_nonces(state: &KeyState) -> (u32, serde_json::Value) {
     let StateRow { slot, body } = state.to_row();
     let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -203,8 +205,8 @@ proptest! {
                 *total += spent;
                 prop_assert!(*total <= policy.quota(), "{policy:?}: {total}");
                 if policy.period() != Period::Month {
-                    // A window is forgotten once three others of its period were spent from between it and the clock; of those
-                    // that are ahead of it, two.
+                    // A window is forgotten once three others of its period were spent from between
+                    // it and the clock; of those that are ahead of it, two.
                     let known: Vec<u64> = windows.range((index, 0)..(index + 1, 0)).map(|((_, s), _)| *s).collect();
                     let before = known.iter().rev().filter(|s| **s <= start).skip(3);
                     let after = known.iter().filter(|s| **s > start).skip(2);
@@ -214,8 +216,8 @@ proptest! {
         }
     }
 
-    /// A clock that falls back gives nothing again: the window that it comes to has left what is left of one quota after that window
-    /// and the one that it leaves.
+    /// A clock that falls back gives nothing again: the window that it comes to has left what is
+    /// left of one quota after that window and the one that it leaves.
     #[test]
     fn the_windows_on_either_side_of_a_step_share_a_quota(
         policies in policies(), steps in steps(), back in MAX_SKEW + 1..3 * DAY, more in steps(),
@@ -255,7 +257,8 @@ proptest! {
         }
     }
 
-    /// Sliding: at most quota in any rolling period. Bucket: at most burst + rate * length in any interval.
+    /// Sliding: at most quota in any rolling period. Bucket: at most burst + rate * length in any
+    /// interval.
     #[test]
     fn no_interval_holds_more_than_it_may(policies in policies(), steps in any_steps()) {
         let mut key = Key::new();
@@ -263,7 +266,8 @@ proptest! {
         for (step, cost) in steps {
             let (mut judged, back) = key.step(step);
             if back {
-                // Times are no longer those of one clock; what was spent is checked against the model elsewhere.
+                // Times are no longer those of one clock; what was spent is checked against the
+                // model elsewhere.
                 admitted.clear();
             }
             let mut decision = key.decide(&policies, cost);
@@ -312,14 +316,15 @@ proptest! {
                 let rest = policy.quota().saturating_sub(standing.used);
                 prop_assert!(policy.algorithm() == Algorithm::Bucket || standing.remaining == rest);
                 prop_assert!(stepped_back || standing.used <= most(policy));
-                // Between two whole units a bucket's remainder is not usable and its level is rounded up.
+                // Between two whole units a bucket's remainder is not usable and its level is
+                // rounded up.
                 prop_assert!(policy.algorithm() != Algorithm::Bucket || standing.remaining + standing.used == policy.burst());
             }
         }
     }
 
-    /// What clients are told to be left is never more than the quota that they are told, and that quota is granted at the
-    /// policy's rate.
+    /// What clients are told to be left is never more than the quota that they are told, and that
+    /// quota is granted at the policy's rate.
     #[test]
     fn clients_are_never_told_more_than_the_limit(
         policies in policies(), steps in any_steps(), large in (1..=MAX_QUOTA, 1..=MAX_QUOTA),
@@ -394,14 +399,16 @@ proptest! {
             prop_assert!(after(retry_after));
             let seconds = retry_after.div_ceil(SECOND);
             prop_assert!(after(seconds * SECOND));
-            // What lies ahead because the clock stepped back may close again within a second; that is no reason to wait.
+            // What lies ahead because the clock stepped back may close again within a second; that
+            // is no reason to wait.
             prop_assert!(stepped_back || !after(retry_after - 1));
             prop_assert!(stepped_back || !after(retry_after.saturating_sub(1000)));
             prop_assert!(stepped_back || !after((seconds - 1) * SECOND));
         }
     }
 
-    /// If nothing more is spent, a window is as new at `reset_after`, and of the others there is more; not before.
+    /// If nothing more is spent, a window is as new at `reset_after`, and of the others there is
+    /// more; not before.
     #[test]
     fn a_reset_is_the_end_of_the_window_or_when_more_can_be_spent(policies in policies(), steps in steps()) {
         let mut key = Key::new();
@@ -459,7 +466,8 @@ proptest! {
         }
     }
 
-    /// A state read back from its rows is the state that wrote them: it answers and writes the same from then on.
+    /// A state read back from its rows is the state that wrote them: it answers and writes the same
+    /// from then on.
     #[test]
     fn rows_hold_the_whole_state(
         pool in vec(policies(), 1..3),

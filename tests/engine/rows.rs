@@ -1,7 +1,7 @@
 //! The stored layout, frozen, and the ring of rows.
 //!
-//! A golden body that changes means that rows written by deployed code are read differently: change the version, and
-//! keep reading the old one.
+//! A golden body that changes means that rows written by deployed code are read differently: change
+//! the version, and keep reading the old one.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,8 @@ fn golden_fixed() {
     );
 }
 
-/// From the eighth nonce on a row says since when all are known, and the time of the oldest that no other row holds.
+/// From the eighth nonce on a row says since when all are known, and the time of the oldest that no
+/// other row holds.
 #[test]
 fn golden_nonces() {
     let mut state = KeyState::new("e1".into());
@@ -111,8 +112,8 @@ fn golden_all() {
     assert_eq!(KeyState::from_rows([(row.slot, row.body)]).unwrap().to_row(), state.to_row());
 }
 
-/// What was carried over has a field of its own where it is not one request for each call, so that code which does not know it
-/// still reads the month.
+/// What was carried over has a field of its own where it is not one request for each call, so that
+/// code which does not know it still reads the month.
 #[test]
 fn golden_carried() {
     let carried = |calls, cost, tokens| Carried { calls, cost, tokens };
@@ -228,8 +229,8 @@ fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
             slots.push(commit(&mut state, &mut rows));
         }
     }
-    // A minute is 120 entries: at each end of a chunk, the one two chunks ago has just expired but for a few entries. Slot 0 also
-    // holds the one nonce of all of these calls.
+    // A minute is 120 entries: at each end of a chunk, the one two chunks ago has just expired but
+    // for a few entries. Slot 0 also holds the one nonce of all of these calls.
     let changes: Vec<(usize, u32)> =
         (1..slots.len()).filter(|i| slots[*i] != slots[i - 1]).map(|i| (i, slots[i])).collect();
     assert_eq!(changes, [(64, 1), (128, 2), (192, 3), (256, 1), (320, 2), (384, 3)]);
@@ -297,8 +298,8 @@ fn entries_on_both_sides_of_a_chunk_may_share_their_millisecond() {
     assert_eq!(KeyState::from_rows(rows).unwrap().usage(&policies, after(1)).policies[0].used, 66);
 }
 
-/// Answers of all commits that are not confirmed, and of the last that is, may still be on their way: code that takes nonces from
-/// the newest row alone finds them there.
+/// Answers of all commits that are not confirmed, and of the last that is, may still be on their
+/// way: code that takes nonces from the newest row alone finds them there.
 #[test]
 fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
@@ -340,7 +341,8 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     // A confirmation that comes late says nothing new.
     state.confirmed(first);
     assert_eq!(state.unconfirmed(), 2);
-    // What was read from rows counts as confirmed, and rows do not grow by it, however often they are read.
+    // What was read from rows counts as confirmed, and rows do not grow by it, however often they
+    // are read.
     let mut state = KeyState::from_rows(rows.clone()).unwrap();
     assert_eq!(state.unconfirmed(), 0);
     assert!((0..262).all(|nonce| state.recalls(nonce)));

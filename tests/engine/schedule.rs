@@ -1,4 +1,5 @@
-//! Policies that change at moments that are known before: waits and resets follow those that hold then.
+//! Policies that change at moments that are known before: waits and resets follow those that hold
+//! then.
 
 use std::collections::BTreeMap;
 
@@ -289,8 +290,9 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// A client that waits exactly as long as it is told is admitted if nobody else spends, whatever overrides begin and end
-    /// meanwhile and whoever looks. Or it is told then that its call will never fit.
+    /// A client that waits exactly as long as it is told is admitted if nobody else spends,
+    /// whatever overrides begin and end meanwhile and whoever looks. Or it is told then that its
+    /// call will never fit.
     #[test]
     fn a_client_that_waits_as_told_is_admitted(
         tier in tier(), overrides in overrides(),
@@ -325,7 +327,8 @@ proptest! {
                 Verdict::Denied { .. } => prop_assert!(false, "told {seconds}, and denied then"),
             }
             if verdict == Verdict::Admitted {
-                // Also a little later, as clients are whose seconds are counted from when the answer came.
+                // Also a little later, as clients are whose seconds are counted from when the
+                // answer came.
                 prop_assert!(asked_again(retry_after).verdict.is_admitted());
                 prop_assert!(asked_again(retry_after + SECOND - 1).verdict.is_admitted());
             }

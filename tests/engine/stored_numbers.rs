@@ -1,4 +1,5 @@
-//! Whatever a row holds: it is read or refused, and what is read can be worked with. A debug build panics where a number overflows.
+//! Whatever a row holds: it is read or refused, and what is read can be worked with. A debug build
+//! panics where a number overflows.
 
 use crate::support::Decide;
 use proptest::collection::vec;

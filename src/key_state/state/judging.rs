@@ -31,8 +31,8 @@ pub struct CallToJudge<'a> {
     pub nonce: u64,
     /// The idempotency key, if that applies to the call: a later call with the same one repeats it.
     pub idempotency_key: Option<&'a str>,
-    /// What the call asks for, which a repeat must ask for too. Isolates of an earlier version do not
-    /// say.
+    /// What the call asks for, which a repeat must ask for too. Isolates of an earlier version do
+    /// not say.
     pub fingerprint: Option<Fingerprint>,
     /// Whether it is to be in the audit log.
     pub is_audited: bool,
@@ -75,8 +75,8 @@ pub enum ReportOutcome {
 }
 
 impl KeyState {
-    /// Judges a call that may be asked about more than once, in any order: what was admitted under its
-    /// nonce is not counted again.
+    /// Judges a call that may be asked about more than once, in any order: what was admitted under
+    /// its nonce is not counted again.
     pub fn judge_once<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -95,12 +95,12 @@ impl KeyState {
     /// Judges a call by all policies: it is spent from every one of them, or from none.
     ///
     /// The first call under an idempotency key that is admitted is remembered for 24 hours. A call
-    /// with the same key that asks for something else is refused. Repeats of it are refused while it
-    /// is in flight: until it is [complete](Self::complete), but no longer than
+    /// with the same key that asks for something else is refused. Repeats of it are refused while
+    /// it is in flight: until it is [complete](Self::complete), but no longer than
     /// [`MAX_FLIGHT`](crate::key_state::idempotency::MAX_FLIGHT). After that they are replays. The
-    /// first [`FREE_REPEATS`](crate::http::idempotency_key::FREE_REPEATS) of these are judged by all
-    /// policies but those of months and tokens, and charged to none of these. Further ones, and those
-    /// that cannot be compared, are judged and charged like new calls.
+    /// first [`FREE_REPEATS`](crate::http::idempotency_key::FREE_REPEATS) of these are judged by
+    /// all policies but those of months and tokens, and charged to none of these. Further ones, and
+    /// those that cannot be compared, are judged and charged like new calls.
     pub fn judge_call<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -166,8 +166,8 @@ impl KeyState {
         Decision { verdict, usage: self.evaluator().usage(policies, now, clock) }
     }
 
-    /// Whether a free replay of this cost would get the verdict that a new call got at `clock`. Then
-    /// that verdict holds for all calls, whatever their idempotency keys are. Counts nothing.
+    /// Whether a free replay of this cost would get the verdict that a new call got at `clock`.
+    /// Then that verdict holds for all calls, whatever their idempotency keys are. Counts nothing.
     pub fn judges_replays_alike<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -179,9 +179,9 @@ impl KeyState {
         self.evaluator().verdict(policies.into(), now, clock, Demand::new(cost, true)) == *verdict
     }
 
-    /// Whether it is known if something was counted under `nonce`. `age` is for how many microseconds
-    /// it may have been counted; `None` if it is new. If this is not known, counting it could count it
-    /// twice.
+    /// Whether it is known if something was counted under `nonce`. `age` is for how many
+    /// microseconds it may have been counted; `None` if it is new. If this is not known, counting
+    /// it could count it twice.
     pub fn can_tell(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
         let now = self.effective_time(clock);
         self.contents.calls.can_tell(now, nonce, age)
@@ -193,8 +193,8 @@ impl KeyState {
         self.contents.calls.is_known(nonce)
     }
 
-    /// Records in the audit log that a call was refused with this status without being judged. Counts
-    /// it nowhere.
+    /// Records in the audit log that a call was refused with this status without being judged.
+    /// Counts it nowhere.
     pub fn refuse_call(&mut self, clock: UnixMicros, call: &CallToJudge<'_>, status: u16) {
         let now = self.effective_time(clock);
         self.log_refusal(now, call, status);

@@ -40,14 +40,15 @@ impl KeyState {
         }
     }
 
-    /// The number of the last row that is [`committed`](Self::committed), higher than any before it.
+    /// The number of the last row that is [`committed`](Self::committed), higher than any before
+    /// it.
     #[must_use]
     pub const fn last_commit(&self) -> u64 {
         self.ring.seq()
     }
 
-    /// Storage has confirmed the rows up to this number. Until then each row names the nonces of all
-    /// commits since the last one that is confirmed, for code that reads the newest row alone.
+    /// Storage has confirmed the rows up to this number. Until then each row names the nonces of
+    /// all commits since the last one that is confirmed, for code that reads the newest row alone.
     pub fn confirmed(&mut self, commit: u64) {
         self.contents.calls.nonces_mut().confirmed(commit);
     }
@@ -64,15 +65,15 @@ impl KeyState {
         self.unwritten.changes
     }
 
-    /// Whether there are counted denials that no committed row holds. Losing them is harmless to every
-    /// limit, so they can wait for a row that is written anyway.
+    /// Whether there are counted denials that no committed row holds. Losing them is harmless to
+    /// every limit, so they can wait for a row that is written anyway.
     #[must_use]
     pub const fn has_uncommitted_denials(&self) -> bool {
         self.unwritten.denials
     }
 
-    /// Whether calls have ended, or refusals are in the audit log, that no committed row holds. They
-    /// should be in a row before the memory is lost, but are no reason to write one for each.
+    /// Whether calls have ended, or refusals are in the audit log, that no committed row holds.
+    /// They should be in a row before the memory is lost, but are no reason to write one for each.
     #[must_use]
     pub const fn has_uncommitted_notes(&self) -> bool {
         self.unwritten.notes
