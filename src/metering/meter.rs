@@ -29,19 +29,21 @@ impl Meter {
 
     /// Counts `calls` admitted calls of one class that were charged `charged` together.
     pub(crate) fn admit(&mut self, now: UnixMicros, class: &str, calls: u64, charged: Cost) {
-        self.months.count(Month::of(now), calls, charged);
-        self.count_hour(now, class, Counts { calls, denied: 0, cost: charged.requests });
+        let month = Month::of(now);
+        self.months.count(month, calls, charged);
+        self.count_hour(now, month, class, Counts { calls, denied: 0, cost: charged.requests });
     }
 
     /// Counts `denied` denied calls of one class.
     pub(crate) fn deny(&mut self, now: UnixMicros, class: &str, denied: u64) {
-        self.months.deny(Month::of(now), denied);
-        self.count_hour(now, class, Counts { calls: 0, denied, cost: 0 });
+        let month = Month::of(now);
+        self.months.deny(month, denied);
+        self.count_hour(now, month, class, Counts { calls: 0, denied, cost: 0 });
     }
 
-    /// Counts by hour what was just counted by month.
-    fn count_hour(&mut self, now: UnixMicros, class: &str, counts: Counts) {
-        let (month, counted_in) = (Month::of(now), self.months.place(Month::of(now)));
+    /// Counts by hour what was just counted by month; `month` is that of `now`.
+    fn count_hour(&mut self, now: UnixMicros, month: Month, class: &str, counts: Counts) {
+        let counted_in = self.months.place(month);
         let at = if counted_in == month { now } else { counted_in.start() };
         self.hours.count(at, class, counts, |month| self.months.is_kept(month));
     }
