@@ -5,7 +5,8 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tollgate::key_state::{Call, KeyState};
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::call_outcome::CallOutcome;
@@ -24,6 +25,20 @@ fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
         .collect()
 }
 
+/// A call that spends this, with nothing else to it.
+const fn call_of(cost: Cost) -> CallToJudge<'static> {
+    CallToJudge {
+        cost,
+        method: "GET",
+        class: "GET /v1",
+        nonce: u64::MAX / 2,
+        idempotency_key: None,
+        fingerprint: None,
+        is_audited: false,
+        thresholds: &[],
+    }
+}
+
 /// Requests that come a little faster than a minute's quota allows. With one policy about nine of ten are admitted; with
 /// more, the longer periods deny most of them.
 fn steady(c: &mut Criterion) {
@@ -37,7 +52,11 @@ fn steady(c: &mut Criterion) {
             group.bench_function(id, |bencher| {
                 bencher.iter(|| {
                     clock += step;
-                    black_box(state.decide(&policies, UnixMicros::from_micros(clock), Cost { requests: 1, tokens: 1 }))
+                    black_box(state.judge_call(
+                        &policies,
+                        UnixMicros::from_micros(clock),
+                        &call_of(Cost { requests: 1, tokens: 1 }),
+                    ))
                 });
             });
         }
@@ -53,12 +72,14 @@ fn denied(c: &mut Criterion) {
             let policies = policies(algorithm, quota, 1);
             let mut state = KeyState::new("e".into());
             let mut clock = START;
-            while state.decide(&policies, UnixMicros::from_micros(clock), Cost::default()).is_admitted() {
+            while state.judge_call(&policies, UnixMicros::from_micros(clock), &call_of(Cost::default())).is_admitted() {
                 clock += 1000;
             }
             let id = BenchmarkId::new(algorithm.as_str(), format!("quota {quota}"));
             group.bench_function(id, |bencher| {
-                bencher.iter(|| black_box(state.decide(&policies, UnixMicros::from_micros(clock), Cost::default())));
+                bencher.iter(|| {
+                    black_box(state.judge_call(&policies, UnixMicros::from_micros(clock), &call_of(Cost::default())))
+                });
             });
         }
     }
@@ -72,23 +93,20 @@ fn call(c: &mut Criterion) {
         Policy::new("minute", Unit::Requests, 1000, Period::Minute, Algorithm::Fixed, None).unwrap(),
         Policy::new("month", Unit::Requests, 100_000_000, Period::Month, Algorithm::Fixed, None).unwrap(),
     ];
-    for (name, has_hours, has_key, is_audited) in [
+    for (name, has_thresholds, has_key, is_audited) in [
         ("bare", false, false, false),
-        ("hours", true, false, false),
+        ("thresholds", true, false, false),
         ("audit", true, false, true),
         ("all", true, true, true),
     ] {
         let (mut state, mut clock, mut nonce) = (KeyState::new("e".into()), START, 0_u64);
-        if has_hours {
-            state.count_hours();
-        }
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 clock += MINUTE / 900;
                 nonce += 1;
                 let key = nonce.to_string();
-                let thresholds: &[u16] = if has_hours { &[80, 100] } else { &[] };
-                let call = Call {
+                let thresholds: &[u16] = if has_thresholds { &[80, 100] } else { &[] };
+                let call = CallToJudge {
                     cost: Cost::default(),
                     method: "GET",
                     class: "GET /v1",
@@ -117,7 +135,7 @@ fn row(c: &mut Criterion) {
         let policies = policies(algorithm, 1000, 2);
         let mut state = KeyState::new("0123456789abcdef".into());
         for call in 0..calls {
-            state.decide(&policies, UnixMicros::from_micros(START + call * 7000), Cost::default());
+            state.judge_call(&policies, UnixMicros::from_micros(START + call * 7000), &call_of(Cost::default()));
         }
         group.bench_function(name, |bencher| bencher.iter(|| black_box(state.to_row())));
     }

@@ -6,9 +6,12 @@ use std::hint::black_box;
 use std::process::ExitCode;
 
 use tollgate::gateway::deny_cache::{DenyCache, Keyed};
-use tollgate::key_state::KeyState;
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::keys::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
 use tollgate::limiter::cost::Cost;
+use tollgate::limiter::decision::Decision;
+use tollgate::limiter::decision::Judgement;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::protocol::object_request::{Call, CallOutcomes, Check, ObjectRequest};
 use tollgate::protocol::object_response::{KeyResponse, KeyVerdict, ObjectResponse};
@@ -75,6 +78,25 @@ fn repeat<T>(times: u64, mut work: impl FnMut() -> T) {
     }
 }
 
+/// Judges a call as an object does. Most calls share a nonce, so that nonces fill no rows.
+fn judge(state: &mut KeyState, policies: &[Policy], clock: UnixMicros, nonce: u64) -> Decision {
+    let call = CallToJudge {
+        cost: COST,
+        method: CALL.method,
+        class: "GET /v1/models",
+        nonce: u64::MAX / 2 + nonce,
+        idempotency_key: None,
+        fingerprint: None,
+        is_audited: false,
+        thresholds: &[],
+    };
+    let Judgement::Decided(decision) = state.judge_call(policies, clock, &call) else {
+        // Without an idempotency key a call is no repeat.
+        std::process::abort()
+    };
+    decision
+}
+
 /// Calls that come at nine tenths of a rate that the policies allow, each followed by a commit, as an object does with those
 /// that come one by one.
 fn admitted(policies: &[Policy], pace: u64, times: u64) {
@@ -82,7 +104,7 @@ fn admitted(policies: &[Policy], pace: u64, times: u64) {
     let mut clock = START;
     let mut call = || {
         clock += pace * 10 / 9;
-        let decision = state.decide(policies, UnixMicros::from_micros(clock), COST);
+        let decision = judge(&mut state, policies, UnixMicros::from_micros(clock), 0);
         assert!(decision.is_admitted());
         state.committed();
         state.confirmed(state.last_commit());
@@ -96,14 +118,14 @@ fn admitted(policies: &[Policy], pace: u64, times: u64) {
 /// A key that is out of quota and goes on asking.
 fn denied(policies: &[Policy], times: u64) {
     let (mut state, clock) = exhausted(policies);
-    repeat(times, || state.decide(policies, clock, COST));
+    repeat(times, || judge(&mut state, policies, clock, 0));
 }
 
 /// A key that is out of quota, and when; its last calls were a millisecond apart.
 fn exhausted(policies: &[Policy]) -> (KeyState, UnixMicros) {
     let mut state = KeyState::new(EPOCH.into());
     let mut clock = UnixMicros::from_micros(START);
-    while state.decide(policies, clock, COST).is_admitted() {
+    while judge(&mut state, policies, clock, 0).is_admitted() {
         state.committed();
         state.confirmed(state.last_commit());
         clock = clock.saturating_add(SECOND / 1000);
@@ -116,10 +138,9 @@ fn row(algorithm: Algorithm, calls: u64, times: u64) {
     let policies = policies(algorithm, QUOTA, 2);
     let mut state = KeyState::new(EPOCH.into());
     for call in 0..calls {
-        state.decide(&policies, UnixMicros::from_micros(START + call * 7_000), COST);
+        // A row names eight nonces at least.
+        judge(&mut state, &policies, UnixMicros::from_micros(START + call * 7_000), call % 8);
     }
-    // As many as a row names that is shared by few.
-    (0..8).for_each(|nonce| state.remember(u64::MAX / 2 + nonce));
     repeat(times, || state.to_row());
 }
 
@@ -132,8 +153,8 @@ const CALL: Call<'_> = Call {
 
 /// What an object says of a call with two policies.
 fn known(state: &mut KeyState, policies: &[Policy], clock: UnixMicros) -> KeyResponse {
-    let decision = state.decide(policies, clock, COST);
-    KeyResponse::new(KeyVerdict::new(&decision, COST.requests), "free", policies, &decision)
+    let decision = judge(state, policies, clock, 0);
+    KeyResponse::new(KeyVerdict::new(&decision.verdict, COST.requests), "free", policies, &decision.usage)
 }
 
 /// A question and its answer, each written and read.

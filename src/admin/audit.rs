@@ -3,7 +3,7 @@
 use crate::admin::parameters::Parameters;
 use crate::encoding::hex;
 use crate::http::problem::Problem;
-use crate::key_state::audit_log::{AuditCursor, Entry};
+use crate::key_state::audit_log::{AuditCursor, AuditEntry};
 use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
 use serde::Serialize;
 
@@ -43,8 +43,8 @@ pub struct EntryView {
     pub count: u64,
 }
 
-impl From<Entry> for EntryView {
-    fn from(entry: Entry) -> Self {
+impl From<AuditEntry> for EntryView {
+    fn from(entry: AuditEntry) -> Self {
         let origin_status = entry.end.map(|(status, _)| status).filter(|status| *status != 0);
         let status = match entry.end {
             None => entry.status,
@@ -77,7 +77,7 @@ pub struct AuditView {
 impl AuditView {
     /// A page of these entries.
     #[must_use]
-    pub fn new(entries: Vec<Entry>, next: Option<AuditCursor>) -> Self {
+    pub fn new(entries: Vec<AuditEntry>, next: Option<AuditCursor>) -> Self {
         let next_cursor = next.map(|next| hex(format!("{LIST}:{next}").as_bytes()));
         Self { entries: entries.into_iter().map(EntryView::from).collect(), next_cursor }
     }

@@ -1,4 +1,5 @@
-//! Bytes as text: the alphabets that keys and hashes need. Written out, because a general codec is a tenth of the Worker.
+//! Bytes as text: the alphabets that keys and hashes need. Written out, because a general codec is
+//! a tenth of the Worker.
 
 pub(crate) mod record;
 
@@ -29,7 +30,8 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// Lower-case base32 (RFC 4648) of whole groups of 5 bytes; what is left of an incomplete group is not written.
+/// Lower-case base32 (RFC 4648) of whole groups of 5 bytes; what is left of an incomplete group is
+/// not written.
 #[must_use]
 pub fn base32(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 8 / 5);
@@ -73,7 +75,8 @@ pub fn unbase32(text: &str) -> Option<Vec<u8>> {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// base64url (RFC 4648) of whole groups of 3 bytes; what is left of an incomplete group is not written.
+/// base64url (RFC 4648) of whole groups of 3 bytes; what is left of an incomplete group is not
+/// written.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() / 3 * 4);

@@ -1,5 +1,6 @@
-//! Records as text: each ends with a semicolon, with bars between its fields. One small reader and writer for all that is stored
-//! beside the limits, where a derived one for each would be the larger part of this module in the Worker.
+//! Records as text: each ends with a semicolon, with bars between its fields. One small reader and
+//! writer for all that is stored beside the limits, where a derived one for each would be the
+//! larger part of this module in the Worker.
 
 use std::fmt::Write as _;
 use std::str::Split;

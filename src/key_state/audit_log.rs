@@ -1,9 +1,10 @@
 //! The audit log: what the gate did with each call, and how the call ended.
 //!
-//! Lines are appended to a tail, which is part of every row of the state and is never written again as data structures: what was
-//! said stays as it was said. A full tail becomes a chunk, a row of its own. Chunks are cut by what calls were admitted, so that a
-//! flood of refusals costs no rows: refusals are collapsed, those of one second that look the same into one entry with a count,
-//! and when there are too many of these, those of any time since the last chunk.
+//! Lines are appended to a tail, which is part of every row of the state and is never written again
+//! as data structures: what was said stays as it was said. A full tail becomes a chunk, a row of
+//! its own. Chunks are cut by what calls were admitted, so that a flood of refusals costs no rows:
+//! refusals are collapsed, those of one second that look the same into one entry with a count, and
+//! when there are too many of these, those of any time since the last chunk.
 //!
 //! Times are milliseconds after the base, with which a text begins.
 //!
@@ -15,7 +16,8 @@
 //! d|500|GET|~/v1|1||429|17|2|980;     refused: as above with the status, how often, after how many admitted, last at
 //! ```
 //!
-//! An idempotency key of more than `MAX_KEY` bytes is its beginning, a tilde, and a hash of all of it.
+//! An idempotency key of more than `MAX_KEY` bytes is its beginning, a tilde, and a hash of all of
+//! it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -32,7 +34,8 @@ use crate::time::{DAY, MINUTE, UnixMicros};
 
 /// A chunk has at least so many bytes ...
 const CHUNK_BYTES: usize = 4096;
-/// ... and so many admitted calls: with its deletion, a chunk costs each of them a sixteenth of a row at most.
+/// ... and so many admitted calls: with its deletion, a chunk costs each of them a sixteenth of a
+/// row at most.
 const CHUNK_CALLS: u64 = 32;
 /// From this size on a text is a chunk, whatever is in it.
 const MAX_BYTES: usize = 1 << 16;
@@ -48,7 +51,7 @@ pub const MAX_DURATION: u64 = 15 * MINUTE;
 
 /// A call as the log knows it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct LoggedCall<'a> {
     pub(crate) method: &'a str,
     pub(crate) class: &'a str,
     pub(crate) cost: u64,
@@ -57,7 +60,7 @@ pub(crate) struct Subject<'a> {
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct AuditEntry {
     /// When it was judged, in whole milliseconds.
     pub at: UnixMicros,
     /// The request's method.
@@ -70,8 +73,8 @@ pub struct Entry {
     pub is_replay: bool,
     /// What it was charged, or would have been.
     pub cost: u64,
-    /// Its idempotency key. Of one that takes more than 64 bytes in the log it is the beginning, an ellipsis, and the first 16
-    /// hexadecimal digits of the key's SHA-256.
+    /// Its idempotency key. Of one that takes more than 64 bytes in the log it is the beginning, an
+    /// ellipsis, and the first 16 hexadecimal digits of the key's SHA-256.
     pub idempotency_key: Option<String>,
     /// How many calls this entry stands for. More than one only if they were refused.
     pub count: u64,
@@ -83,7 +86,7 @@ pub struct Entry {
 
 /// Refused calls in one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
+struct RefusalRun {
     /// Times are milliseconds since 1970.
     first: u64,
     last: u64,
@@ -113,7 +116,7 @@ pub struct AuditRow {
 
 /// The end of the log, and chunks that are not stored yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Audit {
+pub(crate) struct AuditLog {
     /// The number of the chunk that the tail will be.
     seq: u64,
     /// Base, admitted calls and ends.
@@ -123,12 +126,12 @@ pub(crate) struct Audit {
     from: u64,
     to: u64,
     admitted: u64,
-    runs: Vec<Run>,
+    runs: Vec<RefusalRun>,
     full: Vec<AuditRow>,
 }
 
-impl Audit {
-    pub(crate) fn admit(&mut self, now: UnixMicros, call: Subject<'_>, nonce: u64, is_replay: bool) {
+impl AuditLog {
+    pub(crate) fn admit(&mut self, now: UnixMicros, call: LoggedCall<'_>, nonce: u64, is_replay: bool) {
         self.pass(now);
         let base = self.base;
         let out = &mut self.text;
@@ -140,12 +143,12 @@ impl Audit {
         self.spill();
     }
 
-    pub(crate) fn refuse(&mut self, now: UnixMicros, call: Subject<'_>, status: u16) {
+    pub(crate) fn refuse(&mut self, now: UnixMicros, call: LoggedCall<'_>, status: u16) {
         self.pass(now);
         let at = now.as_millis();
         let is_crowded = self.runs.len() >= MAX_RUNS;
         let second = |millis: u64| millis / 1000;
-        let is_same = |run: &&mut Run| {
+        let is_same = |run: &&mut RefusalRun| {
             run.status == status
                 && (is_crowded || second(run.last) == second(at))
                 && run.class == cut(call.class)
@@ -154,7 +157,7 @@ impl Audit {
         let mut call = call;
         let mut run = self.runs.iter_mut().rev().find(is_same);
         if run.is_none() && is_crowded {
-            call = Subject { method: "", class: OTHER, ..call };
+            call = LoggedCall { method: "", class: OTHER, ..call };
             run = self.runs.iter_mut().rev().find(|run| run.status == status && run.class == OTHER);
         }
         if let Some(run) = run {
@@ -163,7 +166,7 @@ impl Audit {
             run.key = run.key.take().filter(|key| Some(key) == call.key.map(stored_key).as_ref());
             return;
         }
-        self.runs.push(Run {
+        self.runs.push(RefusalRun {
             first: at,
             last: at,
             method: cut_method(call.method).to_owned(),
@@ -224,7 +227,7 @@ impl Audit {
             return Cow::Borrowed(&self.text);
         }
         let mut out = self.text.clone();
-        for Run { first, last, method, class, status, cost, key, count, after } in &self.runs {
+        for RefusalRun { first, last, method, class, status, cost, key, count, after } in &self.runs {
             push_head(&mut out, "d", *first, self.base);
             push_subject(&mut out, method, class, *cost, key.as_deref());
             push_number(&mut out, (*status).into());
@@ -260,7 +263,8 @@ impl Audit {
         full.chain([(self.seq, self.body())]).collect()
     }
 
-    /// The stored form, if there is anything to store: the number of the chunk, then its text as it is so far.
+    /// The stored form, if there is anything to store: the number of the chunk, then its text as it
+    /// is so far.
     pub(crate) fn to_text(&self) -> Option<String> {
         if self.seq == 0 && self.text.is_empty() {
             return None;
@@ -284,14 +288,14 @@ impl Audit {
         audit.to = base;
         for record in records {
             let text = record.text;
-            let line = Line::parse(base, record)?;
+            let line = AuditLine::parse(base, record)?;
             let (first, last) = line.times();
             audit.from = audit.from.min(first);
             audit.to = audit.to.max(last);
-            if let Line::Refused(run) = line {
+            if let AuditLine::Refused(run) = line {
                 audit.runs.push(run);
             } else {
-                audit.admitted += u64::from(matches!(line, Line::Admitted { .. }));
+                audit.admitted += u64::from(matches!(line, AuditLine::Admitted { .. }));
                 audit.text.push_str(text);
                 audit.text.push(';');
             }
@@ -364,13 +368,13 @@ fn push_subject(out: &mut String, method: &str, class: &str, cost: u64, key: Opt
 
 /// One line of a text.
 #[derive(Debug)]
-enum Line {
-    Admitted { at: u64, entry: Entry },
-    Refused(Run),
+enum AuditLine {
+    Admitted { at: u64, entry: AuditEntry },
+    Refused(RefusalRun),
     Ended { at: u64, end: CallOutcome },
 }
 
-impl Line {
+impl AuditLine {
     fn parse(base: u64, mut record: Record<'_>) -> Option<Self> {
         let kind = record.raw()?;
         let time = |record: &mut Record<'_>| base.checked_add_signed(record.raw()?.parse().ok()?);
@@ -392,9 +396,9 @@ impl Line {
             let (count, after) = (record.number()?, record.number()?);
             let last = time(&mut record)?;
             let key = key.map(str::to_owned);
-            return Some(Self::Refused(Run { first: at, last, method, class, status, cost, key, count, after }));
+            return Some(Self::Refused(RefusalRun { first: at, last, method, class, status, cost, key, count, after }));
         }
-        let entry = Entry {
+        let entry = AuditEntry {
             at: UnixMicros::from_millis(at),
             method,
             class,
@@ -418,9 +422,9 @@ impl Line {
     }
 }
 
-impl Run {
-    fn into_entry(self) -> Entry {
-        Entry {
+impl RefusalRun {
+    fn into_entry(self) -> AuditEntry {
+        AuditEntry {
             at: UnixMicros::from_millis(self.first),
             method: self.method,
             class: self.class,
@@ -435,7 +439,8 @@ impl Run {
     }
 }
 
-/// A place in the log: an entry of a chunk. Entries keep their places when a tail grows and becomes a chunk.
+/// A place in the log: an entry of a chunk. Entries keep their places when a tail grows and becomes
+/// a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditCursor {
     /// The number of the chunk.
@@ -487,14 +492,15 @@ pub struct AuditError {
     pub seq: u64,
 }
 
-/// Reads a page of the log: entries in the order in which they were recorded, each with its end if that is known.
+/// Reads a page of the log: entries in the order in which they were recorded, each with its end if
+/// that is known.
 ///
-/// It is fed with chunks in the order of their numbers, the tail last: those of which `to` is not before the query's `from`, and
-/// the number not before the cursor's.
+/// It is fed with chunks in the order of their numbers, the tail last: those of which `to` is not
+/// before the query's `from`, and the number not before the cursor's.
 #[derive(Debug)]
 pub struct AuditReader {
     query: AuditQuery,
-    entries: Vec<Entry>,
+    entries: Vec<AuditEntry>,
     next: Option<AuditCursor>,
 }
 
@@ -505,8 +511,9 @@ impl AuditReader {
         Self { query, entries: Vec::new(), next: None }
     }
 
-    /// Takes the next chunk; `false` if no further one has anything to add to this page. Who stops earlier gets a page in which the
-    /// ends of some calls may be missing, if it has a next one; otherwise also entries.
+    /// Takes the next chunk; `false` if no further one has anything to add to this page. Who stops
+    /// earlier gets a page in which the ends of some calls may be missing, if it has a next one;
+    /// otherwise also entries.
     ///
     /// # Errors
     /// [`AuditError`] if that is no chunk.
@@ -518,15 +525,16 @@ impl AuditReader {
         let (mut admitted, mut runs, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         let mut last = base;
         for record in records {
-            let line = Line::parse(base, record).ok_or(error)?;
+            let line = AuditLine::parse(base, record).ok_or(error)?;
             last = last.max(line.times().1);
             match line {
-                Line::Admitted { entry, .. } => admitted.push(entry),
-                Line::Refused(run) => runs.push(run),
-                Line::Ended { at, end } => ends.push((UnixMicros::from_millis(at), end)),
+                AuditLine::Admitted { entry, .. } => admitted.push(entry),
+                AuditLine::Refused(run) => runs.push(run),
+                AuditLine::Ended { at, end } => ends.push((UnixMicros::from_millis(at), end)),
             }
         }
-        // An entry's place never changes: refusals come behind those calls that were admitted before them.
+        // An entry's place never changes: refusals come behind those calls that were admitted
+        // before them.
         let mut place = AuditCursor { seq, index: 0 };
         let mut runs = runs.into_iter().peekable();
         for (before, entry) in (0..).zip(admitted) {
@@ -539,7 +547,7 @@ impl AuditReader {
             self.take(&mut place, run.into_entry());
         }
         for (at, CallOutcome { nonce, status, duration_ms }) in ends {
-            let is_of = |entry: &&mut Entry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
+            let is_of = |entry: &&mut AuditEntry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
             if let Some(entry) = self.entries.iter_mut().rev().find(is_of) {
                 entry.end.get_or_insert((status, duration_ms));
             }
@@ -547,7 +555,7 @@ impl AuditReader {
         Ok(self.wants_more(base, last))
     }
 
-    fn take(&mut self, next: &mut AuditCursor, entry: Entry) {
+    fn take(&mut self, next: &mut AuditCursor, entry: AuditEntry) {
         let place = *next;
         next.index += 1;
         let is_given = self.query.cursor.is_some_and(|cursor| (place.seq, place.index) < (cursor.seq, cursor.index));
@@ -564,7 +572,7 @@ impl AuditReader {
     /// `base` and `last` are times of the last chunk, in milliseconds.
     fn wants_more(&self, base: u64, last: u64) -> bool {
         let is_past = UnixMicros::from_millis(base) >= self.query.to;
-        let may_end = |entry: &Entry| {
+        let may_end = |entry: &AuditEntry| {
             let until = entry.at.saturating_add(MAX_DURATION);
             entry.nonce.is_some() && entry.end.is_none() && UnixMicros::from_millis(last) <= until
         };
@@ -573,17 +581,19 @@ impl AuditReader {
 
     /// The entries, and where the next page begins, if there is one.
     #[must_use]
-    pub fn finish(self) -> (Vec<Entry>, Option<AuditCursor>) {
+    pub fn finish(self) -> (Vec<AuditEntry>, Option<AuditCursor>) {
         (self.entries, self.next)
     }
 }
 
-/// Bytes that an object's database may take before the oldest chunks of the audit log make room for new ones: 1 GiB of the 10 GB that an
-/// object has. Everything else that it stores is some megabytes.
+/// Bytes that an object's database may take before the oldest chunks of the audit log make room for
+/// new ones: 1 GiB of the 10 GB that an object has. Everything else that it stores is some
+/// megabytes.
 pub const AUDIT_BYTES: u64 = 1 << 30;
 
-/// How many of the oldest chunks are to be deleted with a new one of `added` bytes, where the database takes `size` bytes of `cap`. A chunk
-/// has at least 4 KiB, so more is deleted than is added as long as it takes too much.
+/// How many of the oldest chunks are to be deleted with a new one of `added` bytes, where the
+/// database takes `size` bytes of `cap`. A chunk has at least 4 KiB, so more is deleted than is
+/// added as long as it takes too much.
 #[must_use]
 pub const fn audit_surplus(size: u64, cap: u64, added: usize) -> usize {
     if size > cap { added / CHUNK_BYTES + 2 } else { 0 }
@@ -595,8 +605,8 @@ pub const fn audit_over(now: UnixMicros, days: u32) -> UnixMicros {
     now.saturating_sub(DAY.saturating_mul(days as u64))
 }
 
-/// When to delete again, if the oldest chunk that is left ends at `oldest`: at the end of the day in which it is over, so that
-/// there is no more to do than once a day.
+/// When to delete again, if the oldest chunk that is left ends at `oldest`: at the end of the day
+/// in which it is over, so that there is no more to do than once a day.
 #[must_use]
 pub const fn audit_next(oldest: UnixMicros, days: u32) -> UnixMicros {
     let over = oldest.saturating_add(DAY.saturating_mul(days as u64)).as_micros();

@@ -1,48 +1,52 @@
-//! The layout of a row's body: compact JSON, whose keys are short because a row is written on nearly every request.
+//! The layout of a row's body: compact JSON, whose keys are short because a row is written on
+//! nearly every request.
 
 use serde::{Deserialize, Serialize};
 
-use crate::key_state::KeyState;
-use crate::key_state::audit_log::Audit;
-use crate::key_state::idempotency::Replays;
-use crate::key_state::nonces::{Held, Nonces};
-use crate::key_state::row::{CHUNK, DecodeError};
-use crate::limiter::fixed_window::{Fixed, Spans, Windows};
+use crate::key_state::audit_log::AuditLog;
+use crate::key_state::call_memory::CallMemory;
+use crate::key_state::counters::Counters;
+use crate::key_state::idempotency::IdempotencyKeys;
+use crate::key_state::nonces::{Nonces, RowNonces};
+use crate::key_state::ring::CHUNK;
+use crate::key_state::row::{DecodeError, VERSION};
+use crate::limiter::fixed_window::{FixedWindows, Windows, WindowsByPeriod};
 use crate::limiter::gcra::Bucket;
 use crate::limiter::policy::{Period, Unit};
-use crate::limiter::sliding_log::{Log, MAX_MILLIS};
+use crate::limiter::sliding_log::{MAX_MILLIS, SlidingLog};
 use crate::metering::alerts::Alerts;
 use crate::metering::hours::Hours;
-use crate::metering::months::{Carried, Dropped, Months, Totals};
+use crate::metering::meter::Meter;
+use crate::metering::months::{Carried, Dropped, MonthCounts, Months};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
-
-/// The layout written by this code. A layout that older code would misread needs another number.
-pub(super) const VERSION: u64 = 1;
 
 /// Only the version, which must be known before anything else is read.
 #[derive(Deserialize)]
-struct Tag {
+struct RowVersion {
     v: u64,
 }
 
 /// The body of a row. Times are microseconds where not said otherwise.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Body {
+pub(super) struct RowBody {
     v: u64,
     pub(super) seq: u64,
     /// Epoch.
     e: String,
     /// Judged time of the last admission.
     t: u64,
-    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970, count).
+    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970,
+    /// count).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     f: Vec<[Vec<(u64, u64)>; 3]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     m: Vec<MonthRow>,
-    /// The newest month that is not in `m` any more, and a bit for it and each one before it that is not either.
+    /// The newest month that is not in `m` any more, and a bit for it and each one before it that
+    /// is not either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     y: Option<(u64, u64)>,
-    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request for each carried call.
+    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request
+    /// for each carried call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     c: Vec<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -52,7 +56,8 @@ pub(super) struct Body {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
-    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that no other row holds.
+    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that
+    /// no other row holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     z: Option<(u64, u64)>,
     /// Usage by hour and class, if that is counted.
@@ -93,40 +98,54 @@ pub(super) struct LogRow {
     k: (u8, u8),
     /// The first row that knows this log.
     s: u64,
-    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and so on.
+    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and
+    /// so on.
     e: Vec<u64>,
     /// May be dropped at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     x: Option<u64>,
 }
 
-impl Body {
-    /// What the next row of `state` says.
-    pub(super) fn of(state: &KeyState) -> Self {
+/// All that rows hold of a key.
+#[derive(Debug, Clone)]
+pub(super) struct Contents {
+    pub(super) epoch: String,
+    pub(super) counters: Counters,
+    pub(super) meter: Meter,
+    pub(super) calls: CallMemory,
+    pub(super) audit: AuditLog,
+    pub(super) alerts: Alerts,
+}
+
+impl RowBody {
+    /// The body of the row with the number `seq`.
+    pub(super) fn of(seq: u64, contents: &Contents) -> Self {
+        let Contents { epoch, counters, meter, calls, audit, alerts } = contents;
+        let (months, nonces) = (meter.months(), calls.nonces());
         Self {
             v: VERSION,
-            seq: state.ring.next_seq(),
-            e: state.epoch.clone(),
-            t: state.last.as_micros(),
-            f: fixed_to_rows(&state.fixed),
-            m: state.months.iter().map(|(month, totals)| MonthRow::of(month, totals)).collect(),
-            y: state.months.dropped().map(Dropped::to_row),
-            c: state.months.iter().filter_map(|(month, totals)| carried_to_row(month, totals.carried)).collect(),
-            b: state.buckets.iter().map(BucketRow::of).collect(),
-            l: state.logs.iter().map(LogRow::of).collect(),
-            n: state.nonces.for_row().collect(),
-            z: state.nonces.times_for_row().map(|(complete, first)| (complete.as_micros(), first.as_micros())),
-            h: state.hours.as_ref().map(Hours::to_text),
-            i: state.replays.to_text(),
-            a: state.audit.to_text(),
-            w: state.alerts.to_text(),
+            seq,
+            e: epoch.clone(),
+            t: counters.last().as_micros(),
+            f: fixed_to_rows(counters.fixed()),
+            m: months.iter().map(|(month, counts)| MonthRow::of(month, counts)).collect(),
+            y: months.dropped().map(Dropped::to_row),
+            c: months.iter().filter_map(|(month, counts)| carried_to_row(month, counts.carried)).collect(),
+            b: counters.buckets().iter().map(BucketRow::of).collect(),
+            l: counters.logs().iter().map(LogRow::of).collect(),
+            n: nonces.for_row().collect(),
+            z: nonces.times_for_row().map(|(complete, first)| (complete.as_micros(), first.as_micros())),
+            h: Some(meter.hours().to_text()),
+            i: calls.keys().to_text(),
+            a: audit.to_text(),
+            w: alerts.to_text(),
         }
     }
 
     /// Reads the body that is stored in `slot`.
     pub(super) fn parse(slot: u32, text: &str) -> Result<Self, DecodeError> {
         let malformed = |error: serde_json::Error| DecodeError::Malformed { slot, reason: error.to_string() };
-        let Tag { v } = serde_json::from_str(text).map_err(malformed)?;
+        let RowVersion { v } = serde_json::from_str(text).map_err(malformed)?;
         if v != VERSION {
             return Err(DecodeError::Version { slot, found: v });
         }
@@ -138,74 +157,59 @@ impl Body {
         self.l.iter().any(|row| row.e.len() / 2 >= CHUNK)
     }
 
-    fn nonces(&self) -> Held<'_> {
+    fn nonces(&self) -> RowNonces<'_> {
         let times = self.z.map(|(complete, first)| (clamp(complete), clamp(first)));
-        Held { at: clamp(self.t), nonces: &self.n, times }
+        RowNonces { at: clamp(self.t), nonces: &self.n, times }
     }
 
-    /// The state of which this is the newest row, in `slot`. `older` are the other rows, oldest first.
-    pub(super) fn into_state(self, slot: u32, older: &[(u32, Self)]) -> Result<KeyState, DecodeError> {
+    /// The contents of a key's rows, of which this is the newest, in `slot`. `older` are the
+    /// others, oldest first.
+    pub(super) fn into_contents(self, slot: u32, older: &[(u32, Self)]) -> Result<Contents, DecodeError> {
         let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
-        let last = clamp(self.t);
+        let or_empty = |text: Option<String>| text.unwrap_or_default();
         let nonces = Nonces::from_rows(older.iter().map(|(slot, body)| (*slot, body.nonces())), &self.nonces());
-        let mut state = KeyState::new(self.e);
-        state.last = last;
-        state.seen = last;
-        state.fixed = fixed_from_rows(self.f);
-        state.nonces = nonces;
-        if let Some(text) = &self.h {
-            state.hours = Some(Hours::from_text(text).ok_or_else(|| malformed("not hours"))?);
-        }
-        if let Some(text) = &self.i {
-            state.replays = Replays::from_text(text).ok_or_else(|| malformed("not idempotency keys"))?;
-        }
-        if let Some(text) = &self.a {
-            state.audit = Audit::from_text(text).ok_or_else(|| malformed("not an audit log"))?;
-        }
-        if let Some(text) = &self.w {
-            state.alerts = Alerts::from_text(text).ok_or_else(|| malformed("not alerts"))?;
-        }
+        // Code that counted no hours wrote none.
+        let hours = Hours::from_text(&or_empty(self.h)).ok_or_else(|| malformed("not hours"))?;
+        let keys = self.i.map_or_else(|| Some(IdempotencyKeys::default()), |text| IdempotencyKeys::from_text(&text));
+        let keys = keys.ok_or_else(|| malformed("not idempotency keys"))?;
+        let audit = self.a.map_or_else(|| Some(AuditLog::default()), |text| AuditLog::from_text(&text));
+        let audit = audit.ok_or_else(|| malformed("not an audit log"))?;
+        let alerts = Alerts::from_text(&or_empty(self.w)).ok_or_else(|| malformed("not alerts"))?;
         let mut months = Vec::new();
         for row in &self.m {
-            let (month, mut totals) = row.read().ok_or_else(|| malformed("not a month"))?;
+            let (month, mut counts) = row.read().ok_or_else(|| malformed("not a month"))?;
             if let Some((_, cost, tokens)) = self.c.iter().find(|(number, ..)| *number == month.as_number()) {
-                totals.carried = Carried { cost: *cost, tokens: *tokens, ..totals.carried };
+                counts.carried = Carried { cost: *cost, tokens: *tokens, ..counts.carried };
             }
-            months.push((month, totals));
+            months.push((month, counts));
         }
-        let dropped = self.y.map(|row| Dropped::from_row(row).ok_or_else(|| malformed("not a month")));
-        state.months = Months::from_kept(months, dropped.transpose()?);
-        for row in self.b {
-            state.buckets.push(row.read().ok_or_else(|| malformed("not a bucket"))?);
-        }
-        for row in &self.l {
-            let (unit, period, span) = kind(row.k).ok_or_else(|| malformed("not a log"))?;
-            let mut log = Log::new(unit, period, span, row.s);
-            log.until = row.x.map(UnixMicros::from_micros);
-            for (slot, body) in older {
-                if let Some(chunk) = body.l.iter().find(|other| other.k == row.k && body.seq >= row.s) {
-                    chunk.pour_into(&mut log);
-                    log.close(*slot);
-                }
-            }
-            row.pour_into(&mut log);
-            log.forget(last);
-            state.logs.push(log);
-        }
-        Ok(state)
+        let dropped = self.y.map(|row| Dropped::from_row(row).ok_or_else(|| malformed("not a month"))).transpose()?;
+        let last = clamp(self.t);
+        let buckets = self.b.into_iter().map(|row| row.read().ok_or_else(|| malformed("not a bucket")));
+        let buckets = buckets.collect::<Result<_, _>>()?;
+        let logs = self.l.iter().map(|row| row.read(last, older).ok_or_else(|| malformed("not a log")));
+        let logs = logs.collect::<Result<_, _>>()?;
+        Ok(Contents {
+            epoch: self.e,
+            counters: Counters::new(last, fixed_from_rows(self.f), logs, buckets),
+            meter: Meter::new(Months::from_kept(months, dropped), hours),
+            calls: CallMemory::new(nonces, keys),
+            audit,
+            alerts,
+        })
     }
 }
 
 impl MonthRow {
-    fn of(month: Month, t: &Totals) -> Self {
+    fn of(month: Month, t: &MonthCounts) -> Self {
         let flushed = (t.flushed_calls, t.flushed_denied);
         Self(month.as_number(), t.calls, t.denied, t.carried.calls, t.requests, t.tokens, flushed.0, flushed.1)
     }
 
-    fn read(&self) -> Option<(Month, Totals)> {
+    fn read(&self) -> Option<(Month, MonthCounts)> {
         let Self(month, calls, denied, carried, requests, tokens, flushed_calls, flushed_denied) = *self;
         let carried = of_calls(carried);
-        let totals = Totals { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
+        let totals = MonthCounts { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
         Some((Month::from_number(month)?, totals))
     }
 }
@@ -232,7 +236,7 @@ impl BucketRow {
 }
 
 impl LogRow {
-    fn of(log: &Log) -> Self {
+    fn of(log: &SlidingLog) -> Self {
         let mut entries = Vec::with_capacity(log.open().len() * 2);
         let mut before = 0;
         for entry in log.open() {
@@ -247,7 +251,24 @@ impl LogRow {
         }
     }
 
-    fn pour_into(&self, log: &mut Log) {
+    /// The log as of its last admission. `older` are the older rows of the key, which hold its full
+    /// chunks, oldest first.
+    fn read(&self, last: UnixMicros, older: &[(u32, RowBody)]) -> Option<SlidingLog> {
+        let (unit, period, span) = kind(self.k)?;
+        let mut log = SlidingLog::new(unit, period, span, self.s);
+        log.until = self.x.map(UnixMicros::from_micros);
+        for (slot, body) in older {
+            if let Some(chunk) = body.l.iter().find(|other| other.k == self.k && body.seq >= self.s) {
+                chunk.add_to(&mut log);
+                log.close(*slot);
+            }
+        }
+        self.add_to(&mut log);
+        log.forget(last);
+        Some(log)
+    }
+
+    fn add_to(&self, log: &mut SlidingLog) {
         let mut millis = 0_u64;
         let (pairs, _) = self.e.as_chunks::<2>();
         for [step, units] in pairs {
@@ -266,8 +287,8 @@ fn carried_to_row(month: Month, carried: Carried) -> Option<(u64, u64, u64)> {
     (carried != of_calls(carried.calls)).then_some((month.as_number(), carried.cost, carried.tokens))
 }
 
-fn fixed_to_rows(fixed: &Fixed) -> Vec<[Vec<(u64, u64)>; 3]> {
-    let row = |spans: &Spans| {
+fn fixed_to_rows(fixed: &FixedWindows) -> Vec<[Vec<(u64, u64)>; 3]> {
+    let row = |spans: &WindowsByPeriod| {
         [(&spans.minute, MINUTE), (&spans.hour, HOUR), (&spans.day, DAY)]
             .map(|(windows, span)| windows.iter().map(|(start, count)| (start.as_micros() / span, count)).collect())
     };
@@ -276,13 +297,13 @@ fn fixed_to_rows(fixed: &Fixed) -> Vec<[Vec<(u64, u64)>; 3]> {
     rows
 }
 
-fn fixed_from_rows(rows: Vec<[Vec<(u64, u64)>; 3]>) -> Fixed {
-    let mut spans = rows.into_iter().map(|[minute, hour, day]| Spans {
+fn fixed_from_rows(rows: Vec<[Vec<(u64, u64)>; 3]>) -> FixedWindows {
+    let mut spans = rows.into_iter().map(|[minute, hour, day]| WindowsByPeriod {
         minute: windows_from_row(minute, MINUTE),
         hour: windows_from_row(hour, HOUR),
         day: windows_from_row(day, DAY),
     });
-    Fixed { requests: spans.next().unwrap_or_default(), tokens: spans.next().unwrap_or_default() }
+    FixedWindows { requests: spans.next().unwrap_or_default(), tokens: spans.next().unwrap_or_default() }
 }
 
 fn windows_from_row(row: Vec<(u64, u64)>, span: u64) -> Windows {

@@ -1,40 +1,45 @@
-//! Nonces of requests admitted lately, so that one which is asked about again is recognised instead of spent again.
+//! Nonces of calls that were admitted lately, so that a call that is asked about again is
+//! recognised and not counted again.
 //!
 //! # For how long
-//! A question is asked again when its answer is lost. If that answer is lost too and the call was let through all the same, the
-//! isolate owes it under the same nonce, and its report comes with a later question. So a nonce is known for [`LIFE`] after its
-//! admission and for as long as fewer than [`CHUNK`] newer ones are known, but not once [`MOST`] newer ones are. The life of all
-//! starts again after a pause of [`GAP`]: the object was out of reach, and now the debts come, or its clock jumped.
+//! A request to the object is repeated when its response is lost. If that response is lost too and
+//! the call was let through, the isolate reports the call under the same nonce, with a later
+//! request. So a nonce is known for [`LIFE`] after its admission, and for as long as fewer than
+//! [`CHUNK`] newer ones are known, but not once [`MOST`] newer ones are. The life of all nonces
+//! starts again after a pause of [`GAP`]: the object was unreachable and reports arrive now, or its
+//! clock jumped.
 //!
-//! What is forgotten is forgotten in the order of admission, and [`Nonces::complete_since`] is the time of the oldest that is
-//! known. A repeated question carries its age. A question that was first asked after
-//! `complete_since` was counted after it too, if at all; if its nonce is not known it was not counted. Of an earlier one nothing
-//! can be told; it is not counted, so that none is counted twice. With fewer than [`MOST`] calls a minute, all can be told that
-//! was asked less than [`LIFE`] - [`GAP`] ago. (After a restart a pause before it is not known, so what was asked before that pause
-//! may not be told.)
+//! What is forgotten is forgotten in the order of admission, and [`Nonces::complete_since`] is the
+//! time of the oldest that is known. A repeated question carries its age. A question that was first
+//! asked after `complete_since` was counted after it too, if at all; if its nonce is not known it
+//! was not counted. Of an earlier one nothing can be told; it is not counted, so that none is
+//! counted twice. With fewer than [`MOST`] calls a minute, all can be told that was asked less than
+//! [`LIFE`] - [`GAP`] ago. (After a restart a pause before it is not known, so what was asked
+//! before that pause may not be told.)
 //!
 //! # In rows
-//! As the entries of a log are (see [`row`](crate::key_state::row)), nonces are held by rows in runs. The open run is part of each
-//! row; a full one stays in the slot of the row that it was last written to, until it is forgotten. So they cost no rows, and
-//! what is known outlives the memory.
+//! As the entries of a log are (see [`ring`](crate::key_state::ring)), nonces are held by rows in
+//! runs. The open run is part of each row; a full one stays in the slot of the row that it was last
+//! written to, until it is forgotten. So they cost no rows, and what is known outlives the memory.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use crate::key_state::row::CHUNK;
+use crate::key_state::ring::CHUNK;
 use crate::time::{MINUTE, SECOND, UnixMicros};
 
 /// For how long a nonce is known at least, in microseconds: a minute.
 const LIFE: u64 = MINUTE;
 /// A time without calls after which the life of all nonces starts again, in microseconds.
 const GAP: u64 = 10 * SECOND;
-/// Newer nonces that are known when one is forgotten whatever its age. At 1,000 calls a second, 16 seconds.
+/// Newer nonces that are known when one is forgotten whatever its age. At 1,000 calls a second, 16
+/// seconds.
 const MOST: usize = 16_384;
 /// Nonces a row is filled up to: code that knows no runs takes them from the newest row alone.
 const IN_ROW: usize = 8;
 
-/// Spreads numbers that are random or follow each other, as nonces are. Nobody who could choose them gains by it: an isolate makes
-/// them.
+/// Spreads numbers that are random or follow each other, as nonces are. Nobody who could choose
+/// them gains by it: an isolate makes them.
 #[derive(Debug, Clone, Default)]
 struct Spread(u64);
 
@@ -57,7 +62,7 @@ impl Hasher for Spread {
 
 /// Nonces that belong to one row.
 #[derive(Debug, Clone, Copy, Default)]
-struct Run {
+struct NonceRun {
     count: usize,
     /// The times of its oldest and its newest nonce.
     first: UnixMicros,
@@ -65,7 +70,7 @@ struct Run {
 }
 
 /// What a row says of its nonces.
-pub(super) struct Held<'a> {
+pub(super) struct RowNonces<'a> {
     /// When the row was written.
     pub(super) at: UnixMicros,
     pub(super) nonces: &'a [u64],
@@ -80,12 +85,13 @@ pub(super) struct Nonces {
     /// The same: every call is looked up, and the list is long.
     set: HashSet<u64, BuildHasherDefault<Spread>>,
     /// Runs in the rows of these slots, oldest first.
-    closed: VecDeque<(u32, Run)>,
+    closed: VecDeque<(u32, NonceRun)>,
     /// The newest nonces, which are part of the next row.
-    open: Run,
+    open: NonceRun,
     /// All nonces from this time on are known; 0 if none was ever forgotten.
     complete_since: UnixMicros,
-    /// When the first nonce was remembered since this state was made or read, or after the last pause.
+    /// When the first nonce was remembered since this state was made or read, or after the last
+    /// pause.
     awake_since: UnixMicros,
     /// When the last nonce was remembered.
     last: UnixMicros,
@@ -100,8 +106,9 @@ impl Nonces {
         Self { commits: VecDeque::from([(0, 0)]), ..Self::default() }
     }
 
-    /// Reads nonces from the rows of a key: those of the older ones, oldest first, with their slots, and those of the newest.
-    pub(super) fn from_rows<'a>(older: impl Iterator<Item = (u32, Held<'a>)>, newest: &Held<'_>) -> Self {
+    /// Reads nonces from the rows of a key: those of the older ones, oldest first, with their
+    /// slots, and those of the newest.
+    pub(super) fn from_rows<'a>(older: impl Iterator<Item = (u32, RowNonces<'a>)>, newest: &RowNonces<'_>) -> Self {
         let mut nonces = Self::new();
         for (slot, held) in older {
             nonces.take(&held);
@@ -136,16 +143,16 @@ impl Nonces {
         self.complete_since
     }
 
-    /// The open run, and all that no confirmed row holds with those of the last one, filled up with older ones. The latter is for
-    /// code that knows no runs: of these commits answers may be on their way, or be lost with the object, when their rows are
-    /// found by the next.
+    /// The open run, and all that no confirmed row holds with those of the last one, filled up with
+    /// older ones. The latter is for code that knows no runs: of these commits answers may be on
+    /// their way, or be lost with the object, when their rows are found by the next.
     pub(super) fn for_row(&self) -> impl Iterator<Item = u64> + '_ {
         let count = self.needed().max(self.open.count).max(IN_ROW);
         self.known.range(self.known.len().saturating_sub(count)..).copied()
     }
 
-    /// [`complete_since`](Self::complete_since) and the time of the oldest nonce of the open run, for a row of which the nonces
-    /// alone do not tell that none was forgotten.
+    /// [`complete_since`](Self::complete_since) and the time of the oldest nonce of the open run,
+    /// for a row of which the nonces alone do not tell that none was forgotten.
     pub(super) fn times_for_row(&self) -> Option<(UnixMicros, UnixMicros)> {
         (self.known.len() >= IN_ROW).then_some((self.complete_since, self.open.first))
     }
@@ -198,7 +205,7 @@ impl Nonces {
     }
 
     /// Adds the nonces of a row that are not known yet, as the open run.
-    fn take(&mut self, held: &Held<'_>) {
+    fn take(&mut self, held: &RowNonces<'_>) {
         for nonce in held.nonces {
             self.add(*nonce, held.at);
         }
@@ -212,12 +219,13 @@ impl Nonces {
         if is_new {
             self.known.push_back(nonce);
             let first = if self.open.count == 0 { at } else { self.open.first };
-            self.open = Run { count: self.open.count + 1, first, last: at };
+            self.open = NonceRun { count: self.open.count + 1, first, last: at };
         }
         is_new
     }
 
-    /// Forgets runs that are over, each as a whole. Never one that only a row still holds whose answers may be on their way.
+    /// Forgets runs that are over, each as a whole. Never one that only a row still holds whose
+    /// answers may be on their way.
     fn forget(&mut self, now: UnixMicros, awake_since: UnixMicros) {
         while let Some((_, run)) = self.closed.front() {
             let newer = self.known.len().saturating_sub(run.count);

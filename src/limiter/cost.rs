@@ -1,4 +1,4 @@
-//! What a request costs, in each unit.
+//! The cost of a call, in each unit.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,12 +1,12 @@
-//! Counters of windows aligned to the UTC clock. They count whatever the policies are, so that a change of limits finds
-//! the usage of its period already there.
+//! Counters of windows aligned to the UTC clock. They count whatever the policies are, so that a
+//! change of limits finds the usage of its period already there.
 
 use crate::limiter::cost::Cost;
 use crate::limiter::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, UnixMicros};
 
-/// Windows kept up to the one counted last: a clock that was ahead for less than a period has counted in two others at most, so
-/// the one that it comes back to is still known.
+/// Windows kept up to the one counted last: a clock that was ahead for less than a period has
+/// counted in two others at most, so the one that it comes back to is still known.
 const KEPT: usize = 3;
 /// Windows kept beyond it, which were counted before the clock stepped back.
 const AHEAD: usize = 2;
@@ -37,8 +37,8 @@ impl Windows {
         self.kept.drain(..(until + 1).saturating_sub(KEPT));
     }
 
-    /// The clock stepped back from `last` to `now`, in windows of length `span`: what was counted less than that before the step
-    /// counts now, too.
+    /// The clock stepped back from `last` to `now`, in windows of length `span`: what was counted
+    /// less than that before the step counts now, too.
     fn rebase(&mut self, now: UnixMicros, last: UnixMicros, span: u64) {
         let start = now.saturating_sub(now.as_micros() % span);
         let is_recent = |kept: UnixMicros| kept > start && kept.saturating_add(2 * span) > last;
@@ -61,13 +61,13 @@ impl Windows {
 
 /// The counts of one unit over minutes, hours and days.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Spans {
+pub(crate) struct WindowsByPeriod {
     pub(crate) minute: Windows,
     pub(crate) hour: Windows,
     pub(crate) day: Windows,
 }
 
-impl Spans {
+impl WindowsByPeriod {
     fn all(&mut self) -> [(&mut Windows, u64); 3] {
         [(&mut self.minute, MINUTE), (&mut self.hour, HOUR), (&mut self.day, DAY)]
     }
@@ -81,12 +81,12 @@ impl Spans {
 
 /// The counts of both units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Fixed {
-    pub(crate) requests: Spans,
-    pub(crate) tokens: Spans,
+pub(crate) struct FixedWindows {
+    pub(crate) requests: WindowsByPeriod,
+    pub(crate) tokens: WindowsByPeriod,
 }
 
-impl Fixed {
+impl FixedWindows {
     /// Counts an admission at `now`.
     pub(crate) fn add(&mut self, now: UnixMicros, cost: Cost) {
         self.requests.add(now, cost.requests);

@@ -1,7 +1,7 @@
 //! Bucket limits: GCRA, kept as the level of a leaky bucket, in exact integers.
 //!
-//! The level is in units times the period's microseconds. So counted, one unit is `span`, the bucket drains exactly
-//! `quota` per microsecond, and nothing is ever rounded.
+//! The level is in units times the period's microseconds. So counted, one unit is `span`, the
+//! bucket drains exactly `quota` per microsecond, and nothing is ever rounded.
 
 use crate::limiter::policy::{Period, Unit};
 use crate::time::UnixMicros;
@@ -50,8 +50,8 @@ impl Bucket {
         self.at
     }
 
-    /// Pours in `units` at `now`.
-    pub(crate) fn pour(&mut self, now: UnixMicros, units: u64) {
+    /// Adds `units` at `now`.
+    pub(crate) fn add(&mut self, now: UnixMicros, units: u64) {
         let full = u128::from(self.span) * MAX_UNITS;
         self.level = self.level_at(now).saturating_add(self.scaled(units)).min(full);
         self.at = self.at.max(now);
@@ -79,7 +79,8 @@ impl Bucket {
         self.drained_by(self.level)
     }
 
-    /// Goes on with another quota or period from `now`. The level stays what it is in units, rounded up.
+    /// Goes on with another quota or period from `now`. The level stays what it is in units,
+    /// rounded up.
     pub(crate) fn change(&mut self, now: UnixMicros, period: Period, span: u64, quota: u64) {
         let level = self.level_at(now);
         let (old, new) = (u128::from(self.span), u128::from(span));

@@ -1,6 +1,6 @@
-//! Policies and how they decide: what a request costs, the counters of each algorithm, the verdict.
+//! Policies and how they decide: the cost of a call, the counters of each algorithm, the verdict.
 //!
-//! What one key has used, over all of its policies, is in [`key_state`](crate::key_state).
+//! The usage of one key over all of its policies is in [`key_state`](crate::key_state).
 
 pub mod cost;
 pub mod decision;

@@ -1,4 +1,5 @@
-//! Policies: what is counted, how much of it, over what period, by which algorithm. Validated once, at construction.
+//! Policies: what is counted, how much of it, over what period, by which algorithm. Validated once,
+//! at construction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -221,11 +222,12 @@ struct Unchecked {
 impl Policy {
     /// A policy that admits `quota` of `unit` per `period`.
     ///
-    /// `burst` is for [`Algorithm::Bucket`] alone, where it defaults to the quota. A quota of 0 is for
-    /// [`Algorithm::Fixed`] alone and admits nothing.
+    /// `burst` is for [`Algorithm::Bucket`] alone, where it defaults to the quota. A quota of 0 is
+    /// for [`Algorithm::Fixed`] alone and admits nothing.
     ///
     /// # Errors
-    /// [`PolicyError`] names the first field that is out of range, or that does not go with the algorithm.
+    /// [`PolicyError`] names the first field that is out of range, or that does not go with the
+    /// algorithm.
     pub fn new(
         name: impl Into<String>,
         unit: Unit,
@@ -293,9 +295,9 @@ impl Policy {
         self.burst
     }
 
-    /// The quota and the window, in seconds, that clients are told at `now`. What can be spent at once is never more than
-    /// that quota: of a bucket with a burst above its quota it is the burst, and the window the time, rounded up, in which
-    /// so much is granted.
+    /// The quota and the window, in seconds, that clients are told at `now`. What can be spent at
+    /// once is never more than that quota: of a bucket with a burst above its quota it is the
+    /// burst, and the window the time, rounded up, in which so much is granted.
     #[must_use]
     pub fn terms(&self, now: UnixMicros) -> (u64, u64) {
         let window = self.window_seconds(now);

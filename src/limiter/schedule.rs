@@ -1,4 +1,4 @@
-//! Which policies hold when.
+//! The policies of a key over time.
 
 use std::fmt;
 
@@ -10,18 +10,18 @@ use crate::time::UnixMicros;
 pub struct Stage {
     /// In the order in which clients see them.
     pub policies: Vec<Policy>,
-    /// When others do, if that is known.
+    /// When other policies hold, if that is known.
     pub until: Option<UnixMicros>,
 }
 
-/// What is known of the policies of all times.
+/// The policies of all times, as far as they are known.
 pub trait Timetable {
     /// Those that hold at `t`.
     fn at(&self, t: UnixMicros) -> Stage;
 }
 
-/// The policies that hold now, and how to find out about those of other times. A slice of policies is a schedule without any
-/// others.
+/// The policies that hold now, and where those of other times are found. A slice of policies is a
+/// schedule that never changes.
 #[derive(Clone, Copy)]
 pub struct Schedule<'a> {
     pub(crate) now: &'a [Policy],
@@ -31,7 +31,8 @@ pub struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    /// `policies` hold from `since` on, and until then if that is known. `timetable` says the same of now.
+    /// `policies` hold from `since` on, until `until` if that is known. `timetable` must agree for
+    /// now.
     pub fn new(
         policies: &'a [Policy],
         since: UnixMicros,

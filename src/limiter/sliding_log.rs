@@ -1,7 +1,7 @@
 //! Sliding limits: an exact log of the admissions of one rolling period.
 //!
-//! Times are whole milliseconds, rounded up: an admission at `t` counts until `t` + period, never shorter and less than
-//! a millisecond longer.
+//! Times are whole milliseconds, rounded up: an admission at `t` counts until `t` + period, never
+//! shorter and less than a millisecond longer.
 
 use std::collections::VecDeque;
 
@@ -13,16 +13,16 @@ const UNIT_BITS: u32 = 20;
 const MAX_UNITS: u64 = (1 << UNIT_BITS) - 1;
 /// The last millisecond that an entry can hold, in the year 2527.
 pub(crate) const MAX_MILLIS: u64 = (1 << (u64::BITS - UNIT_BITS)) - 1;
-/// More entries than this change no decision: each is a unit at least, so the newest ones alone fill every quota, and
-/// the oldest leave the period first.
+/// More entries than this change no decision: each is a unit at least, so the newest ones alone
+/// fill every quota, and the oldest leave the period first.
 const MAX_ENTRIES: usize = 10_000;
 const _: () = assert!(MAX_ENTRIES as u64 == MAX_SLIDING_QUOTA);
 
 /// Units admitted in one millisecond, in 8 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry(u64);
+pub(crate) struct LogEntry(u64);
 
-impl Entry {
+impl LogEntry {
     fn new(millis: u64, units: u64) -> Self {
         Self(millis.min(MAX_MILLIS) << UNIT_BITS | units.min(MAX_UNITS))
     }
@@ -38,23 +38,23 @@ impl Entry {
 
 /// A run of entries that an older row holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chunk {
+pub(crate) struct LogChunk {
     pub(crate) slot: u32,
     pub(crate) last_millis: u64,
 }
 
 /// A place in the log that moves with what is asked of it, so that asking again costs nothing.
 #[derive(Debug, Clone, Copy, Default)]
-struct Cursor {
+struct LogCursor {
     index: usize,
     /// Units of all entries before `index`.
     before: u64,
 }
 
-impl Cursor {
-    /// Moves to the first entry that is not `unchecked`, which is asked with the units of all entries before that one.
-    /// Entries that are unchecked must come first.
-    fn seek(&mut self, entries: &VecDeque<Entry>, unchecked: impl Fn(Entry, u64) -> bool) {
+impl LogCursor {
+    /// Moves to the first entry that is not `unchecked`, which is asked with the units of all
+    /// entries before that one. Entries that are unchecked must come first.
+    fn seek(&mut self, entries: &VecDeque<LogEntry>, unchecked: impl Fn(LogEntry, u64) -> bool) {
         while let Some(&entry) = self.index.checked_sub(1).and_then(|index| entries.get(index)) {
             let before = self.before - entry.units();
             if unchecked(entry, before) {
@@ -78,30 +78,30 @@ impl Cursor {
 
 /// The log of one unit and period.
 #[derive(Debug, Clone)]
-pub(crate) struct Log {
+pub(crate) struct SlidingLog {
     pub(crate) unit: Unit,
     pub(crate) period: Period,
     /// The period in microseconds.
     span: u64,
     /// Oldest first.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LogEntry>,
     /// Units of all entries.
     total: u64,
     /// How many of the newest entries belong to the row that is written next.
     open: usize,
     /// Where the older entries are, oldest first.
-    closed: VecDeque<Chunk>,
+    closed: VecDeque<LogChunk>,
     /// The first row that knows this log; what older rows hold is not part of it.
     pub(crate) since: u64,
     /// Set while no policy uses the log: when it may be dropped.
     pub(crate) until: Option<UnixMicros>,
     /// The first entry that counts.
-    live: Cursor,
+    live: LogCursor,
     /// The entry whose expiry makes room for what was last asked for.
-    release: Cursor,
+    release: LogCursor,
 }
 
-impl Log {
+impl SlidingLog {
     pub(crate) fn new(unit: Unit, period: Period, span: u64, since: u64) -> Self {
         Self {
             unit,
@@ -113,8 +113,8 @@ impl Log {
             closed: VecDeque::new(),
             since,
             until: None,
-            live: Cursor::default(),
-            release: Cursor::default(),
+            live: LogCursor::default(),
+            release: LogCursor::default(),
         }
     }
 
@@ -130,16 +130,16 @@ impl Log {
         let mut left = units.min(MAX_QUOTA);
         if let Some(back) = self.entries.back_mut().filter(|back| self.open > 0 && back.millis() == millis) {
             let more = left.min(MAX_UNITS - back.units());
-            *back = Entry::new(millis, back.units() + more);
+            *back = LogEntry::new(millis, back.units() + more);
             self.total += more;
             left -= more;
             // A cursor past this entry would have summed up its old units.
-            self.live = Cursor::default();
-            self.release = Cursor::default();
+            self.live = LogCursor::default();
+            self.release = LogCursor::default();
         }
         while left > 0 {
             let units = left.min(MAX_UNITS);
-            self.entries.push_back(Entry::new(millis, units));
+            self.entries.push_back(LogEntry::new(millis, units));
             self.total += units;
             self.open += 1;
             left -= units;
@@ -147,7 +147,8 @@ impl Log {
         self.drop_front(self.entries.len().saturating_sub(MAX_ENTRIES));
     }
 
-    /// Drops what no longer counts at `now`, which must be an instant that the judged time never goes behind.
+    /// Drops what no longer counts at `now`, which must be an instant that the judged time never
+    /// goes behind.
     pub(crate) fn forget(&mut self, now: UnixMicros) {
         self.seek_live(now);
         self.drop_front(self.live.index);
@@ -172,12 +173,14 @@ impl Log {
         self.entries.get(self.release.index).map_or(from, |entry| self.expiry(entry.millis()).max(from))
     }
 
-    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of it fits.
+    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of
+    /// it fits.
     pub(crate) fn first_release(&mut self, now: UnixMicros, quota: u64) -> UnixMicros {
         if self.used(now) > quota {
             return self.first_fit(now, 1, quota);
         }
-        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a request costs.
+        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a
+        // request costs.
         self.entries.get(self.live.index).map_or(now, |entry| self.expiry(entry.millis()))
     }
 
@@ -196,14 +199,14 @@ impl Log {
     }
 
     /// The entries that go into the next row.
-    pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = Entry> + '_ {
+    pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = LogEntry> + '_ {
         self.entries.range(self.entries.len() - self.open..).copied()
     }
 
     /// Leaves the open entries to the row in `slot`.
     pub(crate) fn close(&mut self, slot: u32) {
         if let Some(last) = self.entries.back().filter(|_| self.open > 0) {
-            self.closed.push_back(Chunk { slot, last_millis: last.millis() });
+            self.closed.push_back(LogChunk { slot, last_millis: last.millis() });
             self.open = 0;
         }
     }
@@ -215,12 +218,12 @@ impl Log {
 
     fn seek_live(&mut self, now: UnixMicros) {
         let span = self.span;
-        let expired = |entry: Entry| UnixMicros::from_millis(entry.millis()).saturating_add(span) <= now;
+        let expired = |entry: LogEntry| UnixMicros::from_millis(entry.millis()).saturating_add(span) <= now;
         self.live.seek(&self.entries, |entry, _| expired(entry));
     }
 
     fn drop_front(&mut self, count: usize) {
-        let units = self.entries.drain(..count).map(Entry::units).sum();
+        let units = self.entries.drain(..count).map(LogEntry::units).sum();
         self.total -= units;
         self.open = self.open.min(self.entries.len());
         self.live.shift(count, units);

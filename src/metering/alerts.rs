@@ -1,4 +1,5 @@
-//! Warnings that a month's quota is nearly or quite used up: once for each policy, threshold and month, until the quota is raised.
+//! Alerts that the usage of a month has reached a share of the quota: one for each policy,
+//! threshold and month, and another once the quota was raised and the share is reached again.
 
 use crate::encoding::hex;
 use crate::encoding::record::{self, push_number, push_text, records};
@@ -24,7 +25,7 @@ pub struct Alert {
     pub at: UnixMicros,
 }
 
-/// Attempts to tell of an alert at most.
+/// Attempts to deliver an alert at most.
 const ATTEMPTS: u32 = 12;
 /// The pause after the first attempt that failed, in seconds.
 const FIRST_PAUSE: u64 = 30;
@@ -33,7 +34,8 @@ impl Alert {
     /// The longest pause between two attempts, in seconds.
     pub const LONGEST_PAUSE: u64 = 3_600;
 
-    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the last.
+    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the
+    /// last.
     #[must_use]
     pub fn pause_after(attempts: u32) -> Option<u64> {
         let pause = FIRST_PAUSE.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
@@ -46,7 +48,7 @@ impl Alert {
         f64::from(self.threshold) / 100.0
     }
 
-    /// What a receiver is told, as JSON.
+    /// Webhook payload.
     #[must_use]
     pub fn body(&self, key_id: &str) -> String {
         let Self { policy, month, quota, used, at, .. } = self;
@@ -55,12 +57,13 @@ impl Alert {
         body.to_string()
     }
 
-    fn is_of(&self, mark: &Mark) -> bool {
+    fn is_of(&self, mark: &AlertMark) -> bool {
         self.month == mark.month && self.threshold == mark.threshold && self.policy == mark.policy
     }
 }
 
-/// What proves that a body comes from us: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot and the body.
+/// The signature header of a webhook: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot
+/// and the body.
 #[must_use]
 pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
     // HMAC takes keys of every length.
@@ -70,23 +73,23 @@ pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
     format!("v1={}", mac.map(|mac| hex(&mac)).unwrap_or_default())
 }
 
-/// Where an alert has been given.
+/// An alert that was raised and is not to be raised again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
+struct AlertMark {
     policy: String,
     threshold: u16,
     month: Month,
 }
 
-/// Alerts that nobody has been told of yet, and where there has been one.
+/// Alerts that are not delivered yet, and marks of those that were raised.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Alerts {
-    marks: Vec<Mark>,
+    marks: Vec<AlertMark>,
     pending: Vec<Alert>,
 }
 
 impl Alerts {
-    /// Looks where the policies stand in the month of `now`. True if that changed anything.
+    /// Raises alerts for the month of `now`. True if that changed anything.
     pub(crate) fn check(
         &mut self,
         policies: &[Policy],
@@ -102,7 +105,7 @@ impl Alerts {
             used > 0 && u128::from(used) * 100 >= u128::from(policy.quota()) * u128::from(threshold)
         };
         let before = self.marks.len();
-        // Where a policy no longer stands at its threshold, it may reach it again.
+        // A policy that is below its threshold again may reach it again.
         self.marks.retain(|mark| {
             let holds = |policy: &Policy| policy.name() == mark.policy && has_reached(policy, mark.threshold);
             let is_held = || thresholds.contains(&mark.threshold) && monthly().any(holds);
@@ -112,13 +115,14 @@ impl Alerts {
         let mut is_changed = self.marks.len() < before;
         for policy in monthly() {
             for &threshold in thresholds.iter().filter(|threshold| has_reached(policy, **threshold)) {
-                let is_mark =
-                    |mark: &Mark| mark.month == month && mark.threshold == threshold && mark.policy == policy.name();
+                let is_mark = |mark: &AlertMark| {
+                    mark.month == month && mark.threshold == threshold && mark.policy == policy.name()
+                };
                 if self.marks.iter().any(is_mark) {
                     continue;
                 }
-                let mark = Mark { policy: policy.name().to_owned(), threshold, month };
-                // News of what nobody has heard of yet takes its place.
+                let mark = AlertMark { policy: policy.name().to_owned(), threshold, month };
+                // Replaces an undelivered alert about the same threshold.
                 self.pending.retain(|alert| !alert.is_of(&mark));
                 self.pending.push(Alert {
                     policy: mark.policy.clone(),
@@ -139,15 +143,15 @@ impl Alerts {
         &self.pending
     }
 
-    /// Lets go of an alert that was told. True if it was there.
+    /// Drops an alert that was delivered. True if it was there.
     pub(crate) fn forget(&mut self, told: &Alert) -> bool {
         let before = self.pending.len();
         self.pending.retain(|alert| alert != told);
         self.pending.len() < before
     }
 
-    /// The stored form, if there is anything to store: policy, threshold and month (202611); of pending ones also quota, used, and
-    /// microseconds since 1970.
+    /// The stored form, if there is anything to store: policy, threshold and month (202611); of
+    /// pending ones also quota, used, and microseconds since 1970.
     pub(crate) fn to_text(&self) -> Option<String> {
         let mut out = String::new();
         let mut push = |policy: &str, threshold: u16, month: Month, more: &[u64]| {
@@ -159,7 +163,7 @@ impl Alerts {
             }
             record::end(&mut out);
         };
-        for Mark { policy, threshold, month } in &self.marks {
+        for AlertMark { policy, threshold, month } in &self.marks {
             push(policy, *threshold, *month, &[]);
         }
         for Alert { policy, threshold, month, quota, used, at } in &self.pending {
@@ -175,7 +179,7 @@ impl Alerts {
             let (policy, threshold) = (record.text()?, record.number()?.try_into().ok()?);
             let month = Month::from_number(record.number()?)?;
             match record.number() {
-                None => alerts.marks.push(Mark { policy, threshold, month }),
+                None => alerts.marks.push(AlertMark { policy, threshold, month }),
                 Some(quota) => {
                     let (used, at) = (record.number()?, UnixMicros::from_micros(record.number()?));
                     alerts.pending.push(Alert { policy, threshold, month, quota, used, at });

@@ -1,8 +1,9 @@
 //! Usage by hour and class, and what D1 has of it.
 //!
-//! An hour is kept until D1 has all of it and a later one of its month is known. D1 keeps the larger of two totals, so an hour
-//! that was dropped must never be opened again, or its new counts would vanish behind the old ones: what a clock that stepped back
-//! counts goes to the next hour of its month that is kept. The last hour of a month stays for as long as the month itself is kept.
+//! An hour is kept until D1 has all of it and a later one of its month is known. D1 keeps the
+//! larger of two totals, so an hour that was dropped must never be opened again, or its new counts
+//! would vanish behind the old ones: what a clock that stepped back counts goes to the next hour of
+//! its month that is kept. The last hour of a month stays for as long as the month itself is kept.
 
 use crate::encoding::record::{self, push_number, push_text, records};
 use crate::metering::cut;
@@ -10,15 +11,15 @@ use crate::time::{HOUR, Month, UnixMicros};
 
 /// Classes of one hour that are counted by name; all others together are `other`.
 pub const MAX_CLASSES: usize = 32;
-/// Entries of all hours together from which on no further class is counted by name. So many are there only if D1 has been out of
-/// reach for half a day or more.
+/// Entries of all hours together from which on no further class is counted by name. So many are
+/// there only if D1 has been out of reach for half a day or more.
 const MAX_ENTRIES: usize = 512;
 
 /// The class of calls that have none of their own.
 pub(crate) const OTHER: &str = "other";
-/// The class of denials that were given without asking.
+/// The class of denials that were given without asking the object.
 pub(crate) const EDGE: &str = "edge";
-/// The class of calls that were let through without asking.
+/// The class of calls that were let through without asking the object.
 pub(crate) const UNJUDGED: &str = "unjudged";
 
 /// What was counted.
@@ -75,7 +76,7 @@ const fn start(hour: u64) -> UnixMicros {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Class {
+struct ClassCounts {
     name: String,
     counted: Counts,
     flushed: Counts,
@@ -85,7 +86,7 @@ struct Class {
 struct Hour {
     /// Hours since 1970.
     number: u64,
-    classes: Vec<Class>,
+    classes: Vec<ClassCounts>,
 }
 
 impl Hour {
@@ -120,7 +121,7 @@ impl Hours {
         if let Some(known) = known.and_then(|known| classes.get_mut(known)) {
             known.counted.add(counts);
         } else {
-            classes.push(Class { name: name.to_owned(), counted: counts, flushed: Counts::default() });
+            classes.push(ClassCounts { name: name.to_owned(), counted: counts, flushed: Counts::default() });
         }
     }
 
@@ -163,7 +164,7 @@ impl Hours {
         self.totals(|_| true)
     }
 
-    fn totals(&self, is_wanted: fn(&Class) -> bool) -> Vec<HourTotal> {
+    fn totals(&self, is_wanted: fn(&ClassCounts) -> bool) -> Vec<HourTotal> {
         let totals = self.kept.iter().flat_map(|hour| hour.classes.iter().map(|class| (hour.number, class)));
         totals
             .filter(|(_, class)| is_wanted(class))
@@ -190,11 +191,12 @@ impl Hours {
         is_news
     }
 
-    /// The stored form, oldest first: hour, class, and calls, denied and cost as counted and as D1 has them.
+    /// The stored form, oldest first: hour, class, and calls, denied and cost as counted and as D1
+    /// has them.
     pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         for hour in &self.kept {
-            for Class { name, counted, flushed } in &hour.classes {
+            for ClassCounts { name, counted, flushed } in &hour.classes {
                 push_number(&mut out, hour.number);
                 push_text(&mut out, name);
                 for Counts { calls, denied, cost } in [counted, flushed] {
@@ -215,7 +217,7 @@ impl Hours {
             let (number, name) = (record.number()?, record.text()?);
             let mut counts =
                 || Some(Counts { calls: record.number()?, denied: record.number()?, cost: record.number()? });
-            let class = Class { name, counted: counts()?, flushed: counts()? };
+            let class = ClassCounts { name, counted: counts()?, flushed: counts()? };
             match hours.kept.last_mut() {
                 Some(hour) if hour.number == number => hour.classes.push(class),
                 Some(hour) if hour.number > number => return None,
@@ -231,7 +233,7 @@ fn is_reserved(class: &str) -> bool {
 }
 
 /// Whether one more class may be counted by its name, with so many entries in all hours.
-fn has_room(classes: &[Class], entries: usize) -> bool {
+fn has_room(classes: &[ClassCounts], entries: usize) -> bool {
     let named = classes.iter().filter(|class| !is_reserved(&class.name)).count();
     named < MAX_CLASSES && entries < MAX_ENTRIES
 }

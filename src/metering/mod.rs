@@ -1,11 +1,11 @@
 //! Usage that is reported and billed: totals by month and by hour, how calls ended, alerts.
 //!
-//! All of it is part of the one [`KeyState`](crate::key_state::KeyState) of a key, so that one row holds a call's counts together
-//! with what is reported of it, or none of that.
+//! One row stores a call's counts together with all of this, so that neither is ever stored alone.
 
 pub mod alerts;
 pub mod call_outcome;
 pub mod hours;
+pub mod meter;
 pub mod months;
 
 /// Bytes of a class's name at most.

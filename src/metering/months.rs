@@ -1,8 +1,9 @@
 //! Totals by calendar month: what month policies count, and what is metered.
 //!
-//! D1 keeps the larger of two totals, so a month that was dropped must never be counted again: its new counts would vanish behind
-//! the old ones, and what was spent of it would be forgotten. Kept are the current month, the one before and all later ones, all
-//! that D1 does not have, and the `KEPT` newest: to one of these a clock comes back that was ahead. Should it come back to a month
+//! D1 keeps the larger of two totals, so a month that was dropped must never be counted again: its
+//! new counts would vanish behind the old ones, and what was spent of it would be forgotten. Kept
+//! are the current month, the one before and all later ones, all that D1 does not have, and the
+//! `KEPT` newest: to one of these a clock comes back that was ahead. Should it come back to a month
 //! that was dropped, that is counted in the next one that is kept.
 
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,8 @@ pub struct MonthTotal {
     pub calls: u64,
     /// Requests denied in this epoch.
     pub denied: u64,
-    /// What earlier epochs recorded of this month: spent from month policies, not part of the other counts.
+    /// What earlier epochs recorded of this month: spent from month policies, not part of the other
+    /// counts.
     pub carried: Carried,
     /// Requests charged in this epoch: what the calls cost.
     pub cost: u64,
@@ -43,7 +45,7 @@ pub struct MonthTotal {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
+pub(crate) struct MonthCounts {
     pub(crate) calls: u64,
     pub(crate) denied: u64,
     pub(crate) carried: Carried,
@@ -53,7 +55,7 @@ pub(crate) struct Totals {
     pub(crate) flushed_denied: u64,
 }
 
-impl Totals {
+impl MonthCounts {
     fn is_flushed(&self) -> bool {
         (self.calls, self.denied) == (self.flushed_calls, self.flushed_denied)
     }
@@ -96,12 +98,12 @@ impl Dropped {
 /// The months that still matter. In their order; a list, because they are a few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Months {
-    kept: Vec<(Month, Totals)>,
+    kept: Vec<(Month, MonthCounts)>,
     dropped: Option<Dropped>,
 }
 
 impl Months {
-    pub(crate) fn from_kept(months: impl IntoIterator<Item = (Month, Totals)>, dropped: Option<Dropped>) -> Self {
+    pub(crate) fn from_kept(months: impl IntoIterator<Item = (Month, MonthCounts)>, dropped: Option<Dropped>) -> Self {
         let mut read = Self { dropped, ..Self::default() };
         for (month, totals) in months {
             read.change(month, |kept| *kept = totals);
@@ -109,7 +111,7 @@ impl Months {
         read
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Month, &Totals)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Month, &MonthCounts)> {
         self.kept.iter().map(|(month, totals)| (*month, totals))
     }
 
@@ -130,15 +132,15 @@ impl Months {
         self.kept.iter().map(|(kept, _)| *kept).find(|kept| *kept >= month).unwrap_or(month)
     }
 
-    fn get(&self, month: Month) -> Option<&Totals> {
+    fn get(&self, month: Month) -> Option<&MonthCounts> {
         self.kept.iter().find(|(kept, _)| *kept == month).map(|(_, totals)| totals)
     }
 
-    fn change(&mut self, month: Month, change: impl FnOnce(&mut Totals)) {
+    fn change(&mut self, month: Month, change: impl FnOnce(&mut MonthCounts)) {
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
             return change(totals);
         }
-        let mut totals = Totals::default();
+        let mut totals = MonthCounts::default();
         change(&mut totals);
         let at = self.kept.partition_point(|(kept, _)| *kept < month);
         self.kept.insert(at, (month, totals));
@@ -176,7 +178,7 @@ impl Months {
 
     pub(crate) fn total(&self, month: Month) -> MonthTotal {
         let totals = self.get(month).copied().unwrap_or_default();
-        let Totals { calls, denied, carried, requests, tokens, .. } = totals;
+        let MonthCounts { calls, denied, carried, requests, tokens, .. } = totals;
         MonthTotal { month, calls, denied, carried, cost: requests, tokens }
     }
 
@@ -188,11 +190,12 @@ impl Months {
         self.kept.iter().filter(|(_, totals)| !totals.is_flushed()).map(|(month, _)| self.total(*month)).collect()
     }
 
-    /// Notes what a flush has stored, then drops what need not be kept in `current`. True if that changed anything.
+    /// Notes what a flush has stored, then drops what need not be kept in `current`. True if that
+    /// changed anything.
     pub(crate) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
         let mut is_changed = false;
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
-            // Totals only grow, so an acknowledgement that comes late says nothing new.
+            // MonthCounts only grow, so an acknowledgement that comes late says nothing new.
             is_changed = calls > totals.flushed_calls || denied > totals.flushed_denied;
             totals.flushed_calls = totals.flushed_calls.max(calls);
             totals.flushed_denied = totals.flushed_denied.max(denied);

@@ -68,7 +68,7 @@ pub fn month_json(total: &MonthTotal, epoch: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key_state::KeyState;
+    use crate::key_state::state::KeyState;
     use crate::limiter::cost::Cost;
     use crate::time::{Month, UnixMicros};
 

@@ -1,7 +1,7 @@
 //! What a key's object answers.
 
 use crate::keys::profile::Status;
-use crate::limiter::decision::{Decision, Verdict};
+use crate::limiter::decision::{UsageSnapshot, Verdict};
 use crate::limiter::policy::{Period, Unit};
 use crate::limiter::schedule::Schedule;
 use std::fmt::Write as _;
@@ -148,13 +148,13 @@ const fn period_letter(period: Period) -> char {
 }
 
 impl KeyResponse {
-    /// What a decision says, in the form that travels.
+    /// An outcome and the usage of all policies, in the form that travels.
     #[must_use]
-    pub fn new<'a>(outcome: KeyVerdict, tier: &str, policies: impl Into<Schedule<'a>>, decision: &Decision) -> Self {
+    pub fn new<'a>(outcome: KeyVerdict, tier: &str, policies: impl Into<Schedule<'a>>, usage: &UsageSnapshot) -> Self {
         let schedule = policies.into();
-        let changes_after = schedule.until().map(|until| until.since(decision.now) / 1000);
-        let standings = schedule.policies().iter().zip(&decision.standings).map(|(policy, standing)| {
-            let (quota, window) = policy.terms(decision.now);
+        let changes_after = schedule.until().map(|until| until.since(usage.now) / 1000);
+        let standings = schedule.policies().iter().zip(&usage.policies).map(|(policy, standing)| {
+            let (quota, window) = policy.terms(usage.now);
             PolicyStatus {
                 name: policy.name().to_owned(),
                 unit: policy.unit(),
@@ -165,7 +165,7 @@ impl KeyResponse {
                 reset_after: standing.reset_after.div_ceil(1000),
             }
         });
-        let (tier, now) = (tier.to_owned(), decision.now.as_millis());
+        let (tier, now) = (tier.to_owned(), usage.now.as_millis());
         Self { outcome, tier, now, standings: standings.collect(), changes_after }
     }
 
@@ -197,10 +197,10 @@ impl KeyResponse {
 }
 
 impl KeyVerdict {
-    /// What a decision says about a call of this cost.
+    /// What a verdict says about a call of this cost.
     #[must_use]
-    pub fn new(decision: &Decision, cost: u64) -> Self {
-        match &decision.verdict {
+    pub fn new(verdict: &Verdict, cost: u64) -> Self {
+        match verdict {
             Verdict::Admitted => Self::Admitted(Admission::default()),
             Verdict::Denied { violated, retry_after } => {
                 let (violated, retry_after) = (violated.clone(), retry_after.div_ceil(1000));

@@ -1,6 +1,8 @@
 //! Single cases of the engine: changes of policies, metering, clocks that go wrong.
 
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use crate::support::Decide;
+use tollgate::key_state::clock::MAX_SKEW;
+use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
@@ -47,7 +49,7 @@ fn wait(state: &mut KeyState, policies: &[Policy], at: UnixMicros, requests: u64
 }
 
 fn standing(state: &mut KeyState, policies: &[Policy], at: UnixMicros) -> PolicyUsage {
-    state.standings(policies, at)[0]
+    state.usage(policies, at).policies[0]
 }
 
 fn used(state: &mut KeyState, policies: &[Policy], at: UnixMicros) -> u64 {
@@ -62,8 +64,8 @@ fn a_fixed_window_ends_with_the_utc_minute() {
     admit(&mut state, &policies, after(1), 1);
     let denied = state.decide(&policies, after(2), Cost::default());
     assert_eq!(denied.verdict, Verdict::Denied { violated: vec![0], retry_after: 44 * SECOND });
-    assert_eq!(denied.standings, [PolicyUsage { remaining: 0, used: 2, reset_after: 44 * SECOND }]);
-    assert_eq!((denied.now, denied.retry_after_seconds()), (after(2), 44));
+    assert_eq!(denied.usage.policies, [PolicyUsage { remaining: 0, used: 2, reset_after: 44 * SECOND }]);
+    assert_eq!(denied.usage.now, after(2));
     admit(&mut state, &policies, after(46), 2);
 }
 
@@ -255,7 +257,7 @@ fn what_no_policy_uses_is_let_go_once_it_has_run_out() {
         assert!(stored(&state));
         admit(&mut state, &[], after(60), 1);
         state.committed();
-        assert_eq!(state.standings(&[], after(60)), []);
+        assert_eq!(state.usage(&[], after(60)).policies, []);
         assert!(!stored(&state) && state.is_dirty());
     }
 }
@@ -264,7 +266,7 @@ fn what_no_policy_uses_is_let_go_once_it_has_run_out() {
 fn a_change_of_policies_asks_for_a_row() {
     let mut state = state();
     let peek = |state: &mut KeyState, policies: &[Policy]| {
-        state.standings(policies, START);
+        state.usage(policies, START);
         let dirty = state.is_dirty();
         state.committed();
         dirty
@@ -295,7 +297,7 @@ fn a_renamed_bucket_and_one_of_another_unit_are_let_go() {
         admit(&mut state, &new, after(11), 1);
         admit(&mut state, &new, after(61), 1);
         assert_eq!(buckets(&state), 2);
-        state.standings(&new, after(61));
+        state.usage(&new, after(61));
         assert_eq!(buckets(&state), 1);
     }
 }
@@ -305,7 +307,7 @@ fn a_renamed_bucket_and_one_of_another_unit_are_let_go() {
 fn a_log_takes_more_units_in_a_millisecond_than_an_entry_holds() {
     let mut state = state();
     let policies = sliding(5);
-    state.standings(&policies, START);
+    state.usage(&policies, START);
     for requests in [1_000_000, 48_575, 100_000, 2_100_000, 7] {
         state.charge_calls(START, requests, Cost { requests, tokens: 0 });
     }
@@ -383,7 +385,8 @@ fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
     }
 }
 
-/// An hour ahead and back: the minute that it comes back to has what was spent of it before, and what was spent meanwhile.
+/// An hour ahead and back: the minute that it comes back to has what was spent of it before, and
+/// what was spent meanwhile.
 #[test]
 fn a_clock_that_falls_back_finds_its_window_as_it_was() {
     for period in [Period::Minute, Period::Hour, Period::Day] {
@@ -419,7 +422,7 @@ fn a_clock_that_falls_back_finds_its_window_as_it_was() {
 #[test]
 fn a_clock_that_leapt_ahead_says_by_how_much() {
     let mut state = state();
-    let look = |state: &mut KeyState, at| drop(state.standings(&[], at));
+    let look = |state: &mut KeyState, at| drop(state.usage(&[], at).policies);
     look(&mut state, START);
     look(&mut state, after(3600));
     assert_eq!(state.lead(after(3600)), 0);
@@ -439,7 +442,8 @@ fn a_clock_that_leapt_ahead_says_by_how_much() {
     assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
 }
 
-/// Nothing that was counted is forgotten by a step back and a change of policies at once, and nothing counts twice.
+/// Nothing that was counted is forgotten by a step back and a change of policies at once, and
+/// nothing counts twice.
 #[test]
 fn windows_of_a_clock_that_stepped_back_seed_logs_and_buckets() {
     for policies in [sliding(5), bucket(5, Period::Minute, 5)] {
@@ -527,7 +531,7 @@ fn what_is_carried_counts_toward_the_month_and_nothing_else() {
         assert_eq!(used(state, &month, START), 995);
         assert_eq!(used(state, &tokens, START), 70);
         assert_eq!(used(state, &fixed(10), START), 0);
-        assert!(state.unflushed().is_empty());
+        assert!(state.meter().unflushed_months().is_empty());
         admit(state, &month, START, 5);
         assert_eq!(wait(state, &month, START, 1), november.end().since(START));
         let total = state.month(november);
@@ -538,9 +542,12 @@ fn what_is_carried_counts_toward_the_month_and_nothing_else() {
 }
 
 fn flush(state: &mut KeyState) -> Vec<(Month, u64, u64)> {
-    let totals = state.unflushed();
+    let totals = state.meter().unflushed_months();
     for total in &totals {
         state.mark_flushed(total.month, total.calls, total.denied);
+    }
+    for total in state.meter().unflushed_hours() {
+        state.mark_hour_flushed(&total);
     }
     totals.into_iter().map(|total| (total.month, total.calls, total.denied)).collect()
 }
@@ -555,7 +562,7 @@ fn months_stay_until_they_are_over_and_flushed() {
     let november = Month::of(START);
     let months = months(5);
     let unflushed = |state: &KeyState| -> Vec<(Month, u64)> {
-        state.unflushed().iter().map(|total| (total.month, total.calls + total.denied)).collect()
+        state.meter().unflushed_months().iter().map(|total| (total.month, total.calls + total.denied)).collect()
     };
     admit(&mut state, &[], START, 1);
     admit(&mut state, &[], START, 1);
@@ -575,7 +582,7 @@ fn months_stay_until_they_are_over_and_flushed() {
         admit(&mut state, &[], month.start(), 1);
         assert_eq!(state.month(november).calls, 2, "{month}");
     }
-    let kept = |state: &KeyState| state.kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
+    let kept = |state: &KeyState| state.meter().kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
     assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
     // December is not one of the three newest, but not flushed.
     state.mark_flushed(months[4], 1, 0);
@@ -599,11 +606,12 @@ fn denials_alone_move_the_months_on() {
     for (index, month) in months(6).iter().enumerate() {
         state.deny_elsewhere(month.start(), 1);
         assert_eq!(flush(&mut state), [(*month, 0, 1)]);
-        assert_eq!(state.kept_months().len(), 3.min(index + 1));
+        assert_eq!(state.meter().kept_months().len(), 3.min(index + 1));
     }
 }
 
-/// Two months ahead and back: the month is as it was, and D1, which keeps the larger of two totals, hears of all that is new.
+/// Two months ahead and back: the month is as it was, and D1, which keeps the larger of two totals,
+/// hears of all that is new.
 #[test]
 fn a_month_that_was_left_is_still_there() {
     let policies = policy(3, Period::Month, Algorithm::Fixed);
@@ -630,7 +638,8 @@ fn a_month_that_was_left_is_still_there() {
     }
 }
 
-/// A clock that went through four months before it came back has made the object forget the first ones, not D1.
+/// A clock that went through four months before it came back has made the object forget the first
+/// ones, not D1.
 #[test]
 fn a_month_that_was_dropped_is_not_opened_again() {
     let policies = policy(3, Period::Month, Algorithm::Fixed);
@@ -644,7 +653,8 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     let row = state.to_row();
     assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
     for state in [&mut state, &mut KeyState::from_rows([(row.slot, row.body)]).unwrap()] {
-        // February is the oldest that is kept. What was dropped is counted there, and what was spent there is spent.
+        // February is the oldest that is kept. What was dropped is counted there, and what was
+        // spent there is spent.
         for month in [months[0], months[1], months[3]] {
             assert_eq!(used(state, &policies, month.start()), 2, "{month}");
         }
@@ -672,7 +682,7 @@ fn a_month_that_was_dropped_is_not_opened_again() {
 fn no_policies_admit_everything_and_still_count() {
     let mut state = state();
     let decision = state.decide(&[], START, Cost::default());
-    assert_eq!((decision.verdict, decision.standings), (Verdict::Admitted, Vec::new()));
+    assert_eq!((decision.verdict, decision.usage.policies), (Verdict::Admitted, Vec::new()));
     assert_eq!(state.month(Month::of(START)).calls, 1);
     assert_eq!(used(&mut state, &fixed(10), START), 1);
 }
@@ -688,11 +698,11 @@ fn the_largest_numbers_do_not_overflow() {
     .into_iter()
     .map(|(quota, algorithm, burst)| Policy::new("p", Unit::Requests, quota, Period::Day, algorithm, burst).unwrap())
     .collect();
-    state.standings(&policies, START);
+    state.usage(&policies, START);
     for _ in 0..3 {
         state.charge_calls(START, u64::MAX, Cost { requests: u64::MAX, tokens: u64::MAX });
     }
-    let standings = state.standings(&policies, START);
+    let standings = state.usage(&policies, START).policies;
     assert!(standings.iter().all(|standing| standing.remaining == 0 && standing.used >= MAX_QUOTA));
     assert_eq!(standings[2].reset_after, u64::MAX - START.as_micros());
     assert_eq!(standings[1].used, 3 * MAX_QUOTA);

@@ -14,3 +14,4 @@ mod route_properties;
 mod rows;
 mod schedule;
 mod stored_numbers;
+mod support;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::Decide;
 use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
 use tollgate::key_state::audit_log::{
-    AUDIT_BYTES, AuditCursor, AuditCursorError, AuditQuery, AuditReader, Entry, audit_next, audit_over, audit_surplus,
+    AUDIT_BYTES, AuditCursor, AuditCursorError, AuditEntry, AuditQuery, AuditReader, audit_next, audit_over,
+    audit_surplus,
 };
 use tollgate::key_state::idempotency::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
-use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState};
+use tollgate::key_state::row::StateRow;
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::Judgement;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
@@ -25,7 +28,7 @@ fn fixed(name: &str, quota: u64, period: Period) -> Policy {
     Policy::new(name, Unit::Requests, quota, period, Algorithm::Fixed, None).unwrap()
 }
 
-const CALL: Call<'_> = Call {
+const CALL: CallToJudge<'_> = CallToJudge {
     cost: Cost { requests: 2, tokens: 5 },
     method: "POST",
     class: "POST /a",
@@ -45,9 +48,7 @@ fn end(state: &mut KeyState, nonce: u64) {
 }
 
 fn metered() -> KeyState {
-    let mut state = KeyState::new("e1".into());
-    state.count_hours();
-    state
+    KeyState::new("e1".into())
 }
 
 fn reread(state: &mut KeyState) -> KeyState {
@@ -57,8 +58,8 @@ fn reread(state: &mut KeyState) -> KeyState {
     KeyState::from_rows([(row.slot, row.body)]).unwrap()
 }
 
-fn of_class(class: &str) -> Call<'_> {
-    Call { class, ..CALL }
+fn of_class(class: &str) -> CallToJudge<'_> {
+    CallToJudge { class, ..CALL }
 }
 
 /// (hour since that of START, class, calls, denied, cost)
@@ -68,7 +69,7 @@ fn unflushed(state: &KeyState) -> Vec<(u64, String, u64, u64, u64)> {
         let Counts { calls, denied, cost } = total.counts;
         (total.hour - first, total.class, calls, denied, cost)
     };
-    state.unflushed_hours().into_iter().map(row).collect()
+    state.meter().unflushed_hours().into_iter().map(row).collect()
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn hours_are_counted_by_class() {
         row(1, "other", 1, 0, 1),
     ];
     assert_eq!(unflushed(&state), expected);
-    assert_eq!(rfc3339(state.unflushed_hours()[0].start()), "2026-11-20T07:00:00Z");
+    assert_eq!(rfc3339(state.meter().unflushed_hours()[0].start()), "2026-11-20T07:00:00Z");
     let month = state.month(Month::of(START));
     assert_eq!((month.calls, month.denied, month.cost, month.tokens), (6, 5, 11, 11));
     assert_eq!(unflushed(&reread(&mut state)), expected);
@@ -103,7 +104,7 @@ fn what_was_counted_since_a_flush_stays_due() {
         state.judge_call(&[], START.saturating_add(hours * HOUR), &of_class("GET /a"));
     };
     judge(&mut state, 0);
-    let sent = state.unflushed_hours();
+    let sent = state.meter().unflushed_hours();
     judge(&mut state, 0);
     judge(&mut state, 1);
     state.committed();
@@ -112,7 +113,7 @@ fn what_was_counted_since_a_flush_stays_due() {
     assert!(state.is_dirty());
     let row = |hour, calls, cost| (hour, "GET /a".to_owned(), calls, 0, cost);
     assert_eq!(unflushed(&state), [row(0, 2, 4), row(1, 1, 2)]);
-    let sent = state.unflushed_hours();
+    let sent = state.meter().unflushed_hours();
     for total in &sent {
         state.mark_hour_flushed(total);
     }
@@ -123,7 +124,7 @@ fn what_was_counted_since_a_flush_stays_due() {
     state.mark_hour_flushed(&HourTotal { counts: Counts { calls: 1, ..Counts::default() }, ..sent[1].clone() });
     state.mark_hour_flushed(&HourTotal { class: "GET /b".into(), ..sent[1].clone() });
     state.mark_hour_flushed(&sent[0]);
-    assert!(!state.is_dirty() && !state.is_flushed());
+    assert!(!state.is_dirty() && !state.meter().is_flushed());
     let body = state.to_row().body;
     assert!(body.contains(r#""h":"498656|GET /a|1|0|2|1|0|2;"}"#), "{body}");
 }
@@ -135,7 +136,7 @@ fn an_hour_that_was_dropped_is_not_opened_again() {
     let mut judge = |hours: u64| {
         let at = START.saturating_add(hours * HOUR);
         state.judge_call(&[], at, &of_class("GET /a"));
-        let sent = state.unflushed_hours();
+        let sent = state.meter().unflushed_hours();
         for total in &sent {
             state.mark_hour_flushed(total);
         }
@@ -189,7 +190,7 @@ fn the_stored_form_of_hours_is_frozen() {
     state.judge_call(&policies, START, &of_class("POST /v1/*"));
     state.committed();
     state.confirmed(state.last_commit());
-    let sent = state.unflushed_hours();
+    let sent = state.meter().unflushed_hours();
     state.mark_hour_flushed(&sent[0]);
     state.judge_call(&policies, START, &of_class("GET /a"));
     let body = concat!(
@@ -213,20 +214,19 @@ fn the_stored_form_of_hours_is_frozen() {
 fn a_row_without_hours_is_read() {
     let body = r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"m":[[202611,9,0,0,9,0,9,0]]}"#;
     let mut state = KeyState::from_rows([(0, body.to_owned())]).unwrap();
-    assert!(!state.to_row().body.contains(r#""h":"#));
-    state.count_hours();
+    assert_eq!(unflushed(&state), []);
     state.judge_call(&[], START, &of_class("GET /a"));
     assert_eq!(unflushed(&state), [(0, "GET /a".into(), 1, 0, 2)]);
     assert_eq!(state.month(Month::of(START)).calls, 10);
 }
 
-fn keyed(nonce: u64, key: &str) -> Call<'_> {
+fn keyed(nonce: u64, key: &str) -> CallToJudge<'_> {
     asking(nonce, key, "/a")
 }
 
-fn asking<'a>(nonce: u64, key: &'a str, path: &str) -> Call<'a> {
+fn asking<'a>(nonce: u64, key: &'a str, path: &str) -> CallToJudge<'a> {
     let fingerprint = Some(Fingerprint::of("POST", path, None));
-    Call { nonce, idempotency_key: Some(key), fingerprint, ..CALL }
+    CallToJudge { nonce, idempotency_key: Some(key), fingerprint, ..CALL }
 }
 
 fn replay_policies() -> [Policy; 3] {
@@ -237,10 +237,11 @@ fn replay_policies() -> [Policy; 3] {
     ]
 }
 
-/// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free replay denied, one denied that would
-/// be charged, conflict, another request.
-fn ask(state: &mut KeyState, at: UnixMicros, call: &Call<'_>) -> char {
+/// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free
+/// replay denied, one denied that would be charged, conflict, another request.
+fn ask(state: &mut KeyState, at: UnixMicros, call: &CallToJudge<'_>) -> char {
     match state.judge_call(&replay_policies(), at, call) {
+        Judgement::Recalled { .. } => unreachable!("not asked about twice"),
         Judgement::Decided(decision) if decision.is_admitted() => 'a',
         Judgement::Decided(_) => 'd',
         Judgement::Replay { decision, is_free } if decision.is_admitted() => {
@@ -263,7 +264,7 @@ fn ask(state: &mut KeyState, at: UnixMicros, call: &Call<'_>) -> char {
 }
 
 fn used(state: &mut KeyState, at: UnixMicros) -> [u64; 3] {
-    let standings = state.standings(&replay_policies(), at);
+    let standings = state.usage(&replay_policies(), at).policies;
     [standings[0].used, standings[1].used, standings[2].used]
 }
 
@@ -295,7 +296,8 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     assert_eq!(ask(&mut state, day.saturating_sub(1), &keyed(4, "k")), 'r');
     assert_eq!(ask(&mut state, day, &keyed(5, "k")), 'a');
     assert_eq!(used(&mut state, day), [4, 4, 5]);
-    // The month has no room left, which does not matter to a replay. Another key's first call is charged.
+    // The month has no room left, which does not matter to a replay. Another key's first call is
+    // charged.
     let later = day.saturating_add(MAX_FLIGHT);
     assert_eq!(ask(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
     assert_eq!(ask(&mut state, later, &keyed(6, "k")), 'r');
@@ -309,14 +311,13 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
 fn a_retry_of_a_question_is_no_repeat() {
     let mut state = metered();
     let policies = replay_policies();
-    assert_eq!(state.recall_call(&policies, START, &keyed(1, "k")), None);
     assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
-    let recall = |state: &mut KeyState, call: &Call<'_>| match state.recall_call(&policies, START, call) {
-        Some(Judgement::Decided(decision)) if decision.is_admitted() => 'a',
-        Some(Judgement::Replay { decision, .. }) if decision.is_admitted() => 'r',
-        None => '-',
-        other => panic!("{other:?}"),
+    let recall = |state: &mut KeyState, call: &CallToJudge<'_>| match state.clone().judge_once(&policies, START, call) {
+        Judgement::Recalled { is_replay: false, .. } => 'a',
+        Judgement::Recalled { is_replay: true, .. } => 'r',
+        _ => '-',
     };
+    assert_eq!(recall(&mut metered(), &keyed(1, "k")), '-');
     assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
     state = reread(&mut state);
     assert_eq!(recall(&mut state, &keyed(1, "k")), 'a');
@@ -334,13 +335,13 @@ fn a_question_is_counted_once_in_whatever_order_it_arrives() {
     let policies = [fixed("minute", 5, Period::Minute)];
     for idempotency_key in [None, Some("k")] {
         let mut state = metered();
-        let call = |nonce| Call { nonce, idempotency_key: idempotency_key.filter(|_| nonce == 1), ..CALL };
+        let call = |nonce| CallToJudge { nonce, idempotency_key: idempotency_key.filter(|_| nonce == 1), ..CALL };
         let first = state.judge_once(&policies, START, &call(1));
         assert!(matches!(&first, Judgement::Decided(decision) if decision.is_admitted()), "{first:?}");
         assert!(state.judge_once(&policies, START, &call(2)).is_admitted());
         assert!(!state.judge_once(&policies, START, &call(3)).is_admitted());
         // Admitted again although the window is full, and spent once.
-        assert!(matches!(state.judge_once(&policies, START, &call(1)), Judgement::Decided(_)));
+        assert!(matches!(state.judge_once(&policies, START, &call(1)), Judgement::Recalled { is_replay: false, .. }));
         let total = state.month(Month::of(START));
         assert_eq!((total.calls, total.denied, total.cost), (2, 1, 4));
         // What was denied is not known, and is judged again.
@@ -350,7 +351,8 @@ fn a_question_is_counted_once_in_whatever_order_it_arrives() {
     }
 }
 
-/// The first denied attempt is forgotten; so is what is older than the newest that can be remembered.
+/// The first denied attempt is forgotten; so is what is older than the newest that can be
+/// remembered.
 #[test]
 fn what_is_remembered_is_bounded() {
     let mut state = metered();
@@ -389,7 +391,7 @@ fn what_is_remembered_is_bounded() {
         chunks.remove(id);
     }
     assert_eq!(chunks.len(), MAX_REPLAYS / 512);
-    let Row { slot, body } = state.to_row();
+    let StateRow { slot, body } = state.to_row();
     let mut read = KeyState::from_rows([(slot, body)]).unwrap();
     read.load_replays(chunks.clone()).unwrap();
     assert!(known(&read, 2000) && !known(&read, 0));
@@ -437,7 +439,7 @@ fn the_stored_form_of_idempotency_keys_is_frozen() {
     let mut state = KeyState::new("e".into());
     assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
     let row = state.to_row();
-    let end = r#""n":[7],"i":"DAwnbvvzT6Vq__s_LykELYA_RcMAAAAA|0|2;7|868112185802575781|1795160894000;"}"#;
+    let end = r#""n":[7],"h":"498655|POST /a|1|0|2|0|0|0;","i":"DAwnbvvzT6Vq__s_LykELYA_RcMAAAAA|0|2;7|868112185802575781|1795160894000;"}"#;
     assert!(row.body.ends_with(end), "{}", row.body);
     let other = |i: &str| KeyState::from_rows([(3, format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"i":"{i}"}}"#))]);
     assert!(other("|7;").is_ok());
@@ -461,14 +463,14 @@ fn a_mark_of_the_first_form_is_never_free() {
     let chunk = "AAAAAAAAAAAAAAAAZ2UVl1W5oJpq__s-".to_owned();
     state.load_replays([(0, chunk)]).unwrap();
     assert_eq!(ask(&mut state, START, &keyed(8, "order-7")), 'c');
-    assert_eq!(ask(&mut state, START, &Call { fingerprint: None, ..keyed(8, "order-7") }), 'c');
+    assert_eq!(ask(&mut state, START, &CallToJudge { fingerprint: None, ..keyed(8, "order-7") }), 'c');
     end(&mut state, 7);
     for key in ["order-7", "key 1"] {
         let mut state = state.clone();
         let at = |hours| START.saturating_add(hours * HOUR);
         // The first that says what it asks for is what further ones must ask for too.
         let all = [
-            ask(&mut state, START, &Call { fingerprint: None, ..keyed(8, key) }),
+            ask(&mut state, START, &CallToJudge { fingerprint: None, ..keyed(8, key) }),
             ask(&mut state, at(1), &asking(9, key, "/b")),
             ask(&mut state, at(2), &asking(10, key, "/b")),
             ask(&mut state, at(2), &asking(11, key, "/a")),
@@ -481,16 +483,18 @@ fn a_mark_of_the_first_form_is_never_free() {
 #[test]
 fn another_request_with_the_same_key_is_refused() {
     let mut state = metered();
-    let audited = |path| Call { is_audited: true, ..asking(2, "k", path) };
+    let audited = |path| CallToJudge { is_audited: true, ..asking(2, "k", path) };
     assert_eq!(ask(&mut state, START, &audited("/a")), 'a');
     let before = (used(&mut state, START), state.month(Month::of(START)), unflushed(&state));
     // Also while the first is in flight.
     assert_eq!(ask(&mut state, START, &audited("/b")), 'x');
     end(&mut state, 2);
     state = reread(&mut state);
-    for call in
-        [audited("/b"), audited("/a/"), Call { fingerprint: Some(Fingerprint::of("PUT", "/a", None)), ..audited("/a") }]
-    {
+    for call in [
+        audited("/b"),
+        audited("/a/"),
+        CallToJudge { fingerprint: Some(Fingerprint::of("PUT", "/a", None)), ..audited("/a") },
+    ] {
         assert_eq!(ask(&mut state, START, &call), 'x');
     }
     assert_eq!((used(&mut state, START), state.month(Month::of(START)), unflushed(&state)), before);
@@ -508,7 +512,7 @@ fn five_repeats_are_free_and_all_others_are_charged() {
     let mut nonce = 0;
     let mut judge = |state: &mut KeyState, key: &str| {
         nonce += 1;
-        let call = Call { is_audited: true, ..keyed(nonce, key) };
+        let call = CallToJudge { is_audited: true, ..keyed(nonce, key) };
         let judgement = state.judge_call(&policies, START, &call);
         state.complete(START, ended(nonce), false);
         // Whatever is lost between two calls.
@@ -625,12 +629,12 @@ fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
     assert_eq!((rows.replays_over, rows.replays[0].id), (vec![0], 0));
 }
 
-fn audited(nonce: u64, class: &str) -> Call<'_> {
-    Call { method: "GET", class, nonce, is_audited: true, ..CALL }
+fn audited(nonce: u64, class: &str) -> CallToJudge<'_> {
+    CallToJudge { method: "GET", class, nonce, is_audited: true, ..CALL }
 }
 
 /// All entries between two times, read page by page.
-fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: usize) -> Vec<Entry> {
+fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: usize) -> Vec<AuditEntry> {
     let (mut all, mut cursor) = (Vec::new(), None);
     loop {
         let mut reader = AuditReader::new(AuditQuery { from, to, cursor, limit });
@@ -653,9 +657,9 @@ fn tail(state: &KeyState) -> Vec<(u64, String)> {
 }
 
 fn log(state: &KeyState) -> Vec<String> {
-    let show = |entry: Entry| {
+    let show = |entry: AuditEntry| {
         let at = entry.at.since(START) / 1000;
-        let Entry { method, class, status, is_replay, cost, idempotency_key, count, end, .. } = entry;
+        let AuditEntry { method, class, status, is_replay, cost, idempotency_key, count, end, .. } = entry;
         let replay = if is_replay { "replay " } else { "" };
         format!("{at} {method} [{class}] {status} {replay}{cost} {idempotency_key:?} x{count} {end:?}")
     };
@@ -667,18 +671,18 @@ fn calls_are_in_the_audit_log() {
     let policies = [fixed("minute", 3, Period::Minute), fixed("month", 10, Period::Month)];
     let mut state = metered();
     let at = |millis: u64| START.saturating_add(millis * 1000);
-    let judge = |state: &mut KeyState, millis: u64, call: &Call<'_>| {
+    let judge = |state: &mut KeyState, millis: u64, call: &CallToJudge<'_>| {
         state.judge_call(&policies, at(millis), call);
     };
     let fingerprint = Some(Fingerprint::of("POST", "/v1", None));
-    judge(&mut state, 0, &Call { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(1, "GET /v1") });
-    judge(&mut state, 0, &Call { is_audited: false, ..audited(2, "GET /v1") });
+    judge(&mut state, 0, &CallToJudge { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(1, "GET /v1") });
+    judge(&mut state, 0, &CallToJudge { is_audited: false, ..audited(2, "GET /v1") });
     judge(&mut state, 10, &audited(3, "/v1/*"));
     judge(&mut state, 20, &audited(4, "/v1/*"));
-    judge(&mut state, 30, &Call { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(5, "GET /v1") });
-    judge(&mut state, 40, &Call { cost: Cost { requests: 99, tokens: 0 }, ..audited(6, "GET /x\t|") });
+    judge(&mut state, 30, &CallToJudge { idempotency_key: Some("a;b|c\n~\"ö"), ..audited(5, "GET /v1") });
+    judge(&mut state, 40, &CallToJudge { cost: Cost { requests: 99, tokens: 0 }, ..audited(6, "GET /x\t|") });
     state.refuse_call(at(50), &audited(7, "GET ~/é"), 403);
-    state.refuse_call(at(60), &Call { is_audited: false, ..audited(8, "GET /v1") }, 403);
+    state.refuse_call(at(60), &CallToJudge { is_audited: false, ..audited(8, "GET /v1") }, 403);
     assert!(state.has_uncommitted_notes());
     state = reread(&mut state);
     assert!(!state.has_uncommitted_notes());
@@ -687,7 +691,11 @@ fn calls_are_in_the_audit_log() {
     state.complete(at(95), CallOutcome { nonce: 1, status: 200, duration_ms: 95 }, true);
     state.complete(at(95), CallOutcome { nonce: 77, status: 200, duration_ms: 95 }, true);
     // The next window.
-    judge(&mut state, 60_000, &Call { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(9, "GET /v1") });
+    judge(
+        &mut state,
+        60_000,
+        &CallToJudge { idempotency_key: Some("a;b|c\n~\"ö"), fingerprint, ..audited(9, "GET /v1") },
+    );
     let expected = [
         r#"0 GET [GET /v1] 200 2 Some("a;b|c\n~\"ö") x1 Some((502, 90))"#,
         r"10 GET [/v1/*] 429 2 None x2 None",
@@ -706,7 +714,7 @@ fn refusals_of_a_second_are_one_entry() {
     let policies = [fixed("minute", 0, Period::Minute)];
     let mut state = metered();
     let refuse = |state: &mut KeyState, millis: u64, class: &str, key| {
-        let call = Call { idempotency_key: key, ..audited(millis, class) };
+        let call = CallToJudge { idempotency_key: key, ..audited(millis, class) };
         assert!(!state.judge_call(&policies, START.saturating_add(millis * 1000), &call).is_admitted());
         state.refuse_call(START.saturating_add(millis * 1000), &call, 403);
     };
@@ -746,7 +754,7 @@ fn a_full_tail_becomes_a_chunk() {
         let at = START.saturating_add(call * SECOND);
         let key = format!("{call:0255}{call}");
         let idempotency_key = (call >= 500).then_some(key.as_str());
-        state.judge_call(&[], at, &Call { idempotency_key, ..audited(call, "GET /v1") });
+        state.judge_call(&[], at, &CallToJudge { idempotency_key, ..audited(call, "GET /v1") });
         state.complete(at, CallOutcome { nonce: call.saturating_sub(30), ..ended(0) }, true);
         if call % 7 == 0 {
             let rows = state.to_rows();
@@ -792,14 +800,14 @@ fn a_full_tail_becomes_a_chunk() {
 fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     let judge = |key: &str| {
         let mut state = KeyState::new("e".into());
-        state.judge_call(&[], START, &Call { idempotency_key: Some(key), ..audited(1, "GET /v1") });
+        state.judge_call(&[], START, &CallToJudge { idempotency_key: Some(key), ..audited(1, "GET /v1") });
         let body = state.to_row().body;
         let taken = body.split_once("~/v1|2|").unwrap().1.split_once("|1;").unwrap().0.to_owned();
         assert!(taken.len() <= 64, "{taken}");
         let fixed = [fixed("minute", 0, Period::Minute)];
         // The same of one that was refused, and of one that was read.
         for _ in 0..2 {
-            state.judge_call(&fixed, START, &Call { idempotency_key: Some(key), ..audited(2, "GET /v2") });
+            state.judge_call(&fixed, START, &CallToJudge { idempotency_key: Some(key), ..audited(2, "GET /v2") });
         }
         let entries = entries(&tail(&reread(&mut state)), START, START.saturating_add(DAY), 9);
         assert_eq!((entries.len(), &entries[0].idempotency_key), (2, &entries[1].idempotency_key));
@@ -874,7 +882,7 @@ fn the_audit_log_expires() {
 fn the_stored_form_of_the_audit_log_is_frozen() {
     let mut state = KeyState::new("e".into());
     let policies = [fixed("minute", 2, Period::Minute)];
-    state.judge_call(&policies, START, &Call { idempotency_key: Some("order 7;"), ..audited(2547, "GET /v1") });
+    state.judge_call(&policies, START, &CallToJudge { idempotency_key: Some("order 7;"), ..audited(2547, "GET /v1") });
     state.judge_call(&policies, START.saturating_add(500_000), &audited(2548, "/v1/*"));
     state.judge_call(&policies, START.saturating_add(590_000), &audited(2549, "/v1/*"));
     state.complete(START.saturating_add(610_000), ended(2547), true);
@@ -901,7 +909,7 @@ const ALL: AuditQuery =
 fn alerts(state: &mut KeyState, quota: u64, at: UnixMicros, cost: u64) -> Vec<u16> {
     let policies = [fixed("minute", 1000, Period::Minute), fixed("month", quota, Period::Month)];
     let cost = Cost { requests: cost, tokens: 0 };
-    state.judge_call(&policies, at, &Call { cost, thresholds: &[80, 100], ..CALL });
+    state.judge_call(&policies, at, &CallToJudge { cost, thresholds: &[80, 100], ..CALL });
     let month = Month::of(at);
     let told = state.pending_alerts().to_vec();
     for alert in &told {
@@ -943,7 +951,7 @@ fn an_alert_comes_once_and_again_after_a_raise() {
     // Marks go with their months: a clock may come back to one.
     for month in 2..6 {
         assert_eq!(alerts(&mut state, 5, december.saturating_add(month * 31 * DAY), 1), none);
-        for total in state.unflushed() {
+        for total in state.meter().unflushed_months() {
             state.mark_flushed(total.month, total.calls, total.denied);
         }
         assert_eq!(state.to_row().body.contains(r#","w":"#), month < 5);
@@ -958,7 +966,7 @@ fn an_alert_stays_until_it_is_told() {
         fixed("day", 1, Period::Day),
         Policy::new("tokens", Unit::Tokens, 1000, Period::Month, Algorithm::Fixed, None).unwrap(),
     ];
-    let call = Call { cost: Cost { requests: 1, tokens: 800 }, thresholds: &[80], ..CALL };
+    let call = CallToJudge { cost: Cost { requests: 1, tokens: 800 }, thresholds: &[80], ..CALL };
     state.judge_call(&policies, START, &call);
     state = reread(&mut state);
     state.charge_calls(START, 8, Cost { requests: 8, tokens: 0 });
@@ -973,10 +981,11 @@ fn an_alert_stays_until_it_is_told() {
         r#""w":"tokens|80|202611;month|80|202611;"#,
         r#"tokens|80|202611|1000|800|1795160894000000;month|80|202611|10|9|1795160894000000;"}"#,
     )));
-    // Raised and crossed again before it was told: the news takes its place, and telling the old one changes nothing.
+    // Raised and crossed again before it was told: the news takes its place, and telling the old
+    // one changes nothing.
     let raised = [fixed("month", 20, Period::Month)];
-    let call = Call { cost: Cost { requests: 7, tokens: 0 }, ..call };
-    state.judge_call(&raised, START, &Call { cost: Cost { requests: 1, tokens: 0 }, ..call });
+    let call = CallToJudge { cost: Cost { requests: 7, tokens: 0 }, ..call };
+    state.judge_call(&raised, START, &CallToJudge { cost: Cost { requests: 1, tokens: 0 }, ..call });
     state.judge_call(&raised, START, &call);
     assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 20, 17)]);
     state.committed();

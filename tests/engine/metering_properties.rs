@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::Decide;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
-use tollgate::key_state::audit_log::{AuditQuery, AuditReader, Entry, MAX_DURATION};
+use tollgate::key_state::audit_log::{AuditEntry, AuditQuery, AuditReader, MAX_DURATION};
+use tollgate::key_state::clock::MAX_SKEW;
 use tollgate::key_state::idempotency::{MAX_FLIGHT, REPLAY_SECONDS};
-use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState, MAX_SKEW};
+use tollgate::key_state::row::StateRow;
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Judgement, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
@@ -20,7 +23,7 @@ use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 /// 2026-11-30T22:30:00Z: the month ends soon.
 const START: u64 = 1_796_077_800 * SECOND;
 
-const CALL: Call<'_> = Call {
+const CALL: CallToJudge<'_> = CallToJudge {
     cost: Cost { requests: 1, tokens: 0 },
     method: "GET",
     class: "GET /",
@@ -118,8 +121,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut state = KeyState::new("e".into());
-        state.count_hours();
+        let state = KeyState::new("e".into());
         let mut world = Self {
             state,
             rows: BTreeMap::new(),
@@ -148,7 +150,7 @@ impl World {
     }
 
     fn commit(&mut self) {
-        let Row { slot, body } = self.state.to_row();
+        let StateRow { slot, body } = self.state.to_row();
         self.rows.insert(slot, body);
         self.state.committed();
         self.counted = sum([self.counted, self.uncommitted]);
@@ -162,7 +164,7 @@ impl World {
 
     fn flush(&mut self) {
         self.commit();
-        self.sent = (self.state.unflushed(), self.state.unflushed_hours());
+        self.sent = (self.state.meter().unflushed_months(), self.state.meter().unflushed_hours());
         for total in &self.sent.0 {
             merge(&mut self.months, total.month, [total.calls, total.denied, total.cost]);
         }
@@ -184,7 +186,7 @@ impl World {
     fn call(&mut self, policies: &[Policy], class: usize, cost: Cost) {
         self.nonce += 1;
         let class = format!("GET /{class}");
-        let call = Call { cost, class: &class, nonce: self.nonce, ..CALL };
+        let call = CallToJudge { cost, class: &class, nonce: self.nonce, ..CALL };
         match self.state.judge_call(policies, self.now(), &call) {
             Judgement::Decided(decision) if decision.is_admitted() => self.count([1, 0, cost.requests]),
             Judgement::Decided(Decision { verdict: Verdict::Denied { .. }, .. }) => self.count([0, 1, 0]),
@@ -232,8 +234,8 @@ proptest! {
         for (step, action) in &steps {
             world.step(*step);
             world.act(&policies, action);
-            let is_flushed = world.state.unflushed().is_empty() && world.state.unflushed_hours().is_empty();
-            prop_assert_eq!(world.state.is_flushed(), is_flushed);
+            let is_flushed = world.state.meter().unflushed_months().is_empty() && world.state.meter().unflushed_hours().is_empty();
+            prop_assert_eq!(world.state.meter().is_flushed(), is_flushed);
         }
         world.flush();
         for (month, counts) in &world.months {
@@ -250,11 +252,11 @@ proptest! {
         prop_assert!(classes.values().all(|classes| *classes <= MAX_CLASSES));
         // With all of it acknowledged, no more is kept than the last hour of each month that is.
         world.acknowledge();
-        prop_assert!(world.state.is_flushed());
+        prop_assert!(world.state.meter().is_flushed());
         let body = world.state.to_row().body;
         let hours = body.split_once(r#""h":"#).unwrap().1.trim_matches('"').split(';');
         let hours: BTreeSet<_> = hours.filter_map(|hour| hour.split_once('|')).map(|(hour, _)| hour).collect();
-        prop_assert!(hours.len() <= world.state.kept_months().len(), "{}", body);
+        prop_assert!(hours.len() <= world.state.meter().kept_months().len(), "{}", body);
     }
 
     /// A state that was read from its rows counts on as the one that wrote them.
@@ -269,11 +271,11 @@ proptest! {
             }
             let mut read = KeyState::from_rows(world.rows.clone()).unwrap();
             let mut kept = world.state.clone();
-            let call = Call { class: "GET /7", ..CALL };
+            let call = CallToJudge { class: "GET /7", ..CALL };
             read.judge_call(&policies, world.now(), &call);
             kept.judge_call(&policies, world.now(), &call);
-            prop_assert_eq!(read.unflushed_hours(), kept.unflushed_hours());
-            prop_assert_eq!(read.unflushed(), kept.unflushed());
+            prop_assert_eq!(read.meter().unflushed_hours(), kept.meter().unflushed_hours());
+            prop_assert_eq!(read.meter().unflushed_months(), kept.meter().unflushed_months());
         }
     }
 }
@@ -323,8 +325,8 @@ impl Book {
         self.firsts.iter_mut().rev().find(|first| first.key == key && now < Self::until(first))
     }
 
-    /// What a call with this key must be, and whether that is certain: new, another request, in conflict, a repeat that is free or one
-    /// that is charged.
+    /// What a call with this key must be, and whether that is certain: new, another request, in
+    /// conflict, a repeat that is free or one that is charged.
     fn expect(&mut self, key: u64, request: u64, now: u64) -> (char, bool) {
         let latest = self.latest;
         let Some(first) = self.first(key, now) else { return ('n', true) };
@@ -446,13 +448,14 @@ impl Shop {
         let before = self.state.clone();
         let text = format!("key {key}");
         let fingerprint = (request > 0).then(|| Fingerprint::of("POST", &format!("/{request}"), None));
-        let call = Call { cost, nonce: self.nonce, idempotency_key: Some(&text), fingerprint, ..CALL };
+        let call = CallToJudge { cost, nonce: self.nonce, idempotency_key: Some(&text), fingerprint, ..CALL };
         let judgement = self.state.judge_call(policies, clock, &call);
         let (kind, decision) = match &judgement {
-            Judgement::Conflict { standings, .. } | Judgement::Mismatch { standings, .. } => {
-                prop_assert_eq!(standings, &before.clone().standings(policies, clock));
+            Judgement::Recalled { .. } => unreachable!("not asked about twice"),
+            Judgement::Conflict(usage) | Judgement::Mismatch(usage) => {
+                prop_assert_eq!(usage, &before.clone().usage(policies, clock));
                 prop_assert_eq!(self.state.month(Month::of(clock)), before.month(Month::of(clock)));
-                (if matches!(judgement, Judgement::Conflict { .. }) { 'c' } else { 'x' }, None)
+                (if matches!(judgement, Judgement::Conflict(_)) { 'c' } else { 'x' }, None)
             }
             Judgement::Replay { decision, is_free } => (if *is_free { 'r' } else { 'R' }, Some(decision)),
             Judgement::Decided(decision) => ('n', Some(decision)),
@@ -482,7 +485,7 @@ impl Shop {
                     self.nonce += 1;
                     let (now, nonce) = (self.book.acknowledge(self.clock), self.nonce);
                     let text = format!("key {}", 1000 + nonce);
-                    let call = Call { nonce, idempotency_key: Some(&text), ..CALL };
+                    let call = CallToJudge { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
                     self.book.admit('n', 1000 + nonce, 0, nonce, now, 1);
                     self.state.complete(clock, CallOutcome { nonce, status: 200, duration_ms: 1 }, false);
@@ -517,7 +520,8 @@ impl Shop {
 proptest! {
     #![proptest_config(config())]
 
-    /// Every call with an idempotency key is taken as the plain list of admissions says, and charged accordingly.
+    /// Every call with an idempotency key is taken as the plain list of admissions says, and
+    /// charged accordingly.
     #[test]
     fn repeats_are_known_by_the_list(policies in policies(), steps in vec((step(), a_move()), 1..150)) {
         let mut shop = Shop::new();
@@ -592,7 +596,7 @@ impl Logged {
         self.nonce += 1;
         let key = format!("{:x}", self.nonce);
         let idempotency_key = self.nonce.is_multiple_of(3).then_some(key.as_str());
-        let call = Call { class, nonce: self.nonce, idempotency_key, is_audited: true, ..CALL };
+        let call = CallToJudge { class, nonce: self.nonce, idempotency_key, is_audited: true, ..CALL };
         if self.state.judge_call(policies, self.now(), &call).is_admitted() {
             self.admitted[1].push((self.nonce, self.clock / 1000, None));
         } else {
@@ -615,7 +619,7 @@ impl Logged {
         self.state.complete(now, CallOutcome { nonce: *nonce, status: 204, duration_ms }, true);
     }
 
-    fn read(&self, limit: usize) -> Vec<Entry> {
+    fn read(&self, limit: usize) -> Vec<AuditEntry> {
         let tail = self.state.audit_tail();
         // What a row does not know came with one that was not written.
         let mut chunks: BTreeMap<_, _> =
@@ -643,7 +647,8 @@ impl Logged {
 proptest! {
     #![proptest_config(config())]
 
-    /// All that was judged is in the audit log, once, in order, with its end; whatever is read stays in its place.
+    /// All that was judged is in the audit log, once, in order, with its end; whatever is read
+    /// stays in its place.
     #[test]
     fn the_audit_log_is_complete(
         minute in 1..60_u64,
@@ -659,7 +664,7 @@ proptest! {
             match action {
                 0..5 => (0..count).for_each(|_| logged.call(&policies, &class)),
                 5 => {
-                    let call = Call { class: &class, is_audited: true, ..CALL };
+                    let call = CallToJudge { class: &class, is_audited: true, ..CALL };
                     logged.state.refuse_call(logged.now(), &call, 403);
                     logged.count_refusal(403, &class);
                 }
@@ -696,7 +701,8 @@ proptest! {
         prop_assert_eq!(&refused, &logged.refused[1]);
     }
 
-    /// With a row for each admitted call, nothing shared: all that is written and deleted is 1.1 rows for each at most.
+    /// With a row for each admitted call, nothing shared: all that is written and deleted is 1.1
+    /// rows for each at most.
     #[test]
     fn a_call_costs_little_more_than_a_row(
         refused in 0..20_u32,
@@ -707,14 +713,13 @@ proptest! {
         calls in 200..700_u32,
     ) {
         let mut state = KeyState::new("e".into());
-        state.count_hours();
         let (mut admits, mut rows, mut clock) = (0_u64, 0, START);
         for number in 0..calls {
             clock += gap * 1000;
             let (now, nonce) = (UnixMicros::from_micros(clock), u64::from(number));
             let (class, key) = (format!("GET /{}", number % classes), format!("{nonce:0key_length$}"));
             let idempotency_key = (key_length > 0).then_some(key.as_str());
-            let call = Call { class: &class, nonce, idempotency_key, is_audited: true, ..CALL };
+            let call = CallToJudge { class: &class, nonce, idempotency_key, is_audited: true, ..CALL };
             for _ in 0..refused {
                 state.refuse_call(now, &call, 403);
             }
@@ -750,7 +755,7 @@ proptest! {
         for (step, cost, quota, action) in steps {
             world.step(step.abs());
             let policies = [Policy::new("month", Unit::Requests, quota, Period::Month, Algorithm::Fixed, None).unwrap()];
-            let call = Call { cost: Cost { requests: cost, tokens: 0 }, thresholds: &THRESHOLDS, ..CALL };
+            let call = CallToJudge { cost: Cost { requests: cost, tokens: 0 }, thresholds: &THRESHOLDS, ..CALL };
             world.state.judge_call(&policies, world.now(), &call);
             let month = Month::of(world.now());
             let used = world.state.month(month).cost;

@@ -1,4 +1,5 @@
-//! The migrations as `SQLite` runs them: what ships, and what the schema refuses, in words that say what to do.
+//! The migrations as `SQLite` runs them: what ships, and what the schema refuses, in words that say
+//! what to do.
 
 use rusqlite::Connection;
 use std::path::Path;
@@ -98,7 +99,8 @@ fn numbers_are_used_once_and_end_below_those_of_users() {
     assert!(numbers.is_sorted_by(|one, next| one < next), "{names:?}");
 }
 
-/// wrangler applies the files that it has not applied yet, so a user's own may come before any of ours that are newer.
+/// wrangler applies the files that it has not applied yet, so a user's own may come before any of
+/// ours that are newer.
 #[test]
 fn a_users_migration_may_come_before_any_later_one_of_ours() {
     let readme = include_str!("../../README.md");

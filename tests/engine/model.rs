@@ -1,11 +1,14 @@
-//! The engine against a naive reference that keeps every admission and applies the definitions literally.
+//! The engine against a naive reference that keeps every admission and applies the definitions
+//! literally.
 //!
-//! Steps are drawn from a seeded generator, so a failure repeats. `TOLLGATE_MODEL_STEPS` sets how many (default
-//! 200,000), `TOLLGATE_MODEL_SEED` where they start.
+//! Steps are drawn from a seeded generator, so a failure repeats. `TOLLGATE_MODEL_STEPS` sets how
+//! many (default 200,000), `TOLLGATE_MODEL_SEED` where they start.
 
 use std::collections::BTreeMap;
 
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use crate::support::Decide;
+use tollgate::key_state::clock::MAX_SKEW;
+use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
@@ -42,7 +45,8 @@ impl Random {
 struct Admission {
     at: u64,
     cost: Cost,
-    /// The periods that were over at a later admission: a clock that steps back does not bring them back.
+    /// The periods that were over at a later admission: a clock that steps back does not bring them
+    /// back.
     over: Vec<Period>,
 }
 
@@ -271,7 +275,8 @@ impl Model {
         }
     }
 
-    /// Only this window, the two non-empty ones before it and the next two after it are remembered; of months, all.
+    /// Only this window, the two non-empty ones before it and the next two after it are remembered;
+    /// of months, all.
     fn forget(&mut self, unit: Unit, period: Period, at: u64) {
         if period == Period::Month {
             return;
@@ -386,7 +391,7 @@ impl Run {
             clock,
         };
         // A charge counts in the logs that exist, so let them exist.
-        let _ = run.state.standings(&run.model.policies, UnixMicros::from_micros(run.clock));
+        let _ = run.state.usage(&run.model.policies, UnixMicros::from_micros(run.clock));
         run
     }
 
@@ -422,7 +427,7 @@ impl Run {
         };
         let mut denied = false;
         if self.random.one_in(100) {
-            let _ = self.state.standings(&self.model.policies, clock);
+            let _ = self.state.usage(&self.model.policies, clock).policies;
             let now = self.model.judged(self.clock);
             self.state.charge_calls(clock, 3, cost);
             self.model.charge(now, 3, cost);
@@ -430,11 +435,11 @@ impl Run {
             let verdict = self.model.decide(self.clock, cost);
             let decision = self.state.decide(&self.model.policies, clock, cost);
             assert_eq!(decision.verdict, verdict, "{cost:?} {:?}", self.model.policies);
-            assert_eq!(decision.standings, self.model.standings(self.clock), "{:?}", self.model.policies);
+            assert_eq!(decision.usage.policies, self.model.standings(self.clock), "{:?}", self.model.policies);
             denied = matches!(verdict, Verdict::Denied { .. });
         }
         assert_eq!(
-            self.state.standings(&self.model.policies, clock),
+            self.state.usage(&self.model.policies, clock).policies,
             self.model.standings(self.clock),
             "{:?}",
             self.model.policies

@@ -1,13 +1,16 @@
-//! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long as nonces are known nothing is
-//! lost.
+//! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long
+//! as nonces are known nothing is lost.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::support;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tollgate::gateway::outbox::usage_reports::{MaybeCounted, SentReport, UsageReports};
-use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState, MAX_DELAY, ReportOutcome, ReportedUsage};
+use tollgate::key_state::call_memory::MAX_DELAY;
+use tollgate::key_state::row::StateRow;
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
 use tollgate::protocol::object_request::PendingReport;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
@@ -22,18 +25,8 @@ fn at(micros: u64) -> UnixMicros {
     UnixMicros::from_micros(micros)
 }
 
-fn call(nonce: u64) -> Call<'static> {
-    let cost = Cost::default();
-    Call {
-        cost,
-        method: "GET",
-        class: "GET /",
-        nonce,
-        idempotency_key: None,
-        fingerprint: None,
-        is_audited: false,
-        thresholds: &[],
-    }
+fn call(nonce: u64) -> CallToJudge<'static> {
+    support::call(nonce, Cost::default())
 }
 
 /// A key's object: its state and its rows.
@@ -52,7 +45,7 @@ impl Object {
     }
 
     fn commit(&mut self) {
-        let Row { slot, body } = self.state.to_row();
+        let StateRow { slot, body } = self.state.to_row();
         self.rows.insert(slot, body);
         self.state.committed();
         self.state.confirmed(self.state.last_commit());
@@ -67,7 +60,7 @@ impl Object {
     }
 
     fn calls(&self) -> u64 {
-        self.state.kept_months().iter().map(|month| month.calls).sum()
+        self.state.meter().kept_months().iter().map(|month| month.calls).sum()
     }
 }
 
@@ -92,8 +85,14 @@ fn a_nonce_is_known_for_a_minute_whatever_comes_after_it() {
         let now = START + 3000 * 19_000;
         for nonce in (0..3000).rev() {
             let age = (3000 - nonce) * 19_000;
-            assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(2 * nonce, age)), ReportOutcome::Before);
-            assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(2 * nonce + 1, age)), ReportOutcome::Now);
+            assert_eq!(
+                object.state.apply_report(&[], at(now), &maybe_counted(2 * nonce, age)),
+                ReportOutcome::Duplicate
+            );
+            assert_eq!(
+                object.state.apply_report(&[], at(now), &maybe_counted(2 * nonce + 1, age)),
+                ReportOutcome::Counted
+            );
         }
         assert_eq!(object.calls(), 6000);
         assert!(object.rows.len() <= 3000 / 64 + 2, "{}", object.rows.len());
@@ -122,21 +121,22 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
         assert!((0..RUN).all(|nonce| !state.recalls(nonce)));
         // Asked before the oldest that is known was admitted, or perhaps before it.
         for asked in [START, START + SECOND, first_of_second + MAX_DELAY - 1] {
-            assert_eq!(state.apply_report(&[], at(now), &maybe_counted(0, now - asked)), ReportOutcome::Never);
+            assert_eq!(state.apply_report(&[], at(now), &maybe_counted(0, now - asked)), ReportOutcome::TooLate);
             assert!(!state.can_tell(at(now), 0, Some(now - asked)));
         }
         assert_eq!(state.month(Month::of(at(now))).calls, calls);
-        // What is owed for the first time needs no memory; what was asked after all that is forgotten needs none either.
+        // What is owed for the first time needs no memory; what was asked after all that is
+        // forgotten needs none either.
         assert!(state.can_tell(at(now), 0, None));
         assert!(state.can_tell(at(now), RUN, Some(now - START)));
         assert_eq!(
             state.apply_report(&[], at(now), &maybe_counted(9000, now - first_of_second - MAX_DELAY)),
-            ReportOutcome::Now
+            ReportOutcome::Counted
         );
         let owed = ReportedUsage { nonce: 9001, calls: 2, denied: 3, ..ReportedUsage::default() };
         assert_eq!(
             [0, 1].map(|_| state.apply_report(&[], at(now), &owed)),
-            [ReportOutcome::Now, ReportOutcome::Before]
+            [ReportOutcome::Counted, ReportOutcome::Duplicate]
         );
         let total = state.month(Month::of(at(now)));
         assert_eq!((total.calls, total.denied), (calls + 3, 3));
@@ -159,10 +159,10 @@ fn a_flood_is_known_to_a_bound() {
     object.restart();
     assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
     let now = START + 20_000 * 500;
-    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(0, 10 * SECOND)), ReportOutcome::Never);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(0, 10 * SECOND)), ReportOutcome::TooLate);
     assert_eq!(
         object.state.apply_report(&[], at(now + 15 * SECOND), &maybe_counted(20_001, 3 * SECOND)),
-        ReportOutcome::Now
+        ReportOutcome::Counted
     );
 }
 
@@ -172,6 +172,9 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
     let mut object = Object::new();
     for nonce in 0..1000 {
         object.judge(START + nonce * HOUR, nonce);
+        for total in object.state.meter().unflushed_hours() {
+            object.state.mark_hour_flushed(&total);
+        }
         object.commit();
         object.restart();
         assert!((nonce.saturating_sub(RUN - 1)..=nonce).all(|nonce| object.state.recalls(nonce)), "{nonce}");
@@ -180,11 +183,12 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
     assert!(object.rows.values().all(|row| row.len() < 1000));
     // Nobody else called for days: what was asked then and did not arrive is counted.
     let now = START + 1000 * HOUR + 3 * DAY;
-    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, 3 * DAY)), ReportOutcome::Now);
-    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(999, 3 * DAY)), ReportOutcome::Before);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, 3 * DAY)), ReportOutcome::Counted);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(999, 3 * DAY)), ReportOutcome::Duplicate);
 }
 
-/// Debts come when the object is back, also if it was gone for longer than nonces are known otherwise.
+/// Debts come when the object is back, also if it was gone for longer than nonces are known
+/// otherwise.
 #[test]
 fn what_was_counted_before_an_outage_is_known_after_it() {
     let mut object = Object::new();
@@ -202,8 +206,8 @@ fn what_was_counted_before_an_outage_is_known_after_it() {
     }
     let now = back + 50 * SECOND;
     assert!((0..1000).all(|nonce| object.state.recalls(nonce)));
-    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(7, now - START)), ReportOutcome::Before);
-    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, now - START)), ReportOutcome::Now);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(7, now - START)), ReportOutcome::Duplicate);
+    assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, now - START)), ReportOutcome::Counted);
 }
 
 /// Code that knew no runs filled rows with eight at least, and forgot others without saying so.
@@ -236,7 +240,7 @@ fn a_clock_that_falls_back_makes_no_nonce_new() {
     object.restart();
     for nonce in 0..6 * RUN {
         let paid = object.state.apply_report(&[], at(START), &maybe_counted(nonce, HOUR));
-        assert!(matches!(paid, ReportOutcome::Before | ReportOutcome::Never), "{nonce} {paid:?}");
+        assert!(matches!(paid, ReportOutcome::Duplicate | ReportOutcome::TooLate), "{nonce} {paid:?}");
     }
 }
 
@@ -273,7 +277,8 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 #[derive(Debug, Clone)]
 enum Action {
-    /// A call through this isolate; what becomes of its question, and of the question that is asked again.
+    /// A call through this isolate; what becomes of its question, and of the question that is asked
+    /// again.
     Call(usize, Fate, Fate),
     /// So many calls that go well, through another isolate.
     Others(u64),
@@ -294,7 +299,8 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// Two isolates and an object between which questions and answers are lost, doubled and late. Times are milliseconds.
+/// Two isolates and an object between which questions and answers are lost, doubled and late. Times
+/// are milliseconds.
 struct World {
     object: Object,
     isolates: Vec<UsageReports>,
@@ -336,7 +342,7 @@ impl World {
             let age = age.map(|age| age.saturating_mul(1000));
             let cost = Cost { requests: uncounted, tokens: 0 };
             if state.apply_report(&[], clock, &ReportedUsage { nonce, age, calls: uncounted, cost, denied })
-                == ReportOutcome::Never
+                == ReportOutcome::TooLate
             {
                 self.given_up += uncounted;
             }
@@ -414,8 +420,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whatever is lost, late, doubled or forgotten: each call that was let through is counted once, or is among those of which
-    /// it could not be told.
+    /// Whatever is lost, late, doubled or forgotten: each call that was let through is counted
+    /// once, or is among those of which it could not be told.
     #[test]
     fn each_call_that_is_let_through_is_counted_once(actions in vec(action(), 1..120)) {
         let mut world = World::new();

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::Decide;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::gateway::ratelimit_headers::{self, Forms, RateLimitFields};
-use tollgate::key_state::row::Row;
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use tollgate::key_state::clock::MAX_SKEW;
+use tollgate::key_state::row::StateRow;
+use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
@@ -103,7 +105,8 @@ impl Key {
         (judged, back)
     }
 
-    /// A step that leaves the clock no further behind the last admission than the judged time absorbs.
+    /// A step that leaves the clock no further behind the last admission than the judged time
+    /// absorbs.
     fn step_within(&mut self, step: i64) -> u64 {
         let clock = self.clock.saturating_add_signed(step);
         self.clock = clock.max(self.last.saturating_sub(MAX_SKEW));
@@ -120,7 +123,7 @@ impl Key {
     }
 
     fn commit(&mut self) {
-        let Row { slot, body } = self.state.to_row();
+        let StateRow { slot, body } = self.state.to_row();
         self.rows.insert(slot, body);
         self.state.committed();
     }
@@ -149,12 +152,21 @@ fn row_without_denials(state: &KeyState) -> (u32, serde_json::Value) {
     }
     months.retain(|month| month.as_array().unwrap()[1..].iter().any(|count| *count != 0));
     body["m"] = months.into();
+    // Hour, class, calls, denied and cost; then what D1 has of these.
+    let hours = body["h"].as_str().unwrap().split_terminator(';').map(|hour| {
+        let mut fields: Vec<&str> = hour.split('|').collect();
+        fields[3] = "0";
+        fields
+    });
+    let hours = hours.filter(|fields| fields[2..].iter().any(|count| *count != "0"));
+    body["h"] = hours.map(|fields| fields.join("|")).collect::<Vec<_>>().into();
     (row.slot, body)
 }
 
-/// A row without its nonces: a state that was read may go on writing more old ones than the state that wrote them.
+/// A row without its nonces: a state that was read may go on writing more old ones than the state
+/// that wrote them.
 fn row_without_nonces(state: &KeyState) -> (u32, serde_json::Value) {
-    let Row { slot, body } = state.to_row();
+    let StateRow { slot, body } = state.to_row();
     let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
     body.as_object_mut().unwrap().remove("n");
     (slot, body)
@@ -193,8 +205,8 @@ proptest! {
                 *total += spent;
                 prop_assert!(*total <= policy.quota(), "{policy:?}: {total}");
                 if policy.period() != Period::Month {
-                    // A window is forgotten once three others of its period were spent from between it and the clock; of those
-                    // that are ahead of it, two.
+                    // A window is forgotten once three others of its period were spent from between
+                    // it and the clock; of those that are ahead of it, two.
                     let known: Vec<u64> = windows.range((index, 0)..(index + 1, 0)).map(|((_, s), _)| *s).collect();
                     let before = known.iter().rev().filter(|s| **s <= start).skip(3);
                     let after = known.iter().filter(|s| **s > start).skip(2);
@@ -204,8 +216,8 @@ proptest! {
         }
     }
 
-    /// A clock that falls back gives nothing again: the window that it comes to has left what is left of one quota after that window
-    /// and the one that it leaves.
+    /// A clock that falls back gives nothing again: the window that it comes to has left what is
+    /// left of one quota after that window and the one that it leaves.
     #[test]
     fn the_windows_on_either_side_of_a_step_share_a_quota(
         policies in policies(), steps in steps(), back in MAX_SKEW + 1..3 * DAY, more in steps(),
@@ -245,7 +257,8 @@ proptest! {
         }
     }
 
-    /// Sliding: at most quota in any rolling period. Bucket: at most burst + rate * length in any interval.
+    /// Sliding: at most quota in any rolling period. Bucket: at most burst + rate * length in any
+    /// interval.
     #[test]
     fn no_interval_holds_more_than_it_may(policies in policies(), steps in any_steps()) {
         let mut key = Key::new();
@@ -253,7 +266,8 @@ proptest! {
         for (step, cost) in steps {
             let (mut judged, back) = key.step(step);
             if back {
-                // Times are no longer those of one clock; what was spent is checked against the model elsewhere.
+                // Times are no longer those of one clock; what was spent is checked against the
+                // model elsewhere.
                 admitted.clear();
             }
             let mut decision = key.decide(&policies, cost);
@@ -296,20 +310,21 @@ proptest! {
         for (step, cost) in steps {
             stepped_back |= key.step(step).1;
             let decision = key.decide(&policies, cost);
-            for (policy, standing) in policies.iter().zip(&decision.standings) {
+            for (policy, standing) in policies.iter().zip(&decision.usage.policies) {
                 prop_assert!(standing.remaining <= most(policy));
                 // More is used than there is only where a clock that stepped back moved it.
                 let rest = policy.quota().saturating_sub(standing.used);
                 prop_assert!(policy.algorithm() == Algorithm::Bucket || standing.remaining == rest);
                 prop_assert!(stepped_back || standing.used <= most(policy));
-                // Between two whole units a bucket's remainder is not usable and its level is rounded up.
+                // Between two whole units a bucket's remainder is not usable and its level is
+                // rounded up.
                 prop_assert!(policy.algorithm() != Algorithm::Bucket || standing.remaining + standing.used == policy.burst());
             }
         }
     }
 
-    /// What clients are told to be left is never more than the quota that they are told, and that quota is granted at the
-    /// policy's rate.
+    /// What clients are told to be left is never more than the quota that they are told, and that
+    /// quota is granted at the policy's rate.
     #[test]
     fn clients_are_never_told_more_than_the_limit(
         policies in policies(), steps in any_steps(), large in (1..=MAX_QUOTA, 1..=MAX_QUOTA),
@@ -321,7 +336,7 @@ proptest! {
         for (step, cost) in steps {
             key.step(step);
             let decision = key.decide(&policies, cost);
-            let known = KeyResponse::new(KeyVerdict::new(&decision, cost.requests), "t", &policies, &decision);
+            let known = KeyResponse::new(KeyVerdict::new(&decision.verdict, cost.requests), "t", &policies, &decision.usage);
             for (policy, standing) in policies.iter().zip(&known.standings) {
                 prop_assert!(standing.remaining <= standing.quota, "{policy:?}: {standing:?}");
                 let period = policy.window_seconds(key.now());
@@ -350,23 +365,23 @@ proptest! {
         let mut key = Key::new();
         for (step, cost) in steps {
             key.step(step);
-            let before = key.state.standings(&policies, key.now());
+            let before = key.state.usage(&policies, key.now()).policies;
             let row = row_without_denials(&key.state);
             let dirty = key.state.is_dirty();
-            let months = key.state.unflushed();
+            let months = key.state.meter().unflushed_months();
             let decision = key.decide(&policies, cost);
             if decision.is_admitted() {
                 prop_assert!(key.state.is_dirty());
                 continue;
             }
-            prop_assert_eq!(&decision.standings, &before);
+            prop_assert_eq!(&decision.usage.policies, &before);
             prop_assert_eq!(row_without_denials(&key.state), row);
             prop_assert_eq!(key.state.is_dirty(), dirty);
             // A cost that can never fit is a mistake in the request, not a denial.
             let counted = u64::from(matches!(decision.verdict, Verdict::Denied { .. }));
             prop_assert!(counted == 0 || key.state.has_uncommitted_denials());
             let denied = |months: &[tollgate::metering::months::MonthTotal]| months.iter().map(|m| m.denied).sum::<u64>();
-            prop_assert_eq!(denied(&key.state.unflushed()), denied(&months) + counted);
+            prop_assert_eq!(denied(&key.state.meter().unflushed_months()), denied(&months) + counted);
         }
     }
 
@@ -382,25 +397,27 @@ proptest! {
             let after = |wait: u64| key.state.clone().decide(&policies, key.now().saturating_add(wait), cost).is_admitted();
             prop_assert!(retry_after > 0);
             prop_assert!(after(retry_after));
-            let seconds = decision.retry_after_seconds();
+            let seconds = retry_after.div_ceil(SECOND);
             prop_assert!(after(seconds * SECOND));
-            // What lies ahead because the clock stepped back may close again within a second; that is no reason to wait.
+            // What lies ahead because the clock stepped back may close again within a second; that
+            // is no reason to wait.
             prop_assert!(stepped_back || !after(retry_after - 1));
             prop_assert!(stepped_back || !after(retry_after.saturating_sub(1000)));
             prop_assert!(stepped_back || !after((seconds - 1) * SECOND));
         }
     }
 
-    /// If nothing more is spent, a window is as new at `reset_after`, and of the others there is more; not before.
+    /// If nothing more is spent, a window is as new at `reset_after`, and of the others there is
+    /// more; not before.
     #[test]
     fn a_reset_is_the_end_of_the_window_or_when_more_can_be_spent(policies in policies(), steps in steps()) {
         let mut key = Key::new();
         for (step, cost) in steps {
             key.step_within(step);
             let decision = key.decide(&policies, cost);
-            for (index, (policy, standing)) in policies.iter().zip(&decision.standings).enumerate() {
+            for (index, (policy, standing)) in policies.iter().zip(&decision.usage.policies).enumerate() {
                 let after = |wait: u64| -> PolicyUsage {
-                    key.state.clone().standings(&policies, key.now().saturating_add(wait))[index]
+                    key.state.clone().usage(&policies, key.now().saturating_add(wait)).policies[index]
                 };
                 let reset = after(standing.reset_after);
                 if policy.algorithm() == Algorithm::Fixed {
@@ -424,7 +441,7 @@ proptest! {
         for (step, cost) in steps {
             key.step(step);
             // Both sides judge with the state of every policy in place.
-            key.state.standings(&policies, key.now());
+            key.state.usage(&policies, key.now());
             let alone: Vec<Verdict> = policies
                 .iter()
                 .map(|policy| key.state.clone().decide(std::slice::from_ref(policy), key.now(), cost).verdict)
@@ -449,7 +466,8 @@ proptest! {
         }
     }
 
-    /// A state read back from its rows is the state that wrote them: it answers and writes the same from then on.
+    /// A state read back from its rows is the state that wrote them: it answers and writes the same
+    /// from then on.
     #[test]
     fn rows_hold_the_whole_state(
         pool in vec(policies(), 1..3),
@@ -463,12 +481,9 @@ proptest! {
             if action == 0 {
                 policies = &pool[index % pool.len()];
             }
-            let decision = key.decide(policies, cost);
-            if decision.is_admitted() {
-                key.state.remember(index as u64);
-            }
+            let decision = key.state.decide_as(index as u64, policies, key.now(), cost);
             if action == 1 {
-                for total in key.state.unflushed() {
+                for total in key.state.meter().unflushed_months() {
                     key.state.mark_flushed(total.month, total.calls, total.denied);
                 }
             }
@@ -479,7 +494,7 @@ proptest! {
             prop_assert!(!key.state.is_dirty() && !key.state.has_uncommitted_denials());
             let mut read = KeyState::from_rows(key.rows.clone()).unwrap();
             prop_assert_eq!(row_without_nonces(&read), row_without_nonces(&key.state));
-            prop_assert_eq!(read.unflushed(), key.state.unflushed());
+            prop_assert_eq!(read.meter().unflushed_months(), key.state.meter().unflushed_months());
             prop_assert!(!decision.is_admitted() || read.recalls(index as u64));
             for wait in [0, SECOND, 30 * SECOND, HOUR] {
                 let at = key.now().saturating_add(wait);
@@ -488,7 +503,7 @@ proptest! {
                     key.state.clone().decide(policies, at, cost)
                 );
             }
-            prop_assert_eq!(read.standings(policies, key.now()), key.state.standings(policies, key.now()));
+            prop_assert_eq!(read.usage(policies, key.now()).policies, key.state.usage(policies, key.now()).policies);
             if action == 3 {
                 key.reload();
             }
@@ -537,7 +552,7 @@ proptest! {
             if let Some(next) = changed {
                 policies = next;
             }
-            let standings = key.state.standings(policies, key.now());
+            let standings = key.state.usage(policies, key.now()).policies;
             // A changed bucket holds the judged time, like an admission.
             key.last = key.last.max(serde_json::from_str::<serde_json::Value>(&key.state.to_row().body).unwrap()["t"].as_u64().unwrap());
             for (policy, standing) in policies.iter().zip(&standings) {
@@ -579,7 +594,7 @@ proptest! {
         let mut swapped = KeyState::new("swapped".into());
         let start = UnixMicros::from_micros(START);
         for state in [&mut kept, &mut swapped] {
-            state.standings(bucket, start);
+            state.usage(bucket, start);
             for _ in 0..before {
                 prop_assert!(state.decide(bucket, start, Cost::default()).is_admitted());
             }
@@ -589,7 +604,7 @@ proptest! {
             prop_assert!(swapped.decide(&[], later, Cost::default()).is_admitted());
             kept.charge_calls(later, 1, Cost::default());
         }
-        prop_assert_eq!(swapped.standings(bucket, later), kept.standings(bucket, later));
+        prop_assert_eq!(swapped.usage(bucket, later).policies, kept.usage(bucket, later).policies);
     }
 
     #[test]
@@ -607,7 +622,7 @@ proptest! {
         prop_assert!(state.decide(policies, now, Cost::default()).is_admitted());
         let denied = state.decide(policies, now, Cost::default());
         prop_assert_eq!(denied.verdict, Verdict::Denied { violated: vec![0], retry_after: month.end().since(now) });
-        prop_assert_eq!(denied.standings[0].reset_after, month.end().since(now));
+        prop_assert_eq!(denied.usage.policies[0].reset_after, month.end().since(now));
         let last = UnixMicros::from_micros(month.end().as_micros() - 1);
         prop_assert!(!state.clone().decide(policies, last, Cost::default()).is_admitted());
         prop_assert!(state.decide(policies, month.end(), Cost::default()).is_admitted());

@@ -1,4 +1,5 @@
-//! No spelling of a path is cheaper than what an origin makes of it: random tables, paths and origins.
+//! No spelling of a path is cheaper than what an origin makes of it: random tables, paths and
+//! origins.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

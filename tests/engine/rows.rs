@@ -1,14 +1,16 @@
 //! The stored layout, frozen, and the ring of rows.
 //!
-//! A golden body that changes means that rows written by deployed code are read differently: change the version, and
-//! keep reading the old one.
+//! A golden body that changes means that rows written by deployed code are read differently: change
+//! the version, and keep reading the old one.
 
 use std::collections::BTreeMap;
 
+use crate::support::Decide;
 use proptest::prelude::*;
-use tollgate::key_state::KeyState;
-use tollgate::key_state::row::{DecodeError, Row};
+use tollgate::key_state::row::{DecodeError, StateRow};
+use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
+use tollgate::limiter::decision::Verdict;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::months::Carried;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
@@ -25,7 +27,7 @@ fn sliding(quota: u64, period: Period) -> Policy {
 }
 
 fn commit(state: &mut KeyState, rows: &mut BTreeMap<u32, String>) -> u32 {
-    let Row { slot, body } = state.to_row();
+    let StateRow { slot, body } = state.to_row();
     rows.insert(slot, body);
     state.committed();
     slot
@@ -42,23 +44,22 @@ fn golden_fixed() {
         policy("month", Unit::Requests, 1000, Period::Month, Algorithm::Fixed, None),
     ];
     let mut state = KeyState::new("e1".into());
-    state.decide(&policies, START, Cost::default());
-    state.remember(18_446_744_073_709_551_615);
+    state.decide_as(18_446_744_073_709_551_615, &policies, START, Cost::default());
     let row = state.to_row();
     assert_eq!(row.slot, 0);
     assert_eq!(
         row.body,
-        r#"{"v":1,"seq":1,"e":"e1","t":1795160894000000,"f":[[[[29919348,1]],[[498655,1]],[[20777,1]]]],"m":[[202611,1,0,0,1,0,0,0]],"n":[18446744073709551615]}"#
+        r#"{"v":1,"seq":1,"e":"e1","t":1795160894000000,"f":[[[[29919348,1]],[[498655,1]],[[20777,1]]]],"m":[[202611,1,0,0,1,0,0,0]],"n":[18446744073709551615],"h":"498655|other|1|0|1|0|0|0;"}"#
     );
 }
 
-/// From the eighth nonce on a row says since when all are known, and the time of the oldest that no other row holds.
+/// From the eighth nonce on a row says since when all are known, and the time of the oldest that no
+/// other row holds.
 #[test]
 fn golden_nonces() {
     let mut state = KeyState::new("e1".into());
     for nonce in 0..70 {
-        state.decide(&[], after(nonce), Cost::default());
-        state.remember(nonce);
+        state.decide_as(nonce, &[], after(nonce), Cost::default());
         if nonce == 63 {
             assert!(state.to_row().body.contains(r#","n":[0,1,2,3,"#));
             state.committed();
@@ -69,7 +70,7 @@ fn golden_nonces() {
     assert_eq!(row.slot, 1);
     // 64 of the commit before, which its own row holds, and 6.
     assert!(row.body.contains(r#""n":[0,1,2,"#), "{}", row.body);
-    assert!(row.body.ends_with(r#",68,69],"z":[0,1795160958000000]}"#), "{}", row.body);
+    assert!(row.body.contains(r#",68,69],"z":[0,1795160958000000],"h":"#), "{}", row.body);
     state.committed();
     let read = KeyState::from_rows([(row.slot, row.body)]).unwrap();
     assert!((0..70).all(|nonce| read.recalls(nonce)));
@@ -92,7 +93,7 @@ fn golden_all() {
     state.mark_flushed(Month::of(START), 2, 0);
     state.charge_calls(after(61), 1, Cost { requests: 1, tokens: 2 });
     // The last two policies are gone, and are kept until what they hold has run out.
-    state.standings(&policies[..2], after(61));
+    state.usage(&policies[..2], after(61));
     let row = state.to_row();
     assert_eq!(
         row.body,
@@ -103,23 +104,27 @@ fn golden_all() {
             r#""m":[[202611,3,1,40,6,32,2,0]],"#,
             r#""b":[{"n":"b","k":[0,2],"q":7,"l":[5,85973000000,1795160955000000],"x":1795234951142858},"#,
             r#"{"n":"c","k":[1,0],"q":3,"l":[28,57004500,1795160955000000],"x":1795161534001500}],"#,
-            r#""l":[{"k":[0,0],"s":1,"e":[1795160955000,1]},{"k":[1,1],"s":1,"e":[1795160894002,30,60998,2]}]}"#,
+            r#""l":[{"k":[0,0],"s":1,"e":[1795160955000,1]},{"k":[1,1],"s":1,"e":[1795160894002,30,60998,2]}],"#,
+            r#""n":[9223372036854775808],"h":"498655|other|2|1|5|0|0|0;498655|unjudged|1|0|1|0|0|0;"}"#,
         )
     );
     state.committed();
     assert_eq!(KeyState::from_rows([(row.slot, row.body)]).unwrap().to_row(), state.to_row());
 }
 
-/// What was carried over has a field of its own where it is not one request for each call, so that code which does not know it
-/// still reads the month.
+/// What was carried over has a field of its own where it is not one request for each call, so that
+/// code which does not know it still reads the month.
 #[test]
 fn golden_carried() {
     let carried = |calls, cost, tokens| Carried { calls, cost, tokens };
     let november = Month::of(START);
     for (carried, body) in [
-        (carried(40, 40, 0), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,40,0,0,0,0]]}"#),
-        (carried(91, 1, 0), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,91,0,0,0,0]],"c":[[202611,1,0]]}"#),
-        (carried(9, 9, 5), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,9,0,0,0,0]],"c":[[202611,9,5]]}"#),
+        (carried(40, 40, 0), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,40,0,0,0,0]],"h":""}"#),
+        (
+            carried(91, 1, 0),
+            r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,91,0,0,0,0]],"c":[[202611,1,0]],"h":""}"#,
+        ),
+        (carried(9, 9, 5), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,9,0,0,0,0]],"c":[[202611,9,5]],"h":""}"#),
     ] {
         let mut state = KeyState::new("e1".into());
         state.carry_over(november, carried);
@@ -159,11 +164,11 @@ fn a_golden_body_is_read() {
         (3, other(8, "[1795160870000,10]")),
     ];
     let mut state = KeyState::from_rows(rows).unwrap();
-    let used: Vec<u64> = state.standings(&policies, START).iter().map(|standing| standing.used).collect();
+    let used: Vec<u64> = state.usage(&policies, START).policies.iter().map(|standing| standing.used).collect();
     assert_eq!(used, [4, 31, 60, 5, 18]);
     assert_eq!(state.epoch(), "e1");
     assert_eq!([1, 2, 3, 4].map(|nonce| state.recalls(nonce)), [true, true, true, false]);
-    let unflushed = state.unflushed();
+    let unflushed = state.meter().unflushed_months();
     assert_eq!(unflushed.len(), 1);
     assert_eq!((unflushed[0].calls, unflushed[0].denied), (17, 2));
     assert_eq!(unflushed[0].carried, Carried { calls: 40, cost: 40, tokens: 0 });
@@ -224,14 +229,15 @@ fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
             slots.push(commit(&mut state, &mut rows));
         }
     }
-    // A minute is 120 entries: at each end of a chunk, the one two chunks ago has just expired but for a few entries.
+    // A minute is 120 entries: at each end of a chunk, the one two chunks ago has just expired but
+    // for a few entries. Slot 0 also holds the one nonce of all of these calls.
     let changes: Vec<(usize, u32)> =
         (1..slots.len()).filter(|i| slots[*i] != slots[i - 1]).map(|i| (i, slots[i])).collect();
-    assert_eq!(changes, [(64, 1), (128, 2), (192, 0), (256, 1), (320, 2), (384, 0)]);
+    assert_eq!(changes, [(64, 1), (128, 2), (192, 3), (256, 1), (320, 2), (384, 3)]);
     assert!(rows.values().all(|row| row.len() < 900), "{rows:?}");
     assert_eq!(
-        KeyState::from_rows(rows).unwrap().standings(&policies, after(199)),
-        state.standings(&policies, after(199))
+        KeyState::from_rows(rows).unwrap().usage(&policies, after(199)).policies,
+        state.usage(&policies, after(199)).policies
     );
 }
 
@@ -249,7 +255,7 @@ fn a_log_holds_only_the_slots_that_its_entries_are_in() {
     }
     slots.dedup();
     assert_eq!(slots, [0, 1, 2, 3, 1, 2, 3]);
-    assert_eq!(KeyState::from_rows(rows).unwrap().standings(&policies, after(199))[1].used, 1);
+    assert_eq!(KeyState::from_rows(rows).unwrap().usage(&policies, after(199)).policies[1].used, 1);
 }
 
 /// A chunk written before the policy went away must not come back with the policy.
@@ -258,7 +264,7 @@ fn a_log_that_starts_again_does_not_read_old_chunks() {
     let policies = [sliding(1000, Period::Minute)];
     let fixed = [policy("f", Unit::Requests, 1000, Period::Minute, Algorithm::Fixed, None)];
     let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
-    let used = |state: &mut KeyState, second| state.standings(&policies, after(second))[0].used;
+    let used = |state: &mut KeyState, second| state.usage(&policies, after(second)).policies[0].used;
     used(&mut state, 0);
     for tenth in 0..80 {
         state.decide(&policies, START.saturating_add(tenth * SECOND / 10), Cost::default());
@@ -289,18 +295,18 @@ fn entries_on_both_sides_of_a_chunk_may_share_their_millisecond() {
         assert_eq!(commit(&mut state, &mut rows), 1);
     }
     assert!(rows[&1].contains(r#""e":[1795160894063,2]"#), "{}", rows[&1]);
-    assert_eq!(KeyState::from_rows(rows).unwrap().standings(&policies, after(1))[0].used, 66);
+    assert_eq!(KeyState::from_rows(rows).unwrap().usage(&policies, after(1)).policies[0].used, 66);
 }
 
-/// Answers of all commits that are not confirmed, and of the last that is, may still be on their way: code that takes nonces from
-/// the newest row alone finds them there.
+/// Answers of all commits that are not confirmed, and of the last that is, may still be on their
+/// way: code that takes nonces from the newest row alone finds them there.
 #[test]
 fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     let mut next = 0_u64;
     let mut remember = |state: &mut KeyState, until: u64| {
         for nonce in next..until {
-            state.remember(nonce);
+            state.decide_as(nonce, &[], START, Cost::default());
         }
         next = until;
     };
@@ -335,11 +341,12 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     // A confirmation that comes late says nothing new.
     state.confirmed(first);
     assert_eq!(state.unconfirmed(), 2);
-    // What was read from rows counts as confirmed, and rows do not grow by it, however often they are read.
+    // What was read from rows counts as confirmed, and rows do not grow by it, however often they
+    // are read.
     let mut state = KeyState::from_rows(rows.clone()).unwrap();
     assert_eq!(state.unconfirmed(), 0);
     assert!((0..262).all(|nonce| state.recalls(nonce)));
-    state.remember(262);
+    state.decide_as(262, &[], START, Cost::default());
     assert_eq!(self::commit(&mut state, &mut rows), 3);
     assert!(rows[&3].contains(r#""n":[255,"#), "{}", rows[&3]);
 }
@@ -389,13 +396,14 @@ proptest! {
 fn a_log_far_over_its_quota_stays_small() {
     let policies = [sliding(10_000, Period::Day)];
     let mut state = KeyState::new("e".into());
-    state.standings(&policies, START);
+    state.usage(&policies, START);
     for step in 0..12_000 {
         state.charge_calls(START.saturating_add(step * SECOND), 1, Cost::default());
     }
-    let standing = state.standings(&policies, after(12_000))[0];
+    let standing = state.usage(&policies, after(12_000)).policies[0];
     assert_eq!((standing.used, standing.remaining), (10_000, 0));
     let denied = state.decide(&policies, after(12_000), Cost::default());
     // Of 12,000 admissions the 2,001st must have left the day.
-    assert_eq!(denied.retry_after_seconds(), DAY / SECOND - 12_000 + 2_000);
+    let Verdict::Denied { retry_after, .. } = denied.verdict else { panic!("{denied:?}") };
+    assert_eq!(retry_after.div_ceil(SECOND), DAY / SECOND - 12_000 + 2_000);
 }

@@ -1,13 +1,16 @@
-//! Policies that change at moments that are known before: waits and resets follow those that hold then.
+//! Policies that change at moments that are known before: waits and resets follow those that hold
+//! then.
 
 use std::collections::BTreeMap;
 
+use crate::support::Decide;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::http::idempotency_key::Idempotency;
-use tollgate::key_state::row::Row;
-use tollgate::key_state::{KeyState, ReportOutcome, ReportedUsage};
+use tollgate::key_state::row::StateRow;
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::{ReportOutcome, ReportedUsage};
 use tollgate::keys::profile::{OverrideRow, PolicyRow, Profile, ProfileRow, Status};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Verdict};
@@ -68,14 +71,14 @@ impl Key {
     }
 
     fn decide(&mut self, clock: u64, requests: u64) -> Decision {
-        self.profile.turn_to(self.state.judged(at(clock)));
+        self.profile.turn_to(self.state.effective_time(at(clock)));
         self.state.decide(self.profile.schedule(), at(clock), Cost { requests, tokens: 0 })
     }
 
     /// Somebody looks where the key stands.
     fn look(&mut self, clock: u64) -> Vec<u64> {
-        self.profile.turn_to(self.state.judged(at(clock)));
-        let standings = self.state.standings(self.profile.schedule(), at(clock));
+        self.profile.turn_to(self.state.effective_time(at(clock)));
+        let standings = self.state.usage(self.profile.schedule(), at(clock)).policies;
         standings.iter().map(|standing| standing.reset_after).collect()
     }
 
@@ -88,14 +91,14 @@ impl Key {
     /// Seconds to wait, of a call that is denied.
     fn wait(&mut self, second: u64, requests: u64) -> u64 {
         let decision = self.decide(START + second * SECOND, requests);
-        assert!(matches!(decision.verdict, Verdict::Denied { .. }), "{decision:?}");
-        decision.retry_after_seconds()
+        let Verdict::Denied { retry_after, .. } = decision.verdict else { panic!("{decision:?}") };
+        retry_after.div_ceil(SECOND)
     }
 
     /// As it is after a crash, right after a row was written.
     fn restart(&mut self) {
         let mut rows = BTreeMap::new();
-        let Row { slot, body } = self.state.to_row();
+        let StateRow { slot, body } = self.state.to_row();
         rows.insert(slot, body);
         self.state = KeyState::from_rows(rows).unwrap();
     }
@@ -149,7 +152,7 @@ fn a_quota_of_nothing_that_ends_is_a_wait_and_not_a_mistake() {
     let mut key = Key::new(vec![fixed(10)], vec![own(fixed(0), None, Some(500))]);
     let decision = key.decide(START, 1);
     assert_eq!(decision.verdict, Verdict::Denied { violated: vec![0], retry_after: 500 * SECOND });
-    assert_eq!(decision.standings[0].reset_after, 60 * SECOND);
+    assert_eq!(decision.usage.policies[0].reset_after, 60 * SECOND);
     assert_eq!(key.decide(START, 11).verdict, Verdict::CostExceedsQuota { policy: 0 });
     key.admit(500, 10);
     // Without an end it is a mistake to ask.
@@ -219,10 +222,10 @@ fn a_debt_finds_a_bucket_as_its_overrides_left_it() {
     let report = ReportedUsage { nonce: 1, calls: 1, cost: Cost::default(), ..ReportedUsage::default() };
     let later = START + 13 * SECOND;
     key.profile.turn_to(at(later));
-    assert_eq!(key.state.apply_report(key.profile.schedule(), at(later), &report), ReportOutcome::Now);
+    assert_eq!(key.state.apply_report(key.profile.schedule(), at(later), &report), ReportOutcome::Counted);
     // One has drained after 10 s, three more since.
     key.profile.turn_to(at(later));
-    let standings = key.state.standings(key.profile.schedule(), at(later));
+    let standings = key.state.usage(key.profile.schedule(), at(later)).policies;
     assert_eq!(standings[0].used, 6 - 1 - 3 + 1);
 }
 
@@ -287,8 +290,9 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// A client that waits exactly as long as it is told is admitted if nobody else spends, whatever overrides begin and end
-    /// meanwhile and whoever looks. Or it is told then that its call will never fit.
+    /// A client that waits exactly as long as it is told is admitted if nobody else spends,
+    /// whatever overrides begin and end meanwhile and whoever looks. Or it is told then that its
+    /// call will never fit.
     #[test]
     fn a_client_that_waits_as_told_is_admitted(
         tier in tier(), overrides in overrides(),
@@ -301,7 +305,7 @@ proptest! {
             clock += wait * 1000;
             let decision = key.decide(clock, requests);
             let Verdict::Denied { retry_after, .. } = decision.verdict else { continue };
-            let seconds = decision.retry_after_seconds();
+            let seconds = retry_after.div_ceil(SECOND);
             prop_assert!(retry_after > 0 && seconds * SECOND >= retry_after);
             let asked_again = |after: u64| key.clone().decide(clock + after, requests);
             let mut patient = key.clone();
@@ -323,7 +327,8 @@ proptest! {
                 Verdict::Denied { .. } => prop_assert!(false, "told {seconds}, and denied then"),
             }
             if verdict == Verdict::Admitted {
-                // Also a little later, as clients are whose seconds are counted from when the answer came.
+                // Also a little later, as clients are whose seconds are counted from when the
+                // answer came.
                 prop_assert!(asked_again(retry_after).verdict.is_admitted());
                 prop_assert!(asked_again(retry_after + SECOND - 1).verdict.is_admitted());
             }

@@ -1,5 +1,7 @@
-//! Whatever a row holds: it is read or refused, and what is read can be worked with. A debug build panics where a number overflows.
+//! Whatever a row holds: it is read or refused, and what is read can be worked with. A debug build
+//! panics where a number overflows.
 
+use crate::support::Decide;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -7,8 +9,9 @@ use serde_json::{Value, json};
 use tollgate::admin::audit::AuditView;
 use tollgate::http::idempotency_key::Fingerprint;
 use tollgate::key_state::audit_log::{AuditCursor, AuditQuery, AuditReader, audit_next, audit_over};
-use tollgate::key_state::row::Row;
-use tollgate::key_state::{Call, KeyState};
+use tollgate::key_state::row::StateRow;
+use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::call_outcome::CallOutcome;
@@ -234,7 +237,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
         let decision = state.decide(&policies, now, cost);
         state.judges_replays_alike(&policies, now, cost, &decision.verdict);
         for (nonce, key) in [(1, None), (extreme, Some("key 1")), (3, Some("key 1"))] {
-            let call = Call {
+            let call = CallToJudge {
                 cost,
                 method: "GET",
                 class: "GET /v1",
@@ -245,21 +248,21 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
                 thresholds: &[80, 1000],
             };
             state.judge_call(&policies, now, &call);
-            state.recall_call(&policies, now, &call);
+            state.judge_once(&policies, now, &call);
             state.refuse_call(now, &call, 403);
             state.complete(now, CallOutcome { nonce, status: 200, duration_ms: extreme }, true);
         }
     }
     // A tier with other limits, and none.
-    state.standings(&policies[..3], now);
-    state.standings(&[], now);
+    state.usage(&policies[..3], now);
+    state.usage(&[], now);
     state.deny_elsewhere(now, extreme);
     state.charge_calls(now, extreme, Cost { requests: extreme, tokens: extreme });
     state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme });
-    for total in state.unflushed().into_iter().chain(state.kept_months()) {
+    for total in state.meter().unflushed_months().into_iter().chain(state.meter().kept_months()) {
         state.mark_flushed(total.month, total.calls, total.denied);
     }
-    for total in state.unflushed_hours().into_iter().chain(state.kept_hours()) {
+    for total in state.meter().unflushed_hours().into_iter().chain(state.meter().kept_hours()) {
         assert!(!rfc3339(total.start()).is_empty());
         state.mark_hour_flushed(&total);
     }
@@ -291,13 +294,12 @@ proptest! {
         if state.load_replays(chunks).is_err() {
             return Ok(());
         }
-        state.count_hours();
         for clock in clocks {
             work_with(&mut state, clock, extreme);
             let rows = state.to_rows();
             state.committed();
             state.confirmed(state.last_commit());
-            let Row { slot, body } = rows.row;
+            let StateRow { slot, body } = rows.row;
             prop_assert!(KeyState::from_rows([(slot, body.clone())]).is_ok(), "{body}");
         }
     }

@@ -14,7 +14,7 @@
 //! Asking for a confirmation costs about a tenth of a call. Calls that arrive one by one ask for it only when [`UNCONFIRMED`]
 //! writes are reached.
 
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 
 /// From this many calls in a batch on, the object is busy.
 pub const BUSY_CALLS: u32 = 2;

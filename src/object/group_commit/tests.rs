@@ -1,6 +1,7 @@
 //! Every state that the machine can reach is visited, with what storage and the event loop may do in each.
 
 use super::*;
+use crate::key_state::state::judging::ReportedUsage;
 use crate::time::UnixMicros;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -393,8 +394,8 @@ fn a_wait_that_is_overdue_ends_with_the_next_call() {
 #[test]
 fn a_ledger_learns_of_its_own_rows_alone() {
     let commit = |key_state: &mut KeyState, nonce: u64| {
-        key_state.charge_calls(UnixMicros::from_millis(START), 1, crate::limiter::cost::Cost::default());
-        key_state.remember(nonce);
+        let report = ReportedUsage { nonce, calls: 1, ..ReportedUsage::default() };
+        key_state.apply_report(&[], UnixMicros::from_millis(START), &report);
         let row = key_state.to_row();
         key_state.committed();
         (row.slot, row.body)

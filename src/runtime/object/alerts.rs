@@ -3,7 +3,7 @@
 
 use crate::admin::alerts::DeliveryState;
 use crate::config::{self, Webhook};
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::metering::alerts::{Alert, signature};
 use crate::runtime::clock;
 use crate::runtime::deadline::within;

@@ -6,8 +6,8 @@
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
 use crate::config;
-use crate::key_state::KeyState;
 use crate::key_state::audit_log::{audit_next, audit_over};
+use crate::key_state::state::KeyState;
 use crate::object::denials::Wake;
 use crate::runtime::deadline::within;
 use crate::runtime::error::Error;
@@ -101,7 +101,7 @@ pub(crate) fn arm(shared: &Rc<Shared>, now: UnixMicros) {
         let telling = alerts::next(&memory, key_state, now);
         let pause = shared.pause(&memory);
         let before = now.saturating_sub(key_state.lead(now)).as_millis();
-        let flushing = (!key_state.is_flushed()).then(|| before.saturating_add(pause.saturating_mul(1000)));
+        let flushing = (!key_state.meter().is_flushed()).then(|| before.saturating_add(pause.saturating_mul(1000)));
         let Some(latest) = telling.into_iter().chain(flushing).min() else { return };
         // One that is further off is for something else, or was set by a clock that was ahead.
         if matches!(memory.alarm, Alarm::Set(at) if at <= latest) {
@@ -194,7 +194,9 @@ async fn sleep_until(shared: &Rc<Shared>, expiry: Option<UnixMicros>) {
     let next = {
         let memory = shared.memory.borrow();
         // What is counted and not in D1 has its alarm: it was set before the work.
-        let Some(key_state) = memory.key_state.as_ref().filter(|key_state| key_state.is_flushed()) else { return };
+        let Some(key_state) = memory.key_state.as_ref().filter(|key_state| key_state.meter().is_flushed()) else {
+            return;
+        };
         let expiry = expiry.map(UnixMicros::as_millis_ceil);
         alerts::next(&memory, key_state, now).into_iter().chain(expiry).min()
     };
@@ -232,7 +234,7 @@ pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&KeyState) -> Value) -> 
     let (seen, totals) = {
         let memory = shared.memory.borrow();
         let Some(key_state) = &memory.key_state else { return Ok(None) };
-        let (months, hours) = (key_state.unflushed(), key_state.unflushed_hours());
+        let (months, hours) = (key_state.meter().unflushed_months(), key_state.meter().unflushed_hours());
         (look(key_state), store::usage::FlushTotals { epoch: key_state.epoch().to_owned(), months, hours })
     };
     if totals.is_empty() {

@@ -9,11 +9,12 @@
 use crate::admin::audit::AuditView;
 use crate::config;
 use crate::key_state::audit_log::AuditQuery;
-use crate::key_state::{Call, KeyState, ReportOutcome, ReportedUsage};
+use crate::key_state::state::KeyState;
+use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
 use crate::keys::route_pattern::RouteCase;
 use crate::limiter::cost::Cost;
-use crate::limiter::decision::{Decision, Judgement, Verdict};
+use crate::limiter::decision::Judgement;
 use crate::metering::alerts::Alert;
 use crate::object::denials::Denials;
 use crate::object::group_commit::GroupCommit;
@@ -280,7 +281,7 @@ impl Shared {
             return Err(Error::new("storage has not been read"));
         };
         let Some(profile) = profile else { return Ok((ObjectResponse::Unknown, false)) };
-        profile.turn_to(key_state.judged(now));
+        profile.turn_to(key_state.effective_time(now));
         if !profile.accepts(check.call.secret_hash, now) {
             return Ok((ObjectResponse::Unknown, false));
         }
@@ -295,7 +296,7 @@ impl Shared {
         let cost = price.cost;
         let applies = profile.row.idempotency.applies_to(method);
         let key = check.idempotency_key.as_deref().filter(|_| applies);
-        let call = Call {
+        let call = CallToJudge {
             cost: Cost { requests: cost, tokens: 0 },
             method,
             class: &price.class,
@@ -309,14 +310,14 @@ impl Shared {
         let status = profile.status(now);
         if status != Status::Active {
             key_state.refuse_call(now, &call, 403);
-            let decision = Decision { verdict: Verdict::Admitted, standings: key_state.standings(schedule, now), now };
-            let known = KeyResponse::new(KeyVerdict::Refused(status), &profile.row.tier, schedule, &decision);
+            let usage = key_state.usage(schedule, now);
+            let known = KeyResponse::new(KeyVerdict::Refused(status), &profile.row.tier, schedule, &usage);
             return Ok((ObjectResponse::Key(known), owed));
         }
         if check.has_malformed_key && applies {
             key_state.refuse_call(now, &call, 400);
-            let decision = Decision { verdict: Verdict::Admitted, standings: key_state.standings(schedule, now), now };
-            let known = KeyResponse::new(KeyVerdict::Malformed, &profile.row.tier, schedule, &decision);
+            let usage = key_state.usage(schedule, now);
+            let known = KeyResponse::new(KeyVerdict::Malformed, &profile.row.tier, schedule, &usage);
             return Ok((ObjectResponse::Key(known), owed));
         }
         // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
@@ -326,22 +327,20 @@ impl Shared {
             Judgement::Replay { is_free, .. } => Some(is_free),
             _ => None,
         };
-        let (outcome, decision) = match judgement {
-            Judgement::Conflict { standings, now } => {
-                (KeyVerdict::Conflict, Decision { verdict: Verdict::Admitted, standings, now })
-            }
-            Judgement::Mismatch { standings, now } => {
-                (KeyVerdict::Mismatch, Decision { verdict: Verdict::Admitted, standings, now })
-            }
+        let admission = |is_replay: bool| Admission {
+            is_replay,
+            // The end of a replay opens nothing: it is for the audit log alone.
+            wants_outcome: call.is_audited || (key.is_some() && !is_replay),
+            ignores_key: check.fingerprint.is_some() && key.is_none(),
+        };
+        let (outcome, usage) = match judgement {
+            Judgement::Conflict(usage) => (KeyVerdict::Conflict, usage),
+            Judgement::Mismatch(usage) => (KeyVerdict::Mismatch, usage),
+            Judgement::Recalled { is_replay, usage } => (KeyVerdict::Admitted(admission(is_replay)), usage),
             Judgement::Decided(decision) | Judgement::Replay { decision, .. } => {
-                let mut outcome = KeyVerdict::new(&decision, cost);
+                let mut outcome = KeyVerdict::new(&decision.verdict, cost);
                 match &mut outcome {
-                    KeyVerdict::Admitted(pass) => {
-                        // The end of a replay opens nothing: it is for the audit log alone.
-                        let wants_outcome = call.is_audited || (key.is_some() && replay.is_none());
-                        let ignores_key = check.fingerprint.is_some() && key.is_none();
-                        *pass = Admission { is_replay: replay.is_some(), wants_outcome, ignores_key };
-                    }
+                    KeyVerdict::Admitted(admitted) => *admitted = admission(replay.is_some()),
                     KeyVerdict::Denied { extent, .. } if check.fingerprint.is_some() || check.has_malformed_key => {
                         *extent = match replay {
                             Some(true) => Extent::Replays,
@@ -354,10 +353,10 @@ impl Shared {
                     }
                     _ => {}
                 }
-                (outcome, decision)
+                (outcome, decision.usage)
             }
         };
-        let known = KeyResponse::new(outcome, &profile.row.tier, schedule, &decision);
+        let known = KeyResponse::new(outcome, &profile.row.tier, schedule, &usage);
         Ok((ObjectResponse::Key(known), needs_write))
     }
 
@@ -400,15 +399,20 @@ impl Shared {
         let Memory { key_state: Some(key_state), profile: Some(profile), .. } = &mut *memory else {
             return Err(Error::new(format!("there is no key {id} in D1")));
         };
-        profile.turn_to(key_state.judged(now));
-        let standings = key_state.standings(profile.schedule(), now);
+        profile.turn_to(key_state.effective_time(now));
+        let snapshot = key_state.usage(profile.schedule(), now);
         let month = key_state.month(Month::of(now));
         let usage = Usage {
             key_id: id.to_owned(),
             tier: profile.row.tier.clone(),
             status: profile.status(now),
             as_of: rfc3339(now),
-            policies: profile.policies.iter().zip(&standings).map(|(p, s)| PolicyUsageBody::new(p, s, now)).collect(),
+            policies: profile
+                .policies
+                .iter()
+                .zip(&snapshot.policies)
+                .map(|(p, s)| PolicyUsageBody::new(p, s, now))
+                .collect(),
             month: month.month.to_string(),
             calls: month.calls.saturating_add(month.carried.calls),
         };
@@ -444,14 +448,14 @@ fn apply_report(
     report: PendingReport<'_>,
     now: UnixMicros,
 ) -> bool {
-    profile.turn_to(key_state.judged(now));
+    profile.turn_to(key_state.effective_time(now));
     let PendingReport { nonce, uncounted, denied, age, .. } = report;
     let cost = Cost { requests: profile.cost_of(report, case), tokens: 0 };
     let owed = ReportedUsage { nonce, age: age.map(micros), calls: uncounted, cost, denied };
     match key_state.apply_report(profile.schedule(), now, &owed) {
         // The first write of what was added before may still be under way.
-        ReportOutcome::Now | ReportOutcome::Before => uncounted > 0,
-        ReportOutcome::Never => {
+        ReportOutcome::Counted | ReportOutcome::Duplicate => uncounted > 0,
+        ReportOutcome::TooLate => {
             worker::console_error!(
                 "tollgate: {uncounted} calls let through and {denied} denials may have been counted long ago; they are not counted again"
             );

@@ -1,7 +1,6 @@
 //! The status of a key, for whoever presents the key itself.
 
 use crate::keys::profile::Status;
-use crate::limiter::decision::{Decision, Verdict};
 use crate::protocol::key_status::{KeyStatus, Me, month_json};
 use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
 use crate::protocol::usage::PolicyUsageBody;
@@ -20,8 +19,8 @@ impl Shared {
         let unknown = ObjectResponse::Unknown.to_line();
         let text = match &mut *memory {
             Memory { key_state: Some(key_state), profile: Some(profile), .. } if profile.accepts(secret_hash, now) => {
-                profile.turn_to(key_state.judged(now));
-                let standings = key_state.standings(profile.schedule(), now);
+                profile.turn_to(key_state.effective_time(now));
+                let usage = key_state.usage(profile.schedule(), now);
                 let status = profile.status(now);
                 let me = Me {
                     key_id: id.to_owned(),
@@ -31,7 +30,7 @@ impl Shared {
                     policies: profile
                         .policies
                         .iter()
-                        .zip(&standings)
+                        .zip(&usage.policies)
                         .map(|(p, s)| PolicyUsageBody::new(p, s, now))
                         .collect(),
                 };
@@ -40,8 +39,7 @@ impl Shared {
                 } else {
                     KeyVerdict::Refused(status)
                 };
-                let decision = Decision { verdict: Verdict::Admitted, standings, now };
-                let known = KeyResponse::new(outcome, &profile.row.tier, profile.schedule(), &decision);
+                let known = KeyResponse::new(outcome, &profile.row.tier, profile.schedule(), &usage);
                 let line = ObjectResponse::Key(known).to_line();
                 let me = serde_json::to_string(&me).map_err(Error::new)?;
                 let month = month_json(&key_state.month(Month::of(now)), key_state.epoch());

@@ -2,7 +2,7 @@
 //! then on while the key is in use. D1 may be down; then the object goes on with what it knows.
 
 use crate::gateway::deny_cache::REFUSAL_LIFE;
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::keys::profile::TierChange;
 use crate::protocol::object_request::Check;
 use crate::runtime::deadline::within;
@@ -136,16 +136,13 @@ impl Shared {
         if memory.key_state.is_some() {
             return Ok(());
         }
-        if let Some(Stored { mut state, profile, checked_at }) = self.storage.load()? {
-            state.count_hours();
+        if let Some(Stored { state, profile, checked_at }) = self.storage.load()? {
             memory.key_state = Some(state);
             memory.is_saved = true;
             memory.checked_at = checked_at;
             memory.profile = profile;
         } else {
-            let mut key_state = KeyState::new(new_epoch()?);
-            key_state.count_hours();
-            memory.key_state = Some(key_state);
+            memory.key_state = Some(KeyState::new(new_epoch()?));
             memory.is_saved = false;
             memory.alarm = Alarm::Unset;
         }
@@ -246,7 +243,8 @@ impl Shared {
     pub(crate) async fn forget_if_gone(&self) -> Result<(), Error> {
         {
             let mut memory = self.memory.borrow_mut();
-            let is_done = |key_state: &KeyState| key_state.is_flushed() && key_state.pending_alerts().is_empty();
+            let is_done =
+                |key_state: &KeyState| key_state.meter().is_flushed() && key_state.pending_alerts().is_empty();
             if !memory.is_saved || memory.profile.is_some() || !memory.key_state.as_ref().is_some_and(is_done) {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
 //! Whether D1 has what an object has counted.
 
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
@@ -23,9 +23,9 @@ pub(crate) async fn counted(shared: &Rc<Shared>) -> http::HttpResult {
 }
 
 fn look(key_state: &KeyState) -> Value {
-    let months = key_state.kept_months().into_iter().filter(|total| total.calls > 0 || total.denied > 0);
+    let months = key_state.meter().kept_months().into_iter().filter(|total| total.calls > 0 || total.denied > 0);
     let months = months.map(|total| json!([total.month, "", total.calls, total.denied, total.cost, total.tokens]));
-    let hours = key_state.kept_hours();
+    let hours = key_state.meter().kept_hours();
     let hours = hours.iter().map(|total| {
         let counts = total.counts;
         json!([rfc3339(total.start()), total.class, counts.calls, counts.denied, counts.cost, 0])

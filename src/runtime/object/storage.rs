@@ -5,9 +5,9 @@
 //!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
 //! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
 
-use crate::key_state::KeyState;
-use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditQuery, AuditReader, Entry, audit_surplus};
+use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditEntry, AuditQuery, AuditReader, audit_surplus};
 use crate::key_state::row::Rows;
+use crate::key_state::state::KeyState;
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::runtime::error::Error;
 use crate::runtime::js;
@@ -202,7 +202,7 @@ impl Storage {
         &self,
         state: &KeyState,
         query: AuditQuery,
-    ) -> Result<(Vec<Entry>, Option<AuditCursor>), Error> {
+    ) -> Result<(Vec<AuditEntry>, Option<AuditCursor>), Error> {
         let mut reader = AuditReader::new(query);
         let mut next = query.cursor.map_or(0, |cursor| cursor.seq);
         let from = query.from.as_millis();

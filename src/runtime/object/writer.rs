@@ -1,7 +1,7 @@
 //! Carries out what [`GroupCommit`](crate::object::group_commit::GroupCommit) decides: writes rows, answers those who wait for
 //! them, and asks the runtime for turns and confirmations.
 
-use crate::key_state::KeyState;
+use crate::key_state::state::KeyState;
 use crate::object::denials::Later;
 use crate::object::group_commit::{Actions, Event, note_confirmed};
 use crate::protocol::object_response::ObjectResponse;

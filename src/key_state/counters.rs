@@ -1,0 +1,227 @@
+//! The counters that policies decide by, and what a change of policies does to them.
+//!
+//! # Changes of policies
+//! Usage carries over a change, it never starts again. Fixed windows are always counted, so a
+//! policy that becomes fixed finds its usage there. A sliding or bucket policy without counters of
+//! its own starts from those windows, at the latest moments at which they can have been spent. The
+//! counters of a policy that is gone go on counting until what they hold has run out, in case it
+//! comes back.
+//!
+//! A change at a moment that was known before takes effect at that moment, whenever the next call
+//! comes: a bucket has drained at the old rate until then and at the new rate since. So an earlier
+//! statement about the time after the change holds, whoever asks in between.
+
+use crate::key_state::ring::CHUNK;
+use crate::limiter::cost::Cost;
+use crate::limiter::fixed_window::{FixedWindows, Windows};
+use crate::limiter::gcra::Bucket;
+use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use crate::limiter::schedule::Schedule;
+use crate::limiter::sliding_log::SlidingLog;
+use crate::time::UnixMicros;
+
+/// Fixed windows, sliding logs and buckets of one key. Months are counted by its
+/// [`Meter`](crate::metering::meter::Meter).
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counters {
+    /// The judged time of the last admission or change of a bucket. Nothing here is later, except
+    /// windows that were counted before the clock stepped back.
+    last: UnixMicros,
+    /// When policies were last applied, if that is after `last`.
+    applied: UnixMicros,
+    fixed: FixedWindows,
+    logs: Vec<SlidingLog>,
+    buckets: Vec<Bucket>,
+}
+
+impl Counters {
+    pub(super) fn new(last: UnixMicros, fixed: FixedWindows, logs: Vec<SlidingLog>, buckets: Vec<Bucket>) -> Self {
+        Self { last, applied: UnixMicros::default(), fixed, logs, buckets }
+    }
+
+    /// The judged time that calls are never judged before, unless the clock stepped back.
+    pub(super) const fn last(&self) -> UnixMicros {
+        self.last
+    }
+
+    pub(super) const fn fixed(&self) -> &FixedWindows {
+        &self.fixed
+    }
+
+    pub(super) fn logs(&self) -> &[SlidingLog] {
+        &self.logs
+    }
+
+    pub(super) fn buckets(&self) -> &[Bucket] {
+        &self.buckets
+    }
+
+    /// The fixed windows of a unit and period; `None` for months.
+    pub(super) fn windows(&self, unit: Unit, period: Period) -> Option<&Windows> {
+        self.fixed.windows(unit, period)
+    }
+
+    pub(super) fn log_of(&mut self, policy: &Policy) -> Option<&mut SlidingLog> {
+        self.logs.iter_mut().find(|log| log.unit == policy.unit() && log.period == policy.period())
+    }
+
+    pub(super) fn bucket_of(&mut self, policy: &Policy) -> Option<&mut Bucket> {
+        self.buckets.iter_mut().find(|bucket| bucket.unit == policy.unit() && bucket.name == policy.name())
+    }
+
+    /// Counts an admission everywhere, whether a policy asks for it today or not.
+    pub(super) fn spend(&mut self, now: UnixMicros, cost: Cost) {
+        self.advance_to(now);
+        self.fixed.add(now, cost);
+        for log in &mut self.logs {
+            log.push(now, cost.of(log.unit));
+        }
+        for bucket in &mut self.buckets {
+            bucket.add(now, cost.of(bucket.unit));
+        }
+    }
+
+    /// From here on the judged time does not go back behind `now`.
+    fn advance_to(&mut self, now: UnixMicros) {
+        self.last = now;
+        self.logs.iter_mut().for_each(|log| log.forget(now));
+    }
+
+    /// Goes back to `now`, after a clock was ahead. The logs are stored anew from row `next_row`
+    /// on.
+    pub(super) fn rebase(&mut self, now: UnixMicros, next_row: u64) {
+        self.fixed.rebase(now, self.last);
+        self.last = now;
+        self.applied = self.applied.min(now);
+        self.logs.iter_mut().for_each(|log| log.rebase(now, next_row));
+        self.buckets.iter_mut().for_each(|bucket| bucket.rebase(now));
+    }
+
+    /// Whether the open chunk of a log fills its row.
+    pub(super) fn has_full_chunk(&self) -> bool {
+        self.logs.iter().any(|log| log.open().len() >= CHUNK)
+    }
+
+    /// Leaves the open chunks of all logs to the row in `slot`.
+    pub(super) fn close_chunks(&mut self, slot: u32) {
+        self.logs.iter_mut().for_each(|log| log.close(slot));
+    }
+
+    /// The slots of the rows that hold chunks.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.logs.iter().flat_map(SlidingLog::slots)
+    }
+
+    /// Applies the policies that hold now, after those that held since the last time. True if a
+    /// counter changed. New logs are stored from row `next_row` on.
+    pub(super) fn apply_policies(&mut self, schedule: Schedule<'_>, now: UnixMicros, next_row: u64) -> bool {
+        let from = self.applied.max(self.last);
+        let mut is_changed = false;
+        if self.last > UnixMicros::default() && schedule.since > from {
+            for (begin, stage) in schedule.stages(from, now) {
+                is_changed |= self.apply_stage(&stage.policies, begin, next_row);
+            }
+        }
+        is_changed |= self.apply_stage(schedule.now, now, next_row);
+        self.applied = now;
+        is_changed
+    }
+
+    /// Makes the logs and buckets those of `policies`. True if one changed.
+    pub(super) fn apply_stage(&mut self, policies: &[Policy], now: UnixMicros, next_row: u64) -> bool {
+        // What has run out does not come back, even if no call came since.
+        let mut is_changed = self.drop_unused();
+        for policy in policies {
+            is_changed |= match policy.algorithm() {
+                Algorithm::Fixed => false,
+                Algorithm::Sliding => self.apply_to_log(policy, next_row),
+                Algorithm::Bucket => self.apply_to_bucket(policy, now),
+            };
+        }
+        is_changed |= self.retire(policies);
+        self.drop_unused() || is_changed
+    }
+
+    fn apply_to_log(&mut self, policy: &Policy, next_row: u64) -> bool {
+        if let Some(log) = self.log_of(policy) {
+            return log.until.take().is_some();
+        }
+        let windows = self.fixed.windows(policy.unit(), policy.period());
+        let (Some(span), Some(windows)) = (policy.period().micros(), windows) else { return false };
+        let mut log = SlidingLog::new(policy.unit(), policy.period(), span, next_row);
+        for (at, units) in latest_moments(windows, span, self.last) {
+            log.push(at, units);
+        }
+        log.forget(self.last);
+        self.logs.push(log);
+        true
+    }
+
+    fn apply_to_bucket(&mut self, policy: &Policy, now: UnixMicros) -> bool {
+        let Some(span) = policy.period().micros() else { return false };
+        let (period, quota) = (policy.period(), policy.quota());
+        if let Some(bucket) = self.bucket_of(policy) {
+            let retired = bucket.until.take().is_some();
+            let changed = (bucket.period, bucket.quota) != (period, quota);
+            if changed {
+                bucket.change(now, period, span, quota);
+                // The level is now one of `now`, which the judged time must not go back behind.
+                self.advance_to(now);
+            }
+            return retired || changed;
+        }
+        let mut bucket = Bucket::new(policy.name(), policy.unit(), period, span, quota);
+        if let Some(windows) = self.fixed.windows(policy.unit(), period) {
+            let current = windows.iter().filter(|(start, _)| *start <= self.last).last().map(|(start, _)| start);
+            for (at, units) in latest_moments(windows, span, self.last) {
+                if current.is_none_or(|start| at >= start) {
+                    bucket.add(at, units);
+                }
+            }
+        }
+        self.buckets.push(bucket);
+        true
+    }
+
+    /// Marks what no policy uses: it is dropped when what it holds now has run out. True if there
+    /// was any.
+    fn retire(&mut self, policies: &[Policy]) -> bool {
+        let mut is_changed = false;
+        for log in &mut self.logs {
+            let is_used = |policy: &Policy| {
+                policy.algorithm() == Algorithm::Sliding && policy.unit() == log.unit && policy.period() == log.period
+            };
+            if log.until.is_none() && !policies.iter().any(is_used) {
+                log.until = Some(log.empty_at());
+                is_changed = true;
+            }
+        }
+        for bucket in &mut self.buckets {
+            let is_used = |policy: &Policy| {
+                policy.algorithm() == Algorithm::Bucket && policy.unit() == bucket.unit && policy.name() == bucket.name
+            };
+            if bucket.until.is_none() && !policies.iter().any(is_used) {
+                bucket.until = Some(bucket.empty_at());
+                is_changed = true;
+            }
+        }
+        is_changed
+    }
+
+    /// Drops what no policy uses and has run out by the last admission. True if there was any.
+    fn drop_unused(&mut self) -> bool {
+        let last = self.last;
+        let before = self.logs.len() + self.buckets.len();
+        self.logs.retain(|log| log.until.is_none_or(|until| until > last));
+        self.buckets.retain(|bucket| bucket.until.is_none_or(|until| until > last));
+        self.logs.len() + self.buckets.len() < before
+    }
+}
+
+/// The counted windows as admissions, each at the last moment at which it can have been made.
+/// Windows after `last` were counted by a clock that was ahead; the window of `last` holds what
+/// matters of them.
+fn latest_moments(windows: &Windows, span: u64, last: UnixMicros) -> impl Iterator<Item = (UnixMicros, u64)> + '_ {
+    let known = windows.iter().filter(move |(start, _)| *start <= last);
+    known.map(move |(start, units)| (start.saturating_add(span - 1).min(last), units))
+}

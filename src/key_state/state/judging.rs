@@ -1,0 +1,257 @@
+//! Judging calls, and counting what was not judged here.
+
+use crate::http::idempotency_key::Fingerprint;
+use crate::key_state::audit_log::LoggedCall;
+use crate::key_state::call_memory::CallKey;
+use crate::key_state::evaluate::{Demand, Evaluator};
+use crate::key_state::idempotency::PriorCall;
+use crate::key_state::state::KeyState;
+use crate::limiter::cost::Cost;
+use crate::limiter::decision::{Decision, Judgement, UsageSnapshot, Verdict};
+use crate::limiter::schedule::Schedule;
+use crate::metering::hours;
+use crate::time::UnixMicros;
+
+/// Statuses of refusals, as the audit log has them.
+const BAD_REQUEST: u16 = 400;
+const CONFLICT: u16 = 409;
+const UNPROCESSABLE: u16 = 422;
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// A call to be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallToJudge<'a> {
+    /// What it spends.
+    pub cost: Cost,
+    /// The request's method.
+    pub method: &'a str,
+    /// See [`Price::class`](crate::keys::route_cost::Price::class).
+    pub class: &'a str,
+    /// Names the call: one that is admitted is remembered by it.
+    pub nonce: u64,
+    /// The idempotency key, if that applies to the call: a later call with the same one repeats it.
+    pub idempotency_key: Option<&'a str>,
+    /// What the call asks for, which a repeat must ask for too. Isolates of an earlier version do
+    /// not say.
+    pub fingerprint: Option<Fingerprint>,
+    /// Whether it is to be in the audit log.
+    pub is_audited: bool,
+    /// Percentages of a month's quota at which an alert is raised.
+    pub thresholds: &'a [u16],
+}
+
+impl<'a> CallToJudge<'a> {
+    const fn logged(&self, cost: u64) -> LoggedCall<'a> {
+        LoggedCall { method: self.method, class: self.class, cost, key: self.idempotency_key }
+    }
+}
+
+/// What an isolate has to report: calls that it let through without a decision, and denials that it
+/// gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReportedUsage {
+    /// Names the report: it is counted once. The report of a call that may have been admitted has
+    /// that call's own nonce.
+    pub nonce: u64,
+    /// For how many microseconds it may have been counted already; `None` if it is new.
+    pub age: Option<u64>,
+    /// Calls that were let through.
+    pub calls: u64,
+    /// What they cost together.
+    pub cost: Cost,
+    /// Denials.
+    pub denied: u64,
+}
+
+/// What became of [`ReportedUsage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportOutcome {
+    /// It is counted now.
+    Counted,
+    /// It had been counted before.
+    Duplicate,
+    /// It may have been counted so long ago that this is not known any more. It is not counted.
+    TooLate,
+}
+
+impl KeyState {
+    /// Judges a call that may be asked about more than once, in any order: what was admitted under
+    /// its nonce is not counted again.
+    pub fn judge_once<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &CallToJudge<'_>,
+    ) -> Judgement {
+        let policies = policies.into();
+        if !self.recalls(call.nonce) {
+            return self.judge_call(policies, clock, call);
+        }
+        let now = self.effective_time(clock);
+        let is_replay = self.contents.calls.is_replay(call.nonce, call.idempotency_key, now);
+        Judgement::Recalled { is_replay, usage: self.usage_at(policies, now, clock) }
+    }
+
+    /// Judges a call by all policies: it is spent from every one of them, or from none.
+    ///
+    /// The first call under an idempotency key that is admitted is remembered for 24 hours. A call
+    /// with the same key that asks for something else is refused. Repeats of it are refused while
+    /// it is in flight: until it is [complete](Self::complete), but no longer than
+    /// [`MAX_FLIGHT`](crate::key_state::idempotency::MAX_FLIGHT). After that they are replays. The
+    /// first [`FREE_REPEATS`](crate::http::idempotency_key::FREE_REPEATS) of these are judged by
+    /// all policies but those of months and tokens, and charged to none of these. Further ones, and
+    /// those that cannot be compared, are judged and charged like new calls.
+    pub fn judge_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        call: &CallToJudge<'_>,
+    ) -> Judgement {
+        let policies = policies.into();
+        let now = self.effective_time(clock);
+        let epoch = &self.contents.epoch;
+        let key = call.idempotency_key.map(|key| CallKey::new(epoch, key, call.fingerprint));
+        let prior = self.contents.calls.prior_call(key, now);
+        let (is_replay, is_free) = match prior {
+            PriorCall::Different => {
+                self.log_refusal(now, call, UNPROCESSABLE);
+                return Judgement::Mismatch(self.usage_at(policies, now, clock));
+            }
+            PriorCall::InFlight { .. } => {
+                self.log_refusal(now, call, CONFLICT);
+                return Judgement::Conflict(self.usage_at(policies, now, clock));
+            }
+            PriorCall::None => (false, false),
+            PriorCall::Complete { is_free } => (true, is_free),
+        };
+        let demand = Demand::new(call.cost, is_free);
+        let decision = self.decide(policies, now, clock, demand, call.class);
+        if decision.is_admitted() {
+            self.contents.calls.admit(call.nonce, key, prior, now);
+            if call.is_audited {
+                let charged = if is_free { 0 } else { call.cost.requests };
+                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay);
+            }
+        } else {
+            let is_denial = matches!(decision.verdict, Verdict::Denied { .. });
+            self.log_refusal(now, call, if is_denial { TOO_MANY_REQUESTS } else { BAD_REQUEST });
+        }
+        if !call.thresholds.is_empty() {
+            let months = self.contents.meter.months();
+            let (used, is_kept) = (|unit, month| months.used(unit, month), |month| months.is_kept(month));
+            let alerts = &mut self.contents.alerts;
+            self.unwritten.changes |= alerts.check(policies.now, call.thresholds, now, used, is_kept);
+        }
+        if is_replay { Judgement::Replay { decision, is_free } } else { Judgement::Decided(decision) }
+    }
+
+    /// Judges by the policies alone, and counts the call.
+    fn decide(
+        &mut self,
+        policies: Schedule<'_>,
+        now: UnixMicros,
+        clock: UnixMicros,
+        demand: Demand,
+        class: &str,
+    ) -> Decision {
+        self.apply_policies(policies, now);
+        let verdict = self.evaluator().verdict(policies, now, clock, demand);
+        if verdict.is_admitted() {
+            let charged = if demand.is_free { Cost { requests: 0, tokens: 0 } } else { demand.cost };
+            self.spend(now, 1, demand.cost, charged, class);
+        } else if matches!(verdict, Verdict::Denied { .. }) {
+            // A cost that can never fit is a mistake in the request, not a denial.
+            self.deny(now, 1, class);
+        }
+        Decision { verdict, usage: self.evaluator().usage(policies, now, clock) }
+    }
+
+    /// Whether a free replay of this cost would get the verdict that a new call got at `clock`.
+    /// Then that verdict holds for all calls, whatever their idempotency keys are. Counts nothing.
+    pub fn judges_replays_alike<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        cost: Cost,
+        verdict: &Verdict,
+    ) -> bool {
+        let now = self.effective_time(clock);
+        self.evaluator().verdict(policies.into(), now, clock, Demand::new(cost, true)) == *verdict
+    }
+
+    /// Whether it is known if something was counted under `nonce`. `age` is for how many
+    /// microseconds it may have been counted; `None` if it is new. If this is not known, counting
+    /// it could count it twice.
+    pub fn can_tell(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
+        let now = self.effective_time(clock);
+        self.contents.calls.can_tell(now, nonce, age)
+    }
+
+    /// Whether something was counted under this nonce lately.
+    #[must_use]
+    pub fn recalls(&self, nonce: u64) -> bool {
+        self.contents.calls.is_known(nonce)
+    }
+
+    /// Records in the audit log that a call was refused with this status without being judged.
+    /// Counts it nowhere.
+    pub fn refuse_call(&mut self, clock: UnixMicros, call: &CallToJudge<'_>, status: u16) {
+        let now = self.effective_time(clock);
+        self.log_refusal(now, call, status);
+    }
+
+    fn log_refusal(&mut self, now: UnixMicros, call: &CallToJudge<'_>, status: u16) {
+        if call.is_audited {
+            self.contents.audit.refuse(now, call.logged(call.cost.requests), status);
+            self.unwritten.notes = true;
+        }
+    }
+
+    /// The usage of every policy. Counts nothing.
+    pub fn usage<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros) -> UsageSnapshot {
+        let now = self.effective_time(clock);
+        self.usage_at(policies.into(), now, clock)
+    }
+
+    fn usage_at(&mut self, policies: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> UsageSnapshot {
+        self.apply_policies(policies, now);
+        self.evaluator().usage(policies, now, clock)
+    }
+
+    /// Counts what an isolate reports, unless it was counted before.
+    pub fn apply_report<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        report: &ReportedUsage,
+    ) -> ReportOutcome {
+        let &ReportedUsage { nonce, age, calls, cost, denied } = report;
+        if self.recalls(nonce) {
+            return ReportOutcome::Duplicate;
+        }
+        let now = self.effective_time(clock);
+        if !self.contents.calls.can_tell(now, nonce, age) {
+            return ReportOutcome::TooLate;
+        }
+        // Otherwise it would count in logs and buckets of the policies that held at the last call.
+        self.apply_policies(policies.into(), now);
+        self.contents.calls.remember(nonce, now);
+        self.unwritten.changes = true;
+        if denied > 0 {
+            self.deny(now, denied, hours::EDGE);
+        }
+        if calls > 0 {
+            self.spend(now, calls, cost, cost, hours::UNJUDGED);
+        }
+        ReportOutcome::Counted
+    }
+
+    fn apply_policies(&mut self, policies: Schedule<'_>, now: UnixMicros) {
+        let next_row = self.ring.next_seq();
+        self.unwritten.changes |= self.contents.counters.apply_policies(policies, now, next_row);
+    }
+
+    const fn evaluator(&mut self) -> Evaluator<'_> {
+        Evaluator::new(&mut self.contents.counters, self.contents.meter.months())
+    }
+}

@@ -1,0 +1,127 @@
+//! Rows of a state, written and read back.
+
+use crate::key_state::clock::JudgedClock;
+use crate::key_state::layout::RowBody;
+use crate::key_state::ring::RowRing;
+use crate::key_state::row::{DecodeError, Rows, StateRow};
+use crate::key_state::state::{KeyState, Unwritten};
+
+impl KeyState {
+    /// What makes everything up to now durable. Store it, then call [`committed`](Self::committed)
+    /// before anything else changes this state. If storing fails, drop the state and read it back.
+    #[must_use]
+    pub fn to_rows(&self) -> Rows {
+        let keys = self.contents.calls.keys();
+        Rows {
+            row: self.to_row(),
+            replays: keys.rows(),
+            replays_over: keys.over().to_vec(),
+            audit: self.contents.audit.rows().to_vec(),
+        }
+    }
+
+    /// The row that every commit stores, of [`to_rows`](Self::to_rows).
+    #[must_use]
+    pub fn to_row(&self) -> StateRow {
+        let body = RowBody::of(self.ring.next_seq(), &self.contents);
+        // Plain integers, strings and arrays: there is nothing in a body that JSON cannot say.
+        StateRow { slot: self.ring.slot(), body: serde_json::to_string(&body).unwrap_or_default() }
+    }
+
+    /// The rows of [`to_rows`](Self::to_rows) are stored.
+    pub fn committed(&mut self) {
+        self.ring.commit();
+        self.contents.calls.nonces_mut().committed(self.ring.seq());
+        self.contents.calls.keys_mut().committed();
+        self.contents.audit.committed();
+        self.unwritten = Unwritten::default();
+        if self.contents.calls.nonces().is_full() || self.contents.counters.has_full_chunk() {
+            self.leave_slot();
+        }
+    }
+
+    /// The number of the last row that is [`committed`](Self::committed), higher than any before
+    /// it.
+    #[must_use]
+    pub const fn last_commit(&self) -> u64 {
+        self.ring.seq()
+    }
+
+    /// Storage has confirmed the rows up to this number. Until then each row names the nonces of
+    /// all commits since the last one that is confirmed, for code that reads the newest row alone.
+    pub fn confirmed(&mut self, commit: u64) {
+        self.contents.calls.nonces_mut().confirmed(commit);
+    }
+
+    /// How many rows are committed and not confirmed.
+    #[must_use]
+    pub fn unconfirmed(&self) -> usize {
+        self.contents.calls.nonces().unconfirmed()
+    }
+
+    /// Whether there are changes that must be in a row before they are answered.
+    #[must_use]
+    pub const fn is_dirty(&self) -> bool {
+        self.unwritten.changes
+    }
+
+    /// Whether there are counted denials that no committed row holds. Losing them is harmless to
+    /// every limit, so they can wait for a row that is written anyway.
+    #[must_use]
+    pub const fn has_uncommitted_denials(&self) -> bool {
+        self.unwritten.denials
+    }
+
+    /// Whether calls have ended, or refusals are in the audit log, that no committed row holds.
+    /// They should be in a row before the memory is lost, but are no reason to write one for each.
+    #[must_use]
+    pub const fn has_uncommitted_notes(&self) -> bool {
+        self.unwritten.notes
+    }
+
+    /// Reads a state back from all rows of a key.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if there is no row, or if any row cannot be read: going on without it could
+    /// forget usage.
+    pub fn from_rows(rows: impl IntoIterator<Item = (u32, String)>) -> Result<Self, DecodeError> {
+        // Oldest first.
+        let mut older = Vec::<(u32, RowBody)>::new();
+        for (slot, text) in rows {
+            let body = RowBody::parse(slot, &text)?;
+            let at = older.partition_point(|(other, older)| (older.seq, *other) < (body.seq, slot));
+            older.insert(at, (slot, body));
+        }
+        let (slot, newest) = older.pop().ok_or(DecodeError::NoRows)?;
+        let (ring, is_full) = (RowRing::at(slot, newest.seq), newest.is_full());
+        let contents = newest.into_contents(slot, &older)?;
+        let clock = JudgedClock::starting_at(contents.counters.last());
+        let mut state = Self { contents, clock, ring, unwritten: Unwritten::default() };
+        if is_full || state.contents.calls.nonces().is_full() {
+            state.leave_slot();
+        }
+        Ok(state)
+    }
+
+    /// Reads the rows of idempotency keys back, right after [`from_rows`](Self::from_rows).
+    ///
+    /// # Errors
+    /// [`DecodeError`] if any of them cannot be read.
+    pub fn load_replays(&mut self, rows: impl IntoIterator<Item = (u32, String)>) -> Result<(), DecodeError> {
+        for (slot, body) in rows {
+            if !self.contents.calls.keys_mut().load(slot, &body) {
+                return Err(DecodeError::Malformed { slot, reason: "not idempotency keys".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves full chunks and runs in their row and goes on in another slot.
+    fn leave_slot(&mut self) {
+        let full = self.ring.slot();
+        self.contents.counters.close_chunks(full);
+        self.contents.calls.nonces_mut().close(full);
+        let (counters, nonces) = (&self.contents.counters, self.contents.calls.nonces());
+        self.ring.leave_slot(counters.slots().chain(nonces.slots()));
+    }
+}
