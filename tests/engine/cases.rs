@@ -1,6 +1,6 @@
 //! Single cases of the engine: changes of policies, metering, clocks that go wrong.
 
-use tollgate::key_state::{KeyState, MAX_SKEW};
+use tollgate::key_state::{KeyState, MAX_SKEW, ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
@@ -355,6 +355,29 @@ fn a_clock_that_steps_back_opens_nothing() {
     }
 }
 
+/// A step back is waited for if it is of five minutes or less.
+#[test]
+fn a_clock_that_steps_back_is_waited_for_five_minutes() {
+    let mut state = state();
+    admit(&mut state, &fixed(5), START, 5);
+    let back = START.saturating_sub(300 * SECOND);
+    assert_eq!(wait(&mut state, &fixed(5), back, 1), 346 * SECOND);
+    assert!(wait(&mut state, &fixed(5), back.saturating_sub(1), 1) <= MINUTE);
+}
+
+/// They are of no window and no bucket, and a row may be lost with them.
+#[test]
+fn denials_from_elsewhere_do_not_move_the_judged_time() {
+    let mut state = state();
+    let owed = ReportedUsage { nonce: 1, denied: 3, ..ReportedUsage::default() };
+    assert_eq!(state.apply_report(&fixed(5), after(240), &owed), ReportOutcome::Now);
+    assert_eq!(standing(&mut state, &fixed(5), START).reset_after, 46 * SECOND);
+    let total = state.month(Month::of(START));
+    assert_eq!((total.calls, total.denied), (0, 3));
+    assert_eq!(state.apply_report(&fixed(5), after(240), &ReportedUsage { nonce: 2, calls: 1, ..owed }), ReportOutcome::Now);
+    assert_eq!(standing(&mut state, &fixed(5), START).reset_after, 286 * SECOND);
+}
+
 #[test]
 fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
     for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
@@ -427,7 +450,10 @@ fn a_clock_that_leapt_ahead_says_by_how_much() {
     look(&mut state, ahead);
     assert_eq!(state.lead(ahead), HOUR + SECOND);
     look(&mut state, ahead.saturating_add(2 * DAY));
-    assert_eq!(state.lead(ahead.saturating_add(3 * DAY)), 2 * DAY + HOUR + SECOND);
+    let lead = 2 * DAY + HOUR + SECOND;
+    assert_eq!(state.lead(ahead.saturating_add(3 * DAY)), lead);
+    let waited_for = ahead.saturating_add(2 * DAY - 300 * SECOND);
+    assert_eq!([waited_for, waited_for.saturating_sub(1)].map(|clock| state.lead(clock)), [lead, 0]);
     // Once it is back it does not.
     assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
     admit(&mut state, &[], ahead.saturating_add(2 * DAY), 1);

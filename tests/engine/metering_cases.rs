@@ -130,6 +130,16 @@ fn what_was_counted_since_a_flush_stays_due() {
 
 /// D1 keeps the larger of two totals, so an hour that is gone must not begin again.
 #[test]
+fn what_was_flushed_is_kept_for_as_long_as_its_hour_may_grow() {
+    let mut state = metered();
+    state.judge_call(&[], START, &of_class("/v1"));
+    let total = state.unflushed_hours()[0].clone();
+    assert_eq!(state.kept_hours(), [total.clone()]);
+    state.mark_hour_flushed(&total);
+    assert_eq!((state.kept_hours(), state.unflushed_hours()), (vec![total], Vec::new()));
+}
+
+#[test]
 fn an_hour_that_was_dropped_is_not_opened_again() {
     let mut state = metered();
     let mut judge = |hours: u64| {
@@ -326,6 +336,23 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
+}
+
+/// A call whose key was forgotten meanwhile, and taken by another call that is in flight, was a replay all the same.
+#[test]
+fn a_retry_of_a_replay_is_a_replay_whatever_its_key_is_now() {
+    let policies = replay_policies();
+    let mut state = metered();
+    let day = START.saturating_add(DAY);
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    end(&mut state, 1);
+    assert_eq!(ask(&mut state, day.saturating_sub(SECOND), &keyed(2, "k")), 'r');
+    let now = day.saturating_add(SECOND);
+    assert_eq!(ask(&mut state, now, &keyed(3, "k")), 'a');
+    let recalled = state.recall_call(&policies, now, &keyed(2, "k"));
+    assert!(matches!(recalled, Some(Judgement::Replay { .. })), "{recalled:?}");
+    let recalled = state.recall_call(&policies, now, &keyed(3, "k"));
+    assert!(matches!(recalled, Some(Judgement::Decided(_))), "{recalled:?}");
 }
 
 /// A question that is asked again may overtake the first, and a third may come late.
@@ -601,6 +628,21 @@ fn a_denial_that_replays_would_get_too_is_known_as_such() {
     assert!(!state.judges_replays_alike(&policies, last, CALL.cost, &decision.verdict));
 }
 
+/// A free replay spends no tokens, so a denial by tokens alone is none for it.
+#[test]
+fn a_denial_by_tokens_is_not_one_that_replays_would_get() {
+    for quota in [4, 9] {
+        let policies = [Policy::new("tokens", Unit::Tokens, quota, Period::Minute, Algorithm::Fixed, None).unwrap()];
+        let mut state = metered();
+        state.charge_calls(START, 1, CALL.cost);
+        let Judgement::Decided(decision) = state.judge_call(&policies, START, &keyed(2, "b")) else {
+            panic!("a replay")
+        };
+        assert!(!decision.is_admitted());
+        assert!(!state.judges_replays_alike(&policies, START, CALL.cost, &decision.verdict), "{quota}");
+    }
+}
+
 /// A row that was not written may have left chunks behind.
 #[test]
 fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
@@ -735,6 +777,45 @@ fn refusals_of_a_second_are_one_entry() {
     assert!(state.to_row().body.len() < 5000, "{}", state.to_row().body.len());
     let entries = entries(&tail(&state), START, START.saturating_add(DAY), 500);
     assert_eq!(entries.iter().map(|entry| entry.count).sum::<u64>(), 22 + 40_000);
+}
+
+/// Refusals of a 65th class are of class "other", apart by their status.
+#[test]
+fn refusals_of_too_many_classes_are_of_class_other() {
+    let mut state = metered();
+    let refuse = |state: &mut State, method, class: &str, status| {
+        state.refuse_call(START, &Call { method, ..audited(1, class) }, status);
+    };
+    for class in 0..64 {
+        refuse(&mut state, "GET", &format!("GET /{class}"), [403, 429][class % 2]);
+    }
+    refuse(&mut state, "GET", "GET /64", 403);
+    refuse(&mut state, "POST", "POST /65", 403);
+    refuse(&mut state, "PUT", "PUT /66", 429);
+    refuse(&mut state, "GET", "GET /67", 429);
+    refuse(&mut state, "GET", "GET /0", 403);
+    refuse(&mut state, "POST", "GET /2", 403);
+    for state in [&mut state.clone(), &mut reread(&mut state)] {
+        let entries = entries(&tail(state), START, START.saturating_add(1), 500);
+        assert_eq!(entries.len(), 66);
+        let of = |entry: &Entry| (entry.method.clone(), entry.class.clone(), entry.status, entry.count);
+        assert_eq!(of(&entries[0]), ("GET".to_owned(), "GET /0".to_owned(), 403, 2));
+        assert!(entries[1..64].iter().all(|entry| entry.method == "GET" && entry.count == 1));
+        assert_eq!(of(&entries[64]), (String::new(), "other".to_owned(), 403, 3));
+        assert_eq!(of(&entries[65]), (String::new(), "other".to_owned(), 429, 2));
+    }
+}
+
+/// The end of a call is looked for in the quarter of an hour after it.
+#[test]
+fn a_call_that_took_longer_than_15_minutes_has_no_known_end() {
+    let mut state = metered();
+    for nonce in [1, 2] {
+        state.judge_call(&[], START, &audited(nonce, "/v1"));
+        state.complete(START.saturating_add((899_999 + nonce) * 1000), ended(nonce), true);
+    }
+    let ends: Vec<_> = entries(&tail(&state), START, START.saturating_add(1), 9).into_iter().map(|e| e.end).collect();
+    assert_eq!(ends, [Some((201, 190)), None]);
 }
 
 #[test]
@@ -989,4 +1070,41 @@ fn an_alert_stays_until_it_is_told() {
     let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":"month|80|202613;"}"#.to_owned();
     let error = KeyState::from_rows([(3, wrong)]).unwrap_err();
     assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
+}
+
+/// What is used up from the beginning is no news.
+#[test]
+fn a_month_without_a_quota_has_no_alert_until_something_is_used() {
+    let mut state = metered();
+    let none = [fixed("month", 0, Period::Month)];
+    let call = Call { thresholds: &[80], ..CALL };
+    state.judge_call(&none, START, &call);
+    assert!(state.pending_alerts().is_empty() && !state.is_dirty());
+    state.charge_calls(START, 1, Cost { requests: 1, tokens: 0 });
+    state.judge_call(&none, START, &call);
+    assert_eq!(state.pending_alerts().len(), 1);
+}
+
+/// That a threshold may be reached again outlives the memory, also if a call that was denied has shown it.
+#[test]
+fn calls_that_are_denied_ask_for_a_row_only_if_they_change_alerts() {
+    let policies = |minute, month| [fixed("minute", minute, Period::Minute), fixed("month", month, Period::Month)];
+    let call = Call { thresholds: &[80], ..CALL };
+    let mut state = metered();
+    // What is admitted is dirty, with an alert or without.
+    state.judge_call(&policies(3, 100), START, &call);
+    assert!(state.is_dirty() && state.pending_alerts().is_empty());
+    state = reread(&mut state);
+    let mut judge = |minute, month| {
+        assert!(!state.judge_call(&policies(minute, month), START, &call).is_admitted());
+        let is_dirty = state.is_dirty();
+        state = reread(&mut state);
+        (is_dirty, state.pending_alerts().len())
+    };
+    assert_eq!(judge(3, 100), (false, 0));
+    assert_eq!(judge(3, 2), (true, 1));
+    assert_eq!(judge(3, 2), (false, 1));
+    // The quota is raised.
+    assert_eq!(judge(3, 100), (true, 1));
+    assert_eq!(judge(3, 100), (false, 1));
 }
