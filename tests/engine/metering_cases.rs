@@ -783,7 +783,7 @@ fn refusals_of_a_second_are_one_entry() {
 #[test]
 fn refusals_of_too_many_classes_are_of_class_other() {
     let mut state = metered();
-    let refuse = |state: &mut State, method, class: &str, status| {
+    let refuse = |state: &mut KeyState, method, class: &str, status| {
         state.refuse_call(START, &Call { method, ..audited(1, class) }, status);
     };
     for class in 0..64 {
