@@ -374,6 +374,12 @@ mod tests {
         assert_eq!(cache.plain(CALL, 300).unwrap().at(300).changes_after, Some(300));
         assert!(cache.plain(CALL, 499).is_some());
         assert!(cache.plain(CALL, 500).is_none(), "other policies hold from then on");
+        let unused = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500 hour:rh:10:3600:10:0");
+        keep(&mut cache, CALL, &unused, 0..0, 10_000);
+        assert!(cache.plain(CALL, 8_499).is_some(), "what is unused does not end");
+        // What is true for no time at all takes nothing away.
+        keep(&mut cache, CALL, &minute_denied(1), 8_400..8_400, 0);
+        assert!(cache.plain(CALL, 8_499).is_some());
     }
 
     #[test]
@@ -395,6 +401,11 @@ mod tests {
         }
         assert_eq!(cache.keys.len(), CAPACITY);
         assert!(cache.plain(Call { id: &CAPACITY.to_string(), ..CALL }, 5_001).is_none());
+        keep(&mut cache, Call { id: "0", ..CALL }, &known, 6_000..6_000, 10_000);
+        assert!(
+            cache.plain(Call { id: "0", ..CALL }, 14_499).is_some(),
+            "there is room for news of a key that is here"
+        );
         keep(&mut cache, Call { id: "new", ..CALL }, &known, 20_000..20_000, 10_000);
         assert!(cache.plain(Call { id: "new", ..CALL }, 20_001).is_some(), "what is over makes room");
         assert_eq!(cache.keys.len(), 1);
@@ -492,6 +503,11 @@ mod tests {
         cache.keep(other, Keyed::Key(1), &dear, 1..1, 60_000, cache.generation());
         assert_eq!(cache.plain(CALL, 1).unwrap().number(), number);
         assert!(cache.find(other, Keyed::Key(1), 1).is_some());
+        // Nor is what is known of its keys.
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::Key(1), ":n");
+        cache.keep(other, Keyed::Key(2), &dear, 1..1, 60_000, cache.generation());
+        assert_eq!(holds(&mut cache, &KEYS, 1), [true, true, false]);
         // Of two for some, the newer is kept, with nothing of what was known of the other.
         let mut cache = DenyCache::default();
         for (call, key) in [(CALL, 1), (other, 2)] {

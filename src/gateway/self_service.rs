@@ -263,6 +263,9 @@ mod tests {
         service.keep("k", "h", Me, mark, &CachedAnswer::new(known(300), "me 2", 2_000, 2_000));
         assert_eq!(given(&mut service, "k", "h", Me, 2_299).as_deref(), Some("me 2"));
         assert_eq!(given(&mut service, "k", "h", Me, 2_300), None, "a window has ended");
+        let mark = asked(&mut service, "k", "h", Me, 3_000);
+        service.keep("k", "h", Me, mark, &CachedAnswer::new(known(0), "unused", 3_000, 3_000));
+        assert_eq!(given(&mut service, "k", "h", Me, 3_999).as_deref(), Some("unused"));
     }
 
     #[test]

@@ -374,7 +374,10 @@ fn denials_from_elsewhere_do_not_move_the_judged_time() {
     assert_eq!(standing(&mut state, &fixed(5), START).reset_after, 46 * SECOND);
     let total = state.month(Month::of(START));
     assert_eq!((total.calls, total.denied), (0, 3));
-    assert_eq!(state.apply_report(&fixed(5), after(240), &ReportedUsage { nonce: 2, calls: 1, ..owed }), ReportOutcome::Now);
+    assert_eq!(
+        state.apply_report(&fixed(5), after(240), &ReportedUsage { nonce: 2, calls: 1, ..owed }),
+        ReportOutcome::Now
+    );
     assert_eq!(standing(&mut state, &fixed(5), START).reset_after, 286 * SECOND);
 }
 
