@@ -341,6 +341,18 @@ mod tests {
             assert_eq!(words(now), words(now + unchanged - 1));
             assert_ne!(words(now), words(now + unchanged));
         }
+        let mut cache = DenyCache::default();
+        let sooner = denied("1 denied:8250:1:0 free 1000000 minute:rm:10:60:0:8500");
+        keep(&mut cache, CALL, &sooner, 1_000..1_200, 60_000);
+        assert_eq!(cache.plain(CALL, 1_200).unwrap().unchanged_for(1_200), 250, "the wait is one of them");
+    }
+
+    #[test]
+    fn each_has_a_number_of_its_own() {
+        let mut cache = kept(1);
+        let first = cache.plain(CALL, 1_200).unwrap().number();
+        keep(&mut cache, CALL, &minute_denied(1), 1_300..1_300, 60_000);
+        assert_ne!(cache.plain(CALL, 1_300).unwrap().number(), first);
     }
 
     #[test]
@@ -487,9 +499,11 @@ mod tests {
             };
             assert_eq!(asked(&mut cache, 1..300, 1_999), 10);
             assert_eq!(asked(&mut cache, 1..300, 2_000), 10);
+            assert_eq!(asked(&mut cache, 1..300, 2_001), 0);
+            assert_eq!(asked(&mut cache, 1..300, 3_000), 10);
             // Another route is another matter.
-            assert!(cache.find(Call { secret_hash: "other", ..CALL }, Keyed::Key(1), 2_000).is_none());
-            assert_eq!(waits_of(cache.find(CALL, Keyed::Key(9), 2_000).unwrap()), 8_500);
+            assert!(cache.find(Call { secret_hash: "other", ..CALL }, Keyed::Key(1), 3_000).is_none());
+            assert_eq!(waits_of(cache.find(CALL, Keyed::Key(9), 3_000).unwrap()), 8_500);
         }
     }
 
@@ -555,6 +569,7 @@ mod tests {
         let malformed = denied("1 malformed free 0");
         cache.keep(CALL, Keyed::Malformed, &malformed, 0..0, 60_000, cache.generation());
         assert_eq!(holds(&mut cache, &[Keyed::Malformed, Keyed::No, Keyed::Key(1)], 2_999), [true, false, false]);
+        assert!((0..100).all(|key| cache.find(CALL, Keyed::Key(key), 2_999).is_none()), "however many there are");
     }
 
     #[test]
@@ -568,6 +583,7 @@ mod tests {
         cache.forget(Some("k"));
         assert!(cache.plain(CALL, 1_300).is_none());
         keep(&mut cache, CALL, &minute_denied(1), 1_000..1_200, 60_000);
+        assert!(cache.plain(CALL, 1_300).is_some(), "asked after the change");
         cache.forget(None);
         assert!(cache.plain(CALL, 1_300).is_none());
     }

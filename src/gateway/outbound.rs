@@ -231,6 +231,10 @@ mod tests {
         for value in ["Custom a=1;key=plain", "Custom a:b:plain", "Custom 'plain';x"] {
             assert!(holds(value, |text| text == "plain"), "{value}");
         }
+        // One whose base64 has the signs in which the alphabets differ.
+        for value in ["Basic c2s+Pj4/Pz8=", "Basic c2s-Pj4_Pz8"] {
+            assert!(holds(value, |text| text == "sk>>>???"), "{value}");
+        }
         for value in ["", "Basic dTpw", "Token sk=live:012345678", "Negotiate YIIB", &basic("user:password")] {
             assert!(!holds(value, |text| text == KEY), "{value}");
         }

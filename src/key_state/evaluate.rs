@@ -110,13 +110,10 @@ impl KeyState {
     fn projection(&self) -> Self {
         Self {
             last: self.last,
-            seen: self.seen,
-            adopted: self.adopted,
             fixed: self.fixed.clone(),
             months: self.months.clone(),
             logs: self.logs.clone(),
             buckets: self.buckets.clone(),
-            ring: self.ring.clone(),
             ..Self::new(String::new())
         }
     }

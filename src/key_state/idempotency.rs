@@ -249,7 +249,7 @@ impl Replays {
         if is_free {
             self.put(Mark { repeats: mark.repeats.saturating_add(1), ..mark });
         } else if request.is_known() && !mark.request.is_known() {
-            self.put(Mark { request, repeats: 0, ..mark });
+            self.put(Mark { request, ..mark });
         }
     }
 

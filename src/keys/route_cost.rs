@@ -293,6 +293,8 @@ mod tests {
         let within = [row("/a/**/z", "*", 5)];
         let of = |path| cost(&within, "GET", path);
         assert_eq!(["/a/z", "/a/b/z", "/a/b/c/z", "/a/b", "/z"].map(of), [5, 5, 5, 1, 1]);
+        let last = [row("/**/z", "*", 5)];
+        assert_eq!(["/z", "/a/z", "/a/b/z", "/a/b"].map(|path| cost(&last, "GET", path)), [5, 5, 5, 1]);
     }
 
     #[test]

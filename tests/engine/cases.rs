@@ -495,16 +495,41 @@ fn waiting_helps_once_all_policies_agree() {
     admit(&mut state, &minute, clock, 5);
     assert_eq!(wait(&mut state, &minute, clock, 1), 2 * MINUTE);
     assert_eq!(wait(&mut state, &minute, clock, 2), 3 * MINUTE);
-    // The bucket alone would admit within the spent minute, or less than a second before it.
-    for (drained, level) in [(30 * SECOND, 5), (59 * SECOND + SECOND / 2, 5)] {
-        let quota = HOUR / drained;
-        let bucket = Policy::new("b", Unit::Requests, quota, Period::Hour, Algorithm::Bucket, Some(level)).unwrap();
-        let mut state = self::state();
-        admit(&mut state, &minute, boundary.saturating_add(2 * HOUR), 5);
-        assert_eq!(wait(&mut state, &minute, boundary, 1), MINUTE);
-        let both = [minute[0].clone(), bucket];
-        admit(&mut state, &both, clock, 5);
-        assert_eq!(wait(&mut state, &both, clock, 1), 2 * MINUTE);
+}
+
+/// A bucket that drains a unit in 59.5 s has room less than a second before the minute ends, which clients cannot hit.
+#[test]
+fn a_wait_that_ends_just_before_a_full_minute_goes_on() {
+    let minute = |unit| Policy::new("m", unit, 10, Period::Minute, Algorithm::Fixed, None).unwrap();
+    let boundary = after(46);
+    let clock = boundary.saturating_add(2 * HOUR - MINUTE);
+    // The wait for a bucket alone, and when the minute after this one is spent, which a clock that was ahead has done.
+    for (a_day, drained, spent) in [(1452, 59_504_133, 2 * MINUTE), (2880, 30 * SECOND, 30 * SECOND)] {
+        let bucket = Policy::new("b", Unit::Requests, a_day, Period::Day, Algorithm::Bucket, Some(5)).unwrap();
+        let waits = |unit, ahead: Cost| {
+            let policies = [minute(unit), bucket.clone()];
+            let mut state = state();
+            state.charge_calls(clock.saturating_add(MINUTE), 1, ahead);
+            // The clock falls back, and goes on.
+            standing(&mut state, &policies, boundary);
+            admit(&mut state, &policies, clock, 5);
+            wait(&mut state, &policies, clock, 1)
+        };
+        assert_eq!(waits(Unit::Requests, Cost { requests: 10, tokens: 0 }), spent);
+        assert_eq!(waits(Unit::Requests, Cost { requests: 9, tokens: 0 }), drained, "there is room for one");
+        assert_eq!(waits(Unit::Tokens, Cost { requests: 0, tokens: 15 }), drained, "it costs no tokens");
+    }
+}
+
+/// What was spent a period before the clock stepped back, or earlier, does not count where it came back to.
+#[test]
+fn a_step_back_takes_along_what_was_spent_in_the_last_period() {
+    let there = after(46).saturating_add(HOUR);
+    for (later, counted) in [(2 * MINUTE, 1), (2 * MINUTE - 1, 3)] {
+        let mut state = state();
+        admit(&mut state, &fixed(5), there, 2);
+        admit(&mut state, &fixed(5), there.saturating_add(later), 1);
+        assert_eq!(used(&mut state, &fixed(5), START), counted);
     }
 }
 
@@ -595,14 +620,20 @@ fn months_stay_until_they_are_over_and_flushed() {
     assert_eq!(unflushed(&state), []);
     state.committed();
     state.mark_flushed(november, 1, 0);
+    state.mark_flushed(november, 2, 0);
     assert!(unflushed(&state).is_empty() && !state.is_dirty());
+    admit(&mut state, &[], START, 1);
+    state.committed();
+    state.mark_flushed(november, 3, 0);
+    assert!(state.is_dirty(), "what D1 has is part of the row");
+    state.committed();
     state.deny_elsewhere(START, 1);
-    assert_eq!(unflushed(&state), [(november, 3)]);
-    state.mark_flushed(november, 2, 1);
+    assert_eq!(unflushed(&state), [(november, 4)]);
+    state.mark_flushed(november, 3, 1);
     assert!(state.is_dirty());
     for month in &months[1..] {
         admit(&mut state, &[], month.start(), 1);
-        assert_eq!(state.month(november).calls, 2, "{month}");
+        assert_eq!(state.month(november).calls, 3, "{month}");
     }
     let kept = |state: &KeyState| state.kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
     assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
@@ -695,6 +726,24 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     assert!(row.body.contains(r#""y":[203205,18446744073709551615]"#), "{}", row.body);
     assert_eq!(used(&mut state, &policies, months[6].start()), 1);
     assert!(row.body.len() < 400);
+}
+
+/// What earlier epochs recorded of a month may come again after it was dropped.
+#[test]
+fn a_dropped_month_that_is_carried_again_is_dropped_again() {
+    let months = months(5);
+    let mut state = state();
+    for month in &months {
+        admit(&mut state, &[], month.start(), 1);
+        flush(&mut state);
+    }
+    for month in &months[..2] {
+        state.carry_over(*month, Carried { calls: 1, cost: 1, tokens: 0 });
+        state.mark_flushed(*month, 0, 0);
+        assert!(state.kept_months().iter().map(|total| total.month).eq(months[2..].iter().copied()));
+        let row = state.to_row();
+        assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
+    }
 }
 
 #[test]

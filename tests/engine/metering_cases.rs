@@ -193,6 +193,41 @@ fn classes_are_bounded_and_sums_exact() {
 }
 
 #[test]
+fn of_512_entries_each_is_counted_by_its_class() {
+    let mut state = metered();
+    for hour in 0..16 {
+        for class in 0..32 {
+            state.judge_call(&[], START.saturating_add(hour * HOUR), &of_class(&format!("GET /{class}")));
+        }
+    }
+    state.judge_call(&[], START.saturating_add(16 * HOUR), &of_class("GET /x"));
+    let rows = unflushed(&state);
+    assert_eq!((rows.len(), rows.iter().filter(|row| row.1 == "other").count()), (513, 1));
+    assert_eq!(rows[512], (16, "other".to_owned(), 1, 0, 2));
+}
+
+#[test]
+fn nothing_is_no_entry_of_an_hour() {
+    let mut state = metered();
+    state.charge_calls(START, 0, Cost { requests: 0, tokens: 0 });
+    assert!(state.kept_hours().is_empty());
+}
+
+#[test]
+fn hours_that_d1_does_not_have_are_not_flushed() {
+    let mut state = metered();
+    state.judge_call(&[], START, &of_class("/v1"));
+    assert!(!state.is_flushed());
+    let month = state.month(Month::of(START));
+    state.mark_flushed(month.month, month.calls, month.denied);
+    assert!(!state.is_flushed());
+    for total in state.unflushed_hours() {
+        state.mark_hour_flushed(&total);
+    }
+    assert!(state.is_flushed());
+}
+
+#[test]
 fn the_stored_form_of_hours_is_frozen() {
     let policies = [fixed("month", 3, Period::Month)];
     let mut state = metered();
@@ -336,6 +371,38 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
+}
+
+/// A call that takes longer than its nonce is known is recognised by its idempotency key.
+#[test]
+fn a_call_in_flight_is_recalled_for_as_long_as_it_lasts() {
+    let mut state = metered();
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    for call in 0..200 {
+        let now = START.saturating_add(call * SECOND);
+        assert!(state.judge_call(&[], now, &Call { nonce: 100 + call, ..CALL }).is_admitted());
+        state.committed();
+        state.confirmed(state.last_commit());
+    }
+    assert!(state.recalls(1) && !state.recalls(100));
+    end(&mut state, 1);
+    assert!(!state.recalls(1));
+}
+
+/// Marks that a clock that fell back leaves as they are need no new row.
+#[test]
+fn a_clock_that_falls_back_to_a_mark_writes_no_chunk_again() {
+    let mut state = metered();
+    for call in 0..512 {
+        state.judge_call(&[], START, &keyed(call, &format!("key {call}")));
+    }
+    assert_eq!(state.to_rows().replays.len(), 1);
+    state.judge_call(&[], START.saturating_add(10 * MINUTE), &Call { nonce: 1000, ..CALL });
+    state.committed();
+    state.standings(&[], START);
+    assert!(state.to_rows().replays.is_empty());
+    state.standings(&[], START.saturating_sub(10 * MINUTE));
+    assert_eq!(state.to_rows().replays.len(), 1);
 }
 
 /// A call whose key was forgotten meanwhile, and taken by another call that is in flight, was a replay all the same.
@@ -674,7 +741,7 @@ fn audited(nonce: u64, class: &str) -> Call<'_> {
 /// All entries between two times, read page by page.
 fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: usize) -> Vec<Entry> {
     let (mut all, mut cursor) = (Vec::new(), None);
-    loop {
+    for _ in 0..2_000 {
         let mut reader = AuditReader::new(AuditQuery { from, to, cursor, limit });
         for (seq, body) in chunks {
             if cursor.is_none_or(|cursor: AuditCursor| *seq >= cursor.seq) && !reader.feed(*seq, body).unwrap() {
@@ -688,6 +755,7 @@ fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: us
         assert_eq!(next.to_string().parse(), Ok(next));
         cursor = Some(next);
     }
+    panic!("the pages do not end");
 }
 
 fn tail(state: &KeyState) -> Vec<(u64, String)> {
@@ -895,8 +963,13 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     assert_eq!(shown, format!("{}…9537c5fdf120482f", "x".repeat(47)));
     let (taken, shown) = judge(&"|".repeat(255));
     assert_eq!((taken.len(), shown.as_str()), (62, format!("{}…443d717569113ba1", "|".repeat(15)).as_str()));
-    let (_, shown) = judge(&format!("{}|{}", "x".repeat(45), "y".repeat(200)));
-    assert!(shown.starts_with(&format!("{}…", "x".repeat(45))), "{shown}");
+    // An escape is shown whole or not at all.
+    for (before, beginning) in
+        [(45, "x".repeat(45)), (44, "x".repeat(44) + "|"), (20, "x".repeat(20) + "|" + &"y".repeat(24))]
+    {
+        let (_, shown) = judge(&format!("{}|{}", "x".repeat(before), "y".repeat(200)));
+        assert!(shown.starts_with(&format!("{beginning}…")), "{shown}");
+    }
     // Rows of the first version hold them whole.
     let key = "%7C".repeat(255);
     let text = format!("1795160894000;a|0|POST|~/v1|2|{key}|1;d|0|POST|/v2|2|{key}|429|1|1|0;");
@@ -948,6 +1021,15 @@ fn the_audit_log_expires() {
     assert!(state.is_dirty() && log(&state).is_empty());
     assert_eq!(state.audit_tail(), [(1, "".into())]);
     assert_eq!(reread(&mut state).audit_tail(), [(1, "".into())]);
+    // What was read says of which time it is.
+    for second in [0, 10] {
+        state.judge_call(&[], START.saturating_add(second * SECOND), &audited(second, "GET /v1"));
+    }
+    let mut state = reread(&mut state);
+    state.forget_audit(START.saturating_add(10 * SECOND - 1));
+    assert!(!state.is_dirty() && log(&state).len() == 2);
+    state.forget_audit(START.saturating_add(10 * SECOND));
+    assert!(state.is_dirty() && log(&state).is_empty());
     assert_eq!(rfc3339(audit_next(START, 7)), "2026-11-28T00:00:00Z");
 }
 

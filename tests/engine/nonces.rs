@@ -242,6 +242,36 @@ fn a_clock_that_falls_back_makes_no_nonce_new() {
     }
 }
 
+/// What was forgotten while the clock was ahead makes nothing doubtful afterwards.
+#[test]
+fn a_clock_that_falls_back_can_tell_what_is_asked_from_then_on() {
+    let mut object = Object::new();
+    for nonce in 0..200 {
+        object.judge(START + 2 * DAY + nonce * SECOND, nonce);
+        object.commit();
+    }
+    assert!(!object.state.recalls(0));
+    object.judge(START, 1000);
+    assert!(object.state.can_tell(at(START + 30 * SECOND), 5000, Some(10 * SECOND)));
+}
+
+/// Answers of the calls that came with the last confirmed commit, or after it, may be lost with the object.
+#[test]
+fn nonces_that_only_rows_under_way_hold_are_not_forgotten() {
+    for (confirmed, is_known) in [(64, true), (65, false)] {
+        let mut state = KeyState::new("e".into());
+        for nonce in 1..=200 {
+            assert!(state.judge_once(&[], at(START + nonce * SECOND), &call(nonce)).is_admitted());
+            state.committed();
+            if nonce == confirmed {
+                state.confirmed(state.last_commit());
+            }
+        }
+        // A run of 64 is forgotten as a whole, a minute after its last.
+        assert_eq!(state.recalls(1), is_known, "{confirmed}");
+    }
+}
+
 /// A question under way.
 #[derive(Debug, Clone)]
 struct ObjectRequest {
