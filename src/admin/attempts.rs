@@ -290,6 +290,25 @@ mod tests {
     }
 
     #[test]
+    fn as_many_networks_as_there_is_room_for_have_a_budget_of_their_own() {
+        let network = |n: usize| v4(u32::try_from(n).unwrap());
+        let left =
+            |attempts: &mut Attempts, n| (0..1_000).take_while(|_| attempts.begin(network(n), 0).is_ok()).count();
+        let mut attempts = Attempts::default();
+        for n in 0..CAPACITY - 3 {
+            assert!(attempts.begin(network(n), 0).is_ok());
+        }
+        assert_eq!([CAPACITY - 3, CAPACITY - 2].map(|n| left(&mut attempts, n)), [10, 100]);
+        // An attempt that was given back needs no room.
+        let mut attempts = Attempts::default();
+        for n in 0..CAPACITY {
+            let right = attempts.begin(network(n), 0).unwrap();
+            attempts.give_back(right);
+        }
+        assert_eq!(left(&mut attempts, CAPACITY), 10);
+    }
+
+    #[test]
     fn a_clock_that_steps_back_locks_nobody_out() {
         let mut attempts = Attempts::default();
         for _ in 0..10 {
@@ -327,6 +346,9 @@ mod tests {
     #[test]
     fn known_tokens_are_bounded() {
         let mut known = KnownTokens::default();
+        known.add("a");
+        known.add("b");
+        assert!(known.has("a") && known.has("b"));
         for n in 0..3 * KNOWN {
             known.add(&n.to_string());
             assert!(known.has(&n.to_string()) && known.hashes.len() <= KNOWN);

@@ -341,6 +341,18 @@ mod tests {
             assert_eq!(words(now), words(now + unchanged - 1));
             assert_ne!(words(now), words(now + unchanged));
         }
+        let mut cache = DenyCache::default();
+        let sooner = denied("1 denied:8250:1:0 free 1000000 minute:rm:10:60:0:8500");
+        keep(&mut cache, CALL, &sooner, 1_000..1_200, 60_000);
+        assert_eq!(cache.plain(CALL, 1_200).unwrap().unchanged_for(1_200), 250, "the wait is one of them");
+    }
+
+    #[test]
+    fn each_has_a_number_of_its_own() {
+        let mut cache = kept(1);
+        let first = cache.plain(CALL, 1_200).unwrap().number();
+        keep(&mut cache, CALL, &minute_denied(1), 1_300..1_300, 60_000);
+        assert_ne!(cache.plain(CALL, 1_300).unwrap().number(), first);
     }
 
     #[test]
@@ -374,6 +386,12 @@ mod tests {
         assert_eq!(cache.plain(CALL, 300).unwrap().at(300).changes_after, Some(300));
         assert!(cache.plain(CALL, 499).is_some());
         assert!(cache.plain(CALL, 500).is_none(), "other policies hold from then on");
+        let unused = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500 hour:rh:10:3600:10:0");
+        keep(&mut cache, CALL, &unused, 0..0, 10_000);
+        assert!(cache.plain(CALL, 8_499).is_some(), "what is unused does not end");
+        // What is true for no time at all takes nothing away.
+        keep(&mut cache, CALL, &minute_denied(1), 8_400..8_400, 0);
+        assert!(cache.plain(CALL, 8_499).is_some());
     }
 
     #[test]
@@ -395,6 +413,11 @@ mod tests {
         }
         assert_eq!(cache.keys.len(), CAPACITY);
         assert!(cache.plain(Call { id: &CAPACITY.to_string(), ..CALL }, 5_001).is_none());
+        keep(&mut cache, Call { id: "0", ..CALL }, &known, 6_000..6_000, 10_000);
+        assert!(
+            cache.plain(Call { id: "0", ..CALL }, 14_499).is_some(),
+            "there is room for news of a key that is here"
+        );
         keep(&mut cache, Call { id: "new", ..CALL }, &known, 20_000..20_000, 10_000);
         assert!(cache.plain(Call { id: "new", ..CALL }, 20_001).is_some(), "what is over makes room");
         assert_eq!(cache.keys.len(), 1);
@@ -476,9 +499,11 @@ mod tests {
             };
             assert_eq!(asked(&mut cache, 1..300, 1_999), 10);
             assert_eq!(asked(&mut cache, 1..300, 2_000), 10);
+            assert_eq!(asked(&mut cache, 1..300, 2_001), 0);
+            assert_eq!(asked(&mut cache, 1..300, 3_000), 10);
             // Another route is another matter.
-            assert!(cache.find(Call { secret_hash: "other", ..CALL }, Keyed::Key(1), 2_000).is_none());
-            assert_eq!(waits_of(cache.find(CALL, Keyed::Key(9), 2_000).unwrap()), 8_500);
+            assert!(cache.find(Call { secret_hash: "other", ..CALL }, Keyed::Key(1), 3_000).is_none());
+            assert_eq!(waits_of(cache.find(CALL, Keyed::Key(9), 3_000).unwrap()), 8_500);
         }
     }
 
@@ -492,6 +517,11 @@ mod tests {
         cache.keep(other, Keyed::Key(1), &dear, 1..1, 60_000, cache.generation());
         assert_eq!(cache.plain(CALL, 1).unwrap().number(), number);
         assert!(cache.find(other, Keyed::Key(1), 1).is_some());
+        // Nor is what is known of its keys.
+        let mut cache = DenyCache::default();
+        extended(&mut cache, Keyed::Key(1), ":n");
+        cache.keep(other, Keyed::Key(2), &dear, 1..1, 60_000, cache.generation());
+        assert_eq!(holds(&mut cache, &KEYS, 1), [true, true, false]);
         // Of two for some, the newer is kept, with nothing of what was known of the other.
         let mut cache = DenyCache::default();
         for (call, key) in [(CALL, 1), (other, 2)] {
@@ -539,6 +569,7 @@ mod tests {
         let malformed = denied("1 malformed free 0");
         cache.keep(CALL, Keyed::Malformed, &malformed, 0..0, 60_000, cache.generation());
         assert_eq!(holds(&mut cache, &[Keyed::Malformed, Keyed::No, Keyed::Key(1)], 2_999), [true, false, false]);
+        assert!((0..100).all(|key| cache.find(CALL, Keyed::Key(key), 2_999).is_none()), "however many there are");
     }
 
     #[test]
@@ -552,6 +583,7 @@ mod tests {
         cache.forget(Some("k"));
         assert!(cache.plain(CALL, 1_300).is_none());
         keep(&mut cache, CALL, &minute_denied(1), 1_000..1_200, 60_000);
+        assert!(cache.plain(CALL, 1_300).is_some(), "asked after the change");
         cache.forget(None);
         assert!(cache.plain(CALL, 1_300).is_none());
     }

@@ -568,6 +568,7 @@ mod tests {
         let batch = asks(&mut queue, a, FRESH);
         let (mut waited, mut pauses) = (FRESH, Vec::new());
         loop {
+            assert!(pauses.len() < 1_000, "it waits for ever");
             match queue.turn(a, waited, 0) {
                 Turn::Wait(pause, next) => {
                     pauses.push(pause);
@@ -579,6 +580,11 @@ mod tests {
         }
         assert!(pauses.is_sorted() && pauses[0] == 10 && pauses.last() == Some(&250), "{pauses:?}");
         assert!((PATIENCE..PATIENCE + 250).contains(&pauses.iter().sum()) && pauses.len() < 100, "{pauses:?}");
+        let mut in_vain = 0;
+        for pause in pauses {
+            assert_eq!(pause, (in_vain / 4).clamp(10, 250));
+            in_vain += pause;
+        }
         assert_eq!(finish(&mut queue, &batch), [2, 3]);
         for (took, pause) in [(0, 2), (9, 4), (100, 50), (900, 250)] {
             let ticket = join(&mut queue, 4, false);
@@ -590,6 +596,19 @@ mod tests {
             queue.finish(batch.number, took);
         }
         assert!([b, c].into_iter().all(|ticket| matches!(queue.turn(ticket, FRESH, 0), Turn::Over)));
+    }
+
+    /// 500 texts are asked about in a round of two queries, each of which is expected to take 20 ms.
+    #[test]
+    fn a_request_waits_longer_for_each_round_of_queries_that_goes_before_its_own() {
+        let mut queue = Queue::default();
+        for n in 0..2 {
+            let ticket = join(&mut queue, n, false);
+            asks(&mut queue, ticket, FRESH);
+        }
+        let tickets: Vec<Ticket> = (2..1_003).map(|n| join(&mut queue, n, false)).collect();
+        let mut pause = |n: usize| waits(&mut queue, tickets[n], FRESH).0;
+        assert_eq!([0, 499, 500, 999, 1_000].map(&mut pause), [10, 10, 30, 30, 50]);
     }
 
     #[test]

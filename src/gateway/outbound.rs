@@ -227,6 +227,14 @@ mod tests {
         ] {
             assert!(holds(&value, |text| text == KEY), "{value}");
         }
+        // One without separators among others.
+        for value in ["Custom a=1;key=plain", "Custom a:b:plain", "Custom 'plain';x"] {
+            assert!(holds(value, |text| text == "plain"), "{value}");
+        }
+        // One whose base64 has the signs in which the alphabets differ.
+        for value in ["Basic c2s+Pj4/Pz8=", "Basic c2s-Pj4_Pz8"] {
+            assert!(holds(value, |text| text == "sk>>>???"), "{value}");
+        }
         for value in ["", "Basic dTpw", "Token sk=live:012345678", "Negotiate YIIB", &basic("user:password")] {
             assert!(!holds(value, |text| text == KEY), "{value}");
         }
@@ -238,6 +246,11 @@ mod tests {
         assert!(!holds(&value(TEXT_LIMIT), |_| false));
         assert!(holds(&value(TEXT_LIMIT + 1), |_| false));
         assert!(!holds(&format!("Negotiate {}", "YIIB".repeat(5_000)), |_| false));
+        // 516 bytes are 688 characters of base64.
+        let is_seen = |user: usize| {
+            holds(&basic(&format!("{}:{}", "u".repeat(user), "k".repeat(256))), |text| text.starts_with('k'))
+        };
+        assert_eq!([256, 259, 260].map(is_seen), [true, true, false]);
     }
 
     #[test]

@@ -199,6 +199,11 @@ mod tests {
                 "limit=20, remaining=8, reset=5",
             ),
             (
+                "1 cost:1:21 free 0 minute:rm:10:60:0:1 hour:rh:20:3600:8:5000",
+                "10;w=60, 20;w=3600",
+                "limit=20, remaining=8, reset=5",
+            ),
+            (
                 "1 denied:9000:1:0:1 free 0 minute:rm:10:60:0:9000 hour:rh:20:3600:0:8000 day:rd:9:86400:0:80000",
                 "10;w=60, 20;w=3600, 9;w=86400",
                 "limit=10, remaining=0, reset=9",

@@ -112,6 +112,16 @@ mod tests {
     }
 
     #[test]
+    fn half_of_it_is_there_although_nothing_is_used() {
+        let mut recent = Recent::<String, _>::new(100);
+        assert!(recent.is_empty());
+        (0..3).for_each(|n| recent.put(&n.to_string(), n));
+        assert!(recent.len() == 3 && !recent.is_empty());
+        (0..1_000).for_each(|n| recent.put(&n.to_string(), n));
+        assert!((950..1_000).all(|n| recent.get(&n.to_string()).copied() == Some(n)));
+    }
+
+    #[test]
     fn a_value_is_made_once() {
         let mut recent = Recent::<String, _>::new(4);
         *recent.get_or_put("a", || 1) += 1;

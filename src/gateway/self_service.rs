@@ -240,11 +240,11 @@ mod tests {
     fn a_refusal_says_where_the_key_stands_while_that_is_known() {
         for (now, is_told) in [(1_200, true), (10_999, true), (11_000, false)] {
             let mut service = kept("me");
-            let told = loop {
-                if let Permit::Refuse { known, .. } = service.begin("k", "h", MyUsage, now) {
-                    break known;
-                }
-            };
+            let told = (0..=BURST).find_map(|_| match service.begin("k", "h", MyUsage, now) {
+                Permit::Refuse { known, .. } => Some(known),
+                _ => None,
+            });
+            let told = told.unwrap();
             assert_eq!(told.is_some(), is_told, "{now}");
             if let Some(known) = told {
                 assert_eq!(known.standings[0].reset_after, 60_000 - (now - 1_200));
@@ -263,6 +263,9 @@ mod tests {
         service.keep("k", "h", Me, mark, &CachedAnswer::new(known(300), "me 2", 2_000, 2_000));
         assert_eq!(given(&mut service, "k", "h", Me, 2_299).as_deref(), Some("me 2"));
         assert_eq!(given(&mut service, "k", "h", Me, 2_300), None, "a window has ended");
+        let mark = asked(&mut service, "k", "h", Me, 3_000);
+        service.keep("k", "h", Me, mark, &CachedAnswer::new(known(0), "unused", 3_000, 3_000));
+        assert_eq!(given(&mut service, "k", "h", Me, 3_999).as_deref(), Some("unused"));
     }
 
     #[test]
@@ -297,7 +300,8 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let mut service = kept(&"x".repeat(ANSWER_LIMIT + 1));
+        assert!(given(&mut kept(&"x".repeat(16_384)), "k", "h", Me, 1_300).is_some());
+        let mut service = kept(&"x".repeat(16_385));
         assert_eq!(given(&mut service, "k", "h", Me, 1_300), None, "too large to be kept");
         for n in 0..2 * BUCKETS {
             let name = n.to_string();

@@ -100,7 +100,8 @@ mod tests {
         for seed in 0..=u16::try_from(CAPACITY).unwrap() {
             let key = issued(seed);
             assert_eq!(keys.verify(&key.key, &signer()), Some((key.id.as_str(), key.secret_hash.as_str())));
-            assert!(keys.keys.len() <= CAPACITY);
+            // All of them, until there are too many.
+            assert_eq!(keys.keys.len(), usize::from(seed) % CAPACITY + 1);
         }
         assert_eq!(keys.keys.len(), 1);
         assert_eq!(keys.verify(&issue(&Signer::new("two", []).unwrap(), &[1; ENTROPY_BYTES]).key, &signer()), None);

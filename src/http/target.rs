@@ -259,6 +259,7 @@ mod tests {
             ("http://h/.well-known/a..b/...", "/.well-known/a..b/...", None),
             ("http://h/..a/a../a;./100%25/%2525/%c3%a9/a%20b", "/..a/a../a;./100%25/%2525/%c3%a9/a%20b", None),
             ("http://h/%7Bid%7D;v=1/{x}|y", "/%7Bid%7D;v=1/{x}|y", None),
+            ("http://h/a%0ab%e2%80%8b/%ff", "/a%0ab%e2%80%8b/%ff", None),
         ] {
             assert_eq!(Target::parse(url), Ok(Target { path, query }), "{url}");
         }

@@ -255,7 +255,7 @@ impl IdempotencyKeys {
         if is_free {
             self.put(IdempotencyMark { repeats: mark.repeats.saturating_add(1), ..mark });
         } else if request.is_known() && !mark.request.is_known() {
-            self.put(IdempotencyMark { request, repeats: 0, ..mark });
+            self.put(IdempotencyMark { request, ..mark });
         }
     }
 

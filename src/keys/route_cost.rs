@@ -156,6 +156,8 @@ mod tests {
             "/v1/a/export%C2%A0",
             "/v1/a/%20export",
             "/v1/a/+export+%20",
+            "/v1/a/+export",
+            "/v1/a/export+",
             "/v1/a/export%0a",
             "/v1/a/ex%0dport",
             "/v1/a/export%7f",
@@ -199,6 +201,14 @@ mod tests {
             "/v1/a/export/%20x",
             "/v1/a%2eb",
             "/v1/a/ex%20port",
+            // A segment without parameters ends at an encoded slash, or has it in its name.
+            "/v1/a/export%2fx",
+            "/v1/a/%65xport%2fx",
+            // No sessions.
+            "/(S(x)/v1/a/export",
+            "/(Sx))/v1/a/export",
+            "/(S/v1/a/export",
+            "/x))/v1/a/export",
         ] {
             assert_eq!(cost(&table, "GET", path), 1, "{path}");
         }
@@ -212,6 +222,7 @@ mod tests {
             row("/v1/x", "*", 30),
             row("/v1/caf%C3%A9", "*", 3),
             row("/v1/a b", "*", 4),
+            row("/v1/B b", "*", 5),
             row("/static/*", "*", 2),
         ];
         for (path, expected) in [
@@ -220,6 +231,7 @@ mod tests {
             // An escape that a path cannot do without is not odd.
             ("/v1/caf%c3%a9", 3),
             ("/v1/a%20b", 4),
+            ("/v1/B%20b", 5),
             ("/v1/%61%20b", 10),
             ("/v1/health;x", 10),
             ("/v1/he%61lth", 10),
@@ -254,6 +266,10 @@ mod tests {
             let of = |case| RouteCosts::new(&table).price("GET", path, case).cost;
             assert_eq!((of(RouteCase::Sensitive), of(RouteCase::Insensitive)), (sensitive, insensitive), "{path}");
         }
+        // Whether letters beyond ASCII are the same depends on the origin.
+        let table = [row("/*", "*", 10), row("/kiss b", "*", 3)];
+        let of = |path| RouteCosts::new(&table).price("GET", path, RouteCase::Insensitive).cost;
+        assert_eq!(["/KISS%20b", "/ki%C5%BF%C5%BF%20b", "/%E2%84%AAiss%20b"].map(of), [3, 10, 10]);
     }
 
     #[test]
@@ -277,6 +293,8 @@ mod tests {
         let within = [row("/a/**/z", "*", 5)];
         let of = |path| cost(&within, "GET", path);
         assert_eq!(["/a/z", "/a/b/z", "/a/b/c/z", "/a/b", "/z"].map(of), [5, 5, 5, 1, 1]);
+        let last = [row("/**/z", "*", 5)];
+        assert_eq!(["/z", "/a/z", "/a/b/z", "/a/b"].map(|path| cost(&last, "GET", path)), [5, 5, 5, 1]);
     }
 
     #[test]

@@ -203,8 +203,9 @@ impl States {
         }
     }
 
+    /// Whether no state is left: where a segment may go on, it may have ended too.
     fn are_over(&self) -> bool {
-        !self.at_boundary.contains(&true) && !self.inside.contains(&true)
+        !self.at_boundary.contains(&true)
     }
 
     fn have_ended(&self) -> bool {

@@ -3,6 +3,7 @@
 use crate::support::Decide;
 use tollgate::key_state::clock::MAX_SKEW;
 use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::{ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
@@ -357,6 +358,32 @@ fn a_clock_that_steps_back_opens_nothing() {
     }
 }
 
+/// A step back is waited for if it is of five minutes or less.
+#[test]
+fn a_clock_that_steps_back_is_waited_for_five_minutes() {
+    let mut state = state();
+    admit(&mut state, &fixed(5), START, 5);
+    let back = START.saturating_sub(300 * SECOND);
+    assert_eq!(wait(&mut state, &fixed(5), back, 1), 346 * SECOND);
+    assert!(wait(&mut state, &fixed(5), back.saturating_sub(1), 1) <= MINUTE);
+}
+
+/// They are of no window and no bucket, and a row may be lost with them.
+#[test]
+fn denials_from_elsewhere_do_not_move_the_judged_time() {
+    let mut state = state();
+    let owed = ReportedUsage { nonce: 1, denied: 3, ..ReportedUsage::default() };
+    assert_eq!(state.apply_report(&fixed(5), after(240), &owed), ReportOutcome::Counted);
+    assert_eq!(standing(&mut state, &fixed(5), START).reset_after, 46 * SECOND);
+    let total = state.month(Month::of(START));
+    assert_eq!((total.calls, total.denied), (0, 3));
+    assert_eq!(
+        state.apply_report(&fixed(5), after(240), &ReportedUsage { nonce: 2, calls: 1, ..owed }),
+        ReportOutcome::Counted
+    );
+    assert_eq!(standing(&mut state, &fixed(5), START).reset_after, 286 * SECOND);
+}
+
 #[test]
 fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
     for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
@@ -430,7 +457,10 @@ fn a_clock_that_leapt_ahead_says_by_how_much() {
     look(&mut state, ahead);
     assert_eq!(state.lead(ahead), HOUR + SECOND);
     look(&mut state, ahead.saturating_add(2 * DAY));
-    assert_eq!(state.lead(ahead.saturating_add(3 * DAY)), 2 * DAY + HOUR + SECOND);
+    let lead = 2 * DAY + HOUR + SECOND;
+    assert_eq!(state.lead(ahead.saturating_add(3 * DAY)), lead);
+    let waited_for = ahead.saturating_add(2 * DAY - 300 * SECOND);
+    assert_eq!([waited_for, waited_for.saturating_sub(1)].map(|clock| state.lead(clock)), [lead, 0]);
     // Once it is back it does not.
     assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
     admit(&mut state, &[], ahead.saturating_add(2 * DAY), 1);
@@ -470,16 +500,41 @@ fn waiting_helps_once_all_policies_agree() {
     admit(&mut state, &minute, clock, 5);
     assert_eq!(wait(&mut state, &minute, clock, 1), 2 * MINUTE);
     assert_eq!(wait(&mut state, &minute, clock, 2), 3 * MINUTE);
-    // The bucket alone would admit within the spent minute, or less than a second before it.
-    for (drained, level) in [(30 * SECOND, 5), (59 * SECOND + SECOND / 2, 5)] {
-        let quota = HOUR / drained;
-        let bucket = Policy::new("b", Unit::Requests, quota, Period::Hour, Algorithm::Bucket, Some(level)).unwrap();
-        let mut state = self::state();
-        admit(&mut state, &minute, boundary.saturating_add(2 * HOUR), 5);
-        assert_eq!(wait(&mut state, &minute, boundary, 1), MINUTE);
-        let both = [minute[0].clone(), bucket];
-        admit(&mut state, &both, clock, 5);
-        assert_eq!(wait(&mut state, &both, clock, 1), 2 * MINUTE);
+}
+
+/// A bucket that drains a unit in 59.5 s has room less than a second before the minute ends, which clients cannot hit.
+#[test]
+fn a_wait_that_ends_just_before_a_full_minute_goes_on() {
+    let minute = |unit| Policy::new("m", unit, 10, Period::Minute, Algorithm::Fixed, None).unwrap();
+    let boundary = after(46);
+    let clock = boundary.saturating_add(2 * HOUR - MINUTE);
+    // The wait for a bucket alone, and when the minute after this one is spent, which a clock that was ahead has done.
+    for (a_day, drained, spent) in [(1452, 59_504_133, 2 * MINUTE), (2880, 30 * SECOND, 30 * SECOND)] {
+        let bucket = Policy::new("b", Unit::Requests, a_day, Period::Day, Algorithm::Bucket, Some(5)).unwrap();
+        let waits = |unit, ahead: Cost| {
+            let policies = [minute(unit), bucket.clone()];
+            let mut state = state();
+            state.charge_calls(clock.saturating_add(MINUTE), 1, ahead);
+            // The clock falls back, and goes on.
+            standing(&mut state, &policies, boundary);
+            admit(&mut state, &policies, clock, 5);
+            wait(&mut state, &policies, clock, 1)
+        };
+        assert_eq!(waits(Unit::Requests, Cost { requests: 10, tokens: 0 }), spent);
+        assert_eq!(waits(Unit::Requests, Cost { requests: 9, tokens: 0 }), drained, "there is room for one");
+        assert_eq!(waits(Unit::Tokens, Cost { requests: 0, tokens: 15 }), drained, "it costs no tokens");
+    }
+}
+
+/// What was spent a period before the clock stepped back, or earlier, does not count where it came back to.
+#[test]
+fn a_step_back_takes_along_what_was_spent_in_the_last_period() {
+    let there = after(46).saturating_add(HOUR);
+    for (later, counted) in [(2 * MINUTE, 1), (2 * MINUTE - 1, 3)] {
+        let mut state = state();
+        admit(&mut state, &fixed(5), there, 2);
+        admit(&mut state, &fixed(5), there.saturating_add(later), 1);
+        assert_eq!(used(&mut state, &fixed(5), START), counted);
     }
 }
 
@@ -573,14 +628,20 @@ fn months_stay_until_they_are_over_and_flushed() {
     assert_eq!(unflushed(&state), []);
     state.committed();
     state.mark_flushed(november, 1, 0);
+    state.mark_flushed(november, 2, 0);
     assert!(unflushed(&state).is_empty() && !state.is_dirty());
+    admit(&mut state, &[], START, 1);
+    state.committed();
+    state.mark_flushed(november, 3, 0);
+    assert!(state.is_dirty(), "what D1 has is part of the row");
+    state.committed();
     state.deny_elsewhere(START, 1);
-    assert_eq!(unflushed(&state), [(november, 3)]);
-    state.mark_flushed(november, 2, 1);
+    assert_eq!(unflushed(&state), [(november, 4)]);
+    state.mark_flushed(november, 3, 1);
     assert!(state.is_dirty());
     for month in &months[1..] {
         admit(&mut state, &[], month.start(), 1);
-        assert_eq!(state.month(november).calls, 2, "{month}");
+        assert_eq!(state.month(november).calls, 3, "{month}");
     }
     let kept = |state: &KeyState| state.meter().kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
     assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
@@ -676,6 +737,24 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     assert!(row.body.contains(r#""y":[203205,18446744073709551615]"#), "{}", row.body);
     assert_eq!(used(&mut state, &policies, months[6].start()), 1);
     assert!(row.body.len() < 400);
+}
+
+/// What earlier epochs recorded of a month may come again after it was dropped.
+#[test]
+fn a_dropped_month_that_is_carried_again_is_dropped_again() {
+    let months = months(5);
+    let mut state = state();
+    for month in &months {
+        admit(&mut state, &[], month.start(), 1);
+        flush(&mut state);
+    }
+    for month in &months[..2] {
+        state.carry_over(*month, Carried { calls: 1, cost: 1, tokens: 0 });
+        state.mark_flushed(*month, 0, 0);
+        assert!(state.meter().kept_months().iter().map(|total| total.month).eq(months[2..].iter().copied()));
+        let row = state.to_row();
+        assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
+    }
 }
 
 #[test]

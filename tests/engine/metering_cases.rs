@@ -131,6 +131,16 @@ fn what_was_counted_since_a_flush_stays_due() {
 
 /// D1 keeps the larger of two totals, so an hour that is gone must not begin again.
 #[test]
+fn what_was_flushed_is_kept_for_as_long_as_its_hour_may_grow() {
+    let mut state = metered();
+    state.judge_call(&[], START, &of_class("/v1"));
+    let total = state.meter().unflushed_hours()[0].clone();
+    assert_eq!(state.meter().kept_hours(), std::slice::from_ref(&total));
+    state.mark_hour_flushed(&total);
+    assert_eq!((state.meter().kept_hours(), state.meter().unflushed_hours()), (vec![total], Vec::new()));
+}
+
+#[test]
 fn an_hour_that_was_dropped_is_not_opened_again() {
     let mut state = metered();
     let mut judge = |hours: u64| {
@@ -181,6 +191,41 @@ fn classes_are_bounded_and_sums_exact() {
     assert!(class.len() == MAX_CLASS_BYTES - 1 && long.starts_with(class.as_str()), "{class}");
     state.judge_call(&[], START, &of_class(&long));
     assert_eq!(unflushed(&state).len(), 1);
+}
+
+#[test]
+fn of_512_entries_each_is_counted_by_its_class() {
+    let mut state = metered();
+    for hour in 0..16 {
+        for class in 0..32 {
+            state.judge_call(&[], START.saturating_add(hour * HOUR), &of_class(&format!("GET /{class}")));
+        }
+    }
+    state.judge_call(&[], START.saturating_add(16 * HOUR), &of_class("GET /x"));
+    let rows = unflushed(&state);
+    assert_eq!((rows.len(), rows.iter().filter(|row| row.1 == "other").count()), (513, 1));
+    assert_eq!(rows[512], (16, "other".to_owned(), 1, 0, 2));
+}
+
+#[test]
+fn nothing_is_no_entry_of_an_hour() {
+    let mut state = metered();
+    state.charge_calls(START, 0, Cost { requests: 0, tokens: 0 });
+    assert!(state.meter().kept_hours().is_empty());
+}
+
+#[test]
+fn hours_that_d1_does_not_have_are_not_flushed() {
+    let mut state = metered();
+    state.judge_call(&[], START, &of_class("/v1"));
+    assert!(!state.meter().is_flushed());
+    let month = state.month(Month::of(START));
+    state.mark_flushed(month.month, month.calls, month.denied);
+    assert!(!state.meter().is_flushed());
+    for total in state.meter().unflushed_hours() {
+        state.mark_hour_flushed(&total);
+    }
+    assert!(state.meter().is_flushed());
 }
 
 #[test]
@@ -327,6 +372,55 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
+}
+
+/// A call that takes longer than its nonce is known is recognised by its idempotency key.
+#[test]
+fn a_call_in_flight_is_recalled_for_as_long_as_it_lasts() {
+    let mut state = metered();
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    for call in 0..200 {
+        let now = START.saturating_add(call * SECOND);
+        assert!(state.judge_call(&[], now, &CallToJudge { nonce: 100 + call, ..CALL }).is_admitted());
+        state.committed();
+        state.confirmed(state.last_commit());
+    }
+    assert!(state.recalls(1) && !state.recalls(100));
+    end(&mut state, 1);
+    assert!(!state.recalls(1));
+}
+
+/// Marks that a clock that fell back leaves as they are need no new row.
+#[test]
+fn a_clock_that_falls_back_to_a_mark_writes_no_chunk_again() {
+    let mut state = metered();
+    for call in 0..512 {
+        state.judge_call(&[], START, &keyed(call, &format!("key {call}")));
+    }
+    assert_eq!(state.to_rows().replays.len(), 1);
+    state.judge_call(&[], START.saturating_add(10 * MINUTE), &CallToJudge { nonce: 1000, ..CALL });
+    state.committed();
+    state.usage(&[], START);
+    assert!(state.to_rows().replays.is_empty());
+    state.usage(&[], START.saturating_sub(10 * MINUTE));
+    assert_eq!(state.to_rows().replays.len(), 1);
+}
+
+/// A call whose key was forgotten meanwhile, and taken by another call that is in flight, was a replay all the same.
+#[test]
+fn a_retry_of_a_replay_is_a_replay_whatever_its_key_is_now() {
+    let policies = replay_policies();
+    let mut state = metered();
+    let day = START.saturating_add(DAY);
+    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    end(&mut state, 1);
+    assert_eq!(ask(&mut state, day.saturating_sub(SECOND), &keyed(2, "k")), 'r');
+    let now = day.saturating_add(SECOND);
+    assert_eq!(ask(&mut state, now, &keyed(3, "k")), 'a');
+    let recalled = state.judge_once(&policies, now, &keyed(2, "k"));
+    assert!(matches!(recalled, Judgement::Recalled { is_replay: true, .. }), "{recalled:?}");
+    let recalled = state.judge_once(&policies, now, &keyed(3, "k"));
+    assert!(matches!(recalled, Judgement::Recalled { is_replay: false, .. }), "{recalled:?}");
 }
 
 /// A question that is asked again may overtake the first, and a third may come late.
@@ -605,6 +699,21 @@ fn a_denial_that_replays_would_get_too_is_known_as_such() {
     assert!(!state.judges_replays_alike(&policies, last, CALL.cost, &decision.verdict));
 }
 
+/// A free replay spends no tokens, so a denial by tokens alone is none for it.
+#[test]
+fn a_denial_by_tokens_is_not_one_that_replays_would_get() {
+    for quota in [4, 9] {
+        let policies = [Policy::new("tokens", Unit::Tokens, quota, Period::Minute, Algorithm::Fixed, None).unwrap()];
+        let mut state = metered();
+        state.charge_calls(START, 1, CALL.cost);
+        let Judgement::Decided(decision) = state.judge_call(&policies, START, &keyed(2, "b")) else {
+            panic!("a replay")
+        };
+        assert!(!decision.is_admitted());
+        assert!(!state.judges_replays_alike(&policies, START, CALL.cost, &decision.verdict), "{quota}");
+    }
+}
+
 /// A row that was not written may have left chunks behind.
 #[test]
 fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
@@ -636,7 +745,7 @@ fn audited(nonce: u64, class: &str) -> CallToJudge<'_> {
 /// All entries between two times, read page by page.
 fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: usize) -> Vec<AuditEntry> {
     let (mut all, mut cursor) = (Vec::new(), None);
-    loop {
+    for _ in 0..2_000 {
         let mut reader = AuditReader::new(AuditQuery { from, to, cursor, limit });
         for (seq, body) in chunks {
             if cursor.is_none_or(|cursor: AuditCursor| *seq >= cursor.seq) && !reader.feed(*seq, body).unwrap() {
@@ -650,6 +759,7 @@ fn entries(chunks: &[(u64, String)], from: UnixMicros, to: UnixMicros, limit: us
         assert_eq!(next.to_string().parse(), Ok(next));
         cursor = Some(next);
     }
+    panic!("the pages do not end");
 }
 
 fn tail(state: &KeyState) -> Vec<(u64, String)> {
@@ -745,6 +855,45 @@ fn refusals_of_a_second_are_one_entry() {
     assert_eq!(entries.iter().map(|entry| entry.count).sum::<u64>(), 22 + 40_000);
 }
 
+/// Refusals of a 65th class are of class "other", apart by their status.
+#[test]
+fn refusals_of_too_many_classes_are_of_class_other() {
+    let mut state = metered();
+    let refuse = |state: &mut KeyState, method, class: &str, status| {
+        state.refuse_call(START, &CallToJudge { method, ..audited(1, class) }, status);
+    };
+    for class in 0..64 {
+        refuse(&mut state, "GET", &format!("GET /{class}"), [403, 429][class % 2]);
+    }
+    refuse(&mut state, "GET", "GET /64", 403);
+    refuse(&mut state, "POST", "POST /65", 403);
+    refuse(&mut state, "PUT", "PUT /66", 429);
+    refuse(&mut state, "GET", "GET /67", 429);
+    refuse(&mut state, "GET", "GET /0", 403);
+    refuse(&mut state, "POST", "GET /2", 403);
+    for state in [&mut state.clone(), &mut reread(&mut state)] {
+        let entries = entries(&tail(state), START, START.saturating_add(1), 500);
+        assert_eq!(entries.len(), 66);
+        let of = |entry: &AuditEntry| (entry.method.clone(), entry.class.clone(), entry.status, entry.count);
+        assert_eq!(of(&entries[0]), ("GET".to_owned(), "GET /0".to_owned(), 403, 2));
+        assert!(entries[1..64].iter().all(|entry| entry.method == "GET" && entry.count == 1));
+        assert_eq!(of(&entries[64]), (String::new(), "other".to_owned(), 403, 3));
+        assert_eq!(of(&entries[65]), (String::new(), "other".to_owned(), 429, 2));
+    }
+}
+
+/// The end of a call is looked for in the quarter of an hour after it.
+#[test]
+fn a_call_that_took_longer_than_15_minutes_has_no_known_end() {
+    let mut state = metered();
+    for nonce in [1, 2] {
+        state.judge_call(&[], START, &audited(nonce, "/v1"));
+        state.complete(START.saturating_add((899_999 + nonce) * 1000), ended(nonce), true);
+    }
+    let ends: Vec<_> = entries(&tail(&state), START, START.saturating_add(1), 9).into_iter().map(|e| e.end).collect();
+    assert_eq!(ends, [Some((201, 190)), None]);
+}
+
 #[test]
 fn a_full_tail_becomes_a_chunk() {
     let mut state = metered();
@@ -822,8 +971,13 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     assert_eq!(shown, format!("{}…9537c5fdf120482f", "x".repeat(47)));
     let (taken, shown) = judge(&"|".repeat(255));
     assert_eq!((taken.len(), shown.as_str()), (62, format!("{}…443d717569113ba1", "|".repeat(15)).as_str()));
-    let (_, shown) = judge(&format!("{}|{}", "x".repeat(45), "y".repeat(200)));
-    assert!(shown.starts_with(&format!("{}…", "x".repeat(45))), "{shown}");
+    // An escape is shown whole or not at all.
+    for (before, beginning) in
+        [(45, "x".repeat(45)), (44, "x".repeat(44) + "|"), (20, "x".repeat(20) + "|" + &"y".repeat(24))]
+    {
+        let (_, shown) = judge(&format!("{}|{}", "x".repeat(before), "y".repeat(200)));
+        assert!(shown.starts_with(&format!("{beginning}…")), "{shown}");
+    }
     // Rows of the first version hold them whole.
     let key = "%7C".repeat(255);
     let text = format!("1795160894000;a|0|POST|~/v1|2|{key}|1;d|0|POST|/v2|2|{key}|429|1|1|0;");
@@ -875,6 +1029,15 @@ fn the_audit_log_expires() {
     assert!(state.is_dirty() && log(&state).is_empty());
     assert_eq!(state.audit_tail(), [(1, "".into())]);
     assert_eq!(reread(&mut state).audit_tail(), [(1, "".into())]);
+    // What was read says of which time it is.
+    for second in [0, 10] {
+        state.judge_call(&[], START.saturating_add(second * SECOND), &audited(second, "GET /v1"));
+    }
+    let mut state = reread(&mut state);
+    state.forget_audit(START.saturating_add(10 * SECOND - 1));
+    assert!(!state.is_dirty() && log(&state).len() == 2);
+    state.forget_audit(START.saturating_add(10 * SECOND));
+    assert!(state.is_dirty() && log(&state).is_empty());
     assert_eq!(rfc3339(audit_next(START, 7)), "2026-11-28T00:00:00Z");
 }
 
@@ -998,4 +1161,41 @@ fn an_alert_stays_until_it_is_told() {
     let wrong = r#"{"v":1,"seq":1,"e":"e","t":0,"w":"month|80|202613;"}"#.to_owned();
     let error = KeyState::from_rows([(3, wrong)]).unwrap_err();
     assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
+}
+
+/// What is used up from the beginning is no news.
+#[test]
+fn a_month_without_a_quota_has_no_alert_until_something_is_used() {
+    let mut state = metered();
+    let none = [fixed("month", 0, Period::Month)];
+    let call = CallToJudge { thresholds: &[80], ..CALL };
+    state.judge_call(&none, START, &call);
+    assert!(state.pending_alerts().is_empty() && !state.is_dirty());
+    state.charge_calls(START, 1, Cost { requests: 1, tokens: 0 });
+    state.judge_call(&none, START, &call);
+    assert_eq!(state.pending_alerts().len(), 1);
+}
+
+/// That a threshold may be reached again outlives the memory, also if a call that was denied has shown it.
+#[test]
+fn calls_that_are_denied_ask_for_a_row_only_if_they_change_alerts() {
+    let policies = |minute, month| [fixed("minute", minute, Period::Minute), fixed("month", month, Period::Month)];
+    let call = CallToJudge { thresholds: &[80], ..CALL };
+    let mut state = metered();
+    // What is admitted is dirty, with an alert or without.
+    state.judge_call(&policies(3, 100), START, &call);
+    assert!(state.is_dirty() && state.pending_alerts().is_empty());
+    state = reread(&mut state);
+    let mut judge = |minute, month| {
+        assert!(!state.judge_call(&policies(minute, month), START, &call).is_admitted());
+        let is_dirty = state.is_dirty();
+        state = reread(&mut state);
+        (is_dirty, state.pending_alerts().len())
+    };
+    assert_eq!(judge(3, 100), (false, 0));
+    assert_eq!(judge(3, 2), (true, 1));
+    assert_eq!(judge(3, 2), (false, 1));
+    // The quota is raised.
+    assert_eq!(judge(3, 100), (true, 1));
+    assert_eq!(judge(3, 100), (false, 1));
 }

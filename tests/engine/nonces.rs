@@ -224,6 +224,8 @@ fn of_old_rows_nothing_is_believed_that_they_do_not_say() {
     assert!(!state(8).can_tell(now, 50, Some(MINUTE)));
     assert!(!state(8).can_tell(now, 50, Some(MINUTE - MAX_DELAY + 1)));
     assert!(state(8).can_tell(now, 50, Some(MINUTE - MAX_DELAY)));
+    // A question may be under way for ten seconds.
+    assert_eq!([50 * SECOND, 50 * SECOND + 1].map(|age| state(8).can_tell(now, 50, Some(age))), [true, false]);
 }
 
 #[test]
@@ -241,6 +243,36 @@ fn a_clock_that_falls_back_makes_no_nonce_new() {
     for nonce in 0..6 * RUN {
         let paid = object.state.apply_report(&[], at(START), &maybe_counted(nonce, HOUR));
         assert!(matches!(paid, ReportOutcome::Duplicate | ReportOutcome::TooLate), "{nonce} {paid:?}");
+    }
+}
+
+/// What was forgotten while the clock was ahead makes nothing doubtful afterwards.
+#[test]
+fn a_clock_that_falls_back_can_tell_what_is_asked_from_then_on() {
+    let mut object = Object::new();
+    for nonce in 0..200 {
+        object.judge(START + 2 * DAY + nonce * SECOND, nonce);
+        object.commit();
+    }
+    assert!(!object.state.recalls(0));
+    object.judge(START, 1000);
+    assert!(object.state.can_tell(at(START + 30 * SECOND), 5000, Some(10 * SECOND)));
+}
+
+/// Answers of the calls that came with the last confirmed commit, or after it, may be lost with the object.
+#[test]
+fn nonces_that_only_rows_under_way_hold_are_not_forgotten() {
+    for (confirmed, is_known) in [(64, true), (65, false)] {
+        let mut state = KeyState::new("e".into());
+        for nonce in 1..=200 {
+            assert!(state.judge_once(&[], at(START + nonce * SECOND), &call(nonce)).is_admitted());
+            state.committed();
+            if nonce == confirmed {
+                state.confirmed(state.last_commit());
+            }
+        }
+        // A run of 64 is forgotten as a whole, a minute after its last.
+        assert_eq!(state.recalls(1), is_known, "{confirmed}");
     }
 }
 
@@ -448,7 +480,8 @@ proptest! {
         }
         world.deliver_late();
         for isolate in 0..2 {
-            while world.pay(isolate, Fate::Answered) {}
+            let payments = (0..1000).take_while(|_| world.pay(isolate, Fate::Answered)).count();
+            prop_assert!(payments < 1000, "what is owed does not become less");
         }
         prop_assert!(world.object.calls() <= world.let_through);
         prop_assert!(world.object.calls() + world.given_up >= world.let_through);

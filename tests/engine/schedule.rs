@@ -14,9 +14,9 @@ use tollgate::key_state::state::judging::{ReportOutcome, ReportedUsage};
 use tollgate::keys::profile::{OverrideRow, PolicyRow, Profile, ProfileRow, Status};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Verdict};
-use tollgate::limiter::policy::{Algorithm, Period, Unit};
-use tollgate::limiter::schedule::Timetable;
-use tollgate::time::{HOUR, MINUTE, SECOND, UnixMicros};
+use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::limiter::schedule::{Schedule, Stage, Timetable};
+use tollgate::time::{HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:00Z.
 const START: u64 = 1_795_160_880 * SECOND;
@@ -145,6 +145,66 @@ fn what_fits_for_less_than_a_second_is_no_reason_to_wait() {
     assert_eq!(key.wait(20, 1), 3580);
     assert!(key.clone().decide(START + 60 * SECOND, 1).is_admitted());
     assert!(!key.clone().decide(START + 61 * SECOND, 1).is_admitted());
+}
+
+#[test]
+fn what_fits_for_a_second_alone_is_no_reason_to_wait_either() {
+    // The minute is new at 60 s. At 61 s it goes on, or nothing is admitted for an hour.
+    for (quota, wait) in [(11, 40), (0, 3580)] {
+        let mut key = Key::new(vec![fixed(10)], vec![own(fixed(quota), Some(61), Some(3600))]);
+        key.admit(20, 10);
+        assert_eq!(key.wait(20, 1), wait, "{quota}");
+    }
+    // The same within an override: it has room from 10 s on.
+    for (until, wait) in [(200, 10), (12, 10), (11, 400)] {
+        let overrides = vec![own(fixed(5), Some(10), Some(until)), own(fixed(0), Some(until), Some(400))];
+        let mut key = Key::new(vec![fixed(1)], overrides);
+        key.admit(0, 1);
+        assert_eq!(key.wait(0, 1), wait, "{until}");
+    }
+}
+
+/// What has been spent is still spent under the policies to come.
+#[test]
+fn a_wait_beyond_a_change_counts_what_was_spent_before_it() {
+    let another = |begins| own(policy("own", 100, Period::Hour, Algorithm::Fixed), Some(begins), None);
+    let month = policy("month", 5, Period::Month, Algorithm::Fixed);
+    let mut key = Key::new(vec![fixed(5), month], vec![own(fixed(10), Some(10), None)]);
+    key.admit(0, 5);
+    assert_eq!(key.wait(5, 1) * SECOND, Month::of(at(START)).end().as_micros() - START - 5 * SECOND);
+    let mut key = Key::new(vec![policy("s", 5, Period::Minute, Algorithm::Sliding)], vec![another(30)]);
+    key.admit(0, 2);
+    key.admit(20, 3);
+    assert_eq!(key.wait(20, 1), 40);
+    let mut key = Key::new(vec![policy("b", 6, Period::Minute, Algorithm::Bucket)], vec![another(25)]);
+    key.admit(0, 6);
+    key.admit(20, 2);
+    assert_eq!(key.wait(20, 1), 10);
+    // A log that begins then starts from what the minute holds.
+    let sliding = own(policy("minute", 5, Period::Minute, Algorithm::Sliding), Some(30), None);
+    let mut key = Key::new(vec![fixed(5)], vec![sliding]);
+    key.admit(10, 5);
+    assert_eq!(key.wait(10, 1), 60);
+}
+
+/// Always says that others hold from one moment on.
+struct Stuck(Vec<Policy>, UnixMicros);
+
+impl Timetable for Stuck {
+    fn at(&self, _: UnixMicros) -> Stage {
+        Stage { policies: self.0.clone(), until: Some(self.1) }
+    }
+}
+
+#[test]
+fn a_timetable_that_does_not_go_on_is_not_followed_for_ever() {
+    let policies = vec![Policy::new("p", Unit::Requests, 0, Period::Minute, Algorithm::Fixed, None).unwrap()];
+    let (now, change) = (at(START), at(START + 10 * SECOND));
+    let stuck = Stuck(policies.clone(), change);
+    let schedule = Schedule::new(&policies, now, Some(change), &stuck);
+    assert_eq!(schedule.until(), Some(change));
+    let decision = KeyState::new("e".into()).decide(schedule, now, Cost::default());
+    assert_eq!(decision.verdict, Verdict::CostExceedsQuota { policy: 0 });
 }
 
 #[test]

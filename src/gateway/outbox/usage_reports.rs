@@ -321,6 +321,7 @@ mod tests {
         assert_eq!(next_report(&mut reports, 4, 4), Some(report(2, 2, 0, Some(1))));
         reports.requeue("k", 2);
         reports.requeue("k", 2);
+        assert_eq!((reports.bytes, reports.accounts["k"].bytes), (38, 38), "one entry, of 6 bytes and 32");
         assert_eq!(next_report(&mut reports, 9, 5), Some(report(5, 3, 0, None)));
         // An answer that was lost says nothing either.
         reports.mark_maybe_counted("k", 5);
@@ -372,6 +373,44 @@ mod tests {
             (nonce, calls) = (nonce + 1, calls + uncounted);
         }
         assert_eq!((nonce, calls, reports.bytes), (5, 1000, 0));
+        // Of entries of 64 bytes 128 fill a report.
+        for call in 0..200 {
+            reports.add_call("k", 0, ("GET", &format!("/{call:027}")), None);
+        }
+        assert_eq!(next_report(&mut reports, 0, 1).map(|report| report.1), Some(128));
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_bytes_as_are_said() {
+        let mut reports = UsageReports::default();
+        let path = format!("/{}", "x".repeat(27));
+        let add = |reports: &mut UsageReports, nonce| {
+            reports.add_call("k", 0, ("GET", &path), Some(MaybeCounted { nonce, asked_at: 0 })).is_some()
+        };
+        assert_eq!((0..2_000).take_while(|nonce| add(&mut reports, *nonce)).count(), KEY_BYTES / 64);
+        let mut reports = UsageReports::default();
+        let path = "/".repeat(KEY_BYTES - ENTRY - "GET:".len());
+        let keys = (0..1_000).take_while(|key| reports.add_call(&key.to_string(), 0, ("GET", &path), None).is_some());
+        assert_eq!(keys.count(), ALL_BYTES / KEY_BYTES);
+    }
+
+    #[test]
+    fn usage_outlives_its_timer() {
+        let maybe_counted = Some(MaybeCounted { nonce: 9, asked_at: 0 });
+        for (calls, doubtful, denied, is_sent) in
+            [(1, 0, 0, false), (0, 1, 0, false), (0, 0, 1, false), (1, 0, 0, true)]
+        {
+            let mut reports = UsageReports::default();
+            assert!((0..calls).all(|_| reports.add_call("k", 0, GET, None).is_some()));
+            assert!((0..doubtful).all(|_| reports.add_call("k", 0, GET, maybe_counted).is_some()));
+            assert!((0..denied).all(|_| reports.add_denied("k", 0).is_some()));
+            if is_sent {
+                reports.next_report("k", 0, 1);
+            }
+            reports.end_timer("k");
+            let (_, uncounted, denials, ..) = next_report(&mut reports, 0, 2).unwrap();
+            assert_eq!((uncounted, denials), (calls + doubtful, denied));
+        }
     }
 
     #[test]

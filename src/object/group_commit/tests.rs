@@ -341,6 +341,17 @@ fn calls_in_company_share_rows() {
 }
 
 #[test]
+fn a_call_in_company_waits_for_the_write_of_the_one_before() {
+    let mut run = Run::default();
+    run.call(false);
+    assert_eq!((run.rows, run.asked.len()), (1, 0));
+    run.call(true);
+    assert_eq!((run.rows, run.asked.len()), (1, 1), "it may still be under way");
+    run.confirm();
+    assert_eq!(run.rows, 2);
+}
+
+#[test]
 fn two_calls_in_a_batch_make_the_object_busy_and_one_does_not() {
     let mut run = Run::default();
     run.call(true);
