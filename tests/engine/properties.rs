@@ -182,6 +182,17 @@ fn config() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 96, ..config } }
 }
 
+/// A window is forgotten once three others of its period were counted in between it and the clock; of
+/// those that are ahead of the clock, two.
+fn forget(windows: &mut BTreeMap<(usize, u64), u64>, index: usize, start: u64) {
+    let known: Vec<u64> = windows.range((index, 0)..(index + 1, 0)).map(|((_, s), _)| *s).collect();
+    let before = known.iter().rev().filter(|s| **s <= start).skip(3);
+    let after = known.iter().filter(|s| **s > start).skip(2);
+    before.chain(after).for_each(|s| {
+        windows.remove(&(index, *s));
+    });
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -191,7 +202,18 @@ proptest! {
         let mut key = Key::new();
         let mut windows = BTreeMap::<(usize, u64), u64>::new();
         for (step, cost) in steps {
-            let (judged, _) = key.step(step);
+            let (judged, is_back) = key.step(step);
+            if is_back {
+                // What was spent lately counts in the window that the clock fell back into, too, so
+                // that one is kept from then on.
+                for (index, policy) in policies.iter().enumerate().filter(|(_, p)| p.algorithm() == Algorithm::Fixed) {
+                    let start = window(policy, judged);
+                    if policy.period() != Period::Month && windows.range((index, start + 1)..(index + 1, 0)).next().is_some() {
+                        windows.entry((index, start)).or_default();
+                        forget(&mut windows, index, start);
+                    }
+                }
+            }
             if !key.decide(&policies, cost).is_admitted() {
                 continue;
             }
@@ -205,12 +227,7 @@ proptest! {
                 *total += spent;
                 prop_assert!(*total <= policy.quota(), "{policy:?}: {total}");
                 if policy.period() != Period::Month {
-                    // A window is forgotten once three others of its period were spent from between
-                    // it and the clock; of those that are ahead of it, two.
-                    let known: Vec<u64> = windows.range((index, 0)..(index + 1, 0)).map(|((_, s), _)| *s).collect();
-                    let before = known.iter().rev().filter(|s| **s <= start).skip(3);
-                    let after = known.iter().filter(|s| **s > start).skip(2);
-                    before.chain(after).for_each(|s| { windows.remove(&(index, *s)); });
+                    forget(&mut windows, index, start);
                 }
             }
         }
