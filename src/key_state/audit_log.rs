@@ -511,9 +511,9 @@ impl AuditReader {
         Self { query, entries: Vec::new(), next: None }
     }
 
-    /// Takes the next chunk; `false` if no further one has anything to add to this page. Who stops
-    /// earlier gets a page in which the ends of some calls may be missing, if it has a next one;
-    /// otherwise also entries.
+    /// Takes the next chunk; `false` if no further one has anything to add to this page. A
+    /// caller that stops earlier gets a page in which the outcomes of some calls may be missing; if
+    /// the page has no next one, entries may be missing too.
     ///
     /// # Errors
     /// [`AuditError`] if that is no chunk.

@@ -295,8 +295,8 @@ impl Policy {
         self.burst
     }
 
-    /// The quota and the window, in seconds, that clients are told at `now`. What can be spent at
-    /// once is never more than that quota: of a bucket with a burst above its quota it is the
+    /// The quota and the window, in seconds, that the response fields name at `now`. What can be
+    /// spent at once is never more than that quota: of a bucket with a burst above its quota it is the
     /// burst, and the window the time, rounded up, in which so much is granted.
     #[must_use]
     pub fn terms(&self, now: UnixMicros) -> (u64, u64) {

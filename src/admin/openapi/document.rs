@@ -101,7 +101,7 @@ pub(super) const ERRORS: [ErrorResponse; 10] = [
         "Forbidden",
         "The token's scopes do not reach so far, or the key is disabled, revoked or expired.",
     ),
-    ErrorResponse::new(404, "NotFound", "There is no such thing."),
+    ErrorResponse::new(404, "NotFound", "Not found."),
     ErrorResponse::new(
         409,
         "Conflict",

@@ -13,7 +13,7 @@ use wasm_bindgen_futures::JsFuture;
 
 /// The largest body that is read, in bytes: a tier and some thousand ids.
 const PUSH_LIMIT: usize = 256 * 1024;
-/// Objects that are told at a time.
+/// The most objects that are sent the change at the same time.
 const WIDTH: u32 = 50;
 
 impl Shared {
