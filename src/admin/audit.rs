@@ -3,7 +3,8 @@
 use crate::admin::parameters::Parameters;
 use crate::encoding::hex;
 use crate::http::problem::Problem;
-use crate::key_state::audit_log::{AuditCursor, AuditEntry};
+use crate::key_state::audit_log::entry::AuditEntry;
+use crate::key_state::audit_log::reader::AuditCursor;
 use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
 use serde::Serialize;
 

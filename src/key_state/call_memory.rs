@@ -1,16 +1,16 @@
-//! The calls that were admitted lately: by nonce, so that a call that is asked about twice counts
-//! once, and by idempotency key, so that a repeated call is recognised.
+//! Recently admitted calls: by nonce, so that a retried object request counts once, and by
+//! idempotency key, so that a repeated call is recognised.
 
 use crate::http::idempotency_key::Fingerprint;
 use crate::key_state::idempotency::{IdempotencyKeys, KeyHash, PriorCall, RequestHash};
 use crate::key_state::nonces::Nonces;
 use crate::time::{SECOND, UnixMicros};
 
-/// The longest time that an object request may be under way, in microseconds. A stated age may be
-/// too small by this much.
+/// The longest time that an object request may be in transit, in microseconds. The age that a
+/// request states may be too small by this much.
 pub const MAX_DELAY: u64 = 10 * SECOND;
 
-/// A call's idempotency key and what the call asks for, both hashed.
+/// The hashes of a call's idempotency key and request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CallKey {
     key: KeyHash,
@@ -51,18 +51,18 @@ impl CallMemory {
         &mut self.keys
     }
 
-    /// Whether something was counted under this nonce lately.
+    /// Whether something was recently counted under this nonce.
     pub(super) fn is_known(&self, nonce: u64) -> bool {
-        self.nonces.recalls(nonce) || self.keys.is_in_flight(nonce)
+        self.nonces.contains(nonce) || self.keys.is_in_flight(nonce)
     }
 
-    /// See [`KeyState::can_tell`](crate::key_state::state::KeyState::can_tell).
-    pub(super) fn can_tell(&self, now: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
-        let asked = age.map(|age| now.saturating_sub(age).saturating_sub(MAX_DELAY));
-        asked.is_none_or(|asked| asked >= self.nonces.complete_since()) || self.is_known(nonce)
+    /// See [`KeyState::can_deduplicate`](crate::key_state::state::KeyState::can_deduplicate).
+    pub(super) fn can_deduplicate(&self, now: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
+        let sent = age.map(|age| now.saturating_sub(age).saturating_sub(MAX_DELAY));
+        sent.is_none_or(|sent| sent >= self.nonces.complete_since()) || self.is_known(nonce)
     }
 
-    /// The call that was admitted before under the same idempotency key.
+    /// The call that was admitted earlier under the same idempotency key.
     pub(super) fn prior_call(&self, key: Option<CallKey>, now: UnixMicros) -> PriorCall {
         key.map_or(PriorCall::None, |CallKey { key, request }| self.keys.prior_call(key, request, now))
     }
@@ -76,12 +76,11 @@ impl CallMemory {
         }
     }
 
-    /// Remembers that something was counted under this nonce.
     pub(super) fn remember(&mut self, nonce: u64, now: UnixMicros) {
         self.nonces.remember(nonce, now);
     }
 
-    /// Remembers an admitted call. `prior` is what [`prior_call`](Self::prior_call) found.
+    /// Remembers an admitted call. `prior` is the result of [`prior_call`](Self::prior_call).
     pub(super) fn admit(&mut self, nonce: u64, key: Option<CallKey>, prior: PriorCall, now: UnixMicros) {
         self.remember(nonce, now);
         if let Some(CallKey { key, request }) = key {
@@ -93,7 +92,7 @@ impl CallMemory {
         self.keys.expire(now);
     }
 
-    /// Moves what is later than `now` to `now`, after a clock was ahead.
+    /// Moves times later than `now` to `now`, after the clock stepped back.
     pub(super) fn rebase(&mut self, now: UnixMicros) {
         self.nonces.rebase(now);
         self.keys.rebase(now);

@@ -1,37 +1,36 @@
 //! The time at which calls are judged, derived from readings of a clock that may step.
 //!
 //! # A clock that steps back
-//! A step back of [`MAX_SKEW`] or less is absorbed: the judged time stands still until the clock
-//! has caught up. It never goes back behind the last admission, so no window opens again.
+//! A step back of [`MAX_SKEW`] or less is absorbed: the judged time does not change until the clock
+//! has caught up. The judged time is then never before the last admission, so no window reopens.
 //!
-//! A larger step back is followed, because otherwise one reading of the far future would stop a key
-//! for as long. It forgives nothing:
+//! A larger step back is followed. Otherwise one reading from the far future would block a key
+//! until that time. Usage survives the step:
 //!
-//! - The counts of a window stay where they are. Of minutes, hours and days, the last three windows
-//!   up to the one that was counted last are kept, and the next two after the window that the clock
-//!   went back to. For months, see [`months`](crate::metering::months).
-//! - What was admitted less than a period before the step also counts in the window that the clock
-//!   went back to. So that window has what one quota leaves after itself and the window before the
-//!   step.
-//! - Logs and levels of buckets are moved to the judged time.
+//! - Windows keep their counts. Of minutes, hours and days, the three newest windows up to the one
+//!   counted last are kept, and the next two after the window that the clock stepped back to. For
+//!   months, see [`months`](crate::metering::months).
+//! - Units admitted less than one period before the step also count in the window that the clock
+//!   stepped back to. So the windows before and after the step share one quota.
+//! - Times in logs and buckets that are later than the judged time are moved to it.
 //!
 //! Waits and resets always count from the clock's reading.
 
 use crate::limiter::sliding_log::MAX_MILLIS;
 use crate::time::{HOUR, MINUTE, UnixMicros};
 
-/// The largest lead of the judged time over a clock that stepped back, in microseconds: 5 minutes.
+/// The largest lead of the judged time over the clock's reading, in microseconds: 5 minutes.
 pub const MAX_SKEW: u64 = 5 * MINUTE;
 
-/// An advance between two readings from which on the clock may have leapt ahead, in microseconds.
+/// An advance between two readings of more than this may be a leap of the clock, in microseconds.
 const LEAP: u64 = HOUR;
 
 /// Turns readings of the clock into judged times.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct JudgedClock {
-    /// The last judged time; 0 if there is none.
+    /// The last judged time. 0 before the first reading.
     seen: UnixMicros,
-    /// Sum of all leaps ahead that may have been wrong, in microseconds.
+    /// The sum of all advances that may have been leaps, in microseconds.
     lead: u64,
 }
 
@@ -40,9 +39,10 @@ impl JudgedClock {
         Self { seen, lead: 0 }
     }
 
-    /// The judged time of a reading. It is before `last`, the time of the last admission, only if
-    /// the clock stepped back by more than [`MAX_SKEW`]; then the caller must move its counters
-    /// back.
+    /// Returns the judged time of a reading. `last` is the time of the last admission.
+    ///
+    /// The result is before `last` only if the clock stepped back by more than [`MAX_SKEW`]. The
+    /// caller must then rebase its counters.
     pub(super) fn read(&mut self, reading: UnixMicros, last: UnixMicros) -> UnixMicros {
         let reading = reading.min(UnixMicros::from_millis(MAX_MILLIS));
         let is_followed = reading.saturating_add(MAX_SKEW) < last;
@@ -60,12 +60,12 @@ impl JudgedClock {
         self.seen
     }
 
-    /// How far ahead the clock may be, in microseconds. 0 once it has fallen back.
+    /// How far the clock may be ahead, in microseconds. 0 once it has stepped back.
     pub(super) fn lead(&self, reading: UnixMicros) -> u64 {
         if reading.saturating_add(MAX_SKEW) < self.seen { 0 } else { self.lead }
     }
 
-    /// Takes all leaps so far as right.
+    /// Accepts all advances so far as correct.
     pub(super) const fn trust(&mut self) {
         self.lead = 0;
     }

@@ -1,15 +1,14 @@
-//! The counters that policies decide by, and what a change of policies does to them.
+//! The counters of a key's policies, and how they carry over a change of policies.
 //!
 //! # Changes of policies
-//! Usage carries over a change, it never starts again. Fixed windows are always counted, so a
-//! policy that becomes fixed finds its usage there. A sliding or bucket policy without counters of
-//! its own starts from those windows, at the latest moments at which they can have been spent. The
-//! counters of a policy that is gone go on counting until what they hold has run out, in case it
-//! comes back.
+//! A change never resets usage. Fixed windows are always counted, so a policy that becomes fixed
+//! finds its usage there. A new log or bucket starts from those windows, with their units placed
+//! at the latest times at which they can have been spent. The counters of a removed policy go on
+//! counting until their usage has expired, in case the policy is added again.
 //!
-//! A change at a moment that was known before takes effect at that moment, whenever the next call
-//! comes: a bucket has drained at the old rate until then and at the new rate since. So an earlier
-//! statement about the time after the change holds, whoever asks in between.
+//! A scheduled change takes effect at its time, whenever the next call arrives: a bucket drains at
+//! the old rate before it and at the new rate after it. So a `Retry-After` that was computed
+//! earlier stays correct, whichever calls arrive in between.
 
 use crate::key_state::ring::CHUNK;
 use crate::limiter::cost::Cost;
@@ -24,10 +23,10 @@ use crate::time::UnixMicros;
 /// [`Meter`](crate::metering::meter::Meter).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counters {
-    /// The judged time of the last admission or change of a bucket. Nothing here is later, except
+    /// The judged time of the last admission or change of a bucket. No counter is later, except
     /// windows that were counted before the clock stepped back.
     last: UnixMicros,
-    /// When policies were last applied, if that is after `last`.
+    /// The judged time at which policies were last applied, if after `last`.
     applied: UnixMicros,
     fixed: FixedWindows,
     logs: Vec<SlidingLog>,
@@ -39,7 +38,7 @@ impl Counters {
         Self { last, applied: UnixMicros::default(), fixed, logs, buckets }
     }
 
-    /// The judged time that calls are never judged before, unless the clock stepped back.
+    /// The lower bound of the judged time, unless the clock steps back.
     pub(super) const fn last(&self) -> UnixMicros {
         self.last
     }
@@ -56,7 +55,7 @@ impl Counters {
         &self.buckets
     }
 
-    /// The fixed windows of a unit and period; `None` for months.
+    /// The fixed windows of a unit and period. `None` for months.
     pub(super) fn windows(&self, unit: Unit, period: Period) -> Option<&Windows> {
         self.fixed.windows(unit, period)
     }
@@ -69,7 +68,7 @@ impl Counters {
         self.buckets.iter_mut().find(|bucket| bucket.unit == policy.unit() && bucket.name == policy.name())
     }
 
-    /// Counts an admission everywhere, whether a policy asks for it today or not.
+    /// Counts an admission in every counter, including those that no current policy uses.
     pub(super) fn spend(&mut self, now: UnixMicros, cost: Cost) {
         self.advance_to(now);
         self.fixed.add(now, cost);
@@ -81,14 +80,14 @@ impl Counters {
         }
     }
 
-    /// From here on the judged time does not go back behind `now`.
+    /// Raises the lower bound of the judged time to `now`.
     fn advance_to(&mut self, now: UnixMicros) {
         self.last = now;
         self.logs.iter_mut().for_each(|log| log.forget(now));
     }
 
-    /// Goes back to `now`, after a clock was ahead. The logs are stored anew from row `next_row`
-    /// on.
+    /// Moves times later than `now` to `now`, after the clock stepped back. Logs are stored anew
+    /// from row `next_row` on.
     pub(super) fn rebase(&mut self, now: UnixMicros, next_row: u64) {
         self.fixed.rebase(now, self.last);
         self.last = now;
@@ -102,7 +101,7 @@ impl Counters {
         self.logs.iter().any(|log| log.open().len() >= CHUNK)
     }
 
-    /// Leaves the open chunks of all logs to the row in `slot`.
+    /// Closes the open chunks of all logs: from now on they belong to the row in `slot`.
     pub(super) fn close_chunks(&mut self, slot: u32) {
         self.logs.iter_mut().for_each(|log| log.close(slot));
     }
@@ -112,8 +111,8 @@ impl Counters {
         self.logs.iter().flat_map(SlidingLog::slots)
     }
 
-    /// Applies the policies that hold now, after those that held since the last time. True if a
-    /// counter changed. New logs are stored from row `next_row` on.
+    /// Applies the stages of the schedule since the last time, then the current policies. Returns
+    /// whether a counter changed. New logs are stored from row `next_row` on.
     pub(super) fn apply_policies(&mut self, schedule: Schedule<'_>, now: UnixMicros, next_row: u64) -> bool {
         let from = self.applied.max(self.last);
         let mut is_changed = false;
@@ -127,9 +126,9 @@ impl Counters {
         is_changed
     }
 
-    /// Makes the logs and buckets those of `policies`. True if one changed.
+    /// Makes the logs and buckets match `policies`. Returns whether one changed.
     pub(super) fn apply_stage(&mut self, policies: &[Policy], now: UnixMicros, next_row: u64) -> bool {
-        // What has run out does not come back, even if no call came since.
+        // An expired counter must not be revived, even if no call arrived since it expired.
         let mut is_changed = self.drop_unused();
         for policy in policies {
             is_changed |= match policy.algorithm() {
@@ -165,7 +164,7 @@ impl Counters {
             let changed = (bucket.period, bucket.quota) != (period, quota);
             if changed {
                 bucket.change(now, period, span, quota);
-                // The level is now one of `now`, which the judged time must not go back behind.
+                // The level is now that of `now`: a judged time before it would drain it twice.
                 self.advance_to(now);
             }
             return retired || changed;
@@ -183,8 +182,8 @@ impl Counters {
         true
     }
 
-    /// Marks what no policy uses: it is dropped when what it holds now has run out. True if there
-    /// was any.
+    /// Marks counters that no policy uses, to be dropped once their usage has expired. Returns
+    /// whether any was marked.
     fn retire(&mut self, policies: &[Policy]) -> bool {
         let mut is_changed = false;
         for log in &mut self.logs {
@@ -208,7 +207,7 @@ impl Counters {
         is_changed
     }
 
-    /// Drops what no policy uses and has run out by the last admission. True if there was any.
+    /// Drops marked counters that had expired at `last`. Returns whether any was dropped.
     fn drop_unused(&mut self) -> bool {
         let last = self.last;
         let before = self.logs.len() + self.buckets.len();
@@ -218,9 +217,9 @@ impl Counters {
     }
 }
 
-/// The counted windows as admissions, each at the last moment at which it can have been made.
-/// Windows after `last` were counted by a clock that was ahead; the window of `last` holds what
-/// matters of them.
+/// The counted windows as admissions, each at the latest time at which it can have happened.
+/// Windows after `last` date from before the clock stepped back. [`Counters::rebase`] has already
+/// added their relevant counts to the window of `last`.
 fn latest_moments(windows: &Windows, span: u64, last: UnixMicros) -> impl Iterator<Item = (UnixMicros, u64)> + '_ {
     let known = windows.iter().filter(move |(start, _)| *start <= last);
     known.map(move |(start, units)| (start.saturating_add(span - 1).min(last), units))

@@ -1,5 +1,5 @@
-//! The rules of all policies together: whether they admit a call, when they would, and their usage.
-//! Nothing is spent here.
+//! Evaluates all policies together: whether they admit a call, when they will, and their usage.
+//! Evaluation spends nothing.
 
 use crate::key_state::counters::Counters;
 use crate::limiter::cost::Cost;
@@ -9,11 +9,11 @@ use crate::limiter::schedule::Schedule;
 use crate::metering::months::Months;
 use crate::time::{Month, SECOND, UnixMicros};
 
-/// What a call would spend.
+/// What a call would spend, and which policies apply to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
     pub(super) cost: Cost,
-    /// Policies of a month do not judge a free replay.
+    /// Whether the call is a free replay. Month policies do not apply to one.
     pub(super) is_free: bool,
 }
 
@@ -23,17 +23,18 @@ impl Demand {
         Self { cost: if is_free { Cost { tokens: 0, ..cost } } else { cost }, is_free }
     }
 
-    fn judges(self, policies: &[Policy]) -> impl Iterator<Item = (usize, &Policy)> {
+    /// The policies that apply to the call, with their indices.
+    fn applicable(self, policies: &[Policy]) -> impl Iterator<Item = (usize, &Policy)> {
         policies.iter().enumerate().filter(move |(_, policy)| !(self.is_free && policy.period() == Period::Month))
     }
 
-    /// Whether `policy` never admits it.
-    fn is_too_dear(self, policy: &Policy) -> bool {
+    /// Whether `policy` can never admit the call.
+    fn exceeds(self, policy: &Policy) -> bool {
         self.cost.of(policy.unit()) > policy.burst()
     }
 }
 
-/// Judges by the counters of a key. Of the counters it moves only cursors.
+/// Evaluates policies by the counters of a key. It changes no counter, only their cursors.
 #[derive(Debug)]
 pub(super) struct Evaluator<'a> {
     counters: &'a mut Counters,
@@ -54,10 +55,10 @@ impl<'a> Evaluator<'a> {
         demand: Demand,
     ) -> Verdict {
         let mut violated = Vec::new();
-        let mut too_dear = None;
-        for (index, policy) in demand.judges(schedule.now) {
-            if demand.is_too_dear(policy) {
-                too_dear = too_dear.or(Some(index));
+        let mut never_fits = None;
+        for (index, policy) in demand.applicable(schedule.now) {
+            if demand.exceeds(policy) {
+                never_fits = never_fits.or(Some(index));
                 violated.push(index);
             } else if self.first_fit(policy, demand.cost, now) > now {
                 violated.push(index);
@@ -66,18 +67,20 @@ impl<'a> Evaluator<'a> {
         if violated.is_empty() {
             return Verdict::Admitted;
         }
-        match (self.first_admission(schedule, now, demand), too_dear) {
+        match (self.first_admission(schedule, now, demand), never_fits) {
             (Ok(at), _) => Verdict::Denied { violated, retry_after: at.since(clock) },
             (Err(_), Some(policy)) => Verdict::CostExceedsQuota { policy },
-            // The policies that hold last never admit this call: from that moment on the verdict is
-            // `CostExceedsQuota`.
+            // The last policies of the schedule never admit this call: once they hold, the verdict
+            // is `CostExceedsQuota`.
             (Err(last), None) => Verdict::Denied { violated, retry_after: last.since(clock) },
         }
     }
 
-    /// The first moment, not before `now`, at which the policies that hold then admit this, if
-    /// nothing else is spent, and still do a second later, because clients wait for whole seconds.
-    /// If there is none, the last moment at which policies change.
+    /// The first time, not before `now`, at which the policies that hold then admit the call,
+    /// assuming that nothing else is spent. They must still admit it a second later, because
+    /// clients wait for whole seconds.
+    ///
+    /// Returns the time of the last change of policies as an error if there is no such time.
     fn first_admission(
         &mut self,
         schedule: Schedule<'_>,
@@ -92,9 +95,9 @@ impl<'a> Evaluator<'a> {
         let mut last = now;
         let mut projected = self.counters.clone();
         for (begin, stage) in schedule.stages(now, UnixMicros::from_micros(u64::MAX)) {
-            // What was found before must hold on.
+            // A time found in an earlier stage is void unless it precedes this stage.
             found = found.filter(|at| *at < begin);
-            // The number of a row matters only to what is stored.
+            // Projected counters are never stored, so the row number is irrelevant.
             projected.apply_stage(&stage.policies, begin, 0);
             let mut later = Evaluator::new(&mut projected, self.months);
             let next = later.first_agreement(&stage.policies, begin, demand);
@@ -109,20 +112,23 @@ impl<'a> Evaluator<'a> {
         Err(last)
     }
 
-    /// The first moment, not before `from`, at which all of `policies` admit this, if nothing else
-    /// is spent, and do for a second.
+    /// The first time, not before `from`, at which all of `policies` admit the call and still do a
+    /// second later, assuming that nothing else is spent. `None` if one can never admit it.
     fn first_agreement(&mut self, policies: &[Policy], from: UnixMicros, demand: Demand) -> Option<UnixMicros> {
-        if demand.judges(policies).any(|(_, policy)| demand.is_too_dear(policy)) {
+        if demand.applicable(policies).any(|(_, policy)| demand.exceeds(policy)) {
             return None;
         }
-        // A clock that stepped back may have spent from windows that are still to come, so a policy
-        // that admits at one moment may refuse later. Waiting helps once all of them agree.
+        // After the clock stepped back, future windows may already have counts. So a policy that
+        // admits the call at one time may refuse it later, and the search repeats until all agree.
         let mut at = from;
         loop {
-            let fit =
-                demand.judges(policies).map(|(_, policy)| self.first_fit(policy, demand.cost, at)).max().unwrap_or(at);
+            let fit = demand
+                .applicable(policies)
+                .map(|(_, policy)| self.first_fit(policy, demand.cost, at))
+                .max()
+                .unwrap_or(at);
             let closing =
-                demand.judges(policies).filter_map(|(_, policy)| self.closes_soon(policy, demand.cost, at)).min();
+                demand.applicable(policies).filter_map(|(_, policy)| self.closes_soon(policy, demand.cost, at)).min();
             match closing {
                 _ if fit > at => at = fit,
                 Some(end) => at = end,
@@ -131,8 +137,8 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// The end of the window that `at` is in, if it comes within a second and the next window has
-    /// no room.
+    /// The end of the window that contains `at`, if it is less than a second away and the next
+    /// window has no room.
     fn closes_soon(&self, policy: &Policy, cost: Cost, at: UnixMicros) -> Option<UnixMicros> {
         let end = (policy.algorithm() == Algorithm::Fixed).then(|| policy.period().window(at).end)?;
         let units = cost.of(policy.unit());
@@ -141,8 +147,8 @@ impl<'a> Evaluator<'a> {
         Some(end).filter(|end| *end > at && *end <= at.saturating_add(SECOND)).filter(is_full)
     }
 
-    /// The first moment, not before `from`, at which `policy` alone admits `cost`, if nothing else
-    /// is spent.
+    /// The first time, not before `from`, at which `policy` alone admits `cost`, assuming that
+    /// nothing else is spent.
     fn first_fit(&mut self, policy: &Policy, cost: Cost, from: UnixMicros) -> UnixMicros {
         let units = cost.of(policy.unit());
         if units == 0 {
@@ -171,7 +177,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// What was counted in the aligned window of `policy` that `at` is in.
+    /// The count of the window of `policy` that contains `at`.
     fn fixed_used(&self, policy: &Policy, at: UnixMicros) -> u64 {
         match self.counters.windows(policy.unit(), policy.period()) {
             Some(windows) => windows.count(policy.period().window(at).start),
@@ -179,7 +185,7 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// The usage of every policy at `now`. Resets count from `clock`.
+    /// The usage of every policy at `now`. Resets are relative to `clock`.
     pub(super) fn usage(&mut self, schedule: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> UsageSnapshot {
         let policies = schedule.now.iter().map(|policy| self.usage_of(schedule, policy, now, clock)).collect();
         UsageSnapshot { policies, now: clock }

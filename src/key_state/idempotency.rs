@@ -1,16 +1,16 @@
 //! Idempotency keys: the calls that were admitted under them, so that repeats are recognised.
 //!
-//! A mark is 24 bytes in memory and 32 characters in storage. It holds what the first call was and
-//! how many of its repeats were free. New marks go to a tail, which is part of every row; a full
-//! tail becomes a chunk, a row of its own that is written once and deleted when all in it is over.
-//! A free repeat changes the mark in the tail, or appends another one there; of several marks of a
-//! key the newest counts. So a call costs two rows for each `CHUNK` more than it does without a
-//! key.
+//! A mark holds the hash of the first call and how many of its repeats were free. It takes 24 bytes
+//! in memory and 32 characters in storage. New marks are appended to a tail, which is part of every
+//! row. A full tail becomes a chunk, a row of its own that is written once and deleted once all of
+//! its marks have expired. A free repeat updates the mark in the tail, or appends a newer one if
+//! the mark is in a chunk. The newest mark of a key is the valid one. So an idempotency key costs
+//! two rows per `CHUNK` calls.
 //!
 //! # Stored forms
-//! A mark is two groups of 12 bytes: key and second, then request and free repeats. The first
-//! version stored the first group alone, and reads the second as a mark that is over. A tail says
-//! in its record that its marks have both, a chunk in a group of its own at its beginning.
+//! A mark is two groups of 12 bytes: key and second, then request and free repeats. Version 1
+//! stored only the first group, and reads the second as an expired mark. A tail states in its
+//! record that its marks have two groups; a chunk begins with the group `FORM_GROUP`.
 
 use sha2::{Digest, Sha256};
 
@@ -19,31 +19,30 @@ use crate::encoding::{base64, unbase64};
 use crate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
 use crate::time::{HOUR, MINUTE, SECOND, UnixMicros, ceil_seconds};
 
-/// For how long a call's idempotency key is remembered, in seconds: 24 hours.
+/// How long an idempotency key is remembered, in seconds: 24 hours.
 pub const REPLAY_SECONDS: u64 = 24 * HOUR / SECOND;
-/// For how long a call whose end is not known is taken to be in flight, in microseconds: 5 minutes.
+/// How long a call without a known outcome counts as in flight, in microseconds: 5 minutes.
 pub const MAX_FLIGHT: u64 = 5 * MINUTE;
-/// Marks that are kept at least. Each first call has one, and so has a free repeat of a call whose
-/// mark is in a chunk. Beyond that the oldest are forgotten, and the repeats of their calls are new
-/// calls.
+/// Minimum number of marks that are kept. Each first call has one, and so has each free repeat of a
+/// call whose mark is in a chunk. Repeats of calls whose marks were dropped are new calls.
 pub const MAX_REPLAYS: usize = MAX_CHUNKS * CHUNK;
-/// Calls in flight of one key at most; beyond that the oldest count as complete.
+/// Maximum number of calls in flight per key. Beyond it, the oldest count as complete.
 pub const MAX_IN_FLIGHT: usize = 1024;
 
 const CHUNK: usize = 512;
 const MAX_CHUNKS: usize = 128;
-/// Bytes of one of a mark's two groups.
+/// Size of one of the two groups of a mark, in bytes.
 const GROUP: usize = 12;
-/// The form in which marks are stored, in the record of a tail.
+/// Number of the stored form, in the record of a tail.
 const FORM: u64 = 2;
-/// The same as the first group of a chunk: the key 0 and the second 2.
+/// Number of the stored form, as the first group of a chunk: the key 0 and the second 2.
 const FORM_GROUP: &str = "AAAAAAAAAAAAAAAC";
 
 fn head(hash: Sha256) -> u64 {
     hash.finalize().first_chunk().map_or(0, |head| u64::from_be_bytes(*head))
 }
 
-/// An idempotency key by its hash.
+/// The hash of an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeyHash(u64);
 
@@ -53,13 +52,13 @@ impl KeyHash {
     }
 }
 
-/// What was asked for under an idempotency key. Hashed with the epoch, which no client knows, so
-/// that nobody can look for two requests that have the same hash.
+/// The hash of the request under an idempotency key. It includes the epoch, which is secret, so
+/// that clients cannot search for two requests with the same hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RequestHash(u64);
 
 impl RequestHash {
-    /// Of calls whose isolates sent no fingerprint.
+    /// Stands for a request whose fingerprint was not sent.
     pub(crate) const UNKNOWN: Self = Self(0);
 
     pub(crate) fn of(epoch: &str, key: &str, request: Fingerprint) -> Self {
@@ -72,15 +71,15 @@ impl RequestHash {
     }
 }
 
-/// A call that was admitted.
+/// An admitted call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct IdempotencyMark {
     key: KeyHash,
-    /// When, in seconds since 1970, rounded up: remembered a little longer, never shorter. Good
-    /// until the year 2106.
+    /// The time of admission in seconds since 1970, rounded up so that the mark never expires
+    /// early. Overflows in the year 2106.
     second: u32,
     request: RequestHash,
-    /// Repeats that were free.
+    /// Number of free repeats.
     repeats: u32,
 }
 
@@ -96,7 +95,7 @@ impl IdempotencyMark {
         [group(self.key.0, self.second), group(self.request.0, self.repeats)]
     }
 
-    /// A mark of two groups, or of one.
+    /// Reads a mark of two groups, or of one as version 1 stored it.
     fn read(first: &[u8], second: Option<&[u8]>) -> Option<Self> {
         let group = |bytes: &[u8]| {
             let (head, tail) = bytes.split_first_chunk()?;
@@ -107,6 +106,7 @@ impl IdempotencyMark {
         Some(Self { key: KeyHash(key), second: at, request: RequestHash(request), repeats })
     }
 
+    /// The expiry, in seconds since 1970.
     fn until(self) -> u64 {
         u64::from(self.second).saturating_add(REPLAY_SECONDS)
     }
@@ -124,43 +124,43 @@ fn to_text(marks: &[IdempotencyMark]) -> String {
     text
 }
 
-/// Marks of the present form, or of the first.
-fn from_text(text: &str, is_first_form: bool) -> Option<Vec<IdempotencyMark>> {
+/// Reads marks of the current form, or of version 1.
+fn from_text(text: &str, is_version_1: bool) -> Option<Vec<IdempotencyMark>> {
     let bytes = unbase64(text)?;
     let groups: Vec<&[u8]> = bytes.chunks(GROUP).collect();
-    if is_first_form {
+    if is_version_1 {
         return groups.into_iter().map(|group| IdempotencyMark::read(group, None)).collect();
     }
     groups.chunks(2).map(|pair| IdempotencyMark::read(pair.first()?, Some(pair.get(1)?))).collect()
 }
 
-/// Marks that have a row of their own.
+/// Marks that are stored in a row of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct IdempotencyChunk {
     id: u32,
-    /// In order of their keys.
+    /// Sorted by key.
     marks: Vec<IdempotencyMark>,
-    /// The second in which the last of them is over.
+    /// When the last of them expires, in seconds since 1970.
     until: u64,
     is_stored: bool,
 }
 
 impl IdempotencyChunk {
-    /// `marks` are in order of their keys.
+    /// `marks` must be sorted by key.
     fn new(id: u32, marks: Vec<IdempotencyMark>, is_stored: bool) -> Self {
         let until = marks.iter().map(|mark| mark.until()).max().unwrap_or_default();
         Self { id, marks, until, is_stored }
     }
 
-    /// The newest mark of a key: a tail has one alone, but for tails of the first form, of which
-    /// the later one is newer.
+    /// The newest mark of a key. Chunks of version 1 may have several, of which the latest is the
+    /// newest.
     fn find(&self, key: KeyHash) -> Option<IdempotencyMark> {
         let after = self.marks.partition_point(|mark| mark.key <= key);
         self.marks.get(after.checked_sub(1)?).copied().filter(|mark| mark.key == key)
     }
 }
 
-/// Marks in order of their keys. They are a few hundred, and this is far less code than a sort.
+/// The marks, sorted by key. Insertion takes far less code than `sort` for these few hundred.
 fn sorted(marks: &[IdempotencyMark]) -> Vec<IdempotencyMark> {
     let mut sorted = Vec::with_capacity(marks.len());
     for mark in marks {
@@ -170,18 +170,18 @@ fn sorted(marks: &[IdempotencyMark]) -> Vec<IdempotencyMark> {
     sorted
 }
 
-/// A row of its own, to be stored with the state's row: `body` replaces whatever `id` holds.
+/// A chunk, to be stored in the same transaction as the state's row. It replaces the row `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct IdempotencyRow {
     /// The primary key.
     pub id: u32,
-    /// When nothing in it matters any more.
+    /// When the last of its marks expires.
     pub until: UnixMicros,
-    /// Text.
     pub body: String,
 }
 
-/// A call that was admitted under an idempotency key, and of which no end is known.
+/// A call that was admitted under an idempotency key, and whose outcome is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CallInFlight {
     nonce: u64,
@@ -189,21 +189,21 @@ struct CallInFlight {
     since: UnixMicros,
 }
 
-/// The call that was admitted before under an idempotency key.
+/// The call that was admitted earlier under an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PriorCall {
-    /// Nothing, or nothing any more.
+    /// There is none, or it has expired.
     None,
-    /// A call that asked for something else was admitted under it.
+    /// The call was a different request.
     Different,
-    /// The call of this nonce was admitted under it, and may still be in flight.
+    /// The call may still be in flight.
     InFlight { nonce: u64 },
-    /// The first call has ended. A repeat is free if both are known to be the same request, up to
-    /// [`FREE_REPEATS`] of them.
+    /// The call has ended. A repeat is free if both requests are known to be the same and fewer
+    /// than [`FREE_REPEATS`] repeats were free.
     Complete { is_free: bool },
 }
 
-/// The calls of the last 24 hours.
+/// The idempotency keys of the last 24 hours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct IdempotencyKeys {
     /// Oldest first.
@@ -213,9 +213,9 @@ pub(crate) struct IdempotencyKeys {
     chunks: Vec<IdempotencyChunk>,
     next_id: u32,
     /// Oldest first.
-    flights: Vec<CallInFlight>,
+    in_flight: Vec<CallInFlight>,
     /// Rows to be deleted.
-    over: Vec<u32>,
+    expired: Vec<u32>,
 }
 
 impl IdempotencyKeys {
@@ -231,25 +231,25 @@ impl IdempotencyKeys {
         if are_known && request != mark.request {
             return PriorCall::Different;
         }
-        let flight = self.flights.iter().rev().find(|flight| flight.key == key);
+        let flight = self.in_flight.iter().rev().find(|flight| flight.key == key);
         match flight.filter(|flight| now.since(flight.since) < MAX_FLIGHT) {
             Some(flight) => PriorCall::InFlight { nonce: flight.nonce },
             None => PriorCall::Complete { is_free: are_known && mark.repeats < FREE_REPEATS },
         }
     }
 
-    /// Notes that the first call under this key was admitted.
+    /// Records the first admitted call under this key.
     pub(crate) fn begin(&mut self, key: KeyHash, request: RequestHash, nonce: u64, now: UnixMicros) {
         let second = u32::try_from(ceil_seconds(now.as_micros())).unwrap_or(u32::MAX);
         self.put(IdempotencyMark { key, second, request, repeats: 0 });
-        let over = self.flights.iter().take_while(|flight| now.since(flight.since) >= MAX_FLIGHT).count();
-        let over = over.max((self.flights.len() + 1).saturating_sub(MAX_IN_FLIGHT));
-        self.flights.drain(..over);
-        self.flights.push(CallInFlight { nonce, key, since: UnixMicros::from_millis(now.as_millis()) });
+        let expired = self.in_flight.iter().take_while(|flight| now.since(flight.since) >= MAX_FLIGHT).count();
+        let expired = expired.max((self.in_flight.len() + 1).saturating_sub(MAX_IN_FLIGHT));
+        self.in_flight.drain(..expired);
+        self.in_flight.push(CallInFlight { nonce, key, since: UnixMicros::from_millis(now.as_millis()) });
     }
 
-    /// Notes that a repeat was admitted: a free one, or one that was charged. Of a call whose
-    /// request is not known, the first one that is charged says what it was.
+    /// Records an admitted repeat, free or charged. If the request of the first call is unknown, the
+    /// request of the first charged repeat takes its place.
     pub(crate) fn repeat(&mut self, key: KeyHash, request: RequestHash, is_free: bool) {
         let Some(mark) = self.mark(key) else { return };
         if is_free {
@@ -259,7 +259,7 @@ impl IdempotencyKeys {
         }
     }
 
-    /// Makes this the newest mark of its key.
+    /// Replaces the key's mark in the tail, or appends this one.
     fn put(&mut self, mark: IdempotencyMark) {
         if let Some(older) = self.tail.iter_mut().rev().find(|older| older.key == mark.key) {
             *older = mark;
@@ -276,32 +276,32 @@ impl IdempotencyKeys {
         }
     }
 
-    /// Notes that a call has ended. True if it was in flight.
+    /// Records that a call has ended. Returns whether it was in flight.
     pub(crate) fn complete(&mut self, nonce: u64) -> bool {
-        let before = self.flights.len();
-        self.flights.retain(|flight| flight.nonce != nonce);
-        self.flights.len() < before
+        let before = self.in_flight.len();
+        self.in_flight.retain(|flight| flight.nonce != nonce);
+        self.in_flight.len() < before
     }
 
     pub(crate) fn is_in_flight(&self, nonce: u64) -> bool {
-        self.flights.iter().any(|flight| flight.nonce == nonce)
+        self.in_flight.iter().any(|flight| flight.nonce == nonce)
     }
 
-    /// Lets go of chunks that are over, or too many. True if there were any.
+    /// Drops expired chunks, and the oldest beyond [`MAX_CHUNKS`]. Returns whether any was dropped.
     pub(crate) fn expire(&mut self, now: UnixMicros) -> bool {
         let second = now.as_seconds();
-        let over = self.chunks.iter().take_while(|chunk| chunk.until <= second).count();
-        let over = over.max(self.chunks.len().saturating_sub(MAX_CHUNKS));
-        self.over.extend(self.chunks.drain(..over).map(|chunk| chunk.id));
-        over > 0
+        let expired = self.chunks.iter().take_while(|chunk| chunk.until <= second).count();
+        let expired = expired.max(self.chunks.len().saturating_sub(MAX_CHUNKS));
+        self.expired.extend(self.chunks.drain(..expired).map(|chunk| chunk.id));
+        expired > 0
     }
 
-    /// When the next chunk will be over.
+    /// When the next chunk expires.
     pub(crate) fn next_expiry(&self) -> Option<UnixMicros> {
         self.chunks.first().map(|chunk| UnixMicros::from_millis(chunk.until.saturating_mul(1000)))
     }
 
-    /// Moves what lies after `now` to it, for a clock that was ahead.
+    /// Moves times later than `now` to `now`, after the clock stepped back.
     pub(crate) fn rebase(&mut self, now: UnixMicros) {
         let latest = u32::try_from(ceil_seconds(now.as_micros())).unwrap_or(u32::MAX);
         let rebase = |marks: &mut [IdempotencyMark]| {
@@ -316,12 +316,12 @@ impl IdempotencyKeys {
                 *chunk = IdempotencyChunk::new(chunk.id, sorted(&chunk.marks), false);
             }
         }
-        for flight in &mut self.flights {
+        for flight in &mut self.in_flight {
             flight.since = flight.since.min(UnixMicros::from_millis(now.as_millis()));
         }
     }
 
-    /// The chunks that are not stored as they are.
+    /// Chunks that are new or changed since the last commit.
     pub(crate) fn rows(&self) -> Vec<IdempotencyRow> {
         let unstored = self.chunks.iter().filter(|chunk| !chunk.is_stored);
         let row = |chunk: &IdempotencyChunk| IdempotencyRow {
@@ -332,23 +332,22 @@ impl IdempotencyKeys {
         unstored.map(row).collect()
     }
 
-    /// The rows to be deleted.
-    pub(crate) fn over(&self) -> &[u32] {
-        &self.over
+    /// Ids of rows to be deleted.
+    pub(crate) fn expired(&self) -> &[u32] {
+        &self.expired
     }
 
-    /// What is to be stored and deleted, is.
+    /// Records that [`rows`](Self::rows) are stored and [`expired`](Self::expired) ones deleted.
     pub(crate) fn committed(&mut self) {
-        self.over.clear();
-        // Only the newest can be new, unless the clock stepped back.
+        self.expired.clear();
         self.chunks.iter_mut().for_each(|chunk| chunk.is_stored = true);
     }
 
-    /// The stored form, but for the chunks, if there is anything to store: the tail, the number of
-    /// the next chunk and [`FORM`]; then of each call in flight its nonce, the hash of its key, and
-    /// milliseconds since 1970.
+    /// The stored form without the chunks. A first record holds the tail, the number of the next
+    /// chunk and [`FORM`]. Each call in flight adds a record: nonce, hash of the key, and
+    /// milliseconds since 1970. `None` if no key was ever used.
     pub(crate) fn to_text(&self) -> Option<String> {
-        if self.tail.is_empty() && self.flights.is_empty() && self.next_id == 0 {
+        if self.tail.is_empty() && self.in_flight.is_empty() && self.next_id == 0 {
             return None;
         }
         let mut out = String::with_capacity(self.tail_text.len() + 64);
@@ -356,7 +355,7 @@ impl IdempotencyKeys {
         push_number(&mut out, u64::from(self.next_id));
         push_number(&mut out, FORM);
         record::end(&mut out);
-        for CallInFlight { nonce, key, since } in &self.flights {
+        for CallInFlight { nonce, key, since } in &self.in_flight {
             push_number(&mut out, *nonce);
             push_number(&mut out, key.0);
             push_number(&mut out, since.as_millis());
@@ -365,34 +364,36 @@ impl IdempotencyKeys {
         Some(out)
     }
 
-    /// Reads the stored form; `None` if it is not one.
+    /// Reads the stored form. `None` if it is malformed.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut records = records(text);
         let mut head = records.next()?;
         let (tail, next_id) = (head.text()?, head.number()?.try_into().ok()?);
-        let is_first_form = match head.raw() {
+        let is_version_1 = match head.raw() {
             None => true,
             Some(form) if form.parse() == Ok(FORM) => false,
             Some(_) => return None,
         };
-        let tail = from_text(&tail, is_first_form)?;
-        let mut replays = Self { tail_text: to_text(&tail), tail, next_id, ..Self::default() };
+        let tail = from_text(&tail, is_version_1)?;
+        let mut keys = Self { tail_text: to_text(&tail), tail, next_id, ..Self::default() };
         for mut record in records {
             let (nonce, key) = (record.number()?, KeyHash(record.number()?));
-            replays.flights.push(CallInFlight { nonce, key, since: UnixMicros::from_millis(record.number()?) });
+            keys.in_flight.push(CallInFlight { nonce, key, since: UnixMicros::from_millis(record.number()?) });
         }
-        Some(replays)
+        Some(keys)
     }
 
-    /// Takes back a chunk of a row; `false` if it is not one. A chunk that the state's row does not
-    /// know came with a row that was not written: nothing in it was admitted, and it is deleted.
+    /// Reads a chunk back from its row. Returns `false` if it is malformed.
+    ///
+    /// A chunk whose number the state's row has not assigned belongs to a commit that failed: none
+    /// of its calls was admitted, and it is deleted.
     pub(crate) fn load(&mut self, id: u32, body: &str) -> bool {
         if id >= self.next_id {
-            self.over.push(id);
+            self.expired.push(id);
             return true;
         }
-        let (marks, is_first_form) = body.strip_prefix(FORM_GROUP).map_or((body, true), |marks| (marks, false));
-        let Some(marks) = from_text(marks, is_first_form) else { return false };
+        let (marks, is_version_1) = body.strip_prefix(FORM_GROUP).map_or((body, true), |marks| (marks, false));
+        let Some(marks) = from_text(marks, is_version_1) else { return false };
         let at = self.chunks.partition_point(|chunk| chunk.id < id);
         self.chunks.insert(at, IdempotencyChunk::new(id, marks, true));
         true
@@ -427,9 +428,9 @@ mod tests {
         assert_eq!(request, RequestHash(7_829_633_170_508_453_875));
     }
 
-    /// Objects in the field hold these.
+    /// Deployed objects still hold these.
     #[test]
-    fn marks_of_the_first_form_are_read() {
+    fn marks_of_version_1_are_read() {
         let text = "AQIDBAUGBwhq__s-__________8AAAAA";
         let marks = MARKS.map(|mark| IdempotencyMark { request: RequestHash::UNKNOWN, repeats: 0, ..mark });
         assert_eq!(from_text(text, true).unwrap(), marks);
@@ -438,10 +439,10 @@ mod tests {
         }
     }
 
-    /// The first version reads each group as a mark: the marks as they are, and others that are
-    /// over since 1970.
+    /// Version 1 reads each group as a mark: the second group of a mark looks like one that
+    /// expired in 1970.
     #[test]
-    fn the_first_version_reads_the_present_form() {
+    fn version_1_reads_the_current_form() {
         let read = from_text(&to_text(&MARKS), true).unwrap();
         let seconds: Vec<u32> = read.iter().map(|mark| mark.second).collect();
         assert_eq!(seconds, [1_795_160_894, 5, 0, 0]);

@@ -1,9 +1,9 @@
-//! The layout of a row's body: compact JSON, whose keys are short because a row is written on
-//! nearly every request.
+//! The layout of a row's body: compact JSON. Field names are short because nearly every request
+//! writes a row.
 
 use serde::{Deserialize, Serialize};
 
-use crate::key_state::audit_log::AuditLog;
+use crate::key_state::audit_log::tail::AuditLog;
 use crate::key_state::call_memory::CallMemory;
 use crate::key_state::counters::Counters;
 use crate::key_state::idempotency::IdempotencyKeys;
@@ -20,13 +20,13 @@ use crate::metering::meter::Meter;
 use crate::metering::months::{Carried, Dropped, MonthCounts, Months};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
-/// Only the version, which must be known before anything else is read.
+/// The version alone, which decides whether the rest can be read.
 #[derive(Deserialize)]
 struct RowVersion {
     v: u64,
 }
 
-/// The body of a row. Times are microseconds where not said otherwise.
+/// The body of a row. Times are microseconds since 1970 unless stated otherwise.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RowBody {
     v: u64,
@@ -35,18 +35,17 @@ pub(super) struct RowBody {
     e: String,
     /// Judged time of the last admission.
     t: u64,
-    /// Aligned windows of requests and tokens: minutes, hours, days, each as (number since 1970,
-    /// count).
+    /// Fixed windows of requests, then of tokens: minutes, hours and days, each window as (number
+    /// since 1970, count).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     f: Vec<[Vec<(u64, u64)>; 3]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     m: Vec<MonthRow>,
-    /// The newest month that is not in `m` any more, and a bit for it and each one before it that
-    /// is not either.
+    /// Months that were dropped from `m`: see [`Dropped`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     y: Option<(u64, u64)>,
-    /// Month, and what earlier epochs charged in it, in requests and tokens; without it, a request
-    /// for each carried call.
+    /// Month, and the requests and tokens that earlier epochs charged in it. A month without an
+    /// entry was charged one request per carried call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     c: Vec<(u64, u64, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -56,17 +55,16 @@ pub(super) struct RowBody {
     /// Nonces, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     n: Vec<u64>,
-    /// All nonces from this time on are in `n` or in other rows; the time of the oldest in `n` that
-    /// no other row holds.
+    /// See [`Nonces::times_for_row`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     z: Option<(u64, u64)>,
-    /// Usage by hour and class, if that is counted.
+    /// Usage by hour and class. Absent in rows of versions that did not count it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     h: Option<String>,
     /// Idempotency keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     i: Option<String>,
-    /// The end of the audit log.
+    /// The tail of the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     a: Option<String>,
     /// Alerts.
@@ -85,9 +83,9 @@ pub(super) struct BucketRow {
     /// Unit and period.
     k: (u8, u8),
     q: u64,
-    /// Level: units, span-ths of a unit, and when.
+    /// Level: units, fraction in 1/span units, and the time that it is for.
     l: (u64, u64, u64),
-    /// May be dropped at.
+    /// See [`Bucket::until`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     x: Option<u64>,
 }
@@ -96,17 +94,17 @@ pub(super) struct BucketRow {
 pub(super) struct LogRow {
     /// Unit and period.
     k: (u8, u8),
-    /// The first row that knows this log.
+    /// See [`SlidingLog::since`].
     s: u64,
-    /// The open chunk: milliseconds since the entry before (since 1970 for the first), units, and
-    /// so on.
+    /// The open chunk: for each entry, milliseconds since the previous one (since 1970 for the
+    /// first), then units.
     e: Vec<u64>,
-    /// May be dropped at.
+    /// See [`SlidingLog::until`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     x: Option<u64>,
 }
 
-/// All that rows hold of a key.
+/// The part of a key's state that rows store.
 #[derive(Debug, Clone)]
 pub(super) struct Contents {
     pub(super) epoch: String,
@@ -152,7 +150,7 @@ impl RowBody {
         serde_json::from_str(text).map_err(malformed)
     }
 
-    /// Whether this row's chunk is full, so that the next row goes to another slot.
+    /// Whether a chunk of this row is full, so that the next row goes to another slot.
     pub(super) fn is_full(&self) -> bool {
         self.l.iter().any(|row| row.e.len() / 2 >= CHUNK)
     }
@@ -162,13 +160,12 @@ impl RowBody {
         RowNonces { at: clamp(self.t), nonces: &self.n, times }
     }
 
-    /// The contents of a key's rows, of which this is the newest, in `slot`. `older` are the
-    /// others, oldest first.
+    /// The contents of a key's rows. This is the newest row, in `slot`; `older` are the others,
+    /// oldest first.
     pub(super) fn into_contents(self, slot: u32, older: &[(u32, Self)]) -> Result<Contents, DecodeError> {
         let malformed = |reason: &str| DecodeError::Malformed { slot, reason: reason.to_owned() };
         let or_empty = |text: Option<String>| text.unwrap_or_default();
         let nonces = Nonces::from_rows(older.iter().map(|(slot, body)| (*slot, body.nonces())), &self.nonces());
-        // Code that counted no hours wrote none.
         let hours = Hours::from_text(&or_empty(self.h)).ok_or_else(|| malformed("not hours"))?;
         let keys = self.i.map_or_else(|| Some(IdempotencyKeys::default()), |text| IdempotencyKeys::from_text(&text));
         let keys = keys.ok_or_else(|| malformed("not idempotency keys"))?;
@@ -251,8 +248,8 @@ impl LogRow {
         }
     }
 
-    /// The log as of its last admission. `older` are the older rows of the key, which hold its full
-    /// chunks, oldest first.
+    /// The log as of its last admission. `older` are the older rows of the key, oldest first, which
+    /// hold the full chunks.
     fn read(&self, last: UnixMicros, older: &[(u32, RowBody)]) -> Option<SlidingLog> {
         let (unit, period, span) = kind(self.k)?;
         let mut log = SlidingLog::new(unit, period, span, self.s);
@@ -278,7 +275,7 @@ impl LogRow {
     }
 }
 
-/// What is carried if only calls are known.
+/// Carried usage of which only the number of calls is known.
 const fn of_calls(calls: u64) -> Carried {
     Carried { calls, cost: calls, tokens: 0 }
 }
@@ -310,7 +307,7 @@ fn windows_from_row(row: Vec<(u64, u64)>, span: u64) -> Windows {
     Windows::from_kept(row.into_iter().map(|(number, count)| (clamp(number.saturating_mul(span)), count)).collect())
 }
 
-/// A time that was read: never beyond what the engine works with.
+/// A stored time, limited to the range that the engine supports.
 fn clamp(micros: u64) -> UnixMicros {
     UnixMicros::from_micros(micros).min(UnixMicros::from_millis(MAX_MILLIS))
 }
@@ -331,7 +328,7 @@ const fn period_to_row(period: Period) -> u8 {
     }
 }
 
-/// Unit, period and the period's microseconds of a log or bucket.
+/// The unit and period of a log or bucket, and the length of the period in microseconds.
 fn kind((unit, period): (u8, u8)) -> Option<(Unit, Period, u64)> {
     let unit = match unit {
         0 => Unit::Requests,

@@ -1,5 +1,5 @@
-//! All that one key's object remembers: its counts and the verdicts of policies on them, the calls
-//! that it may be asked about again, the audit log, and the rows that store all of this.
+//! The state of one API key: counters and the verdicts of its policies, recent calls, the audit
+//! log, and the rows that store all of this.
 
 pub mod audit_log;
 pub mod call_memory;

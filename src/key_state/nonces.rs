@@ -1,26 +1,28 @@
-//! Nonces of calls that were admitted lately, so that a call that is asked about again is
-//! recognised and not counted again.
+//! Nonces of recently admitted calls, so that a retried object request is not counted twice.
 //!
-//! # For how long
-//! A request to the object is repeated when its response is lost. If that response is lost too and
-//! the call was let through, the isolate reports the call under the same nonce, with a later
-//! request. So a nonce is known for [`LIFE`] after its admission, and for as long as fewer than
-//! [`CHUNK`] newer ones are known, but not once [`MOST`] newer ones are. The life of all nonces
-//! starts again after a pause of [`GAP`]: the object was unreachable and reports arrive now, or its
-//! clock jumped.
+//! # Retention
+//! An isolate retries an object request when the response is lost. If that response is lost too and
+//! the call was let through, the isolate reports the call later under the same nonce. So a nonce is
+//! kept for [`RETENTION`] after its admission, and longer while fewer than [`CHUNK`] newer ones
+//! exist. It is dropped early once [`MAX_NEWER`] newer ones exist. The retention of all nonces
+//! starts anew after [`PAUSE`] without calls: either the object was unreachable and reports are
+//! arriving now, or its clock leapt.
 //!
-//! What is forgotten is forgotten in the order of admission, and [`Nonces::complete_since`] is the
-//! time of the oldest that is known. A repeated question carries its age. A question that was first
-//! asked after `complete_since` was counted after it too, if at all; if its nonce is not known it
-//! was not counted. Of an earlier one nothing can be told; it is not counted, so that none is
-//! counted twice. With fewer than [`MOST`] calls a minute, all can be told that was asked less than
-//! [`LIFE`] - [`GAP`] ago. (After a restart a pause before it is not known, so what was asked
-//! before that pause may not be told.)
+//! Nonces are dropped in the order of admission. All nonces admitted since
+//! [`Nonces::complete_since`] are kept. A retried request states its age:
+//!
+//! - If it was first sent after `complete_since` and its nonce is unknown, it was never counted.
+//! - If it was first sent earlier and its nonce is unknown, it may have been counted. It is then
+//!   not counted, so that no call is counted twice.
+//!
+//! With fewer than [`MAX_NEWER`] calls a minute, the first case covers every request that was first
+//! sent less than [`RETENTION`] - [`PAUSE`] ago. The exception is a request sent before a pause
+//! that a restart followed, because pauses are not stored.
 //!
 //! # In rows
-//! As the entries of a log are (see [`ring`](crate::key_state::ring)), nonces are held by rows in
-//! runs. The open run is part of each row; a full one stays in the slot of the row that it was last
-//! written to, until it is forgotten. So they cost no rows, and what is known outlives the memory.
+//! Rows hold nonces in runs, as they hold the entries of a log (see
+//! [`ring`](crate::key_state::ring)). The open run is part of each row. A full run stays in the row
+//! that it was last written to until it is dropped. So nonces cost no rows of their own.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -28,22 +30,22 @@ use std::hash::{BuildHasherDefault, Hasher};
 use crate::key_state::ring::CHUNK;
 use crate::time::{MINUTE, SECOND, UnixMicros};
 
-/// For how long a nonce is known at least, in microseconds: a minute.
-const LIFE: u64 = MINUTE;
-/// A time without calls after which the life of all nonces starts again, in microseconds.
-const GAP: u64 = 10 * SECOND;
-/// Newer nonces that are known when one is forgotten whatever its age. At 1,000 calls a second, 16
-/// seconds.
-const MOST: usize = 16_384;
-/// Nonces a row is filled up to: code that knows no runs takes them from the newest row alone.
-const IN_ROW: usize = 8;
+/// How long a nonce is kept, in microseconds: one minute.
+const RETENTION: u64 = MINUTE;
+/// A time without calls after which the retention of all nonces starts anew, in microseconds.
+const PAUSE: u64 = 10 * SECOND;
+/// Number of newer nonces that causes a nonce to be dropped early. At 1,000 calls per second, this
+/// happens after 16 seconds.
+const MAX_NEWER: usize = 16_384;
+/// Minimum number of nonces per row. Code older than runs reads only those of the newest row.
+const MIN_IN_ROW: usize = 8;
 
-/// Spreads numbers that are random or follow each other, as nonces are. Nobody who could choose
-/// them gains by it: an isolate makes them.
+/// Hashes nonces, which are random or consecutive. Isolates generate them, so clients cannot
+/// provoke collisions.
 #[derive(Debug, Clone, Default)]
-struct Spread(u64);
+struct NonceHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for NonceHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -60,18 +62,18 @@ impl Hasher for Spread {
     }
 }
 
-/// Nonces that belong to one row.
+/// A run of nonces, stored in one row.
 #[derive(Debug, Clone, Copy, Default)]
 struct NonceRun {
     count: usize,
-    /// The times of its oldest and its newest nonce.
+    /// The admission times of its oldest and its newest nonce.
     first: UnixMicros,
     last: UnixMicros,
 }
 
-/// What a row says of its nonces.
+/// The nonces of one row.
 pub(super) struct RowNonces<'a> {
-    /// When the row was written.
+    /// The time of the last admission before the row was written.
     pub(super) at: UnixMicros,
     pub(super) nonces: &'a [u64],
     /// See [`Nonces::times_for_row`].
@@ -82,22 +84,21 @@ pub(super) struct RowNonces<'a> {
 pub(super) struct Nonces {
     /// Oldest first.
     known: VecDeque<u64>,
-    /// The same: every call is looked up, and the list is long.
-    set: HashSet<u64, BuildHasherDefault<Spread>>,
-    /// Runs in the rows of these slots, oldest first.
+    /// The same nonces, for the lookup of each call.
+    set: HashSet<u64, BuildHasherDefault<NonceHasher>>,
+    /// Full runs and the slots of their rows, oldest first.
     closed: VecDeque<(u32, NonceRun)>,
-    /// The newest nonces, which are part of the next row.
+    /// The run of the newest nonces, which is part of the next row.
     open: NonceRun,
-    /// All nonces from this time on are known; 0 if none was ever forgotten.
+    /// All nonces admitted since this time are kept. 0 if none was ever dropped.
     complete_since: UnixMicros,
-    /// When the first nonce was remembered since this state was made or read, or after the last
-    /// pause.
-    awake_since: UnixMicros,
-    /// When the last nonce was remembered.
+    /// The time of the first admission since the last pause, or since this value was created.
+    active_since: UnixMicros,
+    /// The time of the last admission.
     last: UnixMicros,
-    /// How many of the newest are in no committed row yet.
+    /// Number of the newest nonces that no committed row holds yet.
     uncommitted: usize,
-    /// The last confirmed commit and all after it: which, and how many of the nonces came with it.
+    /// The last confirmed commit and all later ones, each with its number of new nonces.
     commits: VecDeque<(u64, usize)>,
 }
 
@@ -106,8 +107,8 @@ impl Nonces {
         Self { commits: VecDeque::from([(0, 0)]), ..Self::default() }
     }
 
-    /// Reads nonces from the rows of a key: those of the older ones, oldest first, with their
-    /// slots, and those of the newest.
+    /// Reads nonces back from the rows of a key: the older rows with their slots, oldest first, and
+    /// the newest row.
     pub(super) fn from_rows<'a>(older: impl Iterator<Item = (u32, RowNonces<'a>)>, newest: &RowNonces<'_>) -> Self {
         let mut nonces = Self::new();
         for (slot, held) in older {
@@ -115,46 +116,48 @@ impl Nonces {
             nonces.close(slot);
         }
         nonces.take(newest);
-        // Code that knew no runs forgot what it did not fill a row with, and did not say so.
-        let is_cut = newest.nonces.len() >= IN_ROW;
-        let unsaid = if is_cut { newest.at } else { UnixMicros::default() };
-        nonces.complete_since = newest.times.map_or(unsaid, |(complete_since, _)| complete_since);
+        // Code older than runs stored no times, and kept only the newest `MIN_IN_ROW` nonces.
+        let may_be_cut = newest.nonces.len() >= MIN_IN_ROW;
+        let assumed = if may_be_cut { newest.at } else { UnixMicros::default() };
+        nonces.complete_since = newest.times.map_or(assumed, |(complete_since, _)| complete_since);
         nonces.forget(newest.at, UnixMicros::default());
         nonces
     }
 
     pub(super) fn remember(&mut self, nonce: u64, now: UnixMicros) {
-        if now.since(self.last) >= GAP {
-            self.awake_since = now;
+        if now.since(self.last) >= PAUSE {
+            self.active_since = now;
         }
         self.last = now;
         if self.add(nonce, now) {
             self.uncommitted += 1;
-            self.forget(now, self.awake_since);
+            self.forget(now, self.active_since);
         }
     }
 
-    pub(super) fn recalls(&self, nonce: u64) -> bool {
+    pub(super) fn contains(&self, nonce: u64) -> bool {
         self.set.contains(&nonce)
     }
 
-    /// The time from which on all nonces are known.
+    /// All nonces admitted since this time are kept.
     pub(super) const fn complete_since(&self) -> UnixMicros {
         self.complete_since
     }
 
-    /// The open run, and all that no confirmed row holds with those of the last one, filled up with
-    /// older ones. The latter is for code that knows no runs: of these commits answers may be on
-    /// their way, or be lost with the object, when their rows are found by the next.
+    /// The nonces for the next row: the open run, those of the last confirmed commit, all
+    /// unconfirmed ones, and at least [`MIN_IN_ROW`].
+    ///
+    /// Code older than runs needs all but the open run: it reads the newest row alone, and requests
+    /// of these commits may be retried after a restart.
     pub(super) fn for_row(&self) -> impl Iterator<Item = u64> + '_ {
-        let count = self.needed().max(self.open.count).max(IN_ROW);
+        let count = self.needed().max(self.open.count).max(MIN_IN_ROW);
         self.known.range(self.known.len().saturating_sub(count)..).copied()
     }
 
-    /// [`complete_since`](Self::complete_since) and the time of the oldest nonce of the open run,
-    /// for a row of which the nonces alone do not tell that none was forgotten.
+    /// [`complete_since`](Self::complete_since) and the time of the oldest nonce of the open run.
+    /// `None` while there are so few nonces that none can have been dropped.
     pub(super) fn times_for_row(&self) -> Option<(UnixMicros, UnixMicros)> {
-        (self.known.len() >= IN_ROW).then_some((self.complete_since, self.open.first))
+        (self.known.len() >= MIN_IN_ROW).then_some((self.complete_since, self.open.first))
     }
 
     /// Whether the open run fills its row.
@@ -162,7 +165,7 @@ impl Nonces {
         self.open.count >= CHUNK
     }
 
-    /// Leaves the open run to the row in `slot`.
+    /// Closes the open run: from now on it belongs to the row in `slot`.
     pub(super) fn close(&mut self, slot: u32) {
         if self.open.count > 0 {
             self.closed.push_back((slot, std::mem::take(&mut self.open)));
@@ -174,14 +177,14 @@ impl Nonces {
         self.closed.iter().map(|(slot, _)| *slot)
     }
 
-    /// Moves what lies after `now` to it, for a clock that was ahead.
+    /// Moves times later than `now` to `now`, after the clock stepped back.
     pub(super) fn rebase(&mut self, now: UnixMicros) {
         for run in self.closed.iter_mut().map(|(_, run)| run).chain([&mut self.open]) {
             run.first = run.first.min(now);
             run.last = run.last.min(now);
         }
         self.complete_since = self.complete_since.min(now);
-        self.awake_since = self.awake_since.min(now);
+        self.active_since = self.active_since.min(now);
         self.last = self.last.min(now);
     }
 
@@ -190,7 +193,7 @@ impl Nonces {
     }
 
     pub(super) fn unconfirmed(&self) -> usize {
-        // The first is the last that is confirmed, or that was there when this state was read.
+        // The first entry is the last confirmed commit, or the last one before this value was read.
         self.commits.len().saturating_sub(1)
     }
 
@@ -200,20 +203,21 @@ impl Nonces {
         }
     }
 
+    /// Number of new nonces in the last confirmed commit and since.
     fn needed(&self) -> usize {
         self.commits.iter().fold(self.uncommitted, |sum, (_, count)| sum.saturating_add(*count))
     }
 
-    /// Adds the nonces of a row that are not known yet, as the open run.
+    /// Adds the nonces of a row that are not kept yet, as the open run.
     fn take(&mut self, held: &RowNonces<'_>) {
         for nonce in held.nonces {
             self.add(*nonce, held.at);
         }
-        // Without its time, the oldest is taken to be as late as it can be: less can be told then.
+        // Without a stored time, assume the latest possible one: it claims the least.
         self.open.first = held.times.map_or(held.at, |(_, first)| first);
     }
 
-    /// False if it is known already.
+    /// Returns `false` if it is kept already.
     fn add(&mut self, nonce: u64, at: UnixMicros) -> bool {
         let is_new = self.set.insert(nonce);
         if is_new {
@@ -224,13 +228,13 @@ impl Nonces {
         is_new
     }
 
-    /// Forgets runs that are over, each as a whole. Never one that only a row still holds whose
-    /// answers may be on their way.
-    fn forget(&mut self, now: UnixMicros, awake_since: UnixMicros) {
+    /// Drops expired runs as a whole, except those with nonces of commits that are still
+    /// [needed](Self::needed).
+    fn forget(&mut self, now: UnixMicros, active_since: UnixMicros) {
         while let Some((_, run)) = self.closed.front() {
             let newer = self.known.len().saturating_sub(run.count);
-            let is_old = run.last.max(awake_since).saturating_add(LIFE) <= now && newer >= CHUNK;
-            if !(is_old || newer >= MOST) || newer < self.needed() {
+            let is_old = run.last.max(active_since).saturating_add(RETENTION) <= now && newer >= CHUNK;
+            if !(is_old || newer >= MAX_NEWER) || newer < self.needed() {
                 break;
             }
             for nonce in self.known.drain(..run.count) {

@@ -1,19 +1,19 @@
 //! The slots that rows are written to.
 //!
-//! A commit writes one row, whatever there is to store. The newest row holds all counters, the open
-//! chunk of each sliding log and the open run of nonces. Once a chunk or run has [`CHUNK`] entries,
-//! the next commit goes to another slot, so that the full one stays where it is and is not written
-//! again. A slot is free once all of its entries have expired or are forgotten. Reading gathers the
-//! chunks and runs of all rows and takes the counters from the newest.
+//! A commit writes one row of the state. The newest row holds all counters, the open chunk of each
+//! sliding log and the open run of nonces. Once a chunk or run has [`CHUNK`] entries, the next
+//! commit uses another slot, so that the full one is never written again. A slot is free once its
+//! entries have expired and its nonces are dropped. Reading takes the counters from the newest row,
+//! and chunks and runs from all rows.
 
-/// Entries that fill a chunk of a log, or a run of nonces.
+/// Number of entries in a full chunk of a log, and of nonces in a full run.
 pub(super) const CHUNK: usize = 64;
 
-/// Where the next row goes.
+/// The slot and number of the next row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RowRing {
     slot: u32,
-    /// Of the newest committed row; 0 if there is none.
+    /// The number of the newest committed row. 0 if there is none.
     seq: u64,
 }
 
@@ -23,7 +23,6 @@ impl RowRing {
         Self { slot, seq }
     }
 
-    /// The slot of the next row.
     pub(super) const fn slot(&self) -> u32 {
         self.slot
     }
@@ -33,20 +32,19 @@ impl RowRing {
         self.seq
     }
 
-    /// The number of the next row.
     pub(super) const fn next_seq(&self) -> u64 {
         self.seq.saturating_add(1)
     }
 
-    /// The next row has been stored.
+    /// Records that the next row is stored.
     pub(super) const fn commit(&mut self) {
         self.seq = self.next_seq();
     }
 
-    /// Leaves the present slot as it is and moves on to the lowest one that is not `taken`.
+    /// Moves from the current slot to the lowest one that is not `taken`.
     pub(super) fn leave_slot(&mut self, taken: impl Iterator<Item = u32>) {
         let taken: Vec<u32> = taken.chain([self.slot]).collect();
-        // Of one slot more than are taken, one is free.
+        // Among one more slot than there are taken ones, at least one is free.
         let mut is_taken = vec![false; taken.len() + 1];
         for slot in taken {
             if let Some(is_taken) = usize::try_from(slot).ok().and_then(|slot| is_taken.get_mut(slot)) {

@@ -1,15 +1,16 @@
-//! What is handed to storage, and what reading it back can fail with. `ring.rs` says
-//! which rows there are.
+//! The rows that a commit stores, and the errors of reading them back.
+//! `ring.rs` describes their layout.
 
-use crate::key_state::audit_log::AuditRow;
+use crate::key_state::audit_log::tail::AuditRow;
 use crate::key_state::idempotency::IdempotencyRow;
 
-/// The version of the layout that this code writes. A layout that older code would misread needs
-/// another number.
+/// The version of the layout that this code writes. Increase it for any layout that older code
+/// would misread.
 pub(super) const VERSION: u64 = 1;
 
-/// One row to be stored: `body` replaces whatever `slot` holds.
+/// The row of a commit. It replaces the row in `slot`.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct StateRow {
     /// The primary key.
     pub slot: u32,
@@ -17,40 +18,30 @@ pub struct StateRow {
     pub body: String,
 }
 
-/// All that a commit stores and deletes, in one transaction.
+/// The rows that a commit stores and deletes, in one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
-    /// The row that every commit stores. The others are rare, and only for keys whose calls have
-    /// idempotency keys or an audit log.
+    /// Every commit stores this row. The others are rare, and exist only for keys with idempotency
+    /// keys or an audit log.
     pub row: StateRow,
-    /// Rows of idempotency keys to be stored.
+    /// Chunks of idempotency keys to store.
     pub replays: Vec<IdempotencyRow>,
-    /// Ids of rows of idempotency keys to be deleted.
-    pub replays_over: Vec<u32>,
-    /// Chunks of the audit log to be stored.
+    /// Ids of chunks of idempotency keys to delete.
+    pub expired_replays: Vec<u32>,
+    /// Chunks of the audit log to store.
     pub audit: Vec<AuditRow>,
 }
 
-/// Stored rows are not a state.
+/// The stored rows cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum DecodeError {
-    /// There are no rows: the key has no state yet.
+    /// The key has no state yet.
     #[error("there is no row to read a state from")]
     NoRows,
-    /// A row is not what this code writes.
     #[error("row in slot {slot} cannot be read: {reason}")]
-    Malformed {
-        /// The row.
-        slot: u32,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A row was written by other code, perhaps newer.
+    Malformed { slot: u32, reason: String },
+    /// The row was written by another version of this code, probably a newer one.
     #[error("row in slot {slot} has version {found}, not {VERSION}")]
-    Version {
-        /// The row.
-        slot: u32,
-        /// Its version.
-        found: u64,
-    },
+    Version { slot: u32, found: u64 },
 }

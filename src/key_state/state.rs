@@ -1,14 +1,15 @@
 //! [`KeyState`]: the state of one API key, which judges a call by all policies of the key at once.
 //!
-//! The object that owns a key runs one event at a time between its awaits, and nothing here awaits.
-//! So reading, deciding and counting are one step. Everything is pure: the clock reading is an
-//! argument, and rows are handed out for the caller to store (see [`KeyState::to_rows`]).
+//! An object runs one event at a time between its awaits, and no method here awaits. So reading,
+//! deciding and counting are one atomic step. All methods are pure: the clock reading is an argument,
+//! and the caller stores the rows that [`KeyState::to_rows`] returns.
 
 pub mod judging;
 mod storing;
 
 use std::borrow::Cow;
 
+use crate::key_state::audit_log::tail::AuditLog;
 use crate::key_state::call_memory::CallMemory;
 use crate::key_state::clock::JudgedClock;
 use crate::key_state::counters::Counters;
@@ -19,12 +20,12 @@ use crate::key_state::ring::RowRing;
 use crate::limiter::cost::Cost;
 use crate::metering::alerts::{Alert, Alerts};
 use crate::metering::call_outcome::CallOutcome;
-use crate::metering::hours::{self, HourTotal};
+use crate::metering::hours::HourTotal;
 use crate::metering::meter::Meter;
 use crate::metering::months::{Carried, MonthTotal};
 use crate::time::{Month, UnixMicros};
 
-/// All that is remembered of one key.
+/// The state of one API key.
 #[derive(Debug, Clone)]
 pub struct KeyState {
     contents: Contents,
@@ -33,20 +34,20 @@ pub struct KeyState {
     unwritten: Unwritten,
 }
 
-/// What has changed since the last row.
+/// Changes since the last committed row.
 #[derive(Debug, Clone, Copy, Default)]
 struct Unwritten {
-    /// Something that must be in a row before it is answered.
+    /// Changes that must be committed before the request is answered.
     changes: bool,
-    /// Denials. Losing them is harmless to every limit.
+    /// Denials. No limit depends on them, so they may be lost.
     denials: bool,
-    /// Something else that can wait for the next row.
+    /// Other changes that can wait for the next row.
     notes: bool,
 }
 
 impl KeyState {
-    /// A key that nothing was spent of. The epoch names this state's own counts, apart from those
-    /// of any state of the key before it.
+    /// The state of an unused key. The epoch identifies the counts of this state, apart from those
+    /// of earlier states of the same key.
     #[must_use]
     pub fn new(epoch: String) -> Self {
         let contents = Contents {
@@ -54,20 +55,20 @@ impl KeyState {
             counters: Counters::default(),
             meter: Meter::default(),
             calls: CallMemory::new(Nonces::new(), IdempotencyKeys::default()),
-            audit: crate::key_state::audit_log::AuditLog::default(),
+            audit: AuditLog::default(),
             alerts: Alerts::default(),
         };
         Self { contents, clock: JudgedClock::default(), ring: RowRing::default(), unwritten: Unwritten::default() }
     }
 
-    /// The name of this state's own counts.
+    /// Identifies the counts of this state.
     #[must_use]
     pub fn epoch(&self) -> &str {
         &self.contents.epoch
     }
 
-    /// The time at which a call is judged if the clock reads `clock`: the policies that hold then
-    /// are the ones to judge by. See [`clock`](crate::key_state::clock).
+    /// Returns the time at which a call is judged when the clock reads `clock`. The policies that
+    /// hold at that time apply. See [`clock`](crate::key_state::clock).
     pub fn effective_time(&mut self, clock: UnixMicros) -> UnixMicros {
         let now = self.clock.read(clock, self.contents.counters.last());
         if now < self.contents.counters.last() {
@@ -78,21 +79,23 @@ impl KeyState {
         now
     }
 
-    /// By how many microseconds the clock may be ahead: it leapt forward so far since this state
-    /// was made or read, and has not fallen back. If the clock is right, the key was idle for as
-    /// long; [`trust_clock`](Self::trust_clock) says that it is.
+    /// How far the clock may be ahead, in microseconds: the sum of its leaps since this state was
+    /// created or read. 0 once the clock has stepped back.
+    ///
+    /// A leap is also what an idle key looks like. [`trust_clock`](Self::trust_clock) declares the
+    /// leaps so far to be idle time.
     #[must_use]
     pub fn lead(&self, clock: UnixMicros) -> u64 {
         self.clock.lead(clock)
     }
 
-    /// The clock is right.
+    /// Accepts the clock as correct: [`lead`](Self::lead) starts again at 0.
     pub const fn trust_clock(&mut self) {
         self.clock.trust();
     }
 
-    /// Counts calls that were admitted, or let through without a decision. `charged` is what months
-    /// and hours count of their cost.
+    /// Counts calls that were admitted or let through without a decision. Months and hours count
+    /// `charged` instead of `cost`.
     fn spend(&mut self, now: UnixMicros, calls: u64, cost: Cost, charged: Cost, class: &str) {
         self.contents.counters.spend(now, cost);
         self.contents.meter.admit(now, class, calls, charged);
@@ -104,22 +107,8 @@ impl KeyState {
         self.unwritten.denials = true;
     }
 
-    /// Counts `calls` calls that were let through without a decision, and what they cost together.
-    pub fn charge_calls(&mut self, clock: UnixMicros, calls: u64, cost: Cost) {
-        let now = self.effective_time(clock);
-        self.spend(now, calls, cost, cost, hours::UNJUDGED);
-    }
-
-    /// Counts `denied` denials that were given without a decision.
-    pub fn deny_elsewhere(&mut self, clock: UnixMicros, denied: u64) {
-        if denied > 0 {
-            let now = self.effective_time(clock);
-            self.deny(now, denied, hours::EDGE);
-        }
-    }
-
-    /// Records how a call ended; in the audit log only if it `is_audited`. That can wait for the
-    /// next row.
+    /// Records how a call ended; in the audit log only if `is_audited`. This can wait for the next
+    /// row.
     pub fn complete(&mut self, clock: UnixMicros, outcome: CallOutcome, is_audited: bool) {
         let now = self.effective_time(clock);
         self.unwritten.notes |= self.contents.calls.keys_mut().complete(outcome.nonce) || is_audited;
@@ -134,20 +123,19 @@ impl KeyState {
         self.contents.alerts.pending()
     }
 
-    /// Records that this very alert has been delivered.
+    /// Records that this alert has been delivered.
     pub fn mark_alerted(&mut self, alert: &Alert) {
         self.unwritten.changes |= self.contents.alerts.forget(alert);
     }
 
-    /// The part of the audit log that no stored chunk holds: texts like those of chunks, with the
-    /// numbers that these have or will have. A stored chunk whose number is not lower than the
-    /// first of these belongs to a row that was not written: it is to be ignored.
+    /// The end of the audit log that no stored chunk holds, as the texts and numbers of chunks.
+    /// Ignore a stored chunk whose number is not below the first of these: its commit failed.
     #[must_use]
     pub fn audit_tail(&self) -> Vec<(u64, Cow<'_, str>)> {
         self.contents.audit.tail()
     }
 
-    /// Forgets the tail of the audit log if it holds nothing after `until`. The caller deletes
+    /// Drops the tail of the audit log if it ends at or before `until`. The caller deletes stored
     /// chunks.
     pub fn forget_audit(&mut self, until: UnixMicros) {
         self.unwritten.changes |= self.contents.audit.forget(until);
@@ -159,39 +147,38 @@ impl KeyState {
         &self.contents.meter
     }
 
-    /// Records what earlier epochs counted in `month`, in place of what was recorded before. It is
-    /// spent from policies of months, but is not part of this epoch's own totals.
+    /// Sets the usage of earlier epochs in `month`. Month policies count it; this epoch's totals do
+    /// not include it.
     pub fn carry_over(&mut self, month: Month, carried: Carried) {
         self.unwritten.changes |= self.contents.meter.carry_over(month, carried);
     }
 
-    /// What this epoch counted in `month`.
+    /// The totals of this epoch in `month`.
     #[must_use]
     pub fn month(&self, month: Month) -> MonthTotal {
         self.contents.meter.month(month)
     }
 
-    /// Records that D1 has these very totals of `month`; what was counted since stays unflushed.
-    /// Then drops flushed months that are neither current, nor the one before, nor among the three
-    /// newest.
+    /// Records that D1 has these totals of `month`. Anything counted since stays unflushed. Then
+    /// drops flushed months, except the current one, the one before and the three newest.
     pub fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64) {
         let current = Month::of(self.clock.seen());
         self.unwritten.changes |= self.contents.meter.mark_month_flushed(month, calls, denied, current);
     }
 
-    /// Records that D1 has this very total. Then drops hours that are flushed and over.
+    /// Records that D1 has this total. Then drops flushed hours that have ended.
     pub fn mark_hour_flushed(&mut self, total: &HourTotal) {
         self.unwritten.changes |= self.contents.meter.mark_hour_flushed(total);
     }
 
-    /// Drops idempotency keys that have expired at `clock`, so that the next commit deletes their
+    /// Drops chunks of idempotency keys that have expired at `clock`. The next commit deletes their
     /// rows.
     pub fn expire(&mut self, clock: UnixMicros) {
         let now = self.effective_time(clock);
         self.unwritten.changes |= self.contents.calls.keys_mut().expire(now);
     }
 
-    /// When the next rows of idempotency keys expire.
+    /// When the next chunk of idempotency keys expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<UnixMicros> {
         self.contents.calls.keys().next_expiry()

@@ -4,12 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::limiter::policy::Unit;
 
-/// What a request spends of each unit. A policy whose unit it spends nothing of does not judge it.
+/// The units that a call spends. A policy whose unit has cost 0 always admits the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct Cost {
-    /// Spent from policies of [`Unit::Requests`].
     pub requests: u64,
-    /// Spent from policies of [`Unit::Tokens`].
     pub tokens: u64,
 }
 
@@ -20,7 +19,7 @@ impl Default for Cost {
 }
 
 impl Cost {
-    /// What is spent of `unit`.
+    /// The cost in `unit`.
     #[must_use]
     pub const fn of(self, unit: Unit) -> u64 {
         match unit {

@@ -1,54 +1,53 @@
-//! The outcome of judging one call, and the usage of every policy after it.
+//! The outcome of judging a call, and the usage of every policy after it.
 
 use crate::time::UnixMicros;
 
-/// The usage of every policy at one moment.
+/// The usage of every policy at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageSnapshot {
-    /// In the order of the policies.
+    /// In the order of the policies of the key.
     pub policies: Vec<PolicyUsage>,
-    /// The clock reading. All waits and resets count from it.
+    /// The clock reading. All waits and resets are relative to it.
     pub now: UnixMicros,
 }
 
-/// The verdict of all policies on one call.
+/// The verdict on one call, and the usage after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Decision {
-    /// Admitted, or why not.
     pub verdict: Verdict,
-    /// The usage after this decision.
     pub usage: UsageSnapshot,
 }
 
-/// The outcome of one call, which may repeat another.
+/// The outcome of judging one call, which may be a repeat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
-    /// It was judged by all policies.
+    /// The call is new. All policies judged it.
     Decided(Decision),
-    /// It repeats a call that was admitted, by its idempotency key.
+    /// The call repeats an admitted one, by its idempotency key.
     Replay {
         /// The decision on the repeat.
         decision: Decision,
-        /// Whether it was judged only by the policies that protect the origin, and is charged to no
-        /// policy of months or tokens. Otherwise it was judged and charged like a new call.
+        /// Whether month and token policies neither judged nor charged it. Otherwise it was judged
+        /// and charged like a new call.
         is_free: bool,
     },
-    /// It was admitted before, under the same nonce: this is the same call, asked about again.
-    /// Nothing is counted.
+    /// The call was already admitted under the same nonce: its object request was retried. Nothing
+    /// is counted.
     Recalled {
-        /// Whether it is a replay.
+        /// Whether the call is a replay.
         is_replay: bool,
-        /// The present usage.
+        /// The current usage.
         usage: UsageSnapshot,
     },
-    /// It repeats a call that may still be in flight. It was not judged, and is counted nowhere.
+    /// The call repeats one that may still be in flight. It is neither judged nor counted.
     Conflict(UsageSnapshot),
-    /// Its idempotency key was used for another request. It was not judged, and is counted nowhere.
+    /// Its idempotency key was used for a different request. It is neither judged nor counted.
     Mismatch(UsageSnapshot),
 }
 
 impl Judgement {
-    /// Whether the call may go on.
+    /// Whether the call may proceed to the origin.
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         match self {
@@ -59,24 +58,24 @@ impl Judgement {
     }
 }
 
-/// Admitted or not.
+/// The verdict of all policies on one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Every policy admits the request, and it has been counted.
+    /// Every policy admits the call. Its cost is spent.
     Admitted,
-    /// At least one policy refuses the request; nothing was spent.
+    /// At least one policy refuses the call. Nothing is spent.
     Denied {
-        /// Every refusing policy, as indices into the policies, in their order.
+        /// The indices of all refusing policies, ascending.
         violated: Vec<usize>,
-        /// Microseconds from [`UsageSnapshot::now`] to the first moment at which every policy that
-        /// holds then admits this request, if nothing else is admitted before; if no policies that
-        /// are known ever will again, to the moment from which on that is so. Never 0.
+        /// Microseconds from [`UsageSnapshot::now`] to the first time at which every policy that
+        /// holds then admits this call, assuming that no other call is admitted before. If the
+        /// last scheduled policies never admit it, the time of their start. Never 0.
         retry_after: u64,
     },
-    /// The request costs more than a policy can ever admit, and no others that admit it are known
-    /// to follow, so that waiting does not help; nothing was spent.
+    /// The call costs more than a policy can ever admit, and no scheduled change lifts that limit.
+    /// Waiting does not help. Nothing is spent.
     CostExceedsQuota {
-        /// The first such policy, as an index into the policies.
+        /// The index of the first such policy.
         policy: usize,
     },
 }
@@ -84,21 +83,22 @@ pub enum Verdict {
 /// The usage of one policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PolicyUsage {
-    /// What can still be spent at once. At most the quota, or the burst of a bucket.
+    /// The units that can be spent at once now. At most the quota, or the burst of a bucket.
     pub remaining: u64,
-    /// What counts against the quota now. More than the quota if the quota was lowered since; of a
-    /// bucket its level, rounded up.
+    /// The units that count against the quota now. For a bucket, its level, rounded up. More than
+    /// the quota if the quota was lowered since.
     pub used: u64,
-    /// Microseconds from the clock reading to the end of the window (fixed), or to the moment at
-    /// which more than `remaining` can be spent (sliding, bucket; 0 if nothing counts now). So a
-    /// wait for what does not fit now is never shorter than this, as
-    /// draft-ietf-httpapi-ratelimit-headers asks of `Retry-After` and `t`. No later than the moment
-    /// at which the policy no longer holds.
+    /// Microseconds from the clock reading to the reset: for a fixed window its end, for a log or a
+    /// bucket the time at which more than `remaining` can be spent, or 0 if it is unused. At most
+    /// the time until the policy is replaced.
+    ///
+    /// So no wait for a call that does not fit now is shorter than this, as
+    /// draft-ietf-httpapi-ratelimit-headers requires of `Retry-After` and `t`.
     pub reset_after: u64,
 }
 
 impl Verdict {
-    /// Whether the call may go on.
+    /// Whether the call may proceed to the origin.
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted)
@@ -106,7 +106,7 @@ impl Verdict {
 }
 
 impl Decision {
-    /// Whether the call may go on.
+    /// Whether the verdict is [`Verdict::Admitted`].
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         self.verdict.is_admitted()

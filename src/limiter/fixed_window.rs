@@ -1,29 +1,29 @@
-//! Counters of windows aligned to the UTC clock. They count whatever the policies are, so that a
-//! change of limits finds the usage of its period already there.
+//! Counters of windows aligned to the UTC clock. They count under all policies, so that a changed
+//! policy finds the usage of its period.
 
 use crate::limiter::cost::Cost;
 use crate::limiter::policy::{Period, Unit};
 use crate::time::{DAY, HOUR, MINUTE, UnixMicros};
 
-/// Windows kept up to the one counted last: a clock that was ahead for less than a period has
-/// counted in two others at most, so the one that it comes back to is still known.
+/// Number of windows kept up to the one counted last. A clock that was ahead by less than a period
+/// has counted in at most two later windows, so the window that it steps back to is still kept.
 const KEPT: usize = 3;
-/// Windows kept beyond it, which were counted before the clock stepped back.
+/// Number of later windows kept. They were counted before the clock stepped back.
 const AHEAD: usize = 2;
 
-/// The counts of one unit and one period: non-empty windows only, in order of time.
+/// The counts of one unit and one period: non-empty windows only, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Windows {
     kept: Vec<(UnixMicros, u64)>,
 }
 
 impl Windows {
-    /// What was counted in the window that starts at `start`.
+    /// The count of the window that starts at `start`.
     pub(crate) fn count(&self, start: UnixMicros) -> u64 {
         self.kept.iter().find(|(kept, _)| *kept == start).map_or(0, |(_, count)| *count)
     }
 
-    /// Counts `units` in the window that starts at `start`, and forgets windows too far from it.
+    /// Counts `units` in the window that starts at `start`, and drops windows too far from it.
     pub(crate) fn add(&mut self, start: UnixMicros, units: u64) {
         if units == 0 {
             return;
@@ -37,8 +37,8 @@ impl Windows {
         self.kept.drain(..(until + 1).saturating_sub(KEPT));
     }
 
-    /// The clock stepped back from `last` to `now`, in windows of length `span`: what was counted
-    /// less than that before the step counts now, too.
+    /// Adjusts windows of length `span` to a clock that stepped back from `last` to `now`: units
+    /// counted less than `span` before the step count in the window of `now`, too.
     fn rebase(&mut self, now: UnixMicros, last: UnixMicros, span: u64) {
         let start = now.saturating_sub(now.as_micros() % span);
         let is_recent = |kept: UnixMicros| kept > start && kept.saturating_add(2 * span) > last;
@@ -47,13 +47,13 @@ impl Windows {
         self.add(start, units);
     }
 
-    /// Windows as they were kept before.
+    /// Restores windows from their stored form.
     pub(crate) fn from_kept(mut kept: Vec<(UnixMicros, u64)>) -> Self {
         kept.sort_unstable();
         Self { kept }
     }
 
-    /// The windows as (start, count), in order of time.
+    /// The windows as (start, count), oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (UnixMicros, u64)> + '_ {
         self.kept.iter().copied()
     }
@@ -93,14 +93,15 @@ impl FixedWindows {
         self.tokens.add(now, cost.tokens);
     }
 
-    /// The clock stepped back from `last` to `now`.
+    /// Adjusts all windows to a clock that stepped back from `last` to `now`.
     pub(crate) fn rebase(&mut self, now: UnixMicros, last: UnixMicros) {
         for spans in [&mut self.requests, &mut self.tokens] {
             spans.all().into_iter().for_each(|(windows, span)| windows.rebase(now, last, span));
         }
     }
 
-    /// The windows of a unit and period; months are counted elsewhere.
+    /// The windows of a unit and period. `None` for months, which
+    /// [`months`](crate::metering::months) counts.
     pub(crate) fn windows(&self, unit: Unit, period: Period) -> Option<&Windows> {
         let spans = match unit {
             Unit::Requests => &self.requests,

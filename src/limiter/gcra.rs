@@ -1,12 +1,13 @@
-//! Bucket limits: GCRA, kept as the level of a leaky bucket, in exact integers.
+//! Bucket limits: GCRA, represented as the level of a leaky bucket, in exact integers.
 //!
-//! The level is in units times the period's microseconds. So counted, one unit is `span`, the
-//! bucket drains exactly `quota` per microsecond, and nothing is ever rounded.
+//! The level is scaled by the length of the period in microseconds, `span`. So one unit is `span`,
+//! the bucket drains by `quota` per microsecond, and nothing is rounded.
 
 use crate::limiter::policy::{Period, Unit};
 use crate::time::UnixMicros;
 
-/// More than any quota could drain in a lifetime; keeps the arithmetic far from its end.
+/// Maximum level in units. No quota drains as much in centuries, and it keeps the arithmetic far
+/// from overflow.
 const MAX_UNITS: u128 = 1 << 50;
 
 /// The bucket of one policy name and unit.
@@ -17,12 +18,12 @@ pub(crate) struct Bucket {
     pub(crate) period: Period,
     /// The period in microseconds.
     span: u64,
-    /// Units per period, at which the bucket drains.
+    /// The rate at which the bucket drains, in units per period.
     pub(crate) quota: u64,
-    /// At `at`.
+    /// The scaled level at `at`.
     level: u128,
     at: UnixMicros,
-    /// Set while no policy uses the bucket: when it may be dropped.
+    /// When the bucket may be dropped. Set while no policy uses it.
     pub(crate) until: Option<UnixMicros>,
 }
 
@@ -32,20 +33,20 @@ impl Bucket {
         Self { name, unit, period, span, quota, level: 0, at: UnixMicros::default(), until: None }
     }
 
-    /// This bucket with a level of `units` and `fraction` span-ths of one, at `at`.
+    /// Sets the level at `at` to `units` and `fraction` / `span` of a unit.
     pub(crate) fn with_level(mut self, units: u64, fraction: u64, at: UnixMicros) -> Self {
         self.level = self.scaled(units) + u128::from(fraction.min(self.span));
         self.at = at;
         self
     }
 
-    /// Whole units, and span-ths of one, that are in the bucket at [`at`](Self::at).
+    /// The level at [`at`](Self::at): whole units, and the fraction in 1/`span` units.
     pub(crate) fn level(&self) -> (u64, u64) {
         let span = u128::from(self.span);
         (narrow(self.level / span), narrow(self.level % span))
     }
 
-    /// The instant that [`level`](Self::level) is for.
+    /// The time that [`level`](Self::level) is for.
     pub(crate) const fn at(&self) -> UnixMicros {
         self.at
     }
@@ -57,30 +58,30 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// What is in the bucket at `now`, rounded up.
+    /// The level in units at `now`, rounded up.
     pub(crate) fn used(&self, now: UnixMicros) -> u64 {
         narrow(self.level_at(now).div_ceil(u128::from(self.span)))
     }
 
-    /// What fits in at `now` under `burst`, rounded down.
+    /// The units that still fit under `burst` at `now`, rounded down.
     pub(crate) fn remaining(&self, now: UnixMicros, burst: u64) -> u64 {
         let room = self.scaled(burst).saturating_sub(self.level_at(now));
         narrow(room / u128::from(self.span))
     }
 
-    /// The first moment, not before `from`, at which `units` more fit under `burst`.
+    /// The first time, not before `from`, at which `units` more fit under `burst`.
     pub(crate) fn first_fit(&self, from: UnixMicros, units: u64, burst: u64) -> UnixMicros {
         let surplus = self.level.saturating_add(self.scaled(units)).saturating_sub(self.scaled(burst));
         self.drained_by(surplus).max(from)
     }
 
-    /// The first moment at which the bucket is empty.
+    /// The first time at which the bucket is empty.
     pub(crate) fn empty_at(&self) -> UnixMicros {
         self.drained_by(self.level)
     }
 
-    /// Goes on with another quota or period from `now`. The level stays what it is in units,
-    /// rounded up.
+    /// Changes quota and period from `now` on. The level in units stays the same, rounded up to the
+    /// new scale.
     pub(crate) fn change(&mut self, now: UnixMicros, period: Period, span: u64, quota: u64) {
         let level = self.level_at(now);
         let (old, new) = (u128::from(self.span), u128::from(span));
@@ -91,7 +92,7 @@ impl Bucket {
         self.quota = quota;
     }
 
-    /// If the level is of a time after `now`, it is of `now`.
+    /// Moves the time of the level to `now` if it is later, after the clock stepped back.
     pub(crate) fn rebase(&mut self, now: UnixMicros) {
         self.at = self.at.min(now);
     }
@@ -101,7 +102,7 @@ impl Bucket {
         self.level.saturating_sub(drained)
     }
 
-    /// The first moment at which the level of [`at`](Self::at) has sunk by `amount`.
+    /// The first time at which the scaled level has dropped by `amount` since `at`.
     fn drained_by(&self, amount: u128) -> UnixMicros {
         self.at.saturating_add(narrow(amount.div_ceil(u128::from(self.quota.max(1)))))
     }

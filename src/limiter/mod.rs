@@ -1,6 +1,6 @@
-//! Policies and how they decide: the cost of a call, the counters of each algorithm, the verdict.
+//! Policies, the cost of a call, the counter of each algorithm, and the types of a decision.
 //!
-//! The usage of one key over all of its policies is in [`key_state`](crate::key_state).
+//! [`key_state`](crate::key_state) evaluates all policies of a key together.
 
 pub mod cost;
 pub mod decision;

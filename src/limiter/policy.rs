@@ -1,5 +1,4 @@
-//! Policies: what is counted, how much of it, over what period, by which algorithm. Validated once,
-//! at construction.
+//! Policies: the unit, quota, period and algorithm of a limit. Validated once, at construction.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +9,7 @@ use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros, ceil_seconds};
 
 /// The largest quota and the largest burst of any policy.
 pub const MAX_QUOTA: u64 = 1_000_000_000;
-/// The largest quota of a sliding policy, which remembers every admission of its period one by one.
+/// The largest quota of a sliding policy, which keeps an entry for each admission of its period.
 pub const MAX_SLIDING_QUOTA: u64 = 10_000;
 /// The longest name of a policy, in bytes.
 pub const MAX_NAME: usize = 32;
@@ -54,17 +53,16 @@ pub enum Algorithm {
     Bucket,
 }
 
-/// A span of time from `start` up to, but not including, `end`.
+/// The half-open time range from `start` to `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Window {
-    /// The first instant of the window.
     pub start: UnixMicros,
-    /// The first instant after the window.
     pub end: UnixMicros,
 }
 
 impl Period {
-    /// The length in microseconds, or `None` for a month, which has no one length.
+    /// The length in microseconds. `None` for a month, whose length varies.
     #[must_use]
     pub const fn micros(self) -> Option<u64> {
         match self {
@@ -75,7 +73,7 @@ impl Period {
         }
     }
 
-    /// The window of this period, aligned to the UTC clock, that `t` is in.
+    /// The window of this period, aligned to the UTC clock, that contains `t`.
     #[must_use]
     pub fn window(self, t: UnixMicros) -> Window {
         if let Some(micros) = self.micros() {
@@ -88,7 +86,7 @@ impl Period {
     }
 }
 
-/// A word that is not one of the accepted values of a unit, period or algorithm.
+/// The text is not an accepted value of a unit, period or algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{found:?} is not a {kind}; use {expected}")]
 pub struct WordError {
@@ -97,11 +95,11 @@ pub struct WordError {
     found: String,
 }
 
-/// The word form of a closed set of values: the same words as in JSON and in the database.
+/// Implements conversions between an enum and its words in JSON and in the database.
 macro_rules! words {
     ($type:ident, $kind:literal, $expected:literal, $($variant:ident = $word:literal),+) => {
         impl $type {
-            /// The word for this value, as in JSON and in the database.
+            /// The word for this value in JSON and in the database.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
@@ -131,59 +129,30 @@ words!(Unit, "unit", "requests or tokens", Requests = "requests", Tokens = "toke
 words!(Period, "period", "minute, hour, day or month", Minute = "minute", Hour = "hour", Day = "day", Month = "month");
 words!(Algorithm, "algorithm", "fixed, sliding or bucket", Fixed = "fixed", Sliding = "sliding", Bucket = "bucket");
 
-/// Why a policy was refused. The text names the field and what would be accepted.
+/// Why a policy is invalid. The message names the field and the accepted values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
 pub enum PolicyError {
-    /// The name is empty, too long, or has other characters.
     #[error("policy name {0:?} must be 1 to {MAX_NAME} characters of a-z, 0-9, '_' and '-'")]
     Name(String),
-    /// The quota is out of range.
     #[error("quota {quota} of policy {name:?} must be {least} to {MAX_QUOTA}")]
-    Quota {
-        /// The policy.
-        name: String,
-        /// The refused quota.
-        quota: u64,
-        /// The least quota that the algorithm takes.
-        least: u64,
-    },
-    /// A sliding quota too large to remember one by one.
+    Quota { name: String, quota: u64, least: u64 },
     #[error(
         "quota {quota} of policy {name:?} is more than {MAX_SLIDING_QUOTA}, the most that algorithm sliding takes; \
          use algorithm bucket"
     )]
-    SlidingQuota {
-        /// The policy.
-        name: String,
-        /// The refused quota.
-        quota: u64,
-    },
-    /// Sliding and bucket need a period of one length.
+    SlidingQuota { name: String, quota: u64 },
+    /// Sliding and bucket need a period of constant length.
     #[error("policy {name:?} cannot use algorithm {algorithm} with period month; use algorithm fixed")]
-    Month {
-        /// The policy.
-        name: String,
-        /// The algorithm asked for.
-        algorithm: Algorithm,
-    },
-    /// Only a bucket has a burst.
+    Month { name: String, algorithm: Algorithm },
     #[error("policy {name:?} has a burst, which only algorithm bucket takes")]
-    BurstNotBucket {
-        /// The policy.
-        name: String,
-    },
-    /// The burst is out of range.
+    BurstNotBucket { name: String },
     #[error("burst {burst} of policy {name:?} must be 1 to {MAX_QUOTA}")]
-    Burst {
-        /// The policy.
-        name: String,
-        /// The refused burst.
-        burst: u64,
-    },
+    Burst { name: String, burst: u64 },
 }
 
 impl PolicyError {
-    /// The field that is wrong, under its name in the API.
+    /// The invalid field, by its name in the API.
     #[must_use]
     pub const fn field(&self) -> &'static str {
         match self {
@@ -195,7 +164,7 @@ impl PolicyError {
     }
 }
 
-/// One limit of a tier. Can only be had through validation, also from JSON.
+/// One limit of a tier. Every way to construct it validates, deserialisation included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked", into = "Unchecked")]
 pub struct Policy {
@@ -207,7 +176,7 @@ pub struct Policy {
     burst: u64,
 }
 
-/// A policy as written down, before validation.
+/// The JSON form of a policy, before validation.
 #[derive(Serialize, Deserialize)]
 struct Unchecked {
     name: String,
@@ -222,12 +191,11 @@ struct Unchecked {
 impl Policy {
     /// A policy that admits `quota` of `unit` per `period`.
     ///
-    /// `burst` is for [`Algorithm::Bucket`] alone, where it defaults to the quota. A quota of 0 is
-    /// for [`Algorithm::Fixed`] alone and admits nothing.
+    /// Only [`Algorithm::Bucket`] takes a `burst`, which defaults to the quota. Only
+    /// [`Algorithm::Fixed`] takes a quota of 0, which admits nothing.
     ///
     /// # Errors
-    /// [`PolicyError`] names the first field that is out of range, or that does not go with the
-    /// algorithm.
+    /// [`PolicyError`] names the first field that is out of range or does not fit the algorithm.
     pub fn new(
         name: impl Into<String>,
         unit: Unit,
@@ -259,19 +227,19 @@ impl Policy {
         Ok(Self { name, unit, quota, period, algorithm, burst })
     }
 
-    /// The name that clients see.
+    /// The name of the policy, as clients see it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What is counted.
+    /// The unit that is counted.
     #[must_use]
     pub const fn unit(&self) -> Unit {
         self.unit
     }
 
-    /// How much of the unit per period.
+    /// The quota, in units per period.
     #[must_use]
     pub const fn quota(&self) -> u64 {
         self.quota
@@ -289,34 +257,34 @@ impl Policy {
         self.algorithm
     }
 
-    /// The most at once: of a bucket its burst, else the quota.
+    /// The maximum that can be spent at once: the burst of a bucket, otherwise the quota.
     #[must_use]
     pub const fn burst(&self) -> u64 {
         self.burst
     }
 
-    /// The quota and the window, in seconds, that the response fields name at `now`. What can be
-    /// spent at once is never more than that quota: of a bucket with a burst above its quota it is the
-    /// burst, and the window the time, rounded up, in which so much is granted.
+    /// The quota and the window in seconds that response fields state at `now`.
+    ///
+    /// For a bucket whose burst exceeds its quota these are the burst, and the time in which the
+    /// bucket drains as much, rounded up: clients must never see more remaining than the quota.
     #[must_use]
     pub fn terms(&self, now: UnixMicros) -> (u64, u64) {
         let window = self.window_seconds(now);
         if self.burst <= self.quota {
             return (self.quota, window);
         }
-        // The longest period times the largest burst is far from overflowing.
+        // The longest period times the largest burst is far from overflow.
         (self.burst, window.saturating_mul(self.burst).div_ceil(self.quota.max(1)))
     }
 
-    /// The length in seconds of the period at `now`: a month's is that month's real length.
-    #[must_use]
-    pub fn window_seconds(&self, now: UnixMicros) -> u64 {
+    /// The length in seconds of the period that contains `now`.
+    fn window_seconds(&self, now: UnixMicros) -> u64 {
         let window = self.period.window(now);
         ceil_seconds(window.end.since(window.start))
     }
 }
 
-/// Whether a policy or a tier may be called so.
+/// Whether `name` is a valid name of a policy or tier.
 pub(crate) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
@@ -431,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_above_the_quota_is_told_with_the_time_that_it_takes() {
+    fn a_burst_above_the_quota_is_stated_with_the_time_in_which_it_drains() {
         let terms = |quota, period, burst| {
             let policy = Policy::new("b", Unit::Requests, quota, period, Algorithm::Bucket, Some(burst)).unwrap();
             policy.terms(UnixMicros::default())

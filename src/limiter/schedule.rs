@@ -5,23 +5,23 @@ use std::fmt;
 use crate::limiter::policy::Policy;
 use crate::time::UnixMicros;
 
-/// The policies that hold from some moment on.
+/// The policies that hold from one time to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
-    /// In the order in which clients see them.
+    /// In the order of the response fields.
     pub policies: Vec<Policy>,
-    /// When other policies hold, if that is known.
+    /// When the next stage begins, if one is scheduled.
     pub until: Option<UnixMicros>,
 }
 
-/// The policies of all times, as far as they are known.
+/// All scheduled policies.
 pub trait Timetable {
-    /// Those that hold at `t`.
+    /// The policies that hold at `t`.
     fn at(&self, t: UnixMicros) -> Stage;
 }
 
-/// The policies that hold now, and where those of other times are found. A slice of policies is a
-/// schedule that never changes.
+/// The current policies, and the timetable of past and future ones. A slice of policies converts
+/// into a schedule that never changes.
 #[derive(Clone, Copy)]
 pub struct Schedule<'a> {
     pub(crate) now: &'a [Policy],
@@ -31,8 +31,8 @@ pub struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    /// `policies` hold from `since` on, until `until` if that is known. `timetable` must agree for
-    /// now.
+    /// A schedule whose `policies` hold now: since `since`, and until `until` if a change is
+    /// scheduled. `timetable` must return the same stage for the current time.
     pub fn new(
         policies: &'a [Policy],
         since: UnixMicros,
@@ -42,19 +42,19 @@ impl<'a> Schedule<'a> {
         Self { now: policies, since, until, timetable: Some(timetable) }
     }
 
-    /// The policies that hold now.
+    /// The current policies.
     #[must_use]
     pub const fn policies(&self) -> &'a [Policy] {
         self.now
     }
 
-    /// When other policies hold, if that is known.
+    /// When the current policies are replaced, if a change is scheduled.
     #[must_use]
     pub const fn until(&self) -> Option<UnixMicros> {
         self.until
     }
 
-    /// The stages that begin after `from` and by `to`, with their beginnings.
+    /// The stages that begin after `from` and not after `to`, with their beginnings.
     pub(crate) fn stages(
         &self,
         from: UnixMicros,
@@ -65,13 +65,13 @@ impl<'a> Schedule<'a> {
         std::iter::from_fn(move || {
             let begin = next.filter(|begin| *begin <= to)?;
             let stage = timetable?.at(begin);
-            // A timetable that does not go on would never end.
+            // Stops at a timetable that does not advance, which would never end.
             next = stage.until.filter(|until| *until > begin);
             Some((begin, stage))
         })
     }
 
-    /// When `policy`, which holds now, does not do so any more, if that is before `t`; else `t`.
+    /// The time at which `policy`, a current one, no longer holds, or `t` if that is earlier.
     pub(crate) fn end_of(&self, policy: &Policy, t: UnixMicros) -> UnixMicros {
         let Some(until) = self.until.filter(|until| *until < t) else { return t };
         let last = UnixMicros::from_micros(until.as_micros().saturating_sub(1));

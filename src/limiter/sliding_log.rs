@@ -1,20 +1,20 @@
 //! Sliding limits: an exact log of the admissions of one rolling period.
 //!
-//! Times are whole milliseconds, rounded up: an admission at `t` counts until `t` + period, never
-//! shorter and less than a millisecond longer.
+//! Times are rounded up to whole milliseconds. So an admission at `t` counts until at least
+//! `t` + period, and less than a millisecond longer.
 
 use std::collections::VecDeque;
 
 use crate::limiter::policy::{MAX_QUOTA, MAX_SLIDING_QUOTA, Period, Unit};
 use crate::time::UnixMicros;
 
-/// Low bits of an entry that hold its units; the others hold milliseconds.
+/// The low bits of an entry hold its units, the others milliseconds since 1970.
 const UNIT_BITS: u32 = 20;
 const MAX_UNITS: u64 = (1 << UNIT_BITS) - 1;
 /// The last millisecond that an entry can hold, in the year 2527.
 pub(crate) const MAX_MILLIS: u64 = (1 << (u64::BITS - UNIT_BITS)) - 1;
-/// More entries than this change no decision: each is a unit at least, so the newest ones alone
-/// fill every quota, and the oldest leave the period first.
+/// Maximum number of entries. Dropping the oldest beyond it changes no decision: each entry has at
+/// least one unit, so the newest ones alone exhaust the largest quota, and they expire last.
 const MAX_ENTRIES: usize = 10_000;
 const _: () = assert!(MAX_ENTRIES as u64 == MAX_SLIDING_QUOTA);
 
@@ -36,14 +36,15 @@ impl LogEntry {
     }
 }
 
-/// A run of entries that an older row holds.
+/// A run of entries that an older row holds, in `slot`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogChunk {
     pub(crate) slot: u32,
     pub(crate) last_millis: u64,
 }
 
-/// A place in the log that moves with what is asked of it, so that asking again costs nothing.
+/// A position in the log that is kept between searches, so that a search that moves it little is
+/// cheap.
 #[derive(Debug, Clone, Copy, Default)]
 struct LogCursor {
     index: usize,
@@ -52,22 +53,22 @@ struct LogCursor {
 }
 
 impl LogCursor {
-    /// Moves to the first entry that is not `unchecked`, which is asked with the units of all
-    /// entries before that one. Entries that are unchecked must come first.
-    fn seek(&mut self, entries: &VecDeque<LogEntry>, unchecked: impl Fn(LogEntry, u64) -> bool) {
+    /// Moves to the first entry for which `is_before` is false. Its arguments are the entry and the
+    /// units of all entries before it. It must be true for a prefix of the entries only.
+    fn seek(&mut self, entries: &VecDeque<LogEntry>, is_before: impl Fn(LogEntry, u64) -> bool) {
         while let Some(&entry) = self.index.checked_sub(1).and_then(|index| entries.get(index)) {
             let before = self.before - entry.units();
-            if unchecked(entry, before) {
+            if is_before(entry, before) {
                 break;
             }
             *self = Self { index: self.index - 1, before };
         }
-        while let Some(&entry) = entries.get(self.index).filter(|entry| unchecked(**entry, self.before)) {
+        while let Some(&entry) = entries.get(self.index).filter(|entry| is_before(**entry, self.before)) {
             *self = Self { index: self.index + 1, before: self.before + entry.units() };
         }
     }
 
-    /// Follows the removal of the first `count` entries, which held `units`.
+    /// Adjusts to the removal of the first `count` entries, with `units` in total.
     fn shift(&mut self, count: usize, units: u64) {
         *self = match self.index.checked_sub(count) {
             Some(index) => Self { index, before: self.before - units },
@@ -87,17 +88,17 @@ pub(crate) struct SlidingLog {
     entries: VecDeque<LogEntry>,
     /// Units of all entries.
     total: u64,
-    /// How many of the newest entries belong to the row that is written next.
+    /// Number of the newest entries, which belong to the next row.
     open: usize,
-    /// Where the older entries are, oldest first.
+    /// The rows of the older entries, oldest first.
     closed: VecDeque<LogChunk>,
-    /// The first row that knows this log; what older rows hold is not part of it.
+    /// The number of the first row of this log. Entries in older rows do not belong to it.
     pub(crate) since: u64,
-    /// Set while no policy uses the log: when it may be dropped.
+    /// When the log may be dropped. Set while no policy uses it.
     pub(crate) until: Option<UnixMicros>,
-    /// The first entry that counts.
+    /// The first entry that has not expired.
     live: LogCursor,
-    /// The entry whose expiry makes room for what was last asked for.
+    /// The entry whose expiry made room in the last search.
     release: LogCursor,
 }
 
@@ -118,7 +119,7 @@ impl SlidingLog {
         }
     }
 
-    /// The first instant at which an entry of `millis` no longer counts.
+    /// The expiry of an entry of `millis`.
     pub(crate) fn expiry(&self, millis: u64) -> UnixMicros {
         UnixMicros::from_millis(millis).saturating_add(self.span)
     }
@@ -133,7 +134,7 @@ impl SlidingLog {
             *back = LogEntry::new(millis, back.units() + more);
             self.total += more;
             left -= more;
-            // A cursor past this entry would have summed up its old units.
+            // A cursor past this entry has summed its old units.
             self.live = LogCursor::default();
             self.release = LogCursor::default();
         }
@@ -147,8 +148,7 @@ impl SlidingLog {
         self.drop_front(self.entries.len().saturating_sub(MAX_ENTRIES));
     }
 
-    /// Drops what no longer counts at `now`, which must be an instant that the judged time never
-    /// goes behind.
+    /// Drops entries that have expired at `now`. The judged time must never be before `now` again.
     pub(crate) fn forget(&mut self, now: UnixMicros) {
         self.seek_live(now);
         self.drop_front(self.live.index);
@@ -157,13 +157,13 @@ impl SlidingLog {
         }
     }
 
-    /// Units that count at `now`.
+    /// The units that count at `now`.
     pub(crate) fn used(&mut self, now: UnixMicros) -> u64 {
         self.seek_live(now);
         self.total - self.live.before
     }
 
-    /// The first moment, not before `from`, at which `units` more fit into `quota`.
+    /// The first time, not before `from`, at which `units` more fit into `quota`.
     pub(crate) fn first_fit(&mut self, from: UnixMicros, units: u64, quota: u64) -> UnixMicros {
         let surplus = self.total.saturating_add(units).saturating_sub(quota);
         if surplus == 0 {
@@ -173,23 +173,23 @@ impl SlidingLog {
         self.entries.get(self.release.index).map_or(from, |entry| self.expiry(entry.millis()).max(from))
     }
 
-    /// The first moment after `now` at which more fits into `quota` than does now; `now` if all of
-    /// it fits.
+    /// The first time after `now` at which more units fit into `quota` than at `now`. `now` if the
+    /// log is empty.
     pub(crate) fn first_release(&mut self, now: UnixMicros, quota: u64) -> UnixMicros {
         if self.used(now) > quota {
             return self.first_fit(now, 1, quota);
         }
-        // Not asked of `first_fit`, whose cursor would go to and fro between this and what a
-        // request costs.
+        // `first_fit` would move the `release` cursor away from the position that calls use.
         self.entries.get(self.live.index).map_or(now, |entry| self.expiry(entry.millis()))
     }
 
-    /// The first moment at which nothing counts any more.
+    /// The time at which the newest entry expires.
     pub(crate) fn empty_at(&self) -> UnixMicros {
         self.entries.back().map_or(UnixMicros::default(), |entry| self.expiry(entry.millis()))
     }
 
-    /// Moves what lies after `now` to `now`, and all entries into the next row, `since`.
+    /// Moves times later than `now` to `now`, after the clock stepped back. All entries go into the
+    /// next row, `since`.
     pub(crate) fn rebase(&mut self, now: UnixMicros, since: u64) {
         let entries = std::mem::take(&mut self.entries);
         *self = Self::new(self.unit, self.period, self.span, since);
@@ -198,12 +198,12 @@ impl SlidingLog {
         }
     }
 
-    /// The entries that go into the next row.
+    /// The entries for the next row.
     pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = LogEntry> + '_ {
         self.entries.range(self.entries.len() - self.open..).copied()
     }
 
-    /// Leaves the open entries to the row in `slot`.
+    /// Closes the open entries: from now on they belong to the row in `slot`.
     pub(crate) fn close(&mut self, slot: u32) {
         if let Some(last) = self.entries.back().filter(|_| self.open > 0) {
             self.closed.push_back(LogChunk { slot, last_millis: last.millis() });

@@ -1,5 +1,5 @@
-//! Alerts that the usage of a month has reached a share of the quota: one for each policy,
-//! threshold and month, and another once the quota was raised and the share is reached again.
+//! Alerts that monthly usage has reached a share of the quota: one per policy, threshold and month.
+//! If the quota is raised and the share is reached again, another alert follows.
 
 use crate::encoding::hex;
 use crate::encoding::record::{self, push_number, push_text, records};
@@ -8,34 +8,32 @@ use crate::time::{Month, UnixMicros, rfc3339};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// A policy of a month has reached a threshold.
+/// The usage of a month policy has reached a threshold.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Alert {
-    /// The policy's name.
     pub policy: String,
-    /// Percent of the quota.
+    /// In percent of the quota.
     pub threshold: u16,
-    /// The month.
     pub month: Month,
-    /// The quota then.
+    /// The quota when the alert was raised.
     pub quota: u64,
-    /// What was used of it then.
+    /// The usage when the alert was raised.
     pub used: u64,
-    /// When.
+    /// When the alert was raised.
     pub at: UnixMicros,
 }
 
-/// Attempts to deliver an alert at most.
+/// Maximum number of attempts to deliver an alert.
 const ATTEMPTS: u32 = 12;
-/// The pause after the first attempt that failed, in seconds.
+/// The pause after the first failed attempt, in seconds. It doubles with each further one.
 const FIRST_PAUSE: u64 = 30;
 
 impl Alert {
     /// The longest pause between two attempts, in seconds.
     pub const LONGEST_PAUSE: u64 = 3_600;
 
-    /// How long to wait after that many attempts that failed, in seconds; `None` if that was the
-    /// last.
+    /// The pause after so many failed attempts, in seconds. `None` after the last attempt.
     #[must_use]
     pub fn pause_after(attempts: u32) -> Option<u64> {
         let pause = FIRST_PAUSE.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
@@ -62,18 +60,18 @@ impl Alert {
     }
 }
 
-/// The signature header of a webhook: `v1=` and the HMAC-SHA-256, in hex, of the timestamp, a dot
+/// The signature header of a webhook: `v1=`, then the HMAC-SHA-256 in hex of the timestamp, a dot
 /// and the body.
 #[must_use]
 pub fn signature(secret: &str, timestamp: &str, body: &str) -> String {
-    // HMAC takes keys of every length.
+    // Never fails: HMAC accepts keys of any length.
     let keyed = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok();
     let mac =
         keyed.map(|keyed| keyed.chain_update(timestamp).chain_update(".").chain_update(body).finalize().into_bytes());
     format!("v1={}", mac.map(|mac| hex(&mac)).unwrap_or_default())
 }
 
-/// An alert that was raised and is not to be raised again.
+/// Marks a raised alert, so that it is not raised again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct AlertMark {
     policy: String,
@@ -81,7 +79,7 @@ struct AlertMark {
     month: Month,
 }
 
-/// Alerts that are not delivered yet, and marks of those that were raised.
+/// Pending alerts, and marks of raised ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Alerts {
     marks: Vec<AlertMark>,
@@ -89,7 +87,7 @@ pub(crate) struct Alerts {
 }
 
 impl Alerts {
-    /// Raises alerts for the month of `now`. True if that changed anything.
+    /// Raises alerts for the month of `now`. Returns whether anything changed.
     pub(crate) fn check(
         &mut self,
         policies: &[Policy],
@@ -105,11 +103,11 @@ impl Alerts {
             used > 0 && u128::from(used) * 100 >= u128::from(policy.quota()) * u128::from(threshold)
         };
         let before = self.marks.len();
-        // A policy that is below its threshold again may reach it again.
+        // Usage below the threshold, after the quota was raised, allows another alert.
         self.marks.retain(|mark| {
             let holds = |policy: &Policy| policy.name() == mark.policy && has_reached(policy, mark.threshold);
             let is_held = || thresholds.contains(&mark.threshold) && monthly().any(holds);
-            // A clock may come back to a month.
+            // The clock may step back to another month.
             if mark.month == month { is_held() } else { is_kept(mark.month) }
         });
         let mut is_changed = self.marks.len() < before;
@@ -143,15 +141,15 @@ impl Alerts {
         &self.pending
     }
 
-    /// Drops an alert that was delivered. True if it was there.
-    pub(crate) fn forget(&mut self, told: &Alert) -> bool {
+    /// Drops a delivered alert. Returns whether it was pending.
+    pub(crate) fn forget(&mut self, delivered: &Alert) -> bool {
         let before = self.pending.len();
-        self.pending.retain(|alert| alert != told);
+        self.pending.retain(|alert| alert != delivered);
         self.pending.len() < before
     }
 
-    /// The stored form, if there is anything to store: policy, threshold and month (202611); of
-    /// pending ones also quota, used, and microseconds since 1970.
+    /// The stored form: policy, threshold and month (202611), for pending alerts also quota, usage
+    /// and microseconds since 1970. `None` if there is neither a mark nor a pending alert.
     pub(crate) fn to_text(&self) -> Option<String> {
         let mut out = String::new();
         let mut push = |policy: &str, threshold: u16, month: Month, more: &[u64]| {
@@ -172,7 +170,7 @@ impl Alerts {
         Some(out).filter(|out| !out.is_empty())
     }
 
-    /// Reads the stored form; `None` if it is not one.
+    /// Reads the stored form. `None` if it is malformed.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut alerts = Self::default();
         for mut record in records(text) {
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_receiver_is_told() {
+    fn the_payload_and_its_signature() {
         let at = UnixMicros::from_millis(1_930_564_800_000);
         let alert =
             Alert { policy: "month".to_owned(), threshold: 80, month: Month::of(at), quota: 1_000, used: 801, at };
@@ -212,7 +210,7 @@ mod tests {
         let expected = serde_json::json!({ "type": "quota_threshold", "key_id": "abc", "policy": "month", "threshold": 0.8,
             "used": 801, "quota": 1000, "month": "2031-03", "at": rfc3339(at) });
         assert_eq!(body, expected);
-        // As `openssl dgst -sha256 -hmac key` has it.
+        // Computed with `openssl dgst -sha256 -hmac key`.
         let expected = "v1=934f99a1e012c599acc8c559e3d2380817b992928697a5ece7d1ffc44b8ae0eb";
         assert_eq!(signature("key", "1930564800", "{}"), expected);
     }

@@ -1,50 +1,46 @@
-//! Usage by hour and class, and what D1 has of it.
+//! Usage by hour and class, and the part of it that D1 has.
 //!
-//! An hour is kept until D1 has all of it and a later one of its month is known. D1 keeps the
-//! larger of two totals, so an hour that was dropped must never be opened again, or its new counts
-//! would vanish behind the old ones: what a clock that stepped back counts goes to the next hour of
-//! its month that is kept. The last hour of a month stays for as long as the month itself is kept.
+//! An hour is dropped once D1 has all of it and a later hour of its month exists. D1 keeps the
+//! larger of two totals. So a dropped hour must never be reopened, or D1 would ignore its new
+//! counts. After the clock stepped back, counts of a dropped hour go to the next kept hour of its
+//! month. The last hour of a month is kept for as long as the month itself.
 
 use crate::encoding::record::{self, push_number, push_text, records};
 use crate::metering::cut;
 use crate::time::{HOUR, Month, UnixMicros};
 
-/// Classes of one hour that are counted by name; all others together are `other`.
+/// Maximum number of classes of one hour that are counted by name. Further ones count as `other`.
 pub const MAX_CLASSES: usize = 32;
-/// Entries of all hours together from which on no further class is counted by name. So many are
-/// there only if D1 has been out of reach for half a day or more.
+/// Number of entries in all hours from which on no further class is counted by name. It is reached
+/// only if D1 was unavailable for half a day or more.
 const MAX_ENTRIES: usize = 512;
 
-/// The class of calls that have none of their own.
+/// The class of calls without one of their own.
 pub(crate) const OTHER: &str = "other";
-/// The class of denials that were given without asking the object.
+/// The class of denials that an isolate served from its cache.
 pub(crate) const EDGE: &str = "edge";
-/// The class of calls that were let through without asking the object.
+/// The class of calls that an isolate let through without a decision.
 pub(crate) const UNJUDGED: &str = "unjudged";
 
-/// What was counted.
+/// The counts of one hour and class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Counts {
-    /// Calls admitted.
+    /// Admitted calls.
     pub calls: u64,
-    /// Calls denied.
     pub denied: u64,
-    /// Requests charged.
+    /// Charged requests.
     pub cost: u64,
 }
 
 impl Counts {
-    fn is_zero(&self) -> bool {
-        *self == Self::default()
-    }
-
     fn add(&mut self, more: Self) {
         self.calls = self.calls.saturating_add(more.calls);
         self.denied = self.denied.saturating_add(more.denied);
         self.cost = self.cost.saturating_add(more.cost);
     }
 
-    /// The larger of each, as D1 merges them too.
+    /// Takes the larger of each count, as D1 does.
     fn merge(&mut self, other: Self) {
         self.calls = self.calls.max(other.calls);
         self.denied = self.denied.max(other.denied);
@@ -52,19 +48,19 @@ impl Counts {
     }
 }
 
-/// What an hour holds of one class.
+/// The total of one hour and class.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct HourTotal {
     /// Hours since 1970.
     pub hour: u64,
-    /// The class.
     pub class: String,
     /// Absolute counts of this epoch.
     pub counts: Counts,
 }
 
 impl HourTotal {
-    /// When the hour begins.
+    /// The beginning of the hour.
     #[must_use]
     pub const fn start(&self) -> UnixMicros {
         start(self.hour)
@@ -95,18 +91,15 @@ impl Hour {
     }
 }
 
-/// The hours that still matter, oldest first.
+/// The kept hours, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Hours {
     kept: Vec<Hour>,
 }
 
 impl Hours {
-    /// Counts something of a class at `now`. `is_kept` says which months are.
+    /// Adds the counts of a class at `now`. `is_kept` returns whether a month is kept.
     pub(crate) fn count(&mut self, now: UnixMicros, class: &str, counts: Counts, is_kept: impl Fn(Month) -> bool) {
-        if counts.is_zero() {
-            return;
-        }
         let number = now.as_micros() / HOUR;
         if self.kept.last().is_none_or(|hour| hour.number != number) {
             self.open(number, is_kept);
@@ -125,12 +118,12 @@ impl Hours {
         }
     }
 
-    /// Where the counts of an hour go, once it is open.
+    /// The index at which the counts of an hour go, once it is open.
     fn place(&self, number: u64) -> usize {
         self.kept.partition_point(|hour| hour.number < number)
     }
 
-    /// Makes place for an hour, unless a later one of its month takes its counts.
+    /// Opens an hour, unless a later one of its month is kept and takes its counts.
     fn open(&mut self, number: u64, is_kept: impl Fn(Month) -> bool) {
         let at = self.place(number);
         let month = Month::of(start(number));
@@ -140,7 +133,7 @@ impl Hours {
         }
     }
 
-    /// Drops what D1 has. What it has not is kept, however old.
+    /// Drops flushed hours, except the last of each kept month.
     fn prune(&mut self, is_kept: impl Fn(Month) -> bool) {
         let mut later = None;
         let mut newest_first = std::mem::take(&mut self.kept);
@@ -154,12 +147,12 @@ impl Hours {
         self.kept = newest_first;
     }
 
-    /// What D1 does not have, oldest first.
+    /// Totals that D1 does not have, oldest first.
     pub(crate) fn unflushed(&self) -> Vec<HourTotal> {
         self.totals(|class| class.counted != class.flushed)
     }
 
-    /// All that is kept, oldest first.
+    /// All totals, oldest first.
     pub(crate) fn kept(&self) -> Vec<HourTotal> {
         self.totals(|_| true)
     }
@@ -172,12 +165,13 @@ impl Hours {
             .collect()
     }
 
-    /// Whether there is anything that D1 does not have.
+    /// Whether D1 has all totals.
     pub(crate) fn is_flushed(&self) -> bool {
         self.kept.iter().all(Hour::is_flushed)
     }
 
-    /// Notes what D1 has. `is_kept` says which months are. True if that changed anything.
+    /// Records a total that D1 has. `is_kept` returns whether a month is kept. Returns whether
+    /// anything changed.
     pub(crate) fn mark_flushed(&mut self, total: &HourTotal, is_kept: impl Fn(Month) -> bool) -> bool {
         let hour = self.kept.iter_mut().find(|hour| hour.number == total.hour);
         let class = hour.and_then(|hour| hour.classes.iter_mut().find(|class| class.name == total.class));
@@ -191,8 +185,8 @@ impl Hours {
         is_news
     }
 
-    /// The stored form, oldest first: hour, class, and calls, denied and cost as counted and as D1
-    /// has them.
+    /// The stored form, oldest first: hour, class, then calls, denied and cost as counted, then the
+    /// same as D1 has them.
     pub(crate) fn to_text(&self) -> String {
         let mut out = String::new();
         for hour in &self.kept {
@@ -210,7 +204,7 @@ impl Hours {
         out
     }
 
-    /// Reads the stored form; `None` if it is not one.
+    /// Reads the stored form. `None` if it is malformed.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut hours = Self::default();
         for mut record in records(text) {
@@ -232,7 +226,7 @@ fn is_reserved(class: &str) -> bool {
     [OTHER, EDGE, UNJUDGED].contains(&class)
 }
 
-/// Whether one more class may be counted by its name, with so many entries in all hours.
+/// Whether an hour may count one more class by name. `entries` is the number in all hours.
 fn has_room(classes: &[ClassCounts], entries: usize) -> bool {
     let named = classes.iter().filter(|class| !is_reserved(&class.name)).count();
     named < MAX_CLASSES && entries < MAX_ENTRIES

@@ -5,9 +5,9 @@ use crate::metering::hours::{Counts, HourTotal, Hours};
 use crate::metering::months::{Carried, MonthTotal, Months};
 use crate::time::{Month, UnixMicros};
 
-/// Months and hours, counted together: the hours of a month add up to it.
+/// Months and hours, counted together: the hours of a month add up to its total.
 ///
-/// Methods that change something return whether it has to be stored.
+/// Methods that return `bool` return whether anything changed that must be stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meter {
     months: Months,
@@ -27,7 +27,7 @@ impl Meter {
         &self.hours
     }
 
-    /// Counts `calls` admitted calls of one class that were charged `charged` together.
+    /// Counts `calls` admitted calls of one class, charged `charged` in total.
     pub(crate) fn admit(&mut self, now: UnixMicros, class: &str, calls: u64, charged: Cost) {
         let month = Month::of(now);
         self.months.count(month, calls, charged);
@@ -41,43 +41,43 @@ impl Meter {
         self.count_hour(now, month, class, Counts { calls: 0, denied, cost: 0 });
     }
 
-    /// Counts by hour what was just counted by month; `month` is that of `now`.
+    /// Adds to the hour what was just added to the month. `month` is the month of `now`.
     fn count_hour(&mut self, now: UnixMicros, month: Month, class: &str, counts: Counts) {
         let counted_in = self.months.place(month);
         let at = if counted_in == month { now } else { counted_in.start() };
         self.hours.count(at, class, counts, |month| self.months.is_kept(month));
     }
 
-    /// Records what earlier epochs counted in `month`, in place of what was recorded before.
+    /// Sets the usage of earlier epochs in `month`.
     pub(crate) fn carry_over(&mut self, month: Month, carried: Carried) -> bool {
         self.months.carry(month, carried)
     }
 
-    /// What this epoch counted in `month`.
+    /// The totals of this epoch in `month`.
     #[must_use]
     pub fn month(&self, month: Month) -> MonthTotal {
         self.months.total(month)
     }
 
-    /// All months that are kept, oldest first.
+    /// All kept months, oldest first.
     #[must_use]
     pub fn kept_months(&self) -> Vec<MonthTotal> {
         self.months.iter().map(|(month, _)| self.months.total(month)).collect()
     }
 
-    /// The months whose calls or denials D1 does not have, oldest first.
+    /// The months with calls or denials that D1 does not have, oldest first.
     #[must_use]
     pub fn unflushed_months(&self) -> Vec<MonthTotal> {
         self.months.unflushed()
     }
 
-    /// All hours that are kept, by class, oldest first.
+    /// All kept hours by class, oldest first.
     #[must_use]
     pub fn kept_hours(&self) -> Vec<HourTotal> {
         self.hours.kept()
     }
 
-    /// The hours whose counts D1 does not have, by class, oldest first.
+    /// The hours with counts that D1 does not have, by class, oldest first.
     #[must_use]
     pub fn unflushed_hours(&self) -> Vec<HourTotal> {
         self.hours.unflushed()

@@ -1,6 +1,4 @@
-//! Usage that is reported and billed: totals by month and by hour, how calls ended, alerts.
-//!
-//! One row stores a call's counts together with all of this, so that neither is ever stored alone.
+//! Usage for reports and billing: totals by month and by hour, outcomes of calls, alerts.
 
 pub mod alerts;
 pub mod call_outcome;
@@ -8,10 +6,10 @@ pub mod hours;
 pub mod meter;
 pub mod months;
 
-/// Bytes of a class's name at most.
+/// Maximum length of a class name, in bytes.
 pub const MAX_CLASS_BYTES: usize = 64;
 
-/// A class's name as it is kept.
+/// Shortens a class name to [`MAX_CLASS_BYTES`].
 pub(crate) fn cut(class: &str) -> &str {
     class.get(..class.floor_char_boundary(MAX_CLASS_BYTES)).unwrap_or(class)
 }

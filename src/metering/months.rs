@@ -1,10 +1,13 @@
-//! Totals by calendar month: what month policies count, and what is metered.
+//! Totals by calendar month. Month policies and metering share them.
 //!
-//! D1 keeps the larger of two totals, so a month that was dropped must never be counted again: its
-//! new counts would vanish behind the old ones, and what was spent of it would be forgotten. Kept
-//! are the current month, the one before and all later ones, all that D1 does not have, and the
-//! `KEPT` newest: to one of these a clock comes back that was ahead. Should it come back to a month
-//! that was dropped, that is counted in the next one that is kept.
+//! D1 keeps the larger of two totals. So a dropped month must never be counted again: D1 would
+//! ignore its new counts, and its usage would be lost. These months are kept:
+//!
+//! - the current one, the one before, and all later ones;
+//! - all months that D1 does not have;
+//! - the `KEPT` newest, since a clock that steps back usually returns to one of them.
+//!
+//! If the clock steps back to a dropped month, its calls count in the next kept month.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,35 +15,33 @@ use crate::limiter::cost::Cost;
 use crate::limiter::policy::Unit;
 use crate::time::Month;
 
-/// Months kept at least, the newest.
+/// Minimum number of months that are kept, the newest ones.
 const KEPT: usize = 3;
 
-/// What earlier epochs recorded of a month.
+/// The usage of a month in earlier epochs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
-    /// Requests that were admitted, whatever they cost.
+    /// Admitted calls, whatever they cost.
     pub calls: u64,
-    /// Requests that were charged.
+    /// Charged requests.
     pub cost: u64,
-    /// Tokens that were charged.
+    /// Charged tokens.
     pub tokens: u64,
 }
 
-/// What one month holds.
+/// The totals of one month in the current epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct MonthTotal {
-    /// The month.
     pub month: Month,
-    /// Requests admitted in this epoch, whatever they cost.
+    /// Admitted calls, whatever they cost.
     pub calls: u64,
-    /// Requests denied in this epoch.
     pub denied: u64,
-    /// What earlier epochs recorded of this month: spent from month policies, not part of the other
-    /// counts.
+    /// The usage of earlier epochs. Month policies count it; the other counts do not include it.
     pub carried: Carried,
-    /// Requests charged in this epoch: what the calls cost.
+    /// Charged requests.
     pub cost: u64,
-    /// Tokens charged in this epoch.
+    /// Charged tokens.
     pub tokens: u64,
 }
 
@@ -61,16 +62,16 @@ impl MonthCounts {
     }
 }
 
-/// Which months were dropped, as far as they are less than 64 months older than the newest of them.
+/// The dropped months, as far as they are less than 64 months older than the newest of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dropped {
     newest: Month,
-    /// A bit for each: the lowest for the newest, the next one for the month before it, and so on.
+    /// Bit `n` stands for the month `n` months before the newest.
     mask: u64,
 }
 
 impl Dropped {
-    /// Reads what [`to_row`](Self::to_row) gives.
+    /// The inverse of [`to_row`](Self::to_row).
     pub(crate) fn from_row((newest, mask): (u64, u64)) -> Option<Self> {
         Some(Self { newest: Month::from_number(newest)?, mask })
     }
@@ -95,7 +96,7 @@ impl Dropped {
     }
 }
 
-/// The months that still matter. In their order; a list, because they are a few.
+/// The kept months, oldest first. A list, because there are only a few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Months {
     kept: Vec<(Month, MonthCounts)>,
@@ -115,7 +116,6 @@ impl Months {
         self.kept.iter().map(|(month, totals)| (*month, totals))
     }
 
-    /// The months that were dropped, if there are any.
     pub(crate) const fn dropped(&self) -> Option<Dropped> {
         self.dropped
     }
@@ -124,7 +124,7 @@ impl Months {
         self.get(month).is_some()
     }
 
-    /// The month in which `month` is counted.
+    /// The month in which calls of `month` count.
     pub(crate) fn place(&self, month: Month) -> Month {
         if self.is_kept(month) || self.dropped.is_none_or(|dropped| !dropped.contains(month)) {
             return month;
@@ -146,7 +146,7 @@ impl Months {
         self.kept.insert(at, (month, totals));
     }
 
-    /// Counts `calls` admitted requests that cost `cost` together.
+    /// Counts `calls` admitted calls that cost `cost` in total.
     pub(crate) fn count(&mut self, month: Month, calls: u64, cost: Cost) {
         self.change(self.place(month), |totals| {
             totals.calls = totals.calls.saturating_add(calls);
@@ -159,7 +159,7 @@ impl Months {
         self.change(self.place(month), |totals| totals.denied = totals.denied.saturating_add(denied));
     }
 
-    /// True if that changed anything.
+    /// Sets the usage of earlier epochs. Returns whether it changed.
     pub(crate) fn carry(&mut self, month: Month, carried: Carried) -> bool {
         if self.total(month).carried == carried {
             return false;
@@ -168,7 +168,7 @@ impl Months {
         true
     }
 
-    /// What a month policy of `unit` has seen spent in `month`.
+    /// The usage that a month policy of `unit` counts in `month`.
     pub(crate) fn used(&self, unit: Unit, month: Month) -> u64 {
         self.get(self.place(month)).map_or(0, |totals| match unit {
             Unit::Requests => totals.requests.saturating_add(totals.carried.cost),
@@ -190,12 +190,12 @@ impl Months {
         self.kept.iter().filter(|(_, totals)| !totals.is_flushed()).map(|(month, _)| self.total(*month)).collect()
     }
 
-    /// Notes what a flush has stored, then drops what need not be kept in `current`. True if that
-    /// changed anything.
+    /// Records totals that D1 has, then drops months that need not be kept if the month is
+    /// `current`. Returns whether anything changed.
     pub(crate) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
         let mut is_changed = false;
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
-            // MonthCounts only grow, so an acknowledgement that comes late says nothing new.
+            // Counts only grow, so a late acknowledgement has no effect.
             is_changed = calls > totals.flushed_calls || denied > totals.flushed_denied;
             totals.flushed_calls = totals.flushed_calls.max(calls);
             totals.flushed_denied = totals.flushed_denied.max(denied);

@@ -69,6 +69,7 @@ pub fn month_json(total: &MonthTotal, epoch: &str) -> String {
 mod tests {
     use super::*;
     use crate::key_state::state::KeyState;
+    use crate::key_state::state::judging::ReportedUsage;
     use crate::limiter::cost::Cost;
     use crate::time::{Month, UnixMicros};
 
@@ -76,8 +77,8 @@ mod tests {
     fn the_lines_are_frozen() {
         let now = UnixMicros::from_millis(1_930_000_000_000);
         let mut state = KeyState::new("00ff".to_owned());
-        state.charge_calls(now, 2, Cost { requests: 7, tokens: 0 });
-        state.deny_elsewhere(now, 3);
+        let cost = Cost { requests: 7, tokens: 0 };
+        state.apply_report(&[], now, &ReportedUsage { nonce: 1, age: None, calls: 2, cost, denied: 3 });
         let month = month_json(&state.month(Month::of(now)), state.epoch());
         let row: Value = serde_json::from_str(&month).unwrap();
         assert_eq!(row, serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7}));

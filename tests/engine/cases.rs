@@ -1,6 +1,6 @@
 //! Single cases of the engine: changes of policies, metering, clocks that go wrong.
 
-use crate::support::Decide;
+use crate::support::{Decide, Report};
 use tollgate::key_state::clock::MAX_SKEW;
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::{ReportOutcome, ReportedUsage};
@@ -159,7 +159,7 @@ fn a_policy_does_not_judge_what_costs_it_nothing() {
         let policies = [tokens(algorithm)];
         assert!(state.decide(&policies, START, Cost { requests: 1, tokens: 10 }).is_admitted());
         assert!(!state.decide(&policies, START, Cost { requests: 1, tokens: 1 }).is_admitted());
-        state.charge_calls(START, 1, Cost { requests: 1, tokens: 5 });
+        state.report_calls(&policies, START, 1, Cost { requests: 1, tokens: 5 });
         assert_eq!(used(&mut state, &policies, START), 15);
         assert_eq!(standing(&mut state, &policies, START).remaining, 0);
         assert!(state.decide(&policies, START, Cost::default()).is_admitted());
@@ -310,7 +310,7 @@ fn a_log_takes_more_units_in_a_millisecond_than_an_entry_holds() {
     let policies = sliding(5);
     state.usage(&policies, START);
     for requests in [1_000_000, 48_575, 100_000, 2_100_000, 7] {
-        state.charge_calls(START, requests, Cost { requests, tokens: 0 });
+        state.report_calls(&policies, START, requests, Cost { requests, tokens: 0 });
     }
     assert_eq!(used(&mut state, &policies, START), 3_248_582);
     let row = state.to_row();
@@ -514,7 +514,7 @@ fn a_wait_that_ends_just_before_a_full_minute_goes_on() {
         let waits = |unit, ahead: Cost| {
             let policies = [minute(unit), bucket.clone()];
             let mut state = state();
-            state.charge_calls(clock.saturating_add(MINUTE), 1, ahead);
+            state.report_calls(&[], clock.saturating_add(MINUTE), 1, ahead);
             // The clock falls back, and goes on.
             standing(&mut state, &policies, boundary);
             admit(&mut state, &policies, clock, 5);
@@ -545,20 +545,22 @@ fn calls_are_metered_whatever_they_cost() {
     state.decide(&fixed(100), START, Cost { requests: 7, tokens: 900 });
     state.decide(&fixed(100), START, Cost { requests: 0, tokens: 0 });
     assert_eq!(state.month(november).calls, 2);
-    state.charge_calls(START, 3, Cost { requests: 3, tokens: 10 });
+    state.report_calls(&fixed(100), START, 3, Cost { requests: 3, tokens: 10 });
     assert_eq!(state.month(november).calls, 5);
-    state.charge_calls(START, 1, Cost { requests: 20, tokens: 0 });
+    state.report_calls(&fixed(100), START, 1, Cost { requests: 20, tokens: 0 });
     assert_eq!(state.month(november).calls, 6);
     assert_eq!(used(&mut state, &policy(100, Period::Month, Algorithm::Fixed), START), 30);
     assert!(state.is_dirty());
     state.committed();
-    state.deny_elsewhere(START, 0);
+    state.report_denials(&fixed(100), START, 0);
     assert!(!state.has_uncommitted_denials());
-    state.deny_elsewhere(START, 4);
+    state.committed();
+    assert!(!state.decide(&fixed(9), START, Cost::default()).is_admitted());
     assert!(state.has_uncommitted_denials() && !state.is_dirty());
+    state.report_denials(&fixed(100), START, 3);
     assert_eq!(state.month(november).denied, 4);
     assert_eq!(state.month(november.next()).denied, 0);
-    state.deny_elsewhere(november.end(), 1);
+    state.report_denials(&fixed(100), november.end(), 1);
     assert_eq!(state.month(november.next()).denied, 1);
     // Denials do not move the judged time.
     assert_eq!(standing(&mut state, &fixed(9), START).reset_after, 46 * SECOND);
@@ -635,8 +637,9 @@ fn months_stay_until_they_are_over_and_flushed() {
     state.mark_flushed(november, 3, 0);
     assert!(state.is_dirty(), "what D1 has is part of the row");
     state.committed();
-    state.deny_elsewhere(START, 1);
+    state.report_denials(&[], START, 1);
     assert_eq!(unflushed(&state), [(november, 4)]);
+    state.committed();
     state.mark_flushed(november, 3, 1);
     assert!(state.is_dirty());
     for month in &months[1..] {
@@ -665,7 +668,7 @@ fn months_stay_until_they_are_over_and_flushed() {
 fn denials_alone_move_the_months_on() {
     let mut state = state();
     for (index, month) in months(6).iter().enumerate() {
-        state.deny_elsewhere(month.start(), 1);
+        state.report_denials(&[], month.start(), 1);
         assert_eq!(flush(&mut state), [(*month, 0, 1)]);
         assert_eq!(state.meter().kept_months().len(), 3.min(index + 1));
     }
@@ -779,7 +782,7 @@ fn the_largest_numbers_do_not_overflow() {
     .collect();
     state.usage(&policies, START);
     for _ in 0..3 {
-        state.charge_calls(START, u64::MAX, Cost { requests: u64::MAX, tokens: u64::MAX });
+        state.report_calls(&policies, START, u64::MAX, Cost { requests: u64::MAX, tokens: u64::MAX });
     }
     let standings = state.usage(&policies, START).policies;
     assert!(standings.iter().all(|standing| standing.remaining == 0 && standing.used >= MAX_QUOTA));

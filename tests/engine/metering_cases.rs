@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::Decide;
+use crate::support::{Decide, Report, known_nonces, knows};
 use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
-use tollgate::key_state::audit_log::{
-    AUDIT_BYTES, AuditCursor, AuditCursorError, AuditEntry, AuditQuery, AuditReader, audit_next, audit_over,
-    audit_surplus,
-};
+use tollgate::key_state::audit_log::entry::AuditEntry;
+use tollgate::key_state::audit_log::reader::{AuditCursor, AuditCursorError, AuditQuery, AuditReader};
+use tollgate::key_state::audit_log::retention::{AUDIT_BYTES, audit_cutoff, audit_surplus, next_audit_deletion};
 use tollgate::key_state::idempotency::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
 use tollgate::key_state::row::StateRow;
 use tollgate::key_state::state::KeyState;
@@ -79,8 +78,8 @@ fn hours_are_counted_by_class() {
     for class in ["GET /a", "/v1/*", "GET /a"] {
         state.judge_call(&policies, START, &of_class(class));
     }
-    state.deny_elsewhere(START, 4);
-    state.charge_calls(START, 3, Cost { requests: 6, tokens: 1 });
+    state.report_denials(&policies, START, 4);
+    state.report_calls(&policies, START, 3, Cost { requests: 6, tokens: 1 });
     state.decide(&policies, START.saturating_add(HOUR), Cost::default());
     let row = |hour, class: &str, calls, denied, cost| (hour, class.to_owned(), calls, denied, cost);
     let expected = [
@@ -168,7 +167,7 @@ fn classes_are_bounded_and_sums_exact() {
         for class in 0..100 {
             state.judge_call(&[], START, &of_class(&format!("GET /{class}")));
         }
-        state.deny_elsewhere(START, 1);
+        state.report_denials(&[], START, 1);
         let rows = unflushed(&state);
         assert_eq!(rows.len(), MAX_CLASSES + 2);
         assert_eq!(rows[MAX_CLASSES], (0, "other".into(), 68 * round, 0, 136 * round));
@@ -210,7 +209,7 @@ fn of_512_entries_each_is_counted_by_its_class() {
 #[test]
 fn nothing_is_no_entry_of_an_hour() {
     let mut state = metered();
-    state.charge_calls(START, 0, Cost { requests: 0, tokens: 0 });
+    state.report_calls(&[], START, 0, Cost { requests: 0, tokens: 0 });
     assert!(state.meter().kept_hours().is_empty());
 }
 
@@ -319,7 +318,7 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
     state = reread(&mut state);
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
-    assert!(!state.is_dirty() && !state.recalls(2));
+    assert!(!state.is_dirty() && !knows(&state, 2));
     end(&mut state, 2);
     assert!(!state.has_uncommitted_notes());
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
@@ -328,7 +327,7 @@ fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     state = reread(&mut state);
     assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
-    assert!(state.is_dirty() && state.recalls(2));
+    assert!(state.is_dirty() && knows(&state, 2));
     // The minute has no room for another, whoever asks.
     assert_eq!(ask(&mut state, START, &keyed(3, "k")), 'D');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
@@ -385,9 +384,9 @@ fn a_call_in_flight_is_recalled_for_as_long_as_it_lasts() {
         state.committed();
         state.confirmed(state.last_commit());
     }
-    assert!(state.recalls(1) && !state.recalls(100));
+    assert!(knows(&state, 1) && !knows(&state, 100));
     end(&mut state, 1);
-    assert!(!state.recalls(1));
+    assert!(!knows(&state, 1));
 }
 
 /// Marks that a clock that fell back leaves as they are need no new row.
@@ -441,7 +440,7 @@ fn a_question_is_counted_once_in_whatever_order_it_arrives() {
         // What was denied is not known, and is judged again.
         assert!(state.judge_once(&policies, START.saturating_add(60 * SECOND), &call(3)).is_admitted());
         let read = reread(&mut state);
-        assert!([1, 2, 3].iter().all(|nonce| read.recalls(*nonce)));
+        assert_eq!(known_nonces(&read, [1, 2, 3]), [1, 2, 3]);
     }
 }
 
@@ -461,9 +460,9 @@ fn what_is_remembered_is_bounded() {
         assert!(state.judge_call(&[], at(usize::try_from(nonce).unwrap()), &call).is_admitted());
         if nonce % 100 == 0 {
             let rows = state.to_rows();
-            written += rows.replays.len() + rows.replays_over.len();
+            written += rows.replays.len() + rows.expired_replays.len();
             chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
-            over.extend(rows.replays_over);
+            over.extend(rows.expired_replays);
             state.committed();
             state.confirmed(state.last_commit());
         }
@@ -495,9 +494,9 @@ fn what_is_remembered_is_bounded() {
     assert!(!read.is_dirty());
     read.expire(end);
     assert!(read.is_dirty());
-    assert_eq!(read.to_rows().replays_over.len(), 1);
+    assert_eq!(read.to_rows().expired_replays.len(), 1);
     read.expire(last.saturating_add(2 * DAY));
-    assert_eq!(read.to_rows().replays_over, chunks.keys().copied().collect::<Vec<_>>());
+    assert_eq!(read.to_rows().expired_replays, chunks.keys().copied().collect::<Vec<_>>());
     assert_eq!(read.next_expiry(), None);
 }
 
@@ -694,7 +693,7 @@ fn a_denial_that_replays_would_get_too_is_known_as_such() {
     let last = Month::of(START).end().saturating_sub(SECOND);
     let mut state = metered();
     state.judge_call(&policies, last, &keyed(1, "a"));
-    state.charge_calls(last, 1, Cost { requests: 2, tokens: 0 });
+    state.report_calls(&policies, last, 1, Cost { requests: 2, tokens: 0 });
     let Judgement::Decided(decision) = state.judge_call(&policies, last, &keyed(2, "b")) else { panic!("a replay") };
     assert!(!state.judges_replays_alike(&policies, last, CALL.cost, &decision.verdict));
 }
@@ -705,7 +704,7 @@ fn a_denial_by_tokens_is_not_one_that_replays_would_get() {
     for quota in [4, 9] {
         let policies = [Policy::new("tokens", Unit::Tokens, quota, Period::Minute, Algorithm::Fixed, None).unwrap()];
         let mut state = metered();
-        state.charge_calls(START, 1, CALL.cost);
+        state.report_calls(&policies, START, 1, CALL.cost);
         let Judgement::Decided(decision) = state.judge_call(&policies, START, &keyed(2, "b")) else {
             panic!("a replay")
         };
@@ -735,7 +734,7 @@ fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
     assert!(matches!(read.judge_call(&[], START, &keyed(512, "key 511")), Judgement::Decided(_)));
     // What is deleted comes before what is written: it has the same number here.
     let rows = read.to_rows();
-    assert_eq!((rows.replays_over, rows.replays[0].id), (vec![0], 0));
+    assert_eq!((rows.expired_replays, rows.replays[0].id), (vec![0], 0));
 }
 
 fn audited(nonce: u64, class: &str) -> CallToJudge<'_> {
@@ -1021,8 +1020,8 @@ fn the_audit_log_expires() {
     state.judge_call(&[], START, &audited(1, "GET /v1"));
     state.committed();
     state.confirmed(state.last_commit());
-    let over = audit_over(START.saturating_add(7 * DAY), 7);
-    assert_eq!((over, audit_over(START, 0)), (START, START));
+    let over = audit_cutoff(START.saturating_add(7 * DAY), 7);
+    assert_eq!((over, audit_cutoff(START, 0)), (START, START));
     state.forget_audit(over.saturating_sub(1));
     assert!(!state.is_dirty() && log(&state).len() == 1);
     state.forget_audit(over);
@@ -1038,7 +1037,7 @@ fn the_audit_log_expires() {
     assert!(!state.is_dirty() && log(&state).len() == 2);
     state.forget_audit(START.saturating_add(10 * SECOND));
     assert!(state.is_dirty() && log(&state).is_empty());
-    assert_eq!(rfc3339(audit_next(START, 7)), "2026-11-28T00:00:00Z");
+    assert_eq!(rfc3339(next_audit_deletion(START, 7)), "2026-11-28T00:00:00Z");
 }
 
 #[test]
@@ -1132,7 +1131,7 @@ fn an_alert_stays_until_it_is_told() {
     let call = CallToJudge { cost: Cost { requests: 1, tokens: 800 }, thresholds: &[80], ..CALL };
     state.judge_call(&policies, START, &call);
     state = reread(&mut state);
-    state.charge_calls(START, 8, Cost { requests: 8, tokens: 0 });
+    state.report_calls(&policies, START, 8, Cost { requests: 8, tokens: 0 });
     assert_eq!(state.pending_alerts().len(), 1);
     state.judge_call(&policies, START, &call);
     let alert = |policy: &str, quota, used| {
@@ -1171,7 +1170,7 @@ fn a_month_without_a_quota_has_no_alert_until_something_is_used() {
     let call = CallToJudge { thresholds: &[80], ..CALL };
     state.judge_call(&none, START, &call);
     assert!(state.pending_alerts().is_empty() && !state.is_dirty());
-    state.charge_calls(START, 1, Cost { requests: 1, tokens: 0 });
+    state.report_calls(&none, START, 1, Cost { requests: 1, tokens: 0 });
     state.judge_call(&none, START, &call);
     assert_eq!(state.pending_alerts().len(), 1);
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::Decide;
+use crate::support::{Decide, Report};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
-use tollgate::key_state::audit_log::{AuditEntry, AuditQuery, AuditReader, MAX_DURATION};
+use tollgate::key_state::audit_log::entry::AuditEntry;
+use tollgate::key_state::audit_log::reader::{AuditQuery, AuditReader, MAX_DURATION};
 use tollgate::key_state::clock::MAX_SKEW;
 use tollgate::key_state::idempotency::{MAX_FLIGHT, REPLAY_SECONDS};
 use tollgate::key_state::row::StateRow;
@@ -198,11 +199,11 @@ impl World {
         match *action {
             Action::Call { class, cost, tokens } => self.call(policies, class, Cost { requests: cost, tokens }),
             Action::Uncounted(calls) => {
-                self.state.charge_calls(self.now(), calls, Cost { requests: 2 * calls, tokens: 0 });
+                self.state.report_calls(policies, self.now(), calls, Cost { requests: 2 * calls, tokens: 0 });
                 self.count([calls, 0, 2 * calls]);
             }
             Action::DeniedElsewhere(denied) => {
-                self.state.deny_elsewhere(self.now(), denied);
+                self.state.report_denials(policies, self.now(), denied);
                 self.count([0, denied, 0]);
             }
             Action::Commit => self.commit(),
@@ -425,8 +426,8 @@ impl Shop {
     fn commit(&mut self) {
         let rows = self.state.to_rows();
         self.rows.insert(rows.row.slot, rows.row.body);
-        self.written += rows.replays.len() + rows.replays_over.len();
-        for id in rows.replays_over {
+        self.written += rows.replays.len() + rows.expired_replays.len();
+        for id in rows.expired_replays {
             self.replays.remove(&id);
         }
         self.replays.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::Decide;
+use crate::support::{Decide, Report};
 use tollgate::key_state::clock::MAX_SKEW;
 use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
@@ -429,7 +429,7 @@ impl Run {
         if self.random.one_in(100) {
             let _ = self.state.usage(&self.model.policies, clock).policies;
             let now = self.model.judged(self.clock);
-            self.state.charge_calls(clock, 3, cost);
+            self.state.report_calls(&self.model.policies, clock, 3, cost);
             self.model.charge(now, 3, cost);
         } else {
             let verdict = self.model.decide(self.clock, cost);

@@ -1,9 +1,9 @@
 //! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long
 //! as nonces are known nothing is lost.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::support;
+use crate::support::{self, known_nonces, knows, knows_all};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tollgate::gateway::outbox::usage_reports::{MaybeCounted, SentReport, UsageReports};
@@ -117,18 +117,17 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
     let calls = object.calls();
     let mut read = KeyState::from_rows(object.rows.clone()).unwrap();
     for state in [&mut object.state, &mut read] {
-        assert!((RUN..3 * RUN + 5).all(|nonce| state.recalls(nonce)));
-        assert!((0..RUN).all(|nonce| !state.recalls(nonce)));
+        assert!(knows_all(state, RUN..3 * RUN + 5) && known_nonces(state, 0..RUN).is_empty());
         // Asked before the oldest that is known was admitted, or perhaps before it.
         for asked in [START, START + SECOND, first_of_second + MAX_DELAY - 1] {
             assert_eq!(state.apply_report(&[], at(now), &maybe_counted(0, now - asked)), ReportOutcome::TooLate);
-            assert!(!state.can_tell(at(now), 0, Some(now - asked)));
+            assert!(!state.can_deduplicate(at(now), 0, Some(now - asked)));
         }
         assert_eq!(state.month(Month::of(at(now))).calls, calls);
         // What is owed for the first time needs no memory; what was asked after all that is
         // forgotten needs none either.
-        assert!(state.can_tell(at(now), 0, None));
-        assert!(state.can_tell(at(now), RUN, Some(now - START)));
+        assert!(state.can_deduplicate(at(now), 0, None));
+        assert!(state.can_deduplicate(at(now), RUN, Some(now - START)));
         assert_eq!(
             state.apply_report(&[], at(now), &maybe_counted(9000, now - first_of_second - MAX_DELAY)),
             ReportOutcome::Counted
@@ -154,7 +153,7 @@ fn a_flood_is_known_to_a_bound() {
     }
     object.commit();
     assert!(object.rows.len() <= 260, "{}", object.rows.len());
-    let known = |state: &KeyState| (0..20_000).filter(|nonce| state.recalls(*nonce)).count() as u64;
+    let known = |state: &KeyState| known_nonces(state, 0..20_000).len() as u64;
     assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
     object.restart();
     assert!((MOST..MOST + 2 * RUN).contains(&known(&object.state)));
@@ -177,7 +176,7 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
         }
         object.commit();
         object.restart();
-        assert!((nonce.saturating_sub(RUN - 1)..=nonce).all(|nonce| object.state.recalls(nonce)), "{nonce}");
+        assert!(knows_all(&object.state, nonce.saturating_sub(RUN - 1)..=nonce), "{nonce}");
     }
     assert!(object.rows.len() <= 3, "{}", object.rows.len());
     assert!(object.rows.values().all(|row| row.len() < 1000));
@@ -205,7 +204,7 @@ fn what_was_counted_before_an_outage_is_known_after_it() {
         object.commit();
     }
     let now = back + 50 * SECOND;
-    assert!((0..1000).all(|nonce| object.state.recalls(nonce)));
+    assert!(knows_all(&object.state, 0..1000));
     assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(7, now - START)), ReportOutcome::Duplicate);
     assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, now - START)), ReportOutcome::Counted);
 }
@@ -219,13 +218,13 @@ fn of_old_rows_nothing_is_believed_that_they_do_not_say() {
     };
     let state = |count| KeyState::from_rows([(0, row(count))]).unwrap();
     let now = at(START + MINUTE);
-    assert!(state(7).can_tell(now, 50, Some(DAY)));
-    assert!(state(8).recalls(7));
-    assert!(!state(8).can_tell(now, 50, Some(MINUTE)));
-    assert!(!state(8).can_tell(now, 50, Some(MINUTE - MAX_DELAY + 1)));
-    assert!(state(8).can_tell(now, 50, Some(MINUTE - MAX_DELAY)));
+    assert!(state(7).can_deduplicate(now, 50, Some(DAY)));
+    assert!(knows(&state(8), 7));
+    assert!(!state(8).can_deduplicate(now, 50, Some(MINUTE)));
+    assert!(!state(8).can_deduplicate(now, 50, Some(MINUTE - MAX_DELAY + 1)));
+    assert!(state(8).can_deduplicate(now, 50, Some(MINUTE - MAX_DELAY)));
     // A question may be under way for ten seconds.
-    assert_eq!([50 * SECOND, 50 * SECOND + 1].map(|age| state(8).can_tell(now, 50, Some(age))), [true, false]);
+    assert_eq!([50 * SECOND, 50 * SECOND + 1].map(|age| state(8).can_deduplicate(now, 50, Some(age))), [true, false]);
 }
 
 #[test]
@@ -254,9 +253,9 @@ fn a_clock_that_falls_back_can_tell_what_is_asked_from_then_on() {
         object.judge(START + 2 * DAY + nonce * SECOND, nonce);
         object.commit();
     }
-    assert!(!object.state.recalls(0));
+    assert!(!knows(&object.state, 0));
     object.judge(START, 1000);
-    assert!(object.state.can_tell(at(START + 30 * SECOND), 5000, Some(10 * SECOND)));
+    assert!(object.state.can_deduplicate(at(START + 30 * SECOND), 5000, Some(10 * SECOND)));
 }
 
 /// Answers of the calls that came with the last confirmed commit, or after it, may be lost with the object.
@@ -272,7 +271,7 @@ fn nonces_that_only_rows_under_way_hold_are_not_forgotten() {
             }
         }
         // A run of 64 is forgotten as a whole, a minute after its last.
-        assert_eq!(state.recalls(1), is_known, "{confirmed}");
+        assert_eq!(knows(&state, 1), is_known, "{confirmed}");
     }
 }
 
@@ -365,7 +364,7 @@ impl World {
     fn arrive(&mut self, question: &ObjectRequest) -> bool {
         let clock = at(self.now * 1000);
         let state = &mut self.object.state;
-        if !state.can_tell(clock, question.nonce, question.age.map(|age| age * 1000)) {
+        if !state.can_deduplicate(clock, question.nonce, question.age.map(|age| age * 1000)) {
             return false;
         }
         if let Some(PendingReport { nonce, uncounted, denied, age, .. }) =
@@ -508,15 +507,16 @@ proptest! {
                 is_restarted = true;
             }
             let newer = |index: usize| admitted.len() - 1 - index;
+            let known = BTreeSet::from_iter(known_nonces(&object.state, 1..=nonce));
             for (index, (time, nonce)) in admitted.iter().enumerate().rev() {
                 let is_recent = now - time < 60_000 && newer(index) < usize::try_from(MOST).unwrap();
-                let is_known = object.state.recalls(*nonce);
+                let is_known = known.contains(nonce);
                 prop_assert!(is_known || !(is_recent || newer(index) < usize::try_from(RUN).unwrap()));
                 // Asked before it was admitted, and told a little less than that.
                 if !is_known {
                     for before in [0, 1, 5_000, 200_000] {
                         let age = (now - time + before).saturating_sub(MAX_DELAY / 1000) * 1000;
-                        prop_assert!(!object.state.can_tell(at(now * 1000), *nonce, Some(age)));
+                        prop_assert!(!object.state.can_deduplicate(at(now * 1000), *nonce, Some(age)));
                     }
                     break;
                 }
@@ -525,7 +525,7 @@ proptest! {
         // Who asked a short while ago can be told.
         if !is_restarted && admitted.len() < usize::try_from(MOST).unwrap() {
             for age in asked.into_iter().filter(|age| *age < 40_000) {
-                prop_assert!(object.state.can_tell(at(now * 1000), 0, Some(age * 1000)));
+                prop_assert!(object.state.can_deduplicate(at(now * 1000), 0, Some(age * 1000)));
             }
         }
     }

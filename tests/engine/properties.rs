@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::Decide;
+use crate::support::{Decide, Report, knows, window_seconds};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -356,7 +356,7 @@ proptest! {
             let known = KeyResponse::new(KeyVerdict::new(&decision.verdict, cost.requests), "t", &policies, &decision.usage);
             for (policy, standing) in policies.iter().zip(&known.standings) {
                 prop_assert!(standing.remaining <= standing.quota, "{policy:?}: {standing:?}");
-                let period = policy.window_seconds(key.now());
+                let period = window_seconds(policy, key.now());
                 if policy.burst() <= policy.quota() {
                     prop_assert_eq!((standing.quota, standing.window), (policy.quota(), period));
                 } else {
@@ -512,7 +512,7 @@ proptest! {
             let mut read = KeyState::from_rows(key.rows.clone()).unwrap();
             prop_assert_eq!(row_without_nonces(&read), row_without_nonces(&key.state));
             prop_assert_eq!(read.meter().unflushed_months(), key.state.meter().unflushed_months());
-            prop_assert!(!decision.is_admitted() || read.recalls(index as u64));
+            prop_assert!(!decision.is_admitted() || knows(&read, index as u64));
             for wait in [0, SECOND, 30 * SECOND, HOUR] {
                 let at = key.now().saturating_add(wait);
                 prop_assert_eq!(
@@ -619,7 +619,7 @@ proptest! {
         let later = start.saturating_add(wait);
         for _ in 0..between {
             prop_assert!(swapped.decide(&[], later, Cost::default()).is_admitted());
-            kept.charge_calls(later, 1, Cost::default());
+            kept.report_calls(bucket, later, 1, Cost::default());
         }
         prop_assert_eq!(swapped.usage(bucket, later).policies, kept.usage(bucket, later).policies);
     }
@@ -631,7 +631,7 @@ proptest! {
         let policies = std::slice::from_ref(&policy);
         let month = Month::of(now);
         prop_assert!(month.start() <= now && now < month.end());
-        let length = policy.window_seconds(now) / 86_400;
+        let length = window_seconds(&policy, now) / 86_400;
         let date = jiff::civil::date(1970, 1, 1) + jiff::Span::new().days(i64::try_from(days).unwrap());
         prop_assert_eq!(Ok(length), u64::try_from(date.days_in_month()));
         prop_assert_eq!(month.end().since(month.start()), length * DAY);
@@ -671,8 +671,8 @@ proptest! {
             let clock = UnixMicros::from_micros(clock);
             state.decide(&policies, clock, Cost::default());
             state.decide(&[], clock, cost);
-            state.charge_calls(clock, cost.requests, cost);
-            state.deny_elsewhere(clock, cost.tokens);
+            state.report_calls(&[], clock, cost.requests, cost);
+            state.report_denials(&[], clock, cost.tokens);
             state.decide(&policies, clock, cost);
             let row = state.to_row();
             state.committed();

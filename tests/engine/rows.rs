@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::Decide;
+use crate::support::{Decide, Report, known_nonces, knows_all};
 use proptest::prelude::*;
 use tollgate::key_state::row::{DecodeError, StateRow};
 use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::{ReportOutcome, ReportedUsage};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::Verdict;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
@@ -73,7 +74,7 @@ fn golden_nonces() {
     assert!(row.body.contains(r#",68,69],"z":[0,1795160958000000],"h":"#), "{}", row.body);
     state.committed();
     let read = KeyState::from_rows([(row.slot, row.body)]).unwrap();
-    assert!((0..70).all(|nonce| read.recalls(nonce)));
+    assert!(knows_all(&read, 0..70));
 }
 
 #[test]
@@ -91,7 +92,9 @@ fn golden_all() {
     assert!(state.decide(&policies, START.saturating_add(1_500), Cost { requests: 2, tokens: 30 }).is_admitted());
     assert!(!state.decide(&policies, after(7), Cost::default()).is_admitted());
     state.mark_flushed(Month::of(START), 2, 0);
-    state.charge_calls(after(61), 1, Cost { requests: 1, tokens: 2 });
+    let report =
+        ReportedUsage { nonce: 7, calls: 1, cost: Cost { requests: 1, tokens: 2 }, ..ReportedUsage::default() };
+    assert_eq!(state.apply_report(&policies, after(61), &report), ReportOutcome::Counted);
     // The last two policies are gone, and are kept until what they hold has run out.
     state.usage(&policies[..2], after(61));
     let row = state.to_row();
@@ -105,7 +108,7 @@ fn golden_all() {
             r#""b":[{"n":"b","k":[0,2],"q":7,"l":[5,85973000000,1795160955000000],"x":1795234951142858},"#,
             r#"{"n":"c","k":[1,0],"q":3,"l":[28,57004500,1795160955000000],"x":1795161534001500}],"#,
             r#""l":[{"k":[0,0],"s":1,"e":[1795160955000,1]},{"k":[1,1],"s":1,"e":[1795160894002,30,60998,2]}],"#,
-            r#""n":[9223372036854775808],"h":"498655|other|2|1|5|0|0|0;498655|unjudged|1|0|1|0|0|0;"}"#,
+            r#""n":[9223372036854775808,7],"h":"498655|other|2|1|5|0|0|0;498655|unjudged|1|0|1|0|0|0;"}"#,
         )
     );
     state.committed();
@@ -167,7 +170,7 @@ fn a_golden_body_is_read() {
     let used: Vec<u64> = state.usage(&policies, START).policies.iter().map(|standing| standing.used).collect();
     assert_eq!(used, [4, 31, 60, 5, 18]);
     assert_eq!(state.epoch(), "e1");
-    assert_eq!([1, 2, 3, 4].map(|nonce| state.recalls(nonce)), [true, true, true, false]);
+    assert_eq!(known_nonces(&state, [1, 2, 3, 4]), [1, 2, 3]);
     let unflushed = state.meter().unflushed_months();
     assert_eq!(unflushed.len(), 1);
     assert_eq!((unflushed[0].calls, unflushed[0].denied), (17, 2));
@@ -345,7 +348,7 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     // are read.
     let mut state = KeyState::from_rows(rows.clone()).unwrap();
     assert_eq!(state.unconfirmed(), 0);
-    assert!((0..262).all(|nonce| state.recalls(nonce)));
+    assert!(knows_all(&state, 0..262));
     state.decide_as(262, &[], START, Cost::default());
     assert_eq!(self::commit(&mut state, &mut rows), 3);
     assert!(rows[&3].contains(r#""n":[255,"#), "{}", rows[&3]);
@@ -384,7 +387,7 @@ proptest! {
                 let cost = Cost { requests: 90, tokens: 50 };
                 prop_assert_eq!(read.clone().decide(&policies, at, cost), state.clone().decide(&policies, at, cost));
             }
-            read.charge_calls(clock, 1, Cost::default());
+            read.report_calls(&policies, clock, 1, Cost::default());
             prop_assert!(read.is_dirty());
         }
         prop_assert!(rows.len() <= 40);
@@ -398,7 +401,7 @@ fn a_log_far_over_its_quota_stays_small() {
     let mut state = KeyState::new("e".into());
     state.usage(&policies, START);
     for step in 0..12_000 {
-        state.charge_calls(START.saturating_add(step * SECOND), 1, Cost::default());
+        state.report_calls(&policies, START.saturating_add(step * SECOND), 1, Cost::default());
     }
     let standing = state.usage(&policies, after(12_000)).policies[0];
     assert_eq!((standing.used, standing.remaining), (10_000, 0));

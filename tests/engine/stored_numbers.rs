@@ -1,14 +1,15 @@
 //! Whatever a row holds: it is read or refused, and what is read can be worked with. A debug build
 //! panics where a number overflows.
 
-use crate::support::Decide;
+use crate::support::{Decide, Report};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 use tollgate::admin::audit::AuditView;
 use tollgate::http::idempotency_key::Fingerprint;
-use tollgate::key_state::audit_log::{AuditCursor, AuditQuery, AuditReader, audit_next, audit_over};
+use tollgate::key_state::audit_log::reader::{AuditCursor, AuditQuery, AuditReader};
+use tollgate::key_state::audit_log::retention::{audit_cutoff, next_audit_deletion};
 use tollgate::key_state::row::StateRow;
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::CallToJudge;
@@ -256,8 +257,8 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     // A tier with other limits, and none.
     state.usage(&policies[..3], now);
     state.usage(&[], now);
-    state.deny_elsewhere(now, extreme);
-    state.charge_calls(now, extreme, Cost { requests: extreme, tokens: extreme });
+    state.report_denials(&[], now, extreme);
+    state.report_calls(&[], now, extreme, Cost { requests: extreme, tokens: extreme });
     state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme });
     for total in state.meter().unflushed_months().into_iter().chain(state.meter().kept_months()) {
         state.mark_flushed(total.month, total.calls, total.denied);
@@ -275,8 +276,8 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     }
     state.expire(now);
     assert!(state.next_expiry().map(rfc3339).is_none_or(|at| !at.is_empty()));
-    state.forget_audit(audit_over(now, u32::MAX));
-    assert!(audit_next(now, u32::MAX) > now);
+    state.forget_audit(audit_cutoff(now, u32::MAX));
+    assert!(next_audit_deletion(now, u32::MAX) > now);
 }
 
 proptest! {

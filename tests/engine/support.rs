@@ -1,11 +1,14 @@
 //! What the tests of the engine share: calls as production makes them, in few words.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tollgate::key_state::state::KeyState;
-use tollgate::key_state::state::judging::CallToJudge;
+use tollgate::key_state::state::judging::{CallToJudge, ReportedUsage};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Judgement};
+use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::limiter::schedule::Schedule;
-use tollgate::time::UnixMicros;
+use tollgate::time::{SECOND, UnixMicros};
 
 /// The nonce of calls whose nonce does not matter. They share one, so that nonces fill no rows.
 pub(crate) const NONCE: u64 = 1 << 63;
@@ -54,4 +57,59 @@ impl Decide for KeyState {
             other => unreachable!("a call without an idempotency key is no repeat: {other:?}"),
         }
     }
+}
+
+/// Reports of isolates, each with a nonce of its own.
+pub(crate) trait Report {
+    /// Reports `calls` calls that were let through without a decision, and their total cost.
+    fn report_calls<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, calls: u64, cost: Cost);
+
+    /// Reports `denied` denials that were served from a cache.
+    fn report_denials<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, denied: u64);
+}
+
+/// The nonce of the next report. No test uses nonces this large otherwise.
+fn next_report() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1 << 62);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Report for KeyState {
+    fn report_calls<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, calls: u64, cost: Cost) {
+        let report = ReportedUsage { nonce: next_report(), calls, cost, ..ReportedUsage::default() };
+        self.apply_report(policies, clock, &report);
+    }
+
+    fn report_denials<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, denied: u64) {
+        let report = ReportedUsage { nonce: next_report(), denied, ..ReportedUsage::default() };
+        self.apply_report(policies, clock, &report);
+    }
+}
+
+/// Those of `nonces` under which a call would not be counted again.
+pub(crate) fn known_nonces(state: &KeyState, nonces: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    let mut state = state.clone();
+    // Calls under other nonces are denied, which leaves the nonces as they are.
+    let nothing = [Policy::new("n", Unit::Requests, 0, Period::Minute, Algorithm::Fixed, None).unwrap()];
+    let is_known = |nonce: &u64| {
+        let judgement = state.judge_once(&nothing, UnixMicros::default(), &call(*nonce, Cost::default()));
+        matches!(judgement, Judgement::Recalled { .. })
+    };
+    nonces.into_iter().filter(is_known).collect()
+}
+
+/// Whether a call under this nonce would not be counted again.
+pub(crate) fn knows(state: &KeyState, nonce: u64) -> bool {
+    !known_nonces(state, [nonce]).is_empty()
+}
+
+/// Whether calls under all of these nonces would not be counted again.
+pub(crate) fn knows_all(state: &KeyState, nonces: impl IntoIterator<Item = u64> + Clone) -> bool {
+    known_nonces(state, nonces.clone()).into_iter().eq(nonces)
+}
+
+/// The length in seconds of the policy's period that contains `now`.
+pub(crate) fn window_seconds(policy: &Policy, now: UnixMicros) -> u64 {
+    let window = policy.period().window(now);
+    window.end.since(window.start) / SECOND
 }

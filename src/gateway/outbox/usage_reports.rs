@@ -4,7 +4,7 @@
 //! A report keeps its nonce until the object has acknowledged it, so the object counts it once
 //! however often it is sent. From the second time on it says since when the object may have it: by
 //! then the object may have forgotten the nonce (see
-//! [`KeyState::can_tell`](crate::key_state::state::KeyState::can_tell)).
+//! [`KeyState::can_deduplicate`](crate::key_state::state::KeyState::can_deduplicate)).
 
 use crate::gateway::outbox::delivery_timer::DeliveryTimer;
 use crate::protocol::object_request::{PendingReport, UncheckedCalls};

@@ -1,7 +1,7 @@
-//! Judging calls, and counting what was not judged here.
+//! Judging calls, and counting reported ones.
 
 use crate::http::idempotency_key::Fingerprint;
-use crate::key_state::audit_log::LoggedCall;
+use crate::key_state::audit_log::tail::LoggedCall;
 use crate::key_state::call_memory::CallKey;
 use crate::key_state::evaluate::{Demand, Evaluator};
 use crate::key_state::idempotency::PriorCall;
@@ -12,7 +12,7 @@ use crate::limiter::schedule::Schedule;
 use crate::metering::hours;
 use crate::time::UnixMicros;
 
-/// Statuses of refusals, as the audit log has them.
+// Statuses of refusals, as the audit log records them.
 const BAD_REQUEST: u16 = 400;
 const CONFLICT: u16 = 409;
 const UNPROCESSABLE: u16 = 422;
@@ -20,23 +20,22 @@ const TOO_MANY_REQUESTS: u16 = 429;
 
 /// A call to be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct CallToJudge<'a> {
-    /// What it spends.
     pub cost: Cost,
-    /// The request's method.
     pub method: &'a str,
     /// See [`Price::class`](crate::keys::route_cost::Price::class).
     pub class: &'a str,
-    /// Names the call: one that is admitted is remembered by it.
+    /// Identifies the call across retries of the object request.
     pub nonce: u64,
-    /// The idempotency key, if that applies to the call: a later call with the same one repeats it.
+    /// The idempotency key, if one applies: a later call with the same key repeats this one.
     pub idempotency_key: Option<&'a str>,
-    /// What the call asks for, which a repeat must ask for too. Isolates of an earlier version do
-    /// not say.
+    /// The request, which must be the same in a repeat. Isolates of an earlier version do not send
+    /// it.
     pub fingerprint: Option<Fingerprint>,
-    /// Whether it is to be in the audit log.
+    /// Whether the audit log records the call.
     pub is_audited: bool,
-    /// Percentages of a month's quota at which an alert is raised.
+    /// Percentages of a monthly quota at which alerts are raised.
     pub thresholds: &'a [u16],
 }
 
@@ -46,37 +45,37 @@ impl<'a> CallToJudge<'a> {
     }
 }
 
-/// What an isolate has to report: calls that it let through without a decision, and denials that it
-/// gave.
+/// A report of calls that an isolate let through without a decision, and of denials that it served
+/// from its cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct ReportedUsage {
-    /// Names the report: it is counted once. The report of a call that may have been admitted has
-    /// that call's own nonce.
+    /// Identifies the report, so that it is counted once. The report of a call that may have been
+    /// admitted carries the nonce of that call.
     pub nonce: u64,
-    /// For how many microseconds it may have been counted already; `None` if it is new.
+    /// Microseconds since the first attempt that may have been counted. `None` for a first attempt.
     pub age: Option<u64>,
-    /// Calls that were let through.
     pub calls: u64,
-    /// What they cost together.
+    /// The total cost of the calls.
     pub cost: Cost,
-    /// Denials.
     pub denied: u64,
 }
 
-/// What became of [`ReportedUsage`].
+/// How [`KeyState::apply_report`] handled a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportOutcome {
-    /// It is counted now.
+    /// The report is counted now.
     Counted,
-    /// It had been counted before.
+    /// The report had been counted before.
     Duplicate,
-    /// It may have been counted so long ago that this is not known any more. It is not counted.
+    /// The report may have been counted, so long ago that its nonce is no longer kept. It is not
+    /// counted.
     TooLate,
 }
 
 impl KeyState {
-    /// Judges a call that may be asked about more than once, in any order: what was admitted under
-    /// its nonce is not counted again.
+    /// Judges a call whose object request may arrive more than once, in any order. A call that was
+    /// already admitted under its nonce is not counted again.
     pub fn judge_once<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -84,7 +83,7 @@ impl KeyState {
         call: &CallToJudge<'_>,
     ) -> Judgement {
         let policies = policies.into();
-        if !self.recalls(call.nonce) {
+        if !self.contents.calls.is_known(call.nonce) {
             return self.judge_call(policies, clock, call);
         }
         let now = self.effective_time(clock);
@@ -92,15 +91,18 @@ impl KeyState {
         Judgement::Recalled { is_replay, usage: self.usage_at(policies, now, clock) }
     }
 
-    /// Judges a call by all policies: it is spent from every one of them, or from none.
+    /// Judges a call by all policies: its cost is spent from every one of them, or from none.
     ///
-    /// The first call under an idempotency key that is admitted is remembered for 24 hours. A call
-    /// with the same key that asks for something else is refused. Repeats of it are refused while
-    /// it is in flight: until it is [complete](Self::complete), but no longer than
-    /// [`MAX_FLIGHT`](crate::key_state::idempotency::MAX_FLIGHT). After that they are replays. The
-    /// first [`FREE_REPEATS`](crate::http::idempotency_key::FREE_REPEATS) of these are judged by
-    /// all policies but those of months and tokens, and charged to none of these. Further ones, and
-    /// those that cannot be compared, are judged and charged like new calls.
+    /// The first admitted call under an idempotency key is remembered for 24 hours. A later call
+    /// with the same key is
+    ///
+    /// - refused if it is a different request;
+    /// - refused while the first call is in flight: until it is [complete](Self::complete), for at
+    ///   most [`MAX_FLIGHT`](crate::key_state::idempotency::MAX_FLIGHT);
+    /// - a replay otherwise. The first
+    ///   [`FREE_REPEATS`](crate::http::idempotency_key::FREE_REPEATS) replays are neither judged by
+    ///   nor charged to month and token policies. Further replays, and those without a fingerprint
+    ///   to compare, are judged and charged like new calls.
     pub fn judge_call<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -145,7 +147,7 @@ impl KeyState {
         if is_replay { Judgement::Replay { decision, is_free } } else { Judgement::Decided(decision) }
     }
 
-    /// Judges by the policies alone, and counts the call.
+    /// Judges by the policies and counts the call. Ignores idempotency keys.
     fn decide(
         &mut self,
         policies: Schedule<'_>,
@@ -160,14 +162,14 @@ impl KeyState {
             let charged = if demand.is_free { Cost { requests: 0, tokens: 0 } } else { demand.cost };
             self.spend(now, 1, demand.cost, charged, class);
         } else if matches!(verdict, Verdict::Denied { .. }) {
-            // A cost that can never fit is a mistake in the request, not a denial.
+            // A cost above the quota is an error in the request, not a denial.
             self.deny(now, 1, class);
         }
         Decision { verdict, usage: self.evaluator().usage(policies, now, clock) }
     }
 
-    /// Whether a free replay of this cost would get the verdict that a new call got at `clock`.
-    /// Then that verdict holds for all calls, whatever their idempotency keys are. Counts nothing.
+    /// Whether a free replay of this cost would get the verdict that a new call got at `clock`. If
+    /// so, the verdict holds for all calls, whatever their idempotency keys. Counts nothing.
     pub fn judges_replays_alike<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -179,22 +181,16 @@ impl KeyState {
         self.evaluator().verdict(policies.into(), now, clock, Demand::new(cost, true)) == *verdict
     }
 
-    /// Whether it is known if something was counted under `nonce`. `age` is for how many
-    /// microseconds it may have been counted; `None` if it is new. If this is not known, counting
-    /// it could count it twice.
-    pub fn can_tell(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
+    /// Whether nonces reach back far enough to decide if `nonce` was counted. `age` is the time in
+    /// microseconds since the first request with it, `None` if this is the first. If `false`,
+    /// counting it could count it twice.
+    pub fn can_deduplicate(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
         let now = self.effective_time(clock);
-        self.contents.calls.can_tell(now, nonce, age)
+        self.contents.calls.can_deduplicate(now, nonce, age)
     }
 
-    /// Whether something was counted under this nonce lately.
-    #[must_use]
-    pub fn recalls(&self, nonce: u64) -> bool {
-        self.contents.calls.is_known(nonce)
-    }
-
-    /// Records in the audit log that a call was refused with this status without being judged.
-    /// Counts it nowhere.
+    /// Records in the audit log that a call was refused with this status without a judgement. The
+    /// call is not counted.
     pub fn refuse_call(&mut self, clock: UnixMicros, call: &CallToJudge<'_>, status: u16) {
         let now = self.effective_time(clock);
         self.log_refusal(now, call, status);
@@ -218,7 +214,7 @@ impl KeyState {
         self.evaluator().usage(policies, now, clock)
     }
 
-    /// Counts what an isolate reports, unless it was counted before.
+    /// Counts the report of an isolate, unless it was counted before.
     pub fn apply_report<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
@@ -226,14 +222,14 @@ impl KeyState {
         report: &ReportedUsage,
     ) -> ReportOutcome {
         let &ReportedUsage { nonce, age, calls, cost, denied } = report;
-        if self.recalls(nonce) {
+        if self.contents.calls.is_known(nonce) {
             return ReportOutcome::Duplicate;
         }
         let now = self.effective_time(clock);
-        if !self.contents.calls.can_tell(now, nonce, age) {
+        if !self.contents.calls.can_deduplicate(now, nonce, age) {
             return ReportOutcome::TooLate;
         }
-        // Otherwise it would count in logs and buckets of the policies that held at the last call.
+        // Logs and buckets must be those of the current policies, not of those at the last call.
         self.apply_policies(policies.into(), now);
         self.contents.calls.remember(nonce, now);
         self.unwritten.changes = true;

@@ -1,4 +1,4 @@
-//! Rows of a state, written and read back.
+//! Writing a state to rows, and reading it back.
 
 use crate::key_state::clock::JudgedClock;
 use crate::key_state::layout::RowBody;
@@ -7,28 +7,30 @@ use crate::key_state::row::{DecodeError, Rows, StateRow};
 use crate::key_state::state::{KeyState, Unwritten};
 
 impl KeyState {
-    /// What makes everything up to now durable. Store it, then call [`committed`](Self::committed)
-    /// before anything else changes this state. If storing fails, drop the state and read it back.
+    /// The rows that make all changes so far durable.
+    ///
+    /// Store them, then call [`committed`](Self::committed) before any other change. If storing
+    /// fails, drop this state and read it back.
     #[must_use]
     pub fn to_rows(&self) -> Rows {
         let keys = self.contents.calls.keys();
         Rows {
             row: self.to_row(),
             replays: keys.rows(),
-            replays_over: keys.over().to_vec(),
+            expired_replays: keys.expired().to_vec(),
             audit: self.contents.audit.rows().to_vec(),
         }
     }
 
-    /// The row that every commit stores, of [`to_rows`](Self::to_rows).
+    /// The row of [`to_rows`](Self::to_rows) that every commit stores.
     #[must_use]
     pub fn to_row(&self) -> StateRow {
         let body = RowBody::of(self.ring.next_seq(), &self.contents);
-        // Plain integers, strings and arrays: there is nothing in a body that JSON cannot say.
+        // A body has only integers, strings and arrays, which always serialise.
         StateRow { slot: self.ring.slot(), body: serde_json::to_string(&body).unwrap_or_default() }
     }
 
-    /// The rows of [`to_rows`](Self::to_rows) are stored.
+    /// Records that the rows of [`to_rows`](Self::to_rows) are stored.
     pub fn committed(&mut self) {
         self.ring.commit();
         self.contents.calls.nonces_mut().committed(self.ring.seq());
@@ -40,40 +42,41 @@ impl KeyState {
         }
     }
 
-    /// The number of the last row that is [`committed`](Self::committed), higher than any before
-    /// it.
+    /// The number of the last [committed](Self::committed) row. It increases with each commit.
     #[must_use]
     pub const fn last_commit(&self) -> u64 {
         self.ring.seq()
     }
 
-    /// Storage has confirmed the rows up to this number. Until then each row names the nonces of
-    /// all commits since the last one that is confirmed, for code that reads the newest row alone.
+    /// Records that storage has confirmed the rows up to this number.
+    ///
+    /// Each row repeats the nonces of all unconfirmed commits, for older code that reads the newest
+    /// row alone.
     pub fn confirmed(&mut self, commit: u64) {
         self.contents.calls.nonces_mut().confirmed(commit);
     }
 
-    /// How many rows are committed and not confirmed.
+    /// Number of committed rows that are not confirmed.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
         self.contents.calls.nonces().unconfirmed()
     }
 
-    /// Whether there are changes that must be in a row before they are answered.
+    /// Whether there are changes that must be committed before the request is answered.
     #[must_use]
     pub const fn is_dirty(&self) -> bool {
         self.unwritten.changes
     }
 
-    /// Whether there are counted denials that no committed row holds. Losing them is harmless to
-    /// every limit, so they can wait for a row that is written anyway.
+    /// Whether there are denials that no committed row holds. No limit depends on them, so they can
+    /// wait for the next row.
     #[must_use]
     pub const fn has_uncommitted_denials(&self) -> bool {
         self.unwritten.denials
     }
 
-    /// Whether calls have ended, or refusals are in the audit log, that no committed row holds.
-    /// They should be in a row before the memory is lost, but are no reason to write one for each.
+    /// Whether there are outcomes of calls or logged refusals that no committed row holds. They
+    /// should be committed before the object is evicted, but not each with a row of its own.
     #[must_use]
     pub const fn has_uncommitted_notes(&self) -> bool {
         self.unwritten.notes
@@ -82,8 +85,8 @@ impl KeyState {
     /// Reads a state back from all rows of a key.
     ///
     /// # Errors
-    /// [`DecodeError`] if there is no row, or if any row cannot be read: going on without it could
-    /// forget usage.
+    /// [`DecodeError`] if there is no row, or if any row cannot be read: without it usage could be
+    /// lost.
     pub fn from_rows(rows: impl IntoIterator<Item = (u32, String)>) -> Result<Self, DecodeError> {
         // Oldest first.
         let mut older = Vec::<(u32, RowBody)>::new();
@@ -103,7 +106,7 @@ impl KeyState {
         Ok(state)
     }
 
-    /// Reads the rows of idempotency keys back, right after [`from_rows`](Self::from_rows).
+    /// Reads chunks of idempotency keys back. Call it right after [`from_rows`](Self::from_rows).
     ///
     /// # Errors
     /// [`DecodeError`] if any of them cannot be read.
@@ -116,7 +119,7 @@ impl KeyState {
         Ok(())
     }
 
-    /// Leaves full chunks and runs in their row and goes on in another slot.
+    /// Closes chunks and runs in the current slot and moves to another one.
     fn leave_slot(&mut self) {
         let full = self.ring.slot();
         self.contents.counters.close_chunks(full);

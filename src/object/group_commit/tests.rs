@@ -1,7 +1,7 @@
 //! Every state that the machine can reach is visited, with what storage and the event loop may do in each.
 
 use super::*;
-use crate::key_state::state::judging::ReportedUsage;
+use crate::key_state::state::judging::{ReportOutcome, ReportedUsage};
 use crate::time::UnixMicros;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -428,8 +428,12 @@ fn a_ledger_learns_of_its_own_rows_alone() {
     assert_eq!(key_state.unconfirmed(), 1, "the confirmation of a row before it");
     let row_after = commit(&mut key_state, 22);
     for row in [row, row_after] {
-        let read = KeyState::from_rows([row]).unwrap();
-        assert!((3..=21).all(|nonce| read.recalls(nonce)));
+        let mut read = KeyState::from_rows([row]).unwrap();
+        let mut report = |nonce| {
+            let report = ReportedUsage { nonce, calls: 1, ..ReportedUsage::default() };
+            read.apply_report(&[], UnixMicros::from_millis(START), &report)
+        };
+        assert!((3..=21).all(|nonce| report(nonce) == ReportOutcome::Duplicate));
     }
     note_confirmed(&mut key_state, 0);
     assert_eq!(key_state.unconfirmed(), 0);

@@ -2,7 +2,7 @@
 
 use crate::admin::audit::{LIST, range};
 use crate::http::problem::Problem;
-use crate::key_state::audit_log::AuditCursor;
+use crate::key_state::audit_log::reader::AuditCursor;
 use crate::protocol::object_request::AuditPage;
 use crate::runtime::admin::command::{Command, CommandResult, Success};
 use crate::runtime::admin::keys;

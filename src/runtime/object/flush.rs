@@ -6,7 +6,7 @@
 //! lost, changes nothing; and what is marked as flushed is what was sent, so calls that arrive meanwhile stay due.
 
 use crate::config;
-use crate::key_state::audit_log::{audit_next, audit_over};
+use crate::key_state::audit_log::retention::{audit_cutoff, next_audit_deletion};
 use crate::key_state::state::KeyState;
 use crate::object::denials::Wake;
 use crate::runtime::deadline::within;
@@ -267,13 +267,13 @@ async fn expire(shared: &Rc<Shared>) -> Result<Option<UnixMicros>, Error> {
         let audit = match profile {
             Some(profile) => {
                 let days = u32::try_from(profile.row.audit_days).unwrap_or(u32::MAX);
-                let over = audit_over(now, days);
+                let over = audit_cutoff(now, days);
                 key_state.forget_audit(over);
                 let oldest = shared.storage.delete_audit_until(over)?;
                 // How old the open end is nobody knows, but it is not younger than this.
                 oldest
                     .or_else(|| key_state.audit_tail().iter().any(|(_, text)| !text.is_empty()).then_some(now))
-                    .map(|oldest| audit_next(oldest, days))
+                    .map(|oldest| next_audit_deletion(oldest, days))
             }
             None => None,
         };

@@ -8,7 +8,7 @@
 
 use crate::admin::audit::AuditView;
 use crate::config;
-use crate::key_state::audit_log::AuditQuery;
+use crate::key_state::audit_log::reader::AuditQuery;
 use crate::key_state::state::KeyState;
 use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
@@ -286,7 +286,7 @@ impl Shared {
             return Ok((ObjectResponse::Unknown, false));
         }
         // Before anything is counted: the answer says that nothing is.
-        if !key_state.can_tell(now, check.nonce, check.age.map(micros)) {
+        if !key_state.can_deduplicate(now, check.nonce, check.age.map(micros)) {
             return Err(Error::new("it was asked again so late that it is not known whether it was counted"));
         }
         let owed = check.report.is_some_and(|report| apply_report(key_state, profile, self.route_case(), report, now));

@@ -5,7 +5,9 @@
 //!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
 //! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
 
-use crate::key_state::audit_log::{AUDIT_BYTES, AuditCursor, AuditEntry, AuditQuery, AuditReader, audit_surplus};
+use crate::key_state::audit_log::entry::AuditEntry;
+use crate::key_state::audit_log::reader::{AuditCursor, AuditQuery, AuditReader};
+use crate::key_state::audit_log::retention::{AUDIT_BYTES, audit_surplus};
 use crate::key_state::row::Rows;
 use crate::key_state::state::KeyState;
 use crate::keys::profile::{Profile, ProfileRow};
@@ -157,10 +159,10 @@ impl Storage {
     /// Stores what changed in the state: one row, and now and then chunks beside it, all of them or none. Gives the number of rows that
     /// the cursors counted.
     pub(crate) fn save_state(&self, state: &mut KeyState, checked_at: u64) -> Result<f64, Error> {
-        let Rows { row, replays, replays_over, audit } = state.to_rows();
+        let Rows { row, replays, expired_replays, audit } = state.to_rows();
         let row = [row.slot.into(), row.body.into(), number(checked_at)];
         let (has_replays, has_audit) = (!replays.is_empty(), !audit.is_empty());
-        let written = if has_replays || has_audit || !replays_over.is_empty() {
+        let written = if has_replays || has_audit || !expired_replays.is_empty() {
             let statements = js_sys::Array::new();
             if has_audit && !self.has_audit.get() {
                 statements.push(&statement(CREATE_AUDIT, []));
@@ -175,7 +177,7 @@ impl Storage {
                 statements.push(&statement(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()]));
             }
             // Before what is written: a chunk that is left from a write that failed may have the number of a new one.
-            for id in replays_over {
+            for id in expired_replays {
                 statements.push(&statement("DELETE FROM replays WHERE id = ?", [id.into()]));
             }
             if has_replays && !self.has_replays.get() {
