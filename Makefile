@@ -6,7 +6,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 NPM_RUN := npm run --silent
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-bench build dev demo test bench fmt lint doc clean
+.PHONY: help setup setup-test setup-bench build dev demo test bench fmt lint audit doc clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ fmt: setup ## Format the Rust code
 lint: setup ## Clippy, native and for wasm
 	@cargo clippy --locked --all-targets -- -D warnings
 	@cargo clippy --locked --target wasm32-unknown-unknown -- -D warnings
+
+audit: ## Licences, advisories and sources of all crates (needs `cargo install cargo-deny`)
+	@for crate in . tools/bindgen bench/rust-worker; do \
+	  cargo deny --manifest-path $$crate/Cargo.toml --config deny.toml check || exit 1; done
 
 doc: setup ## Build the crate's documentation into target/doc/
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
