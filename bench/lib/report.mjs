@@ -54,7 +54,7 @@ export function markdown(results, findings) {
     markdownTable({ head: ["", ""], rows: facts }).replaceAll("--:", "---"),
     "![Requests per second](benchmarks.svg)",
     "## Targets",
-    "Ratios of requests per second or of times in one run, full checks and fields included. The floor is\nwhat “JavaScript, the same work” reaches in tollgate's place: a gate in JavaScript that asks, stores,\nforwards and responds as tollgate does, and computes nothing. Where the floor misses a target too,\nthe platform's part of the work is the reason. The size limit is in `scripts/versions.env`.",
+    "Ratios of requests per second or of times in one run, full checks and fields included. The floor is\nwhat “JavaScript, the same work” reaches in tollgate's place: a gate in JavaScript that asks,\nstores, forwards and responds as tollgate does, and computes nothing. Where the floor misses a\ntarget too, the platform's part of the work is the reason. The size limit is in\n`scripts/versions.env`.",
     markdownTable(targetsTable(results)),
     "## How it is measured",
     METHOD,
@@ -103,7 +103,7 @@ const METHOD = `- One workerd process runs every contender, each on a loopback s
   the object class. No time is taken from it.
 - The JavaScript objects do not check the key and add no fields. hono-rate-limiter is used as its
   README shows.
-- “JavaScript, the same work” (\`bench/workers/same.js\`) asks the key's object by a method call with a
-  request and a response as long as tollgate's, shares writes as tollgate does with rows as long,
+- “JavaScript, the same work” (\`bench/workers/same.js\`) asks the key's object by a method call with
+  a request and a response as long as tollgate's, shares writes as tollgate does with rows as long,
   copies the request's headers, takes the key out, puts the identity in, and adds the six fields. It
   verifies no key, judges no policy and denies nothing.`;
