@@ -1,4 +1,4 @@
-// What was counted of mixes of calls, and what they cost, for people: docs/cost.md and the table in README.md.
+// Counted mixes of calls and their cost, for people: docs/cost.md and the table in README.md.
 import { GIGABYTES, MONTH_SECONDS, PRICES } from "./cost.mjs";
 import { machine } from "./machine.mjs";
 import { markdownTable, number } from "./tables.mjs";
@@ -70,16 +70,16 @@ export async function costDocument(results) {
   const facts = [...(await machine()).slice(0, 3), ["counted", `${results.date.slice(0, 16).replace("T", " ")} UTC; load of the machine ${number(results.load, 1)} before`]];
   const sections = [
     "# What tollgate costs",
-    "Written by `npm run bench -- --only cost`, which puts the first table into README.md too. It runs each mix on workerd with the real\nclock, counts everything that Cloudflare bills, and multiplies. It takes about ten minutes.",
+    "Written by `npm run bench -- --only cost`, which also writes the first table into README.md. It runs\neach mix on workerd with the real clock, counts everything that Cloudflare bills, and multiplies by\nthe list prices. It takes about ten minutes.",
     markdownTable(costTable(results)),
-    `Nothing that the paid plan includes is subtracted, nor its $5 a month added. Storage is left out.`,
+    "The volume that the paid plan includes is not deducted, its $5 a month is not added, and storage is\nleft out.",
     "## Formula",
     [
       `- requests × ${price(PRICES.requests, "requests")} (Workers)`,
       `- CPU × ${price(PRICES.cpuMs, "ms")} (Workers)`,
-      `- requests of objects × ${price(PRICES.objectRequests, "requests")}: questions about calls, their ends, reports of denials, alarms`,
+      `- requests of objects × ${price(PRICES.objectRequests, "requests")}: calls, their outcomes, reports of denials,\n  alarms`,
       `- time awake × ${GIGABYTES} GB × ${price(PRICES.gigabyteSeconds, "GB-s")}`,
-      `- rows written in objects and alarms set × ${price(PRICES.rowsWritten, "rows")}, rows read × ${price(PRICES.rowsRead, "rows")}`,
+      `- rows written in objects and alarms set × ${price(PRICES.rowsWritten, "rows")}, rows read × ${price(PRICES.rowsRead, "rows").replace("million rows", "million\n  rows")}`,
       "- rows of D1: written and read at the same prices",
     ].join("\n"),
     "Prices are those of Cloudflare's pages [Workers](https://developers.cloudflare.com/workers/platform/pricing/),\n[Durable Objects](https://developers.cloudflare.com/durable-objects/platform/pricing/) and\n[D1](https://developers.cloudflare.com/d1/platform/pricing/), November 2026, paid plan.",
@@ -94,16 +94,18 @@ export async function costDocument(results) {
 
 const ASSUMPTIONS = `## Assumptions
 
-- An object is billed while it handles an event, and while it waits for anything that keeps it from hibernating: a timer, a promise
-  of \`waitUntil\`, an answer from D1. An object that is idle and may hibernate is not billed, even before it has hibernated
-  ([When does a Durable Object incur duration charges?](https://developers.cloudflare.com/durable-objects/platform/pricing/)). An
-  alarm that is set does not keep it awake.
-- An event is taken to last until its answer leaves the object, which is when its rows are confirmed. In production that takes longer
-  than on a local disk. The second column of the last table bounds it: what an object costs that is never idle.
-- CPU is that of the whole workerd process, the objects, the origin and the stand-in for D1 included. Cloudflare bills that of the
-  Worker alone. So this is more than is billed.
-- A flush comes 45 s after the first call that D1 does not have, on average (\`FLUSH_SECONDS\` is 60). Denials are kept for 10 s
-  (\`DENY_CACHE_SECONDS\`). Tiers have an audit log, as those that ship do.
-- Isolates of the measurement are Workers of their own before the same objects. A flood that reaches more isolates than ten asks the
-  object more often: about 0.4 requests a second for each, as counted here.
-- Rows that a D1 database writes for its indexes are counted, as its own cursors count them.`;
+- An object is billed while it handles an event, and while it waits for anything that keeps it from
+  hibernating: a timer, a promise of \`waitUntil\`, a response from D1. An object that is idle and may
+  hibernate is not billed, even before it has hibernated
+  ([When does a Durable Object incur duration charges?](https://developers.cloudflare.com/durable-objects/platform/pricing/)).
+  A set alarm does not keep it awake.
+- An event is assumed to last until its response leaves the object, which is when its rows are
+  confirmed. In production that takes longer than on a local disk. The second column of the last
+  table is the bound: the cost of an object that is never idle.
+- CPU is that of the whole workerd process, including objects, origin and the stand-in for D1.
+  Cloudflare bills that of the Worker alone, so this is more than is billed.
+- A flush comes 45 s after the first unflushed call, on average (\`FLUSH_SECONDS\` is 60). Denials are
+  kept for 10 s (\`DENY_CACHE_SECONDS\`). Tiers have an audit log, as the shipped ones do.
+- The isolates of the measurement are separate Workers before the same objects. A flood that reaches
+  more than ten isolates makes more object requests: about 0.4 a second for each, as counted here.
+- Rows that D1 writes for its indexes are counted, as reported by its own cursors.`;

@@ -20,7 +20,7 @@ const DECISIONS = [
 const OTHERS = [
   ["row", "text of a row, two fixed policies"],
   ["row-sliding", "text of a row, two sliding policies with 32 calls each"],
-  ["protocol", "question and answer, each written and read"],
+  ["protocol", "object request and response, each written and read"],
   ["key", "tag of a presented key verified"],
   ["key-hash", "its secret hashed"],
   ["deny-cache", "denial found in the cache"],

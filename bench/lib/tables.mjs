@@ -30,7 +30,7 @@ export function comparisonTable({ results }, { isForPeople = false } = {}) {
 
 export function keysTable({ rows, asleep }) {
   return {
-    head: ["keys", "objects", "admitted/s", "CPU µs/req", "rows/call", "÷ JavaScript object, a row per request", "denied/s", "questions to objects per denied call"],
+    head: ["keys", "objects", "admitted/s", "CPU µs/req", "rows/call", "÷ JavaScript object, a row per request", "denied/s", "object requests per denied call"],
     rows: [...rows, asleep].map(({ keys, admit, ratio: versus, deny, flood }) => [
       number(keys),
       deny ? "awake" : "asleep",
@@ -102,7 +102,7 @@ export function otherWorkTable({ others }) {
 }
 
 export const callsSentence = ({ asked, denied, seconds, perDenied }) =>
-  `${number(asked)} questions to the object for ${number(denied)} denied calls in ${number(seconds)} s: ${number(perDenied, 5)} per denied call`;
+  `${number(asked)} object requests for ${number(denied)}\ndenied calls in ${number(seconds)} s: ${number(perDenied, 5)} per denied call`;
 
 function text({ head, rows }) {
   const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i].length)));

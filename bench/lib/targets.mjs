@@ -53,7 +53,7 @@ function otherTargets({ deny, calls, start }) {
     atLeast("denials, 64 connections ÷ constant JavaScript Worker", 0.6, rate("constant-js")),
     atLeast("denials, 64 connections ÷ hono-rate-limiter", 5, rate("hono-rate-limiter")),
     {
-      what: "questions to the object per denied call in a flood",
+      what: "object requests per denied call in a flood",
       target: "< 0.001",
       text: `${number(calls.perDenied, 5)} ${verdict(calls.perDenied < 0.001)}`,
     },

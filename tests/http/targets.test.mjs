@@ -68,7 +68,7 @@ for (const target of AS_SENT) {
 }
 
 // The runtime encodes these when it is given a URL to fetch (https://url.spec.whatwg.org/#url-parsing), and the gate has no
-// other way to name the upstream. They mean the same; README says so.
+// other way to name the upstream. They mean the same; docs/gateway.md says so.
 test("what the URL standard percent-encodes arrives percent-encoded, everything else byte for byte", async () => {
   const { answer, seen } = await get(`${PUBLIC_URL}/a{b}|c?name=O'Brien&x={|}`);
   assert.equal(answer.status, 200);
