@@ -14,7 +14,7 @@ pub const MAX_SLIDING_QUOTA: u64 = 10_000;
 /// The longest name of a policy, in bytes.
 pub const MAX_NAME: usize = 32;
 
-/// What a policy counts.
+/// What a policy counts. `requests`: the cost of calls. `tokens`: the tokens that they spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
@@ -25,7 +25,7 @@ pub enum Unit {
     Tokens,
 }
 
-/// The time that a quota is for.
+/// The period of a quota, in UTC. `month` is a calendar month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
@@ -40,7 +40,9 @@ pub enum Period {
     Month,
 }
 
-/// How a quota is enforced.
+/// How a quota is enforced. `fixed`: at most `quota` in each period aligned to the UTC clock.
+/// `sliding`: at most `quota` in any rolling period. `bucket` (GCRA): `quota` evenly per period, up to
+/// `burst` at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]

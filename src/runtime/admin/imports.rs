@@ -30,9 +30,14 @@ pub(super) async fn import(command: &Command) -> CommandResult {
             Ok(stored) => batch.report(&stored, &mut results),
             Err(error) if !results.has_stored() => return Err(error.into()),
             Err(error) => {
-                worker::console_error!("tollgate: admin API: an import broke off: {error}");
+                worker::console_error!(
+                    "tollgate: admin API: an import stopped at a batch that could not be stored: {error}"
+                );
                 batch.fail(&mut results);
-                lines.for_each(|(line, _)| results.refuse(line, "not tried: an earlier line could not be stored"));
+                lines.for_each(|(line, _)| {
+                    results
+                        .refuse(line, "was not tried, because an earlier line could not be stored: send the line again")
+                });
                 return Ok(Success::Lines(results.into_text(), media_type));
             }
         }

@@ -85,7 +85,7 @@ pub(crate) async fn list_keys(
     }
     if let Some(after) = &page.after {
         let Some((created_at, id)) = after.split_once('\n') else {
-            return Ok(Err(Problem::BadRequest("cursor: is not one that this list has given".to_owned())));
+            return Ok(Err(Problem::BadRequest("cursor: must be the next_cursor of a page of this list".to_owned())));
         };
         add("(created_at, id) > (?, ?)", &[created_at.into(), id.into()]);
     }
