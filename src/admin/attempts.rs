@@ -6,8 +6,8 @@
 //!
 //! A network without attempts left must not lock out valid tokens from the same network. So a token
 //! that this isolate has found valid before is not counted, and the first token that is refused
-//! makes the isolate read the hashes of all tokens, at most once a minute ([`KnownTokens`]). Both
-//! only skip the count: D1 is read for every token, so a deleted token is refused at once.
+//! makes the isolate read the hashes of the latest tokens, at most once a minute ([`KnownTokens`]).
+//! Both only skip the count: D1 is read for every token, so a deleted token is refused at once.
 
 use crate::http::address::{Network, Site};
 use std::collections::{HashMap, HashSet};

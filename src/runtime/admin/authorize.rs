@@ -90,9 +90,9 @@ pub(super) async fn authorize(
     }
 }
 
-/// Reads the hashes of all tokens into the isolate's memory, unless they are at most a minute old.
-/// One request reads them. The others poll, because a promise of another request may never settle
-/// once that request has ended.
+/// Reads the hashes of the latest tokens into the isolate's memory, unless they are at most a
+/// minute old. One request reads them. The others poll, because a promise of another request may
+/// never settle once that request has ended.
 async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
     for _ in 0..LOOKS {
         match TOKENS.with_borrow_mut(|tokens| tokens.begin(now.as_millis())) {

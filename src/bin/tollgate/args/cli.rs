@@ -37,7 +37,8 @@ pub(crate) struct Global {
     /// URL of the gate, such as https://api.example.com [env: TOLLGATE_URL]
     #[arg(long, global = true, value_parser = base_url)]
     pub(crate) url: Option<Uri>,
-    /// Admin token [env: TOLLGATE_TOKEN]; other users of this machine can see the option, so prefer the variable
+    /// Admin token [env: TOLLGATE_TOKEN]; other users of this machine can see the option, so prefer
+    /// the variable
     #[arg(long, global = true, conflicts_with = "token_file")]
     pub(crate) token: Option<String>,
     /// File that contains the admin token
@@ -108,7 +109,8 @@ pub(crate) enum Command {
     },
     /// Show the admin log: each change, its time and its author
     Log {
-        /// Only changes of this target: keys/ID, keys/ID/overrides/POLICY, tiers/NAME, tokens/ID or route-costs
+        /// Only changes of this target: keys/ID, keys/ID/overrides/POLICY, tiers/NAME, tokens/ID or
+        /// route-costs
         #[arg(long)]
         target: Option<String>,
         /// Only changes by the token of this name; root is ADMIN_TOKEN

@@ -71,7 +71,8 @@ pub(crate) enum Keys {
         /// Id of the key
         #[arg(value_parser = id())]
         id: String,
-        /// How long the old secret stays valid: seconds, or with a unit as in 30m, 12h, 7d; at most 30d, 0 ends it at once
+        /// How long the old secret stays valid: seconds, or with a unit as in 30m, 12h, 7d; at most
+        /// 30d, 0 ends it at once
         #[arg(long, value_name = "TIME", value_parser = grace)]
         grace: u64,
     },
@@ -132,7 +133,8 @@ pub(crate) struct Import {
     /// File for the results [default: standard output]. Must not exist, unless --resume is given
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Continue an import of the same input: skip lines with an id in the output file, and append to it
+    /// Continue an import of the same input: skip lines with an id in the output file, and append
+    /// to it
     #[arg(long, requires = "output")]
     pub(crate) resume: bool,
     /// Most lines in one request

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
 pub(crate) struct Me {
-    /// API key [env: TOLLGATE_KEY]; other users of this machine can see the option, so prefer the variable
+    /// API key [env: TOLLGATE_KEY]; other users of this machine can see the option, so prefer the
+    /// variable
     #[arg(long, global = true, conflicts_with = "key_file")]
     pub(crate) key: Option<String>,
     /// File that contains the API key

@@ -120,7 +120,8 @@ pub(crate) enum RouteCosts {
     List,
     /// Set the cost of calls that match a pattern and method; takes effect within 60 seconds
     Set {
-        /// Path whose segments are literal, * (one segment) or ** (any number), such as '/v1/*/export'
+        /// Path whose segments are literal, * (one segment) or ** (any number), such as
+        /// '/v1/*/export'
         #[arg(value_parser = id())]
         pattern: String,
         /// Requests that a matching call is charged, 1 to 10000
