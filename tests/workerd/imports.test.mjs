@@ -396,7 +396,7 @@ describe("POST /_tollgate/keys/import", () => {
     expect([errors[0], errors[5], errors[6]]).toEqual([undefined, undefined, undefined]);
     expect(errors[7]).toMatch(/^tier: .*`free`/);
     expect(errors[8]).toMatch(/^nam: /);
-    expect(errors[9]).toContain("send this one again");
+    expect(errors[9]).toContain("send this line again");
     expect(lines[6].id).toBe(lines[0].id);
     await admit({ key: a }, 1);
     await admit({ key: b }, 1);
