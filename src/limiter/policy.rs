@@ -90,7 +90,7 @@ impl Period {
 
 /// The text is not an accepted value of a unit, period or algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is not a {kind}; use {expected}")]
+#[error("unknown {kind} {found:?}: use {expected}")]
 pub struct WordError {
     kind: &'static str,
     expected: &'static str,
@@ -441,7 +441,7 @@ mod tests {
             assert_eq!(serde_json::to_value(algorithm).unwrap(), algorithm.as_str());
         }
         let text = "week".parse::<Period>().unwrap_err().to_string();
-        assert_eq!(text, r#""week" is not a period; use minute, hour, day or month"#);
+        assert_eq!(text, r#"unknown period "week": use minute, hour, day or month"#);
     }
 
     #[test]
