@@ -326,21 +326,21 @@ mod tests {
             (r#"{"key":"0123456789abcdef","tier":"gold"}"#, "tier: there is no tier `gold`"),
             (long.as_str(), "the line has more than 8192 bytes"),
         ] {
-            let told = report(line, &[]);
-            assert!(told.starts_with(r#"{"line":1,"error":""#) && told.contains(word), "{line}: {told}");
-            assert!(!told.contains("0123456789"), "{told}");
+            let result = report(line, &[]);
+            assert!(result.starts_with(r#"{"line":1,"error":""#) && result.contains(word), "{line}: {result}");
+            assert!(!result.contains("0123456789"), "{result}");
         }
     }
 
     #[test]
     fn a_key_that_is_there_must_be_the_same() {
         let stored = batch(&line(""), &mut Results::default()).entries.remove(0).row;
-        let told = |rest: &str| report(&line(rest), std::slice::from_ref(&stored));
-        assert!(told("").contains(&stored.id));
-        assert!(told(r#","name":"x""#).contains("name: the key is already imported"));
-        assert!(told(r#","owner":"x""#).contains("owner: "));
-        assert!(told(r#","metadata":{"a":1}"#).contains("metadata: "));
-        assert!(told(r#","expires_at":"2031-01-01T00:00:00Z""#).contains("expires_at: "));
+        let result = |rest: &str| report(&line(rest), std::slice::from_ref(&stored));
+        assert!(result("").contains(&stored.id));
+        assert!(result(r#","name":"x""#).contains("name: the key is already imported"));
+        assert!(result(r#","owner":"x""#).contains("owner: "));
+        assert!(result(r#","metadata":{"a":1}"#).contains("metadata: "));
+        assert!(result(r#","expires_at":"2031-01-01T00:00:00Z""#).contains("expires_at: "));
         let other = |change: fn(&mut KeyRow)| {
             let mut row = stored.clone();
             change(&mut row);

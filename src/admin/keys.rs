@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_what_is_wrong() {
+    fn the_error_of_a_bad_body_names_the_field() {
         let long = format!(r#"{{"tier":"free","name":"{}"}}"#, "x".repeat(201));
         let heavy = format!(r#"{{"tier":"free","metadata":{{"a":"{}"}}}}"#, "x".repeat(4089));
         for (body, status, word, field) in [

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_the_field() {
+    fn the_error_of_a_bad_body_names_the_field() {
         for (name, body, field) in [
             ("minute", r#"{"period":"minute"}"#, "quota"),
             ("minute", r#"{"quota":5}"#, "period"),

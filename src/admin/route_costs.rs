@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_row_is_told_the_field() {
+    fn the_error_of_a_bad_row_names_the_field() {
         let long = format!(r#"{{"pattern":"/{}","cost":1}}"#, "ä".repeat(PATTERN_LENGTH));
         for (body, field) in [
             (r#"{"cost":1}"#, "pattern"),

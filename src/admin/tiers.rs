@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_the_field() {
+    fn the_error_of_a_bad_body_names_the_field() {
         let policy = r#"{"policy":"a","quota":1,"period":"day"}"#;
         let many = format!(r#"{{"policies":[{}]}}"#, vec![policy; 17].join(","));
         let twice = format!(r#"{{"policies":[{policy},{policy}]}}"#);

@@ -55,7 +55,7 @@ pub struct PolicyUsageBody {
 }
 
 impl PolicyUsageBody {
-    /// Joins a policy and where a key stands with it at `now`.
+    /// The usage of a policy at `now`.
     #[must_use]
     pub fn new(policy: &Policy, standing: &crate::limiter::decision::PolicyUsage, now: UnixMicros) -> Self {
         Self {
