@@ -3,8 +3,8 @@
 
 use serde::Deserialize;
 
-/// State of the webhook delivery. `pending`: an attempt is to come. `delivered`: the receiver accepted
-/// it. `dead`: given up. `none`: no webhook was configured.
+/// State of the webhook delivery. `pending`: an attempt is to come. `delivered`: the receiver
+/// accepted it. `dead`: given up. `none`: no webhook was configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]

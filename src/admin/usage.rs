@@ -56,8 +56,8 @@ pub struct MeUsage {
     /// The current month, as of now, and those of the 11 before it that have usage; oldest first.
     #[schema(max_items = 12)]
     pub months: Vec<MonthUsage>,
-    /// The current hour and the 23 before it by route class, as of the key's last flush to D1; oldest
-    /// first.
+    /// The current hour and the 23 before it by route class, as of the key's last flush to D1;
+    /// oldest first.
     pub hours: Vec<HourUsage>,
 }
 
