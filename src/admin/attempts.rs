@@ -1,31 +1,30 @@
-//! Attempts with admin tokens, by the network that they come from, so that wrong ones cost D1 a
-//! bounded number of reads.
+//! Limits attempts with wrong admin tokens per network, which bounds their reads of D1.
 //!
-//! `ADMIN_TOKEN` is compared before and never gets here; nothing slows down guessing it but its
-//! length. An attempt with any other token is counted before D1 is asked, so that concurrent ones
-//! are counted too, and given back when the token is right.
+//! `ADMIN_TOKEN` is compared before and is not limited; its length protects it from guessing. An
+//! attempt with any other token is counted before D1 is read, so that concurrent attempts are
+//! counted too, and given back if the token is valid.
 //!
-//! A network whose attempts are used up must not shut out the right tokens of others in it. So a
-//! token that this isolate has found to be right before is no attempt, and the first token that is
-//! refused makes the isolate read which tokens there are, at most once a minute ([`KnownTokens`]).
-//! Neither admits anybody: D1 judges every token that passes here, so one that is deleted is
-//! refused at once.
+//! A network without attempts left must not lock out valid tokens from the same network. So a token
+//! that this isolate has found valid before is not counted, and the first token that is refused
+//! makes the isolate read the hashes of the latest tokens, at most once a minute ([`KnownTokens`]).
+//! Both only skip the count: D1 is read for every token, so a deleted token is refused at once.
 
 use crate::http::address::{Network, Site};
 use std::collections::{HashMap, HashSet};
 
-/// Attempts of a network in [`WINDOW`].
+/// Attempts per network and [`WINDOW`].
 pub const ATTEMPTS: u32 = 10;
-/// Attempts of an IPv6 /48.
+/// Attempts per IPv6 /48 and [`WINDOW`].
 pub const SITE_ATTEMPTS: u32 = 50;
-/// Attempts of all requests without an address, and of all networks beyond [`CAPACITY`].
+/// Attempts per [`WINDOW`] of all requests without an address together, and of all networks beyond
+/// [`CAPACITY`] together.
 pub const SHARED_ATTEMPTS: u32 = 100;
-/// In milliseconds.
+/// The length of the window in milliseconds. It starts with the first attempt.
 pub const WINDOW: u64 = 60_000;
-/// Networks and sites at most that have a budget of their own.
+/// The most networks and sites with a budget of their own.
 pub const CAPACITY: usize = 2_000;
 
-/// The attempts that one isolate has seen. Times are milliseconds on its clock.
+/// The attempts that an isolate has counted. Times are milliseconds on its clock.
 #[derive(Debug, Default)]
 pub struct Attempts(HashMap<Budget, Tried>);
 
@@ -53,8 +52,7 @@ struct Tried {
 }
 
 impl Tried {
-    /// Milliseconds until its window is over. A clock that stepped back tells nothing: then it is
-    /// over, too.
+    /// Milliseconds until the window ends; 0 after the clock has stepped back.
     const fn rest(self, now: u64) -> u64 {
         match now.checked_sub(self.since) {
             Some(age) => WINDOW.saturating_sub(age),
@@ -63,7 +61,7 @@ impl Tried {
     }
 }
 
-/// An attempt that has been counted: in which budgets, and when their windows began.
+/// A counted attempt: its budgets and the starts of their windows.
 #[derive(Debug)]
 #[must_use]
 pub struct Attempt([Option<(Budget, u64)>; 2]);
@@ -72,8 +70,7 @@ impl Attempts {
     /// Counts an attempt.
     ///
     /// # Errors
-    /// If the network or its site has none left: whole seconds until it has. Nothing is counted
-    /// then.
+    /// Whole seconds to wait, if the network or its site has no attempts left. Nothing is counted.
     pub fn begin(&mut self, network: Network, now: u64) -> Result<Attempt, u64> {
         let own = self.budget(Budget::Network(network), now);
         let site = network.site().map(|site| self.budget(Budget::Site(site), now)).filter(|&site| site != own);
@@ -88,7 +85,7 @@ impl Attempts {
         Ok(Attempt(budgets.map(|budget| budget.map(|budget| (budget, self.count(budget, now))))))
     }
 
-    /// The token was right, or could not be judged.
+    /// Uncounts the attempt of a token that is valid, or that could not be checked.
     pub fn give_back(&mut self, Attempt(budgets): Attempt) {
         for (budget, since) in budgets.into_iter().flatten() {
             if let Some(tried) = self.0.get_mut(&budget).filter(|tried| tried.since == since) {
@@ -97,9 +94,9 @@ impl Attempts {
         }
     }
 
-    /// Where to count: in the shared budget once there are too many others.
+    /// The budget to count in: the shared one if [`CAPACITY`] is reached.
     fn budget(&mut self, budget: Budget, now: u64) -> Budget {
-        // Room for a network and its site, which are counted together, and for the rest.
+        // Room for a network and its site, which are counted together, and for the shared budget.
         let is_full = |tried: &HashMap<_, _>| tried.len().saturating_add(3) > CAPACITY && !tried.contains_key(&budget);
         if is_full(&self.0) {
             self.0.retain(|_, tried| tried.rest(now) > 0 && tried.times > 0);
@@ -117,14 +114,14 @@ impl Attempts {
     }
 }
 
-/// Tokens at most of which an isolate knows that they exist.
+/// The most hashes that an isolate keeps.
 pub const KNOWN: usize = 1_000;
-/// How long not to read them again, in milliseconds.
+/// Milliseconds between two reads of the hashes.
 pub const READ_INTERVAL: u64 = 60_000;
-/// The same after a read that failed.
+/// Milliseconds between a failed read and the next.
 pub const RETRY_INTERVAL: u64 = 5_000;
 
-/// Tokens, by their hashes, that D1 had when this isolate asked. Times are milliseconds on its
+/// Hashes of the tokens that D1 had at the last read. Times are milliseconds on the isolate's
 /// clock.
 #[derive(Debug, Default)]
 pub struct KnownTokens {
@@ -133,25 +130,25 @@ pub struct KnownTokens {
     read_again_at: u64,
 }
 
-/// Whether the tokens are to be read.
+/// Whether to read the hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// The caller reads them, and reports the outcome to [`KnownTokens::end`].
+    /// The caller reads them and passes the result to [`KnownTokens::end`].
     Begin,
     /// Another request is reading them.
     UnderWay,
-    /// They were a moment ago.
+    /// They were read within [`READ_INTERVAL`], or a read failed within [`RETRY_INTERVAL`].
     NotYet,
 }
 
 impl KnownTokens {
-    /// Whether there was a token with this hash.
+    /// Whether a token with this hash existed at the last read.
     #[must_use]
     pub fn has(&self, hash: &str) -> bool {
         self.hashes.contains(hash)
     }
 
-    /// D1 has a token with this hash.
+    /// Adds the hash of a token found in D1.
     pub fn add(&mut self, hash: &str) {
         if !self.has(hash) {
             if self.hashes.len() >= KNOWN {
@@ -161,17 +158,17 @@ impl KnownTokens {
         }
     }
 
-    /// D1 has none; whether it was known.
+    /// Removes the hash of a token not found in D1. Returns whether it was known.
     pub fn remove(&mut self, hash: &str) -> bool {
         self.hashes.remove(hash)
     }
 
-    /// Asks whether to read which tokens there are.
+    /// Decides whether to read the hashes, and if so, marks the read as started.
     pub fn begin(&mut self, now: u64) -> Reading {
         if self.is_reading {
             return Reading::UnderWay;
         }
-        // A pause that is longer than any was set by a clock that was ahead.
+        // A longer pause than the longest was set while the clock was ahead: ignore it.
         if (1..=READ_INTERVAL).contains(&self.read_again_at.saturating_sub(now)) {
             return Reading::NotYet;
         }
@@ -180,7 +177,7 @@ impl KnownTokens {
         Reading::Begin
     }
 
-    /// Takes over what was read at `now`; nothing if that failed.
+    /// Stores the hashes read at `now`; `None` if the read failed.
     pub fn end(&mut self, hashes: Option<Vec<String>>, now: u64) {
         self.is_reading = false;
         if let Some(hashes) = hashes {
@@ -189,7 +186,7 @@ impl KnownTokens {
         }
     }
 
-    /// Whoever reads has not come back: the next may.
+    /// Ends a read whose request did not return, so that the next request can read.
     pub fn give_up(&mut self) {
         self.is_reading = false;
     }
@@ -283,7 +280,7 @@ mod tests {
         }
         let shared = usize::try_from(SHARED_ATTEMPTS).unwrap();
         assert!(tried <= CAPACITY + shared && tried >= CAPACITY, "{tried}");
-        assert!(attempts.begin(v4(0), 0).is_ok(), "who has a budget keeps it");
+        assert!(attempts.begin(v4(0), 0).is_ok(), "a budget is kept");
         assert!(attempts.begin(v6(1, 1), 0).is_err());
         assert!(attempts.begin(v6(1, 1), WINDOW).is_ok());
         assert_eq!(attempts.0.len(), 2, "what is over makes room");
@@ -309,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_steps_back_locks_nobody_out() {
+    fn a_clock_that_steps_back_does_not_lock_out() {
         let mut attempts = Attempts::default();
         for _ in 0..10 {
             assert!(attempts.begin(v4(1), 1_000_000).is_ok());

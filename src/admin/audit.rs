@@ -1,4 +1,4 @@
-//! The audit log of a key, as the admin API shows it.
+//! The audit log of a key: parameters and responses.
 
 use crate::admin::parameters::Parameters;
 use crate::encoding::hex;
@@ -11,36 +11,37 @@ use serde::Serialize;
 /// The name of the list in responses and cursors.
 pub const LIST: &str = "entries";
 
-/// One call of a key, or several that were refused alike.
+/// A call of a key, or a run of equal refused calls.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = AuditEntry))]
 pub struct EntryView {
-    /// When it was judged, RFC 3339.
+    /// Time of the decision; of a run, of its first call.
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub at: String,
-    /// The request's method.
+    /// Method of the request.
     pub method: String,
-    /// The class that it is counted in.
+    /// Route class: a pattern of `route_costs`, or the method and the first segment of the path.
     pub class: String,
-    /// The status that the client got: the origin's where the call was forwarded (200 while that is not known), 502 where the origin
-    /// did not answer, else the gate's own.
+    /// Status that the client received. Of a forwarded call: the origin's status, 200 while it is
+    /// unknown, 502 if the origin did not respond. Of a refused call: tollgate's status.
     pub status: u16,
-    /// The origin's status; null if the call was not forwarded, or the origin did not answer, or that is not known.
+    /// The origin's status; `null` if the call was not forwarded, the origin did not respond, or
+    /// the outcome is unknown.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub origin_status: Option<u16>,
-    /// Milliseconds from forwarding to the origin's answer; null if that is not known.
+    /// Milliseconds from forwarding the call to the origin's response; `null` if unknown.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub duration_ms: Option<u64>,
-    /// What it was charged, or would have been.
+    /// Requests charged for the call; of a refused call, what it would have cost.
     pub cost: u64,
-    /// The idempotency key, if the call was recognised by it. Of a long one: its beginning, `…`, and the first 16 hexadecimal digits of its
-    /// SHA-256.
+    /// `Idempotency-Key` of the call; `null` if it had none or the field did not apply. A long key
+    /// is shown as its beginning, `…`, and the first 16 hexadecimal digits of its SHA-256.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub idempotency_key: Option<String>,
-    /// Whether it repeated a call by its idempotency key.
+    /// Whether the call repeats an earlier one by its idempotency key.
     pub replay: bool,
-    /// For how many calls this entry stands: more than one only where they were refused.
+    /// Number of calls in this entry: more than 1 only for refused calls.
     pub count: u64,
 }
 
@@ -71,7 +72,7 @@ impl From<AuditEntry> for EntryView {
 pub struct AuditView {
     /// Oldest first.
     pub entries: Vec<EntryView>,
-    /// Where the next page begins.
+    /// Cursor of the next page; `None` at the end.
     pub next_cursor: Option<String>,
 }
 
@@ -84,7 +85,7 @@ impl AuditView {
     }
 }
 
-/// The time range of a request, in milliseconds: from the beginning to `now` by default.
+/// The time range of a request, in milliseconds. Default: from the oldest entry to `now`.
 ///
 /// # Errors
 /// 400 for an invalid time.
@@ -92,7 +93,7 @@ pub fn range(parameters: &Parameters, now: UnixMicros) -> Result<(u64, u64), Pro
     let time = |name: &'static str| match parameters.get(name) {
         None => Ok(None),
         Some(text) => parse_rfc3339(text).map(Some).ok_or_else(|| {
-            Problem::BadRequest(format!("{name}: must be an RFC 3339 time, such as 2026-01-31T12:00:00Z"))
+            Problem::BadRequest(format!("{name}: must be an RFC 3339 time such as 2026-01-31T12:00:00Z"))
         }),
     };
     let (from, to) = (time("from")?, time("to")?);

@@ -1,7 +1,7 @@
-//! Reads bodies field by field, so that an error names the field.
+//! Reads JSON bodies field by field, so that each error names its field.
 //!
-//! `serde`'s derive, with an error that names the path of a field, would add a quarter to the size
-//! of the Worker.
+//! `serde`'s derive with errors that name the path of a field would make the Worker larger by a
+//! quarter.
 
 use crate::http::problem::Problem;
 use crate::time::{UnixMicros, parse_rfc3339};
@@ -9,20 +9,20 @@ use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// The largest body that is read, in bytes.
+/// The largest body, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
-/// Characters of a name, or of any other text for people, at most.
+/// The longest name or other text for people, in characters.
 pub const TEXT_LIMIT: usize = 200;
 
-/// A field, a keyword of JSON Schema, and its number.
+/// Fields with a keyword of JSON Schema and its value.
 pub type Limits = &'static [(&'static str, &'static str, u64)];
 
 /// A type that is read from the fields of a JSON object: a body of the admin API, or a row of D1.
 pub trait FromFields: Sized {
-    /// Limits that [`FromFields::read`] keeps. The document of the API takes them from here,
-    /// because the attributes of `utoipa` take literals only.
+    /// Limits that [`FromFields::read`] enforces. The `OpenAPI` document takes them from here,
+    /// because the attributes of `utoipa` accept only literals.
     const LIMITS: Limits = &[];
-    /// Members that are no field of the JSON object: their own fields stand in the object instead.
+    /// Members of `Self` that are flattened: their fields are fields of the JSON object.
     const FLAT: &'static [&'static str] = &[];
 
     /// Reads and checks the fields.
@@ -40,10 +40,10 @@ pub fn parse<T: FromFields>(body: &[u8]) -> Result<T, Problem> {
     JsonFields::parse(body)?.read()
 }
 
-/// Reads a row of D1, given as JSON. Fields that `T` does not have are ignored.
+/// Reads a row of D1 from its JSON. Unknown fields are ignored.
 ///
 /// # Errors
-/// As [`parse`]. The row then violates the schema.
+/// As [`parse`], if the row violates the schema.
 pub fn read_row<T: FromFields>(row: &str) -> Result<T, Problem> {
     T::read(&mut JsonFields::parse(row.as_bytes())?)
 }
@@ -52,7 +52,7 @@ pub fn read_row<T: FromFields>(row: &str) -> Result<T, Problem> {
 #[derive(Debug)]
 pub struct JsonFields {
     map: Map<String, Value>,
-    /// Prefix of the names in errors, such as `policies[0].`
+    /// Prefix of field names in errors, such as `policies[0].`
     path: String,
 }
 
@@ -69,12 +69,12 @@ impl JsonFields {
     fn read<T: FromFields>(mut self) -> Result<T, Problem> {
         let body = T::read(&mut self)?;
         match self.map.keys().next() {
-            Some(unknown) => Err(self.wrong(unknown, "there is no such field here")),
+            Some(unknown) => Err(self.wrong(unknown, "unknown field")),
             None => Ok(body),
         }
     }
 
-    /// 422 for a field.
+    /// Builds the 422 for a field.
     pub fn wrong(&self, name: &str, reason: impl Into<String>) -> Problem {
         Problem::invalid(format!("{}{name}", self.path), reason)
     }
@@ -99,10 +99,10 @@ impl JsonFields {
         }
     }
 
-    /// A text for people.
+    /// A text for people: at most 200 characters, none of them control characters.
     ///
     /// # Errors
-    /// 422 for more than 200 characters, control characters, and other types.
+    /// 422 for another text or type.
     pub fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
         let text = self.string(name)?;
         if text.as_ref().is_some_and(|text| text.chars().count() > TEXT_LIMIT || text.chars().any(char::is_control)) {
@@ -112,7 +112,7 @@ impl JsonFields {
         Ok(text)
     }
 
-    /// A word of a closed set.
+    /// A word of a fixed set.
     ///
     /// # Errors
     /// 422 for another word, and other types.
@@ -150,7 +150,7 @@ impl JsonFields {
         }
     }
 
-    /// Takes the field if it is `null`. The other readers refuse `null`.
+    /// Consumes the field if it is `null`. The other readers reject `null`.
     pub fn is_null(&mut self, name: &str) -> bool {
         let is_null = self.map.get(name).is_some_and(Value::is_null);
         if is_null {
@@ -171,7 +171,7 @@ impl JsonFields {
         }
     }
 
-    /// An object, as it is.
+    /// A JSON object.
     ///
     /// # Errors
     /// 422 for another type.

@@ -1,4 +1,5 @@
-//! Bulk import of keys that were issued elsewhere: each line of JSON is answered with one.
+//! Bulk import of keys that were issued elsewhere. The response has one line for each line of the
+//! request.
 
 use crate::admin::body::{FromFields, JsonFields, parse};
 use crate::admin::keys::{CreateKey, KeyRow};
@@ -9,19 +10,19 @@ use crate::time::UnixMicros;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// Bytes of a body at most.
+/// The largest body, in bytes.
 pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
-/// Lines of a body at most.
+/// The most lines of a body.
 pub const LINES: usize = 10_000;
-/// Bytes of a line at most.
+/// The longest line, in bytes.
 const LINE_LIMIT: usize = 8 * 1024;
-/// Lines of a batch at most. A batch is one of the 50 subrequests that a Worker has on the free
-/// plan; this limit and the next make at most 30 batches.
+/// The most lines of a batch. Each batch is a subrequest, of which a Worker on the free plan has
+/// 50; this limit and the next result in at most 30 batches.
 const BATCH_LINES: usize = 1_000;
-/// The same in bytes: D1 takes values of up to 2 MB.
+/// The largest batch, in bytes. D1 accepts values of up to 2 MB.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// A line.
+/// A line of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ImportKey {
     key: String,
@@ -35,7 +36,7 @@ impl FromFields for ImportKey {
         if !is_importable(&key) {
             let (least, most) = (IMPORTED_LENGTH.start(), IMPORTED_LENGTH.end());
             let reason = format!(
-                "must be {least} to {most} visible ASCII characters, none of them a comma, and not of the form of tollgate's own keys and tokens"
+                "must be {least} to {most} visible ASCII characters without commas, and not have the form of tollgate's own keys and tokens"
             );
             return Err(fields.wrong("key", reason));
         }
@@ -43,7 +44,7 @@ impl FromFields for ImportKey {
     }
 }
 
-/// The lines of a body that are not blank, with their numbers from 1 on.
+/// The lines of a body that are not blank, numbered from 1; blank lines are counted.
 ///
 /// # Errors
 /// 413 if there are too many.
@@ -52,7 +53,7 @@ pub fn lines(body: &[u8]) -> Result<impl Iterator<Item = (usize, &[u8])>, Proble
     if lines().nth(LINES).is_some() { Err(Problem::TooManyLines(LINES)) } else { Ok(lines()) }
 }
 
-/// What became of each line.
+/// The result of each line.
 #[derive(Debug, Default)]
 pub struct Results {
     /// In the order of the lines.
@@ -67,13 +68,13 @@ impl Results {
         self.has_stored
     }
 
-    /// The place of the result of a line that has none yet.
+    /// Reserves the place of a line's result.
     fn open(&mut self, line: usize) -> usize {
         self.lines.push((line, String::new()));
         self.lines.len() - 1
     }
 
-    /// A line that was not stored.
+    /// Records the error of a line that was not stored.
     pub fn refuse(&mut self, line: usize, error: &str) {
         let place = self.open(line);
         self.set(place, "error", error);
@@ -85,49 +86,48 @@ impl Results {
         }
     }
 
-    /// All of them, in the order of the lines.
+    /// The body of the response.
     #[must_use]
     pub fn into_text(self) -> String {
         self.lines.into_iter().map(|(_, text)| text).collect()
     }
 }
 
-/// The secrets that an import needs.
+/// The secrets that imported keys are checked against and stored under.
 #[derive(Clone, Copy)]
 pub struct Authority<'a> {
-    /// Derives what is stored of a key.
+    /// Derives the id and hash of a key.
     pub signer: &'a Signer,
-    /// `ADMIN_TOKEN`, which is no key.
+    /// `ADMIN_TOKEN`, which cannot be imported as a key.
     pub admin_token: Option<&'a str>,
 }
 
-/// A line on its way into D1.
+/// A valid line of a batch.
 #[derive(Debug)]
 struct ImportEntry {
-    /// Of its result.
+    /// The place of its result.
     place: usize,
-    /// What its key is under each secret.
+    /// Its key under each secret.
     keys: Vec<ImportedKey>,
     row: KeyRow,
     /// Whether an earlier line has the same key.
     is_repeat: bool,
 }
 
-/// Lines that go into D1 together.
+/// Lines that are stored in one transaction.
 #[derive(Debug, Default)]
 pub struct ImportBatch {
     entries: Vec<ImportEntry>,
-    /// JSON of the rows to add, each key once.
+    /// JSON of the rows to insert, each key once.
     rows: String,
     /// JSON of all ids under which the keys may be stored.
     ids: String,
-    /// The ids of the rows.
+    /// Ids of the rows to insert.
     added: HashMap<String, u64>,
 }
 
 impl ImportBatch {
-    /// Reads as many lines as one batch takes; those that cannot be imported become results at
-    /// once.
+    /// Reads the next batch. Invalid lines are recorded in `results` instead.
     pub fn read<'a>(
         lines: &mut impl Iterator<Item = (usize, &'a [u8])>,
         authority: Authority<'_>,
@@ -146,7 +146,7 @@ impl ImportBatch {
     }
 
     fn add(&mut self, mut entry: ImportEntry, now: UnixMicros) {
-        // Of a key that comes twice the first line counts; the second is compared with it.
+        // If two lines have the same key, the first is stored and the second compared with it.
         entry.is_repeat = self.added.insert(entry.row.id.clone(), 0).is_some();
         if !entry.is_repeat {
             let mut ids = String::new();
@@ -161,25 +161,25 @@ impl ImportBatch {
         self.entries.push(entry);
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it has no lines.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The rows to add, as JSON: `[{key, hash, ids}]` with the key as the admin API shows it.
+    /// The rows to insert, as JSON: `[{key, hash, ids}]`. `key` is the response body of the key.
     #[must_use]
     pub fn rows(&self) -> String {
         format!("[{}]", self.rows)
     }
 
-    /// All ids under which its keys may be stored, as JSON.
+    /// All ids under which the keys may be stored, as JSON.
     #[must_use]
     pub fn ids(&self) -> String {
         format!("[{}]", self.ids)
     }
 
-    /// Reports each line by what is stored now, in the order of ids.
+    /// Sets the result of each line from the rows now `stored`, which are sorted by id.
     pub fn report(&self, stored: &[KeyRow], results: &mut Results) {
         let find = |key: &ImportedKey| {
             let at = stored.binary_search_by(|row| row.id.as_str().cmp(&key.id)).ok()?;
@@ -195,22 +195,22 @@ impl ImportBatch {
                     }
                     Some(error) => error,
                 },
-                None if entry.is_repeat => "key: an earlier line has the same key: send this one again".to_owned(),
+                None if entry.is_repeat => "key: an earlier line has the same key: send this line again".to_owned(),
                 None => format!("tier: there is no tier `{}`", entry.row.tier),
             };
             results.set(entry.place, "error", &error);
         }
     }
 
-    /// Reports that the lines may or may not be stored.
+    /// Sets the results after a failure, when each line may or may not be stored.
     pub fn fail(&self, results: &mut Results) {
         for entry in &self.entries {
-            results.set(entry.place, "error", "could not be stored now: send the line again");
+            results.set(entry.place, "error", "may not be stored, because the database failed: send the line again");
         }
     }
 }
 
-/// Adds to a JSON list.
+/// Appends an element to a JSON list.
 fn push(list: &mut String, parts: &[&str]) {
     if !list.is_empty() {
         list.push(',');
@@ -227,7 +227,7 @@ impl ImportEntry {
         }
         let ImportKey { key, rest } = parse(line)?;
         if authority.admin_token.is_some_and(|token| same_secret(token, &key)) {
-            return Err(Problem::invalid("key", "admits to the admin API, so it must not be shown at the gate"));
+            return Err(Problem::invalid("key", "is the ADMIN_TOKEN, which cannot be an API key"));
         }
         let keys = ImportedKey::derive(&key, authority.signer);
         let Some(ImportedKey { id, secret_hash }) = keys.first().cloned() else {
@@ -238,17 +238,17 @@ impl ImportEntry {
         Ok(Self { place: 0, keys, row, is_repeat: false })
     }
 
-    /// How this line differs from the row of its key; `None` if it does not.
+    /// The error if the line differs from the stored row of its key.
     fn difference(&self, key: &ImportedKey, stored: &KeyRow) -> Option<String> {
         let row = &self.row;
         if stored.secret_hash != key.secret_hash {
-            return Some("key: is imported already and was rotated since".to_owned());
+            return Some("key: is already imported and was rotated since".to_owned());
         }
         if stored.status == Status::Revoked {
-            return Some("key: is imported already and revoked".to_owned());
+            return Some("key: is already imported and revoked".to_owned());
         }
         if stored.tier != row.tier {
-            return Some(format!("tier: the key is imported already, in tier `{}`", stored.tier));
+            return Some(format!("tier: the key is already imported with tier `{}`", stored.tier));
         }
         let fields = [
             ("name", stored.name == row.name),
@@ -257,7 +257,7 @@ impl ImportEntry {
             ("expires_at", stored.expires_at == row.expires_at),
         ];
         let (field, _) = fields.into_iter().find(|(_, same)| !same)?;
-        Some(format!("{field}: the key is imported already, with another {field}"))
+        Some(format!("{field}: the key is already imported with another {field}"))
     }
 }
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_told_what_is_wrong_and_the_key_is_not_repeated() {
+    fn the_error_of_a_line_names_the_field_and_does_not_repeat_the_key() {
         let long = format!(r#"{{"key":"{KEY}","tier":"free","owner":"{}"}}"#, "x".repeat(8_200));
         for (line, word) in [
             ("{", "the line is not JSON"),
@@ -319,34 +319,34 @@ mod tests {
             (r#"{"tier":"free"}"#, "key: is missing"),
             (r#"{"key":"0123456789abcde","tier":"free"}"#, "key: must be 16 to 256"),
             (r#"{"key":"0123456789abcdef,","tier":"free"}"#, "key: must be 16 to 256"),
-            (r#"{"key":"0123456789-admin-token","tier":"free"}"#, "key: admits to the admin API"),
+            (r#"{"key":"0123456789-admin-token","tier":"free"}"#, "key: is the ADMIN_TOKEN"),
             (r#"{"key":7,"tier":"free"}"#, "key: must be a string"),
             (r#"{"key":"0123456789abcdef"}"#, "tier: is missing"),
-            (r#"{"key":"0123456789abcdef","tier":"free","x":1}"#, "x: there is no such field"),
+            (r#"{"key":"0123456789abcdef","tier":"free","x":1}"#, "x: unknown field"),
             (r#"{"key":"0123456789abcdef","tier":"gold"}"#, "tier: there is no tier `gold`"),
             (long.as_str(), "the line has more than 8192 bytes"),
         ] {
-            let told = report(line, &[]);
-            assert!(told.starts_with(r#"{"line":1,"error":""#) && told.contains(word), "{line}: {told}");
-            assert!(!told.contains("0123456789"), "{told}");
+            let result = report(line, &[]);
+            assert!(result.starts_with(r#"{"line":1,"error":""#) && result.contains(word), "{line}: {result}");
+            assert!(!result.contains("0123456789"), "{result}");
         }
     }
 
     #[test]
     fn a_key_that_is_there_must_be_the_same() {
         let stored = batch(&line(""), &mut Results::default()).entries.remove(0).row;
-        let told = |rest: &str| report(&line(rest), std::slice::from_ref(&stored));
-        assert!(told("").contains(&stored.id));
-        assert!(told(r#","name":"x""#).contains("name: the key is imported already"));
-        assert!(told(r#","owner":"x""#).contains("owner: "));
-        assert!(told(r#","metadata":{"a":1}"#).contains("metadata: "));
-        assert!(told(r#","expires_at":"2031-01-01T00:00:00Z""#).contains("expires_at: "));
+        let result = |rest: &str| report(&line(rest), std::slice::from_ref(&stored));
+        assert!(result("").contains(&stored.id));
+        assert!(result(r#","name":"x""#).contains("name: the key is already imported"));
+        assert!(result(r#","owner":"x""#).contains("owner: "));
+        assert!(result(r#","metadata":{"a":1}"#).contains("metadata: "));
+        assert!(result(r#","expires_at":"2031-01-01T00:00:00Z""#).contains("expires_at: "));
         let other = |change: fn(&mut KeyRow)| {
             let mut row = stored.clone();
             change(&mut row);
             report(&line(""), &[row])
         };
-        assert!(other(|row| row.tier = "pro".to_owned()).contains("tier: the key is imported already, in tier `pro`"));
+        assert!(other(|row| row.tier = "pro".to_owned()).contains("tier: the key is already imported with tier `pro`"));
         assert!(other(|row| row.status = Status::Revoked).contains("revoked"));
         assert!(other(|row| row.secret_hash = "x".to_owned()).contains("rotated"));
         assert!(other(|row| row.status = Status::Disabled).contains(&stored.id));
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!((batch.entries.len(), batch.rows().matches("hash").count()), (2, 1));
         batch.report(&[batch.entries[0].row.clone()], &mut results);
         let text = results.into_text();
-        assert!(text.starts_with("{\"line\":1,\"id\"") && text.contains("name: the key is imported already"));
+        assert!(text.starts_with("{\"line\":1,\"id\"") && text.contains("name: the key is already imported"));
     }
 
     #[test]
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_to_be_stored_is_said_so() {
+    fn a_line_that_may_not_be_stored_is_reported() {
         let mut results = Results::default();
         batch(&line(""), &mut results).fail(&mut results);
         assert!(!results.has_stored());

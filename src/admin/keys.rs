@@ -1,4 +1,4 @@
-//! API keys: the bodies that create and change them, their row in D1, and their responses.
+//! API keys: request bodies, the row in D1, and responses.
 
 use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::problem::Problem;
@@ -8,18 +8,18 @@ use crate::time::{UnixMicros, rfc3339};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Bytes of a key's metadata at most, as compact JSON.
+/// The largest metadata, in bytes of compact JSON.
 const METADATA_LIMIT: usize = 4096;
-/// Seconds for which a replaced secret may stay valid at most: 30 days.
+/// The longest time for which a replaced secret stays valid, in seconds: 30 days.
 const GRACE_LIMIT: u64 = 30 * 86_400;
 
-/// The operator's own data on a key: a JSON object of at most 4096 bytes.
+/// The operator's own data about a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Metadata(pub Map<String, Value>);
 
 impl Metadata {
-    /// As compact JSON.
+    /// Compact JSON.
     #[must_use]
     pub fn to_text(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
@@ -34,31 +34,32 @@ impl Metadata {
     }
 }
 
-/// A new key.
+/// The body that creates a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"tier": "free", "name": "first", "owner": "customer-7", "metadata": {"plan": "trial"}, "expires_at": null})))]
 pub struct CreateKey {
-    /// An existing tier.
+    /// Name of an existing tier.
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub tier: String,
-    /// A name for people.
+    /// Display name. Default: empty.
     #[cfg_attr(
         not(target_arch = "wasm32"),
         schema(required = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
     )]
     pub name: String,
-    /// Whose key it is, in your own terms.
+    /// Owner of the key in your own terms, such as a customer id. Default: empty.
     #[cfg_attr(
         not(target_arch = "wasm32"),
         schema(required = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
     )]
     pub owner: String,
-    /// Any object of at most 4096 bytes as compact JSON.
+    /// Any JSON object of at most 4096 bytes in compact form. Default: `{}`.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, value_type = Object))]
     pub metadata: Metadata,
-    /// From when on the key is refused: RFC 3339 with any offset, 1970 to 9999.
-    // In milliseconds since the Unix epoch.
+    /// Time from which the key is refused: RFC 3339 with any offset, years 1970 to 9999. `null`
+    /// (the default): the key does not expire.
+    // Milliseconds since the Unix epoch.
     #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<u64>,
 }
@@ -99,46 +100,48 @@ impl CreateKey {
     }
 }
 
-/// A change of a key: what is left out stays.
+/// The body that changes a key. A field that is left out keeps its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"tier": "pro", "status": "active", "expires_at": "2031-01-01T00:00:00Z"})))]
 pub struct ChangeKey {
-    /// An existing tier.
+    /// Name of an existing tier. Usage carries over to the new limits.
     #[cfg_attr(not(target_arch = "wasm32"), schema(nullable = false, pattern = "^[a-z0-9_-]{1,32}$"))]
     pub tier: Option<String>,
-    /// A name for people.
+    /// Display name.
     #[cfg_attr(
         not(target_arch = "wasm32"),
         schema(nullable = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
     )]
     pub name: Option<String>,
-    /// Whose key it is, in your own terms.
+    /// Owner of the key in your own terms, such as a customer id.
     #[cfg_attr(
         not(target_arch = "wasm32"),
         schema(nullable = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
     )]
     pub owner: Option<String>,
-    /// Any object of at most 4096 bytes as compact JSON; replaced as a whole.
+    /// Any JSON object of at most 4096 bytes in compact form. Replaces the whole object.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, value_type = Object))]
     pub metadata: Option<Metadata>,
     /// See [`Switch`].
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, value_type = Switch, inline))]
     pub status: Option<Switch>,
-    /// From when on the key is refused; `null` clears it.
-    // In milliseconds since the Unix epoch.
+    /// Time from which the key is refused: RFC 3339 with any offset, years 1970 to 9999. `null`:
+    /// the key does not expire.
+    // Milliseconds since the Unix epoch.
     #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub expires_at: Option<Option<u64>>,
 }
 
-/// Switches the key off and on. A revoked key has no way back: 409.
+/// `disabled`: calls are refused with 403 until the key is `active` again. The status of a revoked
+/// key cannot be changed: 409.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(rename_all = "lowercase"))]
 pub enum Switch {
-    /// It may be used.
+    /// Calls are admitted.
     Active,
-    /// It is refused.
+    /// Calls are refused.
     Disabled,
 }
 
@@ -160,7 +163,7 @@ impl FromFields for ChangeKey {
             Some("active") => Some(Switch::Active),
             Some("disabled") => Some(Switch::Disabled),
             Some(_) => {
-                return Err(fields.wrong("status", "must be active or disabled; to revoke a key, post to revoke"));
+                return Err(fields.wrong("status", "must be active or disabled; to revoke a key, use POST .../revoke"));
             }
         };
         Ok(Self {
@@ -175,10 +178,10 @@ impl FromFields for ChangeKey {
 }
 
 impl ChangeKey {
-    /// Changes a row.
+    /// Applies the change to a row.
     ///
     /// # Errors
-    /// 409 for a status of a key that is revoked.
+    /// 409 for a new status of a revoked key.
     pub fn apply(&self, row: &mut KeyRow) -> Result<(), Problem> {
         if let Some(status) = self.status {
             if row.status == Status::Revoked {
@@ -205,15 +208,16 @@ impl ChangeKey {
 }
 
 fn revoked() -> Problem {
-    Problem::Conflict("the key is revoked for ever".to_owned())
+    Problem::Conflict("the key is revoked, which cannot be undone: create a new key".to_owned())
 }
 
-/// How a key's secret is replaced.
+/// The body that rotates a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"grace_seconds": 86400})))]
 pub struct RotateKey {
-    /// For how long the old secret stays valid, at most 30 days.
+    /// Seconds for which the old secret stays valid: 0 (it is refused at once) to 2592000 (30
+    /// days).
     pub grace_seconds: u64,
 }
 
@@ -230,7 +234,7 @@ impl RotateKey {
     /// Replaces the secret of a row.
     ///
     /// # Errors
-    /// 409 for a key that is revoked.
+    /// 409 for a revoked key.
     pub fn apply(self, row: &mut KeyRow, issued: &IssuedKey, now: UnixMicros) -> Result<(), Problem> {
         if row.status == Status::Revoked {
             return Err(revoked());
@@ -247,30 +251,24 @@ impl RotateKey {
 
 /// A row of `keys`. Times are milliseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of the columns")]
 pub struct KeyRow {
-    /// Its id.
     pub id: String,
-    /// Its tier.
     pub tier: String,
-    /// Its name.
     pub name: String,
-    /// Whose it is.
     pub owner: String,
-    /// As stored; expiry is not in it.
+    /// As stored: never [`Status::Expired`], which follows from `expires_at`.
     pub status: Status,
     /// The last four characters of the key.
     pub hint: String,
-    /// What the operator keeps with it.
     pub metadata: Metadata,
-    /// When it was issued, as stored.
+    /// RFC 3339.
     pub created_at: String,
-    /// From when on it is refused.
     pub expires_at: Option<u64>,
-    /// Hash of its secret.
     pub secret_hash: String,
     /// Hash of the secret that a rotation replaced.
     pub previous_hash: Option<String>,
-    /// Until when that one is valid.
+    /// Time until which the previous secret is valid.
     pub previous_until: Option<u64>,
 }
 
@@ -303,7 +301,7 @@ impl FromFields for KeyRow {
 }
 
 impl KeyRow {
-    /// As the admin API shows it at `now`; `key` only in the answer that issues it.
+    /// The response body at `now`. `key` is set only in the response that issues the key.
     #[must_use]
     pub fn view(self, key: Option<String>, now: UnixMicros) -> KeyView {
         let expires_at = self.expires_at.map(UnixMicros::from_millis);
@@ -322,40 +320,40 @@ impl KeyRow {
     }
 }
 
-/// A key as the admin API shows it.
+/// An API key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = Key))]
 pub struct KeyView {
-    /// Its id.
+    /// Id of the key.
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z2-7]{16}$"))]
     pub id: String,
-    /// The key itself: only in the answer that issues it.
+    /// The key itself, only in the response that issues it.
     #[cfg_attr(not(target_arch = "wasm32"), schema(ignore))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Its tier.
+    /// Name of the key's tier.
     pub tier: String,
-    /// Its name.
+    /// Display name; may be empty.
     pub name: String,
-    /// Whose it is.
+    /// Owner of the key in the operator's own terms; may be empty.
     pub owner: String,
-    /// Its status.
+    /// Whether the key may be used now.
     pub status: Status,
-    /// Its last four characters.
+    /// Last four characters of the key.
     pub hint: String,
-    /// What the operator keeps with it.
+    /// The operator's own data about the key.
     #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Object))]
     pub metadata: Metadata,
-    /// When it was issued, RFC 3339.
+    /// Time at which the key was issued.
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub created_at: String,
-    /// From when on it is refused, RFC 3339.
+    /// Time from which the key is refused; `null` if it does not expire.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub expires_at: Option<String>,
 }
 
-/// A key as it is shown once.
+/// An API key with its secret.
 #[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = IssuedKey)]
@@ -363,7 +361,7 @@ pub struct IssuedKeyView {
     #[expect(missing_docs, reason = "a part of the same object")]
     #[serde(flatten)]
     pub view: KeyView,
-    /// The key itself.
+    /// The key to send with each call. Shown only in this response: store it.
     pub key: String,
 }
 
@@ -395,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_what_is_wrong() {
+    fn the_error_of_a_bad_body_names_the_field() {
         let long = format!(r#"{{"tier":"free","name":"{}"}}"#, "x".repeat(201));
         let heavy = format!(r#"{{"tier":"free","metadata":{{"a":"{}"}}}}"#, "x".repeat(4089));
         for (body, status, word, field) in [
@@ -406,7 +404,7 @@ mod tests {
             ("{}", 422, "tier: is missing", "tier"),
             (r#"{"tier":7}"#, 422, "tier: must be a string", "tier"),
             (r#"{"tier":"free","name":null}"#, 422, "name: ", "name"),
-            (r#"{"tier":"free","nam":"x"}"#, 422, "nam: there is no such field", "nam"),
+            (r#"{"tier":"free","nam":"x"}"#, 422, "nam: unknown field", "nam"),
             (r#"{"tier":"free","name":"a\nb"}"#, 422, "name: ", "name"),
             (r#"{"tier":"free","owner":"a\nb"}"#, 422, "owner: ", "owner"),
             (r#"{"tier":"free","metadata":[]}"#, 422, "metadata: ", "metadata"),

@@ -1,26 +1,27 @@
-//! The admin log. Native only: the Worker passes on the JSON that the SQL in
-//! `src/runtime/store/log.rs` makes.
-#![expect(missing_docs, reason = "the names say it; what they do not is in the document")]
+//! Schemas of the admin log. Native only: the SQL in `src/runtime/store/log.rs` builds the JSON.
 
 use serde_json::Value;
 use utoipa::ToSchema;
 
-/// A change that was made through the admin API.
+/// A change made through the admin API.
 #[derive(Debug, ToSchema)]
 pub struct LogEntry {
+    /// Grows with each entry.
     pub id: u64,
+    /// Time of the change.
     #[schema(format = DateTime)]
     pub at: String,
-    /// The token's name, or `root`.
+    /// Name of the admin token; `root` for `ADMIN_TOKEN`.
     pub actor: String,
-    /// `create`, `change`, `rotate`, `revoke`, `delete`, `put`, ...
+    /// `create`, `import`, `change`, `rotate`, `revoke`, `put` or `delete`.
     pub action: String,
-    /// A path: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`, `route-costs`, `tokens/{id}`.
+    /// Path of what was changed: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`,
+    /// `route-costs` or `tokens/{id}`.
     pub target: String,
-    /// The thing before; `null` if it was not there.
+    /// State before the change, without secrets; `null` if the target was created.
     #[schema(value_type = Option<Object>, required = true)]
     pub before: Option<Value>,
-    /// The thing after; `null` if it is not there any more.
+    /// State after the change, without secrets; `null` if the target was deleted.
     #[schema(value_type = Option<Object>, required = true)]
     pub after: Option<Value>,
 }

@@ -1,5 +1,5 @@
-//! The admin API without storage and HTTP: bodies, query parameters and pages with their
-//! validation, responses with their schemas, and the document of the API.
+//! The admin API without storage and HTTP: request bodies, query parameters and pages with their
+//! validation, responses with their schemas, and the `OpenAPI` document.
 
 pub mod alerts;
 pub mod attempts;

@@ -1,4 +1,4 @@
-//! Overrides: policies of one key.
+//! Overrides: policies of a single key.
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::admin::tiers::PolicyLimit;
@@ -7,11 +7,12 @@ use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::{UnixMicros, rfc3339};
 use serde::Serialize;
 
-/// Overrides of one key at most.
+/// The most overrides that a key may have.
 pub const OVERRIDES_LIMIT: usize = 16;
 
-/// A policy of one key: it replaces the tier's of the same name, or comes beside them.
-// Its name is in the path.
+/// The body that sets an override. It replaces the tier's policy of the same name for one key, or
+/// adds a policy.
+// The name is in the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"quota": 50, "period": "minute", "from": "2031-12-24T00:00:00Z", "until": "2031-12-27T00:00:00Z"})))]
@@ -19,11 +20,13 @@ pub struct PutOverride {
     #[expect(missing_docs, reason = "a part of the same object")]
     #[cfg_attr(not(target_arch = "wasm32"), schema(inline))]
     pub limit: PolicyLimit,
-    /// From when on it holds.
-    // In milliseconds since the Unix epoch, as the next.
+    /// Time from which the override applies, RFC 3339 with any offset. `null` (the default): at
+    /// once.
+    // Milliseconds since the Unix epoch, as in `until`.
     #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub from: Option<u64>,
-    /// Until when it does; later than `from`.
+    /// Time from which the override no longer applies; later than `from`. `null` (the default): it
+    /// does not end.
     #[cfg_attr(not(target_arch = "wasm32"), schema(value_type = Option<String>, format = DateTime))]
     pub until: Option<u64>,
 }
@@ -44,7 +47,7 @@ impl PutOverride {
     /// The override of this name.
     ///
     /// # Errors
-    /// 422 for a policy that the engine cannot keep, and for one that ends before it begins.
+    /// 422 for an invalid policy, and for an `until` that is not later than `from`.
     pub fn named(self, policy: &str) -> Result<OverrideView, Problem> {
         let PolicyLimit { unit, quota, period, algorithm, burst } = self.limit;
         let checked = Policy::new(policy, unit, quota, period, algorithm, burst);
@@ -58,28 +61,29 @@ impl PutOverride {
     }
 }
 
-/// An override as the admin API shows it.
+/// A policy of a single key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = Override))]
 pub struct OverrideView {
-    /// The policy of the tier that it replaces, or its own name.
+    /// Name of the tier's policy that it replaces, or of an added policy.
     pub policy: String,
-    /// What it counts.
+    /// What the quota counts.
     pub unit: Unit,
     /// Units per period.
     pub quota: u64,
-    /// Its period.
+    /// Period of the quota.
     pub period: Period,
-    /// How it counts.
+    /// How the quota is enforced.
     pub algorithm: Algorithm,
-    /// Units at once, for buckets.
+    /// Units that may be spent at once; `null` unless `algorithm` is `bucket` and the burst was
+    /// set.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub burst: Option<u64>,
-    /// From when on it holds, RFC 3339.
+    /// Time from which the override applies; `null` if it has no start.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub from: Option<String>,
-    /// Until when it does, RFC 3339.
+    /// Time from which the override no longer applies; `null` if it has no end.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub until: Option<String>,
 }
@@ -102,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_the_field() {
+    fn the_error_of_a_bad_body_names_the_field() {
         for (name, body, field) in [
             ("minute", r#"{"period":"minute"}"#, "quota"),
             ("minute", r#"{"quota":5}"#, "period"),

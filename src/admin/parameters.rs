@@ -1,32 +1,32 @@
-//! Parameters of queries, and the pages of lists that they ask for.
+//! Query parameters, and pages of lists.
 
 use crate::encoding::{hex, unhex};
 use crate::http::problem::Problem;
 use crate::http::target::{Query, percent_decode};
 
-/// Entries of a page unless the caller chooses.
+/// Entries of a page by default.
 pub const PAGE_DEFAULT: usize = 50;
-/// Entries of a page at most.
+/// The most entries of a page.
 pub const PAGE_LIMIT: usize = 500;
 
-/// The parameters of a query; each is known and given once.
+/// The parameters of a query. Each name is known and occurs once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Reads a query of which `known` are the parameters.
+    /// Reads a query whose parameters must be among `known`.
     ///
     /// # Errors
     /// 400 for a parameter that is unknown or repeated.
     pub fn parse(query: Query<'_>, known: &[&str]) -> Result<Self, Problem> {
-        // `+` is a space in what forms and `URLSearchParams` write.
+        // HTML forms and `URLSearchParams` write a space as `+`.
         let decode = |text: &str| percent_decode(&text.replace('+', " ")).into_owned();
         let mut parameters: Vec<(String, String)> = Vec::new();
         for pair in query.pairs().filter(|pair| !(pair.name.is_empty() && pair.value.is_empty())) {
             let name = decode(pair.name);
             if !known.contains(&name.as_str()) {
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(Problem::BadRequest(format!("unknown query parameter `{name}`; known here: {known}")));
+                return Err(Problem::BadRequest(format!("unknown query parameter `{name}`; this path takes: {known}")));
             }
             if parameters.iter().any(|(other, _)| *other == name) {
                 return Err(Problem::BadRequest(format!("query parameter `{name}` is given more than once")));
@@ -42,13 +42,14 @@ impl Parameters {
         self.number(name).filter(|value| !value.is_empty())
     }
 
-    /// The value of a parameter, even if it is empty: an error for most parameters.
+    /// The value of a parameter that must not be empty: an empty value is returned for the caller
+    /// to reject.
     #[must_use]
     pub fn number(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// The page of the list `list` that `limit` and `cursor` ask for.
+    /// The page of the list `list` that `limit` and `cursor` select.
     ///
     /// # Errors
     /// 400 for a limit outside 1 to 500, and for a cursor of another list.
@@ -69,37 +70,37 @@ impl Parameters {
     }
 }
 
-/// 400 for a cursor that is not one of this list.
+/// 400 for a cursor that this list did not return.
 #[must_use]
 pub fn bad_cursor() -> Problem {
-    Problem::BadRequest("cursor: is not one that this list has given".to_owned())
+    Problem::BadRequest("cursor: must be the next_cursor of a page of this list".to_owned())
 }
 
-/// A part of a list.
+/// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     list: &'static str,
-    /// How many entries.
+    /// The most entries of the page.
     pub limit: usize,
-    /// The position of the entry that comes before them.
+    /// Position of the entry before the page; `None` for the first page.
     pub after: Option<String>,
 }
 
 impl Page {
-    /// Rows to read: one more than the page shows, to know whether there are more.
+    /// Rows to read: one more than the page shows, which says whether another page follows.
     #[must_use]
     pub const fn rows(&self) -> usize {
         self.limit + 1
     }
 
-    /// The cursor of the page that begins after `position`.
+    /// The cursor of the page that starts after `position`.
     #[must_use]
     pub fn cursor(&self, position: &str) -> String {
         hex(format!("{}:{position}", self.list).as_bytes())
     }
 
-    /// The response with `entries`, the JSON of each; `last` is the position of the last one if
-    /// there are more.
+    /// The response body. `entries` are JSON texts; `last` is the position of the last one if
+    /// another page follows.
     #[must_use]
     pub fn show(&self, entries: &[String], last: Option<&str>) -> String {
         let cursor = last.map_or("null".to_owned(), |last| format!("\"{}\"", self.cursor(last)));

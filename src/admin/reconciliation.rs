@@ -1,25 +1,28 @@
-//! Comparisons of an object's counts with D1. Native only: the Worker passes on the JSON that the
-//! SQL in `src/runtime/store/reports.rs` makes.
-#![expect(missing_docs, reason = "the names say it; what they do not is in the document")]
+//! Schemas of comparisons of an object's counts with D1. Native only: the SQL in
+//! `src/runtime/store/reports.rs` builds the JSON.
+#![expect(missing_docs, reason = "fields whose names say all; the others have descriptions for the document")]
 
 use utoipa::ToSchema;
 
-/// What was counted in a month, or in an hour by one class of routes.
+/// Usage in a month, or of one route class in an hour.
 #[derive(Debug, ToSchema)]
 pub struct Count {
-    /// A month such as `2031-03`, or when the hour begins.
+    /// A month such as `2031-03`, or the start of an hour.
     pub period: String,
-    /// `null` for a month.
+    /// Route class of an hour; `null` for a month.
     #[schema(required = true)]
     pub class: Option<String>,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
+    /// Requests charged for the admitted calls.
     pub cost: u64,
-    /// 0 for an hour.
+    /// Tokens charged for the admitted calls of a month; 0 for an hour.
     pub tokens: u64,
 }
 
-/// A count that is not the same; `null` is where it is not there at all.
+/// A count that differs between the key's object and D1. A side is `null` if it has no such count.
 #[derive(Debug, ToSchema)]
 pub struct Difference {
     #[schema(required = true)]
@@ -28,30 +31,33 @@ pub struct Difference {
     pub d1: Option<Count>,
 }
 
-/// One side of the accounts: the sums over its months, and all of it.
+/// The counts of one side, and their sums over the months.
 #[derive(Debug, ToSchema)]
 pub struct Counted {
     pub calls: u64,
     pub denied: u64,
     pub cost: u64,
+    /// The compared months and hours.
     pub counts: Vec<Count>,
 }
 
-/// Whether D1 has what the object counted, once a flush has gone through.
+/// A comparison of a key's object with D1. The object is flushed to D1 first.
 #[derive(Debug, ToSchema)]
 pub struct Reconciliation {
     #[schema(pattern = "^[a-z2-7]{16}$")]
     pub key_id: String,
     #[schema(inline)]
+    /// `exact`: no difference. `drift`: `differences` lists them.
     pub state: Agreement,
-    /// When they were compared.
+    /// Time of the comparison.
     #[schema(format = DateTime)]
     pub at: String,
-    /// The life of the object's storage that is counted.
+    /// Id of the object's storage, which changes if the storage is lost. Only its counts are
+    /// compared.
     pub epoch: String,
-    /// What the object has counted.
+    /// Counts of the object.
     pub object: Counted,
-    /// What D1 has of that.
+    /// Counts of D1 for the same periods.
     pub d1: Counted,
     /// Empty if `state` is `exact`.
     pub differences: Vec<Difference>,
@@ -64,7 +70,7 @@ pub enum Agreement {
     Drift,
 }
 
-/// A key of which D1 has something else than its object.
+/// A key whose object and D1 differed when the hourly check compared them.
 #[derive(Debug, ToSchema)]
 pub struct Drift {
     #[schema(pattern = "^[a-z2-7]{16}$")]

@@ -4,30 +4,30 @@ use crate::admin::parameters::Parameters;
 use crate::http::problem::Problem;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 
-/// Months of a key's history, unless the caller chooses.
+/// Months of a key's history by default.
 pub const MONTHS_DEFAULT: u64 = 12;
-/// Months of a key's history at most.
+/// The most months of a key's history.
 pub const MONTHS_LIMIT: u64 = 36;
-/// The share of a quota from which on a key is listed, unless the caller chooses: 0.8.
+/// The default share of a quota from which a key is listed, in millionths: 0.8.
 const MILLIONTHS_DEFAULT: u64 = 800_000;
-/// The largest share that can be asked for: 10.
+/// The largest share, in millionths: 10.
 const MILLIONTHS_LIMIT: u64 = 10_000_000;
 
-/// A time from which and a time until which, both at the edges of whole parts: hours, or days.
+/// A time range of whole parts: hours or days.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// The first part begins here.
+    /// Start of the first part.
     pub from: UnixMicros,
-    /// The last part ends here.
+    /// End of the last part.
     pub until: UnixMicros,
 }
 
 impl Span {
-    /// The parts that `from` and `to` touch, each `part` microseconds long; `days` up to now unless
-    /// they are given, and `most` days at most.
+    /// The parts that the range from `from` to `to` touches, each `part` microseconds long.
+    /// Default: the last `days` days. At most `most` days.
     ///
     /// # Errors
-    /// 400 for what is no time, and for times that are in the wrong order or too far apart.
+    /// 400 for an invalid time, a `from` that is not before `to`, and a range that is too long.
     pub fn read(parameters: &Parameters, now: UnixMicros, part: u64, days: u64, most: u64) -> Result<Self, Problem> {
         let time = |name: &str| match parameters.get(name).map(parse_rfc3339) {
             Some(None) => {
@@ -48,10 +48,10 @@ impl Span {
     }
 }
 
-/// How many months `months` asks for.
+/// The parameter `months`.
 ///
 /// # Errors
-/// 400 if it is no number from 1 to 36.
+/// 400 unless it is a number from 1 to 36.
 pub fn months(parameters: &Parameters) -> Result<u64, Problem> {
     match parameters.number("months").map(str::parse) {
         None => Ok(MONTHS_DEFAULT),
@@ -60,19 +60,19 @@ pub fn months(parameters: &Parameters) -> Result<u64, Problem> {
     }
 }
 
-/// The month that `month` asks for; the current one unless it is given.
+/// The parameter `month`. Default: the current one.
 ///
 /// # Errors
-/// 400 if it is no month.
+/// 400 unless it is a month.
 pub fn month(parameters: &Parameters, now: UnixMicros) -> Result<Month, Problem> {
     let month = parameters.get("month").map_or(Ok(Month::of(now)), str::parse);
     month.map_err(|_| Problem::BadRequest("month: must be a month such as 2026-11".to_owned()))
 }
 
-/// The share of a quota that `threshold` asks for, in millionths.
+/// The parameter `threshold`, a share of a quota, in millionths.
 ///
 /// # Errors
-/// 400 if it is no decimal number above 0 and up to 10.
+/// 400 unless it is a decimal number above 0 and up to 10.
 pub fn millionths(parameters: &Parameters) -> Result<u64, Problem> {
     match parameters.number("threshold").map(decimal) {
         None => Ok(MILLIONTHS_DEFAULT),
@@ -81,8 +81,8 @@ pub fn millionths(parameters: &Parameters) -> Result<u64, Problem> {
     }
 }
 
-/// Reads a decimal number with up to six places, in millionths. Floating point would bring a parser
-/// as large as all of this module.
+/// Reads a decimal number with up to six places, in millionths. The parser of `f64` would be as
+/// large as this module.
 fn decimal(text: &str) -> Option<u64> {
     let (whole, places) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |text: &str, most| text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -92,13 +92,13 @@ fn decimal(text: &str) -> Option<u64> {
     format!("{whole}{places:0<6}").parse().ok()
 }
 
-/// Whether an `Accept` field asks for a media type by its name.
+/// Whether an `Accept` field lists a media type by name.
 #[must_use]
 pub fn wants(accept: &str, media_type: &str) -> bool {
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
         let is_named = parts.next().is_some_and(|media| media.eq_ignore_ascii_case(media_type));
-        // A weight of 0 means "anything but".
+        // A weight of 0 excludes the media type.
         is_named
             && !parts.any(|part| {
                 matches!(part.to_ascii_lowercase().as_str(), "q=0" | "q=0." | "q=0.0" | "q=0.00" | "q=0.000")

@@ -1,31 +1,33 @@
-//! Route costs: what calls cost, by pattern and method.
+//! Route costs: the cost of a call, by path pattern and method.
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::admin::parameters::{Page, Parameters, bad_cursor};
 use crate::http::problem::Problem;
 use serde::Serialize;
 
-/// Route costs at most: the object of each key keeps all of them and compares each call with them.
+/// The most route costs. Each key's object keeps all of them and matches each call against them.
 pub const ROUTE_COSTS_LIMIT: usize = 500;
-/// Characters of a pattern at most, as in the schema.
+/// The longest pattern, in characters, as in the schema.
 const PATTERN_LENGTH: usize = 512;
-/// What a call costs at most, as in the schema.
+/// The highest cost, as in the schema.
 const COST_LIMIT: u64 = 10_000;
-/// The method of a row for all methods.
+/// The method of a row that applies to all methods.
 const ANY: &str = "*";
 
-/// What calls cost whose method and path match: the longest pattern that does counts.
+/// The body that sets the cost of calls whose path and method match. If several patterns match, the
+/// longest one decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25})))]
 pub struct PutRouteCost {
-    /// A path of which each segment is literal, `*` for one segment (at the end for one or more), or `**` for any number.
+    /// Path pattern. Each segment is literal, `*` (one segment; as the last one, one or more) or
+    /// `**` (any number of segments, also none).
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^/[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub pattern: String,
-    /// The method that it is for; `*`, for all, unless it is said.
+    /// Method in upper case, or `*` (the default) for all methods.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false, pattern = "^(\\*|[A-Z]+)$"))]
     pub method: String,
-    /// Requests that a call counts as.
+    /// Requests that a matching call is charged.
     pub cost: u64,
 }
 
@@ -45,7 +47,7 @@ impl FromFields for PutRouteCost {
         }
         let method = fields.string("method")?.unwrap_or_else(|| ANY.to_owned());
         if method != ANY && (method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
-            return Err(fields.wrong("method", "must be * or upper-case letters"));
+            return Err(fields.wrong("method", "must be * (all methods) or upper-case letters"));
         }
         let cost = fields.number("cost")?;
         let cost = fields.required("cost", cost)?;
@@ -56,16 +58,16 @@ impl FromFields for PutRouteCost {
     }
 }
 
-/// A row of `route_costs`, and the body of `PUT /_tollgate/route-costs`. Pattern and method are its key.
+/// The cost of calls that match a pattern and a method, which together identify it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = RouteCost))]
 pub struct RouteCostView {
-    /// A path of which each segment is literal, `*` or `**`.
+    /// Path pattern, of literal segments, `*` and `**`.
     pub pattern: String,
-    /// The method that it is for, or `*` for all.
+    /// Method in upper case, or `*` for all methods.
     pub method: String,
-    /// Requests that a call counts as.
+    /// Requests that a matching call is charged.
     pub cost: u64,
 }
 
@@ -75,22 +77,22 @@ impl From<PutRouteCost> for RouteCostView {
     }
 }
 
-/// Which row a request is about: its pattern and method. Any text may be asked for.
+/// The pattern and method of the row that a request names. Neither is validated.
 ///
 /// # Errors
 /// 400 without a pattern.
 pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Problem> {
     let pattern = parameters.get("pattern");
     let pattern =
-        pattern.ok_or_else(|| Problem::BadRequest("pattern: is missing, the pattern of the row".to_owned()))?;
+        pattern.ok_or_else(|| Problem::BadRequest("pattern: is missing; name the pattern of the row".to_owned()))?;
     Ok((pattern, parameters.get("method").unwrap_or(ANY)))
 }
 
-/// Pattern and method of the row that comes before a page. In a cursor the method is first, since
-/// it has no line ends.
+/// Pattern and method of the row before a page. In a cursor the method comes first, because it
+/// contains no line ends.
 ///
 /// # Errors
-/// 400 for a cursor that the list has not given.
+/// 400 for a cursor that this list did not return.
 pub fn before(page: &Page) -> Result<(&str, &str), Problem> {
     let Some(after) = page.after.as_deref() else { return Ok(("", "")) };
     after.split_once('\n').map(|(method, pattern)| (pattern, method)).ok_or_else(bad_cursor)
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_row_is_told_the_field() {
+    fn the_error_of_a_bad_row_names_the_field() {
         let long = format!(r#"{{"pattern":"/{}","cost":1}}"#, "ä".repeat(PATTERN_LENGTH));
         for (body, field) in [
             (r#"{"cost":1}"#, "pattern"),

@@ -1,4 +1,4 @@
-//! Tiers and their policies.
+//! Tiers and their policies: request bodies and responses.
 
 use crate::admin::body::{FromFields, JsonFields, Limits, TEXT_LIMIT};
 use crate::http::idempotency_key::Idempotency;
@@ -7,26 +7,26 @@ use crate::keys::profile::PolicyRow;
 use crate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit, is_name};
 use serde::Serialize;
 
-/// Policies of one tier at most.
+/// The most policies that a tier may have.
 const POLICIES_LIMIT: usize = 16;
-/// The longest time for which the requests of a tier's keys are kept.
+/// The longest retention of the audit log, in days.
 const AUDIT_DAYS_LIMIT: u64 = 3650;
 
-/// What a policy is beside its name.
+/// A policy without its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct PolicyLimit {
-    /// `requests` unless it is said.
+    /// What the quota counts. Default: `requests`.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub unit: Unit,
-    /// Units per period. Sliding policies have 10000 at most, buckets 1 at least.
+    /// Units per period. At most 10000 for `sliding`, at least 1 for `bucket`.
     pub quota: u64,
-    #[expect(missing_docs, reason = "the name says it")]
+    /// Period of the quota.
     pub period: Period,
-    /// `fixed` unless it is said. A month is always fixed.
+    /// How the quota is enforced. Default: `fixed`, the only one for a month.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub algorithm: Algorithm,
-    /// Units at once: for buckets alone, which have the quota unless it is said.
+    /// Units that may be spent at once, only for `bucket`. `null` (the default): the quota.
     pub burst: Option<u64>,
 }
 
@@ -45,11 +45,11 @@ impl FromFields for PolicyLimit {
     }
 }
 
-/// A policy of a tier.
+/// A policy in the body that sets a tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct PutPolicy {
-    /// The name that clients see; each once in a tier.
+    /// Name that clients see in the rate-limit fields; unique in a tier.
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub policy: String,
     #[expect(missing_docs, reason = "a part of the same object")]
@@ -72,22 +72,23 @@ impl FromFields for PutPolicy {
     }
 }
 
-/// A policy, as the admin API takes and shows it.
+/// A policy of a tier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = Policy))]
 pub struct PolicyView {
-    /// The name that clients see.
+    /// Name that clients see in the rate-limit fields.
     pub policy: String,
-    /// What it counts.
+    /// What the quota counts.
     pub unit: Unit,
     /// Units per period.
     pub quota: u64,
-    /// Its period.
+    /// Period of the quota.
     pub period: Period,
-    /// How it counts.
+    /// How the quota is enforced.
     pub algorithm: Algorithm,
-    /// Units at once, for buckets.
+    /// Units that may be spent at once; `null` unless `algorithm` is `bucket` and the burst was
+    /// set.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub burst: Option<u64>,
 }
@@ -106,28 +107,28 @@ impl From<&PolicyView> for PolicyRow {
     }
 }
 
-/// A whole tier.
+/// The body that creates or replaces a tier. Fields that are left out get their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"description": "60 a minute, 120 at once", "audit_days": 30, "idempotency": "on", "policies": [
     {"policy": "minute", "quota": 60, "period": "minute", "algorithm": "bucket", "burst": 120},
     {"policy": "month", "quota": 100_000, "period": "month"}]})))]
 pub struct PutTier {
-    #[expect(missing_docs, reason = "the name says it")]
+    /// Description for people. Default: empty.
     #[cfg_attr(
         not(target_arch = "wasm32"),
         schema(required = false, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")
     )]
     pub description: String,
-    /// For how many days requests are kept one by one; 0 is off.
+    /// Days for which the audit log keeps each request of the tier's keys. 0 (the default): no log.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub audit_days: u64,
-    /// Whether calls are recognised by their `Idempotency-Key`: `on` unless it is said; `off` passes the field on and otherwise
-    /// ignores it.
+    /// Whether `Idempotency-Key` marks repeats of a call. Default: `on`. `off`: the field is
+    /// forwarded and otherwise ignored.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub idempotency: Idempotency,
-    /// All its policies. They are shown by period and name.
-    // In that order.
+    /// All policies of the tier; empty for no limits. Responses sort them by period and name.
+    // Sorted.
     pub policies: Vec<PutPolicy>,
 }
 
@@ -143,7 +144,9 @@ impl FromFields for PutTier {
         let mut policies: Vec<PutPolicy> = Vec::new();
         for (at, policy) in fields.required("policies", given)?.into_iter().enumerate() {
             if policies.iter().any(|other| other.policy == policy.policy) {
-                return Err(fields.wrong(&format!("policies[{at}].policy"), "there is another one of this name"));
+                return Err(
+                    fields.wrong(&format!("policies[{at}].policy"), "another policy of this tier has the same name")
+                );
             }
             let is_later =
                 |other: &PutPolicy| (other.limit.period, &other.policy) > (policy.limit.period, &policy.policy);
@@ -162,7 +165,7 @@ impl PutTier {
     /// The tier of this name.
     ///
     /// # Errors
-    /// 422 for a name that cannot be.
+    /// 422 for an invalid name.
     pub fn named(self, name: &str) -> Result<Tier, Problem> {
         if !is_name(name) {
             return Err(Problem::invalid("name", "a tier's name is 1 to 32 characters of a-z, 0-9, '_' and '-'"));
@@ -173,49 +176,48 @@ impl PutTier {
     }
 }
 
-/// A tier, as the admin API shows it.
+/// A tier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Tier {
-    /// Its name.
+    /// Name of the tier.
     pub name: String,
-    /// For people.
+    /// Description for people; may be empty.
     pub description: String,
-    /// For how many days requests are kept one by one.
+    /// Days for which the audit log keeps each request of the tier's keys; 0 for no log.
     pub audit_days: u64,
-    /// Whether its calls are recognised by their idempotency keys.
+    /// Whether `Idempotency-Key` marks repeats of a call.
     pub idempotency: Idempotency,
-    /// Its policies, in the order in which clients see them.
+    /// Policies in the order of the rate-limit fields; empty if the tier has no limits.
     pub policies: Vec<PolicyView>,
 }
 
-/// The JSON of a `ChangedTier`: `tier` is that of the tier, `pushed` and `pending` are numbers of
-/// keys.
+/// Builds the JSON of a `ChangedTier` from the JSON of the tier and two numbers of keys.
 #[must_use]
 pub fn changed(tier: &str, pushed: u64, pending: u64) -> String {
     let open = tier.strip_suffix('}').unwrap_or(tier);
     format!("{open},\"pushed\":{pushed},\"pending\":{pending}}}")
 }
 
-/// A tier after a change, and how the change spreads.
+/// A tier after a change, and how many of its keys already have the change.
 #[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ChangedTier {
     #[expect(missing_docs, reason = "a part of the same object")]
     #[serde(flatten)]
     pub tier: Tier,
-    /// Keys whose objects have taken the change over.
+    /// Keys that already have the change.
     pub pushed: u64,
-    /// Keys whose objects find out by themselves, within 60 seconds.
+    /// Keys that get the change within 60 seconds.
     pub pending: u64,
 }
 
-/// Why a tier cannot be deleted.
+/// The detail of the 409 for a tier that still has keys.
 #[must_use]
 pub fn in_use(keys: u64) -> String {
     match keys {
-        1 => "1 key is of this tier: give it another one, or delete it".to_owned(),
-        _ => format!("{keys} keys are of this tier: give them another one, or delete them"),
+        1 => "1 key has this tier: change its tier or delete the key first".to_owned(),
+        _ => format!("{keys} keys have this tier: change their tier or delete the keys first"),
     }
 }
 
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_body_is_told_the_field() {
+    fn the_error_of_a_bad_body_names_the_field() {
         let policy = r#"{"policy":"a","quota":1,"period":"day"}"#;
         let many = format!(r#"{{"policies":[{}]}}"#, vec![policy; 17].join(","));
         let twice = format!(r#"{{"policies":[{policy},{policy}]}}"#);

@@ -1,39 +1,39 @@
-//! Named tokens of the admin API.
+//! Named admin tokens: request bodies and responses.
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::http::problem::Problem;
 use serde::Serialize;
 
-/// The name under which the holder of `ADMIN_TOKEN` is logged; no token can have it.
+/// The name of `ADMIN_TOKEN` in the admin log. No named token can have it.
 pub const ROOT: &str = "root";
-/// Characters of a token's name at most.
+/// The longest name of a token, in characters.
 const NAME_LIMIT: usize = 100;
-/// Entries of a list of scopes at most, repeated ones counted.
+/// The longest list of scopes, repeated ones included.
 const SCOPES_LIMIT: usize = 16;
 
-/// What a token may do.
+/// What a token may do. `read`: read everything except tokens. `write`: also change it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Scope {
-    /// Look at everything but tokens.
+    /// Read everything except tokens.
     Read,
-    /// Change everything but tokens, and look at it.
+    /// Read and change everything except tokens.
     Write,
-    /// Manage tokens: for `ADMIN_TOKEN` alone.
+    /// Manage tokens too: only `ADMIN_TOKEN`.
     #[serde(skip)]
     Root,
 }
 
-/// A new token.
+/// The body that creates a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"name": "ci", "scopes": ["read"]})))]
 pub struct CreateToken {
-    /// Who it is for, each name once; the admin log calls its holder so. Not `root`.
+    /// Unique name, shown as `actor` in the admin log. Not `root`.
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"))]
     pub name: String,
-    /// `write` is to change everything but tokens, and to look at it.
+    /// At least one scope. `write` includes `read`.
     pub scopes: Vec<Scope>,
 }
 
@@ -68,29 +68,29 @@ impl FromFields for CreateToken {
     }
 }
 
-/// A token as the admin API shows it.
+/// An admin token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 #[cfg_attr(not(target_arch = "wasm32"), schema(as = Token))]
 pub struct TokenView {
-    /// Its id.
+    /// Id of the token.
     pub id: String,
-    /// The token itself: only in the answer that creates it.
+    /// The token itself, only in the response that creates it.
     #[cfg_attr(not(target_arch = "wasm32"), schema(ignore))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// Who it is for.
+    /// Name, shown as `actor` in the admin log.
     pub name: String,
-    /// What it may do.
+    /// What the token may do.
     pub scopes: Vec<Scope>,
-    /// Its last four characters.
+    /// Last four characters of the token.
     pub hint: String,
-    /// When it was created, RFC 3339.
+    /// Time at which the token was created.
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub created_at: String,
 }
 
-/// A token as it is shown once.
+/// An admin token with its secret.
 #[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = IssuedToken)]
@@ -98,7 +98,7 @@ pub struct IssuedTokenView {
     #[expect(missing_docs, reason = "a part of the same object")]
     #[serde(flatten)]
     pub view: TokenView,
-    /// The token itself.
+    /// The token to send as `Authorization: Bearer`. Shown only in this response: store it.
     pub token: String,
 }
 
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_change_may_look() {
+    fn a_scope_includes_the_lower_ones() {
         assert!(Scope::Root > Scope::Write && Scope::Write > Scope::Read);
     }
 }

@@ -1,54 +1,63 @@
-//! What was used, by key, class of routes and time. Native only: the Worker passes on the JSON that
-//! the SQL in `src/runtime/store/reports.rs` and `usage.rs` makes.
-#![expect(missing_docs, reason = "the names say it; what they do not is in the document")]
+//! Schemas of usage reports. Native only: the SQL in `src/runtime/store/reports.rs` and `usage.rs`
+//! builds the JSON.
+#![expect(missing_docs, reason = "fields whose names say all; the others have descriptions for the document")]
 
 use utoipa::ToSchema;
 
-/// What was used in a month.
+/// Usage in a UTC month.
 #[derive(Debug, ToSchema)]
 pub struct MonthUsage {
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
-    /// What the calls cost, in requests.
+    /// Requests charged for the admitted calls.
     pub cost: u64,
 }
 
-/// What was used in an hour by one class of routes.
+/// Usage of one route class in an hour.
 #[derive(Debug, ToSchema)]
 pub struct HourUsage {
-    /// When the hour begins.
+    /// Start of the hour.
     #[schema(format = DateTime)]
     pub hour: String,
-    /// A pattern of `route_costs`, or the method and the path's first segment.
+    /// Route class: a pattern of `route_costs`, or the method and the first segment of the path.
     pub class: String,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
+    /// Requests charged for the admitted calls.
     pub cost: u64,
 }
 
-/// What was used in a day by one class of routes.
+/// Usage of one route class in a UTC day.
 #[derive(Debug, ToSchema)]
 pub struct DayUsage {
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
     pub day: String,
-    /// A pattern of `route_costs`, or the method and the path's first segment.
+    /// Route class: a pattern of `route_costs`, or the method and the first segment of the path.
     pub class: String,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
+    /// Requests charged for the admitted calls.
     pub cost: u64,
 }
 
-/// What the presented key has used.
+/// Usage of the presented key.
 #[derive(Debug, ToSchema)]
 pub struct MeUsage {
     #[schema(pattern = "^[a-z2-7]{16}$")]
     pub key_id: String,
-    /// The last 12 months, oldest first, those with usage and the current one, which is up to date.
+    /// The current month, as of now, and those of the 11 before it that have usage; oldest first.
     #[schema(max_items = 12)]
     pub months: Vec<MonthUsage>,
-    /// The current hour and the 23 before it as of the last flush, oldest first.
+    /// The current hour and the 23 before it by route class, as of the key's last flush to D1;
+    /// oldest first.
     pub hours: Vec<HourUsage>,
 }
 
@@ -57,30 +66,35 @@ pub struct MeUsage {
 pub struct HistoryMonth {
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
-    /// What the calls cost, in requests.
+    /// Requests charged for the admitted calls.
     pub cost: u64,
+    /// Tokens charged for the admitted calls.
     pub tokens: u64,
     /// Whether the month is over.
     pub is_complete: bool,
-    /// Calls against the month before; `null` where that had none.
+    /// Change of `calls` from the month before, in percent; `null` if that month had no calls.
     #[schema(required = true)]
     pub growth_percent: Option<f64>,
 }
 
-/// A key's months, oldest first.
+/// Monthly usage of a key.
 #[derive(Debug, ToSchema)]
 pub struct History {
     #[schema(pattern = "^[a-z2-7]{16}$")]
     pub key_id: String,
-    /// From the month in which the key was issued on, the current one included.
+    /// Oldest first, from the month of issue at the earliest to the current one; months without
+    /// usage included.
     #[schema(max_items = 36)]
     pub months: Vec<HistoryMonth>,
-    /// Calls of a month, of those shown that are over; `null` if none is.
+    /// Mean of `calls` over the complete months shown; `null` if there is none.
     #[schema(required = true)]
     pub average: Option<f64>,
-    /// The last month that is over against the average of up to three before it: `flat` is within a tenth.
+    /// The last complete month compared with the mean of up to three months before it. `flat`: the
+    /// difference is at most 10 %, or there is nothing to compare.
     #[schema(inline)]
     pub trend: Trend,
 }
@@ -93,7 +107,7 @@ pub enum Trend {
     Flat,
 }
 
-/// What a key used in a month. Of a key that is deleted, its name, owner and tier are `null`.
+/// Usage of a key in a month. `name`, `owner` and `tier` of a deleted key are `null`.
 #[derive(Debug, ToSchema)]
 pub struct KeyReport {
     #[schema(pattern = "^[a-z2-7]{16}$")]
@@ -104,34 +118,45 @@ pub struct KeyReport {
     pub owner: Option<String>,
     #[schema(required = true)]
     pub tier: Option<String>,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
+    /// Requests charged for the admitted calls.
     pub cost: u64,
+    /// Tokens charged for the admitted calls.
     pub tokens: u64,
 }
 
-/// What all keys used together.
+/// Usage of all keys together.
 #[derive(Debug, ToSchema)]
 #[schema(as = Totals)]
 pub struct ReportTotals {
-    /// Keys that were used.
+    /// Keys with usage in the month.
     pub keys: u64,
+    /// Admitted calls.
     pub calls: u64,
+    /// Calls denied with 429.
     pub denied: u64,
+    /// Requests charged for the admitted calls.
     pub cost: u64,
+    /// Tokens charged for the admitted calls.
     pub tokens: u64,
 }
 
-/// A tier: how many keys it has, and what those called.
+/// Usage of the keys that have a tier now.
 #[derive(Debug, ToSchema)]
 pub struct TierReport {
+    /// `null` for deleted keys.
     #[schema(required = true)]
     pub tier: Option<String>,
+    /// Keys of the tier, with or without usage; of deleted keys, those with usage.
     pub keys: u64,
+    /// Admitted calls.
     pub calls: u64,
 }
 
-/// One of the keys with the most calls. Of a key that is deleted, its name and tier are `null`.
+/// One of the keys with the most calls. `name` and `tier` of a deleted key are `null`.
 #[derive(Debug, ToSchema)]
 pub struct LargestKey {
     #[schema(pattern = "^[a-z2-7]{16}$")]
@@ -140,27 +165,30 @@ pub struct LargestKey {
     pub name: Option<String>,
     #[schema(required = true)]
     pub tier: Option<String>,
+    /// Admitted calls.
     pub calls: u64,
 }
 
-/// A month of all keys, and a page of them by their ids.
+/// Usage of all keys in a month, and a page of them in the order of their ids.
 #[derive(Debug, ToSchema)]
 #[schema(as = Report)]
 pub struct MonthReport {
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
-    /// By name; usage of deleted keys is of tier `null`.
+    /// In the order of their names; deleted keys are under tier `null`, last.
     pub tiers: Vec<TierReport>,
-    /// The ten keys with the most calls.
+    /// Up to ten keys with the most calls, largest first.
     #[schema(max_items = 10)]
     pub top: Vec<LargestKey>,
+    /// Admitted calls of all keys.
     pub calls: u64,
+    /// Calls of all keys denied with 429.
     pub denied: u64,
-    /// Of the whole month, on every page.
+    /// Usage of all keys, the same on every page.
     pub totals: ReportTotals,
     #[schema(max_items = 500)]
     pub keys: Vec<KeyReport>,
-    /// Of the page that follows; `null` at the end.
+    /// Cursor of the next page; `null` on the last one.
     #[schema(required = true)]
     pub next_cursor: Option<String>,
 }

@@ -41,7 +41,7 @@ pub enum CredentialError {
     #[error("this API needs a key: send it as X-API-Key: <key> or Authorization: Bearer <key>")]
     Missing,
     /// There are two, in two places.
-    #[error("two credentials: send the key once, in one place")]
+    #[error("the request has two credentials: send the key once, in one place")]
     Conflict,
     /// One of the places is filled twice.
     #[error("{0} is given more than once: send the key once")]

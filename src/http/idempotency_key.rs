@@ -1,7 +1,9 @@
-//! `Idempotency-Key`: the calls that it applies to, and what a repeat must have in common with the first call.
+//! `Idempotency-Key`: the calls that it applies to, and what a repeat must have in common with the
+//! first call.
 //!
-//! The field applies to unsafe methods (RFC 9110, section 9.2.1); on all others it is unchecked on and otherwise ignored. A repeat has
-//! the method, the path and the query of the first call, byte for byte as they are forwarded. The gate does not read bodies.
+//! The field applies to unsafe methods (RFC 9110, section 9.2.1). On all others it is forwarded and
+//! otherwise ignored. A repeat has the method, the path and the query of the first call, byte for
+//! byte as they are forwarded. The gate does not read bodies.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -10,18 +12,20 @@ use std::str::FromStr;
 
 /// Characters of a key at most.
 pub const MAX_KEY: usize = 255;
-/// Repeats of one call that are charged to no policy of a month or of tokens; further ones are charged like new calls.
+/// Repeats of one call that are charged to no policy of a month or of tokens; further ones are
+/// charged like new calls.
 pub const FREE_REPEATS: u32 = 5;
 
-/// Whether a tier's calls are recognised by their idempotency keys.
+/// Whether `Idempotency-Key` marks repeats of a call. `off`: the field is forwarded and otherwise
+/// ignored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Idempotency {
-    /// They are.
+    /// Repeats are recognised.
     #[default]
     On,
-    /// The field is unchecked on and otherwise ignored.
+    /// The field is forwarded and otherwise ignored.
     Off,
 }
 
@@ -73,7 +77,8 @@ pub enum Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// Reads the value of a request's field. It is compared as sent: the quotes of a Structured Field string are part of the key.
+    /// Reads the value of a request's field. It is compared as sent: the quotes of a Structured
+    /// Field string are part of the key.
     #[must_use]
     pub fn read(method: &str, value: Option<&'a str>) -> Self {
         let Some(value) = value.filter(|_| !is_safe(method)) else { return Self::Absent };
@@ -91,7 +96,8 @@ fn is_safe(method: &str) -> bool {
 pub struct Fingerprint(u128);
 
 impl Fingerprint {
-    /// The fingerprint of a request as it is forwarded: `path` from its first slash, `query` without its question mark.
+    /// The fingerprint of a request as it is forwarded: `path` from its first slash, `query`
+    /// without its question mark.
     #[must_use]
     pub fn of(method: &str, path: &str, query: Option<&str>) -> Self {
         let mut hash = Sha256::new_with_prefix(b"tollgate request v1\0")
@@ -117,7 +123,8 @@ impl Fingerprint {
         self.0.to_be_bytes()
     }
 
-    /// Names the call with this fingerprint and this idempotency key among the calls of one API key.
+    /// Names the call with this fingerprint and this idempotency key among the calls of one API
+    /// key.
     #[must_use]
     pub fn with_key(self, key: &str) -> u64 {
         let hash = Sha256::new_with_prefix(self.to_bytes()).chain_update(key).finalize();

@@ -1,33 +1,35 @@
-//! Every answer that tollgate gives instead of the origin's: status, problem body (RFC 9457), and what may be told.
+//! Responses that tollgate sends in place of the origin's: status, problem body (RFC 9457) and
+//! header fields.
 
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
-/// The problem type that draft-ietf-httpapi-ratelimit-headers-11 registers for an exhausted quota.
+/// The problem type of an exhausted quota, from draft-ietf-httpapi-ratelimit-headers-11.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
-/// Why tollgate answers itself.
+/// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
-    /// 400: the request cannot be judged as it is.
+    /// 400: the request is invalid.
     BadRequest(String),
     /// 401: no credential.
     NoCredential(String),
-    /// 401: malformed, forged and unknown keys, all alike, so that answers tell nothing about which keys exist.
+    /// 401: a malformed, forged or unknown key. One response for all, so that it does not reveal
+    /// which keys exist.
     InvalidKey,
     /// 401: no admin token.
     NoAdminToken,
-    /// 401: an admin token that is not known.
+    /// 401: an unknown admin token.
     InvalidAdminToken,
-    /// 403: a known key that may not be used now.
+    /// 403: a disabled, revoked or expired key, or a token without the required scope.
     Forbidden(&'static str),
-    /// 404: no such thing.
+    /// 404: not found.
     NotFound(String),
-    /// 405: not with this method.
+    /// 405: the path does not support the method; those that it supports.
     MethodNotAllowed(String),
-    /// 409: the thing is not in a state that allows this.
+    /// 409: the current state does not allow the request.
     Conflict(String),
-    /// 409: a call with the same idempotency key has not ended.
+    /// 409: a call with the same idempotency key is in flight.
     InFlight,
     /// 422: the idempotency key was used for another request.
     OtherRequest,
@@ -35,24 +37,24 @@ pub enum Problem {
     TooLarge(usize),
     /// 413: the body has more than this many lines.
     TooManyLines(usize),
-    /// 422: well-formed JSON with a field that cannot be; the field, and what it must be.
+    /// 422: an invalid field of a JSON body; its name, and what it must be.
     Invalid(Cow<'static, str>, String),
-    /// 429: too many attempts with wrong admin tokens; whole seconds until the next is heard.
+    /// 429: too many attempts with wrong admin tokens; whole seconds until the next is accepted.
     TooManyAttempts(u64),
-    /// 429: at least one policy has no room.
+    /// 429: at least one policy has no quota left.
     QuotaExceeded {
         /// The names of the policies that refused.
         violated: Vec<String>,
         /// Whole seconds.
         retry_after: u64,
     },
-    /// 500: a fault of ours; its cause is in the log.
+    /// 500: an internal error, whose cause is logged.
     Internal,
-    /// 502: the origin could not be reached.
+    /// 502: the origin did not respond.
     BadGateway,
-    /// 508: the way to the origin leads back to the gate.
+    /// 508: `ORIGIN` leads back to the gate.
     Loop,
-    /// 503: a part that is needed is out of reach or not set up.
+    /// 503: a required service is unavailable, or a setting is missing.
     Unavailable(&'static str),
 }
 
@@ -102,7 +104,7 @@ impl Problem {
         }
     }
 
-    /// What is wrong, in words.
+    /// The member `detail`.
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
@@ -115,7 +117,7 @@ impl Problem {
                 "the admin token was refused: it is neither ADMIN_TOKEN nor a named token that is in force".to_owned()
             }
             Self::Forbidden(detail) | Self::Unavailable(detail) => (*detail).to_owned(),
-            Self::MethodNotAllowed(allow) => format!("allowed here: {allow}"),
+            Self::MethodNotAllowed(allow) => format!("this path supports only {allow}"),
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
             Self::TooManyLines(limit) => format!("the body may have at most {limit} lines"),
             Self::Invalid(field, reason) => format!("{field}: {reason}"),
@@ -125,22 +127,21 @@ impl Problem {
             Self::QuotaExceeded { violated, retry_after } => {
                 format!("no quota left in {}: try again in {retry_after} s", violated.join(", "))
             }
-            Self::InFlight => {
-                "a call with this Idempotency-Key is in flight: repeat this one when it has ended".to_owned()
-            }
+            Self::InFlight => "a call with this Idempotency-Key is in flight: try again after it has ended".to_owned(),
             Self::OtherRequest => {
-                "this Idempotency-Key was used for a call with another method, path or query: a new call needs a new key"
+                "this Idempotency-Key was used for a call with another method, path or query: use a new key".to_owned()
+            }
+            Self::BadGateway => "the origin did not respond".to_owned(),
+            Self::Internal => "internal error: the cause is in the log of the Worker".to_owned(),
+            Self::Loop => {
+                "the request came back to tollgate in place of the origin: set ORIGIN to the URL of your API, \
+                           for example `npx wrangler dev --var ORIGIN:http://127.0.0.1:3000`"
                     .to_owned()
             }
-            Self::BadGateway => "the origin did not answer".to_owned(),
-            Self::Internal => "something went wrong on our side".to_owned(),
-            Self::Loop => "the way to the origin leads back to tollgate itself: set ORIGIN to the URL of your API, \
-                           for example `npx wrangler dev --var ORIGIN:http://127.0.0.1:3000`"
-                .to_owned(),
         }
     }
 
-    /// Seconds for `Retry-After`, where waiting helps.
+    /// Seconds for `Retry-After`, where it is known when a retry can succeed.
     #[must_use]
     pub const fn retry_after(&self) -> Option<u64> {
         match self {
@@ -150,7 +151,7 @@ impl Problem {
         }
     }
 
-    /// Header fields that belong to this refusal alone.
+    /// A header field that only this problem has.
     #[must_use]
     pub fn extra_header(&self) -> Option<(&'static str, &str)> {
         match self {
@@ -188,26 +189,28 @@ impl Problem {
     }
 }
 
-/// What tollgate answers when it does not do what was asked (RFC 9457).
+/// A problem (RFC 9457): the body of every error response.
 #[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
 #[expect(missing_docs, reason = "fields of RFC 9457")]
 #[schema(as = Problem, example = json!({"type": "about:blank", "title": "Unprocessable Content", "status": 422, "detail": "tier: there is no tier `gold`", "field": "tier"}))]
 pub struct ProblemBody {
+    /// `about:blank`, or the type of an exhausted quota.
     #[serde(rename = "type")]
     pub kind: String,
     pub title: String,
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
+    /// Cause and, where there is one, the remedy.
     pub detail: String,
-    /// 422: the field of the body, such as `policies[0].quota`.
+    /// Only with 422: name of the invalid field of the body, such as `policies[0].quota`.
     #[schema(nullable = false)]
     pub field: Option<String>,
-    /// 429 of `me`: `self-service`.
+    /// Only with 429 of `me`: `["self-service"]`.
     #[serde(rename = "violated-policies")]
     #[schema(nullable = false)]
     pub violated_policies: Option<Vec<String>>,
-    /// 429 of `me`: whole seconds, as in `Retry-After`.
+    /// Only with 429 of `me`: seconds to wait, as in `Retry-After`.
     #[schema(nullable = false)]
     pub retry_after: Option<u64>,
 }
@@ -248,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_of_ours_tells_nothing() {
+    fn an_internal_error_reveals_nothing() {
         assert_eq!(
             serde_json::from_str::<Value>(&Problem::Internal.body()).unwrap(),
-            json!({"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": "something went wrong on our side"})
+            json!({"type": "about:blank", "title": "Internal Server Error", "status": 500, "detail": "internal error: the cause is in the log of the Worker"})
         );
     }
 }

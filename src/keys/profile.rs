@@ -11,18 +11,19 @@ use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Whether a key may be used.
+/// Whether a key may be used. `disabled` can be undone, `revoked` cannot. `expired`: its `expires_at`
+/// has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum Status {
-    /// It may.
+    /// Calls are admitted.
     Active,
-    /// Switched off; can be switched on again.
+    /// Refused until it is active again.
     Disabled,
-    /// Withdrawn for ever.
+    /// Refused for ever.
     Revoked,
-    /// Its time is over. Never stored: it follows from `expires_at`.
+    /// Refused. Never stored: it follows from `expires_at`.
     Expired,
 }
 

@@ -14,7 +14,7 @@ pub const MAX_SLIDING_QUOTA: u64 = 10_000;
 /// The longest name of a policy, in bytes.
 pub const MAX_NAME: usize = 32;
 
-/// What a policy counts.
+/// What a policy counts. `requests`: the cost of calls. `tokens`: the tokens that they spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
@@ -25,7 +25,7 @@ pub enum Unit {
     Tokens,
 }
 
-/// The time that a quota is for.
+/// The period of a quota, in UTC. `month` is a calendar month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
@@ -40,7 +40,9 @@ pub enum Period {
     Month,
 }
 
-/// How a quota is enforced.
+/// How a quota is enforced. `fixed`: at most `quota` in each period aligned to the UTC clock.
+/// `sliding`: at most `quota` in any rolling period. `bucket` (GCRA): `quota` evenly per period, up to
+/// `burst` at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
@@ -88,7 +90,7 @@ impl Period {
 
 /// The text is not an accepted value of a unit, period or algorithm.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{found:?} is not a {kind}; use {expected}")]
+#[error("unknown {kind} {found:?}: use {expected}")]
 pub struct WordError {
     kind: &'static str,
     expected: &'static str,
@@ -439,7 +441,7 @@ mod tests {
             assert_eq!(serde_json::to_value(algorithm).unwrap(), algorithm.as_str());
         }
         let text = "week".parse::<Period>().unwrap_err().to_string();
-        assert_eq!(text, r#""week" is not a period; use minute, hour, day or month"#);
+        assert_eq!(text, r#"unknown period "week": use minute, hour, day or month"#);
     }
 
     #[test]

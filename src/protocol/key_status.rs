@@ -7,20 +7,20 @@ use crate::protocol::usage::PolicyUsageBody;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The body of `GET /_tollgate/me`.
+/// Status and usage of the presented key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Me {
-    /// The key's id.
+    /// Id of the key.
     pub key_id: String,
-    /// Its tier.
+    /// Name of the key's tier.
     pub tier: String,
-    /// Its status.
+    /// Whether the key may be used now.
     pub status: Status,
-    /// From when on it is refused, RFC 3339.
+    /// Time from which the key is refused; `null` if it does not expire.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = true, format = DateTime))]
     pub expires_at: Option<String>,
-    /// Where it stands with each policy.
+    /// Usage of each policy in force; empty if the key has no limits.
     pub policies: Vec<PolicyUsageBody>,
 }
 

@@ -1,60 +1,61 @@
-//! What a key has used, for people.
+//! Usage of a key, as the admin API and self-service show it.
 
 use crate::keys::profile::Status;
 use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
 
-/// Usage of a key now and in the current month: the body of `GET /_tollgate/keys/{id}/usage`.
+/// Usage of a key now, by policy, and its calls in the current month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub struct Usage {
-    /// The key's id.
+    /// Id of the key.
     pub key_id: String,
-    /// Its tier.
+    /// Name of the key's tier.
     pub tier: String,
-    /// Its status.
+    /// Whether the key may be used now.
     pub status: Status,
-    /// When this was read, RFC 3339.
+    /// Time of this state.
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub as_of: String,
-    /// Where it stands with each policy.
+    /// Usage of each policy in force; empty if the key has no limits.
     pub policies: Vec<PolicyUsageBody>,
     /// The current UTC month.
     #[cfg_attr(not(target_arch = "wasm32"), schema(pattern = "^[0-9]{4}-[0-9]{2}$"))]
     pub month: String,
-    /// Calls admitted in it.
+    /// Calls admitted this month.
     pub calls: u64,
 }
 
-/// Where a key stands with one policy, for people.
+/// Usage of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema), schema(as = PolicyUsage))]
 pub struct PolicyUsageBody {
-    /// Its name.
+    /// Name of the policy.
     pub policy: String,
-    /// Its unit.
+    /// What the quota counts.
     pub unit: Unit,
     /// Units per period.
     pub quota: u64,
-    /// Units at once, of a bucket.
+    /// Units that may be spent at once; only for `bucket`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
-    /// Units that count against it now.
+    /// Units that count against the quota now.
     pub used: u64,
-    /// Units left.
+    /// Units that can be spent now.
     pub remaining: u64,
-    /// Its period.
+    /// Period of the quota.
     pub period: Period,
-    /// How it counts.
+    /// How the quota is enforced.
     pub algorithm: Algorithm,
-    /// When it resets, RFC 3339.
+    /// End of the window (`fixed`), or the time after which more than `remaining` can be spent
+    /// (`sliding`, `bucket`).
     #[cfg_attr(not(target_arch = "wasm32"), schema(format = DateTime))]
     pub reset_at: String,
 }
 
 impl PolicyUsageBody {
-    /// Joins a policy and where a key stands with it at `now`.
+    /// The usage of a policy at `now`.
     #[must_use]
     pub fn new(policy: &Policy, standing: &crate::limiter::decision::PolicyUsage, now: UnixMicros) -> Self {
         Self {

@@ -72,8 +72,8 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
     let isolate = match isolate {
         Ok(isolate) => isolate,
         Err(error) => {
-            worker::console_error!("tollgate is not set up: {error}");
-            return refuse(Problem::Unavailable("tollgate is not set up"));
+            worker::console_error!("tollgate is not configured: {error}");
+            return refuse(Problem::Unavailable("tollgate is not configured: the log of the Worker says why"));
         }
     };
     match route {
@@ -89,7 +89,7 @@ fn answer(request: web_sys::Request, env: Env, context: JsValue) -> HttpResult {
             }
         },
         Route::MethodNotAllowed(allow) => refuse(Problem::MethodNotAllowed(allow)),
-        Route::NotFound => refuse(Problem::NotFound("there is nothing at this path".to_owned())),
+        Route::NotFound => refuse(Problem::NotFound("tollgate has no endpoint at this path".to_owned())),
     }
 }
 

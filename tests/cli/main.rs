@@ -1,4 +1,5 @@
-//! The `tollgate` binary against a server that plays back answers: what it asks, prints, repeats, and exits with.
+//! The `tollgate` binary against a server with scripted responses: its requests, output, retries and
+//! exit codes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
@@ -254,29 +255,29 @@ fn a_report_of_more_keys_than_one_page_says_so() {
         |next: Option<&str>| serde_json::json!({"month": "2026-11", "keys": [], "next_cursor": next}).to_string();
     assert_eq!(
         once("200 OK", &report(Some("x")), &["report"]).2,
-        "tollgate: there are more keys: --csv has all of them\n"
+        "tollgate: the report has more keys: use --csv for all of them\n"
     );
     assert_eq!(once("200 OK", &report(None), &["report"]).2, "");
 }
 
 #[test]
-fn a_refused_credential_is_told_with_where_it_was_given() {
+fn the_message_of_a_refused_credential_names_its_source() {
     let new = r#"{"title":"Unauthorized","status":401,"detail":"the admin token was refused: it is not known"}"#;
     let old =
         r#"{"title":"Unauthorized","status":401,"detail":"the admin API needs Authorization: Bearer <admin token>"}"#;
     let key = r#"{"title":"Unauthorized","status":401,"detail":"the API key is not valid"}"#;
     for (body, arguments, said) in [
-        (new, &["log"][..], "401 the admin token was refused: it is not known (the token of TOLLGATE_TOKEN)"),
+        (new, &["log"][..], "401 the admin token was refused: it is not known (the token from TOLLGATE_TOKEN)"),
         (
             old,
             &["log", "--token", "x"],
-            "401 the admin API needs Authorization: Bearer <admin token> (the token of --token was refused)",
+            "401 the admin API needs Authorization: Bearer <admin token> (the token from --token was refused)",
         ),
-        (key, &["me", "--key", "x"], "401 the API key is not valid (the key of --key was refused)"),
+        (key, &["me", "--key", "x"], "401 the API key is not valid (the key from --key was refused)"),
         (
             "",
             &["keys", "delete", "k"],
-            "401 Unauthorized, and not in the way of a tollgate: is the URL right? (the token of TOLLGATE_TOKEN was refused)",
+            "401 Unauthorized, but not from a tollgate: check --url (the token from TOLLGATE_TOKEN was refused)",
         ),
     ] {
         let (code, _, stderr) = once("401 Unauthorized", body, arguments);
@@ -285,10 +286,13 @@ fn a_refused_credential_is_told_with_where_it_was_given() {
 }
 
 #[test]
-fn options_of_alerts_are_not_taken_for_those_of_deliveries() {
+fn options_of_alerts_are_not_those_of_deliveries() {
     for arguments in [&["alerts", "--threshold", "1", "deliveries"][..], &["alerts", "--all", "deliveries"]] {
         let (code, _, stderr) = run("http://127.0.0.1:1", arguments);
-        assert!(code == 2 && stderr.contains("come after it"), "{code} {stderr}");
+        assert!(
+            code == 2 && stderr.contains("the options of `alerts deliveries` must come after it"),
+            "{code} {stderr}"
+        );
     }
 }
 
@@ -316,6 +320,20 @@ fn completions_are_printed_for_each_shell_and_need_no_gate() {
 }
 
 #[test]
+fn an_empty_variable_is_as_if_it_were_not_set() {
+    let empty = |arguments: &[&str]| told(&tollgate("", arguments).env("TOLLGATE_TOKEN", "").output().unwrap());
+    assert_eq!(empty(&["completions", "bash"]).0, 0);
+    let no_url =
+        (2, String::new(), "tollgate: no URL of the gate: set TOLLGATE_URL or pass --url https://…\n".to_owned());
+    assert_eq!(empty(&["health"]), no_url);
+    let server = Server::start(vec![("200 OK", r#"{"status":"ok"}"#.to_owned())]);
+    assert_eq!(empty(&["health", "--url", &server.url]).0, 0);
+    server.asked();
+    let wrong = told(&tollgate("ftp://x", &["health"]).output().unwrap());
+    assert!(wrong.0 == 2 && wrong.2.starts_with("tollgate: TOLLGATE_URL: must be a URL such as"), "{}", wrong.2);
+}
+
+#[test]
 fn bash_completes_commands_and_options() {
     let script = completions("bash");
     let complete = |words: &[&str]| {
@@ -335,7 +353,7 @@ fn bash_completes_commands_and_options() {
 }
 
 #[test]
-fn a_holder_asks_with_their_key_and_health_with_nothing() {
+fn self_service_sends_the_api_key_and_health_no_credential() {
     for (arguments, line, credential) in [
         (&["me", "--key", "tg_k"][..], "GET /_tollgate/me", "tg_k"),
         (&["me", "usage", "--key", "tg_k"], "GET /_tollgate/me/usage", "tg_k"),
@@ -349,27 +367,35 @@ fn a_holder_asks_with_their_key_and_health_with_nothing() {
 }
 
 #[test]
-fn the_exit_code_says_who_is_at_fault() {
+fn the_exit_code_says_what_failed() {
     let problem =
         r#"{"type":"about:blank","title":"x","status":0,"detail":"tier: there is no tier `x`","field":"tier"}"#;
     for (head, code, said) in [
         ("422 Unprocessable Content", 1, "tollgate: 422 tier: there is no tier `x`\n"),
         ("500 Internal Server Error", 3, "tollgate: 500 tier: there is no tier `x`\n"),
-        ("302 Found\r\nLocation: /login", 3, "tollgate: the server redirects to /login: is the URL right?\n"),
+        (
+            "302 Found\r\nLocation: /login",
+            3,
+            "tollgate: the server redirects to /login, which tollgate never does: check --url\n",
+        ),
     ] {
         assert_eq!(once(head, problem, &["keys", "show", "k"]), (code, String::new(), said.to_owned()));
     }
     let (code, _, stderr) = once("200 OK", "<html>", &["health"]);
-    assert_eq!((code, stderr.as_str()), (3, "tollgate: the answer is not JSON: is this the address of a tollgate?\n"));
+    assert_eq!(
+        (code, stderr.as_str()),
+        (3, "tollgate: the response is not from a tollgate, because it is not JSON: check --url\n")
+    );
 
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (code, _, stderr) = run(&format!("http://{nobody}"), &["health"]);
-    assert!(code == 3 && stderr.starts_with("tollgate: no answer from http://127.0.0.1:"), "{code} {stderr}");
+    assert!(code == 3 && stderr.starts_with("tollgate: no response from http://127.0.0.1:"), "{code} {stderr}");
+    assert!(stderr.ends_with(": check that the gate runs and --url is right\n"), "{stderr}");
 
     assert_eq!(run("ftp://x", &["health"]).0, 2);
     assert_eq!(told(&tollgate("", &["health"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 2);
     let no_token = told(&tollgate("http://x", &["log"]).env_remove("TOLLGATE_TOKEN").output().unwrap());
-    assert_eq!(no_token.2, "tollgate: no admin token: set TOLLGATE_TOKEN or give --token-file\n");
+    assert_eq!(no_token.2, "tollgate: no admin token: set TOLLGATE_TOKEN or pass --token-file FILE\n");
     assert_eq!(no_token.0, 2);
 }
 
@@ -381,14 +407,14 @@ fn a_get_is_repeated_when_the_server_asks_for_it_and_a_change_never() {
     let server = Server::start(vec![busy.clone(), busy.clone(), busy.clone(), ok]);
     let (code, stdout, stderr) = run(&server.url, &["health"]);
     assert_eq!((code, stdout.as_str()), (0, "status  ok\n"));
-    assert_eq!(stderr.lines().collect::<Vec<_>>(), ["tollgate: 503, asking again in 0 s"; 3]);
+    assert_eq!(stderr.lines().collect::<Vec<_>>(), ["tollgate: 503, trying again in 0 s"; 3]);
     assert_eq!(server.lines().len(), 4);
 
     let server = Server::start(vec![busy.clone(); 4]);
     assert_eq!(run(&server.url, &["health"]).0, 3);
     assert_eq!(server.lines().len(), 4);
 
-    // One answer, so another try would find nobody; and a wait that is too long is left to the user.
+    // The server has one response: a retry would fail. A wait that is too long is left to the user.
     let (code, _, stderr) = once(busy.0, &busy.1, &["keys", "disable", "k"]);
     assert_eq!((code, stderr.as_str()), (3, "tollgate: 503 busy (try again in 0 s)\n"));
     let (code, _, stderr) =
@@ -413,7 +439,7 @@ fn lists_follow_their_cursors_as_far_as_is_wanted() {
     let server = Server::start(vec![page(&["a", "b"], Some("x"))]);
     let (code, stdout, stderr) = run(&server.url, &["keys", "list"]);
     assert_eq!((code, stdout.lines().count()), (0, 3));
-    assert_eq!(stderr, "tollgate: there is more: --all, or --cursor x\n");
+    assert_eq!(stderr, "tollgate: more entries follow: use --all, or --cursor x\n");
     assert_eq!(server.lines(), ["GET /_tollgate/keys"]);
 
     let server = Server::start(vec![page(&["a"; 500], Some("x")), page(&["b"; 100], Some("y"))]);
@@ -433,7 +459,7 @@ fn a_new_secret_is_alone_on_stdout_when_quiet() {
     let create = ["keys", "create", "--tier", "free", "--name", "n"];
     let (code, stdout, stderr) = once("201 Created", created, &create);
     assert_eq!((code, stdout.as_str()), (0, "id    k\nkey   tg_k_s\ntier  free\n"));
-    assert_eq!(stderr, "tollgate: keep the key: it is not shown again\n");
+    assert_eq!(stderr, "tollgate: store the key: it is not shown again\n");
     let quiet: Vec<&str> = create.iter().copied().chain(["-q"]).collect();
     assert_eq!(once("201 Created", created, &quiet), (0, "tg_k_s\n".to_owned(), String::new()));
     let json: Vec<&str> = create.iter().copied().chain(["--json"]).collect();
@@ -464,7 +490,7 @@ fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
     let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
     let import = ["keys", "import", input, "--output", output, "--batch", "3"];
 
-    // The first request is taken in two parts; the second fails.
+    // The server processes the first batch in two parts; the second fails.
     let server = Server::start(vec![
         results(&[r#"{"line":1,"id":"a"}"#, r#"{"line":2,"error":"tier: there is no tier `x`"}"#]),
         results(&[r#"{"line":1,"id":"d"}"#, r#"{"line":2,"id":"e"}"#]),
@@ -476,7 +502,7 @@ fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
         stderr.lines().collect::<Vec<_>>(),
         [
             "tollgate: 3 imported, 1 refused, 0 skipped",
-            "tollgate: 500 something went wrong on our side; go on with --resume"
+            "tollgate: 500 something went wrong on our side; continue with --resume"
         ]
     );
     let asked = server.asked();
@@ -487,7 +513,7 @@ fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
 
     // Without --resume nothing is overwritten.
     let (code, _, stderr) = run("http://127.0.0.1:1", &import);
-    assert!(code == 2 && stderr.contains("go on with --resume"), "{code} {stderr}");
+    assert!(code == 2 && stderr.contains("continue with --resume"), "{code} {stderr}");
 
     let server = Server::start(vec![results(&[r#"{"line":1,"id":"b"}"#, r#"{"line":2,"id":"f"}"#])]);
     let resumed: Vec<&str> = import.iter().copied().chain(["--resume"]).collect();
@@ -519,7 +545,7 @@ fn an_import_that_is_too_large_for_one_request_is_halved() {
     let (code, stdout, stderr) = told(&child.wait_with_output().unwrap());
     assert_eq!(stdout, "{\"line\":1,\"id\":\"a\"}\n{\"line\":2,\"error\":\"the line is too long\"}\n");
     assert_eq!(code, 1);
-    assert!(stderr.ends_with("tollgate: 1 lines were refused: see the results\n"), "{stderr}");
+    assert!(stderr.ends_with("tollgate: 1 line was refused: the results say why\n"), "{stderr}");
     assert_eq!(server.lines().len(), 3);
 }
 

@@ -122,7 +122,7 @@ test("a tier that no key has is deleted", async () => {
   assert.match(await cli.ok("tiers", "list"), /^gone +d +0 +on +minute 10\/minute fixed, month 9\/month$/m);
   const key = await issueKey(gate, "gone");
   const refused = await cli("tiers", "delete", "gone");
-  assert.deepEqual([refused.code, refused.stderr], [1, "tollgate: 409 1 key is of this tier: give it another one, or delete it\n"]);
+  assert.deepEqual([refused.code, refused.stderr], [1, "tollgate: 409 1 key has this tier: change its tier or delete the key first\n"]);
   await cli.ok("keys", "update", key.id, "--tier", "free");
   assert.equal(await cli.ok("tiers", "delete", "gone"), "");
   assert.equal((await cli("tiers", "show", "gone")).code, 1);
@@ -149,7 +149,7 @@ test("route costs are set, listed and deleted, and logged with the route", async
 test("a wrong token is told that it was refused, and where it came from", async () => {
   const { code, stdout, stderr } = await cli("keys", "list", { env: { TOLLGATE_TOKEN: "wrong" } });
   assert.deepEqual([code, stdout], [1, ""]);
-  assert.match(stderr, /^tollgate: 401 the admin token was refused: .* \(the token of TOLLGATE_TOKEN\)\n$/);
+  assert.match(stderr, /^tollgate: 401 the admin token was refused: .* \(the token from TOLLGATE_TOKEN\)\n$/);
 });
 
 test("usage, history, hours, report, alerts, audit and reconcile answer", async () => {

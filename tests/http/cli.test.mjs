@@ -79,5 +79,5 @@ test("a wrong command line is exit code 2, a gate out of reach 3", async () => {
   assert.equal((await cli("keys", "show", "x", { env: { TOLLGATE_TOKEN: "" } })).code, 2);
   const away = await cli("health", "--url", `http://127.0.0.1:${await freePort()}`);
   assert.equal(away.code, 3);
-  assert.match(away.stderr, /^tollgate: no answer from .*\n$/);
+  assert.match(away.stderr, /^tollgate: no response from .*: check that the gate runs and --url is right\n$/);
 });

@@ -164,7 +164,7 @@ describe("PATCH /_tollgate/keys/{id}", () => {
     await admit(key, 1);
     await deafen(key);
     expect(await patch(key, { status: "disabled" })).toMatchObject({ status: "disabled" });
-    expect(logged.join()).toContain("was not told of a change");
+    expect(logged.join()).toContain("its object was not refreshed");
     await admit(key, 1);
     wait(60);
     await problem(await call(key), 403);

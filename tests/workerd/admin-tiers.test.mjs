@@ -112,9 +112,9 @@ describe("DELETE", () => {
     await put(name, day(5), 201);
     const keys = [await issue(name), await issue(name)];
     await setKey(keys[0], "status", status);
-    expect((await problem(await admin("DELETE", `/tiers/${name}`), 409)).detail).toMatch(/^2 keys are of this tier/);
+    expect((await problem(await admin("DELETE", `/tiers/${name}`), 409)).detail).toMatch(/^2 keys have this tier/);
     await admin("PATCH", `/keys/${keys[1].id}`, { tier: "free" });
-    expect((await problem(await admin("DELETE", `/tiers/${name}`), 409)).detail).toMatch(/^1 key is of this tier/);
+    expect((await problem(await admin("DELETE", `/tiers/${name}`), 409)).detail).toMatch(/^1 key has this tier/);
     expect(await read(`/tiers/${name}`)).toMatchObject(day(5));
     expect(await logOf(name)).toHaveLength(1);
     await admin("DELETE", `/keys/${keys[0].id}`);

@@ -396,7 +396,7 @@ describe("POST /_tollgate/keys/import", () => {
     expect([errors[0], errors[5], errors[6]]).toEqual([undefined, undefined, undefined]);
     expect(errors[7]).toMatch(/^tier: .*`free`/);
     expect(errors[8]).toMatch(/^nam: /);
-    expect(errors[9]).toContain("send this one again");
+    expect(errors[9]).toContain("send this line again");
     expect(lines[6].id).toBe(lines[0].id);
     await admit({ key: a }, 1);
     await admit({ key: b }, 1);
@@ -424,9 +424,11 @@ describe("POST /_tollgate/keys/import", () => {
     const results = await importLines(...lines);
     const kinds = results.map(({ id, error }) => (id ? "stored" : error.split(":")[0]));
     expect(kinds).toEqual([
-      ...Array(1000).fill("stored"), ...Array(1000).fill("could not be stored now"), ...Array(500).fill("not tried"),
+      ...Array(1000).fill("stored"),
+      ...Array(1000).fill("may not be stored, because the database failed"),
+      ...Array(500).fill("was not tried, because an earlier line could not be stored"),
     ]);
-    expect(logged.join("\n")).toContain("an import broke off");
+    expect(logged.join("\n")).toContain("an import stopped at a batch that could not be stored");
     await problem(await admin("POST", "/keys/import", JSON.stringify(lines[1500])), 503);
     await sql("DROP TRIGGER broken");
     const again = await importLines(...lines);

@@ -1,4 +1,4 @@
-//! The whole document.
+//! Builds the document.
 
 use crate::admin::openapi::operations::{self, Description};
 use crate::admin::openapi::schemas::Schemas;
@@ -7,11 +7,12 @@ use crate::http::problem::ProblemBody;
 use crate::router::{Admin, Operation, RESERVED};
 use serde_json::{Map, Value, json};
 
-const DESCRIPTION: &str = "Exact rate limits and monthly quotas for the keys of an API. These are tollgate's own endpoints; every \
-other path is the origin's.\n\nWhat is wrong is told as a problem (RFC 9457). Bodies are JSON of at most 64 KiB; unknown fields and \
-unknown query parameters are refused; a text parameter without a value is as one that is not there, a number must \
-have one. Lists are pages. Times are RFC 3339 in UTC. `GET` answers `HEAD` too. A method that a path does not \
-have is 405 with `Allow`; CORS preflights need no credential.";
+const DESCRIPTION: &str = "Exact rate limits and monthly quotas for the keys of an API. These are the endpoints of tollgate itself; \
+requests to all other paths go to the origin.\n\n\
+Errors are problems (RFC 9457). Request bodies are JSON objects of at most 64 KiB. Unknown fields and \
+unknown query parameters are rejected. An empty text parameter is ignored; an empty number is an error. \
+Lists are paged. Times are RFC 3339 in UTC. Paths with `GET` also support `HEAD`. An unsupported method is \
+405 with `Allow`. CORS preflights need no credential.";
 
 /// The document.
 #[must_use]
@@ -35,33 +36,33 @@ pub fn document() -> Value {
         },
         "servers": [{ "url": "/" }],
         "tags": [
-            { "name": "admin", "description": "For the operator: `Authorization: Bearer` with `ADMIN_TOKEN` or a named token." },
-            { "name": "holder", "description": "For the holder of a key, with the key." },
-            { "name": "open", "description": "For everybody." },
+            { "name": "admin", "description": "For operators, authenticated by `Authorization: Bearer` with `ADMIN_TOKEN` or a named token." },
+            { "name": "holder", "description": "Self-service: for the owner of an API key, authenticated by that key." },
+            { "name": "open", "description": "Public: no authentication." },
         ],
         "paths": paths,
         "components": {
             "schemas": schemas.0,
             "responses": ERRORS.iter().map(|error| (error.name.to_owned(), error.describe(&problem))).collect::<Map<_, _>>(),
             "headers": {
-                "RateLimit": { "description": "What is left of each policy (draft-ietf-httpapi-ratelimit-headers-11), in the form that `RATELIMIT_FIELDS` says.", "schema": { "type": "string" } },
-                "RateLimit-Policy": { "description": "The policies, in the same form.", "schema": { "type": "string" } },
+                "RateLimit": { "description": "Remaining quota and time to reset of each policy (draft-ietf-httpapi-ratelimit-headers-11), in the format set by `RATELIMIT_FIELDS`.", "schema": { "type": "string" } },
+                "RateLimit-Policy": { "description": "Quota and window of each policy, in the same format.", "schema": { "type": "string" } },
             },
             "securitySchemes": {
-                "adminToken": { "type": "http", "scheme": "bearer", "description": "`ADMIN_TOKEN`, or a named token `tga_…`." },
-                "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key" },
-                "bearerKey": { "type": "http", "scheme": "bearer", "description": "The API key. Exactly one of the two ways." },
+                "adminToken": { "type": "http", "scheme": "bearer", "description": "`ADMIN_TOKEN` or a named token (`tga_…`)." },
+                "apiKey": { "type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The API key. Send it in one place only." },
+                "bearerKey": { "type": "http", "scheme": "bearer", "description": "The API key. Send it in one place only." },
             },
         },
     })
 }
 
-/// A problem that many endpoints share.
+/// An error response that many endpoints share.
 pub(super) struct ErrorResponse {
     pub(super) status: u16,
     name: &'static str,
     description: &'static str,
-    /// A header that it always has.
+    /// A header field that the response always has.
     pub(super) header: Option<&'static str>,
 }
 
@@ -93,33 +94,33 @@ pub(super) const ERRORS: [ErrorResponse; 10] = [
     ErrorResponse::new(
         400,
         "BadRequest",
-        "The URL is not valid; a query parameter is unknown, repeated or not as it must be; or the body is no JSON object.",
+        "The URL is not valid; a query parameter is unknown, repeated or invalid; or the body is not a JSON object.",
     ),
-    ErrorResponse::new(401, "Unauthorized", "The credential is missing or wrong."),
+    ErrorResponse::new(401, "Unauthorized", "The credential is missing or not valid."),
     ErrorResponse::new(
         403,
         "Forbidden",
-        "The token's scopes do not reach so far, or the key is disabled, revoked or expired.",
+        "The token lacks the required scope, or the API key is disabled, revoked or expired.",
     ),
     ErrorResponse::new(404, "NotFound", "Not found."),
     ErrorResponse::new(
         409,
         "Conflict",
-        "The thing is not in a state that allows this, or somebody else is changing it.",
+        "The current state does not allow the request, or other requests changed it at the same time.",
     ),
     ErrorResponse::new(413, "ContentTooLarge", "The body is too large."),
     ErrorResponse::new(
         422,
         "UnprocessableContent",
-        "A field of the body is missing, unknown or not as it must be; `field` names it.",
+        "A field of the body is missing, unknown or invalid; `field` names it.",
     ),
     ErrorResponse::new(
         429,
         "TooManyRequests",
-        "Too many wrong admin tokens from this address (10 a minute, 50 from an IPv6 /48), or too many requests for `me` with this key (30 at once, one a second), as one isolate sees them.",
+        "Too many wrong admin tokens from this address (10 a minute; 50 from an IPv6 /48), or too many requests for `me` with this key (bursts of 30, then one a second). Each isolate counts for itself.",
     ),
-    ErrorResponse::new(500, "InternalServerError", "A fault of tollgate's own."),
-    ErrorResponse::new(503, "ServiceUnavailable", "A part that is needed is out of reach, or not set up."),
+    ErrorResponse::new(500, "InternalServerError", "Internal error of tollgate."),
+    ErrorResponse::new(503, "ServiceUnavailable", "A required service is unavailable, or a setting is missing."),
 ];
 
 fn describe(described: &Description) -> Value {
@@ -130,13 +131,13 @@ fn describe(described: &Description) -> Value {
     errors.push(400);
     if !is_public {
         errors.extend([401, 403, 429, 500, 503]);
-        // A tier that is put need not be there.
+        // PUT creates a tier that does not exist.
         if endpoint.path.contains('{') && endpoint.operation != Admin::PutTier.into() {
             errors.push(404);
         }
         if described.body.is_some() {
             errors.push(413);
-            // An import tells of each line what is wrong with it.
+            // An import reports errors line by line.
             if endpoint.operation != Admin::ImportKeys.into() {
                 errors.push(422);
             }
@@ -163,13 +164,13 @@ fn describe(described: &Description) -> Value {
     let (tag, needs, security) = match (endpoint.operation, endpoint.scope) {
         (Operation::Public(_), _) => ("open", "", json!([])),
         (Operation::SelfServiceRoute(_), _) => {
-            ("holder", " Needs an API key that is in force.", json!([{ "apiKey": [] }, { "bearerKey": [] }]))
+            ("holder", " Requires an active API key.", json!([{ "apiKey": [] }, { "bearerKey": [] }]))
         }
         (Operation::Admin(_), scope) => {
             let needs = match scope {
-                Some(Scope::Read) => " Needs the scope `read`.",
-                Some(Scope::Write) => " Needs the scope `write`.",
-                Some(Scope::Root) | None => " Needs `ADMIN_TOKEN` itself.",
+                Some(Scope::Read) => " Requires the scope `read`.",
+                Some(Scope::Write) => " Requires the scope `write`.",
+                Some(Scope::Root) | None => " Requires `ADMIN_TOKEN`; named tokens are refused.",
             };
             ("admin", needs, json!([{ "adminToken": [] }]))
         }
@@ -200,8 +201,8 @@ fn lower_camel(name: &str) -> String {
 fn path_parameters(path: &str) -> Value {
     let parameter = |name: &str| {
         let (pattern, description) = match name {
-            "id" => ("^[a-z2-7]{16}$", "The id."),
-            _ => ("^[a-z0-9_-]{1,32}$", "The name."),
+            "id" => ("^[a-z2-7]{16}$", "Id of the key or token."),
+            _ => ("^[a-z0-9_-]{1,32}$", "Name of the tier or policy."),
         };
         let schema = json!({ "type": "string", "pattern": pattern });
         json!({ "name": name, "in": "path", "required": true, "description": description, "schema": schema })

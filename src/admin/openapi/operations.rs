@@ -1,4 +1,4 @@
-//! Descriptions of the endpoints: summary, query parameters, body and responses.
+//! Describes the endpoints: summary, query parameters, body and responses.
 
 use crate::admin::alerts::{AlertView, DeliveryState, DeliveryView};
 use crate::admin::audit::EntryView;
@@ -19,21 +19,21 @@ use crate::router::{Admin, ENDPOINTS, Endpoint, Operation, Public, SelfServiceRo
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-/// The description of an endpoint. The rest follows from [`ENDPOINTS`].
+/// The parts of an operation that do not follow from [`ENDPOINTS`].
 pub(super) struct Description {
     pub(super) endpoint: &'static Endpoint,
     pub(super) summary: &'static str,
-    /// In the query; those in the path follow from it.
+    /// Query parameters. Those in the path follow from the endpoint.
     pub(super) parameters: Vec<Value>,
     pub(super) body: Option<Value>,
-    /// Status, description, and the content by its media type.
+    /// Status, description, and content by media type.
     pub(super) answers: Vec<(u16, &'static str, Value)>,
-    /// Statuses of errors beside those that follow from the endpoint.
+    /// Error statuses in addition to those that follow from the endpoint.
     pub(super) errors: &'static [u16],
 }
 
 impl Description {
-    #[expect(clippy::expect_used, reason = "native only; the same macro makes the operations and the table")]
+    #[expect(clippy::expect_used, reason = "native only; one macro generates the operations and the table")]
     fn new(operation: impl Into<Operation>, summary: &'static str) -> Self {
         let operation = operation.into();
         let endpoint = ENDPOINTS.iter().find(|endpoint| endpoint.operation == operation);
@@ -59,19 +59,19 @@ impl Description {
     fn paged(self) -> Self {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": PAGE_LIMIT, "default": PAGE_DEFAULT });
         let cursor = json!({ "type": "string", "pattern": "^([0-9a-f]{2})*$" });
-        self.parameter("limit", &limit, "Entries of the page.").parameter(
+        self.parameter("limit", &limit, "Most entries of the page.").parameter(
             "cursor",
             &cursor,
-            "`next_cursor` of the page before; another text is 400.",
+            "`next_cursor` of the previous page; any other text is 400. Default: the first page.",
         )
     }
 
     fn between(self, most: &str) -> Self {
         let time = or_empty(&json!({ "type": "string", "format": "date-time" }));
-        self.parameter("from", &time, &format!("RFC 3339. {most}")).parameter(
+        self.parameter("from", &time, &format!("Start of the range, RFC 3339 with any offset. {most}")).parameter(
             "to",
             &time,
-            "RFC 3339; now unless it is said.",
+            "End of the range, exclusive, RFC 3339 with any offset. Default: now.",
         )
     }
 
@@ -103,7 +103,7 @@ impl Description {
     }
 }
 
-/// The schema of a parameter whose empty value is ignored.
+/// The schema of a parameter that may be empty, which is as if it were missing.
 fn or_empty(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "string", "maxLength": 0 }] })
 }
@@ -115,12 +115,12 @@ fn page(list: &str, entry: &Value) -> Value {
         "required": [list, "next_cursor"],
         "properties": {
             list: { "type": "array", "maxItems": PAGE_LIMIT, "items": entry },
-            "next_cursor": { "type": ["string", "null"], "description": "Of the page that follows; `null` at the end." },
+            "next_cursor": { "type": ["string", "null"], "description": "Cursor of the next page; `null` on the last one." },
         },
     })
 }
 
-/// All endpoints, in the order of the document.
+/// Describes all endpoints, in the order of the document.
 pub(super) fn all(schemas: &mut Schemas) -> Vec<Description> {
     let mut operations = describe_keys(schemas);
     operations.extend(describe_usage(schemas));
@@ -146,69 +146,74 @@ fn describe_keys(schemas: &mut Schemas) -> Vec<Description> {
     let mut issued_example = key_example();
     issued_example["key"] = "tg_wtwo6x5htavejjfz_…".into();
     vec![
-        Description::new(Admin::CreateKey, "Issue a key. The key itself is shown here and never again.")
+        Description::new(Admin::CreateKey, "Create a key. The response is the only one that contains the key itself.")
             .accepts(&schemas.body::<CreateKey>())
             .returns(201, "The key.", &issued)
             .example(issued_example),
-        Description::new(Admin::ListKeys, "List keys in the order of issue.")
+        Description::new(Admin::ListKeys, "List keys, oldest first.")
             .paged()
-            .parameter("tier", &word, "Those of this tier.")
-            .parameter("status", &status, "Those of this status.")
-            .parameter("owner", &word, "Those of exactly this owner.")
-            .parameter("q", &word, "Those whose name has this in it, in whatever case.")
+            .parameter("tier", &word, "Only keys of this tier.")
+            .parameter("status", &status, "Only keys with this status.")
+            .parameter("owner", &word, "Only keys of exactly this owner.")
+            .parameter("q", &word, "Only keys whose name contains this text; ASCII letters match in either case.")
             .returns(200, "A page of keys.", &page("keys", &key))
             .example(json!({ "keys": [key_example()], "next_cursor": null })),
-        Description::new(Admin::ReadKey, "Read a key.").returns(200, "The key.", &key).example(key_example()),
-        Description::new(Admin::ChangeKey, "Change a key; in force with the next request.")
+        Description::new(Admin::ReadKey, "Get a key.").returns(200, "The key.", &key).example(key_example()),
+        Description::new(Admin::ChangeKey, "Change a key. Takes effect with the next request.")
             .accepts(&schemas.body::<ChangeKey>())
             .returns(200, "The key.", &key)
             .errors(&[409]),
-        Description::new(Admin::DeleteKey, "Delete a key and its overrides. Its accounts and the log stay.")
-            .returns_nothing("It is gone.")
+        Description::new(Admin::DeleteKey, "Delete a key and its overrides. Its usage and the admin log are kept.")
+            .returns_nothing("Deleted.")
             .errors(&[409]),
-        Description::new(Admin::RotateKey, "Replace a key's secret; its counters go on.")
+        Description::new(Admin::RotateKey, "Replace a key's secret. Counters are kept.")
             .accepts(&schemas.body::<RotateKey>())
-            .returns(200, "The key with its new secret, which is shown here and never again.", &issued)
+            .returns(200, "The key with its new secret, which no other response contains.", &issued)
             .errors(&[409]),
-        Description::new(Admin::RevokeKey, "Withdraw a key for ever.").returns(200, "The key.", &key).errors(&[409]),
+        Description::new(Admin::RevokeKey, "Revoke a key. This cannot be undone.")
+            .returns(200, "The key.", &key)
+            .errors(&[409]),
         describe_import(),
-        Description::new(Admin::ListOverrides, "List a key's own policies by name.").paged().returns(
+        Description::new(Admin::ListOverrides, "List a key's overrides by name.").paged().returns(
             200,
             "A page of overrides.",
             &page("overrides", &own),
         ),
         Description::new(
             Admin::PutOverride,
-            "Give a key a policy of its own, 16 at most; in force with the next request.",
+            "Set an override of a key, at most 16 per key. Takes effect with the next request.",
         )
         .accepts(&schemas.body::<PutOverride>())
-        .returns(200, "It was replaced.", &own)
-        .returns(201, "It is new.", &own)
+        .returns(200, "An override was replaced.", &own)
+        .returns(201, "An override was added.", &own)
         .errors(&[409]),
-        Description::new(Admin::DeleteOverride, "Take a key's own policy back.")
-            .returns_nothing("It is gone.")
-            .errors(&[409]),
+        Description::new(
+            Admin::DeleteOverride,
+            "Delete an override: the tier's policy of that name, if any, applies again.",
+        )
+        .returns_nothing("Deleted.")
+        .errors(&[409]),
     ]
 }
 
 fn describe_import() -> Description {
-    let summary = "Take over keys that were issued elsewhere: 16 to 256 visible ASCII characters each, 10000 lines and 16 MiB at most.";
+    let summary = "Import keys that were issued elsewhere, each of 16 to 256 visible ASCII characters. At most 10000 lines and 16 MiB.";
     let mut import = Description::new(Admin::ImportKeys, summary);
     let line = "{\"key\":\"their-own-key-0001\",\"tier\":\"pro\",\"name\":\"first\"}\n";
     let result = "{\"line\":1,\"id\":\"wtwo6x5htavejjfz\"}\n{\"line\":2,\"error\":\"tier: there is no tier `gold`\"}\n";
-    // As bytes, which is the one way in which generators of clients can send and take lines.
+    // Bytes: the only form in which generated clients can send and receive lines.
     let bytes = json!({ "type": "string", "format": "binary", "contentMediaType": "application/x-ndjson" });
     let content = |example: &str| json!({ "schema": bytes, "example": example });
-    // No lines are no error.
+    // An empty body is not an error.
     import.body = Some(json!({
-        "description": "A JSON object a line (NDJSON), whatever `Content-Type` says.",
+        "description": "One JSON object per line (NDJSON). `Content-Type` is ignored.",
         "required": false,
         "content": { "application/octet-stream": content(line) },
     }));
     let lines = json!({ "schema": { "type": "string" }, "example": result });
     import.answers.push((
         200,
-        "What became of each line: NDJSON, also for `Accept: application/octet-stream`.",
+        "The result of each line (NDJSON), also with `Accept: application/octet-stream`.",
         json!({ "application/x-ndjson": lines, "application/octet-stream": content(result) }),
     ));
     import
@@ -220,29 +225,26 @@ fn describe_usage(schemas: &mut Schemas) -> Vec<Description> {
     let audit = schemas.add::<EntryView>();
     let months = json!({ "type": "integer", "minimum": 1, "maximum": MONTHS_LIMIT, "default": MONTHS_DEFAULT });
     vec![
-        Description::new(Admin::ReadUsage, "What a key has used, from its object; spends nothing.").returns(
-            200,
-            "Where it stands.",
-            &schemas.add::<Usage>(),
-        ),
-        Description::new(Admin::ReadHistory, "A key's months.")
-            .parameter("months", &months, "How many, the current one included.")
-            .returns(200, "The months.", &schemas.add::<History>()),
-        Description::new(Admin::ReadHours, "A key's hours by class of routes, as of the last flush.")
-            .between("24 hours ago unless it is said, 31 days at most.")
+        Description::new(Admin::ReadUsage, "Get a key's current usage, as counted by its object. Spends no quota.")
+            .returns(200, "The usage.", &schemas.add::<Usage>()),
+        Description::new(Admin::ReadHistory, "Get a key's usage by month.")
+            .parameter("months", &months, "Number of months, the current one included.")
+            .returns(200, "The usage.", &schemas.add::<History>()),
+        Description::new(Admin::ReadHours, "List a key's usage by hour and route class, as of its last flush to D1.")
+            .between("Default: 24 hours before `to`. At most 31 days before `to`.")
             .paged()
             .returns(200, "A page of hours.", &page("hours", &hour)),
-        Description::new(Admin::ReadDays, "A key's days by class of routes, as of the last flush.")
-            .between("30 days ago unless it is said, 100 days at most.")
+        Description::new(Admin::ReadDays, "List a key's usage by day and route class, as of its last flush to D1.")
+            .between("Default: 30 days before `to`. At most 100 days before `to`.")
             .paged()
             .returns(200, "A page of days.", &page("days", &day)),
-        Description::new(Admin::ReadAudit, "A key's requests one by one, for the tier's `audit_days`.")
-            .between("The oldest unless it is said.")
+        Description::new(Admin::ReadAudit, "List a key's requests, kept for the tier's `audit_days`.")
+            .between("Default: the oldest entry.")
             .paged()
             .returns(200, "A page of requests.", &page("entries", &audit)),
-        Description::new(Admin::Reconcile, "Compare a key's object with D1.").returns(
+        Description::new(Admin::Reconcile, "Compare the counts of a key's object with D1.").returns(
             200,
-            "What was found.",
+            "The comparison.",
             &schemas.add::<Reconciliation>(),
         ),
     ]
@@ -256,9 +258,10 @@ fn describe_reports(schemas: &mut Schemas) -> Vec<Description> {
     let threshold = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 10, "default": 0.8 });
     let states = DeliveryState::ALL.map(DeliveryState::as_str);
     let state = or_empty(&json!({ "type": "string", "enum": states }));
-    let summary = "A month of all keys that were used in it; the whole of it as CSV for `Accept: text/csv`, without `limit` and `cursor`.";
+    let summary =
+        "Get a month's usage of all keys. With `Accept: text/csv`: all keys as CSV, without `limit` and `cursor`.";
     let mut report = Description::new(Admin::Report, summary)
-        .parameter("month", &month, "The current one unless it is said.")
+        .parameter("month", &month, "UTC month. Default: the current one.")
         .paged()
         .returns(200, "The report.", &schemas.add::<MonthReport>());
     if let Some((.., content)) = report.answers.last_mut() {
@@ -269,20 +272,20 @@ fn describe_reports(schemas: &mut Schemas) -> Vec<Description> {
     }
     vec![
         report,
-        Description::new(Admin::ListAlerts, "Keys at or over a share of any month policy.")
-            .parameter("threshold", &threshold, "The share, with up to six decimal places.")
+        Description::new(Admin::ListAlerts, "List keys that have used a given share of a month policy.")
+            .parameter("threshold", &threshold, "Share of the quota, with up to six decimal places.")
             .paged()
-            .returns(200, "A page of keys and policies.", &page("alerts", &alert)),
+            .returns(200, "A page of pairs of key and policy.", &page("alerts", &alert)),
+        Description::new(Admin::ListDeliveries, "List raised alerts and their webhook deliveries, newest first.")
+            .parameter("state", &state, "Only deliveries in this state.")
+            .paged()
+            .returns(200, "A page of alerts.", &page("deliveries", &delivery)),
         Description::new(
-            Admin::ListDeliveries,
-            "Alerts that were raised, newest first, and what became of telling them.",
+            Admin::ListDrift,
+            "List differences between objects and D1 that the hourly check of some keys found, newest first.",
         )
-        .parameter("state", &state, "Those in this state.")
         .paged()
-        .returns(200, "A page of alerts.", &page("deliveries", &delivery)),
-        Description::new(Admin::ListDrift, "What the hourly comparison of some keys with D1 has found, newest first.")
-            .paged()
-            .returns(200, "A page of finds.", &page("drift", &drift)),
+        .returns(200, "A page of differences.", &page("drift", &drift)),
     ]
 }
 
@@ -300,68 +303,69 @@ fn describe_settings(schemas: &mut Schemas) -> Vec<Description> {
             "A page of tiers.",
             &page("tiers", &tier),
         ),
-        Description::new(Admin::ReadTier, "Read a tier.").returns(200, "The tier.", &tier),
-        Description::new(Admin::PutTier, "Create a tier or replace it, for all of its keys.")
+        Description::new(Admin::ReadTier, "Get a tier.").returns(200, "The tier.", &tier),
+        Description::new(Admin::PutTier, "Create or replace a tier. A change applies to all keys of the tier.")
             .accepts(&schemas.body::<PutTier>())
-            .returns(200, "It was replaced.", &changed)
-            .returns(201, "It is new.", &changed)
+            .returns(200, "The tier was replaced.", &changed)
+            .returns(201, "The tier was created.", &changed)
             .errors(&[409]),
         Description::new(Admin::DeleteTier, "Delete a tier that no key has.")
-            .returns_nothing("It is gone.")
+            .returns_nothing("Deleted.")
             .errors(&[409]),
-        Description::new(Admin::ListRouteCosts, "List what calls cost, by pattern and method.").paged().returns(
+        Description::new(Admin::ListRouteCosts, "List route costs by pattern and method.").paged().returns(
             200,
-            "A page of costs.",
+            "A page of route costs.",
             &page("route_costs", &cost),
         ),
         Description::new(
             Admin::PutRouteCost,
-            "Set what calls cost that match a pattern and method, 500 at most; in force within 60 seconds.",
+            "Set the cost of calls that match a pattern and method; at most 500 rows. Takes effect within 60 seconds.",
         )
         .accepts(&schemas.body::<PutRouteCost>())
-        .returns(200, "It was replaced.", &cost)
-        .returns(201, "It is new.", &cost)
+        .returns(200, "The cost was replaced.", &cost)
+        .returns(201, "The cost was added.", &cost)
         .errors(&[409]),
         Description::new(
             Admin::DeleteRouteCost,
-            "Delete the cost of a pattern and method; in force within 60 seconds.",
+            "Delete the cost of a pattern and method. Takes effect within 60 seconds.",
         )
-        .required("pattern", &word, "The pattern of the row.")
-        .parameter("method", &json!({ "type": "string", "default": "*" }), "Its method.")
-        .returns_nothing("It is gone.")
+        .required("pattern", &word, "Pattern of the row.")
+        .parameter("method", &json!({ "type": "string", "default": "*" }), "Method of the row.")
+        .returns_nothing("Deleted.")
         .errors(&[404, 409]),
-        Description::new(Admin::ReadLog, "Every change made through the admin API, newest first.")
+        Description::new(Admin::ReadLog, "List changes made through the admin API, newest first.")
             .paged()
-            .parameter("target", &word, "Those of this thing: `keys/{id}`, `tiers/{name}`, `route-costs`, ...")
-            .parameter("actor", &word, "Those by this token, by its name.")
+            .parameter("target", &word, "Only changes of this target: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`, `route-costs` or `tokens/{id}`.")
+            .parameter("actor", &word, "Only changes by the token of this name; `root` is `ADMIN_TOKEN`.")
             .returns(200, "A page of the log.", &page("entries", &entry)),
         Description::new(Admin::ListTokens, "List admin tokens by name.").paged().returns(
             200,
             "A page of tokens.",
             &page("tokens", &token),
         ),
-        Description::new(Admin::CreateToken, "Create an admin token, which is shown here and never again.")
+        Description::new(Admin::CreateToken, "Create an admin token. The response is the only one that contains the token itself.")
             .accepts(&schemas.body::<CreateToken>())
             .returns(201, "The token.", &schemas.add::<IssuedTokenView>())
             .errors(&[409]),
-        Description::new(Admin::DeleteToken, "Withdraw an admin token.").returns_nothing("It is gone."),
+        Description::new(Admin::DeleteToken, "Delete an admin token. Takes effect with the next request.").returns_nothing("Deleted."),
     ]
 }
 
 fn describe_public_and_self_service(schemas: &mut Schemas) -> Vec<Description> {
     vec![
-        Description::new(SelfServiceRoute::Me, "Where the presented key stands; spends nothing.").returns(
+        Description::new(SelfServiceRoute::Me, "Get status and current usage of the presented key. Spends no quota.")
+            .returns(200, "The key.", &schemas.add::<Me>()),
+        Description::new(
+            SelfServiceRoute::MyUsage,
+            "Get usage of the presented key by month and hour. Spends no quota.",
+        )
+        .returns(200, "The usage.", &schemas.add::<MeUsage>()),
+        Description::new(Public::Health, "Check that tollgate runs.").returns(
             200,
-            "The key.",
-            &schemas.add::<Me>(),
+            "It runs.",
+            &schemas.add::<Health>(),
         ),
-        Description::new(SelfServiceRoute::MyUsage, "What the presented key has used; spends nothing.").returns(
-            200,
-            "Its months and hours.",
-            &schemas.add::<MeUsage>(),
-        ),
-        Description::new(Public::Health, "Whether tollgate runs.").returns(200, "It does.", &schemas.add::<Health>()),
-        Description::new(Public::Openapi, "This document.").returns(
+        Description::new(Public::Openapi, "Get this document.").returns(
             200,
             "The document.",
             &json!({
@@ -374,7 +378,7 @@ fn describe_public_and_self_service(schemas: &mut Schemas) -> Vec<Description> {
     ]
 }
 
-// `src/runtime/http.rs` makes it.
+// Built in `src/runtime/http.rs`.
 #[derive(Debug, ToSchema)]
 #[schema(example = json!({"status": "ok", "version": "0.1.0"}))]
 struct Health {

@@ -1,10 +1,10 @@
-//! The schemas of the document, from the types of the API.
+//! Collects the schemas of the document from the types of the API.
 
 use crate::admin::body::FromFields;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-/// The schemas that are referred to.
+/// The referenced schemas, by name.
 #[derive(Debug, Default)]
 pub(super) struct Schemas(pub(super) Map<String, Value>);
 
@@ -19,7 +19,8 @@ impl Schemas {
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
     }
 
-    /// Adds a body with the limits of its reader; unknown fields are refused. Returns a reference.
+    /// Adds a request body with the limits of its reader; unknown fields are not allowed. Returns a
+    /// reference to it.
     pub(super) fn body<T: ToSchema + FromFields>(&mut self) -> Value {
         let reference = self.add::<T>();
         if let Some(schema) = self.0.get_mut(&*T::name()) {
@@ -37,7 +38,7 @@ impl Schemas {
     }
 }
 
-/// Puts the fields of an object's field in its place.
+/// Replaces a field of an object by the fields of that field.
 fn flatten(schema: &mut Value, field: &str) {
     let part = schema["properties"][field].take();
     if let (Some(properties), Value::Object(parts)) = (schema["properties"].as_object_mut(), &part["properties"]) {
@@ -51,8 +52,8 @@ fn flatten(schema: &mut Value, field: &str) {
     }
 }
 
-/// A schema that says the same in the way that generators of clients understand: a choice of one is
-/// that one, and an object of unnamed properties says so.
+/// Rewrites a schema for generators of clients: replaces a `oneOf` of one schema by that schema,
+/// and adds `additionalProperties` to an object without named properties.
 fn simplified(schema: Value) -> Value {
     match schema {
         Value::Array(all) => all.into_iter().map(simplified).collect(),

@@ -1,4 +1,4 @@
-//! HTTP: one request to one server, its retries, and what a refusal says.
+//! Sends requests, retries reads, and turns error responses into messages.
 
 use std::fmt::Write as _;
 use std::io::{self, BufReader, Read as _, Write as _};
@@ -6,86 +6,44 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use ureq::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use ureq::{Agent, Body, BodyReader};
 
+use crate::credential::Credential;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::view::one_line;
 
 const CONNECT_SECONDS: u64 = 10;
-/// How often a GET is sent again.
+/// The most retries of a GET.
 const RETRIES: u32 = 3;
-/// A longer `Retry-After` is not waited for: the user is told instead.
+/// The longest `Retry-After` to wait for, in seconds. A longer one is reported to the user.
 const LONGEST_WAIT: u64 = 60;
-/// A page has at most 500 entries of some kB; more is not tollgate's.
+/// The largest response, in bytes. A page of tollgate has at most 500 entries of a few kB.
 const ANSWER_LIMIT: u64 = 64 << 20;
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 pub(crate) const CSV: &str = "text/csv";
 
-/// A token or key, and where it was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Secret {
-    pub(crate) text: String,
-    /// The name of the flag or variable.
-    pub(crate) source: &'static str,
-}
-
-/// What a request authenticates with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Credential {
-    /// The endpoint asks for none.
-    None,
-    /// An operator's token.
-    Token(Secret),
-    /// A holder's own key.
-    Key(Secret),
-}
-
-impl Credential {
-    fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, Failure> {
-        let (name, value) = match self {
-            Self::None => return Ok(None),
-            Self::Token(token) => (AUTHORIZATION, format!("Bearer {}", token.text)),
-            Self::Key(key) => (HeaderName::from_static("x-api-key"), key.text.clone()),
-        };
-        // The value is not repeated: it is a secret, whatever else it may be.
-        let mut value = HeaderValue::from_str(&value)
-            .map_err(|_| Failure::Usage("the token or key has characters that no token or key has".to_owned()))?;
-        value.set_sensitive(true);
-        Ok(Some((name, value)))
-    }
-
-    /// What a person calls it: by the place it was taken from.
-    fn name(&self) -> Option<String> {
-        match self {
-            Self::None => None,
-            Self::Token(token) => Some(format!("the token of {}", token.source)),
-            Self::Key(key) => Some(format!("the key of {}", key.source)),
-        }
-    }
-}
-
-/// The server that the commands are for.
+/// A client of one server.
 pub(crate) struct Client {
     agent: Agent,
     base: String,
     credential: Option<(HeaderName, HeaderValue)>,
-    /// What to call the credential where it is refused.
+    /// The name of the credential in the message of a 401.
     credential_name: Option<String>,
     quiet: bool,
 }
 
 impl Client {
-    /// `timeout` is how long the server may be silent, in seconds.
+    /// `timeout` is the longest time without data from the server, in seconds.
     pub(crate) fn new(base: &Uri, credential: &Credential, timeout: u64, quiet: bool) -> Result<Self, Failure> {
         let silence = Some(Duration::from_secs(timeout));
         let agent = Agent::config_builder()
             .http_status_as_error(false)
-            // tollgate never redirects, and a token is for one server.
+            // tollgate never redirects, and the credential must reach no other server.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(Duration::from_secs(CONNECT_SECONDS)))
@@ -97,14 +55,16 @@ impl Client {
         let credential_name = credential.name();
         let credential = credential.header()?;
         if credential.is_some() && is_exposed(base) && !quiet {
-            let _ =
-                writeln!(io::stderr(), "tollgate: warning: {base} is not https: others can read the token on its way");
+            let _ = writeln!(
+                io::stderr(),
+                "tollgate: warning: {base} is not https, so others on the network can read the token or key"
+            );
         }
         let base = base.to_string().trim_end_matches('/').to_owned();
         Ok(Self { agent, base, credential, credential_name, quiet })
     }
 
-    /// The body of a GET. 429 and 503 are waited out, a few times.
+    /// Sends a GET and returns the body. Retries after 429 and 503 with a short `Retry-After`.
     pub(crate) fn get(&self, endpoint: &Endpoint, accept: &str) -> Result<String, Failure> {
         let mut retries = RETRIES;
         loop {
@@ -114,7 +74,7 @@ impl Client {
                     retries -= 1;
                     if !self.quiet {
                         let status = response.status().as_u16();
-                        let _ = writeln!(io::stderr(), "tollgate: {status}, asking again in {wait} s");
+                        let _ = writeln!(io::stderr(), "tollgate: {status}, trying again in {wait} s");
                     }
                     thread::sleep(Duration::from_secs(wait));
                 }
@@ -123,14 +83,15 @@ impl Client {
         }
     }
 
-    /// The body of the answer to a change. It is sent once: whether one that got no answer was made is for the user to see.
+    /// Sends a change and returns the body of the response. Never retries: a change without a
+    /// response may have been made, and the user must check.
     pub(crate) fn change(&self, method: &Method, endpoint: &Endpoint, body: Option<&Value>) -> Result<String, Failure> {
         let body = body.map(|json| (JSON, json.to_string().into_bytes()));
         let body = body.as_ref().map(|(kind, bytes)| (*kind, bytes.as_slice()));
         read_text(self.accepted(self.request(method, endpoint, JSON, body)?)?)
     }
 
-    /// The answer to an NDJSON body, to be read as it comes; `None` when the server finds the body too large.
+    /// Sends an NDJSON body and returns the response to be read line by line; `None` for 413.
     pub(crate) fn stream(
         &self,
         endpoint: &Endpoint,
@@ -162,11 +123,17 @@ impl Client {
             }
             None => request.body(()).map(|request| self.agent.run(request)),
         };
-        let answer = sent.map_err(|error| Failure::Usage(format!("cannot ask for {endpoint}: {error}")))?;
-        answer.map_err(|error| Failure::Broken(format!("no answer from {}: {error}", self.base)))
+        let answer =
+            sent.map_err(|error| Failure::Usage(format!("cannot build the request for {endpoint}: {error}")))?;
+        answer.map_err(|error| {
+            Failure::Broken(format!(
+                "no response from {}: {error}: check that the gate runs and --url is right",
+                self.base
+            ))
+        })
     }
 
-    /// The answer, if the request succeeded.
+    /// The response, if its status is 2xx.
     fn accepted(&self, response: Response<Body>) -> Result<Response<Body>, Failure> {
         let status = response.status();
         if status.is_success() {
@@ -174,12 +141,14 @@ impl Client {
         }
         if status.is_redirection() {
             let to = response.headers().get("location").and_then(|to| to.to_str().ok()).unwrap_or("another address");
-            return Err(Failure::Broken(format!("the server redirects to {to}: is the URL right?")));
+            return Err(Failure::Broken(format!(
+                "the server redirects to {to}, which tollgate never does: check --url"
+            )));
         }
         let wait = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()).map(str::to_owned);
         let mut message = refusal(status, &read_text(response).unwrap_or_default(), wait.as_deref());
         if let (StatusCode::UNAUTHORIZED, Some(name)) = (status, &self.credential_name) {
-            // An older server, or a proxy, only says that it wants one.
+            // An older server or a proxy may only ask for a credential.
             let refused = if message.contains("refused") { "" } else { " was refused" };
             let _ = write!(message, " ({name}{refused})");
         }
@@ -187,13 +156,14 @@ impl Client {
     }
 }
 
-/// Does a request to this address travel in clear beyond this machine?
+/// Whether requests to this URL leave the machine without encryption.
 fn is_exposed(base: &Uri) -> bool {
     let host = base.host().unwrap_or_default();
     base.scheme_str() == Some("http") && !matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// The seconds to wait, where the server says that asking again can help.
+/// The seconds to wait before a retry; `None` if the server does not announce a retry or the wait
+/// is too long.
 fn wait_before_retry(response: &Response<Body>) -> Option<u64> {
     if !matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         return None;
@@ -205,17 +175,17 @@ fn wait_before_retry(response: &Response<Body>) -> Option<u64> {
 fn read_text(response: Response<Body>) -> Result<String, Failure> {
     let mut text = String::new();
     let mut reader = response.into_body().into_with_config().limit(ANSWER_LIMIT).reader();
-    reader.read_to_string(&mut text).map_err(|error| Failure::Broken(format!("the answer broke off: {error}")))?;
+    reader.read_to_string(&mut text).map_err(|error| Failure::Broken(format!("the response was cut off: {error}")))?;
     Ok(text)
 }
 
-/// A problem body (RFC 9457) in one line: status, field, detail.
+/// An error response (RFC 9457) as one line: status, field, detail.
 fn refusal(status: StatusCode, body: &str, retry_after: Option<&str>) -> String {
     let problem: Value = serde_json::from_str(body).unwrap_or_default();
     let text = |name: &str| problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let Some(said) = text("detail").or_else(|| text("title")) else {
         let reason = status.canonical_reason().unwrap_or("no reason given");
-        return format!("{} {reason}, and not in the way of a tollgate: is the URL right?", status.as_u16());
+        return format!("{} {reason}, but not from a tollgate: check --url", status.as_u16());
     };
     let mut line = format!("{} ", status.as_u16());
     if let Some(field) = text("field").filter(|field| !said.starts_with(field)) {
@@ -247,11 +217,11 @@ mod tests {
         assert_eq!(line(403, r#"{"title":"Forbidden"}"#, None), "403 Forbidden");
         assert_eq!(line(503, r#"{"detail":"busy"}"#, Some("7")), "503 busy (try again in 7 s)");
         assert_eq!(line(429, r#"{"detail":"try again in 7 s"}"#, Some("7")), "429 try again in 7 s");
-        assert_eq!(line(404, "<html>", None), "404 Not Found, and not in the way of a tollgate: is the URL right?");
+        assert_eq!(line(404, "<html>", None), "404 Not Found, but not from a tollgate: check --url");
     }
 
     #[test]
-    fn a_token_in_clear_is_warned_of_only_where_it_leaves_the_machine() {
+    fn a_credential_is_exposed_only_over_http_to_other_machines() {
         for (url, exposed) in [
             ("http://api.example.com", true),
             ("https://api.example.com", false),
@@ -261,12 +231,5 @@ mod tests {
         ] {
             assert_eq!(is_exposed(&url.parse().unwrap()), exposed, "{url}");
         }
-    }
-
-    #[test]
-    fn a_credential_that_is_no_header_value_is_not_repeated() {
-        let secret = Secret { text: "se\ncret".to_owned(), source: "--token" };
-        let failure = Credential::Token(secret).header().unwrap_err();
-        assert!(matches!(failure, Failure::Usage(message) if !message.contains("cret\"") && !message.contains("se\n")));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What RFC 3986 calls unreserved stays as it is, everything else is encoded: an id can never become another path.
+/// Encodes all but the unreserved characters of RFC 3986, so that an id cannot change the path.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A path under `/_tollgate/` with its query.
@@ -12,13 +12,13 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(crate) struct Endpoint(String);
 
 impl Endpoint {
-    /// The path of these segments.
+    /// The path with these segments.
     pub(crate) fn new(segments: &[&str]) -> Self {
         let encoded = segments.iter().map(|segment| utf8_percent_encode(segment, ENCODED).to_string());
         Self(format!("/_tollgate/{}", encoded.collect::<Vec<_>>().join("/")))
     }
 
-    /// The same with a query parameter, where there is a value.
+    /// Adds a query parameter, if it has a value.
     pub(crate) fn with(mut self, name: &str, value: Option<impl Display>) -> Self {
         if let Some(value) = value {
             let start = if self.0.contains('?') { '&' } else { '?' };
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn segments_and_values_cannot_leave_their_place() {
+    fn segments_and_values_cannot_change_the_path() {
         let endpoint = Endpoint::new(&["keys", "../tiers?a#b"]).with("q", Some("50% & more")).with("tier", Some("ö"));
         assert_eq!(endpoint.to_string(), "/_tollgate/keys/..%2Ftiers%3Fa%23b?q=50%25%20%26%20more&tier=%C3%B6");
     }

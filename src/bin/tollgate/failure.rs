@@ -1,24 +1,25 @@
-//! Why a command did not do what it was asked to, and the exit code that says so.
+//! Why a command failed, and its exit code.
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What ended a command early.
+/// The reason and the message of a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The server refused (4xx): asking again changes nothing.
+    /// The server refused the request (4xx): repeating it does not help.
     Refused(String),
-    /// The command cannot be carried out as it was given.
+    /// The command line or an input file is wrong, or a confirmation was denied.
     Usage(String),
-    /// The server was not reached, did not answer as a tollgate does, or failed (5xx); or a file could not be written.
+    /// The server was not reached, is not a tollgate, or failed (5xx); or output could not be
+    /// written.
     Broken(String),
-    /// Whoever read the output has gone: nothing is wrong, and there is nobody to tell.
+    /// The reader of standard output closed it, as `head` does: no error.
     OutputClosed,
 }
 
 impl Failure {
-    /// What to say on stderr.
+    /// The message for stderr.
     pub(crate) fn message(&self) -> Option<&str> {
         match self {
             Self::Refused(message) | Self::Usage(message) | Self::Broken(message) => Some(message),
@@ -35,7 +36,7 @@ impl Failure {
         }
     }
 
-    /// Standard output could not be written.
+    /// A failure to write to standard output.
     pub(crate) fn output(error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             Self::OutputClosed
@@ -44,7 +45,7 @@ impl Failure {
         }
     }
 
-    /// A file that the command was given cannot be read.
+    /// A failure to read an input file.
     pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
         Self::Usage(format!("cannot read {}: {error}", path.display()))
     }

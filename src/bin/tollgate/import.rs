@@ -1,4 +1,4 @@
-//! Bulk import: lines go out in requests, results come back line by line and are kept where a later run can go on.
+//! Bulk import: sends lines in batches, and writes each result so that a later run can continue.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -9,19 +9,19 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::args::Import;
+use crate::args::keys::Import;
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// What one request may hold beside the number of its lines: a longer one would only be refused.
+/// The largest batch, in bytes: the server's limit.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// What became of one line.
+/// The result of a line.
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 struct LineResult {
-    /// Counts from 1, in the input.
+    /// Number of the line in the input, from 1.
     line: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -29,7 +29,7 @@ struct LineResult {
     error: Option<Value>,
 }
 
-/// A line that has no result yet.
+/// A line without a result.
 struct Line {
     number: u64,
     text: Vec<u8>,
@@ -42,7 +42,7 @@ struct Totals {
     skipped: u64,
 }
 
-/// Imports the input, as far as it goes.
+/// Imports the input until it ends or a request fails.
 pub(crate) fn run(arguments: &Import, client: &Client, out: &mut Output<'_>) -> Result<(), Failure> {
     let (mut results, done) = Results::open(arguments, out)?;
     let (input, length) = open_input(&arguments.input)?;
@@ -57,9 +57,10 @@ pub(crate) fn run(arguments: &Import, client: &Client, out: &mut Output<'_>) -> 
     results.out.note(&format!("{imported} imported, {refused} refused, {skipped} skipped"));
     match ended {
         Err(Failure::Broken(message)) if results.file.is_some() => {
-            Err(Failure::Broken(format!("{message}; go on with --resume")))
+            Err(Failure::Broken(format!("{message}; continue with --resume")))
         }
-        Ok(()) if refused > 0 => Err(Failure::Refused(format!("{refused} lines were refused: see the results"))),
+        Ok(()) if refused == 1 => Err(Failure::Refused("1 line was refused: the results say why".to_owned())),
+        Ok(()) if refused > 1 => Err(Failure::Refused(format!("{refused} lines were refused: the results say why"))),
         ended => ended,
     }
 }
@@ -83,7 +84,7 @@ fn send_all(
         }
         let body = batch.iter().flat_map(|line| [line.text.as_slice(), b"\n"]).collect::<Vec<_>>().concat();
         let Some(answer) = client.stream(&endpoint, &body)? else {
-            // Too large as a whole; what is too large as one line is that line's error.
+            // 413: halve the batch. A single line that is too large is an error of that line.
             if let [line] = batch.as_slice() {
                 totals.refused += 1;
                 results.write(&LineResult {
@@ -103,7 +104,7 @@ fn send_all(
     }
 }
 
-/// Writes each result under its line's number in the input, and returns the lines that got none.
+/// Writes each result with the number of its line in the input. Returns the lines without a result.
 fn read_results(
     answer: impl BufRead,
     batch: Vec<Line>,
@@ -114,15 +115,18 @@ fn read_results(
     let mut batch: Vec<Option<Line>> = batch.into_iter().map(Some).collect();
     let mut answered = false;
     for text in answer.split(b'\n') {
-        let text = text.map_err(|error| Failure::Broken(format!("the answer broke off: {error}")))?;
+        let text = text.map_err(|error| Failure::Broken(format!("the response was cut off: {error}")))?;
         if text.trim_ascii().is_empty() {
             continue;
         }
-        let strange =
-            || Failure::Broken("the server answered the import with something else than its lines".to_owned());
+        let strange = || {
+            Failure::Broken(
+                "the response is not from a tollgate, because it has no results of lines: check --url".to_owned(),
+            )
+        };
         let mut result: LineResult = serde_json::from_slice(&text).map_err(|_| strange())?;
         let index = usize::try_from(result.line).ok().and_then(|line| line.checked_sub(1)).ok_or_else(strange)?;
-        // In the answer lines count from the start of the request.
+        // In the response, lines are numbered from the start of the batch.
         result.line = batch.get_mut(index).and_then(Option::take).ok_or_else(strange)?.number;
         *(if result.id.is_some() { &mut totals.imported } else { &mut totals.refused }) += 1;
         results.write(&result)?;
@@ -133,11 +137,11 @@ fn read_results(
             HumanCount(totals.refused)
         ));
     }
-    // The server may take a part of a request; without any part this would not end.
+    // The server may process only a part of a batch. No part at all would be an endless loop.
     if answered {
         Ok(batch.into_iter().flatten().collect())
     } else {
-        Err(Failure::Broken("the server imported nothing".to_owned()))
+        Err(Failure::Broken("the server returned no results".to_owned()))
     }
 }
 
@@ -147,7 +151,7 @@ fn prepend(waiting: &mut VecDeque<Line>, lines: Vec<Line>) {
     }
 }
 
-/// At most so many lines, and so many bytes if that is more than one line.
+/// Takes at most `most` lines and [`BATCH_BYTES`], but at least one line.
 fn take_batch(waiting: &mut VecDeque<Line>, most: usize) -> Vec<Line> {
     let mut batch = Vec::new();
     let mut bytes: usize = 0;
@@ -161,12 +165,12 @@ fn take_batch(waiting: &mut VecDeque<Line>, most: usize) -> Vec<Line> {
     batch
 }
 
-/// The input, without the lines that are done.
+/// The input, without blank lines and lines that are done.
 struct Lines<'a> {
     input: Box<dyn BufRead>,
     path: &'a Path,
     done: &'a HashSet<u64>,
-    /// The number of the last line read.
+    /// Number of the last line read.
     number: u64,
     /// Bytes read.
     read: u64,
@@ -174,12 +178,12 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Reads on until `most` lines wait, or a request full of bytes, or the input ends.
+    /// Reads until `waiting` has `most` lines or [`BATCH_BYTES`], or the input ends.
     fn fill(&mut self, waiting: &mut VecDeque<Line>, most: usize) -> Result<(), Failure> {
         let mut bytes: usize = waiting.iter().map(|line| line.text.len()).sum();
         while waiting.len() < most && bytes < BATCH_BYTES {
             let mut text = Vec::new();
-            // No line that is longer than a request is worth its memory.
+            // A longer line than a batch is an error, and not read into memory.
             let limit = u64::try_from(BATCH_BYTES).unwrap_or(u64::MAX);
             let read = (&mut self.input).take(limit).read_until(b'\n', &mut text);
             let read = read.map_err(|error| Failure::unreadable(self.path, &error))?;
@@ -191,7 +195,7 @@ impl Lines<'_> {
             if read == BATCH_BYTES && !text.ends_with(b"\n") {
                 let number = self.number;
                 return Err(Failure::Usage(format!(
-                    "line {number} has more than {BATCH_BYTES} bytes: is this NDJSON?"
+                    "line {number} has more than {BATCH_BYTES} bytes: the input must be NDJSON, one JSON object per line"
                 )));
             }
             let text = text.trim_ascii();
@@ -209,19 +213,23 @@ impl Lines<'_> {
     }
 }
 
-/// Where results go: a file, or standard output.
+/// The output of results: a file or standard output.
 struct Results<'a, 'o> {
     file: Option<File>,
     out: &'a mut Output<'o>,
 }
 
 impl<'a, 'o> Results<'a, 'o> {
-    /// Opens the output, and says which lines it has an id for.
+    /// Opens the output. Returns also the numbers of the lines that have an id in it.
     fn open(arguments: &Import, out: &'a mut Output<'o>) -> Result<(Self, HashSet<u64>), Failure> {
         let Some(path) = &arguments.output else { return Ok((Self { file: None, out }, HashSet::new())) };
         if !arguments.resume {
             let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(|error| {
-                let hint = if error.kind() == io::ErrorKind::AlreadyExists { "; go on with --resume" } else { "" };
+                let hint = if error.kind() == io::ErrorKind::AlreadyExists {
+                    "; continue with --resume, or choose another file"
+                } else {
+                    ""
+                };
                 Failure::Usage(format!("cannot create {}: {error}{hint}", path.display()))
             })?;
             return Ok((Self { file: Some(file), out }, HashSet::new()));
@@ -229,13 +237,13 @@ impl<'a, 'o> Results<'a, 'o> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(|error| Failure::unreadable(path, &error))?;
         let (done, end) = read_done(&mut file, path)?;
-        // What a killed run left of its last line is not a result.
+        // An incomplete last line is from a run that was killed: drop it.
         let ready = file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end)));
         ready.map_err(|error| Failure::Broken(format!("cannot write {}: {error}", path.display())))?;
         Ok((Self { file: Some(file), out }, done))
     }
 
-    /// Each result is written at once: a run that is killed loses none that it had.
+    /// Writes a result without buffering, so that a run that is killed loses none.
     fn write(&mut self, result: &LineResult) -> Result<(), Failure> {
         let text = serde_json::to_string(result).map_err(|error| Failure::Broken(error.to_string()))?;
         match &mut self.file {
@@ -247,7 +255,7 @@ impl<'a, 'o> Results<'a, 'o> {
     }
 }
 
-/// The lines with an id, and the length of the whole lines in the file.
+/// The numbers of the lines with an id, and the length of the complete lines in bytes.
 fn read_done(file: &mut File, path: &Path) -> Result<(HashSet<u64>, u64), Failure> {
     let mut done = HashSet::new();
     let mut end = 0;
@@ -257,7 +265,7 @@ fn read_done(file: &mut File, path: &Path) -> Result<(HashSet<u64>, u64), Failur
         text.clear();
         let read = reader.read_until(b'\n', &mut text).map_err(|error| Failure::unreadable(path, &error))?;
         if !text.ends_with(b"\n") {
-            // An input that was given as the output, in one line and with no end, must not be cut off.
+            // Guards another file, such as the input, that consists of one line without a line end.
             let ours = text.is_empty() || end > 0 || br#"{"line":"#.starts_with(text.get(..8).unwrap_or(&text));
             return if ours { Ok((done, end)) } else { Err(not_results(path)) };
         }
@@ -270,10 +278,10 @@ fn read_done(file: &mut File, path: &Path) -> Result<(HashSet<u64>, u64), Failur
 }
 
 fn not_results(path: &Path) -> Failure {
-    Failure::Usage(format!("{} does not hold results of an import", path.display()))
+    Failure::Usage(format!("{} does not contain results of an import: choose another --output", path.display()))
 }
 
-/// The input, and its length where that can be known.
+/// The input, and its length if it is a regular file.
 fn open_input(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     if path == Path::new("-") {
         return Ok((Box::new(BufReader::new(io::stdin())), None));
@@ -283,7 +291,7 @@ fn open_input(path: &Path) -> Result<(Box<dyn BufRead>, Option<u64>), Failure> {
     Ok((Box::new(BufReader::new(file)), metadata.is_file().then_some(metadata.len())))
 }
 
-/// On stderr, and only where that is a terminal.
+/// Visible only if stderr is a terminal.
 fn progress_bar(length: Option<u64>, quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();

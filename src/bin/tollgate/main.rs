@@ -1,19 +1,22 @@
-//! `tollgate`: the operator's command line, a client of the admin API. docs/cli.md is its manual.
+//! `tollgate`: the command line for operators, a client of the admin API. docs/cli.md is its
+//! manual.
 //!
 //! ```text
-//! args ─▶ command ─┬─ client ── endpoint ─▶ the admin API
+//! args ─▶ command ─┬─ credential, endpoint ── client ─▶ the admin API
 //!                  └─ import │ output ── view ── summary ─▶ stdout
 //! ```
 //!
-//! It knows the endpoints and not what they answer: `view` lays out whatever JSON comes, so a newer server's fields show too;
-//! `summary` knows what nests in it, to say that in few words.
-// For wasm32 the package is the Worker alone, and this target is empty.
+//! Requests are built per endpoint, but responses have no types here: `view` prints any JSON, so
+//! that fields of a newer server appear too. `summary` shortens the nested values that it
+//! recognises.
+// For wasm32 the package is only the Worker, and this target is empty.
 #![cfg_attr(target_arch = "wasm32", no_main)]
 #![cfg(not(target_arch = "wasm32"))]
 
 mod args;
 mod client;
 mod command;
+mod credential;
 mod endpoint;
 mod failure;
 mod import;
@@ -31,11 +34,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = args::cli::Cli::parse();
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let Err(failure) = command::run(cli, &variable, &mut io::stdout().lock()) else { return ExitCode::SUCCESS };
     if let Some(message) = failure.message() {
-        // There is nobody left to tell when stderr is closed.
+        // Without stderr the exit code remains.
         let _ = writeln!(io::stderr(), "tollgate: {}", view::one_line(message));
     }
     failure.exit_code()

@@ -1,4 +1,4 @@
-//! Standard output: JSON as it came, or laid out.
+//! Standard output: the server's JSON, or tables and fields.
 
 use std::io::{self, Write};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 use crate::view::{self, Table};
 
-/// An answer of the server: its own text, and what that says.
+/// A JSON response: its text, and the parsed value.
 pub(crate) struct Document {
     text: String,
     pub(crate) json: Value,
@@ -15,8 +15,9 @@ pub(crate) struct Document {
 
 impl Document {
     pub(crate) fn parse(text: String) -> Result<Self, Failure> {
-        let json = serde_json::from_str(&text)
-            .map_err(|_| Failure::Broken("the answer is not JSON: is this the address of a tollgate?".to_owned()))?;
+        let json = serde_json::from_str(&text).map_err(|_| {
+            Failure::Broken("the response is not from a tollgate, because it is not JSON: check --url".to_owned())
+        })?;
         Ok(Self { text, json })
     }
 
@@ -25,11 +26,11 @@ impl Document {
     }
 }
 
-/// Where and how a command prints.
+/// The output of a command.
 pub(crate) struct Output<'a> {
     to: &'a mut dyn Write,
     json: bool,
-    /// No headings and no notes.
+    /// Whether to omit headings and notes.
     pub(crate) quiet: bool,
 }
 
@@ -42,19 +43,19 @@ impl<'a> Output<'a> {
         writeln!(self.to, "{line}").map_err(|error| Failure::output(&error))
     }
 
-    /// The server's text, ending in one line end.
+    /// Prints the server's text with exactly one line end.
     pub(crate) fn raw(&mut self, text: &str) -> Result<(), Failure> {
         self.line(text.trim_end_matches(['\r', '\n']))
     }
 
-    /// A remark for a person; never among the output.
+    /// Prints a note on stderr, unless `quiet`.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(io::stderr(), "tollgate: {}", view::one_line(text));
         }
     }
 
-    /// One thing.
+    /// Prints one object.
     pub(crate) fn document(&mut self, document: &Document) -> Result<(), Failure> {
         if self.json {
             return self.raw(&document.text);
@@ -62,7 +63,7 @@ impl<'a> Output<'a> {
         view::document(&document.json).iter().try_for_each(|line| self.line(line))
     }
 
-    /// Rows of a list that a page holds.
+    /// Prints a page of a list.
     pub(crate) fn page(&mut self, page: &Document, rows: &[Value], table: &mut Table) -> Result<(), Failure> {
         if self.json {
             return self.raw(&page.text);
@@ -70,17 +71,19 @@ impl<'a> Output<'a> {
         table.lines(rows).iter().try_for_each(|line| self.line(line))
     }
 
-    /// A thing with a secret that is shown this once.
+    /// Prints an object with a new secret, which the server does not show again.
     pub(crate) fn secret(&mut self, document: &Document, field: &str) -> Result<(), Failure> {
         let secret = document.str(field).ok_or_else(|| {
-            Failure::Broken(format!("the answer has no `{field}`: is this the address of a tollgate?"))
+            Failure::Broken(format!("the response is not from a tollgate, because it has no `{field}`: check --url"))
         })?;
         let printed = if self.quiet && !self.json { self.line(secret) } else { self.document(document) };
         printed.and_then(|()| self.to.flush().map_err(|error| Failure::output(&error))).map_err(|_| {
             let id = document.str("id").unwrap_or("unknown");
-            Failure::Broken(format!("the new {field} of id {id} could not be printed, and is shown only once"))
+            Failure::Broken(format!(
+                "the new {field} of id {id} could not be printed and is not shown again: replace it"
+            ))
         })?;
-        self.note(&format!("keep the {field}: it is not shown again"));
+        self.note(&format!("store the {field}: it is not shown again"));
         Ok(())
     }
 
@@ -109,7 +112,7 @@ mod tests {
         assert_eq!(printed(true, true), CREATED);
     }
 
-    /// Takes nothing, as a pipe that nobody reads.
+    /// A closed pipe.
     struct Closed;
 
     impl Write for Closed {
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_ends_a_list_quietly_but_a_lost_secret_is_told() {
+    fn a_closed_pipe_ends_a_list_silently_but_a_lost_secret_is_reported() {
         let document = Document::parse(CREATED.to_owned()).unwrap();
         assert_eq!(Output::new(&mut Closed, false, true).document(&document), Err(Failure::OutputClosed));
         assert!(matches!(

@@ -1,15 +1,16 @@
-//! What nests in the server's JSON, in few words: for the cells of tables.
+//! Summaries of nested JSON, for the cells of tables.
 
 use serde_json::{Map, Value};
 
 use crate::view::{self, cell};
 
-/// Terminal columns of a change at most; `--json` has all of it.
+/// The longest summary of a change, in columns. `--json` prints the whole change.
 const CHANGE_WIDTH: usize = 80;
-/// Fields that every new thing has, and that say nothing of it.
+/// Fields that a summary of a new object omits.
 const SILENT: [&str; 4] = ["id", "hint", "created_at", "version"];
 
-/// A row of a list, with what nests in it replaced by its summary; `None` if it is to be shown as it is.
+/// A row of a list with summaries in place of nested values; `None` if it has none that are
+/// recognised.
 pub(crate) fn row(row: &Value) -> Option<Value> {
     let fields = row.as_object()?;
     if let (Some(before), Some(after), Some(target)) = (fields.get("before"), fields.get("after"), fields.get("target"))
@@ -22,24 +23,26 @@ pub(crate) fn row(row: &Value) -> Option<Value> {
     if let Some(found) = fields.get("detail").and_then(|detail| detail.get("differences")).and_then(Value::as_array) {
         let mut row = fields.clone();
         row.remove("detail");
-        let told: Vec<String> = found.iter().filter_map(told).collect();
-        row.insert("differences".to_owned(), told.join("; ").into());
+        let parts: Vec<String> = found.iter().filter_map(difference_text).collect();
+        row.insert("differences".to_owned(), parts.join("; ").into());
         return Some(row.into());
     }
     difference(fields)
 }
 
-/// A tier's policies: `minute 10/minute fixed, month 1000/month`. `None` if that is not what the list holds.
+/// Policies in one line: `minute 10/minute fixed, month 1000/month`. `None` if the list contains
+/// something else.
 pub(crate) fn policies(list: &[Value]) -> Option<String> {
-    let told = |policy: &Value| Some(format!("{} {}", name_of(policy)?, limit(policy)?));
-    Some(list.iter().map(told).collect::<Option<Vec<_>>>()?.join(", "))
+    let parts = |policy: &Value| Some(format!("{} {}", name_of(policy)?, limit(policy)?));
+    Some(list.iter().map(parts).collect::<Option<Vec<_>>>()?.join(", "))
 }
 
 fn name_of(policy: &Value) -> Option<&str> {
     policy.get("policy")?.as_str()
 }
 
-/// A policy without its name: `60/minute bucket, burst 120`. A month is always fixed, so that is not said.
+/// A policy without its name: `60/minute bucket of 120`. Omits the algorithm of a month, which is
+/// always fixed.
 fn limit(policy: &Value) -> Option<String> {
     let text = |name: &str| policy.get(name).and_then(Value::as_str);
     let (quota, period, algorithm) = (policy.get("quota")?.as_u64()?, text("period")?, text("algorithm")?);
@@ -49,22 +52,22 @@ fn limit(policy: &Value) -> Option<String> {
     Some(view::one_line(&format!("{quota}{unit}/{period}{algorithm}{burst}")))
 }
 
-/// A change in the admin log: what a new thing is, what a deleted one was, or the fields that differ.
+/// A change in the admin log: the fields of what was created or deleted, or the fields that differ.
 fn change(before: &Value, after: &Value, target: &str) -> String {
-    let told = match (before.as_object(), after.as_object()) {
+    let parts = match (before.as_object(), after.as_object()) {
         (None, None) => String::new(),
         (None, Some(new)) => fields(new, target).join(", "),
         (Some(old), None) => format!("was {}", fields(old, target).join(", ")),
         (Some(old), Some(new)) => {
-            let mut told = Vec::new();
-            differ(old, new, "", &mut told);
-            format!("{}{}", route(new), told.join(", "))
+            let mut parts = Vec::new();
+            differ(old, new, "", &mut parts);
+            format!("{}{}", route(new), parts.join(", "))
         }
     };
-    view::shorten(&told, CHANGE_WIDTH)
+    view::shorten(&parts, CHANGE_WIDTH)
 }
 
-/// The route that a row of `route_costs` is for: its target does not say which row it is.
+/// Pattern and method of a row of `route_costs`, which its target does not contain.
 fn route(fields: &Map<String, Value>) -> String {
     match (fields.get("method"), fields.get("pattern")) {
         (Some(method), Some(pattern)) => format!("{} {}: ", cell(method), cell(pattern)),
@@ -72,10 +75,10 @@ fn route(fields: &Map<String, Value>) -> String {
     }
 }
 
-/// What a thing is: its fields that say something and are not in the target already.
+/// The fields of an object, without those that are empty, usual, or in the target already.
 fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
     let named = target.rsplit('/').next().unwrap_or_default();
-    let is_told = |name: &str, value: &Value| {
+    let is_shown = |name: &str, value: &Value| {
         !SILENT.contains(&name)
             && !view::is_nothing(value)
             && value.as_str() != Some(named)
@@ -88,37 +91,37 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
     let policy = limit(&Value::Object(thing.clone()));
     let is_limit = |name: &str| matches!(name, "policy" | "unit" | "quota" | "period" | "algorithm" | "burst");
     let rest =
-        view::in_order(thing).filter(|(name, value)| is_told(name, value) && !(policy.is_some() && is_limit(name)));
+        view::in_order(thing).filter(|(name, value)| is_shown(name, value) && !(policy.is_some() && is_limit(name)));
     policy.clone().into_iter().chain(rest.map(|(name, value)| of(name, value))).collect()
 }
 
-/// The fields in which two things differ.
-fn differ(old: &Map<String, Value>, new: &Map<String, Value>, prefix: &str, told: &mut Vec<String>) {
+/// Collects the fields in which two objects differ.
+fn differ(old: &Map<String, Value>, new: &Map<String, Value>, prefix: &str, parts: &mut Vec<String>) {
     let mut both = old.clone();
     both.extend(new.clone());
     for (name, _) in view::in_order(&both) {
         let (was, is) = (old.get(name).unwrap_or(&Value::Null), new.get(name).unwrap_or(&Value::Null));
         match (was, is) {
             _ if was == is => {}
-            (Value::Object(was), Value::Object(is)) => differ(was, is, &format!("{prefix}{name}."), told),
+            (Value::Object(was), Value::Object(is)) => differ(was, is, &format!("{prefix}{name}."), parts),
             (Value::Array(was), Value::Array(is)) if policies(was).is_some() && policies(is).is_some() => {
-                differ_in_policies(was, is, told);
+                differ_in_policies(was, is, parts);
             }
-            _ => told.push(format!("{prefix}{name} {} -> {}", word(was), word(is))),
+            _ => parts.push(format!("{prefix}{name} {} -> {}", word(was), word(is))),
         }
     }
 }
 
-fn differ_in_policies(old: &[Value], new: &[Value], told: &mut Vec<String>) {
+fn differ_in_policies(old: &[Value], new: &[Value], parts: &mut Vec<String>) {
     let of = |list: &[Value], name: &str| list.iter().find(|policy| name_of(policy) == Some(name)).and_then(limit);
     for name in new.iter().filter_map(name_of) {
         match (of(old, name), of(new, name)) {
             (was, is) if was == is => {}
-            (was, is) => told.push(format!("{} {} -> {}", view::one_line(name), or_none(was), or_none(is))),
+            (was, is) => parts.push(format!("{} {} -> {}", view::one_line(name), or_none(was), or_none(is))),
         }
     }
     for name in old.iter().filter_map(name_of).filter(|name| of(new, name).is_none()) {
-        told.push(format!("{} {} -> {}", view::one_line(name), or_none(of(old, name)), or_none(None)));
+        parts.push(format!("{} {} -> {}", view::one_line(name), or_none(of(old, name)), or_none(None)));
     }
 }
 
@@ -126,7 +129,7 @@ fn or_none(text: Option<String>) -> String {
     text.unwrap_or_else(|| "none".to_owned())
 }
 
-/// A value among others: quoted where one would not see its end.
+/// A value in a list of values: quoted if its end would not be visible.
 fn word(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
@@ -137,7 +140,7 @@ fn word(value: &Value) -> String {
 
 const COUNTS: [&str; 4] = ["calls", "denied", "cost", "tokens"];
 
-/// Where an object and D1 differ: both sides of it.
+/// The sides of a difference between an object and D1, and one of them that is not null.
 fn sides(difference: &Value) -> Option<(&Value, &Value, &Value)> {
     let (object, d1) = (difference.get("object")?, difference.get("d1")?);
     let side = if object.is_object() { object } else { d1 };
@@ -145,8 +148,8 @@ fn sides(difference: &Value) -> Option<(&Value, &Value, &Value)> {
     Some((object, d1, side))
 }
 
-/// One difference in a few words: `2026-11: calls 5, D1 4`.
-fn told(difference: &Value) -> Option<String> {
+/// A difference as text: `2026-11: calls 5, D1 4`.
+fn difference_text(difference: &Value) -> Option<String> {
     let (object, d1, side) = sides(difference)?;
     let number = |side: &Value, name: &str| side.get(name).map_or_else(|| "none".to_owned(), cell);
     let counts = COUNTS.iter().filter(|name| object.get(**name) != d1.get(**name));
@@ -156,7 +159,7 @@ fn told(difference: &Value) -> Option<String> {
     Some(format!("{when}{}: {}", class.unwrap_or_default(), counts.collect::<Vec<_>>().join(", ")))
 }
 
-/// A difference as a row of numbers, those of D1 beside those of the object.
+/// A difference as a row: each number of the object, followed by that of D1.
 fn difference(fields: &Map<String, Value>) -> Option<Value> {
     if fields.len() != 2 {
         return None;
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_told_in_one_line() {
+    fn policies_are_one_line() {
         let list = [
             policy("minute", 10, "minute", "fixed", None),
             policy("b", 60, "hour", "bucket", Some(120)),
@@ -200,7 +203,7 @@ mod tests {
         assert_eq!(policies(&[json!({"policy": "minute", "quota": 10, "used": 3})]), None);
     }
 
-    fn told_of(target: &str, before: &Value, after: &Value) -> String {
+    fn summary_of(target: &str, before: &Value, after: &Value) -> String {
         let entry = json!({"id": 1, "at": "t", "actor": "root", "action": "x", "target": target, "before": before, "after": after});
         let row = row(&entry).unwrap();
         assert_eq!(row.as_object().unwrap().len(), 5);
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_told_by_what_differs() {
+    fn a_change_is_summarised_by_what_differs() {
         let key = json!({"id": "k", "tier": "free", "name": "a b", "owner": "", "status": "active", "hint": "abcd",
             "metadata": {"plan": "x", "n": 1}, "created_at": "t", "expires_at": null});
         let with = |changes: Value| {
@@ -227,12 +230,12 @@ mod tests {
             ("keys/k", key.clone(), key.clone(), ""),
             ("x", Value::Null, Value::Null, ""),
         ] {
-            assert_eq!(told_of(target, &before, &after), expected);
+            assert_eq!(summary_of(target, &before, &after), expected);
         }
     }
 
     #[test]
-    fn a_change_of_policies_is_told_by_policy() {
+    fn a_change_of_policies_is_summarised_by_policy() {
         let tier =
             |policies: &[Value]| json!({"name": "gold", "description": "", "audit_days": 0, "policies": policies});
         let (minute, month) =
@@ -252,26 +255,26 @@ mod tests {
             ("keys/k/overrides/minute", Value::Null, own(50), "50/minute fixed, until t"),
             ("keys/k/overrides/minute", own(50), own(60), "quota 50 -> 60"),
         ] {
-            assert_eq!(told_of(target, &before, &after), expected);
+            assert_eq!(summary_of(target, &before, &after), expected);
         }
     }
 
     #[test]
-    fn a_change_of_a_price_says_of_which_route() {
+    fn a_change_of_a_route_cost_names_the_route() {
         let row = |cost: u64| json!({"pattern": "/v1/*", "method": "GET", "cost": cost});
-        assert_eq!(told_of("route-costs", &Value::Null, &row(5)), "method GET, pattern /v1/*, cost 5");
-        assert_eq!(told_of("route-costs", &row(5), &row(25)), "GET /v1/*: cost 5 -> 25");
-        assert_eq!(told_of("route-costs", &row(5), &Value::Null), "was method GET, pattern /v1/*, cost 5");
+        assert_eq!(summary_of("route-costs", &Value::Null, &row(5)), "method GET, pattern /v1/*, cost 5");
+        assert_eq!(summary_of("route-costs", &row(5), &row(25)), "GET /v1/*: cost 5 -> 25");
+        assert_eq!(summary_of("route-costs", &row(5), &Value::Null), "was method GET, pattern /v1/*, cost 5");
     }
 
     #[test]
-    fn a_long_change_is_cut_where_it_says_so() {
-        let long = told_of("keys/k", &Value::Null, &json!({"name": "x".repeat(200)}));
+    fn a_long_change_is_cut_with_an_ellipsis() {
+        let long = summary_of("keys/k", &Value::Null, &json!({"name": "x".repeat(200)}));
         assert!(long.ends_with("…") && long.chars().count() == CHANGE_WIDTH, "{long}");
     }
 
     #[test]
-    fn drift_is_told_by_what_differs() {
+    fn drift_is_summarised_by_what_differs() {
         let count = |class: Value, calls: u64| json!({"period": "2026-11", "class": class, "calls": calls, "denied": 1, "cost": calls, "tokens": 0});
         let differences = json!([
             {"object": count(Value::Null, 5), "d1": count(Value::Null, 4)},

@@ -1,6 +1,6 @@
-//! JSON as text for people: tables, and fields of one thing.
+//! Prints JSON as text: a list as a table, an object as lines of fields.
 //!
-//! Which fields there are is the server's business. [`ORDER`] only says which come first.
+//! Any field of the server is printed. [`ORDER`] only says which come first.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,8 +10,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::summary;
 
-/// What a table shows first, from left to right, and what is said of one thing first, from top to bottom. Fields that are
-/// not here follow, by name.
+/// The order of known fields: columns of a table from left to right, lines of an object from top to
+/// bottom. Other fields follow in the order of their names.
 const ORDER: &[&str] = &[
     "line",
     "id",
@@ -82,11 +82,11 @@ const ORDER: &[&str] = &[
 const GAP: &str = "  ";
 const NOTHING: &str = "-";
 
-/// The text without what could break the line or command a terminal: names and details are somebody else's.
+/// Escapes characters that break the line or control a terminal, because others choose these texts.
 pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
-        // Beside the control characters, those that reorder what is shown.
+        // Control characters, and those that reorder text (U+202E and its kin).
         if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             line.extend(c.escape_default());
         } else {
@@ -96,7 +96,7 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
-/// The text, cut to so many columns of a terminal.
+/// Cuts the text to `width` columns of a terminal.
 pub(crate) fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -106,7 +106,7 @@ pub(crate) fn shorten(text: &str, width: usize) -> String {
     text.chars().take_while(fits).chain(['…']).collect()
 }
 
-/// Whether there is nothing to show of a value.
+/// Whether a value is null or empty.
 pub(crate) fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -117,7 +117,7 @@ pub(crate) fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// The fields of a thing in the order in which they are shown.
+/// The fields of an object in the order in which they are printed.
 pub(crate) fn in_order(fields: &Map<String, Value>) -> impl Iterator<Item = (&str, &Value)> {
     let mut fields: Vec<(&str, &Value)> = fields.iter().map(|(name, value)| (name.as_str(), value)).collect();
     fields.sort_by_key(|&(name, _)| (rank(name), name));
@@ -145,7 +145,7 @@ fn rank(field: &str) -> usize {
     ORDER.iter().position(|&known| known == field).unwrap_or(ORDER.len())
 }
 
-/// `text` in `width` columns of a terminal.
+/// Pads `text` to `width` columns of a terminal.
 fn pad(text: &str, width: usize, right: bool) -> String {
     let fill = " ".repeat(width.saturating_sub(text.width()));
     if right { fill + text } else { text.to_owned() + &fill }
@@ -161,7 +161,7 @@ struct Column {
     right: bool,
 }
 
-/// A table that comes in pages: the first fixes the columns, each may widen them.
+/// A table printed page by page. The first page decides the columns; later pages may widen them.
 pub(crate) struct Table {
     hidden: &'static [&'static str],
     heading: bool,
@@ -169,12 +169,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table without the `hidden` fields; `heading` says whether it has a line of names.
+    /// A table without the `hidden` fields. `heading`: whether the first line has the names.
     pub(crate) const fn new(hidden: &'static [&'static str], heading: bool) -> Self {
         Self { hidden, heading, columns: Vec::new() }
     }
 
-    /// The lines of the next rows.
+    /// Formats the next page.
     pub(crate) fn lines(&mut self, rows: &[Value]) -> Vec<String> {
         let rows: Vec<Cow<'_, Value>> =
             rows.iter().map(|row| summary::row(row).map_or(Cow::Borrowed(row), Cow::Owned)).collect();
@@ -215,7 +215,7 @@ fn columns_of(rows: &[Cow<'_, Value>], hidden: &[&str]) -> Vec<Column> {
     fields.into_iter().map(column).collect()
 }
 
-/// One thing: its fields line by line, then a table for each list of things in it.
+/// Formats an object: its fields line by line, then a table for each list of objects in it.
 pub(crate) fn document(value: &Value) -> Vec<String> {
     let Value::Object(object) = value else { return vec![cell(value)] };
     let mut fields = Vec::new();
@@ -238,7 +238,7 @@ pub(crate) fn document(value: &Value) -> Vec<String> {
     lines
 }
 
-/// Things within things are told by dotted names.
+/// Collects fields and tables. Nested fields get dotted paths.
 fn collect<'a>(
     object: &'a Map<String, Value>,
     prefix: &str,
@@ -253,7 +253,7 @@ fn collect<'a>(
         let _ = write!(full, "{}", one_line(name));
         match value {
             Value::Object(inner) if !inner.is_empty() => collect(inner, &full, fields, tables),
-            // A list of scalars fits in a line. An empty one may be either; of those only `scopes` is known to be scalars.
+            // A list of scalars fits in a line. An empty list is a table, except `scopes`.
             Value::Array(rows) if rows.iter().all(Value::is_object) && (!rows.is_empty() || name != "scopes") => {
                 tables.push((full, rows));
             }
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn one_thing_is_told_by_fields_and_tables() {
+    fn an_object_is_printed_as_fields_and_tables() {
         let usage = json!({
             "key_id": "k", "tier": "free", "status": "active", "calls": 3, "month": "2026-11",
             "policies": [{"policy": "minute", "quota": 10, "used": 3}],
@@ -326,13 +326,13 @@ mod tests {
     }
 
     #[test]
-    fn what_commands_a_terminal_is_shown_and_not_sent() {
+    fn control_characters_are_escaped() {
         assert_eq!(one_line("a\u{1b}[2Jb\nc\u{202e}d ü"), "a\\u{1b}[2Jb\\nc\\u{202e}d ü");
         assert_eq!(document(&json!({"na\nme": "x\ty"})), ["na\\nme  x\\ty"]);
     }
 
     #[test]
-    fn what_is_neither_a_field_nor_a_table_is_printed_as_json() {
+    fn other_values_are_printed_as_json() {
         assert_eq!(document(&json!("ok")), ["ok"]);
         let odd = json!({"before": null, "deep": [[1], {"a": 2}]});
         assert_eq!(document(&odd), ["before  -", "deep    [[1],{\"a\":2}]"]);

@@ -19,7 +19,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use worker::Env;
 
-/// Answers a request to the admin API.
+/// Handles a request to the admin API.
 pub(crate) async fn answer(
     incoming: Incoming,
     isolate: Rc<Isolate>,
@@ -37,7 +37,7 @@ pub(crate) async fn answer(
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
         Err(Failure::Error(error)) => {
             worker::console_error!("tollgate: admin API: {error}");
-            http::refuse(&Problem::Unavailable("the request could not be carried out now"), &cors, None)
+            http::refuse(&Problem::Unavailable("the request could not be completed: try again"), &cors, None)
         }
     }
 }
@@ -64,7 +64,7 @@ async fn run(
     dispatch(&command, operation, endpoint.captures(path).unwrap_or_default()).await
 }
 
-/// Carries out an operation. The path parameters are as sent; `id` is the name for tiers.
+/// Runs an operation. The path parameters are as sent; `id` is the name for tiers.
 async fn dispatch(command: &Command, operation: Admin, [id, policy]: [&str; 2]) -> CommandResult {
     match operation {
         Admin::CreateKey => keys::create(command).await,

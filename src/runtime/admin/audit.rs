@@ -12,7 +12,7 @@ pub(super) async fn read(command: &Command, id: &str) -> CommandResult {
     let page = command.parameters.page(LIST)?;
     let cursor = page.after.as_deref().unwrap_or_default();
     if !cursor.is_empty() && cursor.parse::<AuditCursor>().is_err() {
-        return Err(Problem::BadRequest("cursor: is not one that this list has given".to_owned()).into());
+        return Err(Problem::BadRequest("cursor: must be the next_cursor of a page of this list".to_owned()).into());
     }
     let (from, to) = range(&command.parameters, command.now)?;
     keys::find(command, id).await?;

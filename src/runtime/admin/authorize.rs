@@ -17,9 +17,9 @@ use std::panic::AssertUnwindSafe;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// How often, and at which interval in milliseconds, a request checks whether another one has read
-/// the tokens.
+/// How often a request checks whether another one has read the tokens.
 const LOOKS: u32 = 100;
+/// Milliseconds between two checks.
 const LOOK_INTERVAL: u32 = 20;
 
 thread_local! {
@@ -27,8 +27,8 @@ thread_local! {
     pub(super) static TOKENS: RefCell<KnownTokens> = RefCell::default();
 }
 
-/// The name of the token that a request presents, if its scope is enough. `ADMIN_TOKEN` has every
-/// scope.
+/// Checks the request's admin token for the scope and returns the token's name. `ADMIN_TOKEN` has
+/// every scope.
 pub(super) async fn authorize(
     incoming: &Incoming,
     isolate: &Isolate,
@@ -38,12 +38,12 @@ pub(super) async fn authorize(
     now: UnixMicros,
 ) -> Result<String, Failure> {
     let Some(root) = &isolate.config.admin_token else {
-        return Err(Problem::Unavailable("the admin API is off: ADMIN_TOKEN is not set").into());
+        return Err(Problem::Unavailable("the admin API is off because ADMIN_TOKEN is not set").into());
     };
     let Ok(presented) = credential::find(None, incoming.authorization.as_deref(), None) else {
         return Err(Problem::NoAdminToken.into());
     };
-    // Compared before attempts are counted: wrong attempts of others never lock ADMIN_TOKEN out.
+    // Compared before attempts are counted, so that wrong tokens never lock out ADMIN_TOKEN.
     if same_secret(&presented.key, root) {
         return Ok(ROOT.to_owned());
     }
@@ -77,8 +77,7 @@ pub(super) async fn authorize(
     }
     let Some(token) = stored? else {
         if TOKENS.with_borrow_mut(|tokens| tokens.remove(&hash)) {
-            // It was known, hence not counted, and has been deleted: count it now, if an attempt is
-            // left.
+            // A deleted token. Its attempt was not counted, because the token was known.
             drop(begin());
         }
         return Err(Problem::InvalidAdminToken.into());
@@ -87,13 +86,13 @@ pub(super) async fn authorize(
     if token.scope >= needed {
         Ok(token.name)
     } else {
-        Err(Problem::Forbidden("this admin token is not allowed to do that").into())
+        Err(Problem::Forbidden("the scopes of this admin token do not allow the request").into())
     }
 }
 
-/// Ensures that this isolate knows which tokens exist, as of at most a minute ago. One request
-/// reads them. The others poll, because a promise of another request may never settle once that
-/// request has ended.
+/// Reads the hashes of the latest tokens into the isolate's memory, unless they are at most a
+/// minute old. One request reads them. The others poll, because a promise of another request may
+/// never settle once that request has ended.
 async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
     for _ in 0..LOOKS {
         match TOKENS.with_borrow_mut(|tokens| tokens.begin(now.as_millis())) {
@@ -104,7 +103,9 @@ async fn read_tokens(db: &Database, context: &JsValue, now: UnixMicros) {
                 let read = wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
                     let hashes = store::tokens::token_hashes(&db, KNOWN).await;
                     let hashes = hashes.inspect_err(|error| {
-                        worker::console_error!("tollgate: admin API: the tokens could not be read: {error}");
+                        worker::console_error!(
+                            "tollgate: admin API: the hashes of the tokens could not be read: {error}"
+                        );
                     });
                     TOKENS.with_borrow_mut(|tokens| tokens.end(hashes.ok(), now.as_millis()));
                     Ok(JsValue::UNDEFINED)

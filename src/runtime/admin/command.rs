@@ -1,4 +1,4 @@
-//! What the operations share: the authorised request, results, errors.
+//! Types that all operations share: the authorised request, results, errors.
 
 use crate::admin::body::{FromFields, parse};
 use crate::admin::parameters::Parameters;
@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
-/// Attempts of a change whose row another request changes meanwhile.
+/// How often a change is tried while other requests change the same row.
 pub(super) const TRIES: u32 = 3;
 
 /// Why an operation failed.
@@ -72,7 +72,7 @@ impl Command {
         parse(&self.body)
     }
 
-    /// The entry of the admin log for a change: the thing before and after, as JSON.
+    /// The entry of the admin log for a change. `before` and `after` are the JSON of the target.
     pub(super) fn log(
         &self,
         action: &'static str,
@@ -83,12 +83,14 @@ impl Command {
         Change { at: self.now, actor: &self.actor, action, target, before, after }
     }
 
-    /// Has the key's object read its row again. On failure the change stands: the object reads the
-    /// row within 60 seconds anyway.
+    /// Makes the key's object read its row now. A failure is only logged: the object reads the row
+    /// within 60 seconds anyway.
     pub(super) fn refresh<'a>(&'a self, id: &'a str) -> Work<'a, ()> {
         Box::pin(async move {
             if let Err(error) = object_client::refresh(&self.isolate, id).await {
-                worker::console_error!("tollgate: the object of key {id} was not told of a change: {error}");
+                worker::console_error!(
+                    "tollgate: a change of key {id} takes effect within 60 s, because its object was not refreshed: {error}"
+                );
             }
             self.isolate.forget_denials(Some(id));
         })
@@ -101,5 +103,5 @@ pub(super) fn text(value: &impl Serialize) -> Result<String, Error> {
 
 /// 409: other requests changed the row at each of [`TRIES`].
 pub(super) fn contended() -> Failure {
-    Problem::Conflict("somebody else is changing this: try again".to_owned()).into()
+    Problem::Conflict("other requests changed this at the same time: try again".to_owned()).into()
 }

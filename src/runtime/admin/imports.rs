@@ -10,6 +10,8 @@ const NDJSON: &str = "application/x-ndjson";
 /// For clients that send and receive bytes only.
 const BYTES: &str = "application/octet-stream";
 
+const NOT_TRIED: &str = "was not tried, because an earlier line could not be stored: send the line again";
+
 /// Imports batch by batch, each a transaction. A failure after the first batch is reported line by
 /// line, because earlier batches stay stored.
 pub(super) async fn import(command: &Command) -> CommandResult {
@@ -30,9 +32,13 @@ pub(super) async fn import(command: &Command) -> CommandResult {
             Ok(stored) => batch.report(&stored, &mut results),
             Err(error) if !results.has_stored() => return Err(error.into()),
             Err(error) => {
-                worker::console_error!("tollgate: admin API: an import broke off: {error}");
+                worker::console_error!(
+                    "tollgate: admin API: an import stopped at a batch that could not be stored: {error}"
+                );
                 batch.fail(&mut results);
-                lines.for_each(|(line, _)| results.refuse(line, "not tried: an earlier line could not be stored"));
+                for (line, _) in lines {
+                    results.refuse(line, NOT_TRIED);
+                }
                 return Ok(Success::Lines(results.into_text(), media_type));
             }
         }

@@ -10,7 +10,7 @@ use crate::runtime::gateway::object_client;
 use crate::runtime::store;
 use crate::runtime::store::keys::KeyFilter;
 
-/// A key's row, as text and as it is read; 404 if there is none.
+/// A key's row, as stored text and parsed; 404 if there is none.
 pub(super) fn find<'a>(command: &'a Command, id: &'a str) -> Work<'a, Result<(String, KeyRow), Failure>> {
     Box::pin(async move {
         let row = if is_key_id(id) { store::keys::find_key(&command.db, id).await? } else { None };
@@ -73,7 +73,7 @@ pub(super) async fn read(command: &Command, id: &str) -> CommandResult {
 }
 
 pub(super) async fn usage(command: &Command, id: &str) -> CommandResult {
-    // D1 is asked first: a request must not create the object of a key that was never issued.
+    // D1 first: a request must not create the object of a key that was never issued.
     find(command, id).await?;
     Ok(Success::Json(200, object_client::usage(&command.isolate, id).await?))
 }
@@ -101,7 +101,7 @@ pub(super) async fn revoke(command: &Command, id: &str) -> CommandResult {
     show(200, &update(command, id, "revoke", &revoke).await?.view(None, command.now))
 }
 
-/// Changes a key's row, again if another request changes it meanwhile.
+/// Changes a key's row. Retries if another request changes it in between.
 fn update<'a>(
     command: &'a Command,
     id: &'a str,

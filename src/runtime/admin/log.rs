@@ -8,7 +8,8 @@ pub(super) async fn read(command: &Command) -> CommandResult {
     let parameters = &command.parameters;
     let page = parameters.page("entries")?;
     let before = page.after.as_deref().map(str::parse).transpose();
-    let before = before.map_err(|_| Problem::BadRequest("cursor: is not one that this list has given".to_owned()))?;
+    let before =
+        before.map_err(|_| Problem::BadRequest("cursor: must be the next_cursor of a page of this list".to_owned()))?;
     let (target, actor) = (parameters.get("target"), parameters.get("actor"));
     Ok(Success::Json(200, store::log::list_log(&command.db, target, actor, before, &page).await?))
 }

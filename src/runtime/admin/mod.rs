@@ -1,4 +1,4 @@
-//! The admin API: who may use it, and its operations on D1 and the keys' objects.
+//! The admin API: authorisation, and operations on D1 and the keys' objects.
 
 pub(crate) mod answer;
 mod audit;

@@ -25,7 +25,9 @@ pub(super) async fn put(command: &Command, id: &str, policy: &str) -> CommandRes
             return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, view));
         }
         if stored.is_none() && store::overrides::count_overrides(&command.db, id).await? >= OVERRIDES_LIMIT {
-            return Err(Problem::Conflict(format!("a key has at most {OVERRIDES_LIMIT} overrides")).into());
+            return Err(
+                Problem::Conflict(format!("a key has at most {OVERRIDES_LIMIT} overrides: delete one first")).into()
+            );
         }
     }
     Err(contended())
@@ -35,7 +37,7 @@ pub(super) async fn delete(command: &Command, id: &str, policy: &str) -> Command
     for _ in 0..TRIES {
         keys::find(command, id).await?;
         let Some(stored) = store::overrides::find_override(&command.db, id, policy).await? else {
-            return Err(Problem::NotFound("the key has no override of this name".to_owned()).into());
+            return Err(Problem::NotFound("the key has no override with this name".to_owned()).into());
         };
         let target = format!("keys/{id}/overrides/{policy}");
         let log = command.log("delete", target, Some(stored.clone()), None);

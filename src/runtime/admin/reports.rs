@@ -12,13 +12,13 @@ use crate::runtime::store::database::Statement;
 use crate::runtime::store::reports::Granularity;
 use crate::time::{DAY, HOUR, Month};
 
-/// A report: one query or two.
+/// The queries of a report.
 struct ReportQuery<'a> {
-    /// The key that the report is about, which must exist.
+    /// The key of the report, which must exist.
     key: Option<&'a str>,
-    /// An object to which the list is added.
+    /// The query of an object into which the page is merged.
     head: Option<Statement>,
-    /// The page of a list; `None` for one row.
+    /// The page of a list; `None` for a single object.
     page: Option<Page>,
     rows: Statement,
 }
@@ -33,7 +33,7 @@ impl<'a> ReportQuery<'a> {
         Self { key: None, head: None, page: Some(page), rows }
     }
 
-    /// A page of a key's usage by class of routes, `days` back by default and `most` days at most.
+    /// A page of a key's usage by route class, of the last `days` by default and of `most` at most.
     fn by_class(
         command: &Command,
         id: &'a str,
@@ -101,7 +101,7 @@ pub(super) fn drift(command: &Command) -> Work<'_, CommandResult> {
     read(command, query())
 }
 
-/// Runs a report that needs D1 alone.
+/// Runs a report that reads only D1.
 fn read<'a>(command: &'a Command, query: Result<ReportQuery<'a>, Problem>) -> Work<'a, CommandResult> {
     Box::pin(async move {
         let ReportQuery { key, head, page, rows } = query?;
@@ -131,7 +131,10 @@ pub(super) async fn report(command: &Command) -> CommandResult {
         return read(command, query).await;
     }
     if command.parameters.get("limit").or(command.parameters.get("cursor")).is_some() {
-        return Err(Problem::BadRequest("limit, cursor: a CSV report is always whole".to_owned()).into());
+        return Err(Problem::BadRequest(
+            "limit, cursor: not allowed for CSV, which always has the whole report".to_owned(),
+        )
+        .into());
     }
     let month = month(&command.parameters, command.now)?;
     let rows = store::reports::report_csv(&command.db, month).await?;

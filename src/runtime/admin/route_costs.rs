@@ -5,7 +5,7 @@ use crate::http::problem::Problem;
 use crate::runtime::admin::command::{Command, CommandResult, Success, TRIES, contended, text};
 use crate::runtime::store;
 
-/// In the admin log; the rows before and after say which of them it is.
+/// The target in the admin log. The states before and after say which row it was.
 const TARGET: &str = "route-costs";
 
 pub(super) async fn list(command: &Command) -> CommandResult {
@@ -23,7 +23,10 @@ pub(super) async fn put(command: &Command) -> CommandResult {
             return Ok(Success::Json(if stored.is_some() { 200 } else { 201 }, view));
         }
         if stored.is_none() && store::route_costs::count_route_costs(&command.db).await? >= ROUTE_COSTS_LIMIT {
-            return Err(Problem::Conflict(format!("there are at most {ROUTE_COSTS_LIMIT} route costs")).into());
+            return Err(Problem::Conflict(format!(
+                "there are at most {ROUTE_COSTS_LIMIT} route costs: delete one first"
+            ))
+            .into());
         }
     }
     Err(contended())
@@ -33,7 +36,7 @@ pub(super) async fn delete(command: &Command) -> CommandResult {
     let (pattern, method) = row_of(&command.parameters)?;
     for _ in 0..TRIES {
         let Some(stored) = store::route_costs::find_route_cost(&command.db, pattern, method).await? else {
-            return Err(Problem::NotFound("there is no cost for this pattern and method".to_owned()).into());
+            return Err(Problem::NotFound("there is no route cost with this pattern and method".to_owned()).into());
         };
         let log = command.log("delete", TARGET.to_owned(), Some(stored.clone()), None);
         if store::route_costs::delete_route_cost(&command.db, pattern, method, &stored, log).await? {

@@ -67,11 +67,11 @@ pub(super) async fn delete(command: &Command, name: &str) -> CommandResult {
 }
 
 fn no_tier() -> Problem {
-    Problem::NotFound("there is no tier of this name".to_owned())
+    Problem::NotFound("there is no tier with this name".to_owned())
 }
 
-/// Pushes a change to the objects of the tier's keys. Returns how many have it when the push ends
-/// or time is up; the push then goes on in the background.
+/// Pushes a change to the objects of the tier's keys. Returns how many have it when the push ends,
+/// or after [`PATIENCE`]; the push then continues in the background.
 async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
     let policies = tier.policies.iter().map(PolicyRow::from).collect();
     let (audit_days, idempotency) = (tier.audit_days, Some(tier.idempotency));
@@ -81,13 +81,15 @@ async fn push(command: &Command, tier: &Tier, version: u64) -> u64 {
         Push { db: command.db.clone(), isolate: Rc::clone(&command.isolate), change, pushed: Rc::clone(&pushed) };
     let work = future_to_promise(AssertUnwindSafe(async move {
         if let Err(error) = push.all().await {
-            worker::console_error!("tollgate: a change of a tier was not pushed to all of its keys: {error}");
+            worker::console_error!(
+                "tollgate: a change of a tier takes effect within 60 s for some keys, because the push failed: {error}"
+            );
         }
         Ok(JsValue::UNDEFINED)
     }));
     js::timer::keep_alive(&command.context, &work);
     if within(PATIENCE, async { Ok(JsFuture::from(work).await?) }).await.is_err() {
-        worker::console_warn!("tollgate: a change of tier {} is still being pushed", tier.name);
+        worker::console_warn!("tollgate: the push of a change of tier {} continues in the background", tier.name);
     }
     pushed.get()
 }
@@ -114,7 +116,7 @@ impl Push {
             after.clone_from(last);
             let taken = object_client::fan_out(&self.isolate, &ids, &self.change, PAGE).await?;
             self.pushed.set(self.pushed.get() + taken);
-            // Denials cached for these keys end now, not when all pages are done.
+            // Denials cached for these keys end with their page, not with the last one.
             self.isolate.forget_denials(None);
             if ids.len() < PAGE * PAGES {
                 return Ok(());

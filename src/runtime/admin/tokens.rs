@@ -26,7 +26,7 @@ pub(super) async fn create(command: &Command) -> CommandResult {
     };
     let log = command.log("create", format!("tokens/{}", view.id), None, Some(text(&view)?));
     if !store::tokens::create_token(&command.db, &view, &issued.secret_hash, log).await? {
-        return Err(Problem::Conflict("there is a token of this name".to_owned()).into());
+        return Err(Problem::Conflict("another token has this name".to_owned()).into());
     }
     crate::runtime::admin::authorize::TOKENS.with_borrow_mut(|tokens| tokens.add(&issued.secret_hash));
     view.token = Some(issued.key);
@@ -37,7 +37,7 @@ pub(super) async fn delete(command: &Command, id: &str) -> CommandResult {
     let missing = || Problem::NotFound("there is no token with this id".to_owned());
     let token = if is_key_id(id) { store::tokens::find_token(&command.db, id).await? } else { None };
     let log = command.log("delete", format!("tokens/{id}"), Some(token.ok_or_else(missing)?), None);
-    // Tokens never change: the row is as it was read, or gone.
+    // Tokens never change: the row is as it was read, or deleted.
     if !store::tokens::delete_token(&command.db, id, log).await? {
         return Err(missing().into());
     }

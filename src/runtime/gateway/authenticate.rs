@@ -59,8 +59,8 @@ pub(crate) fn authenticate<'a>(
         error => Problem::BadRequest(error.to_string()),
     })?;
     let Some(signer) = &config.signer else {
-        worker::console_error!("tollgate is not set up: KEY_SECRET is not set");
-        return Err(Problem::Unavailable("tollgate is not set up"));
+        worker::console_error!("tollgate is not configured: KEY_SECRET is not set");
+        return Err(Problem::Unavailable("tollgate is not configured: the log of the Worker says why"));
     };
     let presented = identify(&credential.key, signer, isolate, now);
     Ok((credential, presented))
@@ -99,7 +99,7 @@ impl Candidate {
             Ok(Some(key)) => Ok(Caller::imported(key, Evidence::Found)),
             Ok(None) => Err(Problem::InvalidKey),
             // In every fail mode: what may be no key at all does not pass.
-            Err(NotAsked) => Err(Problem::Unavailable("the API key could not be looked up")),
+            Err(NotAsked) => Err(Problem::Unavailable("the API key could not be looked up: try again")),
         }
     }
 }

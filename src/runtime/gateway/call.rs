@@ -123,7 +123,7 @@ fn refusal_of(known: &KeyResponse) -> Option<Problem> {
             let (name, quota) =
                 known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
             Problem::BadRequest(format!(
-                "this call costs {cost}, more than policy {name} with its quota of {quota} can ever admit: waiting does not help"
+                "this call costs {cost}, more than the quota of {quota} of policy {name}: it can never be admitted"
             ))
         }
         KeyVerdict::Conflict => Problem::InFlight,
@@ -227,7 +227,7 @@ impl GatedCall {
                 // them through.
                 worker::console_error!("tollgate: {error}");
                 self.refuse(&Problem::Unavailable(
-                    "the API key is called too often at once: the call was not forwarded",
+                    "too many calls of this API key at once: the call was not forwarded, try again",
                 ))
             }
             // The object has logged why. (It does not answer "recorded" to this request.) What it
@@ -326,7 +326,7 @@ impl GatedCall {
                 Ok(self.forward(&request_fields, &answer_fields, None))
             }
             FailMode::Open | FailMode::Closed => {
-                self.refuse(&Problem::Unavailable("the call could not be counted, so it was not forwarded"))
+                self.refuse(&Problem::Unavailable("the call could not be counted, so it was not forwarded: try again"))
             }
         }
     }

@@ -79,7 +79,7 @@ async fn find(
             Ok(body) => body,
             Err(error) => {
                 worker::console_error!("tollgate: the usage of key {id} could not be read: {error}");
-                return Err((Problem::Unavailable("the usage could not be read now"), Some(known)));
+                return Err((Problem::Unavailable("the usage could not be read: try again"), Some(known)));
             }
         },
     };
@@ -128,10 +128,10 @@ async fn ask(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, 
     match status {
         Ok((ObjectResponse::Key(known), me, month)) => Ok(Some((known, me, month))),
         Ok((ObjectResponse::Unknown, ..)) => Ok(None),
-        Ok(_) => Err(Problem::Unavailable("the key could not be looked up now")),
+        Ok(_) => Err(Problem::Unavailable("the key could not be looked up: try again")),
         Err(error) => {
             worker::console_error!("tollgate: key {} could not be looked up: {error}", caller.id);
-            Err(Problem::Unavailable("the key could not be looked up now"))
+            Err(Problem::Unavailable("the key could not be looked up: try again"))
         }
     }
 }

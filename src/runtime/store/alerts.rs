@@ -1,4 +1,4 @@
-//! Alerts and their delivery.
+//! Alerts and their webhook deliveries.
 
 use crate::admin::alerts::DeliveryState;
 use crate::admin::parameters::Page;
@@ -10,12 +10,12 @@ use crate::time::{UnixMicros, rfc3339};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How far the delivery of an alert has come.
+/// The state of the delivery of an alert.
 #[derive(Debug, Deserialize)]
 pub(crate) struct DeliveryProgress {
     pub(crate) state: DeliveryState,
     pub(crate) attempts: u32,
-    /// In milliseconds.
+    /// Milliseconds since the Unix epoch; `None` if there is no further attempt.
     pub(crate) next_attempt_at: Option<u64>,
 }
 
@@ -25,8 +25,8 @@ fn name(id: &str, alert: &Alert) -> [Value; 5] {
     [id.into(), alert.policy.as_str().into(), alert.share().into(), month.into(), alert.quota.into()]
 }
 
-/// Inserts an alert unless it is there. A pending one becomes `none` if there is no receiver any
-/// more. Returns its progress.
+/// Inserts an alert unless it exists. A pending alert becomes `none` if no webhook is configured
+/// any more. Returns the state of its delivery.
 pub(crate) async fn put_alert(
     db: &Database,
     id: &str,
@@ -45,7 +45,7 @@ pub(crate) async fn put_alert(
         ") AS row FROM alerts WHERE key_id = ? AND policy = ? AND threshold = ? AND month = ? AND quota = ?"
     );
     let rows = db.run(&[Statement::new(insert, values), Statement::new(select, name(id, alert))]).await?;
-    let row = rows.first().ok_or_else(|| Error::new("an alert is not listed"))?;
+    let row = rows.first().ok_or_else(|| Error::new("D1 has no row of the alert that was just inserted"))?;
     serde_json::from_str(&row.row).map_err(Error::new)
 }
 
@@ -65,7 +65,8 @@ pub(crate) async fn note_attempt(
     db.run(&[Statement::new(update, values)]).await.map(drop)
 }
 
-/// A page of alerts, newest first, optionally those in one state; `None` for an invalid cursor.
+/// A page of alerts, newest first, optionally only those in one state; `None` for an invalid
+/// cursor.
 pub(crate) fn deliveries(state: Option<&str>, page: &Page) -> Option<Statement> {
     let mut select = String::from(
         "SELECT json_object('key_id', key_id, 'policy', policy, 'threshold', threshold, 'month', month, 'quota', quota,

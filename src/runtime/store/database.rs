@@ -1,8 +1,7 @@
 //! Queries and logged changes.
 //!
-//! Reads go to the primary (no Sessions API), so they see every change committed before they began.
-//! SQL builds the rows as JSON text, so that numbers and nested values cross into the wasm once,
-//! unchanged.
+//! Reads go to the primary database (no Sessions API), so they see every change committed before
+//! they began. SQL builds each row as one JSON text, which is passed to the wasm unchanged.
 
 use crate::admin::parameters::Page;
 use crate::runtime::error::Error;
@@ -15,7 +14,7 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 use worker::Env;
 
-/// The binding of the database.
+/// The name of the binding.
 const BINDING: &str = "DB";
 
 /// The database.
@@ -42,7 +41,7 @@ pub(crate) struct Change<'a> {
     pub(crate) after: Option<String>,
 }
 
-/// A row: a text, often JSON, and its position in a list.
+/// A row: its text, which is usually JSON, and its position in a list.
 #[derive(Deserialize)]
 pub(super) struct TextRow {
     pub(super) row: String,
@@ -60,7 +59,7 @@ impl Database {
         Ok(Self(database))
     }
 
-    /// The binding.
+    /// The binding as a JavaScript object.
     pub(super) const fn binding(&self) -> &JsValue {
         &self.0
     }
@@ -92,19 +91,19 @@ impl Database {
         Ok((rows.into_iter().map(|row| row.row).collect(), last))
     }
 
-    /// The one row of a query that always has one.
+    /// The row of a query that always returns one.
     pub(crate) async fn one(&self, statement: Statement) -> Result<String, Error> {
         self.text(statement).await?.ok_or_else(|| Error::new("D1 gave no row"))
     }
 
-    /// The response with a page whose rows are the JSON of its entries.
+    /// The response body of a page whose rows are the JSON of its entries.
     pub(crate) async fn list(&self, page: &Page, statement: Statement) -> Result<String, Error> {
         let (entries, last) = self.page(page, statement).await?;
         Ok(page.show(&entries, last.as_deref()))
     }
 
-    /// Makes a change and logs it, in one transaction. Returns `false`, and changes nothing, if
-    /// `guard` does not hold.
+    /// Makes a change and logs it, in one transaction. Returns `false` and changes nothing if
+    /// `guard` is false.
     pub(super) async fn change(
         &self,
         change: Change<'_>,
@@ -114,16 +113,16 @@ impl Database {
         Ok(self.change_and_read(change, guard, changes).await?.is_some())
     }
 
-    /// [`Database::change`] that returns the rows of the last statement; `None` if `guard` does not
-    /// hold.
+    /// As [`Database::change`], but returns the rows of the last statement; `None` if `guard` is
+    /// false.
     pub(super) async fn change_and_read(
         &self,
         change: Change<'_>,
         guard: Statement,
         changes: Vec<Statement>,
     ) -> Result<Option<Vec<TextRow>>, Error> {
-        // If the guard does not hold, the log entry has no action, which violates the schema and
-        // rolls the transaction back.
+        // If the guard is false, the action of the log entry is NULL, which violates the schema and
+        // rolls back the transaction.
         let Statement(guard, mut values) = guard;
         let insert = format!(
             "INSERT INTO admin_log (action, at, actor, target, before, after) SELECT CASE WHEN {guard} THEN ? END, ?, ?, ?, ?, ?"
@@ -140,7 +139,7 @@ impl Database {
     }
 }
 
-/// A time as D1 keeps it.
+/// A time as stored in D1.
 pub(super) fn time(millis: Option<u64>) -> Value {
     millis.map(|millis| rfc3339(UnixMicros::from_millis(millis))).into()
 }

@@ -1,4 +1,4 @@
-//! Keys that were issued elsewhere.
+//! Imported keys.
 
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;
@@ -15,13 +15,13 @@ use std::rc::Rc;
 pub(crate) enum FoundKeys {
     /// Ids of imported keys whose hash matches.
     Ids(HashSet<String>),
-    /// No key was ever imported.
+    /// No key has ever been imported.
     NoneAtAll,
 }
 
-/// Looks up presented texts among the imported keys, in one query.
+/// Looks up candidate keys among the imported ones, in one query.
 pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) -> Result<FoundKeys, Error> {
-    // CROSS JOIN keeps the order, so that each id is looked up in the index.
+    // CROSS JOIN fixes the join order, so that each id is looked up in the index.
     let select =
         "SELECT CASE WHEN ids = '[]' AND NOT EXISTS (SELECT 1 FROM keys WHERE imported = 1) THEN '' ELSE ids END AS row
         FROM (SELECT json_group_array(k.id) AS ids FROM json_each(?) AS c CROSS JOIN keys AS k ON k.id = c.value ->> 0
@@ -35,7 +35,7 @@ pub(crate) async fn find_imported(db: &Database, texts: &[Rc<[ImportedKey]>]) ->
     serde_json::from_str(&row).map(FoundKeys::Ids).map_err(Error::new)
 }
 
-/// The rows to insert: their tier exists, and the key is not stored under any secret.
+/// The rows to insert: those whose tier exists and whose key is not stored under any secret.
 macro_rules! new_rows {
     () => {
         " FROM json_each(?1) AS r WHERE EXISTS (SELECT 1 FROM tiers WHERE name = r.value ->> '$.key.tier')
@@ -43,9 +43,8 @@ macro_rules! new_rows {
     };
 }
 
-/// Inserts the keys that are not stored yet and logs each, in one transaction. `rows` is a JSON
-/// list of `{key, hash, ids}`, as [`crate::admin::imports`] makes it. Returns the rows of `ids`
-/// (JSON) afterwards, in the order of ids.
+/// Inserts the keys that are not stored yet and logs each, in one transaction. `rows` and `ids` are
+/// JSON lists built by [`crate::admin::imports`]. Returns the stored rows of `ids`, sorted by id.
 pub(crate) async fn import_keys(
     db: &Database,
     rows: &str,

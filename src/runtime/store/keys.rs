@@ -10,7 +10,7 @@ use crate::runtime::store::sql::millis;
 use crate::time::UnixMicros;
 use serde_json::Value;
 
-/// A key's row as JSON: what is read, and what a change must find unchanged.
+/// A key's row as JSON. A change compares it with the row that it was computed from.
 macro_rules! key_row {
     () => {
         concat!(
@@ -30,7 +30,7 @@ pub(super) fn read(row: &str) -> Result<KeyRow, Error> {
     read_row(row).map_err(|refusal| Error::new(format!("a row of keys: {}", refusal.body())))
 }
 
-/// The row of a key, as text and as it is read.
+/// The row of a key, as stored text and parsed.
 pub(crate) async fn find_key(db: &Database, id: &str) -> Result<Option<(String, KeyRow)>, Error> {
     let select = concat!("SELECT ", key_row!(), " AS row FROM keys WHERE id = ?");
     let Some(stored) = db.text(Statement::new(select, [id.into()])).await? else { return Ok(None) };
@@ -80,12 +80,12 @@ pub(crate) async fn list_keys(
         add("owner = ?", &[owner.into()]);
     }
     if let Some(part) = filter.name_part {
-        // Not LIKE: no character is special.
+        // LIKE would give `%` and `_` a meaning.
         add("instr(lower(name), lower(?)) > 0", &[part.into()]);
     }
     if let Some(after) = &page.after {
         let Some((created_at, id)) = after.split_once('\n') else {
-            return Ok(Err(Problem::BadRequest("cursor: is not one that this list has given".to_owned())));
+            return Ok(Err(Problem::BadRequest("cursor: must be the next_cursor of a page of this list".to_owned())));
         };
         add("(created_at, id) > (?, ?)", &[created_at.into(), id.into()]);
     }
@@ -96,7 +96,7 @@ pub(crate) async fn list_keys(
     Ok(Ok((rows, last)))
 }
 
-/// Adds a key; `false` if there is no such tier.
+/// Inserts a key; `false` if its tier does not exist.
 pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) -> Result<bool, Error> {
     let insert = "INSERT INTO keys (tier, name, owner, status, metadata, expires_at, hint, secret_hash, created_at, id)
                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -116,7 +116,7 @@ pub(crate) async fn create_key(db: &Database, row: &KeyRow, change: Change<'_>) 
     db.change(change, guard, vec![Statement::new(insert, values)]).await
 }
 
-/// Replaces a key's row; `false` if it is no longer `stored`, or if there is no such tier.
+/// Replaces a key's row; `false` if it is no longer `stored`, or if its tier does not exist.
 pub(crate) async fn update_key(db: &Database, stored: &str, row: &KeyRow, change: Change<'_>) -> Result<bool, Error> {
     let update = "UPDATE keys SET tier = ?, name = ?, owner = ?, status = ?, metadata = ?, expires_at = ?, hint = ?,
                   secret_hash = ?, previous_hash = ?, previous_until = ? WHERE id = ?";

@@ -5,7 +5,7 @@ use crate::runtime::error::Error;
 use crate::runtime::store::database::{Database, Statement};
 use serde_json::Value;
 
-/// A page of the log, newest first. `before` is the id of the entry that comes before them.
+/// A page of the log, newest first. `before` is the id of the last entry of the previous page.
 pub(crate) async fn list_log(
     db: &Database,
     target: Option<&str>,

@@ -1,5 +1,4 @@
-//! D1: all SQL, a file for each table or purpose, and the form of the rows. No rules of the
-//! product.
+//! D1: all SQL, a file for each table or purpose, and the format of the rows. No rules.
 
 pub(crate) mod alerts;
 pub(crate) mod database;

@@ -1,4 +1,4 @@
-//! Policies of single keys.
+//! Overrides: policies of single keys.
 
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
 use crate::admin::parameters::Page;
@@ -7,7 +7,8 @@ use crate::runtime::store::database::{Change, Database, Statement};
 use crate::runtime::store::sql::rfc;
 use crate::time::{UnixMicros, rfc3339};
 
-/// An override as the admin API shows it: what is read, and what a change must find unchanged.
+/// An override as JSON, the body of its response. A change compares it with the row that it was
+/// computed from.
 macro_rules! override_row {
     () => {
         concat!(
@@ -39,8 +40,8 @@ pub(crate) async fn find_override(db: &Database, id: &str, policy: &str) -> Resu
     db.text(Statement::new(select, [id.into(), policy.into()])).await
 }
 
-/// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the
-/// key is gone or has too many.
+/// Inserts or replaces an override; `false` if the row is no longer `stored`, the key does not
+/// exist, or it has too many overrides.
 pub(crate) async fn put_override(
     db: &Database,
     id: &str,
@@ -78,13 +79,13 @@ pub(crate) async fn put_override(
     db.change(change, Statement::new(guard, guard_values), vec![Statement::new(upsert, values)]).await
 }
 
-/// How many overrides a key has.
+/// The number of overrides of a key.
 pub(crate) async fn count_overrides(db: &Database, id: &str) -> Result<usize, Error> {
     let select = "SELECT policy AS row FROM overrides WHERE key_id = ?";
     Ok(db.texts(Statement::new(select, [id.into()])).await?.len())
 }
 
-/// Deletes an override; `false` if it is no longer as `stored`.
+/// Deletes an override; `false` if the row is no longer `stored`.
 pub(crate) async fn delete_override(
     db: &Database,
     id: &str,

@@ -1,4 +1,4 @@
-//! The profile of a key, as its object reads it.
+//! The profile of a key, which its object reads.
 
 use crate::keys::profile::{Profile, ProfileRow};
 use crate::limiter::policy::PolicyError;
@@ -9,7 +9,7 @@ use crate::runtime::store::sql::millis;
 use crate::time::Month;
 use serde::Deserialize;
 
-/// A key's profile and what other epochs of its storage have used of `month`.
+/// A key's profile, and the usage of `month` by other epochs of its storage.
 pub(crate) struct StoredKey {
     pub(crate) profile: Profile,
     pub(crate) carried: Carried,
@@ -29,8 +29,8 @@ macro_rules! policy {
 }
 pub(super) use policy;
 
-/// The cost of a row `u` of `usage_monthly`. Versions before the column wrote neither cost nor
-/// hours, and a call cost 1. A row with hours and a cost of 0 is of free repeats.
+/// The cost of a row `u` of `usage_monthly`. Versions before the column `cost` wrote neither cost
+/// nor hours, and every call cost 1. A row with hours and cost 0 consists of free repeats.
 macro_rules! cost {
     () => {
         "CASE WHEN u.cost = 0 AND u.tokens = 0 AND NOT EXISTS (SELECT 1 FROM usage_hourly h WHERE h.key_id = u.key_id
@@ -55,7 +55,7 @@ const SELECT_PROFILE: &str = concat!(
      FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
 );
 
-/// The profile of a key, in one round trip; `None` if there is no such key.
+/// The profile of a key, in one round trip; `None` if the key does not exist.
 pub(crate) async fn read_profile(
     db: &Database,
     id: &str,

@@ -1,4 +1,4 @@
-//! Reports of usage, summed over the epochs, and comparisons with objects.
+//! Reports of usage, summed over epochs, and comparisons with objects.
 
 use crate::admin::parameters::Page;
 use crate::admin::reports::Span;
@@ -10,7 +10,7 @@ use crate::time::{Month, UnixMicros, rfc3339};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// A page of what a key used of each class in the parts of a span: `(hour, class)` follow `after`.
+/// A page of a key's usage by part of a span and route class, after `(part, class)`.
 macro_rules! parts {
     ($name:literal, $part:literal) => {
         concat!(
@@ -34,14 +34,14 @@ macro_rules! parts {
     };
 }
 
-/// Whole hours, or whole days.
+/// The length of the parts of a span.
 #[derive(Clone, Copy)]
 pub(crate) enum Granularity {
     Hour,
     Day,
 }
 
-/// A page of what a key used of each class, by hour or by day.
+/// A page of a key's usage by hour or day and route class.
 pub(crate) fn parts(id: &str, part: Granularity, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
     let select = match part {
         Granularity::Hour => parts!("hour", "hour"),
@@ -51,7 +51,7 @@ pub(crate) fn parts(id: &str, part: Granularity, span: Span, (after, class): (&s
     Statement::new(select, [id.into(), from.into(), until.into(), after.into(), class.into(), page.rows().into()])
 }
 
-/// `?1` the key, `?2` the current month, `?3` how many months. One more month is read, for the
+/// `?1` the key, `?2` the current month, `?3` the number of months. One more month is read, for the
 /// growth of the first.
 const SELECT_HISTORY: &str = "
 WITH RECURSIVE
@@ -73,13 +73,13 @@ SELECT json_object('key_id', ?1, 'months', json((SELECT json_group_array(json_ob
   'average', (SELECT ROUND(AVG(calls), 1) FROM past),
   'trend', CASE WHEN last > base * 1.1 THEN 'up' WHEN last < base * 0.9 THEN 'down' ELSE 'flat' END) AS row FROM ends";
 
-/// What a key used in each of the last `months`.
+/// A key's usage in each of the last `months`.
 pub(crate) fn history(id: &str, current: Month, months: u64) -> Statement {
     Statement::new(SELECT_HISTORY, [id.into(), current.to_string().into(), months.into()])
 }
 
-/// Usage counts for the current tier of its key; that of deleted keys for no tier, so that the sums
-/// match.
+/// Usage is grouped by the current tier of its key. Usage of deleted keys has tier NULL, so that
+/// the groups add up to the total.
 const SELECT_TOTALS: &str = "
 WITH used AS (SELECT key_id, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
     FROM usage_monthly WHERE month = ?1 GROUP BY key_id),
@@ -96,12 +96,12 @@ SELECT json_object('month', ?1,
   'totals', json_object('keys', COUNT(*), 'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
     'cost', COALESCE(SUM(cost), 0), 'tokens', COALESCE(SUM(tokens), 0))) AS row FROM used";
 
-/// What all keys used in a month together, by tier, and the ten that used most.
+/// Usage of all keys in a month: totals, by tier, and the ten keys with the most calls.
 pub(crate) fn report_totals(month: Month) -> Statement {
     Statement::new(SELECT_TOTALS, [month.to_string().into()])
 }
 
-/// A page of what each key used in a month.
+/// A page of each key's usage in a month.
 pub(crate) fn report(month: Month, page: &Page) -> Statement {
     let select =
         "SELECT json_object('key_id', key_id, 'name', k.name, 'owner', k.owner, 'tier', k.tier, 'calls', SUM(calls),
@@ -112,8 +112,8 @@ pub(crate) fn report(month: Month, page: &Page) -> Statement {
     Statement::new(select, [month.to_string().into(), after.into(), page.rows().into()])
 }
 
-/// A column as a cell of CSV (RFC 4180). Text that a spreadsheet would run as a formula gets an
-/// apostrophe.
+/// A column as a CSV cell (RFC 4180). Text that a spreadsheet would evaluate as a formula is
+/// prefixed with an apostrophe.
 macro_rules! cell {
     ($column:literal) => {
         concat!(
@@ -134,7 +134,7 @@ const SELECT_CSV: &str = concat!(
       GROUP BY key_id ORDER BY key_id LIMIT 1000)"
 );
 
-/// The whole report as a stream of CSV. The first query has succeeded when this resolves.
+/// The whole report as a stream of CSV. Resolves after the first query has succeeded.
 pub(crate) async fn report_csv(db: &Database, month: Month) -> Result<JsValue, Error> {
     Ok(JsFuture::from(js::d1::stream_rows(db.binding(), SELECT_CSV, &month.to_string(), CSV_HEAD)).await?)
 }
@@ -156,7 +156,7 @@ macro_rules! counts {
     };
 }
 
-/// Sums over the months.
+/// Sums over the months, which have an empty class.
 macro_rules! sums {
     () => {
         "'calls', COALESCE(SUM(calls) FILTER (WHERE class = ''), 0), 'denied', COALESCE(SUM(denied) FILTER (WHERE class = ''), 0),
@@ -164,7 +164,8 @@ macro_rules! sums {
     };
 }
 
-/// `?1` the key, `?2` what its object says, `?3` when. Months have no class.
+/// `?1` the key, `?2` the counts of its object as JSON, `?3` the time. The class of a month is
+/// empty.
 const SELECT_RECONCILED: &str = concat!(
     "WITH o AS (SELECT value ->> 0 AS period, value ->> 1 AS class, value ->> 2 AS calls, value ->> 3 AS denied,
       value ->> 4 AS cost, value ->> 5 AS tokens FROM json_each(?2, '$.counts')),
@@ -195,7 +196,7 @@ pub(crate) async fn reconcile(
 ) -> Result<(bool, String), Error> {
     let values = [id.into(), counted.into(), rfc3339(now).into()];
     let row = db.run(&[Statement::new(SELECT_RECONCILED, values)]).await?.into_iter().next();
-    let row = row.ok_or_else(|| Error::new("D1 compared nothing"))?;
+    let row = row.ok_or_else(|| Error::new("the comparison returned no row"))?;
     Ok((row.position.as_deref() == Some("exact"), row.row))
 }
 
@@ -205,7 +206,7 @@ pub(crate) async fn note_drift(db: &Database, id: &str, detail: &str, now: UnixM
     db.run(&[Statement::new(insert, [id.into(), rfc3339(now).into(), detail.into()])]).await.map(drop)
 }
 
-/// A page of the drift that was found, newest first: `(found_at, key_id)` come before `before`.
+/// A page of recorded drift, newest first, from before `(found_at, key_id)`.
 pub(crate) fn drift((at, id): (&str, &str), page: &Page) -> Statement {
     let select = "SELECT json_object('key_id', key_id, 'found_at', found_at, 'detail', json(detail)) AS row,
         found_at || char(10) || key_id AS position FROM drift WHERE (found_at, key_id) < (?, ?)
@@ -213,7 +214,7 @@ pub(crate) fn drift((at, id): (&str, &str), page: &Page) -> Statement {
     Statement::new(select, [at.into(), id.into(), page.rows().into()])
 }
 
-/// Ids of up to `count` keys from `pivot` on, wrapping round. Ids are random, hence so is this
+/// Up to `count` ids of keys from `pivot` on, wrapping around. Ids are random, hence so is the
 /// sample.
 pub(crate) async fn some_keys(db: &Database, pivot: &str, count: usize) -> Result<Vec<String>, Error> {
     let select = "SELECT id AS row FROM (SELECT id, 0 AS lap FROM keys WHERE id >= ?1 UNION ALL SELECT id, 1 FROM keys WHERE id < ?1)
@@ -221,15 +222,15 @@ pub(crate) async fn some_keys(db: &Database, pivot: &str, count: usize) -> Resul
     db.texts(Statement::new(select, [pivot.into(), count.into()])).await
 }
 
-/// Visits the keys one by one by the primary key. An index on the hour alone would cost a written
-/// row for each row of usage.
+/// Visits the keys one by one by the primary key. An index on the hour would cost one more written
+/// row per row of usage.
 const DELETE_HOURS: &str = "
 WITH RECURSIVE known(id) AS (SELECT MIN(key_id) FROM usage_hourly UNION ALL
   SELECT (SELECT MIN(key_id) FROM usage_hourly WHERE key_id > id) FROM known WHERE id IS NOT NULL)
 DELETE FROM usage_hourly WHERE (key_id, hour, class, epoch) IN
   (SELECT key_id, hour, class, epoch FROM known CROSS JOIN usage_hourly ON key_id = id AND hour < ?1 LIMIT ?2)";
 
-/// Deletes up to `most` hours before `until`, and drift as old. True if there may be more.
+/// Deletes up to `most` hours before `until`, and drift of that age. True if more may remain.
 pub(crate) async fn delete_hours(db: &Database, until: UnixMicros, most: u64) -> Result<bool, Error> {
     let until = rfc3339(until);
     let drift = Statement::new("DELETE FROM drift WHERE found_at < ?", [until.as_str().into()]);
@@ -240,7 +241,7 @@ pub(crate) async fn delete_hours(db: &Database, until: UnixMicros, most: u64) ->
 }
 
 /// Usage of the month policies in force. `?1` the month, `?2` now, in milliseconds, `?3`
-/// millionths, `?4`, `?5` the key and policy that come before, `?6` how many.
+/// millionths, `?4`, `?5` the key and policy before the page, `?6` the number of rows.
 const SELECT_NEAR: &str = concat!(
     "WITH used AS (SELECT key_id, SUM(cost) AS cost, SUM(tokens) AS tokens, MAX(updated_at) AS updated_at FROM usage_monthly
       WHERE month = ?1 AND key_id >= ?4 GROUP BY key_id),
@@ -262,7 +263,7 @@ WHERE s.used > 0 AND s.used * 1000000 >= s.quota * ?3 AND (key_id, s.policy) > (
 ORDER BY key_id, s.policy LIMIT ?6"
 );
 
-/// A page of the keys that have used so many millionths of a month policy, or more.
+/// A page of the keys that have used at least this share of a month policy.
 pub(crate) fn near_quota(millionths: u64, (id, policy): (&str, &str), now: UnixMicros, page: &Page) -> Statement {
     let month = Month::of(now).to_string();
     let now = now.as_millis();

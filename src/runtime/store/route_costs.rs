@@ -5,14 +5,15 @@ use crate::admin::route_costs::{ROUTE_COSTS_LIMIT, RouteCostView};
 use crate::runtime::error::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
 
-/// A row as the admin API shows it: what is read, and what a change must find unchanged.
+/// A row as JSON, the body of its response. A change compares it with the row that it was computed
+/// from.
 macro_rules! route_cost_row {
     () => {
         "json_object('pattern', pattern, 'method', method, 'cost', cost)"
     };
 }
 
-/// A page of the rows that come after this pattern and method.
+/// A page of the rows after this pattern and method.
 pub(crate) async fn list_route_costs(db: &Database, after: (&str, &str), page: &Page) -> Result<String, Error> {
     let select = concat!(
         "SELECT ",
@@ -29,14 +30,13 @@ pub(crate) async fn find_route_cost(db: &Database, pattern: &str, method: &str) 
     db.text(Statement::new(select, [pattern.into(), method.into()])).await
 }
 
-/// How many rows there are, up to as many as the admin API makes.
+/// The number of rows, up to the limit of the admin API.
 pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Error> {
     let select = "SELECT method AS row FROM route_costs LIMIT ?";
     Ok(db.texts(Statement::new(select, [ROUTE_COSTS_LIMIT.into()])).await?.len())
 }
 
-/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are
-/// too many others.
+/// Inserts or replaces a row; `false` if it is no longer `stored`, or if the table is full.
 pub(crate) async fn put_route_cost(
     db: &Database,
     stored: Option<&str>,
@@ -46,7 +46,7 @@ pub(crate) async fn put_route_cost(
     let (pattern, method) = (row.pattern.as_str(), row.method.as_str());
     let upsert = "INSERT INTO route_costs (pattern, method, cost) VALUES (?, ?, ?)
                   ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost";
-    // The limit is for new rows only.
+    // The limit applies only to new rows.
     let guard = concat!(
         "(SELECT ",
         route_cost_row!(),
@@ -58,7 +58,7 @@ pub(crate) async fn put_route_cost(
     db.change(change, Statement::new(guard, guard_values), vec![upsert]).await
 }
 
-/// Deletes a row; `false` if it is no longer as `stored`.
+/// Deletes a row; `false` if it is no longer `stored`.
 pub(crate) async fn delete_route_cost(
     db: &Database,
     pattern: &str,

@@ -1,6 +1,6 @@
 //! Expressions that several statements share.
 
-/// Milliseconds since the Unix epoch of a column that holds a time as text.
+/// A time column (text) as milliseconds since the Unix epoch.
 macro_rules! millis {
     ($column:literal) => {
         concat!("MAX(0, CAST(ROUND(unixepoch(", $column, ", 'subsec') * 1000) AS INTEGER))")
@@ -8,7 +8,7 @@ macro_rules! millis {
 }
 pub(super) use millis;
 
-/// Such a column in RFC 3339, as [`rfc3339`] writes it.
+/// A time column (text) in RFC 3339, as [`rfc3339`] writes it.
 macro_rules! rfc {
     ($column:literal) => {
         concat!("replace(strftime('%Y-%m-%dT%H:%M:%fZ', ", $column, "), '.000Z', 'Z')")

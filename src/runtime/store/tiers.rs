@@ -6,7 +6,8 @@ use crate::runtime::error::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
 use crate::runtime::store::profile::policy;
 
-/// A tier as JSON: what is read, and what a change must find unchanged.
+/// A tier as JSON, the body of its response. A change compares it with the row that it was computed
+/// from.
 macro_rules! tier_row {
     () => {
         concat!(
@@ -32,20 +33,20 @@ pub(crate) async fn find_tier(db: &Database, name: &str) -> Result<Option<String
     db.text(Statement::new(select, [name.into()])).await
 }
 
-/// Whether there is such a tier.
+/// Whether a tier exists.
 pub(crate) async fn has_tier(db: &Database, name: &str) -> Result<bool, Error> {
     let select = "SELECT name AS row FROM tiers WHERE name = ?";
     Ok(db.text(Statement::new(select, [name.into()])).await?.is_some())
 }
 
-/// How many keys a tier has, whatever their status.
+/// The number of keys of a tier, whatever their status.
 pub(crate) async fn keys_of_tier(db: &Database, name: &str) -> Result<u64, Error> {
     let count =
         db.one(Statement::new("SELECT CAST(COUNT(*) AS TEXT) AS row FROM keys WHERE tier = ?", [name.into()])).await?;
     count.parse().map_err(Error::new)
 }
 
-/// Deletes a tier and its policies; `false` if it is no longer as `stored`, or if a key is of it.
+/// Deletes a tier and its policies; `false` if it is no longer `stored`, or if a key has it.
 pub(crate) async fn delete_tier(db: &Database, name: &str, stored: &str, change: Change<'_>) -> Result<bool, Error> {
     let guard = concat!(
         "(SELECT ",
@@ -57,14 +58,14 @@ pub(crate) async fn delete_tier(db: &Database, name: &str, stored: &str, change:
     db.change(change, Statement::new(guard, [name.into(), stored.into()]), changes).await
 }
 
-/// What a push of a changed tier needs.
+/// What the push of a changed tier needs.
 pub(crate) struct Pushed {
     pub(crate) version: u64,
-    /// How many keys the tier has.
+    /// The number of keys of the tier.
     pub(crate) keys: u64,
 }
 
-/// Creates or replaces a tier; `None` if it is no longer as `stored`.
+/// Creates or replaces a tier; `None` if it is no longer `stored`.
 pub(crate) async fn put_tier(
     db: &Database,
     stored: Option<&str>,
@@ -81,7 +82,7 @@ pub(crate) async fn put_tier(
     let insert = "INSERT INTO tier_limits (tier, policy, unit, quota, period, algorithm, burst)
                   SELECT ?, value ->> 'policy', value ->> 'unit', value ->> 'quota', value ->> 'period', value ->> 'algorithm',
                     value ->> 'burst' FROM json_each(?)";
-    // Read in the same transaction: the version must be that of these very policies.
+    // Read in the same transaction: the version must belong to these policies.
     let select =
         "SELECT CAST(version AS TEXT) AS row, CAST((SELECT COUNT(*) FROM keys WHERE tier = ?1) AS TEXT) AS position
                   FROM tiers WHERE name = ?1";

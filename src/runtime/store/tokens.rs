@@ -1,19 +1,19 @@
-//! Tokens of the admin API.
+//! Named admin tokens.
 
 use crate::admin::parameters::Page;
 use crate::admin::tokens::{Scope, TokenView};
 use crate::runtime::error::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
 
-/// What a presented token is checked against.
+/// What a request's token is checked against.
 pub(crate) struct StoredToken {
     pub(crate) name: String,
-    /// The most that it may do.
+    /// The highest scope.
     pub(crate) scope: Scope,
     pub(crate) secret_hash: String,
 }
 
-/// A token as the admin API shows it.
+/// A token as JSON, the body of its response.
 macro_rules! token_row {
     () => {
         "json_object('id', id, 'name', name, 'scopes', json(scopes), 'hint', hint, 'created_at', created_at)"
@@ -27,7 +27,7 @@ pub(crate) async fn stored_token(db: &Database, id: &str) -> Result<Option<Store
     Ok(token.and_then(|token| {
         let judged_by = token.position?;
         let (secret_hash, scopes) = judged_by.split_once('[')?;
-        // The schema allows three lists of scopes.
+        // The schema allows only three values.
         let scope = if scopes.contains("write") { Scope::Write } else { Scope::Read };
         Some(StoredToken { name: token.row, scope, secret_hash: secret_hash.to_owned() })
     }))
@@ -56,7 +56,7 @@ pub(crate) async fn list_tokens(db: &Database, page: &Page) -> Result<String, Er
     db.list(page, Statement::new(select, [after.into(), page.rows().into()])).await
 }
 
-/// Adds a token; `false` if there is one of this name.
+/// Inserts a token; `false` if another token has its name.
 pub(crate) async fn create_token(
     db: &Database,
     token: &TokenView,
@@ -78,7 +78,7 @@ pub(crate) async fn create_token(
     db.change(change, guard, vec![Statement::new(insert, values)]).await
 }
 
-/// Deletes a token; `false` if there is none of this id.
+/// Deletes a token; `false` if none has this id.
 pub(crate) async fn delete_token(db: &Database, id: &str, change: Change<'_>) -> Result<bool, Error> {
     let guard = Statement::new("EXISTS (SELECT 1 FROM admin_tokens WHERE id = ?)", [id.into()]);
     db.change(change, guard, vec![Statement::new("DELETE FROM admin_tokens WHERE id = ?", [id.into()])]).await

@@ -1,4 +1,4 @@
-//! Usage, as objects flush it and self-service reads it.
+//! Usage: flushes of objects, and self-service.
 
 use crate::metering::hours::HourTotal;
 use crate::metering::months::MonthTotal;
@@ -23,7 +23,7 @@ ON CONFLICT (key_id, hour, class, epoch) DO UPDATE
     updated_at = excluded.updated_at
   WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost";
 
-/// Absolute totals of an object, to be flushed to D1.
+/// Absolute totals of an object, for a flush.
 pub(crate) struct FlushTotals {
     pub(crate) epoch: String,
     pub(crate) months: Vec<MonthTotal>,
@@ -35,13 +35,13 @@ impl FlushTotals {
         self.months.is_empty() && self.hours.is_empty()
     }
 
-    /// Rows of JSON: month, calls, denied, cost, tokens.
+    /// JSON rows: month, calls, denied, cost, tokens.
     fn months(&self) -> String {
         let row = |total: &MonthTotal| json!([total.month, total.calls, total.denied, total.cost, total.tokens]);
         self.months.iter().map(row).collect::<serde_json::Value>().to_string()
     }
 
-    /// Rows of JSON: hour, class, calls, denied, cost.
+    /// JSON rows: hour, class, calls, denied, cost.
     fn hours(&self) -> String {
         let row = |total: &HourTotal| {
             let counts = total.counts;
@@ -51,7 +51,7 @@ impl FlushTotals {
     }
 }
 
-/// Writes absolute totals, all or none, with one statement for each table. Repeating or reordering
+/// Writes absolute totals in one transaction, with one statement per table. Repeating or reordering
 /// flushes changes nothing.
 pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: UnixMicros) -> Result<(), Error> {
     let upsert = |sql, is_empty: bool, rows: fn(&FlushTotals) -> String| {
@@ -67,8 +67,8 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: Un
     db.run(&statements).await.map(drop)
 }
 
-/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of
-/// the current one, and the hours from `hour` on.
+/// A key's usage as JSON: the months from `since` on and the hours from `hour` on. `month` is the
+/// object's row of the current month.
 pub(crate) async fn self_service_usage(
     db: &Database,
     id: &str,
