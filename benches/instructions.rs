@@ -170,7 +170,7 @@ fn protocol(times: u64) {
         idempotency_key: None,
         fingerprint: None,
         has_malformed_key: false,
-        ends: CallOutcomes::default(),
+        outcomes: CallOutcomes::default(),
     });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);
     let answer =

@@ -1,4 +1,4 @@
-//! Keys that were issued elsewhere.
+//! Imported keys.
 
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;
