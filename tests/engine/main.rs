@@ -1,4 +1,4 @@
-//! The engine and the rules beside it, through their public surface.
+//! Tests of the engine and other pure rules, through their public surface.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
 mod import_queue;

@@ -1,4 +1,4 @@
-//! What the tests of the engine share: calls as production makes them, in few words.
+//! Shared helpers: calls and reports as production makes them, in short form.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,10 +30,10 @@ pub(crate) fn config() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 96, ..config } }
 }
 
-/// The nonce of calls whose nonce does not matter. They share one, so that nonces fill no rows.
+/// The nonce of calls whose nonce does not matter. Sharing one keeps the rows small.
 pub(crate) const NONCE: u64 = 1 << 63;
 
-/// A call that spends this, with nothing else to it.
+/// A call of this cost.
 pub(crate) const fn call(nonce: u64, cost: Cost) -> CallToJudge<'static> {
     CallToJudge {
         cost,
@@ -47,7 +47,7 @@ pub(crate) const fn call(nonce: u64, cost: Cost) -> CallToJudge<'static> {
     }
 }
 
-/// Calls that cannot be repeats.
+/// Judges calls without idempotency keys.
 pub(crate) trait Decide {
     /// Judges a call of this nonce and cost.
     fn decide_as<'a>(

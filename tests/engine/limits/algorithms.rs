@@ -73,7 +73,7 @@ fn a_bucket_drains_evenly() {
     assert_eq!(usage_of(&mut state, &policies, after(30)), PolicyUsage { remaining: 3, used: 0, reset_after: 0 });
 }
 
-/// A unit takes no whole number of microseconds, and still nothing is lost over an hour.
+/// A unit does not take a whole number of microseconds. Still, nothing is lost over an hour.
 #[test]
 fn a_bucket_has_no_rounding_drift() {
     let mut state = state();
@@ -88,7 +88,7 @@ fn a_bucket_has_no_rounding_drift() {
 }
 
 #[test]
-fn what_can_never_be_admitted_says_so() {
+fn a_cost_above_the_quota_is_reported_as_such() {
     let mut state = state();
     let tokens = Policy::new("t", Unit::Tokens, 10, Period::Day, Algorithm::Bucket, Some(4)).unwrap();
     let [requests] = fixed(2);
@@ -103,7 +103,7 @@ fn what_can_never_be_admitted_says_so() {
 }
 
 #[test]
-fn a_policy_does_not_judge_what_costs_it_nothing() {
+fn a_policy_admits_calls_without_cost_in_its_unit() {
     let tokens = |algorithm| Policy::new("t", Unit::Tokens, 10, Period::Hour, algorithm, None).unwrap();
     for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
         let mut state = state();
@@ -117,7 +117,7 @@ fn a_policy_does_not_judge_what_costs_it_nothing() {
     }
 }
 
-/// An entry holds about a million units; more in one millisecond take several entries.
+/// An entry holds about a million units. More units in one millisecond take several entries.
 #[test]
 fn a_log_takes_more_units_in_a_millisecond_than_an_entry_holds() {
     let mut state = state();
@@ -159,10 +159,10 @@ fn the_largest_numbers_do_not_overflow() {
     for _ in 0..3 {
         state.report_calls(&policies, START, u64::MAX, Cost { requests: u64::MAX, tokens: u64::MAX });
     }
-    let standings = state.usage(&policies, START).policies;
-    assert!(standings.iter().all(|standing| standing.remaining == 0 && standing.used >= MAX_QUOTA));
-    assert_eq!(standings[2].reset_after, u64::MAX - START.as_micros());
-    assert_eq!(standings[1].used, 3 * MAX_QUOTA);
-    assert_eq!(standings[1].reset_after, DAY);
+    let usage = state.usage(&policies, START).policies;
+    assert!(usage.iter().all(|policy| policy.remaining == 0 && policy.used >= MAX_QUOTA));
+    assert_eq!(usage[2].reset_after, u64::MAX - START.as_micros());
+    assert_eq!(usage[1].used, 3 * MAX_QUOTA);
+    assert_eq!(usage[1].reset_after, DAY);
     assert!(!state.decide(&policies, START, Cost::default()).is_admitted());
 }

@@ -10,7 +10,7 @@ use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 #[test]
-fn a_clock_that_steps_back_opens_nothing() {
+fn a_clock_that_steps_back_reopens_no_window() {
     for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
         let mut state = state();
         let policies = policy(5, Period::Minute, algorithm);
@@ -18,7 +18,7 @@ fn a_clock_that_steps_back_opens_nothing() {
         let now = wait(&mut state, &policies, START, 1);
         for back in [1, SECOND, MINUTE, MAX_SKEW] {
             let clock = START.saturating_sub(back);
-            // Waits count from the clock as it was read.
+            // Waits are relative to the clock's reading.
             assert_eq!(wait(&mut state, &policies, clock, 1), now + back, "{algorithm} {back}");
         }
         state.committed();
@@ -27,9 +27,9 @@ fn a_clock_that_steps_back_opens_nothing() {
     }
 }
 
-/// A step back is waited for if it is of five minutes or less.
+/// The judged time does not change until the clock has caught up.
 #[test]
-fn a_clock_that_steps_back_is_waited_for_five_minutes() {
+fn a_step_back_of_up_to_five_minutes_is_absorbed() {
     let mut state = state();
     admit(&mut state, &fixed(5), START, 5);
     let back = START.saturating_sub(300 * SECOND);
@@ -37,24 +37,24 @@ fn a_clock_that_steps_back_is_waited_for_five_minutes() {
     assert!(wait(&mut state, &fixed(5), back.saturating_sub(1), 1) <= MINUTE);
 }
 
-/// They are of no window and no bucket, and a row may be lost with them.
+/// Denials count in no window or bucket, and the row may be lost with them.
 #[test]
-fn denials_from_elsewhere_do_not_move_the_judged_time() {
+fn reported_denials_do_not_move_the_judged_time() {
     let mut state = state();
-    let owed = ReportedUsage { nonce: 1, denied: 3, ..ReportedUsage::default() };
-    assert_eq!(state.apply_report(&fixed(5), after(240), &owed), ReportOutcome::Counted);
+    let report = ReportedUsage { nonce: 1, denied: 3, ..ReportedUsage::default() };
+    assert_eq!(state.apply_report(&fixed(5), after(240), &report), ReportOutcome::Counted);
     assert_eq!(usage_of(&mut state, &fixed(5), START).reset_after, 46 * SECOND);
     let total = state.month(Month::of(START));
     assert_eq!((total.calls, total.denied), (0, 3));
     assert_eq!(
-        state.apply_report(&fixed(5), after(240), &ReportedUsage { nonce: 2, calls: 1, ..owed }),
+        state.apply_report(&fixed(5), after(240), &ReportedUsage { nonce: 2, calls: 1, ..report }),
         ReportOutcome::Counted
     );
     assert_eq!(usage_of(&mut state, &fixed(5), START).reset_after, 286 * SECOND);
 }
 
 #[test]
-fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
+fn a_reading_of_the_far_future_blocks_a_key_for_a_period() {
     for algorithm in [Algorithm::Fixed, Algorithm::Sliding, Algorithm::Bucket] {
         let mut state = state();
         let policies = policy(5, Period::Minute, algorithm);
@@ -81,15 +81,15 @@ fn a_clock_of_the_far_future_holds_a_key_for_a_period() {
     }
 }
 
-/// An hour ahead and back: the minute that it comes back to has what was spent of it before, and
-/// what was spent meanwhile.
+/// The clock is an hour ahead and steps back. The minute that it returns to has its earlier count
+/// and what was counted meanwhile.
 #[test]
-fn a_clock_that_falls_back_finds_its_window_as_it_was() {
+fn a_window_keeps_its_count_while_the_clock_is_ahead() {
     for period in [Period::Minute, Period::Hour, Period::Day] {
         let policies = policy(5, period, Algorithm::Fixed);
         let span = period.micros().unwrap();
         let start = period.window(START).start;
-        // Also if the clock went over the end of a window while it was ahead.
+        // Also if the clock passed the end of a window while it was ahead.
         for ahead in [60 * span, 61 * span - SECOND / 100] {
             for (before, meanwhile) in [(5, 0), (5, 3), (2, 2), (0, 5), (1, 5)] {
                 let mut state = state();
@@ -106,7 +106,7 @@ fn a_clock_that_falls_back_finds_its_window_as_it_was() {
                     (0..left).for_each(|_| admit(state, &policies, at(2 * SECOND), 1));
                     assert_eq!(wait(state, &policies, at(2 * SECOND), 1), span - 2 * SECOND);
                     admit(state, &policies, at(span), 5);
-                    // What was spent ahead is still spent when its time comes.
+                    // Units counted ahead still count when their time comes.
                     let spent = if ahead == 60 * span { meanwhile } else { meanwhile.min(1) };
                     assert_eq!(used(state, &policies, at(60 * span)), spent);
                 }
@@ -116,33 +116,32 @@ fn a_clock_that_falls_back_finds_its_window_as_it_was() {
 }
 
 #[test]
-fn a_clock_that_leapt_ahead_says_by_how_much() {
+fn the_lead_of_a_clock_that_leapt_ahead_is_known() {
     let mut state = state();
-    let look = |state: &mut KeyState, at| drop(state.usage(&[], at).policies);
-    look(&mut state, START);
-    look(&mut state, after(3600));
+    let read = |state: &mut KeyState, at| drop(state.usage(&[], at).policies);
+    read(&mut state, START);
+    read(&mut state, after(3600));
     assert_eq!(state.lead(after(3600)), 0);
     let ahead = after(7201);
-    look(&mut state, ahead);
+    read(&mut state, ahead);
     assert_eq!(state.lead(ahead), HOUR + SECOND);
-    look(&mut state, ahead.saturating_add(2 * DAY));
+    read(&mut state, ahead.saturating_add(2 * DAY));
     let lead = 2 * DAY + HOUR + SECOND;
     assert_eq!(state.lead(ahead.saturating_add(3 * DAY)), lead);
     let waited_for = ahead.saturating_add(2 * DAY - 300 * SECOND);
     assert_eq!([waited_for, waited_for.saturating_sub(1)].map(|clock| state.lead(clock)), [lead, 0]);
-    // Once it is back it does not.
+    // Once the clock has stepped back, there is no lead.
     assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
     admit(&mut state, &[], ahead.saturating_add(2 * DAY), 1);
-    look(&mut state, after(3700));
+    read(&mut state, after(3700));
     assert_eq!(state.lead(after(3700)), 0);
-    look(&mut state, ahead.saturating_add(DAY));
+    read(&mut state, ahead.saturating_add(DAY));
     assert!(state.lead(ahead.saturating_add(DAY)) > DAY);
     state.trust_clock();
     assert_eq!(state.lead(ahead.saturating_add(DAY)), 0);
 }
 
-/// Nothing that was counted is forgotten by a step back and a change of policies at once, and
-/// nothing counts twice.
+/// A step back together with a change of policies loses no count and counts nothing twice.
 #[test]
 fn windows_of_a_clock_that_stepped_back_seed_logs_and_buckets() {
     for policies in [sliding(5), bucket(5, Period::Minute, 5)] {
@@ -155,15 +154,15 @@ fn windows_of_a_clock_that_stepped_back_seed_logs_and_buckets() {
     }
 }
 
-/// A window that was spent from before the clock stepped back is still spent when its time comes.
+/// A window that was counted before the clock stepped back still counts when its time comes.
 #[test]
-fn waiting_helps_once_all_policies_agree() {
+fn a_wait_ends_once_all_policies_agree() {
     let minute = fixed(5);
     let boundary = after(46);
     let mut state = state();
     admit(&mut state, &minute, boundary.saturating_add(2 * HOUR), 5);
     admit(&mut state, &minute, boundary.saturating_add(2 * HOUR + MINUTE), 4);
-    // Nine were spent less than a minute before the step, as far as is known.
+    // Nine may have been spent less than a minute before the step.
     assert_eq!(wait(&mut state, &minute, boundary, 1), MINUTE);
     let clock = boundary.saturating_add(2 * HOUR - MINUTE);
     admit(&mut state, &minute, clock, 5);
@@ -171,20 +170,22 @@ fn waiting_helps_once_all_policies_agree() {
     assert_eq!(wait(&mut state, &minute, clock, 2), 3 * MINUTE);
 }
 
-/// A bucket that drains a unit in 59.5 s has room less than a second before the minute ends, which clients cannot hit.
+/// A bucket that drains a unit in 59.5 s has room less than a second before the minute ends.
+/// Clients wait for whole seconds and would miss it.
 #[test]
 fn a_wait_that_ends_just_before_a_full_minute_goes_on() {
     let minute = |unit| Policy::new("m", unit, 10, Period::Minute, Algorithm::Fixed, None).unwrap();
     let boundary = after(46);
     let clock = boundary.saturating_add(2 * HOUR - MINUTE);
-    // The wait for a bucket alone, and when the minute after this one is spent, which a clock that was ahead has done.
+    // The wait for the bucket alone, and the wait if the next minute is already full, counted while
+    // the clock was ahead.
     for (a_day, drained, spent) in [(1452, 59_504_133, 2 * MINUTE), (2880, 30 * SECOND, 30 * SECOND)] {
         let bucket = Policy::new("b", Unit::Requests, a_day, Period::Day, Algorithm::Bucket, Some(5)).unwrap();
         let waits = |unit, ahead: Cost| {
             let policies = [minute(unit), bucket.clone()];
             let mut state = state();
             state.report_calls(&[], clock.saturating_add(MINUTE), 1, ahead);
-            // The clock falls back, and goes on.
+            // The clock steps back, then goes on.
             usage_of(&mut state, &policies, boundary);
             admit(&mut state, &policies, clock, 5);
             wait(&mut state, &policies, clock, 1)
@@ -195,9 +196,10 @@ fn a_wait_that_ends_just_before_a_full_minute_goes_on() {
     }
 }
 
-/// What was spent a period before the clock stepped back, or earlier, does not count where it came back to.
+/// Units spent a period before the step or earlier do not count in the window that the clock
+/// stepped back to.
 #[test]
-fn a_step_back_takes_along_what_was_spent_in_the_last_period() {
+fn usage_of_the_last_period_survives_a_step_back() {
     let there = after(46).saturating_add(HOUR);
     for (later, counted) in [(2 * MINUTE, 1), (2 * MINUTE - 1, 3)] {
         let mut state = state();

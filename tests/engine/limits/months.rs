@@ -37,7 +37,7 @@ fn calls_are_metered_whatever_they_cost() {
 }
 
 #[test]
-fn what_is_carried_counts_toward_the_month_and_nothing_else() {
+fn carried_usage_counts_toward_the_month_only() {
     let mut state = state();
     let month = policy(1000, Period::Month, Algorithm::Fixed);
     let tokens = [Policy::new("t", Unit::Tokens, 1000, Period::Month, Algorithm::Fixed, None).unwrap()];
@@ -50,7 +50,7 @@ fn what_is_carried_counts_toward_the_month_and_nothing_else() {
     state.committed();
     state.carry_over(november, carried(990));
     assert!(!state.is_dirty());
-    // What is noted replaces what was noted before.
+    // Carried usage replaces what was carried before.
     state.carry_over(november, carried(995));
     assert!(state.is_dirty());
     let row = state.to_row();
@@ -93,7 +93,7 @@ fn months_stay_until_they_are_over_and_flushed() {
     };
     admit(&mut state, &[], START, 1);
     admit(&mut state, &[], START, 1);
-    // What is counted after the totals were sent stays unflushed.
+    // Counts after the totals were sent remain unflushed.
     state.mark_flushed(november, 1, 0);
     assert_eq!(unflushed(&state), [(november, 2)]);
     state.mark_flushed(november, 2, 0);
@@ -118,7 +118,7 @@ fn months_stay_until_they_are_over_and_flushed() {
     }
     let kept = |state: &KeyState| state.meter().kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
     assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
-    // December is not one of the three newest, but not flushed.
+    // December is not among the three newest, but not flushed.
     state.mark_flushed(months[4], 1, 0);
     assert_eq!(kept(&state), &months[1..]);
     state.mark_flushed(months[3], 1, 0);
@@ -133,7 +133,7 @@ fn months_stay_until_they_are_over_and_flushed() {
     assert_eq!((kept(&state).as_slice(), unflushed(&state)), (&months[2..], Vec::new()));
 }
 
-/// Months go by for a key that is only ever denied.
+/// A key that is only denied still moves on to new months.
 #[test]
 fn denials_alone_move_the_months_on() {
     let mut state = state();
@@ -144,10 +144,10 @@ fn denials_alone_move_the_months_on() {
     }
 }
 
-/// Two months ahead and back: the month is as it was, and D1, which keeps the larger of two totals,
-/// hears of all that is new.
+/// The clock is two months ahead and steps back: the month has its counts, and D1, which keeps the
+/// larger of two totals, receives all new ones.
 #[test]
-fn a_month_that_was_left_is_still_there() {
+fn a_month_keeps_its_counts_while_the_clock_is_ahead() {
     let policies = policy(3, Period::Month, Algorithm::Fixed);
     let months = months(9);
     for ahead in [1, 2, 8] {
@@ -164,7 +164,7 @@ fn a_month_that_was_left_is_still_there() {
             admit(state, &raised, after(9), 1);
             assert_eq!(flush(state), [(months[0], 2, 1)]);
             assert_eq!(used(state, &raised, after(9)), 4);
-            // What was counted ahead is still counted there.
+            // Calls counted ahead remain counted there.
             assert_eq!(used(state, &policies, there), 2);
             admit(state, &policies, there, 1);
             assert_eq!(flush(state), [(months[ahead], 2, 0)]);
@@ -172,14 +172,14 @@ fn a_month_that_was_left_is_still_there() {
     }
 }
 
-/// A clock that went through four months before it came back has made the object forget the first
-/// ones, not D1.
+/// A clock that passed four months before it stepped back made the object drop the first ones. D1
+/// still has them.
 #[test]
-fn a_month_that_was_dropped_is_not_opened_again() {
+fn a_dropped_month_is_not_reopened() {
     let policies = policy(3, Period::Month, Algorithm::Fixed);
     let months = months(70);
     let mut state = state();
-    // January is left out.
+    // January has no calls.
     for (month, cost) in [(0, 3), (1, 1), (3, 2), (4, 1), (5, 1)] {
         admit(&mut state, &policies, months[month].start(), cost);
         flush(&mut state);
@@ -187,21 +187,21 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     let row = state.to_row();
     assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);
     for state in [&mut state, &mut KeyState::from_rows([(row.slot, row.body)]).unwrap()] {
-        // February is the oldest that is kept. What was dropped is counted there, and what was
-        // spent there is spent.
+        // February is the oldest kept month. Calls of dropped months count there, against its
+        // usage.
         for month in [months[0], months[1], months[3]] {
             assert_eq!(used(state, &policies, month.start()), 2, "{month}");
         }
         admit(state, &policies, months[0].start(), 1);
         assert!(!state.decide(&policies, months[1].start(), Cost::default()).is_admitted());
         assert_eq!(flush(state), [(months[3], 2, 1)]);
-        // Months that were never counted begin at nothing.
+        // Months without counts begin at 0.
         for month in [months[0].previous(), months[2], months[6]] {
             admit(state, &policies, month.start(), 3);
             assert_eq!(flush(state), [(month, 1, 0)]);
         }
     }
-    // What is remembered of dropped months is bounded.
+    // The record of dropped months is bounded.
     for month in &months[7..] {
         admit(&mut state, &policies, month.start(), 1);
         flush(&mut state);
@@ -212,7 +212,7 @@ fn a_month_that_was_dropped_is_not_opened_again() {
     assert!(row.body.len() < 400);
 }
 
-/// What earlier epochs recorded of a month may come again after it was dropped.
+/// Usage of earlier epochs may be carried again after the month was dropped.
 #[test]
 fn a_dropped_month_that_is_carried_again_is_dropped_again() {
     let months = months(5);

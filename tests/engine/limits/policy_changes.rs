@@ -40,7 +40,7 @@ fn a_change_of_algorithm_carries_the_usage() {
     }
 }
 
-/// What was spent in the window before may have been spent in its last moment.
+/// Units of the previous window may have been spent at its end.
 #[test]
 fn a_log_starts_from_the_windows_at_their_latest() {
     let mut state = state();
@@ -49,7 +49,7 @@ fn a_log_starts_from_the_windows_at_their_latest() {
     admit(&mut state, &fixed(100), after(51), 1);
     let policies = sliding(40);
     assert_eq!(used(&mut state, &policies, after(52)), 35);
-    // The minute ended at 46 s, and its 30 count until a minute later.
+    // The minute ended at 46 s. Its 30 units count until a minute later.
     assert_eq!(used(&mut state, &policies, UnixMicros::from_micros(after(106).as_micros() - 1)), 35);
     assert_eq!(used(&mut state, &policies, after(106)), 5);
     assert_eq!(used(&mut state, &policies, after(111)), 0);
@@ -82,14 +82,14 @@ fn a_bucket_keeps_its_level_when_the_period_changes() {
 fn a_scaled_level_is_rounded_up() {
     let mut state = state();
     admit(&mut state, &bucket(1, Period::Day, 10), START, 1);
-    // One span-th of a day's unit has drained: a 1440th of what a minute's bucket can tell.
+    // The smallest fraction of a day's unit has drained, a 1440th of a minute's.
     let at = START.saturating_add(1);
     let minutely = bucket(1, Period::Minute, 10);
     assert_eq!(usage_of(&mut state, &minutely, at), PolicyUsage { remaining: 9, used: 1, reset_after: MINUTE });
 }
 
 #[test]
-fn what_no_policy_uses_is_let_go_once_it_has_run_out() {
+fn unused_counters_are_dropped_once_they_have_expired() {
     for policies in [sliding(6), bucket(6, Period::Minute, 6)] {
         let key = if policies[0].algorithm() == Algorithm::Sliding { r#""l":"# } else { r#""b":"# };
         let mut state = state();
@@ -106,7 +106,7 @@ fn what_no_policy_uses_is_let_go_once_it_has_run_out() {
 }
 
 #[test]
-fn a_change_of_policies_asks_for_a_row() {
+fn a_change_of_policies_needs_a_row() {
     let mut state = state();
     let peek = |state: &mut KeyState, policies: &[Policy]| {
         state.usage(policies, START);
@@ -119,7 +119,7 @@ fn a_change_of_policies_asks_for_a_row() {
         admit(&mut state, &policies, START, 1);
         state.committed();
         assert!(!peek(&mut state, &policies));
-        // Let go, and taken up again.
+        // Dropped, then added again.
         assert!(peek(&mut state, &[]));
         assert!(!peek(&mut state, &[]));
         assert!(peek(&mut state, &policies));
@@ -130,7 +130,7 @@ fn a_change_of_policies_asks_for_a_row() {
 }
 
 #[test]
-fn a_renamed_bucket_and_one_of_another_unit_are_let_go() {
+fn a_renamed_bucket_and_one_of_another_unit_are_dropped() {
     let named = |name: &str, unit| [Policy::new(name, unit, 6, Period::Minute, Algorithm::Bucket, None).unwrap()];
     let old = named("old", Unit::Requests);
     for new in [named("new", Unit::Requests), named("old", Unit::Tokens)] {
@@ -145,9 +145,9 @@ fn a_renamed_bucket_and_one_of_another_unit_are_let_go() {
     }
 }
 
-/// Two tiers may use one name for different units, and one unit for different names.
+/// Two tiers may use one name for different units, and different names for one unit.
 #[test]
-fn states_of_other_units_names_and_periods_are_others() {
+fn counters_are_separate_by_unit_name_and_period() {
     let mut state = state();
     let named = |name: &str, unit, period, algorithm| [Policy::new(name, unit, 9, period, algorithm, None).unwrap()];
     let first = named("a", Unit::Requests, Period::Minute, Algorithm::Bucket);

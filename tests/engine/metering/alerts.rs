@@ -9,19 +9,19 @@ use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::alerts::Alert;
 use tollgate::time::{DAY, HOUR, Month, UnixMicros};
 
-/// The thresholds at which there is an alert after a call, and lets go of them.
+/// Makes a call and returns the thresholds of the alerts that it raised, marked as delivered.
 fn alerts(state: &mut KeyState, quota: u64, at: UnixMicros, cost: u64) -> Vec<u16> {
     let policies = [fixed_policy("minute", 1000, Period::Minute), fixed_policy("month", quota, Period::Month)];
     let cost = Cost { requests: cost, tokens: 0 };
     state.judge_call(&policies, at, &CallToJudge { cost, thresholds: &[80, 100], ..CALL });
     let month = Month::of(at);
-    let told = state.pending_alerts().to_vec();
-    for alert in &told {
+    let delivered = state.pending_alerts().to_vec();
+    for alert in &delivered {
         assert_eq!((alert.policy.as_str(), alert.month, alert.quota, alert.at), ("month", month, quota, at));
         state.mark_alerted(alert);
     }
-    assert!(state.pending_alerts().is_empty() && (told.is_empty() || state.is_dirty()));
-    told.iter().map(|alert| alert.threshold).collect()
+    assert!(state.pending_alerts().is_empty() && (delivered.is_empty() || state.is_dirty()));
+    delivered.iter().map(|alert| alert.threshold).collect()
 }
 
 #[test]
@@ -33,26 +33,27 @@ fn an_alert_comes_once_and_again_after_a_raise() {
     assert_eq!(alerts(&mut state, 10, START, 1), none);
     state = reread(&mut state);
     assert_eq!(alerts(&mut state, 10, START, 1), [100]);
-    // Over quota and denied: it stands where it stood.
+    // Denied: the usage does not change.
     for _ in 0..3 {
         assert_eq!(alerts(&mut state, 10, START, 1), none);
     }
-    // Raised a little: still above 80 %, no longer at 100 %.
+    // Raised a little: the usage is still above 80 % but below 100 %.
     assert_eq!(alerts(&mut state, 12, START, 1), none);
     assert_eq!(alerts(&mut state, 12, START, 1), [100]);
-    // Raised well above, and crossed again.
+    // Raised well above, and reached again.
     assert_eq!(alerts(&mut state, 20, START, 3), none);
     assert_eq!(alerts(&mut state, 20, START, 1), [80]);
-    // Lowered under what is used: told by a call that is denied.
+    // Lowered below the usage: a denied call raises the alert.
     assert_eq!(alerts(&mut state, 100, START, 1), none);
     assert_eq!(alerts(&mut state, 5, START, 1), [80, 100]);
     assert_eq!(alerts(&mut state, 5, START, 1), none);
-    // The next month begins anew, and a clock between two months does not count twice.
+    // The next month starts at 0, and a clock that alternates between two months raises nothing
+    // twice.
     let december = Month::of(START).end();
     assert_eq!(alerts(&mut state, 5, december, 5), [80, 100]);
     assert_eq!(alerts(&mut state, 5, december.saturating_sub(HOUR), 1), none);
     assert_eq!(alerts(&mut state, 5, december, 1), none);
-    // Marks go with their months: a clock may come back to one.
+    // Marks are kept with their months, because the clock may step back to one.
     for month in 2..6 {
         assert_eq!(alerts(&mut state, 5, december.saturating_add(month * 31 * DAY), 1), none);
         for total in state.meter().unflushed_months() {
@@ -63,7 +64,7 @@ fn an_alert_comes_once_and_again_after_a_raise() {
 }
 
 #[test]
-fn an_alert_stays_until_it_is_told() {
+fn an_alert_is_pending_until_it_is_delivered() {
     let mut state = metered();
     let policies = [
         fixed_policy("month", 10, Period::Month),
@@ -85,8 +86,8 @@ fn an_alert_stays_until_it_is_told() {
         r#""w":"tokens|80|202611;month|80|202611;"#,
         r#"tokens|80|202611|1000|800|1795160894000000;month|80|202611|10|9|1795160894000000;"}"#,
     )));
-    // Raised and crossed again before it was told: the news takes its place, and telling the old
-    // one changes nothing.
+    // Raised and reached again before delivery: the new alert replaces the old one, whose delivery
+    // changes nothing.
     let raised = [fixed_policy("month", 20, Period::Month)];
     let call = CallToJudge { cost: Cost { requests: 7, tokens: 0 }, ..call };
     state.judge_call(&raised, START, &CallToJudge { cost: Cost { requests: 1, tokens: 0 }, ..call });
@@ -104,7 +105,7 @@ fn an_alert_stays_until_it_is_told() {
     assert_eq!(error.to_string(), "row in slot 3 cannot be read: not alerts");
 }
 
-/// What is used up from the beginning is no news.
+/// A quota of 0 raises no alert without usage.
 #[test]
 fn a_month_without_a_quota_has_no_alert_until_something_is_used() {
     let mut state = metered();
@@ -117,14 +118,14 @@ fn a_month_without_a_quota_has_no_alert_until_something_is_used() {
     assert_eq!(state.pending_alerts().len(), 1);
 }
 
-/// That a threshold may be reached again outlives the memory, also if a call that was denied has shown it.
+/// A row stores that a threshold can be reached again, even if only a denied call showed it.
 #[test]
-fn calls_that_are_denied_ask_for_a_row_only_if_they_change_alerts() {
+fn denied_calls_need_a_row_only_if_they_change_alerts() {
     let policies =
         |minute, month| [fixed_policy("minute", minute, Period::Minute), fixed_policy("month", month, Period::Month)];
     let call = CallToJudge { thresholds: &[80], ..CALL };
     let mut state = metered();
-    // What is admitted is dirty, with an alert or without.
+    // Admitted calls need a row anyway.
     state.judge_call(&policies(3, 100), START, &call);
     assert!(state.is_dirty() && state.pending_alerts().is_empty());
     state = reread(&mut state);

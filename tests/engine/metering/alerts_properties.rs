@@ -16,14 +16,14 @@ use tollgate::time::Month;
 proptest! {
     #![proptest_config(config())]
 
-    /// Each crossing of a threshold is told once, whatever was lost in between.
+    /// Each crossing of a threshold raises one alert, whatever is lost in between.
     #[test]
-    fn alerts_follow_the_plain_rule(
+    fn alerts_match_the_model(
         steps in vec((step(), 1..40_u64, select(&[10_u64, 20, 40, 80][..]), 0..10_u8), 1..120),
     ) {
         const THRESHOLDS: [u16; 3] = [50, 80, 100];
         let mut world = World::new();
-        // The months' thresholds that are reached, as rows have them and as they are.
+        // The reached thresholds by month, as in rows and as in memory.
         let mut reached: [BTreeMap<(Month, u16), bool>; 2] = Default::default();
         for (step, cost, quota, action) in steps {
             world.step(step.abs());
@@ -40,12 +40,12 @@ proptest! {
                     expected.push((threshold, quota, used));
                 }
             }
-            let told = world.state.pending_alerts().to_vec();
-            for alert in &told {
+            let raised = world.state.pending_alerts().to_vec();
+            for alert in &raised {
                 world.state.mark_alerted(alert);
             }
-            let told: Vec<_> = told.iter().map(|alert| (alert.threshold, alert.quota, alert.used)).collect();
-            prop_assert_eq!(told, expected);
+            let raised: Vec<_> = raised.iter().map(|alert| (alert.threshold, alert.quota, alert.used)).collect();
+            prop_assert_eq!(raised, expected);
             let [stored, now] = &mut reached;
             match action {
                 0 => {

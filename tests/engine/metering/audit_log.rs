@@ -120,7 +120,7 @@ fn refusals_of_a_second_are_one_entry() {
     let expected = expected.map(|(at, class, key, count)| [400, 403].map(|status| line(at, class, status, key, count)));
     assert_eq!(log(&state), expected.concat());
     state = reread(&mut state);
-    // However long it goes on and whatever is asked for: bounded.
+    // The size is bounded, however long it goes on and whatever is requested.
     for step in 0..20_000_u64 {
         refuse(&mut state, 2000 + step * 90, &format!("GET /{}", step % 300), None);
         if step % 1000 == 0 {
@@ -133,7 +133,7 @@ fn refusals_of_a_second_are_one_entry() {
     assert_eq!(entries.iter().map(|entry| entry.count).sum::<u64>(), 22 + 40_000);
 }
 
-/// Refusals of a 65th class are of class "other", apart by their status.
+/// Refusals of a 65th class count as class "other", separate by status.
 #[test]
 fn refusals_of_too_many_classes_are_of_class_other() {
     let mut state = metered();
@@ -160,9 +160,9 @@ fn refusals_of_too_many_classes_are_of_class_other() {
     }
 }
 
-/// The end of a call is looked for in the quarter of an hour after it.
+/// The outcome of a call is searched for in the 15 minutes after it.
 #[test]
-fn a_call_that_took_longer_than_15_minutes_has_no_known_end() {
+fn a_call_of_more_than_15_minutes_has_no_outcome() {
     let mut state = metered();
     for nonce in [1, 2] {
         state.judge_call(&[], START, &audited(nonce, "/v1"));
@@ -210,12 +210,12 @@ fn a_full_tail_becomes_a_chunk() {
     assert_eq!(times, (10..990).collect::<Vec<_>>());
     assert!(found[..960].iter().all(|entry| entry.end == Some((201, 190))));
     assert_eq!(found[979].idempotency_key.as_deref().unwrap().chars().count(), 64);
-    // A reader asks for no more than it needs.
+    // A reader requests only the chunks that it needs.
     let query = AuditQuery { from, to: START.saturating_add(DAY), cursor: None, limit: 20 };
     let mut reader = AuditReader::new(query);
     let fed = chunks.iter().take_while(|(seq, body)| reader.feed(*seq, body).unwrap()).count();
     assert!(fed <= 1, "{fed}");
-    // Nobody knows how the last ones ended.
+    // The last ones have no outcome.
     let mut reader = AuditReader::new(AuditQuery { from: START.saturating_add(980 * SECOND), ..query });
     assert!(chunks.iter().all(|(seq, body)| reader.feed(*seq, body).unwrap()));
     let (page, next) = reader.finish();
@@ -232,7 +232,7 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
         let taken = body.split_once("~/v1|2|").unwrap().1.split_once("|1;").unwrap().0.to_owned();
         assert!(taken.len() <= 64, "{taken}");
         let fixed = [fixed_policy("minute", 0, Period::Minute)];
-        // The same of one that was refused, and of one that was read.
+        // The same for a refused call, and after reading back.
         for _ in 0..2 {
             state.judge_call(&fixed, START, &CallToJudge { idempotency_key: Some(key), ..audited(2, "GET /v2") });
         }
@@ -243,7 +243,7 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     for key in ["order-7", "a;b|c~", &"x".repeat(64), &"|".repeat(21)] {
         assert_eq!(judge(key).1, key);
     }
-    // The digits are of SHA-256, as `sha256sum` prints them.
+    // The digits match `sha256sum`.
     let (taken, shown) = judge(&"x".repeat(65));
     assert_eq!(taken, format!("{}~9537c5fdf120482f", "x".repeat(47)));
     assert_eq!(shown, format!("{}…9537c5fdf120482f", "x".repeat(47)));
@@ -256,7 +256,7 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
         let (_, shown) = judge(&format!("{}|{}", "x".repeat(before), "y".repeat(200)));
         assert!(shown.starts_with(&format!("{beginning}…")), "{shown}");
     }
-    // Rows of the first version hold them whole.
+    // Rows of version 1 hold keys whole.
     let key = "%7C".repeat(255);
     let text = format!("1795160894000;a|0|POST|~/v1|2|{key}|1;d|0|POST|/v2|2|{key}|429|1|1|0;");
     let body = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"a":"0;{text}"}}"#);
@@ -269,16 +269,16 @@ fn an_idempotency_key_takes_at_most_64_bytes_of_the_log() {
     );
 }
 
-/// With every chunk that is written at the cap, more bytes are deleted than are added.
+/// At the limit, each new chunk deletes more bytes than it adds.
 #[test]
-fn the_audit_log_makes_room_for_itself() {
+fn the_oldest_chunks_are_deleted_at_the_size_limit() {
     assert_eq!([0, 999, 1_000].map(|size| audit_surplus(size, 1_000, 90_000)), [0; 3]);
     let cap = 100_000_000;
     let mut chunks = std::collections::VecDeque::new();
     let (mut size, mut seed) = (0_u64, 7_u64);
     for written in 0..20_000_u64 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // Long ones come after short ones, and the other way round.
+        // Long chunks follow short ones and the other way round.
         let added = if written / 1_000 % 2 == 0 { 4096 + seed % 100 } else { 60_000 + seed % 30_000 };
         let surplus = audit_surplus(size, cap, usize::try_from(added).unwrap());
         assert!(surplus <= 23, "{surplus}");
@@ -307,7 +307,7 @@ fn the_audit_log_expires() {
     assert!(state.is_dirty() && log(&state).is_empty());
     assert_eq!(state.audit_tail(), [(1, "".into())]);
     assert_eq!(reread(&mut state).audit_tail(), [(1, "".into())]);
-    // What was read says of which time it is.
+    // A state that was read back knows the times of its tail.
     for second in [0, 10] {
         state.judge_call(&[], START.saturating_add(second * SECOND), &audited(second, "GET /v1"));
     }

@@ -14,19 +14,19 @@ use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::time::UnixMicros;
 
-/// Nonce, when, and how long it took.
+/// Nonce, time, and duration if known.
 type Admitted = (u64, u64, Option<u64>);
 
-/// A key whose calls are all in the audit log.
+/// A key with an audit log.
 struct Logged {
     state: KeyState,
     rows: BTreeMap<u32, String>,
     chunks: BTreeMap<u64, String>,
     clock: u64,
     nonce: u64,
-    /// What was admitted, as rows have it and as it is.
+    /// Admitted calls, in rows and in memory.
     admitted: [Vec<Admitted>; 2],
-    /// How often each was refused, by status and class.
+    /// Number of refusals by status and class.
     refused: [BTreeMap<(u16, String), u64>; 2],
 }
 
@@ -86,7 +86,7 @@ impl Logged {
         let (clock, now) = (self.clock, self.now());
         let Some((nonce, at, end)) = self.admitted[1].iter_mut().rev().nth(back) else { return };
         let duration_ms = clock / 1000 - *at;
-        // An end that comes later than that is not looked for.
+        // A later outcome is ignored.
         if duration_ms <= MAX_DURATION / 1000 {
             end.get_or_insert(duration_ms);
         }
@@ -95,7 +95,7 @@ impl Logged {
 
     fn read(&self, limit: usize) -> Vec<AuditEntry> {
         let tail = self.state.audit_tail();
-        // What a row does not know came with one that was not written.
+        // A chunk that the row has not assigned belongs to a failed commit.
         let mut chunks: BTreeMap<_, _> =
             self.chunks.range(..tail[0].0).map(|(seq, body)| (*seq, body.clone())).collect();
         chunks.extend(tail.into_iter().map(|(seq, text)| (seq, text.into_owned())));
@@ -121,8 +121,8 @@ impl Logged {
 proptest! {
     #![proptest_config(config())]
 
-    /// All that was judged is in the audit log, once, in order, with its end; whatever is read
-    /// stays in its place.
+    /// The audit log has all judged calls, once, in order, with their outcomes. Entries that were
+    /// read keep their positions.
     #[test]
     fn the_audit_log_is_complete(
         minute in 1..60_u64,
@@ -145,7 +145,7 @@ proptest! {
                 6..9 => (0..count).for_each(|back| logged.end(back)),
                 9 => {
                     if count % 2 == 0 {
-                        // The chunks are written and the row is not.
+                        // The chunks are stored and the row is not.
                         logged.chunks.extend(logged.state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
                     }
                     logged.crash();
@@ -175,8 +175,7 @@ proptest! {
         prop_assert_eq!(&refused, &logged.refused[1]);
     }
 
-    /// With a row for each admitted call, nothing shared: all that is written and deleted is 1.1
-    /// rows for each at most.
+    /// With one row per admitted call, at most 1.1 rows per call are written and deleted.
     #[test]
     fn a_call_costs_little_more_than_a_row(
         refused in 0..20_u32,
@@ -201,7 +200,7 @@ proptest! {
                 admits += 1;
                 let written = state.to_rows();
                 state.committed();
-                // Each chunk is deleted one day.
+                // Each chunk is deleted eventually.
                 rows += 1 + 2 * written.replays.len() + 2 * written.audit.len();
                 prop_assert!(written.row.body.len() < 90_000, "{}", written.row.body.len());
             }

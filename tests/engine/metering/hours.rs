@@ -35,7 +35,7 @@ fn hours_are_counted_by_class() {
 }
 
 #[test]
-fn what_was_counted_since_a_flush_stays_due() {
+fn counts_since_a_flush_remain_unflushed() {
     let mut state = metered();
     let judge = |state: &mut KeyState, hours| {
         state.judge_call(&[], START.saturating_add(hours * HOUR), &of_class("GET /a"));
@@ -55,7 +55,7 @@ fn what_was_counted_since_a_flush_stays_due() {
         state.mark_hour_flushed(total);
     }
     assert!(unflushed(&state).is_empty());
-    // An acknowledgement that comes late, and one of what is not there.
+    // A late acknowledgement, and one of an unknown hour.
     state.committed();
     state.confirmed(state.last_commit());
     state.mark_hour_flushed(&HourTotal { counts: Counts { calls: 1, ..Counts::default() }, ..sent[1].clone() });
@@ -66,9 +66,9 @@ fn what_was_counted_since_a_flush_stays_due() {
     assert!(body.contains(r#""h":"498656|GET /a|1|0|2|1|0|2;"}"#), "{body}");
 }
 
-/// D1 keeps the larger of two totals, so an hour that is gone must not begin again.
+/// D1 keeps the larger of two totals, so a dropped hour must not be reopened.
 #[test]
-fn what_was_flushed_is_kept_for_as_long_as_its_hour_may_grow() {
+fn a_flushed_hour_is_kept_while_it_can_grow() {
     let mut state = metered();
     state.judge_call(&[], START, &of_class("/v1"));
     let total = state.meter().unflushed_hours()[0].clone();
@@ -78,7 +78,7 @@ fn what_was_flushed_is_kept_for_as_long_as_its_hour_may_grow() {
 }
 
 #[test]
-fn an_hour_that_was_dropped_is_not_opened_again() {
+fn a_dropped_hour_is_not_reopened() {
     let mut state = metered();
     let mut judge = |hours: u64| {
         let at = START.saturating_add(hours * HOUR);
@@ -111,7 +111,7 @@ fn classes_are_bounded_and_sums_exact() {
         assert_eq!(rows[MAX_CLASSES], (0, "other".into(), 68 * round, 0, 136 * round));
         assert!(rows[..MAX_CLASSES].iter().all(|row| row.2 == round));
     }
-    // With D1 out of reach for days, the row does not grow without end.
+    // While D1 is unavailable for days, the row stays bounded.
     for hour in 1..1000 {
         for class in 0..40 {
             state.judge_call(&[], START.saturating_add(hour * HOUR), &of_class(&format!("GET /{hour}/{class}")));
@@ -145,7 +145,7 @@ fn of_512_entries_each_is_counted_by_its_class() {
 }
 
 #[test]
-fn nothing_is_no_entry_of_an_hour() {
+fn an_empty_report_opens_no_hour() {
     let mut state = metered();
     state.report_calls(&[], START, 0, Cost { requests: 0, tokens: 0 });
     assert!(state.meter().kept_hours().is_empty());
@@ -191,7 +191,7 @@ fn the_stored_form_of_hours_is_frozen() {
     }
 }
 
-/// Rows from before hours were counted.
+/// A row of a version that did not count hours.
 #[test]
 fn a_row_without_hours_is_read() {
     let body = r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"m":[[202611,9,0,0,9,0,9,0]]}"#;

@@ -15,7 +15,7 @@ use tollgate::time::{HOUR, Month, UnixMicros};
 proptest! {
     #![proptest_config(config())]
 
-    /// The hours of a month sum up to the month, and the months to what was counted and not lost.
+    /// The hours of a month add up to the month, and the months to everything counted and not lost.
     #[test]
     fn hours_sum_up_to_months(policies in policies(), steps in vec((step(), action()), 1..300)) {
         let mut world = World::new();
@@ -38,7 +38,7 @@ proptest! {
             *classes.entry(*hour).or_default() += usize::from(class.starts_with("GET"));
         }
         prop_assert!(classes.values().all(|classes| *classes <= MAX_CLASSES));
-        // With all of it acknowledged, no more is kept than the last hour of each month that is.
+        // Once all is acknowledged, only the last hour of each kept month remains.
         world.acknowledge();
         prop_assert!(world.state.meter().is_flushed());
         let body = world.state.to_row().body;
@@ -47,9 +47,9 @@ proptest! {
         prop_assert!(hours.len() <= world.state.meter().kept_months().len(), "{}", body);
     }
 
-    /// A state that was read from its rows counts on as the one that wrote them.
+    /// A state read back from its rows counts as the one that wrote them.
     #[test]
-    fn a_state_that_was_read_counts_on(policies in policies(), steps in vec((step(), action()), 1..120)) {
+    fn a_state_read_back_goes_on_counting(policies in policies(), steps in vec((step(), action()), 1..120)) {
         let mut world = World::new();
         for (step, action) in &steps {
             world.step(*step);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::metering::audit_log::{entries, tail};
-use crate::metering::{CALL, asking, end, ended, keyed, metered, reread, unflushed};
+use crate::metering::{CALL, end, ended, keyed, keyed_at, metered, reread, unflushed};
 use crate::support::{Report, START, fixed_policy, known_nonces, knows};
 use tollgate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
 use tollgate::key_state::idempotency::{MAX_FLIGHT, MAX_IN_FLIGHT, MAX_REPLAYS};
@@ -23,11 +23,11 @@ fn replay_policies() -> [Policy; 3] {
     ]
 }
 
-/// One letter for each answer: admitted, denied, replayed for free, replayed and charged, a free
-/// replay denied, one denied that would be charged, conflict, another request.
-fn ask(state: &mut KeyState, at: UnixMicros, call: &CallToJudge<'_>) -> char {
+/// One letter per outcome: `a` admitted, `d` denied, `r` free replay, `R` charged replay, `D` free
+/// replay denied, `E` charged replay denied, `c` conflict, `x` different request.
+fn judge(state: &mut KeyState, at: UnixMicros, call: &CallToJudge<'_>) -> char {
     match state.judge_call(&replay_policies(), at, call) {
-        Judgement::Recalled { .. } => unreachable!("not asked about twice"),
+        Judgement::Recalled { .. } => unreachable!("no nonce is reused"),
         Judgement::Decided(decision) if decision.is_admitted() => 'a',
         Judgement::Decided(_) => 'd',
         Judgement::Replay { decision, is_free } if decision.is_admitted() => {
@@ -50,54 +50,54 @@ fn ask(state: &mut KeyState, at: UnixMicros, call: &CallToJudge<'_>) -> char {
 }
 
 fn used(state: &mut KeyState, at: UnixMicros) -> [u64; 3] {
-    let standings = state.usage(&replay_policies(), at).policies;
-    [standings[0].used, standings[1].used, standings[2].used]
+    let usage = state.usage(&replay_policies(), at).policies;
+    [usage[0].used, usage[1].used, usage[2].used]
 }
 
 #[test]
 fn a_repeat_is_a_conflict_then_a_replay_then_new() {
     let mut state = metered();
-    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    assert_eq!(judge(&mut state, START, &keyed(1, "k")), 'a');
     state = reread(&mut state);
-    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
+    assert_eq!(judge(&mut state, START, &keyed(2, "k")), 'c');
     assert!(!state.is_dirty() && !knows(&state, 2));
     end(&mut state, 2);
     assert!(!state.has_uncommitted_notes());
-    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'c');
+    assert_eq!(judge(&mut state, START, &keyed(2, "k")), 'c');
     end(&mut state, 1);
     assert!(state.has_uncommitted_notes() && !state.is_dirty());
     state = reread(&mut state);
-    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
+    assert_eq!(judge(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
     assert!(state.is_dirty() && knows(&state, 2));
-    // The minute has no room for another, whoever asks.
-    assert_eq!(ask(&mut state, START, &keyed(3, "k")), 'D');
+    // The minute has no room left for any call.
+    assert_eq!(judge(&mut state, START, &keyed(3, "k")), 'D');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
     let row = |calls, denied, cost| (0, "POST /a".to_owned(), calls, denied, cost);
     assert_eq!(unflushed(&state), [row(2, 1, 2)]);
     let month = state.month(Month::of(START));
     assert_eq!((month.calls, month.denied, month.cost, month.tokens), (2, 1, 2, 5));
-    // A replay does not start the 24 hours again.
+    // A replay does not restart the 24 hours.
     let day = START.saturating_add(DAY);
-    assert_eq!(ask(&mut state, day.saturating_sub(1), &keyed(4, "k")), 'r');
-    assert_eq!(ask(&mut state, day, &keyed(5, "k")), 'a');
+    assert_eq!(judge(&mut state, day.saturating_sub(1), &keyed(4, "k")), 'r');
+    assert_eq!(judge(&mut state, day, &keyed(5, "k")), 'a');
     assert_eq!(used(&mut state, day), [4, 4, 5]);
-    // The month has no room left, which does not matter to a replay. Another key's first call is
+    // The month has no room left, which does not affect a replay. The first call of another key is
     // charged.
     let later = day.saturating_add(MAX_FLIGHT);
-    assert_eq!(ask(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
-    assert_eq!(ask(&mut state, later, &keyed(6, "k")), 'r');
-    assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
+    assert_eq!(judge(&mut state, later.saturating_sub(1000), &keyed(6, "k")), 'c');
+    assert_eq!(judge(&mut state, later, &keyed(6, "k")), 'r');
+    assert_eq!(judge(&mut state, later, &keyed(7, "other")), 'd');
     end(&mut state, 7);
-    assert_eq!(ask(&mut state, later, &keyed(7, "other")), 'd');
+    assert_eq!(judge(&mut state, later, &keyed(7, "other")), 'd');
     assert_eq!(used(&mut state, later), [2, 4, 0]);
 }
 
 #[test]
-fn a_retry_of_a_question_is_no_repeat() {
+fn a_retried_request_is_not_a_repeat() {
     let mut state = metered();
     let policies = replay_policies();
-    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    assert_eq!(judge(&mut state, START, &keyed(1, "k")), 'a');
     let recall = |state: &mut KeyState, call: &CallToJudge<'_>| match state.clone().judge_once(&policies, START, call) {
         Judgement::Recalled { is_replay: false, .. } => 'a',
         Judgement::Recalled { is_replay: true, .. } => 'r',
@@ -110,16 +110,16 @@ fn a_retry_of_a_question_is_no_repeat() {
     assert_eq!(recall(&mut state, &keyed(2, "k")), '-');
     assert!(!state.is_dirty());
     end(&mut state, 1);
-    assert_eq!(ask(&mut state, START, &keyed(2, "k")), 'r');
+    assert_eq!(judge(&mut state, START, &keyed(2, "k")), 'r');
     assert_eq!(recall(&mut state, &keyed(2, "k")), 'r');
     assert_eq!(used(&mut state, START), [4, 2, 5]);
 }
 
-/// A call that takes longer than its nonce is known is recognised by its idempotency key.
+/// The idempotency key identifies a call in flight whose nonce was dropped.
 #[test]
-fn a_call_in_flight_is_recalled_for_as_long_as_it_lasts() {
+fn the_nonce_of_a_call_in_flight_is_kept() {
     let mut state = metered();
-    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    assert_eq!(judge(&mut state, START, &keyed(1, "k")), 'a');
     for call in 0..200 {
         let now = START.saturating_add(call * SECOND);
         assert!(state.judge_call(&[], now, &CallToJudge { nonce: 100 + call, ..CALL }).is_admitted());
@@ -131,7 +131,7 @@ fn a_call_in_flight_is_recalled_for_as_long_as_it_lasts() {
     assert!(!knows(&state, 1));
 }
 
-/// Marks that a clock that fell back leaves as they are need no new row.
+/// Marks that a step back of the clock does not change need no new row.
 #[test]
 fn a_clock_that_falls_back_to_a_mark_writes_no_chunk_again() {
     let mut state = metered();
@@ -147,26 +147,27 @@ fn a_clock_that_falls_back_to_a_mark_writes_no_chunk_again() {
     assert_eq!(state.to_rows().replays.len(), 1);
 }
 
-/// A call whose key was forgotten meanwhile, and taken by another call that is in flight, was a replay all the same.
+/// The key of the call expired meanwhile, and another call with it is in flight. The retried call
+/// was a replay all the same.
 #[test]
 fn a_retry_of_a_replay_is_a_replay_whatever_its_key_is_now() {
     let policies = replay_policies();
     let mut state = metered();
     let day = START.saturating_add(DAY);
-    assert_eq!(ask(&mut state, START, &keyed(1, "k")), 'a');
+    assert_eq!(judge(&mut state, START, &keyed(1, "k")), 'a');
     end(&mut state, 1);
-    assert_eq!(ask(&mut state, day.saturating_sub(SECOND), &keyed(2, "k")), 'r');
+    assert_eq!(judge(&mut state, day.saturating_sub(SECOND), &keyed(2, "k")), 'r');
     let now = day.saturating_add(SECOND);
-    assert_eq!(ask(&mut state, now, &keyed(3, "k")), 'a');
+    assert_eq!(judge(&mut state, now, &keyed(3, "k")), 'a');
     let recalled = state.judge_once(&policies, now, &keyed(2, "k"));
     assert!(matches!(recalled, Judgement::Recalled { is_replay: true, .. }), "{recalled:?}");
     let recalled = state.judge_once(&policies, now, &keyed(3, "k"));
     assert!(matches!(recalled, Judgement::Recalled { is_replay: false, .. }), "{recalled:?}");
 }
 
-/// A question that is asked again may overtake the first, and a third may come late.
+/// A retry may overtake the first request, and a third request may arrive late.
 #[test]
-fn a_question_is_counted_once_in_whatever_order_it_arrives() {
+fn a_request_is_counted_once_in_any_order_of_arrival() {
     let policies = [fixed_policy("minute", 5, Period::Minute)];
     for idempotency_key in [None, Some("k")] {
         let mut state = metered();
@@ -175,21 +176,20 @@ fn a_question_is_counted_once_in_whatever_order_it_arrives() {
         assert!(matches!(&first, Judgement::Decided(decision) if decision.is_admitted()), "{first:?}");
         assert!(state.judge_once(&policies, START, &call(2)).is_admitted());
         assert!(!state.judge_once(&policies, START, &call(3)).is_admitted());
-        // Admitted again although the window is full, and spent once.
+        // Admitted although the window is full, and counted once.
         assert!(matches!(state.judge_once(&policies, START, &call(1)), Judgement::Recalled { is_replay: false, .. }));
         let total = state.month(Month::of(START));
         assert_eq!((total.calls, total.denied, total.cost), (2, 1, 4));
-        // What was denied is not known, and is judged again.
+        // A denied call is not remembered, and is judged again.
         assert!(state.judge_once(&policies, START.saturating_add(60 * SECOND), &call(3)).is_admitted());
         let read = reread(&mut state);
         assert_eq!(known_nonces(&read, [1, 2, 3]), [1, 2, 3]);
     }
 }
 
-/// The first denied attempt is forgotten; so is what is older than the newest that can be
-/// remembered.
+/// Denied calls are not remembered. Beyond the limit the oldest marks are dropped.
 #[test]
-fn what_is_remembered_is_bounded() {
+fn remembered_keys_are_bounded() {
     let mut state = metered();
     let (mut chunks, mut over) = (BTreeMap::new(), Vec::new());
     let key = |call: usize| format!("key {call}");
@@ -209,7 +209,7 @@ fn what_is_remembered_is_bounded() {
             state.confirmed(state.last_commit());
         }
     }
-    // Calls that never ended make the row no larger than this.
+    // Calls without an outcome make the row no larger than this.
     let flights = state.to_row().body.split_once(r#""i":"#).unwrap().1.matches(';').count() - 1;
     assert_eq!(flights, MAX_IN_FLIGHT);
     assert!(state.to_row().body.len() < 110_000, "{}", state.to_row().body.len());
@@ -230,7 +230,7 @@ fn what_is_remembered_is_bounded() {
     let mut read = KeyState::from_rows([(slot, body)]).unwrap();
     read.load_replays(chunks.clone()).unwrap();
     assert!(known(&read, 2000) && !known(&read, 0));
-    // All of it is let go of when its time is over.
+    // Everything is dropped once it has expired.
     let end = read.next_expiry().unwrap();
     read.expire(end.saturating_sub(1));
     assert!(!read.is_dirty());
@@ -242,7 +242,7 @@ fn what_is_remembered_is_bounded() {
     assert_eq!(read.next_expiry(), None);
 }
 
-/// A clock that was far ahead holds nothing for longer than a day.
+/// A clock that was far ahead keeps nothing for longer than a day.
 #[test]
 fn marks_of_the_future_are_moved_back() {
     let mut state = metered();
@@ -258,21 +258,21 @@ fn marks_of_the_future_are_moved_back() {
         state.confirmed(state.last_commit());
     }
     assert_eq!(chunks, BTreeMap::from([(0, ahead.saturating_add(DAY))]));
-    // A replay, denied: the minute has what was spent just before the clock came back.
-    assert_eq!(ask(&mut state, START, &keyed(1000, "key 1")), 'D');
+    // A replay, denied: the minute includes the units spent just before the step back.
+    assert_eq!(judge(&mut state, START, &keyed(1000, "key 1")), 'D');
     let rows = state.to_rows();
     assert_eq!((rows.replays[0].id, rows.replays[0].until), (0, START.saturating_add(DAY)));
     for key in ["key 1", "key 599"] {
         let mut state = state.clone();
-        assert_eq!(ask(&mut state, START.saturating_add(DAY - 1), &keyed(1001, key)), 'r');
-        assert_eq!(ask(&mut state, START.saturating_add(DAY), &keyed(1001, key)), 'a');
+        assert_eq!(judge(&mut state, START.saturating_add(DAY - 1), &keyed(1001, key)), 'r');
+        assert_eq!(judge(&mut state, START.saturating_add(DAY), &keyed(1001, key)), 'a');
     }
 }
 
 #[test]
 fn the_stored_form_of_idempotency_keys_is_frozen() {
     let mut state = KeyState::new("e".into());
-    assert_eq!(ask(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
+    assert_eq!(judge(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
     let row = state.to_row();
     let end = r#""n":[7],"h":"498655|POST /a|1|0|2|0|0|0;","i":"DAwnbvvzT6Vq__s_LykELYA_RcMAAAAA|0|2;7|868112185802575781|1795160894000;"}"#;
     assert!(row.body.ends_with(end), "{}", row.body);
@@ -288,27 +288,27 @@ fn the_stored_form_of_idempotency_keys_is_frozen() {
     }
 }
 
-/// Rows of the first version, which did not say what a call had asked for.
+/// Rows of version 1 have no requests.
 #[test]
-fn a_mark_of_the_first_form_is_never_free() {
+fn a_repeat_of_a_version_1_mark_is_never_free() {
     let body =
         r#"{"v":1,"seq":9,"e":"e","t":1795160894000000,"i":"DAwnbvvzT6Vq__s_|1;7|868112185802575781|1795160894000;"}"#;
     let mut state = KeyState::from_rows([(0, body.to_owned())]).unwrap();
-    // The marks of "key 1" and of the key 0, which is before all others.
+    // The marks of "key 1" and of the key 0, the smallest.
     let chunk = "AAAAAAAAAAAAAAAAZ2UVl1W5oJpq__s-".to_owned();
     state.load_replays([(0, chunk)]).unwrap();
-    assert_eq!(ask(&mut state, START, &keyed(8, "order-7")), 'c');
-    assert_eq!(ask(&mut state, START, &CallToJudge { fingerprint: None, ..keyed(8, "order-7") }), 'c');
+    assert_eq!(judge(&mut state, START, &keyed(8, "order-7")), 'c');
+    assert_eq!(judge(&mut state, START, &CallToJudge { fingerprint: None, ..keyed(8, "order-7") }), 'c');
     end(&mut state, 7);
     for key in ["order-7", "key 1"] {
         let mut state = state.clone();
         let at = |hours| START.saturating_add(hours * HOUR);
-        // The first that says what it asks for is what further ones must ask for too.
+        // The first charged repeat with a request sets the one that later repeats must match.
         let all = [
-            ask(&mut state, START, &CallToJudge { fingerprint: None, ..keyed(8, key) }),
-            ask(&mut state, at(1), &asking(9, key, "/b")),
-            ask(&mut state, at(2), &asking(10, key, "/b")),
-            ask(&mut state, at(2), &asking(11, key, "/a")),
+            judge(&mut state, START, &CallToJudge { fingerprint: None, ..keyed(8, key) }),
+            judge(&mut state, at(1), &keyed_at(9, key, "/b")),
+            judge(&mut state, at(2), &keyed_at(10, key, "/b")),
+            judge(&mut state, at(2), &keyed_at(11, key, "/a")),
         ];
         assert_eq!(all, ['R', 'R', 'r', 'x'], "{key}");
         assert_eq!(used(&mut state, at(2)), [2, 4, 0], "{key}");
@@ -316,13 +316,13 @@ fn a_mark_of_the_first_form_is_never_free() {
 }
 
 #[test]
-fn another_request_with_the_same_key_is_refused() {
+fn a_different_request_with_the_same_key_is_refused() {
     let mut state = metered();
-    let audited = |path| CallToJudge { is_audited: true, ..asking(2, "k", path) };
-    assert_eq!(ask(&mut state, START, &audited("/a")), 'a');
+    let audited = |path| CallToJudge { is_audited: true, ..keyed_at(2, "k", path) };
+    assert_eq!(judge(&mut state, START, &audited("/a")), 'a');
     let before = (used(&mut state, START), state.month(Month::of(START)), unflushed(&state));
-    // Also while the first is in flight.
-    assert_eq!(ask(&mut state, START, &audited("/b")), 'x');
+    // Also while the first call is in flight.
+    assert_eq!(judge(&mut state, START, &audited("/b")), 'x');
     end(&mut state, 2);
     state = reread(&mut state);
     for call in [
@@ -330,14 +330,14 @@ fn another_request_with_the_same_key_is_refused() {
         audited("/a/"),
         CallToJudge { fingerprint: Some(Fingerprint::of("PUT", "/a", None)), ..audited("/a") },
     ] {
-        assert_eq!(ask(&mut state, START, &call), 'x');
+        assert_eq!(judge(&mut state, START, &call), 'x');
     }
     assert_eq!((used(&mut state, START), state.month(Month::of(START)), unflushed(&state)), before);
     assert!(!state.is_dirty() && !state.has_uncommitted_denials());
     let statuses: Vec<u16> =
         entries(&tail(&state), START, START.saturating_add(DAY), 9).iter().map(|e| e.status).collect();
     assert_eq!(statuses, [200, 422]);
-    assert_eq!(ask(&mut state, START, &audited("/a")), 'r');
+    assert_eq!(judge(&mut state, START, &audited("/a")), 'r');
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn five_repeats_are_free_and_all_others_are_charged() {
         let call = CallToJudge { is_audited: true, ..keyed(nonce, key) };
         let judgement = state.judge_call(&policies, START, &call);
         state.complete(START, ended(nonce), false);
-        // Whatever is lost between two calls.
+        // With or without a restart between two calls.
         let chunks = state.to_rows().replays;
         assert!(chunks.is_empty());
         *state = reread(state);
@@ -385,7 +385,7 @@ fn five_repeats_are_free_and_all_others_are_charged() {
     assert_eq!(costs, [2, 0, 0, 0, 0, 0, 2, 2, 2]);
 }
 
-/// The count of free repeats is with the newest mark, wherever the others are.
+/// The newest mark has the count of free repeats, wherever the older ones are.
 #[test]
 fn free_repeats_are_counted_across_chunks() {
     let mut state = metered();
@@ -414,7 +414,7 @@ fn free_repeats_are_counted_across_chunks() {
 }
 
 #[test]
-fn a_denial_that_replays_would_get_too_is_known_as_such() {
+fn a_denial_that_also_holds_for_replays_is_recognised() {
     let policies = [fixed_policy("minute", 2, Period::Minute), fixed_policy("month", 4, Period::Month)];
     let mut state = metered();
     let mut judge = |at, key| {
@@ -424,14 +424,14 @@ fn a_denial_that_replays_would_get_too_is_known_as_such() {
         let alike = state.judges_replays_alike(&policies, at, call.cost, &decision.verdict);
         (decision.is_admitted(), alike)
     };
-    // The minute is used up, the month not.
+    // The minute is full, the month is not.
     assert_eq!([judge(START, "a"), judge(START, "b")], [(true, false), (false, true)]);
     let next = START.saturating_add(MINUTE);
     assert_eq!(judge(next, "c"), (true, false));
-    // Both are: a replay would have to wait for the minute alone.
+    // Both are full: a replay would have to wait for the minute only.
     assert_eq!(judge(next, "d"), (false, false));
     assert_eq!(judge(next.saturating_add(MINUTE), "d"), (false, false));
-    // In the last minute of the month both end together, but not for the same reason.
+    // In the last minute of the month both end together, but for different reasons.
     let last = Month::of(START).end().saturating_sub(SECOND);
     let mut state = metered();
     state.judge_call(&policies, last, &keyed(1, "a"));
@@ -440,9 +440,9 @@ fn a_denial_that_replays_would_get_too_is_known_as_such() {
     assert!(!state.judges_replays_alike(&policies, last, CALL.cost, &decision.verdict));
 }
 
-/// A free replay spends no tokens, so a denial by tokens alone is none for it.
+/// A free replay spends no tokens, so a denial by tokens does not apply to it.
 #[test]
-fn a_denial_by_tokens_is_not_one_that_replays_would_get() {
+fn a_denial_by_tokens_does_not_hold_for_replays() {
     for quota in [4, 9] {
         let policies = [Policy::new("tokens", Unit::Tokens, quota, Period::Minute, Algorithm::Fixed, None).unwrap()];
         let mut state = metered();
@@ -455,9 +455,9 @@ fn a_denial_by_tokens_is_not_one_that_replays_would_get() {
     }
 }
 
-/// A row that was not written may have left chunks behind.
+/// A failed commit may leave chunks behind.
 #[test]
-fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
+fn chunks_of_a_failed_commit_are_ignored_and_deleted() {
     let mut state = metered();
     for call in 0..511_u64 {
         assert!(state.judge_call(&[], START, &keyed(call, &format!("key {call}"))).is_admitted());
@@ -474,7 +474,7 @@ fn chunks_that_the_row_does_not_know_are_ignored_and_deleted() {
         Judgement::Replay { is_free: true, .. }
     ));
     assert!(matches!(read.judge_call(&[], START, &keyed(512, "key 511")), Judgement::Decided(_)));
-    // What is deleted comes before what is written: it has the same number here.
+    // Deletions precede writes: the number is the same here.
     let rows = read.to_rows();
     assert_eq!((rows.expired_replays, rows.replays[0].id), (vec![0], 0));
 }

@@ -18,32 +18,32 @@ use tollgate::limiter::policy::Policy;
 use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::time::{DAY, Month, SECOND, UnixMicros};
 
-/// One call that was admitted under an idempotency key.
+/// An admitted first call under an idempotency key.
 #[derive(Debug, Clone)]
-struct First {
+struct FirstCall {
     key: u64,
     nonce: u64,
     at: u64,
     is_complete: bool,
-    /// What it asked for; 0 if that was not said.
+    /// Its request. 0 if it was not sent.
     request: u64,
-    /// How many of its repeats were free.
+    /// Number of free repeats.
     repeats: u32,
 }
 
-/// All that was admitted, as a plain list.
+/// The model: a plain list of admissions.
 #[derive(Debug, Clone, Default)]
-struct Book {
-    firsts: Vec<First>,
+struct RepeatModel {
+    firsts: Vec<FirstCall>,
     /// The judged time of the last admission.
     last: u64,
-    /// The latest judged time: what was over then may have been let go of.
+    /// The latest judged time: calls that had expired then may have been dropped.
     latest: u64,
     /// Calls and cost.
     months: BTreeMap<Month, [u64; 2]>,
 }
 
-impl Book {
+impl RepeatModel {
     fn acknowledge(&mut self, clock: u64) -> u64 {
         let now = if clock + MAX_SKEW < self.last { clock } else { clock.max(self.last) };
         if now < self.last {
@@ -54,17 +54,17 @@ impl Book {
         now
     }
 
-    fn until(first: &First) -> u64 {
+    fn until(first: &FirstCall) -> u64 {
         (first.at.div_ceil(SECOND) + REPLAY_SECONDS) * SECOND
     }
 
-    /// The first call of a key that is remembered.
-    fn first(&mut self, key: u64, now: u64) -> Option<&mut First> {
+    /// The first call of a key that is still remembered.
+    fn first(&mut self, key: u64, now: u64) -> Option<&mut FirstCall> {
         self.firsts.iter_mut().rev().find(|first| first.key == key && now < Self::until(first))
     }
 
-    /// What a call with this key must be, and whether that is certain: new, another request, in
-    /// conflict, a repeat that is free or one that is charged.
+    /// The expected outcome of a call with this key, and whether it is certain: new, different
+    /// request, conflict, free or charged repeat.
     fn expect(&mut self, key: u64, request: u64, now: u64) -> (char, bool) {
         let latest = self.latest;
         let Some(first) = self.first(key, now) else { return ('n', true) };
@@ -90,12 +90,12 @@ impl Book {
             ('r', Some(first)) => first.repeats += 1,
             ('R', Some(first)) if first.request == 0 => first.request = request,
             ('n', _) => {
-                // Once taken as complete, a call stays so, whatever the clock says then.
+                // Once complete, a call stays so, whatever the clock does.
                 let open = self.firsts.iter_mut().filter(|first| !first.is_complete);
                 for first in open.take_while(|first| now.saturating_sub(first.at / 1000 * 1000) >= MAX_FLIGHT) {
                     first.is_complete = true;
                 }
-                self.firsts.push(First { key, nonce, at: now, is_complete: false, request, repeats: 0 });
+                self.firsts.push(FirstCall { key, nonce, at: now, is_complete: false, request, repeats: 0 });
             }
             _ => {}
         }
@@ -103,61 +103,61 @@ impl Book {
 }
 
 #[derive(Debug, Clone)]
-enum Move {
+enum RepeatAction {
     Call {
         key: u64,
         request: u64,
         cost: u64,
         tokens: u64,
     },
-    /// Many calls with keys of their own.
+    /// Many calls with distinct keys.
     Burst(u64),
     Complete(usize),
     Expire,
     Commit,
-    /// The chunks are written and the row is not: an earlier version stored them one by one.
+    /// The chunks are stored and the row is not: an earlier version stored them one by one.
     FailToCommit,
     Crash,
 }
 
-fn a_move() -> impl Strategy<Value = Move> {
+fn repeat_action() -> impl Strategy<Value = RepeatAction> {
     prop_oneof![
         20 => (0..6_u64, select(&[0, 1, 1, 1, 1, 1, 1, 1, 1, 2][..]), 1..4_u64, 0..9_u64)
-            .prop_map(|(key, request, cost, tokens)| Move::Call { key, request, cost, tokens }),
-        1 => (100..700_u64).prop_map(Move::Burst),
-        6 => (0..8_usize).prop_map(Move::Complete),
-        1 => Just(Move::Expire),
-        6 => Just(Move::Commit),
-        1 => Just(Move::FailToCommit),
-        2 => Just(Move::Crash),
+            .prop_map(|(key, request, cost, tokens)| RepeatAction::Call { key, request, cost, tokens }),
+        1 => (100..700_u64).prop_map(RepeatAction::Burst),
+        6 => (0..8_usize).prop_map(RepeatAction::Complete),
+        1 => Just(RepeatAction::Expire),
+        6 => Just(RepeatAction::Commit),
+        1 => Just(RepeatAction::FailToCommit),
+        2 => Just(RepeatAction::Crash),
     ]
 }
 
-struct Shop {
+struct RepeatWorld {
     state: KeyState,
     rows: BTreeMap<u32, String>,
     replays: BTreeMap<u32, String>,
     written: usize,
-    book: Book,
-    stored: Book,
+    model: RepeatModel,
+    stored: RepeatModel,
     clock: u64,
     nonce: u64,
 }
 
-impl Shop {
+impl RepeatWorld {
     fn new() -> Self {
-        let mut shop = Self {
+        let mut world = Self {
             state: KeyState::new("e".into()),
             rows: BTreeMap::new(),
             replays: BTreeMap::new(),
             written: 0,
-            book: Book::default(),
-            stored: Book::default(),
+            model: RepeatModel::default(),
+            stored: RepeatModel::default(),
             clock: START,
             nonce: 0,
         };
-        shop.commit();
-        shop
+        world.commit();
+        world
     }
 
     fn commit(&mut self) {
@@ -169,27 +169,27 @@ impl Shop {
         }
         self.replays.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
         self.state.committed();
-        self.stored = self.book.clone();
+        self.stored = self.model.clone();
     }
 
     fn crash(&mut self) {
         self.state = KeyState::from_rows(self.rows.clone()).unwrap();
         self.state.load_replays(self.replays.clone()).unwrap();
-        self.book = Book { latest: self.book.latest, ..self.stored.clone() };
+        self.model = RepeatModel { latest: self.model.latest, ..self.stored.clone() };
     }
 
     fn call(&mut self, policies: &[Policy], key: u64, request: u64, cost: Cost) -> Result<(), TestCaseError> {
         self.nonce += 1;
         let clock = UnixMicros::from_micros(self.clock);
-        let now = self.book.acknowledge(self.clock);
-        let (expected, is_certain) = self.book.expect(key, request, now);
+        let now = self.model.acknowledge(self.clock);
+        let (expected, is_certain) = self.model.expect(key, request, now);
         let before = self.state.clone();
         let text = format!("key {key}");
         let fingerprint = (request > 0).then(|| Fingerprint::of("POST", &format!("/{request}"), None));
         let call = CallToJudge { cost, nonce: self.nonce, idempotency_key: Some(&text), fingerprint, ..CALL };
         let judgement = self.state.judge_call(policies, clock, &call);
         let (kind, decision) = match &judgement {
-            Judgement::Recalled { .. } => unreachable!("not asked about twice"),
+            Judgement::Recalled { .. } => unreachable!("no nonce is reused"),
             Judgement::Conflict(usage) | Judgement::Mismatch(usage) => {
                 prop_assert_eq!(usage, &before.clone().usage(policies, clock));
                 prop_assert_eq!(self.state.month(Month::of(clock)), before.month(Month::of(clock)));
@@ -207,49 +207,49 @@ impl Shop {
             prop_assert_eq!(decision, &before.clone().decide(policies, clock, cost));
         }
         if decision.is_admitted() {
-            self.book.admit(kind, key, request, self.nonce, now, cost.requests);
+            self.model.admit(kind, key, request, self.nonce, now, cost.requests);
         }
         Ok(())
     }
 
-    fn act(&mut self, policies: &[Policy], action: &Move) -> Result<(), TestCaseError> {
+    fn act(&mut self, policies: &[Policy], action: &RepeatAction) -> Result<(), TestCaseError> {
         match *action {
-            Move::Call { key, request, cost, tokens } => {
+            RepeatAction::Call { key, request, cost, tokens } => {
                 self.call(policies, key, request, Cost { requests: cost, tokens })?;
             }
-            Move::Burst(calls) => {
+            RepeatAction::Burst(calls) => {
                 let clock = UnixMicros::from_micros(self.clock);
                 for _ in 0..calls {
                     self.nonce += 1;
-                    let (now, nonce) = (self.book.acknowledge(self.clock), self.nonce);
+                    let (now, nonce) = (self.model.acknowledge(self.clock), self.nonce);
                     let text = format!("key {}", 1000 + nonce);
                     let call = CallToJudge { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
-                    self.book.admit('n', 1000 + nonce, 0, nonce, now, 1);
+                    self.model.admit('n', 1000 + nonce, 0, nonce, now, 1);
                     self.state.complete(clock, CallOutcome { nonce, status: 200, duration_ms: 1 }, false);
-                    self.book.firsts.last_mut().unwrap().is_complete = true;
+                    self.model.firsts.last_mut().unwrap().is_complete = true;
                 }
             }
-            Move::Complete(back) => {
-                self.book.acknowledge(self.clock);
+            RepeatAction::Complete(back) => {
+                self.model.acknowledge(self.clock);
                 let clock = UnixMicros::from_micros(self.clock);
-                if let Some(first) = self.book.firsts.iter_mut().rev().nth(back) {
+                if let Some(first) = self.model.firsts.iter_mut().rev().nth(back) {
                     first.is_complete = true;
                     self.state.complete(clock, CallOutcome { nonce: first.nonce, status: 200, duration_ms: 1 }, false);
                 } else {
                     self.state.expire(clock);
                 }
             }
-            Move::Expire => {
-                self.book.acknowledge(self.clock);
+            RepeatAction::Expire => {
+                self.model.acknowledge(self.clock);
                 self.state.expire(UnixMicros::from_micros(self.clock));
             }
-            Move::Commit => self.commit(),
-            Move::FailToCommit => {
+            RepeatAction::Commit => self.commit(),
+            RepeatAction::FailToCommit => {
                 self.replays.extend(self.state.to_rows().replays.into_iter().map(|row| (row.id, row.body)));
                 self.crash();
             }
-            Move::Crash => self.crash(),
+            RepeatAction::Crash => self.crash(),
         }
         Ok(())
     }
@@ -258,22 +258,21 @@ impl Shop {
 proptest! {
     #![proptest_config(config())]
 
-    /// Every call with an idempotency key is taken as the plain list of admissions says, and
-    /// charged accordingly.
+    /// Each call with an idempotency key has the outcome of the model, and is charged accordingly.
     #[test]
-    fn repeats_are_known_by_the_list(policies in policies(), steps in vec((step(), a_move()), 1..150)) {
-        let mut shop = Shop::new();
+    fn repeats_match_the_model(policies in policies(), steps in vec((step(), repeat_action()), 1..150)) {
+        let mut world = RepeatWorld::new();
         for (step, action) in &steps {
-            shop.clock = shop.clock.saturating_add_signed(*step).max(START - 25 * DAY);
-            shop.act(&policies, action)?;
+            world.clock = world.clock.saturating_add_signed(*step).max(START - 25 * DAY);
+            world.act(&policies, action)?;
         }
-        for (month, [calls, cost]) in &shop.book.months {
-            let total = shop.state.month(*month);
+        for (month, [calls, cost]) in &world.model.months {
+            let total = world.state.month(*month);
             prop_assert_eq!((total.calls, total.cost), (*calls, *cost));
         }
-        let calls = usize::try_from(shop.nonce).unwrap();
+        let calls = usize::try_from(world.nonce).unwrap();
         let back = steps.iter().filter(|(step, _)| *step < 0).count();
-        // A clock that stepped back has chunks written again.
-        prop_assert!(shop.written <= (2 + back) * (calls / 512 + 1), "{} of {}", shop.written, calls);
+        // After a step back, chunks are written again.
+        prop_assert!(world.written <= (2 + back) * (calls / 512 + 1), "{} of {}", world.written, calls);
     }
 }

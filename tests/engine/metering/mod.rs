@@ -66,10 +66,10 @@ pub(crate) fn unflushed(state: &KeyState) -> Vec<(u64, String, u64, u64, u64)> {
 }
 
 pub(crate) fn keyed(nonce: u64, key: &str) -> CallToJudge<'_> {
-    asking(nonce, key, "/a")
+    keyed_at(nonce, key, "/a")
 }
 
-pub(crate) fn asking<'a>(nonce: u64, key: &'a str, path: &str) -> CallToJudge<'a> {
+pub(crate) fn keyed_at<'a>(nonce: u64, key: &'a str, path: &str) -> CallToJudge<'a> {
     let fingerprint = Some(Fingerprint::of("POST", path, None));
     CallToJudge { nonce, idempotency_key: Some(key), fingerprint, ..CALL }
 }

@@ -21,15 +21,15 @@ pub(crate) enum Action {
         cost: u64,
         tokens: u64,
     },
-    Uncounted(u64),
-    DeniedElsewhere(u64),
+    ReportedCalls(u64),
+    ReportedDenials(u64),
     Commit,
-    /// What no row holds is lost.
+    /// Uncommitted changes are lost.
     Crash,
     Flush {
         is_acknowledged: bool,
     },
-    /// The acknowledgement of the flush before comes only now.
+    /// The acknowledgement of the previous flush arrives late.
     LateAcknowledgement,
 }
 
@@ -37,8 +37,8 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         20 => (0..4_usize, 1..4_u64, 0..9_u64).prop_map(|(class, cost, tokens)| Action::Call { class, cost, tokens }),
         4 => (0..50_usize).prop_map(|class| Action::Call { class, cost: 1, tokens: 0 }),
-        1 => (1..5_u64).prop_map(Action::Uncounted),
-        1 => (0..5_u64).prop_map(Action::DeniedElsewhere),
+        1 => (1..5_u64).prop_map(Action::ReportedCalls),
+        1 => (0..5_u64).prop_map(Action::ReportedDenials),
         6 => Just(Action::Commit),
         2 => Just(Action::Crash),
         2 => any::<bool>().prop_map(|is_acknowledged| Action::Flush { is_acknowledged }),
@@ -67,7 +67,7 @@ pub(crate) struct World {
     pub(crate) months: Table<Month>,
     pub(crate) hours: Table<(u64, String)>,
     pub(crate) sent: (Vec<tollgate::metering::months::MonthTotal>, Vec<tollgate::metering::hours::HourTotal>),
-    /// What was admitted, denied and charged: in rows, and since the last row.
+    /// Admitted and denied calls and charged units: in rows, and since the last row.
     pub(crate) counted: [u64; 3],
     pub(crate) uncommitted: [u64; 3],
     pub(crate) nonce: u64,
@@ -151,11 +151,11 @@ impl World {
     pub(crate) fn act(&mut self, policies: &[Policy], action: &Action) {
         match *action {
             Action::Call { class, cost, tokens } => self.call(policies, class, Cost { requests: cost, tokens }),
-            Action::Uncounted(calls) => {
+            Action::ReportedCalls(calls) => {
                 self.state.report_calls(policies, self.now(), calls, Cost { requests: 2 * calls, tokens: 0 });
                 self.count([calls, 0, 2 * calls]);
             }
-            Action::DeniedElsewhere(denied) => {
+            Action::ReportedDenials(denied) => {
                 self.state.report_denials(policies, self.now(), denied);
                 self.count([0, denied, 0]);
             }

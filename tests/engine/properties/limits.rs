@@ -14,7 +14,7 @@ use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
 use tollgate::protocol::object_response::{KeyResponse, KeyVerdict};
 use tollgate::time::{DAY, SECOND};
 
-/// A row without what counts denials, and without its sequence number.
+/// A row without counts of denials and without its number.
 fn row_without_denials(state: &KeyState) -> (u32, serde_json::Value) {
     let row = state.to_row();
     let mut body: serde_json::Value = serde_json::from_str(&row.body).unwrap();
@@ -25,7 +25,7 @@ fn row_without_denials(state: &KeyState) -> (u32, serde_json::Value) {
     }
     months.retain(|month| month.as_array().unwrap()[1..].iter().any(|count| *count != 0));
     body["m"] = months.into();
-    // Hour, class, calls, denied and cost; then what D1 has of these.
+    // Hour, class, calls, denied and cost; then the same as D1 has them.
     let hours = body["h"].as_str().unwrap().split_terminator(';').map(|hour| {
         let mut fields: Vec<&str> = hour.split('|').collect();
         fields[3] = "0";
@@ -36,8 +36,8 @@ fn row_without_denials(state: &KeyState) -> (u32, serde_json::Value) {
     (row.slot, body)
 }
 
-/// A window is forgotten once three others of its period were counted in between it and the clock; of
-/// those that are ahead of the clock, two.
+/// Drops windows as the engine does: those with three newer counted ones up to the clock, and of
+/// those after the clock all but two.
 fn forget(windows: &mut BTreeMap<(usize, u64), u64>, index: usize, start: u64) {
     let known: Vec<u64> = windows.range((index, 0)..(index + 1, 0)).map(|((_, s), _)| *s).collect();
     let before = known.iter().rev().filter(|s| **s <= start).skip(3);
@@ -50,7 +50,7 @@ fn forget(windows: &mut BTreeMap<(usize, u64), u64>, index: usize, start: u64) {
 proptest! {
     #![proptest_config(config())]
 
-    /// Fixed: at most quota in each window of the UTC clock, on whatever clock.
+    /// Fixed: at most the quota in each window of the UTC clock, on any clock.
     #[test]
     fn no_aligned_window_holds_more_than_the_quota(policies in policies(), steps in any_steps()) {
         let mut key = Key::new();
@@ -58,8 +58,8 @@ proptest! {
         for (step, cost) in steps {
             let (judged, is_back) = key.step(step);
             if is_back {
-                // What was spent lately counts in the window that the clock fell back into, too, so
-                // that one is kept from then on.
+                // Recently spent units also count in the window that the clock stepped back to, so
+                // that window is kept from then on.
                 for (index, policy) in policies.iter().enumerate().filter(|(_, p)| p.algorithm() == Algorithm::Fixed) {
                     let start = window(policy, judged);
                     if policy.period() != Period::Month && windows.range((index, start + 1)..(index + 1, 0)).next().is_some() {
@@ -87,8 +87,8 @@ proptest! {
         }
     }
 
-    /// A clock that falls back gives nothing again: the window that it comes to has left what is
-    /// left of one quota after that window and the one that it leaves.
+    /// A step back grants nothing: the window that it reaches and the one that it leaves share one
+    /// quota.
     #[test]
     fn the_windows_on_either_side_of_a_step_share_a_quota(
         policies in policies(), steps in steps(), back in MAX_SKEW + 1..3 * DAY, more in steps(),
@@ -109,14 +109,14 @@ proptest! {
         admit(&mut admitted, &mut key, -i64::try_from(back).unwrap(), Cost { requests: 0, tokens: 0 });
         let now = key.clock;
         for (step, cost) in more {
-            // Within the window that the clock has come to.
+            // Within the window that the clock has reached.
             let step = step.unsigned_abs() % SECOND;
             admit(&mut admitted, &mut key, i64::try_from(step).unwrap(), cost);
         }
         for policy in policies.iter().filter(|p| p.algorithm() == Algorithm::Fixed && p.period() != Period::Month) {
             let of = |t: u64| window(policy, t);
             let units = |cost: &Cost| cost.of(policy.unit());
-            // A window after which three others were counted is not known any more.
+            // A window with three newer counted ones is no longer kept.
             let counted = admitted[..before].iter().filter(|(at, cost)| units(cost) > 0 && of(*at) > of(now));
             let is_forgotten = counted.map(|(at, _)| of(*at)).collect::<BTreeSet<_>>().len() >= 3;
             let sides = admitted.iter().enumerate().filter(|(index, (at, _))| {
@@ -128,22 +128,22 @@ proptest! {
         }
     }
 
-    /// Sliding: at most quota in any rolling period. Bucket: at most burst + rate * length in any
-    /// interval.
+    /// Sliding: at most the quota in any rolling period. Bucket: at most burst + rate × length in
+    /// any interval.
     #[test]
-    fn no_interval_holds_more_than_it_may(policies in policies(), steps in any_steps()) {
+    fn no_interval_exceeds_its_allowance(policies in policies(), steps in any_steps()) {
         let mut key = Key::new();
         let mut admitted: Vec<(u64, Cost)> = Vec::new();
         for (step, cost) in steps {
             let (mut judged, back) = key.step(step);
             if back {
-                // Times are no longer those of one clock; what was spent is checked against the
-                // model elsewhere.
+                // Times are no longer of one clock. The model test covers this case.
                 admitted.clear();
             }
             let mut decision = key.decide(&policies, cost);
             if let (Verdict::Denied { retry_after, .. }, true) = (&decision.verdict, step % 2 == 0) {
-                // Come back at the very moment, so that what is admitted lies as dense as it may.
+                // Continues at the exact end of the wait, so that admissions are as dense as
+                // possible.
                 (judged, _) = key.step(i64::try_from(*retry_after).unwrap());
                 decision = key.decide(&policies, cost);
             }
@@ -183,21 +183,21 @@ proptest! {
             let decision = key.decide(&policies, cost);
             for (policy, standing) in policies.iter().zip(&decision.usage.policies) {
                 prop_assert!(standing.remaining <= most(policy));
-                // More is used than there is only where a clock that stepped back moved it.
+                // Usage exceeds the quota only after a step back moved it.
                 let rest = policy.quota().saturating_sub(standing.used);
                 prop_assert!(policy.algorithm() == Algorithm::Bucket || standing.remaining == rest);
                 prop_assert!(stepped_back || standing.used <= most(policy));
-                // Between two whole units a bucket's remainder is not usable and its level is
+                // Between two whole units the remainder of a bucket is unusable, and its level is
                 // rounded up.
                 prop_assert!(policy.algorithm() != Algorithm::Bucket || standing.remaining + standing.used == policy.burst());
             }
         }
     }
 
-    /// What clients are told to be left is never more than the quota that they are told, and that
-    /// quota is granted at the policy's rate.
+    /// The stated remainder is never more than the stated quota, and that quota is granted at the
+    /// policy's rate.
     #[test]
-    fn clients_are_never_told_more_than_the_limit(
+    fn response_fields_never_state_more_than_the_limit(
         policies in policies(), steps in any_steps(), large in (1..=MAX_QUOTA, 1..=MAX_QUOTA),
     ) {
         let bucket = Policy::new("large", Unit::Requests, large.0, Period::Hour, Algorithm::Bucket, Some(large.1)).unwrap();
@@ -248,7 +248,7 @@ proptest! {
             prop_assert_eq!(&decision.usage.policies, &before);
             prop_assert_eq!(row_without_denials(&key.state), row);
             prop_assert_eq!(key.state.is_dirty(), dirty);
-            // A cost that can never fit is a mistake in the request, not a denial.
+            // A cost above the quota is an error in the request, not a denial.
             let counted = u64::from(matches!(decision.verdict, Verdict::Denied { .. }));
             prop_assert!(counted == 0 || key.state.has_uncommitted_denials());
             let denied = |months: &[tollgate::metering::months::MonthTotal]| months.iter().map(|m| m.denied).sum::<u64>();
@@ -257,7 +257,7 @@ proptest! {
     }
 
     #[test]
-    fn a_client_that_waits_as_told_is_admitted_and_not_before(policies in policies(), steps in any_steps()) {
+    fn a_client_that_honours_retry_after_is_admitted_and_not_before(policies in policies(), steps in any_steps()) {
         let mut key = Key::new();
         let mut stepped_back = false;
         for (step, cost) in steps {
@@ -270,16 +270,16 @@ proptest! {
             prop_assert!(after(retry_after));
             let seconds = retry_after.div_ceil(SECOND);
             prop_assert!(after(seconds * SECOND));
-            // What lies ahead because the clock stepped back may close again within a second; that
-            // is no reason to wait.
+            // Counts ahead of the clock, after a step back, may close a window again within a
+            // second. Such room does not end a wait.
             prop_assert!(stepped_back || !after(retry_after - 1));
             prop_assert!(stepped_back || !after(retry_after.saturating_sub(1000)));
             prop_assert!(stepped_back || !after((seconds - 1) * SECOND));
         }
     }
 
-    /// If nothing more is spent, a window is as new at `reset_after`, and of the others there is
-    /// more; not before.
+    /// If nothing more is spent, at `reset_after` a window starts anew and other policies have more
+    /// room. Not before.
     #[test]
     fn a_reset_is_the_end_of_the_window_or_when_more_can_be_spent(policies in policies(), steps in steps()) {
         let mut key = Key::new();
@@ -311,7 +311,7 @@ proptest! {
         let mut key = Key::new();
         for (step, cost) in steps {
             key.step(step);
-            // Both sides judge with the state of every policy in place.
+            // Both states have the counters of every policy.
             key.state.usage(&policies, key.now());
             let alone: Vec<Verdict> = policies
                 .iter()

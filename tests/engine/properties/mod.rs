@@ -61,7 +61,7 @@ pub(crate) fn step() -> impl Strategy<Value = i64> {
     ]
 }
 
-/// Also far further back than the judged time absorbs.
+/// Also much further back than the judged time absorbs.
 pub(crate) fn any_step() -> impl Strategy<Value = i64> {
     prop_oneof![20 => step(), 1 => -7_200_000_000..0_i64, 1 => -3 * 86_400_000_000_i64..0]
 }
@@ -96,7 +96,7 @@ impl Key {
         if self.clock + MAX_SKEW < self.last { self.clock } else { self.clock.max(self.last) }
     }
 
-    /// Where the judged time is after this step of the clock, and whether it went back.
+    /// The judged time after this step of the clock, and whether it stepped back.
     pub(crate) fn step(&mut self, step: i64) -> (u64, bool) {
         self.clock = self.clock.saturating_add_signed(step);
         let judged = self.judged();

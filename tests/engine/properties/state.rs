@@ -14,8 +14,8 @@ use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::months::Carried;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
-/// A row without its nonces: a state that was read may go on writing more old ones than the state
-/// that wrote them.
+/// A row without its nonces: a state read back may go on writing more old ones than the state that
+/// wrote them.
 fn row_without_nonces(state: &KeyState) -> (u32, serde_json::Value) {
     let StateRow { slot, body } = state.to_row();
     let mut body: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -26,8 +26,7 @@ fn row_without_nonces(state: &KeyState) -> (u32, serde_json::Value) {
 proptest! {
     #![proptest_config(config())]
 
-    /// A state read back from its rows is the state that wrote them: it answers and writes the same
-    /// from then on.
+    /// A state read back from its rows behaves and writes as the state that wrote them.
     #[test]
     fn rows_hold_the_whole_state(
         pool in vec(policies(), 1..3),
@@ -70,7 +69,7 @@ proptest! {
         }
     }
 
-    /// Uncommitted changes are lost with the state, and nothing but them.
+    /// A crash loses uncommitted changes and nothing else.
     #[test]
     fn a_failed_write_goes_back_to_the_last_commit(policies in policies(), steps in vec((step(), cost(), any::<bool>()), 1..60)) {
         let mut key = Key::new();
@@ -93,7 +92,7 @@ proptest! {
         }
     }
 
-    /// Usage carries over whatever changes: quota, algorithm, period, unit, the whole tier.
+    /// Usage carries over any change of quota, algorithm, period, unit or tier.
     #[test]
     fn no_change_of_policies_forgets_usage(
         pool in vec(policies(), 2..5),
@@ -106,14 +105,14 @@ proptest! {
         for (step, cost, action) in steps {
             let judged = key.step_within(step);
             let changed = pool.get(action).filter(|next| *next != policies);
-            // One that was there before goes on with its own level.
+            // A counter that existed before keeps its own level.
             let buckets = policies.iter().filter(|p| p.algorithm() == Algorithm::Bucket);
             had.extend(buckets.map(|p| (p.name().to_owned(), p.unit())));
             if let Some(next) = changed {
                 policies = next;
             }
             let standings = key.state.usage(policies, key.now()).policies;
-            // A changed bucket holds the judged time, like an admission.
+            // A changed bucket bounds the judged time, like an admission.
             key.last = key.last.max(serde_json::from_str::<serde_json::Value>(&key.state.to_row().body).unwrap()["t"].as_u64().unwrap());
             for (policy, standing) in policies.iter().zip(&standings) {
                 let spent_since = |from: u64| -> u64 {
@@ -145,9 +144,9 @@ proptest! {
         }
     }
 
-    /// A bucket that goes away for a while and comes back has counted what was spent meanwhile.
+    /// A removed bucket that is added again has counted meanwhile.
     #[test]
-    fn a_policy_that_comes_back_finds_its_level(burst in 5..40_u64, before in 1..5_u64, between in 1..20_u64, wait in 0..MINUTE) {
+    fn a_bucket_that_is_added_again_has_counted_meanwhile(burst in 5..40_u64, before in 1..5_u64, between in 1..20_u64, wait in 0..MINUTE) {
         let bucket = Policy::new("b", Unit::Requests, 5, Period::Hour, Algorithm::Bucket, Some(burst)).unwrap();
         let bucket = std::slice::from_ref(&bucket);
         let mut kept = KeyState::new("kept".into());
@@ -168,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn months_are_as_long_as_they_are(days in 0..40_000_u64, micros in 0..DAY) {
+    fn months_have_their_real_length(days in 0..40_000_u64, micros in 0..DAY) {
         let now = UnixMicros::from_micros(days * DAY + micros);
         let policy = Policy::new("month", Unit::Requests, 1, Period::Month, Algorithm::Fixed, None).unwrap();
         let policies = std::slice::from_ref(&policy);
@@ -188,7 +187,7 @@ proptest! {
         prop_assert!(state.decide(policies, month.end(), Cost::default()).is_admitted());
     }
 
-    /// Whatever is in the rows, reading them ends in a state or an error, and the state works.
+    /// Any rows are read into a state or an error, and the state works.
     #[test]
     fn no_row_makes_the_engine_panic(
         seq in any::<u64>(), t in any::<u64>(), window in any::<(u64, u64)>(), level in any::<(u64, u64, u64)>(),
