@@ -1,6 +1,6 @@
-// The floor: what the platform makes any such gate do for an admitted call, in JavaScript, and nothing else. It asks, stores,
-// forwards and answers as tollgate does, but parses, checks and computes nothing: what it says is constant, and as long as
-// what tollgate says of the same call.
+// The floor: what the platform makes any such gate do for an admitted call, in JavaScript, and
+// nothing else. It asks, stores, forwards and answers as tollgate does, but parses, checks and
+// computes nothing: what it says is constant, and as long as what tollgate says of the same call.
 import { DurableObject } from "cloudflare:workers";
 
 const HASH = "0123456789abcdef".repeat(4);

@@ -48,8 +48,9 @@ async function issue(tier) {
 }
 
 /**
- * Calls over some connections until `acknowledged` were answered 200, then kills workerd under the calls in flight, if there are any.
- * POST, because wrangler's proxy repeats a GET whose connection broke.
+ * Calls over some connections until `acknowledged` were answered 200, then kills workerd under the
+ * calls in flight, if there are any. POST, because wrangler's proxy repeats a GET whose connection
+ * broke.
  */
 async function killUnderLoad(key, acknowledged, connections = CONNECTIONS) {
   const agent = new http.Agent({ keepAlive: true, maxSockets: connections });

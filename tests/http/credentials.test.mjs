@@ -23,7 +23,9 @@ after(async () => {
 
 const HOST = "Host: api.test";
 
-/** Sends a GET with such header lines: `{ answer, seen }`, where `seen` is what the origin received. */
+/**
+ * Sends a GET with such header lines: `{ answer, seen }`, where `seen` is what the origin received.
+ */
 async function get(target, lines, method = "GET") {
   origin.reset();
   const answer = await request(gate, `${method} ${target} HTTP/1.1`, [HOST, ...lines]);

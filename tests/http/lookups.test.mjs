@@ -1,4 +1,5 @@
-// Look-ups of imported keys that wait together, at workerd's own socket: clients that leave in the middle, floods, cold starts.
+// Look-ups of imported keys that wait together, at workerd's own socket: clients that leave in the
+// middle, floods, cold starts.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import http from "node:http";

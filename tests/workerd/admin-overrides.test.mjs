@@ -1,4 +1,4 @@
-// Policies of one key, in the place of its tier's or beside them.
+// Overrides: policies of one key, in place of its tier's or in addition.
 import { describe, expect, test } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, rateLimitPolicy, setClock, statuses, usage, wait } from "./lib/gate.mjs";

@@ -1,4 +1,4 @@
-// The admin API: who may, what it takes, what it gives.
+// The admin API: authentication, requests and responses.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { databaseText, makeTier, setKey, sql, takeAway } from "./lib/database.mjs";

@@ -1,4 +1,4 @@
-// Keys that were issued elsewhere: imported, used, rotated, and how unknown ones are told from them.
+// Imported keys: import, use and rotation, and lookups of unknown texts.
 import { env } from "cloudflare:workers";
 import { describe, expect, test, vi } from "vitest";
 import { databaseText, listenToD1, sql, takeAway } from "./lib/database.mjs";
@@ -10,7 +10,7 @@ import { logged } from "./lib/setup.mjs";
 
 const read = async ({ id }) => (await admin("GET", `/keys/${id}`)).json();
 
-/** Runs `work` while D1 has no answer about any key. */
+/** Runs `work` while lookups of keys in D1 fail. */
 async function withoutD1(work) {
   const giveBack = await takeAway("keys");
   try {
@@ -173,12 +173,12 @@ describe("an imported key", () => {
       await admin("DELETE", `/keys/${key.id}`);
       const asked = listenToD1();
       for (let n = 0; n < 5; n += 1) await problem(await call(key), 401);
-      // The isolate asks once, and remembers; the object was told.
+      // The isolate reads D1 once and caches the answer; the object was notified.
       expect(asked).toHaveLength(1);
       await again(key);
       const before = asked.length;
       for (let n = 0; n < 5; n += 1) await admit(key, 1);
-      // The isolate and the object, once each.
+      // One read each by the isolate and the object.
       expect(asked.length - before).toBe(2);
     });
   });
@@ -251,7 +251,7 @@ describe("a text that may be an imported key", () => {
 describe("look-ups that wait together", () => {
   const from = (address, key, init) => call(key, "/", { ...init, headers: { "CF-Connecting-IP": address } });
   const isLookup = (sql) => /FROM json_each\(\?\) AS c (CROSS )?JOIN keys/.test(sql);
-  /** Listens to look-ups; each takes so many milliseconds, by a timer of the request that runs it. */
+  /** Counts lookups; each takes so many milliseconds, by a timer of the request that runs it. */
   function listen(milliseconds = 0) {
     const asked = listenToD1(async (answer, sql) => {
       if (isLookup(sql) && milliseconds > 0) await new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -278,7 +278,8 @@ describe("look-ups that wait together", () => {
     });
     const all = await statusesOf(texts.map((text) => from(freshAddress(), text)));
     expect(all).toEqual(texts.map((_, n) => (n < 60 ? 200 : 401)));
-    // Two of one text each, while the others come; the others in two; and some more if those come late.
+    // Two queries of one text each while the others arrive, two for the others, and more if those
+    // arrive late.
     expect(asked.filter(isLookup).length).toBeLessThanOrEqual(2 + 2 + 2);
     const before = asked.length;
     for (const { key } of lines.slice(0, 5)) expect((await from("203.0.113.1", key)).status).toBe(200);
@@ -305,7 +306,7 @@ describe("look-ups that wait together", () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     const before = count();
     expect((await from("203.0.113.4", key)).status).toBe(200);
-    // Its own, and if this machine is slow one of theirs.
+    // Its own query, and on a slow machine one of the others.
     expect(count() - before).toBeLessThanOrEqual(2);
     const honest = from("203.0.113.3", other);
     await new Promise((resolve) => setTimeout(resolve, 600));
@@ -313,7 +314,7 @@ describe("look-ups that wait together", () => {
     await Promise.all(flood);
     expect((await honest).status).toBe(200);
     const seconds = (performance.now() - begun) / 1000;
-    // The one from elsewhere, and one to begin with.
+    // The one of the other network, and a first one.
     expect(count()).toBeLessThanOrEqual(1 + 1 + seconds * 4);
   });
 
@@ -337,7 +338,7 @@ describe("look-ups that wait together", () => {
   ])("are answered if the client leaves whose request %s", async (_what, leavers) => {
     const [keys, count] = [await Promise.all([importKey(), importKey(), importKey()]), listen(400)];
     const leave = new AbortController();
-    // The first ones to come run the queries.
+    // The first ones run the queries.
     const gone = Array.from({ length: leavers }, () => from(freshAddress(), madeUp(), { signal: leave.signal }).catch(() => "gone"));
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(count()).toBe(leavers);
@@ -374,7 +375,7 @@ describe("look-ups that wait together", () => {
     const early = from("203.0.113.7", key);
     await new Promise((resolve) => setTimeout(resolve, 50));
     await importKey({ key });
-    // The query under way has not seen it, for all that anybody knows.
+    // The query in flight may not see it.
     expect((await from("203.0.113.7", key)).status).toBe(200);
     expect([200, 401]).toContain((await early).status);
     expect(count()).toBe(2);

@@ -1,4 +1,4 @@
-// What a key's holder may ask with the key itself: GET /_tollgate/me and /_tollgate/me/usage.
+// Self-service: GET /_tollgate/me and /_tollgate/me/usage.
 import { describe, expect, test } from "vitest";
 import { listenToD1, setKey, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, received, send, setClock, usage, wait } from "./lib/gate.mjs";

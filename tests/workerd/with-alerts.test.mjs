@@ -1,4 +1,4 @@
-// Alerts on their way to the receiver.
+// Delivery of alerts.
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, test, vi } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
@@ -8,10 +8,10 @@ import { takeTimeOver } from "./lib/timers.mjs";
 
 const AT = "2031-03-12T11:59:00Z";
 
-// Without an audit log, for whose end the alarm is set when nothing else is due.
+// Without an audit log, whose expiry would set the alarm.
 beforeAll(() => sql("UPDATE tiers SET audit_days = 0"));
 
-/** A key whose object has an alert that nobody has been told of. */
+/** A key whose object has a pending alert. */
 async function alerted(...thresholds) {
   const key = await issue();
   await admit(key, 1);

@@ -4,7 +4,7 @@ import { call, issue, problem, received, send, usage } from "./lib/gate.mjs";
 
 const PREFLIGHT = { Origin: "https://app.test", "Access-Control-Request-Method": "PATCH" };
 
-/** The answer's fields of CORS. */
+/** The CORS fields of the response. */
 function cors({ headers }) {
   return Object.fromEntries([...headers].filter(([name]) => name.startsWith("access-control-allow") || name === "access-control-max-age"));
 }
