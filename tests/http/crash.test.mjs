@@ -115,7 +115,7 @@ test("after a crash the row in D1 comes to equal what the object counted", async
   assert.equal(row.rows, 1);
 });
 
-test("nor does it lose calls that come one by one, whose writes nobody asks a confirmation for", async () => {
+test("nor does it lose sequential calls, whose writes are not confirmed", async () => {
   const key = await issue("crash");
   let acked = 0;
   let unanswered = 0;

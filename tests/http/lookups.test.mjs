@@ -56,7 +56,7 @@ describe("clients that leave", () => {
   });
   after(() => gate?.stop());
 
-  test("while their request asks D1 about what others wait for", async () => {
+  test("while their request runs a query that others wait for", async () => {
     const leavers = await Promise.all([keys[0], madeUp()].map((key, n) => begin(gate, key, `198.51.100.${n}`)));
     await pause(100);
     // The first two wait for the queries of those who leave, the others for the next.

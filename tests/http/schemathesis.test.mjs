@@ -51,7 +51,7 @@ test("the operator's endpoints", { timeout: 600_000 }, async () => {
   await conforms("admin", `Authorization: Bearer ${gate.adminToken}`);
 });
 
-test("the holder's endpoints", { timeout: 600_000 }, async () => {
+test("the self-service endpoints", { timeout: 600_000 }, async () => {
   await conforms("holder", `X-API-Key: ${(await issueKey(gate, "free")).key}`);
 });
 

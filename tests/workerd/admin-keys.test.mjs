@@ -160,7 +160,7 @@ describe("PATCH /_tollgate/keys/{id}", () => {
     expect((await usage(key)).calls).toBe(13);
   });
 
-  test("stands when the object cannot be told, which then finds out within 60 seconds", async () => {
+  test("is stored when the object is unreachable, and takes effect within 60 seconds", async () => {
     const key = await create();
     await admit(key, 1);
     await deafen(key);

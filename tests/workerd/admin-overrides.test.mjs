@@ -85,7 +85,7 @@ test("one without an end holds on, one without a beginning holds at once", async
   expect(Object.keys(rateLimitPolicy(await call(key)))).toEqual(["later", "minute"]);
 });
 
-test("an override that was made while the object could not be told is in effect within 60 seconds", async () => {
+test("an override that was made while the object was unreachable takes effect within 60 seconds", async () => {
   const key = await issue(await makeTier({ quota: 1, period: "day" }));
   await admit(key, 1);
   const asked = await intercept(key, (answer) => (asked.at(-1) === "/v1/refresh" ? new Response(null, { status: 500 }) : answer()));

@@ -231,7 +231,7 @@ describe("a change", () => {
     expect(await statuses(key, 3)).toEqual([200, 200, 429]);
   });
 
-  test("that does not reach an object is told as pending, and judges within 60 seconds", async () => {
+  test("that does not reach an object is reported as pending, and takes effect within 60 seconds", async () => {
     const tier = await makeTier({ quota: 1, period: "day" });
     const keys = [await issue(tier), await issue(tier), await issue(tier)];
     for (const key of keys) await admit(key, 1);

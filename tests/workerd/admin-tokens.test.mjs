@@ -143,7 +143,7 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from(address, "wrong"), 429);
   };
 
-  test("are 10 a minute from one address, whatever they look like, and others are not touched", async () => {
+  test("are 10 a minute from one address, in any form, and other addresses are not affected", async () => {
     const address = "192.0.2.7";
     for (let n = 0; n < 10; n += 1) {
       await problem(await from(address, n % 2 === 0 ? `wrong-${n}` : guess()), 401);
@@ -159,7 +159,7 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from(address, "wrong"), 401);
   });
 
-  test("never keep ADMIN_TOKEN out, and it asks nobody", async () => {
+  test("never lock ADMIN_TOKEN out, which needs no lookup", async () => {
     await shut("192.0.2.10");
     const asked = listenToD1();
     expect((await from("192.0.2.10", env.ADMIN_TOKEN)).status).toBe(200);

@@ -111,7 +111,7 @@ describe("within 60 seconds a key is 403 that is", () => {
   });
 });
 
-test("what the object is told to read again is in effect on the very next request", async () => {
+test("a change takes effect with the next request once the object is notified", async () => {
   const key = await issue();
   await admit(key, 10);
   await setKey(key, "tier", "basic");

@@ -180,7 +180,7 @@ describe("what was counted while the clock was ahead", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 }, "2031-05": { calls: 2, denied: 0 } });
   });
 
-  test("is flushed within FLUSH_SECONDS after any look at the key", async () => {
+  test("is flushed within FLUSH_SECONDS after any read of the key", async () => {
     const key = await issue();
     setClock("2031-05-12T12:00:00.000Z");
     await admit(key, 1);

@@ -16,7 +16,7 @@ test("a CORS preflight needs no key and is forwarded", async () => {
   });
 });
 
-test("a preflight is not counted, and tells the origin of no key", async () => {
+test("a preflight is not counted, and reveals no key to the origin", async () => {
   const key = await issue();
   const headers = { ...PREFLIGHT, "X-Tollgate-Key-Id": "forged", x_tollgate_tier: "forged" };
   expect((await call(key, "/", { method: "OPTIONS", headers })).status).toBe(200);

@@ -68,7 +68,7 @@ describe("in steady state", () => {
     expect(seen).toMatchObject({ rows: 3, statements: 3, alarms: 1 });
   });
 
-  test("calls that come one by one ask for a confirmation at every eighth write", async () => {
+  test("sequential calls request a confirmation at every eighth write", async () => {
     const key = await issue("basic");
     await admit(key, 1);
     const seen = await observe(key);
@@ -76,7 +76,7 @@ describe("in steady state", () => {
     expect(seen).toEqual({ rows: 24, statements: 24, alarms: 0, syncs: 3 });
   });
 
-  test("calls that are said to come in company share rows, however few came before", async () => {
+  test("calls marked as concurrent share rows, however few came before", async () => {
     for (const before of [1, 3, 7, 8, 12]) {
       const key = await issue("basic");
       for (let nonce = 1; nonce <= before; nonce += 1) await check(key, nonce);
@@ -106,7 +106,7 @@ describe("in steady state", () => {
     expect((await usage(key)).calls).toBe(14);
   });
 
-  test("a refused call and a look at the usage write nothing", async () => {
+  test("a refused call and a read of the usage write nothing", async () => {
     const key = await issue();
     await admit(key, 2);
     await sql("UPDATE keys SET status = 'disabled' WHERE id = ?", key.id);
@@ -313,7 +313,7 @@ describe("what an isolate owes to a key", () => {
   });
 });
 
-test("the object answers nobody who does not present the key's secret, and counts nothing for them", async () => {
+test("the object refuses calls without the key's secret, and counts nothing for them", async () => {
   const key = await issue();
   const url = `https://key.object/v1/check?id=${key.id}&h=${"0".repeat(64)}&n=5&o=6:3:3`;
   expect(await stub(key).ask(url)).toBe("1 unknown");

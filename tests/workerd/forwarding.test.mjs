@@ -60,7 +60,7 @@ test("headers and body arrive as they were sent", async () => {
   expect(body).toBe("the body\n\u0000ä");
 });
 
-test("the origin is told the key's id and tier, and a client's own X-Tollgate headers are dropped", async () => {
+test("the origin receives the key's id and tier, and a client's own X-Tollgate headers are dropped", async () => {
   const key = await issue("basic");
   const headers = {
     "X-Tollgate-Key-Id": "forged",

@@ -54,7 +54,7 @@ async function inObjectOf(key, work) {
 
 const answers = (asked) => asked.map(({ answer }) => answer?.split(" ").slice(0, 2).join(" "));
 
-test("a write that fails in a busy turn leaves nobody waiting for a confirmation that was not asked for", async () => {
+test("a write that fails in a busy turn leaves no call waiting for a confirmation that was never requested", async () => {
   const key = await issue("basic");
   await check(key, 1);
   await inObjectOf(key, async ({ ask, confirm, breakWrites, repair }) => {

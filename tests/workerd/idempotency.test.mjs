@@ -266,7 +266,7 @@ describe("a repeat while the first is in flight", () => {
     await first;
   });
 
-  test("is 422 at once if it asks for something else", async () => {
+  test("is 422 at once if it is a different request", async () => {
     const key = await issue();
     const { answer: first } = await held(key, "slow");
     await problem(await pay(key, "slow", "/other"), 422);

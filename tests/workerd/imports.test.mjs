@@ -130,7 +130,7 @@ describe("an imported key", () => {
       await admit(key, 1);
     });
 
-    test("if nobody asked in between, and by an isolate that remembers it", async () => {
+    test("if no call came in between, and by an isolate that has it cached", async () => {
       const [key, mine] = [await importKey(), await importKey()];
       for (let n = 0; n < 4; n += 1) {
         for (const one of [key, mine]) await admit(one, 1);
@@ -153,7 +153,7 @@ describe("an imported key", () => {
       await denied(key);
     });
 
-    test("if its object was not told that it was rotated and deleted", async () => {
+    test("if its object was not notified that it was rotated and deleted", async () => {
       const key = await importKey();
       await admit(key, 1);
       await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 0 });
@@ -167,7 +167,7 @@ describe("an imported key", () => {
       await admit(key, 1);
     });
 
-    test("and asks D1 no more often than it has to", async () => {
+    test("and reads D1 no more often than necessary", async () => {
       const key = await importKey();
       await admit(key, 1);
       await admin("DELETE", `/keys/${key.id}`);
@@ -183,7 +183,7 @@ describe("an imported key", () => {
     });
   });
 
-  test("that its object does not know is 503 while the object cannot ask D1 for it", async () => {
+  test("that is unknown to its object is 503 while the object cannot read D1", async () => {
     const key = await importKey();
     await admin("DELETE", `/keys/${key.id}`);
     await importKey({ key: key.key });
@@ -286,7 +286,7 @@ describe("look-ups that wait together", () => {
     expect(asked).toHaveLength(before);
   });
 
-  test("ask about the same text once", async () => {
+  test("query the same text once", async () => {
     const [key, unknown, count] = [await importKey(), madeUp(), listen(20)];
     expect(await statusesOf(Array.from({ length: 9 }, () => from("203.0.113.2", key)))).toEqual(Array(9).fill(200));
     expect(count()).toBe(1);
@@ -383,7 +383,7 @@ describe("look-ups that wait together", () => {
 });
 
 describe("POST /_tollgate/keys/import", () => {
-  test("answers line by line: the good ones are stored, the others told what is wrong", async () => {
+  test("answers line by line: valid ones are stored, the others get the error", async () => {
     const [a, b, c] = [madeUp(), madeUp(), madeUp()];
     const { key: own } = await issue();
     const lines = await importLines(

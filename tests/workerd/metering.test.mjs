@@ -294,7 +294,7 @@ describe("hours", () => {
     await sql("DELETE FROM route_costs");
   });
 
-  test("of a key that D1 could not be told about for days are all flushed at once", async () => {
+  test("of a key that could not be flushed for days are all flushed at once", async () => {
     const key = await issue("unlimited");
     for (let hour = 0; hour < 72; hour += 1) {
       setClock(Date.UTC(2031, 2, 29, 12 + hour));

@@ -38,7 +38,7 @@ async function endings(key) {
   return { GET: count("GET"), POST: count("POST") };
 }
 
-test("of the calls of one key that end before it is heard of again, the last 256 are told", async () => {
+test("of the outcomes of one key between two requests, the last 256 are delivered", async () => {
   const key = await auditedKey();
   const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", OUTCOMES_OF_KEY)];
   let isAway = true;
@@ -93,7 +93,7 @@ test("a request whose write fails gives back what it took along", async () => {
   expect(await endings(key)).toEqual({ GET: 1, POST: 0 });
 });
 
-test("a call is answered although its object cannot be told that it has ended, and the next request tells it", async () => {
+test("a call is answered although its outcome cannot be delivered, and the next request carries it", async () => {
   const key = await issue();
   const pay = () => call(key, "/order", { method: "POST", headers: { "Idempotency-Key": "order" } });
   let isAway = true;

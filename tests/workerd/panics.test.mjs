@@ -44,7 +44,7 @@ test("the admin API goes on too", async () => {
 });
 
 describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns after they came", (turns) => {
-  test("all end, none passes uncounted, and those that do not pass are told so", async () => {
+  test("all end, none passes uncounted, and each refused one gets a response", async () => {
     const key = await issue("basic");
     await admit(key, 1);
     const responses = [];
@@ -68,7 +68,7 @@ describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns
   });
 });
 
-test("those who wait for a write in common are told, however busy their object is", async () => {
+test("calls that wait for a shared write get a response, however busy their object is", async () => {
   const key = await issue("basic");
   await admit(key, 1);
   // While an object has work, the runtime does not detect calls that will never be answered.

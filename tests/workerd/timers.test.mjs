@@ -39,7 +39,7 @@ test("a used-up key that is called every five seconds keeps its object awake for
   expect(await metered(key)).toEqual({ "2031-03": { calls: 3, denied: calls } });
 }, 120_000);
 
-test("denials of one moment are not lost when nobody calls again and the object hibernates", async () => {
+test("denials are not lost when no call follows and the object hibernates", async () => {
   const key = await usedUp();
   const { seen, pass } = await takeTimeOver(key);
   expect(await statuses(key, 7)).toEqual(Array(7).fill(429));

@@ -193,7 +193,7 @@ describe("with an override that begins or ends within the wait", () => {
     await admitAfter(key, 3600);
   });
 
-  test("a key that is stopped for a while is told for how long", async () => {
+  test("a temporarily blocked key gets the remaining time", async () => {
     const key = await overridden({ quota: 10, period: "minute" }, { quota: 0, period: "minute" }, undefined, 90);
     await admitAfter(key, 90);
   });

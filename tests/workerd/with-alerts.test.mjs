@@ -35,7 +35,7 @@ async function hmac(secret, text) {
   return [...new Uint8Array(await crypto.subtle.sign("HMAC", key, encode(text)))].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-test("an alert is told within a second, signed, and once", async () => {
+test("an alert is delivered within a second, signed, and once", async () => {
   const key = await alerted(80, 100);
   expect(await alarmIn(key)).toBeLessThanOrEqual(1000);
   await runAlarm(key);
@@ -77,7 +77,7 @@ test("a key that reaches a threshold raises the alert: once for the month, and f
   expect(mine).toMatchObject({ policy: "month", used: 5, quota: 5, share: 1, at: "2031-03-12T12:00:00Z" });
 });
 
-test("what the receiver does not take is told again, with pauses that double, also by an object that has lost its memory", async () => {
+test("an alert that the receiver refuses is retried, with pauses that double, also by an evicted object", async () => {
   const key = await alerted(80);
   await answerWith(500);
   await runAlarm(key);

@@ -129,7 +129,7 @@ describe("an Idempotency-Key", () => {
     expect(only(asked, "check")).toHaveLength(6);
   });
 
-  test("of ever new calls costs ten questions a second, and all are told the same", async () => {
+  test("of ever new calls costs ten object requests a second, and all get the same response", async () => {
     const key = await issue(await month());
     for (const text of ["a", "b", "c"]) await pay(key, text);
     await waits(1, () => call(key));
@@ -145,7 +145,7 @@ describe("an Idempotency-Key", () => {
     expect(await received()).toHaveLength(4);
   });
 
-  test("of a repeat that the minute denies is told the minute's wait, and a new one the month's", async () => {
+  test("of a repeat that the minute denies states the minute's wait, and of a new call the month's", async () => {
     const key = await issue(await makeTier({ quota: 3, period: "minute" }, { quota: 2, period: "month" }));
     for (const text of ["a", "b"]) await pay(key, text);
     expect((await pay(key, "a")).headers.get(REPLAY)).toBe("1");
