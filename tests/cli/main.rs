@@ -1,5 +1,4 @@
-//! The `tollgate` binary against a server that plays back answers: what it asks, prints, repeats,
-//! and exits with.
+//! The `tollgate` binary against a server that plays back answers: what it asks, prints, repeats, and exits with.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
@@ -389,8 +388,7 @@ fn a_get_is_repeated_when_the_server_asks_for_it_and_a_change_never() {
     assert_eq!(run(&server.url, &["health"]).0, 3);
     assert_eq!(server.lines().len(), 4);
 
-    // One answer, so another try would find nobody; and a wait that is too long is left to the
-    // user.
+    // One answer, so another try would find nobody; and a wait that is too long is left to the user.
     let (code, _, stderr) = once(busy.0, &busy.1, &["keys", "disable", "k"]);
     assert_eq!((code, stderr.as_str()), (3, "tollgate: 503 busy (try again in 0 s)\n"));
     let (code, _, stderr) =

@@ -1,4 +1,4 @@
-//! Imported keys.
+//! Keys that were issued elsewhere.
 
 use crate::admin::keys::KeyRow;
 use crate::keys::key::ImportedKey;

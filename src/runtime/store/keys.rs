@@ -38,7 +38,7 @@ pub(crate) async fn find_key(db: &Database, id: &str) -> Result<Option<(String, 
     Ok(Some((stored, row)))
 }
 
-/// The filter of a list of keys.
+/// Which keys to list.
 #[derive(Default)]
 pub(crate) struct KeyFilter<'a> {
     pub(crate) tier: Option<&'a str>,

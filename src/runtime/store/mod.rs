@@ -1,4 +1,4 @@
-//! D1: all SQL, one file per table or purpose, and the form of the rows. It has no rules of the
+//! D1: all SQL, a file for each table or purpose, and the form of the rows. No rules of the
 //! product.
 
 pub(crate) mod alerts;

@@ -1,4 +1,4 @@
-//! Overrides: policies of single keys.
+//! Policies of single keys.
 
 use crate::admin::overrides::{OVERRIDES_LIMIT, OverrideView};
 use crate::admin::parameters::Page;
@@ -39,8 +39,8 @@ pub(crate) async fn find_override(db: &Database, id: &str, policy: &str) -> Resu
     db.text(Statement::new(select, [id.into(), policy.into()])).await
 }
 
-/// Replaces an override that is still `stored`. Returns `false` if it is not, or if the key is gone
-/// or has too many.
+/// Puts an override in the place of what is `stored`; `false` if that is no longer so, or if the
+/// key is gone or has too many.
 pub(crate) async fn put_override(
     db: &Database,
     id: &str,

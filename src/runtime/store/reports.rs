@@ -10,7 +10,7 @@ use crate::time::{Month, UnixMicros, rfc3339};
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// A page of a key's usage by class in the parts of a time range: `(hour, class)` follow `after`.
+/// A page of what a key used of each class in the parts of a span: `(hour, class)` follow `after`.
 macro_rules! parts {
     ($name:literal, $part:literal) => {
         concat!(
@@ -41,7 +41,7 @@ pub(crate) enum Granularity {
     Day,
 }
 
-/// A page of a key's usage by class, by hour or by day.
+/// A page of what a key used of each class, by hour or by day.
 pub(crate) fn parts(id: &str, part: Granularity, span: Span, (after, class): (&str, &str), page: &Page) -> Statement {
     let select = match part {
         Granularity::Hour => parts!("hour", "hour"),
@@ -73,7 +73,7 @@ SELECT json_object('key_id', ?1, 'months', json((SELECT json_group_array(json_ob
   'average', (SELECT ROUND(AVG(calls), 1) FROM past),
   'trend', CASE WHEN last > base * 1.1 THEN 'up' WHEN last < base * 0.9 THEN 'down' ELSE 'flat' END) AS row FROM ends";
 
-/// A key's usage in each of the last `months`.
+/// What a key used in each of the last `months`.
 pub(crate) fn history(id: &str, current: Month, months: u64) -> Statement {
     Statement::new(SELECT_HISTORY, [id.into(), current.to_string().into(), months.into()])
 }
@@ -96,12 +96,12 @@ SELECT json_object('month', ?1,
   'totals', json_object('keys', COUNT(*), 'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
     'cost', COALESCE(SUM(cost), 0), 'tokens', COALESCE(SUM(tokens), 0))) AS row FROM used";
 
-/// The usage of all keys in a month, by tier, and the ten keys with the most.
+/// What all keys used in a month together, by tier, and the ten that used most.
 pub(crate) fn report_totals(month: Month) -> Statement {
     Statement::new(SELECT_TOTALS, [month.to_string().into()])
 }
 
-/// A page of the usage of each key in a month.
+/// A page of what each key used in a month.
 pub(crate) fn report(month: Month, page: &Page) -> Statement {
     let select =
         "SELECT json_object('key_id', key_id, 'name', k.name, 'owner', k.owner, 'tier', k.tier, 'calls', SUM(calls),
@@ -164,7 +164,7 @@ macro_rules! sums {
     };
 }
 
-/// `?1` the key, `?2` the object's counts, `?3` the time. Months have no class.
+/// `?1` the key, `?2` what its object says, `?3` when. Months have no class.
 const SELECT_RECONCILED: &str = concat!(
     "WITH o AS (SELECT value ->> 0 AS period, value ->> 1 AS class, value ->> 2 AS calls, value ->> 3 AS denied,
       value ->> 4 AS cost, value ->> 5 AS tokens FROM json_each(?2, '$.counts')),

@@ -29,14 +29,14 @@ pub(crate) async fn find_route_cost(db: &Database, pattern: &str, method: &str) 
     db.text(Statement::new(select, [pattern.into(), method.into()])).await
 }
 
-/// Number of rows, up to the limit of the admin API.
+/// How many rows there are, up to as many as the admin API makes.
 pub(crate) async fn count_route_costs(db: &Database) -> Result<usize, Error> {
     let select = "SELECT method AS row FROM route_costs LIMIT ?";
     Ok(db.texts(Statement::new(select, [ROUTE_COSTS_LIMIT.into()])).await?.len())
 }
 
-/// Replaces a row that is still `stored`. Returns `false` if it is not, or if there are too many
-/// others.
+/// Puts a row in the place of what is `stored`; `false` if that is no longer so, or if there are
+/// too many others.
 pub(crate) async fn put_route_cost(
     db: &Database,
     stored: Option<&str>,

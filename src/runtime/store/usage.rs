@@ -67,8 +67,8 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: Un
     db.run(&statements).await.map(drop)
 }
 
-/// A key's usage as JSON: the months from `since` on, with the object's counts for the current
-/// `month`, and the hours from `hour` on.
+/// What a key has used, as JSON: the months from `since` on, `month` being what the object says of
+/// the current one, and the hours from `hour` on.
 pub(crate) async fn self_service_usage(
     db: &Database,
     id: &str,
