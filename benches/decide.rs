@@ -39,8 +39,8 @@ const fn call_of(cost: Cost) -> CallToJudge<'static> {
     }
 }
 
-/// Requests that come a little faster than a minute's quota allows. With one policy about nine of ten are admitted; with
-/// more, the longer periods deny most of them.
+/// Requests that come a little faster than a minute's quota allows. With one policy about nine of
+/// ten are admitted; with more, the longer periods deny most of them.
 fn steady(c: &mut Criterion) {
     let mut group = c.benchmark_group("steady");
     for algorithm in ALGORITHMS {
@@ -86,7 +86,8 @@ fn denied(c: &mut Criterion) {
     group.finish();
 }
 
-/// A call with all that is kept of it: its class, an idempotency key, a place in the audit log, its end.
+/// A call with all that is kept of it: its class, an idempotency key, a place in the audit log, its
+/// end.
 fn call(c: &mut Criterion) {
     let mut group = c.benchmark_group("call");
     let policies = [

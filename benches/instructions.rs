@@ -1,5 +1,6 @@
-//! Does the work of one case so many times and ends. `scripts/instructions.mjs` puts an instruction counter around it: a run with
-//! twice the times differs from another by that work alone, so start and preparation fall out.
+//! Does the work of one case so many times and ends. `scripts/instructions.mjs` puts an instruction
+//! counter around it: a run with twice the times differs from another by that work alone, so start
+//! and preparation fall out.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::hint::black_box;
@@ -97,8 +98,8 @@ fn judge(state: &mut KeyState, policies: &[Policy], clock: UnixMicros, nonce: u6
     decision
 }
 
-/// Calls that come at nine tenths of a rate that the policies allow, each followed by a commit, as an object does with those
-/// that come one by one.
+/// Calls that come at nine tenths of a rate that the policies allow, each followed by a commit, as
+/// an object does with those that come one by one.
 fn admitted(policies: &[Policy], pace: u64, times: u64) {
     let mut state = KeyState::new(EPOCH.into());
     let mut clock = START;
@@ -170,7 +171,7 @@ fn protocol(times: u64) {
         idempotency_key: None,
         fingerprint: None,
         has_malformed_key: false,
-        ends: CallOutcomes::default(),
+        outcomes: CallOutcomes::default(),
     });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);
     let answer =

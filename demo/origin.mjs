@@ -1,5 +1,6 @@
-// A small origin to stand behind tollgate: it answers every request with what it received, as JSON, and counts.
-// On its own: `npm run origin` (PORT=… for a fixed port). The tour and the HTTP tests start it in their own process.
+// A small origin to stand behind tollgate: it answers every request with what it received, as JSON,
+// and counts. On its own: `npm run origin` (PORT=… for a fixed port). The tour and the HTTP tests
+// start it in their own process.
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
@@ -8,9 +9,9 @@ import { pathToFileURL } from "node:url";
 const KEPT_REQUESTS = 1000;
 
 /**
- * Starts the origin on a loopback port (0: any free one).
- * `respond(req, res, received)` replaces the echo once the body has arrived; `upgrade(req, socket, head)` takes
- * WebSocket upgrades, which are refused otherwise.
+ * Starts the origin on a loopback port (0: any free one). `respond(req, res, received)` replaces
+ * the echo once the body has arrived; `upgrade(req, socket, head)` takes WebSocket upgrades, which
+ * are refused otherwise.
  */
 export async function startOrigin({ port = 0, respond = echo, upgrade } = {}) {
   let count = 0;

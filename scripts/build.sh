@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the Worker into build/. wrangler runs this before `dev` and `deploy`, and again when src/ changes.
-# It ends at once when build/ is already what these sources make, by hash and not by date.
+# Builds the Worker into build/. wrangler runs this before `dev` and `deploy`, and again when src/
+# changes. It ends at once when build/ is already what these sources make, by hash and not by date.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
@@ -21,8 +21,9 @@ fi
 STAMP=build/.stamp
 DEP_INFO="${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.d"
 
-# Every file that the build reads, one a line: what cargo's own list of the last build names (it has the files taken in
-# by `include_str!` too), all of src/ but the command-line client, and the manifests and scripts.
+# Every file that the build reads, one a line: what cargo's own list of the last build names (it has
+# the files taken in by `include_str!` too), all of src/ but the command-line client, and the
+# manifests and scripts.
 input_files() {
   {
     find src .cargo build.rs Cargo.toml Cargo.lock tools package-lock.json scripts/build.sh scripts/bundle.mjs \
@@ -32,7 +33,8 @@ input_files() {
   } | LC_ALL=C sort -u
 }
 
-# One hash over the files listed on standard input and the flags; a file that is gone counts as a change.
+# One hash over the files listed on standard input and the flags; a file that is gone counts as a
+# change.
 hash_inputs() {
   { echo "${RUSTFLAGS:-}"; tr '\n' '\0' | xargs -0 "${SHA256[@]}" 2>&1 || true; } | sha256
 }
@@ -70,7 +72,8 @@ work=build/.work
 rm -rf "$work"
 run "Rust to wasm" cargo build --locked --release --lib --target wasm32-unknown-unknown --quiet
 run "bindings" "$BINDGEN" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.wasm" "$work"
-# The features that rustc's wasm target has by default, and exceptions, which the bindings use: nothing newer than the runtime.
+# The features that rustc's wasm target has by default, and exceptions, which the bindings use:
+# nothing newer than the runtime.
 run "optimised wasm" "$WASM_OPT" -O \
   --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int --enable-bulk-memory --enable-multivalue \
   --enable-reference-types --enable-exception-handling "$work/index_bg.wasm" -o build/index_bg.wasm
@@ -81,7 +84,8 @@ cp src/runtime/js/entry.js build/index.js
 node -e 'console.log("export default " + JSON.stringify(require("fs").readFileSync(0, "utf8").trim()) + ";")' \
   <src/admin/openapi/openapi.json >build/openapi.js
 
-# A source that changed while the build ran leaves no stamp: what was built is unknown, and the next run builds again.
+# A source that changed while the build ran leaves no stamp: what was built is unknown, and the next
+# run builds again.
 [ "$(hash_inputs <<<"$files_before")" = "$hash_before" ] || exit 0
 while IFS= read -r file; do
   [ "$file" -nt build/.started ] && exit 0

@@ -1,4 +1,5 @@
-// Bundles the bindings that wasm-bindgen wrote, and what they import, into one module beside the wasm.
+// Bundles the bindings that wasm-bindgen wrote, and what they import, into one module beside the
+// wasm.
 import { readFile, writeFile } from "node:fs/promises";
 import { build } from "esbuild";
 
@@ -7,7 +8,8 @@ const SNIPPET = /^\s*"(\.\/snippets\/[^"]+)": \w+,$/;
 
 // The runtime gives a compiled module for a plain import.
 const source = (await readFile(bindings, "utf8")).replace("import source ", "import ");
-// wasm-bindgen names a snippet in the table of imports once for each `extern` block; esbuild and wrangler warn of every repetition.
+// wasm-bindgen names a snippet in the table of imports once for each `extern` block; esbuild and
+// wrangler warn of every repetition.
 const named = new Set();
 const lines = source.split("\n").filter((line) => {
   const name = SNIPPET.exec(line)?.[1];

@@ -1,8 +1,8 @@
-// `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and `wrangler dev`, and
-// shows the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo` ends, with a failure if the tour did
-// not show what it should. The tour is the free tier: 10 of 12 requests pass, and D1 has 10 calls.
-// PORT is the gate's port, ORIGIN_PORT that of the origin; with ORIGIN, a URL, `dev` stands in front of that instead and sends it
-// nothing by itself.
+// `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and
+// `wrangler dev`, and shows the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo`
+// ends, with a failure if the tour did not show what it should. The tour is the free tier: 10 of 12
+// requests pass, and D1 has 10 calls. PORT is the gate's port, ORIGIN_PORT that of the origin; with
+// ORIGIN, a URL, `dev` stands in front of that instead and sends it nothing by itself.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -20,8 +20,9 @@ const REQUESTS = 12;
 const QUOTA = 10;
 const ROW_WAIT_MS = 30_000;
 
-// `make dev` uses wrangler's own state directory, which plain wrangler commands see too. `make demo` has one apart, so
-// that it runs beside a `wrangler dev` that is up: two on one state would count on the same files.
+// `make dev` uses wrangler's own state directory, which plain wrangler commands see too. `make
+// demo` has one apart, so that it runs beside a `wrangler dev` that is up: two on one state would
+// count on the same files.
 const STATE = path.join(ROOT, ".wrangler", ONCE ? "demo" : "state");
 const LOCK = path.join(ROOT, ".wrangler", ONCE ? "demo.pid" : "dev.pid");
 const DEV_VARS = path.join(ROOT, ".dev.vars");

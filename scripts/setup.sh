@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# `setup.sh` installs what building and running needs: the Rust toolchain by rustup, npm tools into node_modules/, the bindings
-# generator into .tools/. `setup.sh test` adds what only the tests need (Python tools in .tools/venv), `setup.sh bench` what only the
-# benchmarks need (worker-build, which builds a Worker to compare with). Every pin is in scripts/versions.env or a lock file. What is
+# `setup.sh` installs what building and running needs: the Rust toolchain by rustup, npm tools into
+# node_modules/, the bindings generator into .tools/. `setup.sh test` adds what only the tests need
+# (Python tools in .tools/venv), `setup.sh bench` what only the benchmarks need (worker-build, which
+# builds a Worker to compare with). Every pin is in scripts/versions.env or a lock file. What is
 # there already is left alone, so that a second run does nothing.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
 FOR=${1:-build}
 
-# step <what> <command…>: one line with the time it took, and the command's whole output if it fails.
+# step <what> <command…>: one line with the time it took, and the command's whole output if it
+# fails.
 step() {
   local what=$1 started=$SECONDS log status=0
   shift
@@ -52,13 +54,15 @@ if ! sysroot_has "$stable" bin/cargo bin/cargo-clippy bin/rustfmt "$WASM"; then
     --no-self-update --component clippy,rustfmt --target wasm32-unknown-unknown
 fi
 
-# node_modules is what npm makes of these files; `npm ci` itself refuses a lock file that package.json has left behind.
+# node_modules is what npm makes of these files; `npm ci` itself refuses a lock file that
+# package.json has left behind.
 npm_key=$(cat package-lock.json .npmrc | sha256)
 if [ "$(cat "$TOOLS/npm.key" 2>/dev/null)" != "$npm_key" ] || [ ! -x node_modules/.bin/node ] ||
   [ ! -x node_modules/.bin/wrangler ]; then
   rm -f "$TOOLS/npm.key"
-  # Under an old Node npm leaves out, without a word, the optional packages that want a newer one, and the test tools
-  # do not start without them. So npm itself runs on the project's Node where the machine's is older than 22.12.
+  # Under an old Node npm leaves out, without a word, the optional packages that want a newer one,
+  # and the test tools do not start without them. So npm itself runs on the project's Node where the
+  # machine's is older than 22.12.
   bootstrap="$TOOLS/bootstrap"
   npm_path=$PATH
   if node -e 'const [a, b] = process.versions.node.split("."); process.exit(+a < 22 || (+a === 22 && +b < 12) ? 0 : 1)'; then
@@ -105,8 +109,8 @@ if [ "$FOR" = bench ]; then
 fi
 
 need python3 "install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)"
-# has_python_tool <module> <version>. Run by its module's name and not by the script that pip makes, which holds the venv's path: a
-# moved checkout still works.
+# has_python_tool <module> <version>. Run by its module's name and not by the script that pip makes,
+# which holds the venv's path: a moved checkout still works.
 has_python_tool() {
   [ "$("$TOOLS/venv/bin/python" -m "$1" --version 2>/dev/null | awk '{ print $NF; exit }')" = "$2" ]
 }

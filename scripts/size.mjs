@@ -1,4 +1,5 @@
-// The gate on the Worker's size: what is uploaded is the gzipped wasm, and its size is start-up time.
+// The gate on the Worker's size: what is uploaded is the gzipped wasm, and its size is start-up
+// time.
 import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 

@@ -1,5 +1,6 @@
-// `npm run test:http [-- FILE… OPTION…]`: the tests over HTTP, all of them or those of the named files. A file is named by its path or by
-// a part of it, as in `npm run test:workerd -- FILE`. Options are those of `node --test`, each in one word: `--test-name-pattern=TEXT`.
+// `npm run test:http [-- FILE… OPTION…]`: the tests over HTTP, all of them or those of the named
+// files. A file is named by its path or by a part of it, as in `npm run test:workerd -- FILE`.
+// Options are those of `node --test`, each in one word: `--test-name-pattern=TEXT`.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdir } from "node:fs/promises";

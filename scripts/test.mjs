@@ -1,5 +1,6 @@
-// `make test`: every check and every suite in turn, ending at the first stage that fails. The last line is the total of
-// the suites; a check that fails counts as one failure. With TEST_SUMMARY=<file>, that line goes to the file instead.
+// `make test`: every check and every suite in turn, ending at the first stage that fails. The last
+// line is the total of the suites; a check that fails counts as one failure. With
+// TEST_SUMMARY=<file>, that line goes to the file instead.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";

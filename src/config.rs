@@ -1,7 +1,7 @@
-//! Configuration: every variable, its default, and what a bad value leads to.
+//! Configuration: all variables, their defaults, and their validation.
 //!
-//! A bad value never falls back to a default in silence: the Worker answers 503 to everything but its health check and
-//! logs which variable is wrong, because a gate that guesses its own rules is no gate.
+//! An invalid value never falls back to a default. The Worker then answers 503 to every request
+//! except its health check, and logs the name of the variable.
 
 use crate::gateway::ratelimit_headers::{Forms, RateLimitFields};
 use crate::http::target::Target;
@@ -9,62 +9,61 @@ use crate::keys::key::Signer;
 use crate::keys::route_pattern::RouteCase;
 use std::rc::Rc;
 
-/// What to do with a request whose key's object cannot be asked.
+/// How to handle a call when the key's object is unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailMode {
-    /// Refuse it with 503: nothing passes uncounted.
+    /// Refuse it with 503, so that no call passes uncounted.
     Closed,
-    /// Forward it, marked, and count it later where that is possible.
+    /// Forward it with a mark, and count it later if possible.
     Open,
 }
 
-/// What to do with a CORS preflight, which carries no key.
+/// How to handle CORS preflights, which carry no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preflight {
-    /// Forward it to the origin, without a body and with the fields of a preflight only.
+    /// Forward them to the origin, without a body and with the fields of a preflight only.
     Forward,
-    /// Answer it at the gate.
+    /// Answer them at the gate.
     Answer,
 }
 
 /// The settings of a deployment.
 #[derive(Clone)]
+#[allow(missing_docs)]
 pub struct Config {
-    /// Where admitted requests go, without a trailing slash; `None` means to the request's own URL.
+    /// The base URL of the origin, without a trailing slash. `None` forwards requests to their own
+    /// URL.
     pub origin: Option<String>,
     /// Exact paths that need no key.
     pub public_paths: Vec<String>,
-    /// What to do when a key's object cannot be asked.
     pub fail_mode: FailMode,
-    /// What to do with CORS preflights.
     pub preflight: Preflight,
-    /// The form of the rate-limit fields.
     pub ratelimit_fields: RateLimitFields,
-    /// Whether `?api_key=` is a credential.
+    /// Whether `?api_key=` is accepted as a credential.
     pub allow_query_key: bool,
-    /// Whether keys that were issued elsewhere and imported are admitted.
+    /// Whether imported keys are accepted.
     pub allow_imported_keys: bool,
     /// Whether `X-RateLimit-*` and `X-Monthly-Remaining` are sent.
     pub legacy_headers: bool,
-    /// Longest time in seconds for which an isolate may deny by itself; 0 switches that off.
+    /// Maximum time in seconds for which an isolate denies calls by itself. 0 disables this.
     pub deny_cache_seconds: u64,
-    /// `Access-Control-Allow-Origin` of tollgate's own answers.
+    /// `Access-Control-Allow-Origin` of tollgate's own responses.
     pub cors_allow_origin: Rc<str>,
-    /// `None` without `KEY_SECRET`: then no key can be verified or issued.
+    /// `None` without `KEY_SECRET`: no key can be issued or verified.
     pub signer: Option<Signer>,
-    /// `None` without `ADMIN_TOKEN`: then the admin API answers 503.
+    /// `None` without `ADMIN_TOKEN`: the admin API answers 503.
     pub admin_token: Option<String>,
     /// Sent to the origin as `X-Tollgate-Origin-Secret`, if set.
     pub origin_secret: Option<String>,
 }
 
-/// A variable with a value that cannot be meant.
+/// A variable has an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct ConfigError {
-    /// The variable.
+    /// The name of the variable.
     pub name: &'static str,
-    /// What it must be.
+    /// What the value must be.
     pub reason: String,
 }
 
@@ -73,14 +72,15 @@ fn wrong(name: &'static str, reason: impl Into<String>) -> ConfigError {
 }
 
 impl Config {
-    /// Reads the configuration through `lookup`, which gives the value of a variable or secret by its name.
+    /// Reads the configuration. `lookup` returns the value of a variable or secret by name.
     ///
     /// # Errors
-    /// Names the first variable that is wrong.
+    /// Names the first invalid variable.
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let previous = text("KEY_SECRET_PREVIOUS").unwrap_or_default();
-        // The object's settings: it reads them itself, but only a Worker can say that they are wrong.
+        // Objects read these settings themselves, but only a Worker can report that they are
+        // invalid.
         alert_thresholds(&lookup)?;
         webhook(&lookup)?;
         route_case(&lookup)?;
@@ -114,7 +114,7 @@ impl Config {
         })
     }
 
-    /// The forms in which a response tells where its key stands.
+    /// The forms of the rate-limit fields.
     #[must_use]
     pub const fn forms(&self) -> Forms {
         Forms { standard: self.ratelimit_fields, legacy: self.legacy_headers }
@@ -127,18 +127,20 @@ impl Config {
     }
 }
 
-/// Reads `FLUSH_SECONDS`, the one setting that is the object's: the longest time in seconds from a first unflushed call to its flush.
+/// Reads `FLUSH_SECONDS`, a setting of objects: the maximum time in seconds from the first
+/// unflushed call to its flush.
 ///
 /// # Errors
-/// If it is no whole number from 1 to 86,400.
+/// If the value is not a whole number from 1 to 86,400.
 pub fn flush_seconds(lookup: impl Fn(&str) -> Option<String>) -> Result<u64, ConfigError> {
     seconds("FLUSH_SECONDS", lookup("FLUSH_SECONDS").filter(|value| !value.trim().is_empty()), 60, 1..=86_400)
 }
 
-/// Reads `ALERT_THRESHOLDS`: the percentages of a month's quota at which there is an alert, lowest first.
+/// Reads `ALERT_THRESHOLDS`: the percentages of a monthly quota at which alerts are raised, in
+/// ascending order.
 ///
 /// # Errors
-/// If it is no list of up to 8 whole numbers from 1 to 1000.
+/// If the value is not a list of up to 8 whole numbers from 1 to 1000.
 pub fn alert_thresholds(lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<u16>, ConfigError> {
     let name = "ALERT_THRESHOLDS";
     let list = lookup(name).filter(|list| !list.trim().is_empty()).unwrap_or_else(|| "80,100".to_owned());
@@ -157,10 +159,10 @@ pub fn alert_thresholds(lookup: impl Fn(&str) -> Option<String>) -> Result<Vec<u
     Ok(thresholds)
 }
 
-/// Reads `ROUTE_CASE`, which the object applies when it prices a call.
+/// Reads `ROUTE_CASE`, a setting of objects: how routes are compared when a call is priced.
 ///
 /// # Errors
-/// If it is neither `sensitive` nor `insensitive`.
+/// If the value is neither `sensitive` nor `insensitive`.
 pub fn route_case(lookup: impl Fn(&str) -> Option<String>) -> Result<RouteCase, ConfigError> {
     match lookup("ROUTE_CASE").as_deref().map(str::trim) {
         None | Some("" | "sensitive") => Ok(RouteCase::Sensitive),
@@ -169,7 +171,7 @@ pub fn route_case(lookup: impl Fn(&str) -> Option<String>) -> Result<RouteCase, 
     }
 }
 
-/// A header field's value that no other value can be mistaken for.
+/// Checks that the secret survives as a header field's value unchanged.
 fn origin_secret(value: &str) -> Result<String, ConfigError> {
     if value.len() >= 16 && value.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(value.to_owned())
@@ -178,19 +180,19 @@ fn origin_secret(value: &str) -> Result<String, ConfigError> {
     }
 }
 
-/// Who is told of alerts.
+/// The receiver of alerts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where to post them.
+    /// The URL to post them to.
     pub url: String,
-    /// What they are signed with.
+    /// The secret that signs them.
     pub secret: String,
 }
 
-/// Reads `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`; `None` if there is nobody to tell.
+/// Reads `ALERT_WEBHOOK_URL` and `ALERT_WEBHOOK_SECRET`. `None` if no URL is set.
 ///
 /// # Errors
-/// If the URL is none, or if there is one but no secret.
+/// If the URL is invalid, or if it has no secret.
 pub fn webhook(lookup: impl Fn(&str) -> Option<String>) -> Result<Option<Webhook>, ConfigError> {
     let text = |name| lookup(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
     let Some(url) = text("ALERT_WEBHOOK_URL") else { return Ok(None) };
@@ -225,7 +227,8 @@ fn seconds(
     }
 }
 
-/// An absolute URL with no more than a path: a query or userinfo would end up in every request to the origin.
+/// Reads an absolute URL with at most a path. A query or userinfo would be sent to the origin with
+/// every request.
 fn origin(value: &str) -> Result<String, ConfigError> {
     let reason = "must be an absolute http(s) URL without user, query, fragment or dot segments";
     match Target::parse(value) {

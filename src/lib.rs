@@ -1,6 +1,6 @@
 //! tollgate: exact rate limits and monthly quotas per API key, at the edge.
 //!
-//! A request goes forward only, through these files of `runtime` and the rules that they carry out:
+//! A request only moves forward, through these files of `runtime` and the rules that they apply:
 //!
 //! ```text
 //! entry ── incoming, router ─┬─ gateway/gate ── gateway/authenticate ── gateway/loop_guard
@@ -15,8 +15,8 @@
 //!                            └─ admin ── store ─▶ D1 ◀── object/flush, by alarm
 //! ```
 //!
-//! Everything but `runtime` is pure: no clock, no storage, no platform. It compiles and is tested natively.
-//! `docs/architecture.md` has the whole picture.
+//! All other modules are pure: they use no clock, storage or platform, and are compiled and tested
+//! natively. `docs/architecture.md` describes the whole system.
 #![forbid(unsafe_code)]
 
 pub mod admin;

@@ -1,4 +1,4 @@
-//! Which part of tollgate a request is for, and the table of tollgate's own endpoints.
+//! Routes requests: the gate, or one of tollgate's own endpoints, whose table is here.
 
 use crate::admin::body::BODY_LIMIT;
 use crate::admin::imports;
@@ -7,40 +7,40 @@ use crate::admin::tokens::Scope;
 /// The prefix of tollgate's own endpoints.
 pub const RESERVED: &str = "/_tollgate/";
 
-/// Path parameters of an endpoint at most.
+/// Maximum number of path parameters of an endpoint.
 const CAPTURES: usize = 2;
 
-/// What a request asks for.
+/// The target of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
-    /// Everything outside [`RESERVED`].
+    /// Any path outside [`RESERVED`].
     Gate,
     /// A CORS preflight for one of tollgate's own endpoints.
     Preflight,
     /// One of tollgate's own endpoints.
     Endpoint(&'static Endpoint),
-    /// A known path with a method that it does not take; the methods that it does, as in `Allow`.
+    /// The path exists, but not with this method. The accepted methods, as in `Allow`.
     MethodNotAllowed(String),
-    /// No endpoint has this path.
+    /// No endpoint has the path.
     NotFound,
 }
 
 /// One of tollgate's own endpoints: a row of [`ENDPOINTS`].
 #[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Endpoint {
-    /// What it does.
     pub operation: Operation,
-    /// `GET` answers `HEAD` too.
+    /// `GET` accepts `HEAD` too.
     pub method: &'static str,
-    /// Below [`RESERVED`]; a segment such as `{id}` is a path parameter.
+    /// Relative to [`RESERVED`]. A segment such as `{id}` is a path parameter.
     pub path: &'static str,
-    /// The scope that an admin token needs; `None` where no admin token is asked for.
+    /// The scope that the admin token needs. `None` if the endpoint needs no admin token.
     pub scope: Option<Scope>,
-    /// The query parameters that it takes.
+    /// The accepted query parameters.
     pub parameters: &'static [&'static str],
-    /// Bytes of a body at most; 0 where no body is read.
+    /// Maximum size of a body in bytes. 0 if no body is read.
     pub body_limit: usize,
-    /// The name of the operation in the document of the API, in upper camel case.
+    /// The name of the operation in the API document, in upper camel case.
     #[cfg(not(target_arch = "wasm32"))]
     pub name: &'static str,
 }
@@ -80,7 +80,7 @@ macro_rules! endpoints {
             }
         )*
 
-        /// What an endpoint does.
+        /// The operation of an endpoint.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Operation {
             $(
@@ -89,8 +89,8 @@ macro_rules! endpoints {
             )*
         }
 
-        /// All of tollgate's own endpoints. Where two paths match a request, the first one is
-        /// meant; rows of one path are in the order of `Allow`.
+        /// All of tollgate's own endpoints. If two paths match a request, the first one applies.
+        /// Rows of one path are in the order of `Allow`.
         pub static ENDPOINTS: &[Endpoint] = &[
             $($(
                 Endpoint {
@@ -110,17 +110,17 @@ macro_rules! endpoints {
 
 // operation, method, path, scope, query parameters, limit of the body
 endpoints! {
-    /// For everybody.
+    /// Public endpoints, without a credential.
     Public {
         Health          GET    "health"                         -      [];
         Openapi         GET    "openapi.json"                   -      [];
     }
-    /// For the holder of a key, with the key.
+    /// Self-service endpoints, authenticated by the API key.
     SelfServiceRoute {
         Me              GET    "me"                             -      [];
         MyUsage         GET    "me/usage"                       -      [];
     }
-    /// For operators, with an admin token.
+    /// Admin endpoints, authenticated by an admin token.
     Admin {
         ListKeys        GET    "keys"                           Read   ["limit", "cursor", "tier", "status", "owner", "q"];
         CreateKey       POST   "keys"                           Write  [] body BODY_LIMIT;
@@ -159,8 +159,8 @@ endpoints! {
 }
 
 impl Endpoint {
-    /// The path parameters of a path that this endpoint has, as sent, in the order of the path;
-    /// `None` for another path.
+    /// The path parameters of `path`, as sent, in the order of the path. `None` if the path does
+    /// not match.
     #[must_use]
     pub fn captures<'a>(&self, path: &'a str) -> Option<[&'a str; CAPTURES]> {
         captures(self.path, path.strip_prefix(RESERVED)?)
@@ -182,7 +182,7 @@ fn captures<'a>(pattern: &str, path: &'a str) -> Option<[&'a str; CAPTURES]> {
     segments.next().is_none().then_some(captured)
 }
 
-/// Finds the route of a method and a path, both as sent.
+/// Finds the route of a method and path, both as sent.
 #[must_use]
 pub fn route(method: &str, path: &str, is_preflight: bool) -> Route {
     let Some(path) = path.strip_prefix(RESERVED) else { return Route::Gate };
@@ -192,7 +192,7 @@ pub fn route(method: &str, path: &str, is_preflight: bool) -> Route {
     let found = ENDPOINTS.iter().find(|endpoint| captures(endpoint.path, path).is_some());
     let Some(first) = found else { return Route::NotFound };
     let same_path = || ENDPOINTS.iter().filter(|endpoint| endpoint.path == first.path);
-    // HEAD is GET without a body, which the runtime leaves out.
+    // `HEAD` is `GET` without a body, which the runtime omits.
     let method = if method == "HEAD" { "GET" } else { method };
     if let Some(endpoint) = same_path().find(|endpoint| endpoint.method == method) {
         return Route::Endpoint(endpoint);
@@ -211,7 +211,7 @@ pub fn route(method: &str, path: &str, is_preflight: bool) -> Route {
 mod tests {
     use super::*;
 
-    /// The operation and path parameters of a request, or what else becomes of it.
+    /// The operation and path parameters of a request, or its other route.
     fn found(method: &str, path: &str) -> Result<(Operation, [String; CAPTURES]), Route> {
         match route(method, path, false) {
             Route::Endpoint(endpoint) => Ok((endpoint.operation, endpoint.captures(path).unwrap().map(str::to_owned))),

@@ -1,7 +1,7 @@
 //! Instants and UTC calendar months, as plain integers.
 //!
-//! Nothing here reads a clock: every function is given the instant. The calendar arithmetic is integer and total (there
-//! is no instant it cannot name), because it runs on every decision and must not have an error path there.
+//! Nothing here reads a clock: callers pass the instant. The calendar arithmetic uses integers and
+//! is total, because every decision depends on it and must not fail here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,8 +21,8 @@ const MICROS_PER_MILLI: u64 = 1_000;
 
 /// An instant: microseconds since 1970-01-01T00:00:00Z.
 ///
-/// Microseconds and not nanoseconds, because numbers cross to the runtime's storage as doubles, which hold whole
-/// microseconds of this epoch exactly for centuries and nanoseconds not at all.
+/// Not nanoseconds, because the platform stores numbers as doubles. These hold microseconds since
+/// 1970 exactly for centuries, but not nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UnixMicros(u64);
@@ -34,7 +34,7 @@ impl UnixMicros {
         Self(micros)
     }
 
-    /// The instant `millis` milliseconds after the epoch; saturates far beyond any real clock.
+    /// The instant `millis` milliseconds after the epoch. Saturates far beyond any real clock.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(MICROS_PER_MILLI))
@@ -76,22 +76,21 @@ impl UnixMicros {
         Self(self.0.saturating_sub(micros))
     }
 
-    /// Microseconds from `earlier` to this instant; 0 if `earlier` is in fact later.
+    /// Microseconds since `earlier`. 0 if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// Whole seconds that cover `micros`, rounded up: a client told to wait this long has waited long enough.
+/// `micros` in seconds, rounded up, as for `Retry-After`.
 #[must_use]
 pub const fn ceil_seconds(micros: u64) -> u64 {
     micros.div_ceil(SECOND)
 }
 
-/// The RFC 3339 form in UTC: `2026-11-20T07:48:14Z`, with milliseconds (`…14.120Z`) only if they are not zero.
-///
-/// Microseconds below a millisecond are cut off.
+/// The RFC 3339 form in UTC: `2026-11-20T07:48:14Z`, with milliseconds (`…14.120Z`) only if they
+/// are not zero. Microseconds are truncated.
 #[must_use]
 pub fn rfc3339(t: UnixMicros) -> String {
     let date = Date::of(t);
@@ -102,7 +101,8 @@ pub fn rfc3339(t: UnixMicros) -> String {
     if millis == 0 { format!("{head}Z") } else { format!("{head}.{millis:03}Z") }
 }
 
-/// Reads an RFC 3339 time with any offset, 1970 to 9999 in UTC; what is below a microsecond is cut off.
+/// Parses an RFC 3339 time with any offset, from 1970 to 9999 in UTC. Fractions of a microsecond
+/// are truncated.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<UnixMicros> {
     let number = |at: usize, width: usize| digits(text.get(at..at + width)?, width).ok();
@@ -134,7 +134,7 @@ pub fn parse_rfc3339(text: &str) -> Option<UnixMicros> {
     (Month::of(UnixMicros(utc)).year() <= 9999).then_some(UnixMicros(utc))
 }
 
-/// The microseconds of a fraction of a second, if there is one, and what follows it.
+/// The fraction of a second in microseconds, and the rest of the text.
 fn fraction(text: &str) -> Option<(u64, &str)> {
     let Some(rest) = text.strip_prefix('.') else { return Some((0, text)) };
     let end = rest.find(|c: char| !c.is_ascii_digit())?;
@@ -144,7 +144,7 @@ fn fraction(text: &str) -> Option<(u64, &str)> {
     (end > 0).then_some((micros, zone))
 }
 
-/// A UTC calendar month, from 1970-01 on. It prints and parses as `YYYY-MM`.
+/// A UTC calendar month from 1970-01 on. It prints and parses as `YYYY-MM`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Month {
     /// Months since 1970-01.
@@ -152,7 +152,7 @@ pub struct Month {
 }
 
 impl Month {
-    /// The month that `t` is in.
+    /// The month that contains `t`.
     #[must_use]
     pub fn of(t: UnixMicros) -> Self {
         let date = Date::of(t);
@@ -178,32 +178,32 @@ impl Month {
         Self { index: self.index + 1 }
     }
 
-    /// The month before this one; 1970-01 has none and answers itself.
+    /// The month before this one. 1970-01 returns itself.
     #[must_use]
     pub fn previous(self) -> Self {
         Self { index: self.index.saturating_sub(1) }
     }
 
-    /// This month's real length in microseconds: 28 to 31 days.
+    /// The length of this month in microseconds.
     #[must_use]
     pub fn micros(self) -> u64 {
         self.end().since(self.start())
     }
 
-    /// Year times 100 plus month: `202611`.
+    /// The year times 100 plus the month: `202611`.
     #[must_use]
     pub(crate) fn as_number(self) -> u64 {
         self.year() * 100 + self.index % 12 + 1
     }
 
-    /// The month whose [`as_number`](Self::as_number) is `number`; years 1970 to 9999 only.
+    /// The inverse of [`as_number`](Self::as_number), for the years 1970 to 9999.
     pub(crate) fn from_number(number: u64) -> Option<Self> {
         let (year, month) = (number / 100, number % 100);
         let real = (EPOCH_YEAR..=9999).contains(&year) && (1..=12).contains(&month);
         real.then(|| Self { index: (year - EPOCH_YEAR) * 12 + month - 1 })
     }
 
-    /// How many months after `earlier` this one is; `None` if it is before it.
+    /// Months from `earlier` to this one. `None` if `earlier` is later.
     pub(crate) const fn since(self, earlier: Self) -> Option<u64> {
         self.index.checked_sub(earlier.index)
     }
@@ -212,7 +212,7 @@ impl Month {
         EPOCH_YEAR + self.index / 12
     }
 
-    /// Lengths in days of the months of this year that come before this one.
+    /// The lengths in days of the earlier months of this year.
     fn lengths_before(self) -> impl Iterator<Item = u64> {
         (1..=self.index % 12).map(move |month| days_in_month(self.year(), month))
     }
@@ -250,7 +250,7 @@ impl<'de> Deserialize<'de> for Month {
     }
 }
 
-/// Exactly `width` ASCII digits; `u64::from_str` alone would also take a sign.
+/// Parses exactly `width` ASCII digits. `u64::from_str` would also accept a sign.
 fn digits(text: &str, width: usize) -> Result<u64, MonthError> {
     if text.len() != width || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(MonthError);
@@ -280,9 +280,10 @@ impl Date {
     }
 }
 
-/// The year that the day `days` after the epoch is in.
+/// The year of the day `days` after the epoch.
 fn year_of(days: u64) -> u64 {
-    // 400 years have 146,097 days. Leap days are not spread evenly, so the quotient can be one year off either way.
+    // 400 years have 146,097 days. Leap years are not evenly spread, so the guess can be off by
+    // one.
     let guess = EPOCH_YEAR + days * 400 / 146_097;
     if days < days_before_year(guess) {
         guess - 1
@@ -392,7 +393,7 @@ mod tests {
         }
     }
 
-    /// Every day of the years that text can name, against a calendar library.
+    /// Compares every day until 9999 with a calendar library.
     #[test]
     fn the_calendar_is_right() {
         let mut day = jiff::civil::date(1970, 1, 1);

@@ -11,7 +11,10 @@ const WARM_ALL_MS = 60_000;
 const WARM_CONNECTIONS = 64;
 /** Load before each measurement. */
 const LEAD_MS = 100;
-/** Objects at most that are asked what they have written; more are judged by that many of them, evenly picked. */
+/**
+ * Objects at most that are asked what they have written; more are judged by that many of them,
+ * evenly picked.
+ */
 const MOST_ASKED = 100;
 
 export function median(numbers) {
@@ -21,7 +24,9 @@ export function median(numbers) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** A contender in a runtime under the load of one set of keys, which is denied if its name says so. */
+/**
+ * A contender in a runtime under the load of one set of keys, which is denied if its name says so.
+ */
 export function caseOf(runtime, contender, set, more = {}) {
   const { name, title, isConstant, keys } = contender;
   const isDenied = set.startsWith("deny") && !isConstant;
@@ -29,12 +34,16 @@ export function caseOf(runtime, contender, set, more = {}) {
   return { name, title, runtime, contender, set, address, values: keys[set], expected: isDenied ? 429 : 200, isDenied, ...more };
 }
 
-/** In a flood of denials each minute that begins lets one call through, and one measurement may touch two minutes. */
+/**
+ * In a flood of denials each minute that begins lets one call through, and one measurement may
+ * touch two minutes.
+ */
 const admittedInFlood = (seconds) => 1 + Math.ceil(seconds / 60);
 
 /**
- * The objects wake, V8 compiles what is hot, rows are made, and exhausted keys are exhausted, before anything is counted. Each key is
- * called once at least; those that were not reached in time are left out of the case.
+ * The objects wake, V8 compiles what is hot, rows are made, and exhausted keys are exhausted,
+ * before anything is counted. Each key is called once at least; those that were not reached in time
+ * are left out of the case.
  */
 export async function warm(cases) {
   for (const one of cases) {
@@ -54,7 +63,10 @@ export async function warm(cases) {
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
-/** Loads every case in turn, `rounds` times, every other round in reverse. Returns medians over the rounds. */
+/**
+ * Loads every case in turn, `rounds` times, every other round in reverse. Returns medians over the
+ * rounds.
+ */
 export async function compare({ cases, connections, rounds, seconds }) {
   const reports = new Map(cases.map((one) => [one, []]));
   for (let round = 0; round < rounds; round += 1) {
@@ -131,7 +143,10 @@ export async function measure({ one, connections, seconds }) {
   return report;
 }
 
-/** A flood of denials on a contender whose objects count: how many questions they were asked, by how many denied calls. */
+/**
+ * A flood of denials on a contender whose objects count: how many questions they were asked, by how
+ * many denied calls.
+ */
 export async function flood({ one, connections, seconds }) {
   const { runtime, contender, set, address, values } = one;
   const before = await contender.asked(runtime, set);

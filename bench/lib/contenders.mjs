@@ -24,8 +24,8 @@ const wasmWorker = (directory) =>
   );
 
 /**
- * The values of the key header that a contender without tollgate gets for a set of keys: its objects know by the name whether
- * the key is exhausted.
+ * The values of the key header that a contender without tollgate gets for a set of keys: its
+ * objects know by the name whether the key is exhausted.
  */
 const plainKeys = (sets) =>
   Object.fromEntries(
@@ -59,7 +59,10 @@ export const HONO = {
   keys: plainKeys(BASIC_SETS),
 };
 
-/** A Worker before objects of a class `Counter`, which say what they have written; `nameOf` a key is its object's name. */
+/**
+ * A Worker before objects of a class `Counter`, which say what they have written; `nameOf` a key is
+ * its object's name.
+ */
 function counting({ name, title = name, modules, keys, nameOf = (key) => key }) {
   const inspect = inspector(name, "Counter");
   return {
@@ -80,7 +83,10 @@ export const WRITE = writeObject();
 export const MEMORY = javaScriptObject("memory", "JavaScript object, memory only");
 export const GROUP = javaScriptObject("group", "JavaScript object, group commit");
 
-/** What the platform allows: see bench/workers/same.js. It is called with keys of tollgate's form, and denies nothing. */
+/**
+ * What the platform allows: see bench/workers/same.js. It is called with keys of tollgate's form,
+ * and denies nothing.
+ */
 export const SAME = {
   ...counting({
     name: "js-same",
@@ -96,8 +102,8 @@ export const SAME = {
 export const scripted = (name, file) => ({ ...counting({ name, modules: { "idea.js": file }, keys: plainKeys(BASIC_SETS) }), rows: undefined });
 
 /**
- * tollgate as built in a directory; several builds can stand beside each other. With `isCounted` its objects count what they are
- * asked, which takes time of its own.
+ * tollgate as built in a directory; several builds can stand beside each other. With `isCounted`
+ * its objects count what they are asked, which takes time of its own.
  */
 export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), sets = BASIC_SETS, isCounted = false, vars = {} } = {}) {
   const issued = new Map(sets.map((set) => [set.name, Array.from({ length: set.keys }, () => issueKey(KEY_SECRET))]));

@@ -1,4 +1,5 @@
-// What mixes of calls cost on Cloudflare: everything that is billed is counted for a while and multiplied.
+// What mixes of calls cost on Cloudflare: everything that is billed is counted for a while and
+// multiplied.
 import { readdir, readFile } from "node:fs/promises";
 import { Agent, request } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,7 +8,10 @@ import { machineLoad } from "./machine.mjs";
 import { costSets } from "./tiers.mjs";
 import { startWorkerd } from "./workerd.mjs";
 
-/** Dollars, beyond what the paid plan includes: Cloudflare's pricing pages of Workers, Durable Objects and D1, November 2026. */
+/**
+ * Dollars, beyond what the paid plan includes: Cloudflare's pricing pages of Workers, Durable
+ * Objects and D1, November 2026.
+ */
 export const PRICES = {
   requests: 0.3e-6,
   cpuMs: 0.02e-6,
@@ -16,13 +20,19 @@ export const PRICES = {
   rowsWritten: 1e-6,
   rowsRead: 0.001e-6,
 };
-/** What an object that is awake is billed for, whatever it uses: 128 MB as Cloudflare's examples reckon it. */
+/**
+ * What an object that is awake is billed for, whatever it uses: 128 MB as Cloudflare's examples
+ * reckon it.
+ */
 export const GIGABYTES = 0.128;
 
 const DAYS = 30;
 export const MONTH_SECONDS = DAYS * 86_400;
 
-/** Seconds before a steady load is measured, and for which it is. A flush comes every 45 s on average. */
+/**
+ * Seconds before a steady load is measured, and for which it is. A flush comes every 45 s on
+ * average.
+ */
 const WARM = 20;
 const STEADY = 90;
 /** Seconds until everything that a visit has counted is in D1 and its objects sleep. */
@@ -31,7 +41,10 @@ const SETTLED = 75;
 /** A visit of the quiet API. */
 const VISIT = { calls: 10, pause: 2, aDay: 10, keys: 1_000 };
 
-/** The mixes; `keys` and `isolates` are those of the measurement, which stand for `monthKeys` and as many isolates each. */
+/**
+ * The mixes; `keys` and `isolates` are those of the measurement, which stand for `monthKeys` and as
+ * many isolates each.
+ */
 const MIXES = {
   quiet: {
     title: `a quiet API: ${VISIT.keys.toLocaleString("en-US")} keys, each called ten times in twenty seconds, ten times a day`,
@@ -77,7 +90,10 @@ async function cpuOf(pid) {
   }
 }
 
-/** Sends calls, each at its time whether the last is answered or not, and counts their answers by status. */
+/**
+ * Sends calls, each at its time whether the last is answered or not, and counts their answers by
+ * status.
+ */
 function caller() {
   const agent = new Agent({ keepAlive: true, maxSockets: 256 });
   const open = new Set();
@@ -92,7 +108,8 @@ function caller() {
           response.resume().once("end", resolve);
         });
         sent.once("error", (error) => {
-          // workerd closes connections that are idle for seconds, this one while the call was on its way.
+          // workerd closes connections that are idle for seconds, this one while the call was on
+          // its way.
           if (sent.reusedSocket && error.code === "ECONNRESET") return send();
           resolve(note(error.code ?? error.message));
         });

@@ -11,14 +11,20 @@ import { ALGORITHMS, POLICY_COUNTS, POLICY_SETS, QUOTA_SETS, QUOTAS } from "./ti
 import { startWorkerd } from "./workerd.mjs";
 
 const MANY = 64;
-/** A denial is kept for at most ten seconds, so a flood has to last longer to show what one costs: times of a measurement. */
+/**
+ * A denial is kept for at most ten seconds, so a flood has to last longer to show what one costs:
+ * times of a measurement.
+ */
 const FLOOD = 15;
 const FLOOD_OF_KEYS = 10;
 /** The measurements of how things grow are shorter, and of fewer rounds. */
 const GROWTH = { share: 0.5, rounds: 3 };
 const STARTS = 7;
 
-/** Contenders of the two comparisons, without tollgate; and those of admitting again on a second storage. */
+/**
+ * Contenders of the two comparisons, without tollgate; and those of admitting again on a second
+ * storage.
+ */
 export const COMPARED = {
   admit: [CONSTANT, CONSTANT_RUST, FORWARD, FORWARD_RUST, WRITE, MEMORY, GROUP, HONO, SAME],
   deny: [CONSTANT, CONSTANT_RUST, WRITE, MEMORY, HONO],
@@ -37,8 +43,8 @@ export async function withRuntime(contenders, options, body) {
 }
 
 /**
- * tollgate beside everything else, on one kind of load. `onTable({ connections, results })` is called as results come.
- * Returns them, with the load of the machine before.
+ * tollgate beside everything else, on one kind of load. `onTable({ connections, results })` is
+ * called as results come. Returns them, with the load of the machine before.
  */
 export async function comparison({ kind, contenders, storage, connections, rounds, seconds, inspectorPort, onTable }) {
   const load = machineLoad();
@@ -90,7 +96,10 @@ export async function byPolicies({ storage, seconds }) {
   });
 }
 
-/** Quotas of ten to ten thousand calls a day, by algorithm; every set of keys admits equally many calls, shared among the rounds. */
+/**
+ * Quotas of ten to ten thousand calls a day, by algorithm; every set of keys admits equally many
+ * calls, shared among the rounds.
+ */
 export async function byQuota({ storage, seconds }) {
   const load = machineLoad();
   const gate = tollgate({ sets: QUOTA_SETS });

@@ -1,10 +1,14 @@
-// Instructions of the core's work, counted by valgrind. They are the same on every run, whatever else the machine does.
+// Instructions of the core's work, counted by valgrind. They are the same on every run, whatever
+// else the machine does.
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
 import { run } from "../../scripts/lib/processes.mjs";
 
 const HOME_BIN = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME ?? "", ".cargo"), "bin");
-/** How often a case does its work; and again twice as often. A log is cut after each 64 admissions, and this is a multiple of that. */
+/**
+ * How often a case does its work; and again twice as often. A log is cut after each 64 admissions,
+ * and this is a multiple of that.
+ */
 const TIMES = 25_600;
 
 const ALGORITHMS = ["fixed", "sliding", "bucket"];
@@ -53,8 +57,8 @@ async function collected(program, name, times) {
 }
 
 /**
- * Counts all cases: `{ rows, others }`, a row for each kind of decision with a count by algorithm, and the other cases by title.
- * `undefined` where there is no valgrind.
+ * Counts all cases: `{ rows, others }`, a row for each kind of decision with a count by algorithm,
+ * and the other cases by title. `undefined` where there is no valgrind.
  */
 export async function instructions() {
   if (!(await hasValgrind())) return undefined;

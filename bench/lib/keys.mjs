@@ -1,4 +1,5 @@
-// API keys in the form that src/keys/key.rs gives them, so that ten thousand need no ten thousand calls of the admin API.
+// API keys in the form that src/keys/key.rs gives them, so that ten thousand need no ten thousand
+// calls of the admin API.
 import { createHash, createHmac, randomBytes } from "node:crypto";
 import { base32 } from "../../tests/support/base32.mjs";
 

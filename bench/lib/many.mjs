@@ -9,12 +9,17 @@ import { startWorkerd } from "./workerd.mjs";
 
 const MOST_KEYS = 10_000;
 const CONNECTIONS = 64;
-/** Files that an object has open while it is awake: its database, the log of it, the index of that. */
+/**
+ * Files that an object has open while it is awake: its database, the log of it, the index of that.
+ */
 const FILES_PER_OBJECT = 3;
 const OTHER_FILES = 1000;
 const WAKE_MS = 60_000;
 
-/** Objects that one process can hold awake: a third of what its files allow, since each first call opens more for a while. */
+/**
+ * Objects that one process can hold awake: a third of what its files allow, since each first call
+ * opens more for a while.
+ */
 async function mostAwake() {
   const limits = await readFile("/proc/self/limits", "utf8").catch(() => "");
   // Node has raised the soft limit to the hard one, and children inherit it.
@@ -38,8 +43,8 @@ async function withEach(lists, options, body) {
 }
 
 /**
- * One key, a hundred, and ten thousand or as many as may be awake in one process; each kind of load in a workerd of its own, since
- * open files are counted by process.
+ * One key, a hundred, and ten thousand or as many as may be awake in one process; each kind of load
+ * in a workerd of its own, since open files are counted by process.
  */
 export async function awake({ directory, rounds, seconds, floodSeconds }) {
   const counts = [1, 100, await mostAwake()];
@@ -75,8 +80,8 @@ export async function awake({ directory, rounds, seconds, floodSeconds }) {
 }
 
 /**
- * Ten thousand keys whose objects sleep: every call wakes one, which reads its storage. Each round is of a share of them, in a
- * workerd started anew on the storage that they made before.
+ * Ten thousand keys whose objects sleep: every call wakes one, which reads its storage. Each round
+ * is of a share of them, in a workerd started anew on the storage that they made before.
  */
 export async function asleep({ directory, rounds }) {
   await mkdir(directory, { recursive: true });

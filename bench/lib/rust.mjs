@@ -1,4 +1,5 @@
-// The Rust Workers to compare with, built by the tools and with the flags that build tollgate (scripts/build.sh).
+// The Rust Workers to compare with, built by the tools and with the flags that build tollgate
+// (scripts/build.sh).
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";

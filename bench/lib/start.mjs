@@ -1,4 +1,5 @@
-// The first request of a fresh isolate: workerd started anew each time, on a state directory that lasts.
+// The first request of a fresh isolate: workerd started anew each time, on a state directory that
+// lasts.
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
@@ -8,8 +9,8 @@ import { load } from "./load.mjs";
 import { startWorkerd } from "./workerd.mjs";
 
 /**
- * Starts each contender `times` times, in alternating order, in a workerd with the same services beside it, and sends it one request
- * and then another. `gate` is the one with a database.
+ * Starts each contender `times` times, in alternating order, in a workerd with the same services
+ * beside it, and sends it one request and then another. `gate` is the one with a database.
  */
 export async function firstRequests({ gate, others, times, stateIn }) {
   await mkdir(stateIn, { recursive: true });
@@ -39,7 +40,8 @@ export async function firstRequests({ gate, others, times, stateIn }) {
 /** Milliseconds from the start of the process until it listens, and of the first two answers. */
 async function startOnce({ contender, gate, scratch }) {
   const begun = performance.now();
-  // The gate's database stands beside every contender, so that the processes differ in the contender only.
+  // The gate's database stands beside every contender, so that the processes differ in the
+  // contender only.
   const all = services([{ ...contender, beside: [gate.beside[0]] }]);
   const runtime = await startWorkerd(all, { stateIn: scratch, state: path.join(scratch, "state") });
   const listening = performance.now() - begun;

@@ -4,7 +4,10 @@ import { number } from "./tables.mjs";
 
 const MOST_GZIPPED = 450_000;
 
-/** tollgate, and what a JavaScript gate reaches that does what the platform makes any do and nothing else. */
+/**
+ * tollgate, and what a JavaScript gate reaches that does what the platform makes any do and nothing
+ * else.
+ */
 const OURS = "tollgate";
 const FLOOR = "js-same";
 const SAME_WORK = "JavaScript, the same work";

@@ -27,8 +27,8 @@ export const QUOTAS = [10, 100, 1000, 10_000];
 const CALLS_PER_QUOTA_SET = 10_000;
 
 /**
- * A set of keys: their tier, its policies, how many keys. Calls of a set whose name begins with `deny` are denied but for
- * each key's first.
+ * A set of keys: their tier, its policies, how many keys. Calls of a set whose name begins with
+ * `deny` are denied but for each key's first.
  */
 const set = (name, policies, keys = 1, auditDays = 0) => ({ name, tier: name, policies, keys, auditDays });
 
@@ -43,7 +43,10 @@ export const POLICY_SETS = POLICY_COUNTS.flatMap((count) => [
   set(`deny-policies-${count}`, [EXHAUSTED, ...SIX.slice(1, count)]),
 ]);
 
-/** One policy of a day; the smaller the quota, the more keys, so that all sets admit equally many calls. */
+/**
+ * One policy of a day; the smaller the quota, the more keys, so that all sets admit equally many
+ * calls.
+ */
 export const QUOTA_SETS = ALGORITHMS.flatMap((algorithm) =>
   QUOTAS.map((quota) => set(`admit-${algorithm}-${quota}`, [policy("day", { quota, algorithm })], CALLS_PER_QUOTA_SET / quota)),
 );

@@ -1,4 +1,5 @@
-// One workerd process with several Workers, each on a loopback socket of its own, nothing in between.
+// One workerd process with several Workers, each on a loopback socket of its own, nothing in
+// between.
 import { rmSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -19,11 +20,12 @@ const text = JSON.stringify;
 /**
  * Starts workerd on a fresh state directory.
  *
- * A service is `{ name, modules, vars, bindings, objects, outbound }`: `modules` maps a module's name (`.js` or `.wasm`)
- * to a file, the first is the main one; `bindings` are capnp texts; `objects` are the class names of its Durable Objects,
- * bound under `KEYS`; `outbound` is the service that its `fetch` reaches (none by default).
- * `stateIn` is the directory in which the state directory is made; `state` is one that is there already, and stays. `keepAwake` leaves idle objects in memory.
- * Returns `address(name)`, `pid`, `log()` and `stop()`.
+ * A service is `{ name, modules, vars, bindings, objects, outbound }`: `modules` maps a module's
+ * name (`.js` or `.wasm`) to a file, the first is the main one; `bindings` are capnp texts;
+ * `objects` are the class names of its Durable Objects, bound under `KEYS`; `outbound` is the
+ * service that its `fetch` reaches (none by default). `stateIn` is the directory in which the state
+ * directory is made; `state` is one that is there already, and stays. `keepAwake` leaves idle
+ * objects in memory. Returns `address(name)`, `pid`, `log()` and `stop()`.
  */
 export async function startWorkerd(services, { inspectorPort, stateIn = tmpdir(), state, keepAwake = false } = {}) {
   await mkdir(stateIn, { recursive: true });
@@ -67,7 +69,9 @@ const config :Workerd.Config = (
   }
 }
 
-/** A service's definition; its modules are copied, so that a build during the run changes nothing. */
+/**
+ * A service's definition; its modules are copied, so that a build during the run changes nothing.
+ */
 async function define(service, scratch) {
   const { name, modules, vars = {}, bindings = [], objects = [], outbound = "nowhere", keepAwake } = service;
   await mkdir(path.join(scratch, name));
@@ -94,7 +98,10 @@ async function define(service, scratch) {
       globalOutbound = ${text(outbound)}))`;
 }
 
-/** Waits until every socket listens; workerd says so on its control descriptor, which is its standard output here. */
+/**
+ * Waits until every socket listens; workerd says so on its control descriptor, which is its
+ * standard output here.
+ */
 async function listening(group, count) {
   const ports = new Map();
   const deadline = Date.now() + START_MS;

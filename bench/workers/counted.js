@@ -1,4 +1,5 @@
-// tollgate with objects that count what they are asked, all of them together: to count, not to measure times.
+// tollgate with objects that count what they are asked, all of them together: to count, not to
+// measure times.
 import { DurableObject } from "cloudflare:workers";
 import tollgate, { KeyObject as Inner } from "./index.js";
 

@@ -1,5 +1,5 @@
-// A D1 database for raw workerd: what the runtime's D1 binding posts, run on the SQLite of one object. `GET /totals` tells the rows
-// that were read and written so far.
+// A D1 database for raw workerd: what the runtime's D1 binding posts, run on the SQLite of one
+// object. `GET /totals` tells the rows that were read and written so far.
 export default {
   fetch(request, env) {
     return env.KEYS.getByName("db").fetch(request);

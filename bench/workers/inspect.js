@@ -1,4 +1,5 @@
-// Asks objects how many rows they have written: `POST /` with their names as a JSON array, answered by the sum.
+// Asks objects how many rows they have written: `POST /` with their names as a JSON array, answered
+// by the sum.
 export default {
   async fetch(request, env) {
     const ask = async (name) => {

@@ -1,9 +1,12 @@
-// tollgate's objects, with everything counted that is billed; `GET /` tells it. Gates of other isolates ask them. To count and to see
-// how long objects are awake, not to compare times.
+// tollgate's objects, with everything counted that is billed; `GET /` tells it. Gates of other
+// isolates ask them. To count and to see how long objects are awake, not to compare times.
 import { DurableObject } from "cloudflare:workers";
 import { KeyObject as Inner } from "./index.js";
 
-/** Since the start, of all objects together. `timersRunOut` are timers of more than a turn that were not cleared in time. */
+/**
+ * Since the start, of all objects together. `timersRunOut` are timers of more than a turn that were
+ * not cleared in time.
+ */
 const totals = { requests: 0, alarms: 0, activeMs: 0, rowsWritten: 0, rowsRead: 0, alarmsSet: 0, timersRunOut: 0 };
 
 const { setTimeout: start } = globalThis;
@@ -61,7 +64,9 @@ export class KeyObject extends DurableObject {
     return this.#event(() => this.#inner.alarm());
   }
 
-  /** An event lasts until its answer leaves: until everything that was written by then is confirmed. */
+  /**
+   * An event lasts until its answer leaves: until everything that was written by then is confirmed.
+   */
   #event(work) {
     totals.requests += 1;
     if (this.#open === 0) this.#since = performance.now();

@@ -1,6 +1,6 @@
-// The floor: what the platform makes any such gate do for an admitted call, in JavaScript, and nothing else. It asks, stores,
-// forwards and answers as tollgate does, but parses, checks and computes nothing: what it says is constant, and as long as
-// what tollgate says of the same call.
+// The floor: what the platform makes any such gate do for an admitted call, in JavaScript, and
+// nothing else. It asks, stores, forwards and answers as tollgate does, but parses, checks and
+// computes nothing: what it says is constant, and as long as what tollgate says of the same call.
 import { DurableObject } from "cloudflare:workers";
 
 const HASH = "0123456789abcdef".repeat(4);
@@ -15,17 +15,17 @@ const FIELDS = [
   ["X-RateLimit-Reset", "1795160940"],
   ["X-Monthly-Remaining", "987654321"],
 ];
-// The key in both spellings, and every name in which tollgate tells the origin something.
+// The key in both spellings, and every header that tollgate sends to the origin.
 const OURS = /^x[-_](api[-_]key|tollgate[-_].*)$/;
 
-/** Open questions by key: who has company says so. */
+/** Requests in flight by key: concurrent calls are marked. */
 const open = new Map();
 
 export default {
   async fetch(request, env) {
     const key = request.headers.get("x-api-key");
     if (key === null) return new Response("no key\n", { status: 401 });
-    // What a call costs may depend on its method and path, so the object is told.
+    // The object needs method and path, on which the cost may depend.
     const id = key.slice(3, 19);
     const others = open.get(id) ?? 0;
     open.set(id, others + 1);
@@ -58,7 +58,7 @@ const COUNTERS =
 const LEAST_NAMED = 8;
 /** From this many calls that share a write on, the object is busy. */
 const COMPANY = 2;
-/** So many writes may be unconfirmed before a call that comes alone asks for a confirmation. */
+/** So many writes may be unconfirmed before a lone call requests a confirmation. */
 const UNCONFIRMED = 8;
 
 /** Writes as src/runtime/object/writer.rs does; `pace` has the same four values. */
@@ -135,7 +135,7 @@ export class Counter extends DurableObject {
     else this.writeAndFollow();
   }
 
-  /** Writes what has been counted, and tells those who wait for it. */
+  /** Writes the counted calls and resolves those that wait. */
   write() {
     const { next } = this;
     this.next = undefined;
@@ -148,7 +148,7 @@ export class Counter extends DurableObject {
     try {
       this.rowsWritten += this.sql.exec(upsert, body, this.count).rowsWritten;
     } catch (error) {
-      // All who wait are told, and the object is started anew from what is stored.
+      // All waiting calls fail, and the object restarts from storage.
       this.ctx.abort(error);
     }
     this.named = calls;

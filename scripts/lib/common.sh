@@ -20,7 +20,8 @@ die() {
 if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum -a 256); fi
 sha256() { "${SHA256[@]}" | cut -d ' ' -f 1; }
 
-# sysroot_has <toolchain> <path>…: is the toolchain installed, with every path present in its sysroot?
+# sysroot_has <toolchain> <path>…: is the toolchain installed, with every path present in its
+# sysroot?
 sysroot_has() {
   local sysroot path
   sysroot=$(rustc "+$1" --print sysroot 2>/dev/null) || return 1
@@ -35,7 +36,8 @@ locked() {
   awk -v name="name = \"$1\"" '$0 == name { getline; gsub(/version = |"/, ""); print; exit }' "$2"
 }
 
-# Was the bindings generator built from what is in tools/bindgen, and is it of the Worker's wasm-bindgen?
+# Was the bindings generator built from what is in tools/bindgen, and is it of the Worker's
+# wasm-bindgen?
 bindgen_key() {
   cat tools/bindgen/Cargo.toml tools/bindgen/Cargo.lock tools/bindgen/src/main.rs rust-toolchain.toml | sha256
 }

@@ -1,4 +1,5 @@
-// Runs tollgate on this machine: `wrangler dev` with chosen vars, state and ports. Used by the tour and the HTTP tests.
+// Runs tollgate on this machine: `wrangler dev` with chosen vars, state and ports. Used by the tour
+// and the HTTP tests.
 import { randomBytes } from "node:crypto";
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -40,7 +41,10 @@ export function wrangler(args, { env, ...options } = {}) {
   return run(process.execPath, command, { cwd: ROOT, ...options, env: { ...process.env, ...QUIET, ...env } });
 }
 
-/** `where` holds the options that say which database: `persistTo` and, for another than the project's, `config`. */
+/**
+ * `where` holds the options that say which database: `persistTo` and, for another than the
+ * project's, `config`.
+ */
 function databaseArgs({ persistTo, config }) {
   return ["--local", "--persist-to", persistTo, ...(config ? ["--config", config] : [])];
 }
@@ -50,7 +54,9 @@ export async function applyMigrations(where) {
   await wrangler(["d1", "migrations", "apply", "tollgate", ...databaseArgs(where)]);
 }
 
-/** Runs SQL on the local D1 and returns the rows of its last statement. A running gate may stay up. */
+/**
+ * Runs SQL on the local D1 and returns the rows of its last statement. A running gate may stay up.
+ */
 export async function queryD1(sql, where) {
   const out = await wrangler(["d1", "execute", "tollgate", "--json", "--command", sql, ...databaseArgs(where)]);
   return JSON.parse(out).at(-1).results;
@@ -93,8 +99,8 @@ export async function startWrangler({ vars = {}, persistTo, port, config, env, o
     log: group.log,
     stop: group.stop,
     /**
-     * The workerd that runs the Worker and its objects; wrangler starts a new one when it is killed. wrangler's own
-     * proxy, the workerd that listens on our port, is not among them.
+     * The workerd that runs the Worker and its objects; wrangler starts a new one when it is
+     * killed. wrangler's own proxy, the workerd that listens on our port, is not among them.
      */
     async workerdPids() {
       const workerds = (await processesInGroup(group.pid)).filter(({ args }) => args.includes("/workerd serve "));
@@ -114,12 +120,13 @@ export async function isHealthy(url) {
 }
 
 /**
- * Starts a gate for a test: the current build with a state directory, secrets and ports of its own, so that it neither
- * sees nor disturbs another one, nor changes when a source does.
+ * Starts a gate for a test: the current build with a state directory, secrets and ports of its own,
+ * so that it neither sees nor disturbs another one, nor changes when a source does.
  *
- * `origin` is the upstream's URL; `vars` adds or replaces vars and secrets (a secret given as `null` stays unset);
- * `persistTo` keeps the state in that directory, for a restart on the same state; `port` is any free one otherwise. Returns `url`, `adminToken`, `pid`,
- * `workerdPids()`, `log()`, `d1(sql)` (rows), and `stop({ hard })`, which removes what it made.
+ * `origin` is the upstream's URL; `vars` adds or replaces vars and secrets (a secret given as
+ * `null` stays unset); `persistTo` keeps the state in that directory, for a restart on the same
+ * state; `port` is any free one otherwise. Returns `url`, `adminToken`, `pid`, `workerdPids()`,
+ * `log()`, `d1(sql)` (rows), and `stop({ hard })`, which removes what it made.
  */
 export async function startGate({ vars = {}, persistTo, origin, port } = {}) {
   await build();
@@ -150,8 +157,8 @@ export async function startGate({ vars = {}, persistTo, origin, port } = {}) {
 }
 
 /**
- * Copies the built Worker to `directory` with wrangler.toml beside it, less its `[build]`, and returns the new
- * configuration's path. There is no .dev.vars there, so only `--var` sets secrets.
+ * Copies the built Worker to `directory` with wrangler.toml beside it, less its `[build]`, and
+ * returns the new configuration's path. There is no .dev.vars there, so only `--var` sets secrets.
  */
 async function copyWorker(directory) {
   for (const file of ["index.js", "gate.js", "openapi.js", "index_bg.wasm"]) {

@@ -1,4 +1,5 @@
-// Child processes that are never left behind: each runs in a process group of its own, and the group ends with us.
+// Child processes that are never left behind: each runs in a process group of its own, and the
+// group ends with us.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import net from "node:net";
@@ -21,7 +22,8 @@ process.on("exit", () => {
   for (const pid of groups) signalGroup(pid, "SIGKILL");
 });
 
-// Node's default on these signals skips "exit"; a program with a handler of its own cleans up and exits by itself.
+// Node's default on these signals skips "exit"; a program with a handler of its own cleans up and
+// exits by itself.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   process.on(signal, () => {
     if (process.listenerCount(signal) === 1) process.exit(128 + constants.signals[signal]);
@@ -29,8 +31,9 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
 }
 
 /**
- * Starts a command in its own process group. Its output goes to `log()` and, if given, to `onOutput(text)`.
- * `stop()` ends the whole group: SIGTERM, and SIGKILL after five seconds, or at once with `{ hard: true }`.
+ * Starts a command in its own process group. Its output goes to `log()` and, if given, to
+ * `onOutput(text)`. `stop()` ends the whole group: SIGTERM, and SIGKILL after five seconds, or at
+ * once with `{ hard: true }`.
  */
 export function startGroup(command, args, { onOutput, ...options } = {}) {
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options, detached: true });
@@ -121,7 +124,10 @@ export async function freePort(from) {
   return port;
 }
 
-/** The processes of a group, by the system's own list: `{ pid, args }`, where `args` starts with the program's path. */
+/**
+ * The processes of a group, by the system's own list: `{ pid, args }`, where `args` starts with the
+ * program's path.
+ */
 export async function processesInGroup(group) {
   return (await processes()).filter((process) => process.group === group);
 }

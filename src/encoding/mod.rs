@@ -1,5 +1,5 @@
-//! Bytes as text: the alphabets that keys and hashes need. Written out, because a general codec is
-//! a tenth of the Worker.
+//! Encodings of bytes as text, for keys and hashes. Written by hand, because a general codec would
+//! be a tenth of the Worker's size.
 
 pub(crate) mod record;
 
@@ -15,7 +15,7 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads what [`hex`] has written; `None` for everything else.
+/// Decodes the output of [`hex`]. `None` for any other text.
 #[must_use]
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let nibble = |byte: u8| match byte {
@@ -30,8 +30,8 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.collect()
 }
 
-/// Lower-case base32 (RFC 4648) of whole groups of 5 bytes; what is left of an incomplete group is
-/// not written.
+/// Encodes whole groups of 5 bytes as lower-case base32 (RFC 4648). An incomplete group at the end
+/// is ignored.
 #[must_use]
 pub fn base32(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 8 / 5);
@@ -48,7 +48,7 @@ pub fn base32(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads what [`base32`] has written; `None` for everything else.
+/// Decodes the output of [`base32`]. `None` for any other text.
 #[must_use]
 pub fn unbase32(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(8) {
@@ -75,8 +75,8 @@ pub fn unbase32(text: &str) -> Option<Vec<u8>> {
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// base64url (RFC 4648) of whole groups of 3 bytes; what is left of an incomplete group is not
-/// written.
+/// Encodes whole groups of 3 bytes as base64url (RFC 4648). An incomplete group at the end is
+/// ignored.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() / 3 * 4);
@@ -91,7 +91,7 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// Reads what [`base64`] has written; `None` for everything else.
+/// Decodes the output of [`base64`]. `None` for any other text.
 #[must_use]
 pub fn unbase64(text: &str) -> Option<Vec<u8>> {
     let (groups, []) = text.as_bytes().as_chunks::<4>() else { return None };

@@ -1,21 +1,22 @@
-//! Records as text: each ends with a semicolon, with bars between its fields. One small reader and
-//! writer for all that is stored beside the limits, where a derived one for each would be the
-//! larger part of this module in the Worker.
+//! Records as text: `|` separates fields, and `;` ends a record.
+//!
+//! The state stores everything except its counters in this form. A derived reader and writer per
+//! type would add more to the Worker's size than one for all.
 
 use std::fmt::Write as _;
 use std::str::Split;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What has a meaning here or in the audit log, and what JSON would escape.
+/// Characters with a meaning here or in the audit log, and those that JSON would escape.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'|').add(b';').add(b'%').add(b'~').add(b'"').add(b'\\');
 
-/// A text as a field holds it.
+/// Escapes a text for a field.
 pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).collect()
 }
 
-/// Appends a field of any text.
+/// Appends a text, escaped.
 pub(crate) fn push_text(out: &mut String, text: &str) {
     for part in utf8_percent_encode(text, ESCAPED) {
         out.push_str(part);
@@ -23,24 +24,24 @@ pub(crate) fn push_text(out: &mut String, text: &str) {
     out.push('|');
 }
 
-/// Appends a field that is encoded already.
+/// Appends a text that is already escaped.
 pub(crate) fn push_raw(out: &mut String, field: &str) {
     out.push_str(field);
     out.push('|');
 }
 
-/// Appends a field that is a number.
+/// Appends a number in decimal.
 pub(crate) fn push_number(out: &mut String, number: u64) {
     // Writing to a String cannot fail.
     let _ = write!(out, "{number}|");
 }
 
-/// Appends a field that is a number without meaning, which is shorter so.
+/// Appends a number in hexadecimal, which is shorter.
 pub(crate) fn push_hex(out: &mut String, number: u64) {
     let _ = write!(out, "{number:x}|");
 }
 
-/// Ends a record that has at least one field.
+/// Ends a record, which must have at least one field.
 pub(crate) fn end(out: &mut String) {
     out.pop();
     out.push(';');
@@ -53,7 +54,7 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// A field as it is.
+    /// The next field, without unescaping.
     pub(crate) fn raw(&mut self) -> Option<&'a str> {
         self.fields.next()
     }
@@ -71,7 +72,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The text of a field.
+/// Unescapes a field.
 pub(crate) fn decode(field: &str) -> String {
     percent_decode_str(field).decode_utf8_lossy().into_owned()
 }

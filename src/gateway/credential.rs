@@ -1,12 +1,12 @@
-//! Which key a request presents: exactly one, from exactly one place.
+//! Finds the key that a request presents: exactly one, in exactly one place.
 //!
-//! Duplicate header lines reach a Worker as one value joined by `", "`, so a comma is how a repeat shows. Nothing here is
-//! "first wins": a request with two answers to the question who it is gets none.
+//! A Worker sees duplicate header fields as one value joined by `", "`, so a comma reveals a
+//! repeat. A request with two credentials is refused; none of them takes precedence.
 
 use crate::http::target::{Query, percent_decode};
 use std::borrow::Cow;
 
-/// Where the key stood, and so what has to be removed before the request goes on.
+/// Where a request presents its key. It is removed there before the request is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// `X-API-Key: <key>`
@@ -17,33 +17,32 @@ pub enum Source {
     Query,
 }
 
-/// The text that a request presents as its key, not yet verified.
+/// The text that a request presents as its key, before verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Credential<'a> {
-    /// The presented text.
     pub key: Cow<'a, str>,
-    /// Where it stood.
     pub source: Source,
 }
 
 impl Credential<'_> {
-    /// The same, independent of the request.
+    /// A copy that does not borrow from the request.
     #[must_use]
     pub fn into_owned(self) -> Credential<'static> {
         Credential { key: Cow::Owned(self.key.into_owned()), source: self.source }
     }
 }
 
-/// Why a request presents no key.
+/// Why a request has no usable credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// There is none.
+    /// The request has no credential.
     #[error("this API needs a key: send it as X-API-Key: <key> or Authorization: Bearer <key>")]
     Missing,
-    /// There are two, in two places.
+    /// The request has credentials in two places.
     #[error("the request has two credentials: send the key once, in one place")]
     Conflict,
-    /// One of the places is filled twice.
+    /// A place has more than one credential.
     #[error("{0} is given more than once: send the key once")]
     Repeated(&'static str),
 }
@@ -51,10 +50,12 @@ pub enum CredentialError {
 /// The name of the query parameter.
 pub const QUERY_NAME: &str = "api_key";
 
-/// Finds the one credential among the raw header values and the query. `query` is `None` where keys in queries are off.
+/// Finds the credential in the raw header values and the query. `query` is `None` if keys in
+/// queries are not allowed.
 ///
 /// # Errors
-/// See [`CredentialError`]. A credential that is there but empty or malformed is found, for verification to refuse.
+/// See [`CredentialError`]. An empty or malformed credential is returned, for verification to
+/// refuse.
 pub fn find<'a>(
     api_key: Option<&'a str>,
     authorization: Option<&'a str>,
@@ -88,7 +89,7 @@ pub fn find<'a>(
     found.ok_or(CredentialError::Missing)
 }
 
-/// The token of a `Bearer` value; `None` for every other scheme, which is the origin's business.
+/// The token of a `Bearer` value. `None` for any other scheme, which is for the origin.
 fn bearer(value: &str) -> Result<Option<&str>, CredentialError> {
     let mut parts = value.split(',').map(bearer_token);
     let first = parts.next().flatten();
@@ -96,14 +97,14 @@ fn bearer(value: &str) -> Result<Option<&str>, CredentialError> {
     if rest.peek().is_none() {
         return Ok(first);
     }
-    // Other schemes have commas of their own (Digest); only a list with a Bearer in it is a repeat.
+    // Other schemes, such as Digest, use commas themselves. Only a list with a Bearer is a repeat.
     if first.is_some() || rest.any(|token| token.is_some()) {
         return Err(CredentialError::Repeated("Authorization"));
     }
     Ok(None)
 }
 
-/// Schemes are case-insensitive (RFC 9110 §11.1). A tab after one is no more than a space to most servers, so it is here.
+/// Schemes are case-insensitive (RFC 9110 §11.1). Most servers accept a tab in place of the space.
 fn bearer_token(part: &str) -> Option<&str> {
     let part = part.trim();
     let (scheme, token) = part.split_once([' ', '\t']).unwrap_or((part, ""));

@@ -1,4 +1,4 @@
-//! What of a request is a credential of tollgate's, and so is not forwarded to the origin.
+//! Removes tollgate's credentials from requests before they are forwarded to the origin.
 
 use crate::gateway::credential::{Credential, QUERY_NAME, Source};
 use crate::gateway::outbound;
@@ -7,22 +7,22 @@ use crate::keys::key::{PresentedKey, Signer, is_importable, same_secret, token_i
 
 /// Recognises the credentials in one request.
 pub struct CredentialFilter<'a> {
-    /// The credential that the request presents; `None` if it needs none.
+    /// The credential that the request presents. `None` if it needs none.
     pub presented: Option<&'a Credential<'a>>,
-    /// Verifies tags; `None` while no secret is set.
+    /// Verifies tags. `None` if no secret is set.
     pub signer: Option<&'a Signer>,
     /// `ADMIN_TOKEN`.
     pub admin_token: Option<&'a str>,
-    /// Whether keys may stand in the query.
+    /// Whether keys are allowed in the query.
     pub allow_query_key: bool,
-    /// Whether keys that were issued elsewhere are accepted.
+    /// Whether imported keys are accepted.
     pub allow_imported_keys: bool,
-    /// Whether the isolate knows a text as a key.
+    /// Returns whether the isolate knows a text to be a key.
     pub is_known_key: &'a dyn Fn(&str) -> bool,
 }
 
 impl CredentialFilter<'_> {
-    /// Whether an `Authorization` may reach the origin.
+    /// Whether an `Authorization` value may reach the origin.
     #[must_use]
     pub fn passes_authorization(&self, value: &str) -> bool {
         let Some(presented) = self.presented else {
@@ -32,8 +32,8 @@ impl CredentialFilter<'_> {
         presented.source != Source::Bearer && !outbound::holds(value, |text| self.is_ours(text))
     }
 
-    /// Whether a `Referer` may reach the origin. A page whose URL has the key in it is named in the
-    /// requests for what it shows.
+    /// Whether a `Referer` may reach the origin. A page with the key in its URL sends that URL
+    /// along with requests for its resources.
     #[must_use]
     pub fn passes_referer(&self, referer: &str) -> bool {
         let page = referer.split('#').next().unwrap_or_default();
@@ -41,17 +41,18 @@ impl CredentialFilter<'_> {
         target.query.is_none_or(|query| self.query_without(target).as_deref() == Some(query))
     }
 
-    /// The query as it is forwarded; `None` if there is none, or nothing is left of it.
+    /// The query to forward. `None` if there is none, or nothing is left of it.
     #[must_use]
     pub fn forwarded_query(&self, target: Target<'_>) -> Option<String> {
         target.query?;
         self.query_without(target)
     }
 
-    /// The query as sent, less what carries a credential: the one that is presented wherever it
-    /// stands, every parameter that is a genuine key or an admin token, and `api_key` where it is
-    /// one or could be one that is not looked at. (What was issued elsewhere can be told from other
-    /// texts only when it is presented.)
+    /// The query as sent, without parameters that carry a credential: the presented one anywhere,
+    /// genuine keys and admin tokens anywhere, and `api_key` if its value is a key, or could be one
+    /// on a path that needs none.
+    ///
+    /// An imported key is recognised only when it is presented.
     fn query_without(&self, target: Target<'_>) -> Option<String> {
         let is_credential = |text: &str| {
             self.is_presented(text)
@@ -83,7 +84,7 @@ impl CredentialFilter<'_> {
         token_id(text).is_some() || self.admin_token.is_some_and(is_root)
     }
 
-    /// Whether a text may be a key that this isolate has not seen.
+    /// Whether a text can be a key that this isolate has not seen.
     fn could_be_key(&self, text: &str) -> bool {
         self.allow_imported_keys && is_importable(text)
     }

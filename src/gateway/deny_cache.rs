@@ -1,20 +1,27 @@
-//! Refusals that an isolate gives by itself, without asking the key's object.
+//! Denials and refusals that an isolate repeats without a request to the key's object.
 //!
-//! A denial stays true for a while: no policy frees what this cost needs before its wait is over. So the first denial of a key is
-//! kept, and until then answers every call of the key that costs as much or more. It is never kept too long: its time counts
-//! from before the object was asked, so it ends no later than the object's own wait. What it tells the client counts from after
-//! the object has answered, so a client that waits as long as it is told is not sent away a second time. It also ends when any of the
-//! key's windows does, because its fields would be wrong from then on, and at the cap, which bounds how long it outlives an upgrade.
+//! A denial stays valid for a while: no policy frees the cost of the call before the wait is over.
+//! So the isolate keeps the first denial of a key and, until then, denies every call of the key
+//! that costs as much or more.
+//!
+//! - The validity counts from before the request to the object, so it ends no later than the
+//!   object's own wait.
+//! - The waits in responses count from after the object's response, so a client that honours
+//!   `Retry-After` is never denied twice.
+//! - The validity also ends when a window of the key ends, because the fields would be wrong from
+//!   then on, and at a cap, which bounds how long it outlives an upgrade.
 //!
 //! # Calls with an idempotency key
-//! A denial whose [extent](Extent) is `All` is true for them too. Any other one is true for new calls alone, or for replays alone, and an
-//! isolate cannot tell these apart. So it keeps the idempotency keys of which the object has said what they are; others are asked
-//! about, [`QUESTIONS`] in a second at most. Beyond that they are denied as new calls: a replay among them is refused although it might
-//! have unchecked, and never the other way round.
+//! A denial with the [extent](Extent) `All` is valid for them too. Any other is valid for new calls
+//! only, or for replays only, and an isolate cannot tell these apart. So it keeps the idempotency
+//! keys that the object has classified. It asks the object about others, up to [`QUESTIONS`] per
+//! second. Beyond that it denies them as new calls: a replay may be refused that would have passed,
+//! but no call passes that must be refused.
 //!
 //! # Keys that may not be used
-//! A 403 is kept for [`REFUSAL_LIFE`] at most, and so is the refusal of a malformed idempotency key. Who changes a key or a tier through an
-//! isolate has it [forget](DenyCache::forget) what it keeps, and answers to questions from before that are not kept.
+//! A 403 is kept for at most [`REFUSAL_LIFE`], and so is the refusal of a malformed idempotency
+//! key. An isolate through which a key or tier is changed [forgets](DenyCache::forget) its entries,
+//! and does not keep responses to earlier requests.
 
 use crate::keys::key::same_hash;
 use crate::protocol::object_request::Call;
@@ -22,26 +29,28 @@ use crate::protocol::object_response::{Extent, KeyResponse, KeyVerdict};
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Keys at most for which an isolate keeps refusals: about 5 MB, with one for each.
+/// Maximum number of keys with kept refusals. With one refusal each, they take about 5 MB.
 pub const CAPACITY: usize = 10_000;
-/// For how long a refusal that is no denial is kept at most, in milliseconds.
+/// How long refusals other than denials are kept, in milliseconds.
 pub const REFUSAL_LIFE: u64 = 3_000;
-/// Calls of one key with an idempotency key, in one second, about which the object is asked while a denial is kept that may be true for
-/// them.
+/// Maximum number of calls of a key per second, with unclassified idempotency keys, that are passed
+/// to the object while a denial is kept.
 pub const QUESTIONS: u32 = 10;
-/// Idempotency keys that are kept with a denial.
-const TOLD: usize = 16;
-/// Refusals that are kept of one key: enough for the secrets that it may have at a time.
+/// Maximum number of idempotency keys that are kept with a denial.
+const CLASSIFIED: usize = 16;
+/// Maximum number of refusals that are kept per key: enough for all secrets that it can have at a
+/// time.
 const REFUSALS: usize = 8;
-/// How often a full cache looks for what is over, in milliseconds.
+/// Minimum interval between searches for expired entries in a full cache, in milliseconds.
 const SWEEP_INTERVAL: u64 = 1_000;
 
-/// The refusals of one isolate. All times are milliseconds on the isolate's own clock, of which only differences count.
+/// The refusals of one isolate. Times are milliseconds on the isolate's clock; only differences
+/// matter.
 #[derive(Debug, Default)]
 pub struct DenyCache {
     keys: HashMap<String, Kept>,
     swept_at: u64,
-    /// Counts refusals that were kept, so that each can be told from the one that it replaces.
+    /// Number of refusals kept so far, from which [`Denial::number`] derives.
     kept: u64,
     generation: Generation,
 }
@@ -50,27 +59,27 @@ pub struct DenyCache {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Generation(u64);
 
-/// What a call's `Idempotency-Key` says, where that applies to it.
+/// The `Idempotency-Key` of a call, where it applies to the method.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Keyed {
-    /// There is none.
+    /// There is no key.
     #[default]
     No,
     /// A key, by [`Fingerprint::with_key`](crate::http::idempotency_key::Fingerprint::with_key).
     Key(u64),
-    /// A value that is no key.
+    /// The value is not a valid key.
     Malformed,
 }
 
-/// The refusals of one key, at most one for each secret and audience.
+/// The refusals of one key: at most one per secret and audience.
 #[derive(Debug, Default)]
 struct Kept {
     refusals: Vec<Denial>,
-    /// A second, and how many calls with an idempotency key were asked about in it.
+    /// A second, and the number of calls passed to the object in it.
     asked: (u64, u32),
 }
 
-/// For whom a refusal is true.
+/// The calls for which a refusal is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
     All,
@@ -79,24 +88,26 @@ enum Audience {
     MalformedKeys,
 }
 
-/// A refusal and how long it is true.
+/// A refusal and its validity.
 #[derive(Debug)]
 pub struct Denial {
     number: u64,
     audience: Audience,
     secret_hash: String,
-    /// Method and path, if only they are known to cost so much. No call costs less than 1, so a denial of that cost is for all.
+    /// Method and path, if only calls to these are known to cost as much. No call costs less than
+    /// 1, so a denial of cost 1 is valid for all.
     only_for: Option<(String, String)>,
-    /// Idempotency keys that are known to be of the audience, oldest first.
-    told: Vec<u64>,
+    /// Idempotency keys that are known to belong to the audience, oldest first.
+    classified: Vec<u64>,
     known: KeyResponse,
     answered_at: u64,
     ends_at: u64,
 }
 
 impl DenyCache {
-    /// Keeps a refusal that the object gave to a question asked at the start of `asked` and answered at its end, for at most
-    /// `cap` milliseconds. Other answers are not kept, nor those to questions from before the present `generation`.
+    /// Keeps a refusal of the object for at most `cap` milliseconds. `asked` spans from the request
+    /// to the response. Other responses are not kept, nor responses to requests from before the
+    /// current `generation`.
     pub fn keep(
         &mut self,
         call: Call<'_>,
@@ -106,10 +117,10 @@ impl DenyCache {
         cap: u64,
         generation: Generation,
     ) {
-        let Some((audience, cost, longest)) = kind(&known.outcome, keyed) else { return };
+        let Some((audience, cost, longest)) = classify(&known.outcome, keyed) else { return };
         let resets = known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain(known.changes_after).chain([longest, cap]).min().unwrap_or_default();
-        // A clock that stepped back in between tells nothing about how long the answer took.
+        // After a step back of the clock the duration of the request is unknown.
         let is_usable = life > 0 && asked.end >= asked.start && generation == self.generation;
         if !is_usable || !self.has_room(call.id, asked.end) {
             return;
@@ -120,7 +131,7 @@ impl DenyCache {
             audience,
             secret_hash: call.secret_hash.to_owned(),
             only_for: (cost > 1).then(|| (call.method.to_owned(), call.path.to_owned())),
-            told: Vec::new(),
+            classified: Vec::new(),
             known: known.clone(),
             answered_at: asked.end,
             ends_at: asked.start.saturating_add(life),
@@ -129,31 +140,34 @@ impl DenyCache {
         let is_same = |older: &Denial| older.audience == audience && same_hash(&older.secret_hash, call.secret_hash);
         let older = refusals.iter().position(is_same).map(|at| refusals.remove(at));
         refusals.drain(..(refusals.len() + 1).saturating_sub(REFUSALS));
-        if let Some(mut older) = older.filter(|older| older.is_true_at(asked.start)) {
-            // While one denial follows another, who was told is still of the audience.
-            fresh.told = std::mem::take(&mut older.told);
+        if let Some(mut older) = older.filter(|older| older.is_valid_at(asked.start)) {
+            // Keys classified for the previous denial remain classified while denials follow each
+            // other.
+            fresh.classified = std::mem::take(&mut older.classified);
             if older.only_for.is_none() && fresh.only_for.is_some() {
-                // What is true for all calls is not given up for what is true for some.
-                fresh = Denial { told: fresh.told, ..older };
+                // A denial for all calls is not replaced by one for some.
+                fresh = Denial { classified: fresh.classified, ..older };
             } else if older.only_for != fresh.only_for {
-                fresh.told.clear();
+                fresh.classified.clear();
             }
         }
         if let Keyed::Key(key) = keyed {
-            fresh.told.retain(|told| *told != key);
-            fresh.told.drain(..(fresh.told.len() + 1).saturating_sub(TOLD));
-            fresh.told.push(key);
+            fresh.classified.retain(|classified| *classified != key);
+            fresh.classified.drain(..(fresh.classified.len() + 1).saturating_sub(CLASSIFIED));
+            fresh.classified.push(key);
         }
         refusals.push(fresh);
     }
 
-    /// To be handed to [`keep`](Self::keep) with the answer to a question that is asked now.
+    /// The current generation. Pass it to [`keep`](Self::keep) with the response to a request that
+    /// is sent now.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// Forgets the refusals of a key, or all of them, and has none kept that was asked for before now.
+    /// Drops the refusals of a key, or of all keys, and prevents responses to requests in flight
+    /// from being kept.
     pub fn forget(&mut self, id: Option<&str>) {
         self.generation.0 = self.generation.0.wrapping_add(1);
         match id {
@@ -168,15 +182,16 @@ impl DenyCache {
         }
         if now.abs_diff(self.swept_at) >= SWEEP_INTERVAL {
             self.swept_at = now;
-            self.keys.retain(|_, kept| kept.refusals.iter().any(|refusal| refusal.is_true_at(now)));
+            self.keys.retain(|_, kept| kept.refusals.iter().any(|refusal| refusal.is_valid_at(now)));
         }
         self.keys.len() < CAPACITY
     }
 
-    /// The refusal that holds for this call at `now`. Without one the object has to be asked, and is taken to be.
+    /// The refusal that is valid for this call at `now`. If `None`, the caller must ask the object:
+    /// the call is counted against [`QUESTIONS`].
     pub fn find(&mut self, call: Call<'_>, keyed: Keyed, now: u64) -> Option<&Denial> {
         let kept = self.keys.get_mut(call.id)?;
-        kept.refusals.retain(|refusal| refusal.is_true_at(now));
+        kept.refusals.retain(|refusal| refusal.is_valid_at(now));
         if kept.refusals.is_empty() {
             self.keys.remove(call.id);
             return None;
@@ -184,7 +199,7 @@ impl DenyCache {
         let kept = self.keys.get_mut(call.id)?;
         let is_known = |refusal: &Denial| match (refusal.audience, keyed) {
             (Audience::All, _) | (Audience::NewCalls, Keyed::No) | (Audience::MalformedKeys, Keyed::Malformed) => true,
-            (Audience::NewCalls | Audience::Replays, Keyed::Key(key)) => refusal.told.contains(&key),
+            (Audience::NewCalls | Audience::Replays, Keyed::Key(key)) => refusal.classified.contains(&key),
             _ => false,
         };
         let mut refusals = kept.refusals.iter();
@@ -203,15 +218,15 @@ impl DenyCache {
     }
 }
 
-/// For whom a refusal is true, what its call costs, and how long it may be kept in milliseconds.
-fn kind(outcome: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
+/// The audience of a refusal, the cost of its call, and its maximum validity in milliseconds.
+fn classify(outcome: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *outcome {
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,
                 (Extent::Replays, _) => Audience::Replays,
                 (Extent::New, _) | (Extent::Unsaid, Keyed::No) => Audience::NewCalls,
-                // An earlier version does not say whether it took the call for a replay.
+                // An object of an earlier version does not report whether the call was a replay.
                 (Extent::Unsaid, _) => return None,
             };
             Some((audience, cost, retry_after))
@@ -223,19 +238,19 @@ fn kind(outcome: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
 }
 
 impl Denial {
-    /// Tells this refusal from every other one that the cache has kept.
+    /// Identifies this refusal among all that the cache has kept.
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
     }
 
-    /// What it says at `now`, counted down.
+    /// The response at `now`, with waits counted down.
     #[must_use]
     pub fn at(&self, now: u64) -> KeyResponse {
         self.known.later(now.saturating_sub(self.answered_at))
     }
 
-    /// How many milliseconds from `now` it says the same in whole seconds.
+    /// Milliseconds from `now` for which the response stays the same in whole seconds.
     #[must_use]
     pub fn unchanged_for(&self, now: u64) -> u64 {
         let elapsed = now.saturating_sub(self.answered_at);
@@ -244,7 +259,7 @@ impl Denial {
             _ => None,
         };
         let resets = self.known.standings.iter().map(|standing| standing.reset_after);
-        // Rounded up to seconds, a wait changes when it has shrunk to a whole number of them.
+        // Waits are rounded up to seconds, so they change when a whole number of seconds is left.
         resets
             .chain(retry_after)
             .map(|wait| wait.saturating_sub(elapsed).saturating_sub(1) % 1000 + 1)
@@ -252,12 +267,12 @@ impl Denial {
             .unwrap_or(REFUSAL_LIFE)
     }
 
-    /// A clock before the answer has stepped back: then nothing is known about how much time is left.
-    const fn is_true_at(&self, now: u64) -> bool {
+    /// A clock before the time of the response has stepped back: the remaining validity is unknown.
+    const fn is_valid_at(&self, now: u64) -> bool {
         self.answered_at <= now && now < self.ends_at
     }
 
-    /// Another secret of the same key is the object's to judge; another route may cost less and fit.
+    /// Another secret must be judged by the object. Another route may cost less and fit.
     fn is_for(&self, call: Call<'_>) -> bool {
         same_hash(call.secret_hash, &self.secret_hash)
             && self.only_for.as_ref().is_none_or(|(method, path)| method == call.method && path == call.path)

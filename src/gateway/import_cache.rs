@@ -1,22 +1,26 @@
-//! What an isolate knows of the keys that were issued elsewhere: which were imported, and which were not a moment ago.
+//! Caches what D1 has answered about imported keys.
 //!
-//! The tag of our own keys shows on the CPU alone that they are ours. Another text could be anything, and an object is not to be
-//! started for it, nor D1 asked again and again. So D1 is asked once, and the answer is kept:
-//! - *imported* for as long as there is room and no object disagrees. Nothing is admitted by it: the object judges each call by the
-//!   hash, and finds out by itself when the key is changed or deleted. So D1 may be down, too.
-//! - *not imported* for a minute.
-//! - *no key was ever imported* for a minute: without imports, texts that are no keys cost D1 one question a minute.
+//! The tag of tollgate's own keys is verified without a lookup. Any other text needs D1, which must
+//! not be read for each call, and an object must not be started for an arbitrary text. So answers
+//! are kept:
+//!
+//! - *imported*: as long as there is room and no object disagrees. This admits no call: the object
+//!   compares the hash for each call, and finds out itself when the key is changed or deleted. So
+//!   calls pass while D1 is down, too.
+//! - *not imported*: for a minute.
+//! - *no key was ever imported*: for a minute. Without imports, texts that are not keys cost one
+//!   query a minute.
 
 use crate::gateway::recent::Recent;
 
-/// Imported keys at most that are remembered: about 2 MB.
+/// Maximum number of imported keys that are kept: about 2 MB.
 pub const KNOWN: usize = 16_384;
-/// Texts at most that are remembered to be no keys.
+/// Maximum number of texts that are known not to be keys.
 pub const UNKNOWN: usize = 4_096;
-/// For how long they are, in milliseconds.
+/// How long negative answers are kept, in milliseconds.
 pub const LIFE: u64 = 60_000;
 
-/// The answers of D1 that one isolate remembers. Times are milliseconds on its clock.
+/// The answers of D1 that one isolate keeps. Times are milliseconds on its clock.
 #[derive(Debug)]
 pub struct KeyLookups {
     known: Recent<String, u64>,
@@ -31,34 +35,34 @@ impl Default for KeyLookups {
     }
 }
 
-/// What is known of a text without asking D1.
+/// The cached answer about a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// It was imported; which of the ids is its own.
+    /// The text is a key. The index of its id.
     Imported(usize),
-    /// It was not.
+    /// The text is not a key.
     Unknown,
-    /// D1 has to be asked.
+    /// No answer is cached: D1 must be read.
     Ask,
 }
 
-/// When D1 was asked, seen from the imports of this isolate.
+/// The number of imports through this isolate when D1 was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportGeneration(u64);
 
-/// What D1 says.
+/// The answer of D1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// This id is that of an imported key.
+    /// This id belongs to an imported key.
     Imported(&'a str),
-    /// None of the ids is.
+    /// None of the ids belongs to one.
     Unknown,
-    /// No id at all is.
+    /// There are no imported keys.
     Nothing,
 }
 
 impl KeyLookups {
-    /// What is known of a text with these ids (one for each secret, the current one first).
+    /// The cached answer about a text. `ids` has one id per secret, the current one first.
     pub fn find(&mut self, ids: &[&str], now: u64) -> Lookup {
         if let Some(at) = ids.iter().position(|id| self.known.get(*id).is_some()) {
             return Lookup::Imported(at);
@@ -71,13 +75,14 @@ impl KeyLookups {
         Lookup::Ask
     }
 
-    /// To be taken before D1 is asked, for [`KeyLookups::keep`].
+    /// The current generation. Take it before D1 is read and pass it to [`KeyLookups::keep`].
     #[must_use]
     pub const fn mark(&self) -> ImportGeneration {
         ImportGeneration(self.imports)
     }
 
-    /// Keeps what D1 has said to a question about `ids`. What was imported meanwhile it may not have seen.
+    /// Keeps the answer of D1 about `ids`. A negative answer is dropped if keys were imported since
+    /// `mark`.
     pub fn keep(&mut self, ids: &[&str], found: Found<'_>, mark: ImportGeneration, now: u64) {
         match found {
             Found::Imported(id) => self.known.put(id, now),
@@ -91,14 +96,15 @@ impl KeyLookups {
         }
     }
 
-    /// Keys were imported through this isolate: what it knew about others may be wrong now.
+    /// Records an import through this isolate, which invalidates negative answers.
     pub fn imported(&mut self) {
         self.imports = self.imports.wrapping_add(1);
         self.unknown.clear();
         self.none_since = None;
     }
 
-    /// The object knows no such key: it was deleted, or is another one by now. D1 is asked again.
+    /// Records that the object has no such key: it was deleted or replaced. The next call reads D1
+    /// again.
     pub fn disown(&mut self, id: &str) {
         self.known.remove(id);
     }

@@ -1,44 +1,47 @@
-//! Whether the way to the origin leads back to the gate.
+//! Detects an origin that leads back to the gate.
 //!
-//! It does where `ORIGIN` is empty and nothing stands behind the gate (`wrangler dev`), or where `ORIGIN` names the gate itself.
-//! A request that is forwarded to a host where the gate itself may be carries a [`Seal::mark`]: an HMAC under `KEY_SECRET`. A gate
-//! that receives a valid mark was called by itself. It answers 508 with a [`Seal::proof`], another HMAC.
+//! This happens if `ORIGIN` is empty and no server is behind the gate (`wrangler dev`), or if
+//! `ORIGIN` names the gate itself. A request to a host at which the gate may be reachable carries a
+//! [`Seal::mark`], an HMAC under `KEY_SECRET`. A gate that receives a valid mark was called by
+//! itself. It answers 508 with a [`Seal::proof`], another HMAC.
 //!
-//! - A mark is valid for one host and for a minute. The origin sees marks. Whoever repeats one gets a 508 for that request; the gate
-//!   concludes nothing from it about other requests.
-//! - What an isolate remembers of a host comes from a question of its own to that host, on a path that is not forwarded for clients,
-//!   with a mark of its own and the proof that belongs to it. A forwarded request that is answered 508 only makes the isolate ask, at
-//!   most once a minute, because a client may be able to choose what an origin answers.
-//! - A local host is asked before the first call to it is counted. Other hosts are asked only after such an answer: on a route the
-//!   origin answers, and should not see requests that no client has sent.
+//! - A mark is valid for one host and one minute. The origin sees marks. A mark that it replays
+//!   only causes a 508 for that request; the gate draws no conclusions about other requests.
+//! - What an isolate remembers of a host comes from a probe of its own: a request on a path that is
+//!   not forwarded for clients, with a mark of its own and the matching proof. A 508 to a forwarded
+//!   request only triggers a probe, at most once a minute, because clients may be able to choose
+//!   the origin's response.
+//! - A local host is probed before the first call to it is counted. Other hosts are probed only
+//!   after a 508: on a route, the origin receives the probe, and it should not receive requests
+//!   that no client sent.
 
 use crate::encoding::{hex, unhex};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::collections::HashMap;
 
-/// The field that carries a mark to a host, and a proof back.
+/// The header field that carries a mark to a host, and a proof back.
 pub const MARK: &str = "X-Tollgate-Loop";
-/// How old a mark may be, and how far in the future, in milliseconds.
+/// Maximum difference between the time of a mark and now, in milliseconds.
 const MARK_LIFE: u64 = 60_000;
-/// For how long one mark is sent, in milliseconds.
+/// How long one mark is used for requests, in milliseconds.
 const MARK_USE: u64 = 20_000;
-/// For how long a loop is remembered, and how long nothing more is suspected, in milliseconds.
+/// How long a loop is remembered, and the minimum time between suspicions, in milliseconds.
 const LOOP_LIFE: u64 = 60_000;
-/// Hosts at most that are remembered; clients may be able to name new ones.
+/// Maximum number of remembered hosts. Clients may be able to name new ones.
 const HOSTS: usize = 64;
 const MAC_BYTES: usize = 16;
 
-/// Host and port of a URL.
+/// The host and port of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'a> {
     host: &'a str,
-    /// `None` for the scheme's own.
+    /// `None` for the default port of the scheme.
     port: Option<u16>,
 }
 
 impl<'a> Place<'a> {
-    /// Reads an absolute `http(s)` URL.
+    /// Parses an absolute `http(s)` URL.
     #[must_use]
     pub fn of(url: &'a str) -> Option<Self> {
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?;
@@ -47,33 +50,35 @@ impl<'a> Place<'a> {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
             _ => (authority, None),
         };
-        // A gate behind a proxy is asked over another scheme than it sees.
+        // Default ports are equal, because a gate behind a proxy may be called over another scheme
+        // than it sees.
         let port = port.filter(|port| !matches!(port, 80 | 443));
         (!host.is_empty()).then_some(Self { host, port })
     }
 
-    /// Whether both are written alike.
+    /// Whether both are the same host and port.
     #[must_use]
     pub fn is(self, other: Self) -> bool {
         self.port == other.port && self.host.eq_ignore_ascii_case(other.host)
     }
 
-    /// Whether the gate itself may stand here, if requests reach it at `own`: a machine has many names.
+    /// Whether the gate may be reachable here if requests reach it at `own`. All local names of one
+    /// port may be one machine.
     #[must_use]
     pub fn may_be(self, own: Self) -> bool {
         self.is(own) || self.port == own.port && self.is_local() && own.is_local()
     }
 
-    /// Whether it is no name of the public DNS: what a development server is reached at.
+    /// Whether the host is not in the public DNS, as for development servers.
     #[must_use]
     pub fn is_local(self) -> bool {
-        // Addresses: no name of the public DNS is all digits, or begins with a bracket.
+        // An address: no public name is all digits or begins with a bracket.
         let is_address = self.host.starts_with('[') || self.host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let is_one_label = !self.host.trim_end_matches('.').contains('.');
         is_address || is_one_label || self.is_under(".localhost") || self.is_under(".local")
     }
 
-    /// Whether it is a Worker's own address, behind which there is nothing but the Worker.
+    /// Whether the host is a Worker's own address, behind which there is no origin.
     #[must_use]
     pub fn is_workers_dev(self) -> bool {
         self.is_under(".workers.dev")
@@ -85,20 +90,20 @@ impl<'a> Place<'a> {
         end.is_some_and(|end| end.eq_ignore_ascii_case(suffix))
     }
 
-    /// One spelling of it.
+    /// The normalised form.
     fn key(self) -> String {
         let host = self.host.trim_end_matches('.').to_ascii_lowercase();
         self.port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
     }
 }
 
-/// Makes marks and proofs, and knows its own again.
+/// Creates and verifies marks and proofs.
 #[derive(Clone)]
 pub struct Seal(Hmac<Sha256>);
 
 impl Seal {
-    /// A seal under `KEY_SECRET`. Without that every key is refused; what is left are public paths, and a seal that others can make
-    /// still ends their loops.
+    /// A seal under `KEY_SECRET`. Without a secret every key is refused, and only public paths are
+    /// forwarded. A seal under an empty secret still ends their loops.
     #[must_use]
     pub fn new(key_secret: Option<&str>) -> Option<Self> {
         Hmac::new_from_slice(key_secret.unwrap_or_default().as_bytes()).ok().map(Self)
@@ -113,7 +118,8 @@ impl Seal {
         hex(mac.finalize().into_bytes().get(..MAC_BYTES).unwrap_or_default())
     }
 
-    /// A mark for requests to `place`: the time, a number that no other mark has, and the HMAC of both and the place.
+    /// Creates a mark for requests to `place`: the time, a unique number, and the HMAC of both and
+    /// the place.
     #[must_use]
     pub fn mark(&self, place: Place<'_>, now: u64, nonce: u64) -> String {
         let stamp = format!("{now}.{nonce:016x}");
@@ -121,7 +127,7 @@ impl Seal {
         format!("{stamp}.{mac}")
     }
 
-    /// Whether a request that reached `own` carries a mark that a gate of this deployment has made for it, of late.
+    /// Whether a gate of this deployment recently created `mark` for requests to `own`.
     #[must_use]
     pub fn knows(&self, mark: &str, own: Place<'_>, now: u64) -> bool {
         let Some((stamp, mac)) = mark.rsplit_once('.') else { return false };
@@ -131,7 +137,7 @@ impl Seal {
         self.mac(b"tollgate loop v1", &[&own.key(), stamp]).verify_truncated_left(&mac).is_ok()
     }
 
-    /// What a gate answers to a mark of its own.
+    /// The proof with which a gate answers its own mark.
     #[must_use]
     pub fn proof(&self, mark: &str) -> String {
         Self::text(self.mac(b"tollgate loop proof v1", &[mark]))
@@ -145,33 +151,34 @@ impl Seal {
     }
 }
 
-/// What is known of the way to a place.
+/// Whether requests may go to a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// It leads on, as far as is known.
+    /// As far as is known, the origin is there.
     Open,
-    /// It leads back.
+    /// The gate itself is there.
     Loop,
-    /// The place has to be asked.
+    /// The place must be probed first.
     Ask,
 }
 
-/// Who answers at a place.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// The gate itself.
+    /// The gate answered.
     Itself,
-    /// Somebody else.
+    /// Another server answered.
     Other,
-    /// Nobody, in time.
-    Nobody,
+    /// No server answered in time.
+    NoAnswer,
 }
 
-/// What an isolate remembers of the places where it may be itself. Times are milliseconds on its clock.
+/// What an isolate remembers of places at which the gate may be reachable. Times are milliseconds
+/// on its clock.
 #[derive(Debug, Default)]
 pub struct Loops {
     places: HashMap<String, KnownHost>,
-    /// When an answer last came back that looked like our own.
+    /// When a response last resembled the gate's own.
     suspected_at: Option<u64>,
 }
 
@@ -182,7 +189,7 @@ struct KnownHost {
 }
 
 impl Loops {
-    /// Whether a request may go to `place`, where the gate itself may be.
+    /// Whether a request may go to `place`, where the gate may be reachable.
     #[must_use]
     pub fn way(&self, place: Place<'_>, now: u64) -> Way {
         if place.is_workers_dev() {
@@ -193,25 +200,26 @@ impl Loops {
         match self.places.get(&place.key()).and_then(|known| known.found) {
             Some((since, ProbeResult::Itself)) if is_recent(since) => Way::Loop,
             Some((since, ProbeResult::Other)) if is_trusted(since) => Way::Open,
-            Some((since, ProbeResult::Nobody)) if is_recent(since) && is_trusted(since) => Way::Open,
+            Some((since, ProbeResult::NoAnswer)) if is_recent(since) && is_trusted(since) => Way::Open,
             None if self.suspected_at.is_none() && !place.is_local() => Way::Open,
             _ => Way::Ask,
         }
     }
 
-    /// Notes who answered at `place` at `now`.
+    /// Records the result of a probe.
     pub fn learn(&mut self, place: Place<'_>, found: ProbeResult, now: u64) {
         self.place(place).found = Some((now, found));
     }
 
-    /// Notes an answer that a gate may have given. Counts once a minute: a client may be able to choose what an origin answers.
+    /// Records a response that may be the gate's own. At most one per minute counts, because
+    /// clients may be able to choose the origin's response.
     pub fn suspect(&mut self, now: u64) {
         if self.suspected_at.is_none_or(|since| now.abs_diff(since) >= LOOP_LIFE) {
             self.suspected_at = Some(now);
         }
     }
 
-    /// The mark of requests to `place`; `None` where it is known that somebody else is there.
+    /// The mark for requests to `place`. `None` if another server is known to be there.
     pub fn mark(&mut self, place: Place<'_>, seal: &Seal, now: u64, nonce: impl FnOnce() -> u64) -> Option<&str> {
         let known = self.place(place);
         if place.is_local() && known.found.is_some_and(|(_, found)| found == ProbeResult::Other) {
@@ -337,7 +345,7 @@ mod tests {
     fn a_local_place_is_asked_first_and_a_loop_again_after_a_minute() {
         let mut loops = Loops::default();
         assert_eq!(loops.way(place(LOCAL), 0), Way::Ask);
-        loops.learn(place(LOCAL), ProbeResult::Nobody, 0);
+        loops.learn(place(LOCAL), ProbeResult::NoAnswer, 0);
         assert_eq!(loops.way(place(LOCAL), LOOP_LIFE - 1), Way::Open);
         assert_eq!(loops.way(place(LOCAL), LOOP_LIFE), Way::Ask);
         loops.suspect(1);
@@ -374,7 +382,7 @@ mod tests {
         assert_eq!(mark(GATE, 0, 1), Some(seal.mark(place(GATE), 0, 1)));
         assert_eq!(mark(GATE, MARK_USE - 1, 2), Some(seal.mark(place(GATE), 0, 1)));
         assert_eq!(mark(GATE, MARK_USE, 3), Some(seal.mark(place(GATE), MARK_USE, 3)));
-        loops.learn(place(LOCAL), ProbeResult::Nobody, 0);
+        loops.learn(place(LOCAL), ProbeResult::NoAnswer, 0);
         assert!(loops.mark(place(LOCAL), &seal, 0, || 4).is_some());
         loops.learn(place(LOCAL), ProbeResult::Other, 0);
         assert_eq!(loops.mark(place(LOCAL), &seal, 0, || 4), None);

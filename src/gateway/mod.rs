@@ -1,6 +1,8 @@
-//! The Worker's rules: whose request it is, what is known without asking, what the origin and the client see.
+//! The Worker's rules: credentials, what an isolate can decide without the object, and the form of
+//! requests to the origin and responses to clients.
 //!
-//! Everything here is one isolate's: nothing is stored, and nothing is more than a memory of what objects and D1 have said.
+//! All state here belongs to one isolate. None of it is stored: it only caches responses of objects
+//! and D1.
 
 pub mod credential;
 pub mod credential_filter;

@@ -1,24 +1,26 @@
-//! What it means that a key's object could not be asked.
+//! Classifies failures to reach a key's object.
 //!
-//! `FAIL_MODE=open` lets calls through when their object cannot be asked. Whoever can bring that about would have no limits, so
-//! nothing that a flood of calls does to its own object counts as such.
+//! With `FAIL_MODE=open`, calls pass while their object is unreachable. A client that could cause
+//! this would have no limits. So a failure that a flood of calls can cause never lets calls pass.
 
-/// Why an object gave no answer.
+/// Why an object did not respond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outage {
-    /// The connection broke, before or after the question arrived: worth asking again.
+    /// The connection broke, before or after the request arrived. A retry may succeed.
     Lost,
-    /// More was asked than the object, or the account, can take. Asking again makes that worse, and nobody is let through.
+    /// The object or the account is overloaded. A retry would make it worse, and calls must not
+    /// pass.
     Overloaded,
-    /// Something else: asking again does not help.
+    /// Any other failure. A retry does not help.
     Failed,
 }
 
-/// Parts of the messages of the platform that tell of too much load (Durable Objects documentation, Troubleshooting). Most come with
-/// `overloaded`, but not all, and not over every kind of call.
+/// Parts of the platform's messages about overload (Durable Objects documentation,
+/// Troubleshooting). Most come with the property `overloaded`, but not all, and not for every kind
+/// of call.
 ///
-/// "Exceeded the account's spending cap" is not among them: it comes from the account's use of weeks and ends all keys' answers alike,
-/// and which of the two is wanted then, no limits or no calls, is what `FAIL_MODE` says.
+/// "Exceeded the account's spending cap" is not among them. It results from weeks of use and
+/// affects all keys alike. `FAIL_MODE` decides whether no limits or no calls are preferred then.
 const OVERLOADED: [&str; 8] = [
     "is overloaded",
     "too many requests queued",
@@ -31,7 +33,8 @@ const OVERLOADED: [&str; 8] = [
 ];
 
 impl Outage {
-    /// Reads an exception of the platform: its properties `retryable` and `overloaded`, and its message.
+    /// Classifies an exception of the platform by its properties `retryable` and `overloaded`, and
+    /// its message.
     #[must_use]
     pub fn read(is_retryable: bool, is_overloaded: bool, message: &str) -> Self {
         let message = message.to_ascii_lowercase();

@@ -1,35 +1,37 @@
-//! Which credentials must not leave for the origin, wherever a client has put them.
+//! Finds credentials that must not reach the origin, in any form in which a client sends them.
 //!
-//! The key that a request presents is taken out where it stood. What this module finds are others: a second key in
-//! `Authorization` under another scheme, an admin token, the key once more in a `Basic` password. A text can be told to be a
-//! credential of tollgate's by its tag, its form or because it is known; a key that was issued elsewhere only if the isolate knows it.
-//! So on paths that need no key, where nobody knows, whatever stands where a key would stand is taken for one if it could be.
+//! The presented key is removed where it is. This module finds others: a second key in
+//! `Authorization` under another scheme, an admin token, the key again in a `Basic` password. A
+//! text is recognised as a credential of tollgate by its tag or form, or because the isolate knows
+//! it; an imported key only because the isolate knows it. So on paths that need no key, any text in
+//! the place of a key is treated as a key if it could be one.
 
 use crate::http::target::Target;
 use crate::keys::key::{PresentedKey, token_id};
 
-/// Names of header fields that only tollgate may send to an origin, in lower case, as a regular expression that JavaScript
-/// applies. Servers that pass header fields as variables replace every character that is no letter or digit by `_` (as
-/// RFC 3875 §4.1.18 does for `-`), so the origin may read each of these names as one of tollgate's, or as the key's.
+/// Header fields that only tollgate may send to an origin, as a regular expression over names in
+/// lower case, which JavaScript applies. Servers that expose header fields as variables replace
+/// every character other than letters and digits by `_` (RFC 3875 §4.1.18 does so for `-`). So an
+/// origin may read any of these names as one of tollgate's.
 pub const RESERVED: &str = "^x[^a-z0-9]+(api[^a-z0-9]+key|tollgate([^a-z0-9].*)?)$";
-/// Names of header fields that only tollgate may send to a client.
+/// Header fields that only tollgate may send to a client.
 pub const RESERVED_IN_RESPONSES: &str = "^x[^a-z0-9]+tollgate([^a-z0-9].*)?$";
 
-/// Texts of one value that are looked at; a value that has more does not pass.
+/// Maximum number of texts that are examined per value. A value with more does not pass.
 const TEXT_LIMIT: usize = 64;
-/// Bytes of base64 that are decoded: those of a user name and a password of 256 characters each.
+/// Maximum length of base64 that is decoded: a user name and a password of 256 characters each.
 const BASE64_LIMIT: usize = 688;
-/// Schemes whose one token is no key: it is decoded, or belongs to another protocol.
+/// Schemes whose single token is not a key: it is decoded, or belongs to another protocol.
 const NO_KEYS: [&str; 4] = ["basic", "digest", "negotiate", "ntlm"];
 
-/// Whether `text` has the form of a key or of an admin token that tollgate issues.
+/// Whether `text` has the form of tollgate's keys or admin tokens.
 #[must_use]
 pub fn has_own_form(text: &str) -> bool {
     PresentedKey::id_of(text).is_some() || token_id(text).is_some()
 }
 
-/// The URL that a request for `url` is forwarded to, with `query` in place of its own. `None` where its own URL serves as it
-/// is: then the request is forwarded untouched. `origin` is the base that is configured, if there is one.
+/// The URL to which a request for `url` is forwarded, with the query replaced by `query`. `None` if
+/// it can be forwarded unchanged. `origin` is the configured base, if any.
 #[must_use]
 pub fn upstream_url(origin: Option<&str>, url: &str, target: Target<'_>, query: Option<&str>) -> Option<String> {
     let base = match origin {
@@ -47,7 +49,7 @@ pub fn upstream_url(origin: Option<&str>, url: &str, target: Target<'_>, query: 
     Some(upstream)
 }
 
-/// Scheme and authority of a URL.
+/// The scheme and authority of a URL.
 #[must_use]
 pub fn own_base(url: &str) -> &str {
     let authority = url.find("://").map_or(0, |at| at + 3);
@@ -55,7 +57,7 @@ pub fn own_base(url: &str) -> &str {
     url.get(..end).unwrap_or(url)
 }
 
-/// Whether an `Authorization` value holds a text that `is_ours`.
+/// Whether an `Authorization` value contains a text for which `is_ours` is true.
 pub fn holds(value: &str, mut is_ours: impl FnMut(&str) -> bool) -> bool {
     let mut seen = 0;
     let mut look = |text: &str| {
@@ -66,15 +68,15 @@ pub fn holds(value: &str, mut is_ours: impl FnMut(&str) -> bool) -> bool {
         look(word)
             || pieces(word).any(&mut look)
             || decoded(word).is_some_and(|text| {
-                // A user name has no colon, but a key that is sent as one may have.
+                // User names have no colon, but a key that is sent as one may have.
                 let credentials = [text.split_once(':'), text.rsplit_once(':')];
                 look(&text) || credentials.into_iter().flatten().any(|(user, password)| look(user) || look(password))
             })
     })
 }
 
-/// Whether a text that `could_be_key` stands in an `Authorization` value where a key would: after `Bearer`, alone, or as the one
-/// token of a scheme that is not known to mean something else.
+/// Whether an `Authorization` value has a text for which `could_be_key` is true in the place of a
+/// key: after `Bearer`, alone, or as the single token of an unknown scheme.
 pub fn presents(value: &str, mut could_be_key: impl FnMut(&str) -> bool) -> bool {
     let is_list = value.contains(',');
     value.split(',').any(|part| {
@@ -94,21 +96,22 @@ pub fn presents(value: &str, mut could_be_key: impl FnMut(&str) -> bool) -> bool
     })
 }
 
-/// The words of a value: whatever is no visible ASCII separates them, because to some reader it does.
+/// The words of a value. Any character other than visible ASCII separates them, because some
+/// servers treat it so.
 fn words(value: &str) -> impl Iterator<Item = &str> {
     value.split(|c: char| !c.is_ascii_graphic() || c == ',').filter(|word| !word.is_empty())
 }
 
-/// The parts of a word that stands for more than one thing, such as `token="…"`.
+/// The parts of a word such as `token="…"`.
 fn pieces(word: &str) -> impl Iterator<Item = &str> {
     let separators = ['=', ':', ';', '"', '\''];
-    // A key may have a separator in it; then it is what follows the first one.
+    // A key may contain a separator. Then it is the text after the first one.
     let rest = word.split_once(['=', ':']).map(|(_, rest)| rest.trim_matches(['"', '\'']));
     let parts = word.contains(separators).then(|| word.split(separators).filter(|part| !part.is_empty()));
     rest.into_iter().chain(parts.into_iter().flatten())
 }
 
-/// The text that a word may be the base64 of, in either alphabet, padded or not.
+/// The text that a word encodes in base64, in either alphabet, padded or not.
 fn decoded(word: &str) -> Option<String> {
     let word = word.trim_end_matches('=');
     if word.len() > BASE64_LIMIT {

@@ -1,19 +1,20 @@
-//! The rate-limit fields of a response, in the form that clients read: draft-ietf-httpapi-ratelimit-headers-11, its draft 07, and the
-//! older `X-` fields.
+//! The rate-limit fields of a response: draft-ietf-httpapi-ratelimit-headers-11, its draft 07, and
+//! the older `X-` fields.
 
 use crate::limiter::policy::{Period, Unit};
 use crate::protocol::object_response::{KeyResponse, KeyVerdict, PolicyStatus};
 use std::fmt::Write as _;
 
-/// Names of all the fields that [`fields`] may give and of `Retry-After`, for `Access-Control-Expose-Headers`.
+/// Names of all fields that [`fields`] returns, and of `Retry-After`, for
+/// `Access-Control-Expose-Headers`.
 pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay";
-/// Marks a call that repeats another by its idempotency key, on its way to the origin and back.
+/// Marks a replay, in the request to the origin and in the response.
 pub const REPLAY: &str = "X-Tollgate-Idempotent-Replay";
 
 /// The form of the rate-limit fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RateLimitFields {
-    /// `RateLimit-Policy` and `RateLimit` as draft-ietf-httpapi-ratelimit-headers-11 has them.
+    /// `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-11.
     #[default]
     Draft11,
     /// The combined `RateLimit` field of draft-ietf-httpapi-ratelimit-headers-07.
@@ -22,16 +23,16 @@ pub enum RateLimitFields {
     None,
 }
 
-/// The forms in which a response tells where its key stands.
+/// The forms of the rate-limit fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forms {
-    /// `RateLimit` and `RateLimit-Policy`.
+    /// The form of `RateLimit` and `RateLimit-Policy`.
     pub standard: RateLimitFields,
-    /// Whether the `X-` fields are given too.
+    /// Whether the `X-` fields are sent too.
     pub legacy: bool,
 }
 
-/// The fields that say where a key stands. Empty for a key without limits.
+/// The rate-limit fields of a response. Empty for a key without policies.
 #[must_use]
 pub fn fields(known: &KeyResponse, forms: Forms) -> Vec<(&'static str, String)> {
     if known.standings.is_empty() {
@@ -66,7 +67,7 @@ fn draft_11(known: &KeyResponse) -> [(&'static str, String); 2] {
     let mut limit = String::with_capacity(64);
     for standing in &known.standings {
         let separator = if policy.is_empty() { "" } else { ", " };
-        // Names are [a-z0-9_-], so they need no escapes as Strings of RFC 9651.
+        // Names consist of [a-z0-9_-], so they need no escapes in Strings (RFC 9651).
         let _ = write!(policy, "{separator}\"{}\";q={};w={}", standing.name, standing.quota, standing.window);
         policy.push_str(unit(standing));
         let _ = write!(limit, "{separator}\"{}\";r={};t={}", standing.name, standing.remaining, reset(standing));
@@ -74,7 +75,7 @@ fn draft_11(known: &KeyResponse) -> [(&'static str, String); 2] {
     [("RateLimit-Policy", policy), ("RateLimit", limit)]
 }
 
-/// `RateLimit` has room for one policy: see [`closest_to_denying`].
+/// `RateLimit` describes one policy: see [`closest_to_denying`].
 fn draft_7(known: &KeyResponse) -> [(&'static str, String); 2] {
     let mut policy = String::with_capacity(32);
     for standing in &known.standings {
@@ -100,8 +101,9 @@ const fn reset(standing: &PolicyStatus) -> u64 {
     standing.reset_after.div_ceil(1000)
 }
 
-/// The policy that refused the call, of several the one with the longest reset. Of policies that admitted it, the one with the smallest
-/// share of its quota left, of equal ones the one with the longest reset.
+/// The policy that refused the call; of several, the one with the longest reset. If the call was
+/// admitted, the policy with the smallest share of its quota left; of equal ones, the one with the
+/// longest reset.
 fn closest_to_denying(known: &KeyResponse) -> Option<&PolicyStatus> {
     let refused = |index: usize| match &known.outcome {
         KeyVerdict::Denied { violated, .. } => violated.contains(&index),
@@ -112,7 +114,7 @@ fn closest_to_denying(known: &KeyResponse) -> Option<&PolicyStatus> {
         known.standings.iter().enumerate().filter(|(index, _)| refused(*index)).map(|(_, standing)| standing);
     refusing.max_by_key(|standing| standing.reset_after).or_else(|| {
         known.standings.iter().min_by(|a, b| {
-            // Shares are compared crosswise: what is left of one quota is worth as many of the other.
+            // Shares are compared by cross-multiplication.
             let share = |of: &PolicyStatus, by: &PolicyStatus| u128::from(of.remaining) * u128::from(by.quota.max(1));
             share(a, b).cmp(&share(b, a)).then(b.reset_after.cmp(&a.reset_after))
         })

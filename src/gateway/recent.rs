@@ -1,11 +1,11 @@
-//! A bounded map that forgets what was not used lately.
+//! A bounded map that drops entries not used recently.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Values by name, up to a number of them: two halves, of which the older one is dropped as a whole
-/// when the younger is full. What is used becomes young again.
+/// A bounded map in two halves. When the younger half is full, the older one is dropped as a whole.
+/// A used entry moves to the younger half.
 #[derive(Debug)]
 pub struct Recent<K, V> {
     young: HashMap<K, V>,
@@ -14,13 +14,13 @@ pub struct Recent<K, V> {
 }
 
 impl<K: Eq + Hash, V> Recent<K, V> {
-    /// An empty one for at most `capacity` values.
+    /// An empty map for at most `capacity` values.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), half: capacity / 2 }
     }
 
-    /// The value of this name.
+    /// The value of this name, which becomes young.
     pub fn get<Q: Eq + Hash + ?Sized>(&mut self, name: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -32,7 +32,7 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         Some(self.add(name, value))
     }
 
-    /// The value of this name; if there is none, a new one.
+    /// The value of this name. Inserts the result of `make` if there is none.
     pub fn get_or_put<Q>(&mut self, name: &Q, make: impl FnOnce() -> V) -> &mut V
     where
         K: Borrow<Q>,
@@ -42,7 +42,7 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.add(name.to_owned(), value)
     }
 
-    /// Puts a value here.
+    /// Inserts or replaces a value.
     pub fn put<Q>(&mut self, name: &Q, value: V)
     where
         K: Borrow<Q>,
@@ -59,7 +59,7 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.young.entry(name).insert_entry(value).into_mut()
     }
 
-    /// Takes the value of this name away.
+    /// Removes and returns a value.
     pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, name: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -67,19 +67,19 @@ impl<K: Eq + Hash, V> Recent<K, V> {
         self.young.remove(name).or_else(|| self.old.remove(name))
     }
 
-    /// Takes all of them away.
+    /// Removes all values.
     pub fn clear(&mut self) {
         self.young.clear();
         self.old.clear();
     }
 
-    /// How many there are.
+    /// The number of values.
     #[must_use]
     pub fn len(&self) -> usize {
         self.young.len().saturating_add(self.old.len())
     }
 
-    /// Whether there is none.
+    /// Whether the map has no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,21 +1,20 @@
-//! Networks whose texts have just been refused: their look-ups wait behind those of others.
+//! Networks that recently sent texts that are not keys: their lookups wait behind those of others.
 //!
-//! What counts is the balance of a minute: a network is deferred while more of its texts have
-//! turned out to be no keys than to be keys. So a mistyped key among many does no harm, and who
-//! shares an address with somebody who invents keys waits a moment for the first call of a key in
-//! an isolate, and for no other.
+//! A network is deferred while, within a minute, more of its texts were refused than found to be
+//! keys. So one mistyped key among many has no effect. A client that shares an address with an
+//! attacker waits briefly for the first call of a key in an isolate, and for no other.
 
 use crate::gateway::recent::Recent;
 use crate::http::address::{Network, Site};
 
 /// How long a balance lasts, in milliseconds.
 pub const LIFE: u64 = 60_000;
-/// Refusals of an IPv6 /48 that defer all of its networks.
+/// Number of refusals of an IPv6 /48 that defers all of its networks.
 pub const SITE_REFUSALS: u32 = 5;
-/// Networks, and sites, at most that are remembered.
+/// Maximum number of networks, and of sites, that are remembered.
 pub const CAPACITY: usize = 4_096;
 
-/// What one isolate has seen. Times are milliseconds on its clock.
+/// The balances of one isolate. Times are milliseconds on its clock.
 #[derive(Debug)]
 pub struct Refusals {
     networks: Recent<Network, Balance>,
@@ -34,7 +33,8 @@ impl Balance {
         Self { since, refused: 0, found: 0 }
     }
 
-    /// How many more were refused than found. A clock that stepped back tells nothing.
+    /// The number of refused texts minus found keys. 0 if the balance has expired or the clock has
+    /// stepped back.
     fn excess(self, now: u64) -> u32 {
         let is_over = now.checked_sub(self.since).is_none_or(|age| age >= LIFE);
         if is_over { 0 } else { self.refused.saturating_sub(self.found) }
@@ -56,14 +56,14 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Whether look-ups of this network wait behind others.
+    /// Whether lookups of this network wait behind others.
     pub fn defers(&mut self, network: Network, now: u64) -> bool {
         let own = self.networks.get(&network).is_some_and(|balance| balance.excess(now) > 0);
         let site = network.site().and_then(|site| self.sites.get(&site));
         own || site.is_some_and(|balance| balance.excess(now) >= SITE_REFUSALS)
     }
 
-    /// D1 was asked about a text from this network.
+    /// Records the result of a lookup for this network.
     pub fn note(&mut self, network: Network, is_key: bool, now: u64) {
         self.networks.get_or_put(&network, || Balance::new(now)).note(is_key, now);
         if let Some(site) = network.site() {

@@ -1,13 +1,13 @@
-//! What the holder of a key asks about it, `GET /_tollgate/me` and `/me/usage`: how often, and the
-//! answers of the last second.
+//! Rules of the self-service endpoints, `GET /_tollgate/me` and `/me/usage`: their own rate limit,
+//! and a short cache of responses.
 //!
-//! It spends nothing, so what bounds it is a bucket of its own for each secret. Only a text that
-//! has the form and the tag of a key, or that was imported, gets this far.
+//! These requests spend nothing of the key's policies, so a bucket per secret limits them. Only a
+//! text with the form and tag of a key, or an imported one, gets this far.
 //!
-//! An answer is kept for a second, for the secret that asked and no other: a key that is changed,
-//! revoked or deleted through another isolate is answered as before for as long. It is dropped when
-//! this isolate counts a call of the key or changes the key, so whoever calls and asks through one
-//! isolate sees the call.
+//! A response is kept for a second, for the same secret only. If a key is changed, revoked or
+//! deleted through another isolate, the old response is served for as long. This isolate drops it
+//! when it counts a call of the key or changes the key, so a client of one isolate sees its own
+//! calls at once.
 
 use crate::gateway::recent::Recent;
 use crate::keys::key::same_hash;
@@ -15,29 +15,29 @@ use crate::protocol::object_response::KeyResponse;
 use crate::router::SelfServiceRoute;
 use std::rc::Rc;
 
-/// What the bucket is called in `violated-policies`.
+/// The name of the bucket in `violated-policies`.
 pub const POLICY: &str = "self-service";
-/// Requests at once.
+/// Maximum number of requests at once.
 pub const BURST: u64 = 30;
-/// After this time there is room for one more, in milliseconds.
+/// Time per further request, in milliseconds.
 pub const INTERVAL: u64 = 1_000;
-/// Secrets at most whose buckets are remembered.
+/// Maximum number of secrets whose buckets are remembered.
 pub const BUCKETS: usize = 8_192;
-/// How long an answer is kept, in milliseconds.
+/// How long a response is kept, in milliseconds.
 pub const KEPT: u64 = 1_000;
-/// How long refusals say where a key stood, in milliseconds.
+/// How long refusals state the last known policy usage, in milliseconds.
 pub const STOOD: u64 = 10_000;
-/// Keys at most of which answers are kept.
+/// Maximum number of keys with kept responses.
 pub const KEYS: usize = 256;
-/// The largest answer that is kept, in bytes.
+/// Maximum size of a kept response, in bytes.
 pub const ANSWER_LIMIT: usize = 16 * 1024;
 
-/// The buckets and answers of one isolate. Times are milliseconds on its clock.
+/// The buckets and responses of one isolate. Times are milliseconds on its clock.
 #[derive(Debug)]
 pub struct SelfService {
-    /// When each would be full again, by the hash of the secret.
+    /// When each bucket is full again, by the hash of the secret.
     buckets: Recent<String, u64>,
-    /// By the key's id.
+    /// By key id.
     answers: Recent<String, Answers>,
     questions: u64,
 }
@@ -51,8 +51,8 @@ impl Default for SelfService {
 #[derive(Debug)]
 struct Answers {
     secret_hash: String,
-    /// The question before which there was nothing here: what was asked earlier may be from before
-    /// a change.
+    /// The number of the first request since the last change. A response to an earlier one may
+    /// predate that change.
     since: u64,
     me: Option<CachedAnswer>,
     usage: Option<CachedAnswer>,
@@ -66,33 +66,32 @@ impl Answers {
         }
     }
 
-    /// The younger of the two.
+    /// The later of the two.
     fn latest(&self) -> Option<&CachedAnswer> {
         [&self.me, &self.usage].into_iter().flatten().max_by_key(|answer| answer.answered_at)
     }
 }
 
-/// An answer, as it was given.
+/// A response of a key's object.
 #[derive(Debug, Clone)]
 pub struct CachedAnswer {
-    /// Where the key stood.
+    /// The policy usage.
     pub known: KeyResponse,
-    /// The body; empty if the key may not be used.
+    /// The body. Empty if the key may not be used.
     pub body: Rc<str>,
     asked_at: u64,
     answered_at: u64,
 }
 
 impl CachedAnswer {
-    /// An answer to a question of `asked_at` that came at `answered_at`.
+    /// A response at `answered_at` to a request at `asked_at`.
     #[must_use]
     pub fn new(known: KeyResponse, body: impl Into<Rc<str>>, asked_at: u64, answered_at: u64) -> Self {
         Self { known, body: body.into(), asked_at, answered_at }
     }
 
-    /// Where the key stands at `now`, if that still follows from it: for at most `life` since it
-    /// was asked for, and not beyond the end of any window. A clock that stepped back tells
-    /// nothing.
+    /// The policy usage at `now`, while it can be derived: for at most `life` since the request,
+    /// and not beyond the end of any window or a step back of the clock.
     fn at(&self, now: u64, life: u64) -> Option<KeyResponse> {
         let resets = self.known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain([life]).min().unwrap_or_default();
@@ -103,28 +102,28 @@ impl CachedAnswer {
     }
 }
 
-/// What is to be done with a request.
+/// The decision on a request.
 #[derive(Debug)]
+#[allow(missing_docs)]
 pub enum Permit {
-    /// Give this answer.
+    /// Respond with this cached response.
     Give(KeyResponse, Rc<str>),
-    /// Ask the object; [`SelfService::keep`] takes the answer.
+    /// Ask the object, and pass its response to [`SelfService::keep`].
     Ask(LookupNumber),
-    /// Refuse it, and say where the key stands if that is known.
+    /// Refuse it, with the last known policy usage if there is one.
     Refuse {
-        /// Whole seconds.
+        /// In whole seconds.
         retry_after: u64,
-        /// As of a moment ago.
         known: Option<KeyResponse>,
     },
 }
 
-/// When the object was asked, seen from the changes that this isolate knows of.
+/// Orders requests to the object relative to changes through this isolate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookupNumber(u64);
 
 impl SelfService {
-    /// Charges a request for `wanted` by who has this secret of this key.
+    /// Charges a request for `wanted` with this secret of this key.
     pub fn begin(&mut self, id: &str, secret_hash: &str, wanted: SelfServiceRoute, now: u64) -> Permit {
         let wait = charge(self.buckets.get_or_put(secret_hash, || now), now);
         let answers = self.answers.get(id).filter(|answers| same_hash(&answers.secret_hash, secret_hash));
@@ -144,7 +143,7 @@ impl SelfService {
         given.unwrap_or(Permit::Ask(mark))
     }
 
-    /// Keeps an answer, unless something has changed since the question.
+    /// Keeps a response, unless there was a change since its request.
     pub fn keep(
         &mut self,
         id: &str,
@@ -160,7 +159,7 @@ impl SelfService {
         }
     }
 
-    /// Forgets the answers about a key, or all of them, because of a call or a change.
+    /// Drops the responses of a key, or of all keys, because of a call or a change.
     pub fn forget(&mut self, id: Option<&str>) {
         match id {
             Some(id) => drop(self.answers.remove(id)),
@@ -169,11 +168,11 @@ impl SelfService {
     }
 }
 
-/// Charges a bucket that is full again at `full_at`. Gives the milliseconds to wait if there is no
+/// Charges a bucket that is full again at `full_at`. Returns the wait in milliseconds if it has no
 /// room.
 fn charge(full_at: &mut u64, now: u64) -> Option<u64> {
     let most = now.saturating_add(BURST.saturating_mul(INTERVAL));
-    // A bucket that is emptier than it can be was charged by a clock that was ahead.
+    // Limits a bucket that was charged by a clock that was ahead.
     let next = (*full_at).clamp(now, most).saturating_add(INTERVAL);
     if next > most {
         return Some(next - most);

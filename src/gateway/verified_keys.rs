@@ -1,16 +1,17 @@
-//! Keys that an isolate has verified: a key that is in use is not hashed again for every call.
+//! Caches verified keys, so that a key in use is not hashed for every call.
 //!
-//! Verifying a tag and hashing the secret takes five blocks of SHA-256, which is more than all else that a denial at the edge
-//! computes. Both depend on nothing but the key's text and `KEY_SECRET`, which does not change during an isolate's life, so they can
-//! be kept for as long. Nothing is admitted by it: whether the key may be used is for its object to say.
+//! Verifying the tag and hashing the secret takes five blocks of SHA-256, more than all other work
+//! of a cached denial. The result depends only on the key and `KEY_SECRET`, which is constant
+//! within an isolate, so it never expires. It admits no call: the object decides whether the key
+//! may be used.
 
 use crate::keys::key::{PresentedKey, Signer, same_hash};
 use std::collections::HashMap;
 
-/// Keys at most; when there are more, all are forgotten and verified again. About 1 MB.
+/// Maximum number of keys, about 1 MB. When it is reached, all are dropped and verified again.
 pub const CAPACITY: usize = 4_096;
 
-/// What is known of keys whose tag was found to be valid, by their public ids.
+/// Keys with a valid tag, by id.
 #[derive(Debug, Default)]
 pub struct VerifiedKeys {
     keys: HashMap<String, Verified>,
@@ -23,10 +24,12 @@ struct Verified {
 }
 
 impl VerifiedKeys {
-    /// The id of a presented key and the hash of its secret; `None` if it is malformed or its tag is not ours.
+    /// The id of a presented key and the hash of its secret. `None` if it is malformed or its tag
+    /// is invalid.
     pub fn verify<'a>(&mut self, presented: &'a str, signer: &Signer) -> Option<(&'a str, &str)> {
         let id = PresentedKey::id_of(presented)?;
-        // Who tries keys learns from no timing how much of one is right. A key that was rotated has two texts in use for a while.
+        // Compared in constant time: timing reveals nothing about a guessed key. A rotated key has
+        // two valid texts for a while.
         let is_known = self.keys.get(id).is_some_and(|known| same_hash(&known.text, presented));
         if !is_known {
             let key = PresentedKey::verify(presented, signer)?;

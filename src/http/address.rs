@@ -1,24 +1,24 @@
-//! Networks that requests come from, as limits by address count them.
+//! Client networks, by which limits per address count.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The network of a client: what one subscriber is usually given.
+/// The network of a client: the range that one subscriber usually has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Network {
     /// One IPv4 address.
     V4(Ipv4Addr),
-    /// An IPv6 /64, by its upper half: whoever has one address of it has all 2^64.
+    /// An IPv6 /64, by its upper half: a client with one of its addresses can use all of them.
     V6(u64),
-    /// No address, or none that can be read. Cloudflare sets one on every request from outside.
+    /// The address is missing or malformed. Cloudflare sets it on every external request.
     Unknown,
 }
 
-/// An IPv6 /48, by its upper 48 bits: a site, which may have 65,536 networks.
+/// An IPv6 /48, by its upper 48 bits: one site, which may have 65,536 networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Site(u64);
 
 impl Network {
-    /// Reads `CF-Connecting-IP`. An IPv4 address that is mapped into IPv6 counts as what it is.
+    /// Reads `CF-Connecting-IP`. An IPv4-mapped IPv6 address counts as IPv4.
     #[must_use]
     pub fn of(address: Option<&str>) -> Self {
         match address.map(|address| address.trim().parse::<IpAddr>().map(|address| address.to_canonical())) {

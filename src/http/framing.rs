@@ -1,22 +1,22 @@
-//! Requests that the runtime would not forward as they were judged.
+//! Requests that the runtime would forward differently than they were judged.
 
-/// Why a request cannot be forwarded as it is.
+/// Why a request cannot be forwarded unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
-    /// `fetch` takes no body with these methods.
+    /// `fetch` rejects a body with these methods.
     #[error("a GET or HEAD request has no body: send it without one, or with another method")]
     Body,
-    /// `fetch` makes a `GET` of whatever has `Upgrade: websocket`, so it would be priced as one thing and forwarded as another.
+    /// `fetch` turns any request with `Upgrade: websocket` into a `GET`, whose cost may differ.
     #[error("a WebSocket is opened with GET: send the request without Upgrade")]
     Upgrade,
 }
 
-/// Checks a request by its method, the length of its body where there is one (empty if it is chunked), and its `Upgrade`.
+/// Checks a request. `body` is its `Content-Length` if it has a body, empty if the body is chunked.
 ///
 /// # Errors
 /// See [`FramingError`].
 pub fn check(method: &str, body: Option<&str>, upgrade: Option<&str>) -> Result<(), FramingError> {
-    // For workerd `Content-Length: 0` is a body too. It has no byte, so nothing is lost without it.
+    // workerd treats `Content-Length: 0` as a body. Such a body can be dropped.
     let is_empty = |length: &str| length.parse() == Ok(0_u64);
     if matches!(method, "GET" | "HEAD") && body.is_some_and(|length| !is_empty(length)) {
         return Err(FramingError::Body);

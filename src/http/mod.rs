@@ -1,4 +1,4 @@
-//! Rules about requests that hold for any gate: no key, no limit, no runtime.
+//! Rules about HTTP requests that depend on neither keys nor limits.
 
 pub mod address;
 pub mod framing;

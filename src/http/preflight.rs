@@ -1,12 +1,13 @@
-//! CORS preflights, and what only looks like one.
+//! CORS preflights, and requests that only resemble one.
 //!
-//! A preflight passes without a key, so it must be no more than what a browser sends: the Fetch standard (§4.8) has it carry one
-//! serialised origin, one method and a list of field names, and neither body nor credentials.
+//! A preflight passes without a key, so it must not carry more than a browser sends: one serialised
+//! origin, one method and a list of field names, without body or credentials (Fetch standard,
+//! §4.8).
 
-/// Characters of a method at most; the longest registered one has 17.
+/// Maximum length of a method. The longest registered one has 17 characters.
 const METHOD_LIMIT: usize = 64;
 
-/// What a preflight asks for.
+/// The method and header fields that a preflight requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreflightRequest {
     /// `Access-Control-Request-Method`.
@@ -16,20 +17,20 @@ pub struct PreflightRequest {
 }
 
 impl PreflightRequest {
-    /// Reads the fields of an `OPTIONS` request; `None` if it is no preflight.
+    /// Reads the header fields of an `OPTIONS` request. `None` if it is not a preflight.
     #[must_use]
     pub fn read(origin: Option<&str>, method: Option<&str>, fields: Option<&str>) -> Option<Self> {
         let method = method.filter(|method| is_token(method) && method.len() <= METHOD_LIMIT)?;
         if !is_origin(origin?) {
             return None;
         }
-        // `*` is a token too, but as an answer it would grant every field.
+        // `*` is a token too, but echoed in the response it would allow every field.
         let names = fields.unwrap_or_default().split(',').map(str::trim).filter(|name| is_token(name) && *name != "*");
         Some(Self { method: method.to_owned(), fields: names.collect::<Vec<_>>().join(", ") })
     }
 }
 
-/// Whether a header field of a preflight is forwarded: what makes it one, and which browser it is. `name` is in lower case.
+/// Whether a header field of a preflight is forwarded. `name` must be in lower case.
 #[must_use]
 pub fn is_forwarded(name: &str) -> bool {
     matches!(name, "origin" | "user-agent") || name.starts_with("access-control-")
@@ -40,7 +41,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// Whether `text` is a serialised origin: `null`, or a scheme, a host and perhaps a port (RFC 6454 §6.2). A list is none.
+/// Whether `text` is a serialised origin: `null`, or scheme, host and optional port (RFC 6454
+/// §6.2). A list of origins is not.
 fn is_origin(text: &str) -> bool {
     if text == "null" {
         return true;

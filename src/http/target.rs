@@ -1,27 +1,27 @@
 //! The request target, judged exactly as it is forwarded.
 //!
-//! A Worker sees `request.url` as the client sent it, while URL parsers resolve dot segments and turn `\` into `/`. Judging
-//! one and forwarding the other is how gates are walked around. So paths that parsers would rewrite are refused, and every
-//! other path and query is judged, matched and forwarded byte for byte.
+//! A Worker sees `request.url` as the client sent it. URL parsers resolve dot segments and turn `\`
+//! into `/`. A gate that judges one form and forwards the other can be bypassed. So paths that
+//! parsers would rewrite are refused. All others are judged, matched and forwarded byte for byte.
 
 use std::borrow::Cow;
 
 /// Path and query of a request, as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// From the first `/`, at least `/`.
+    /// Begins with `/`.
     pub path: &'a str,
-    /// What follows the `?`, if there is one.
+    /// The part after the `?`, if there is one.
     pub query: Option<&'a str>,
 }
 
 /// Why a target cannot be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// Not an `http(s)://host/…` URL.
+    /// The URL does not have the form `http(s)://host/…`.
     #[error("the request target is not a valid URL")]
     NotHttp,
-    /// A path of which the origin might make another one.
+    /// The origin might resolve the path to a different one.
     #[error("the path has a dot segment, a backslash, a NUL or a fragment, plain or encoded: send it resolved")]
     Ambiguous,
 }
@@ -35,7 +35,7 @@ impl<'a> Target<'a> {
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")).ok_or(TargetError::NotHttp)?;
         let at = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
         let (authority, target) = rest.split_at(at);
-        // `Host: user@evil` reaches the URL as userinfo and would change which host it names.
+        // `Host: user@evil` becomes userinfo in the URL and would change its host.
         if authority.is_empty() || authority.contains(['@', ',', ' ']) {
             return Err(TargetError::NotHttp);
         }
@@ -53,7 +53,7 @@ impl<'a> Target<'a> {
         Ok(Self { path, query })
     }
 
-    /// The query, for looking at its parameters.
+    /// The query, for access to its parameters.
     #[must_use]
     pub fn query(&self) -> Query<'a> {
         Query::new(self.query.unwrap_or_default())
@@ -61,8 +61,8 @@ impl<'a> Target<'a> {
 }
 
 fn is_ambiguous(path: &str) -> bool {
-    // Decoded whole and until nothing changes, so that `%2e%2e`, `..%2f`, `%5c` and `%252e` show; `%2f` as mere data in a segment
-    // is fine.
+    // Decoded until nothing changes, so that `%2e%2e`, `..%2f`, `%5c` and `%252e` are found. `%2f`
+    // as data within a segment is allowed.
     let decoded = decode_fully(path);
     if decoded.contains(&0) || may_be_resolved(&text_of(&decoded)) {
         return true;
@@ -74,25 +74,25 @@ fn is_ambiguous(path: &str) -> bool {
 fn may_be_resolved(path: &str) -> bool {
     path.contains('\\')
         || path.split('/').any(|segment| {
-            // Neither parameters nor spaces hide its dots from every server: `..;x` is `..` to some.
+            // Some servers ignore parameters and spaces: they read `..;x` as `..`.
             let end = segment.find(|c| c == ';' || is_cut_at(c)).unwrap_or(segment.len());
             let mut dots = segment.get(..end).unwrap_or_default().chars().filter(|c| !is_space(*c));
             dots.next() == Some('.') && matches!((dots.next(), dots.next()), (None, _) | (Some('.'), None))
         })
 }
 
-/// Where a path ends for those who decode it before they look for its end.
+/// Characters that end the path for servers that decode it before they split off the query.
 pub(crate) const fn is_cut_at(c: char) -> bool {
     matches!(c, '?' | '#')
 }
 
-/// `+` is a space to those who decode a path as if it was a form.
+/// White space, and `+`, which servers that decode paths like forms read as a space.
 pub(crate) fn is_space(c: char) -> bool {
     c == '+' || c.is_whitespace()
 }
 
-/// Control characters, and those that show nothing: servers drop them, at an end or anywhere. U+FFFD is what is left of a byte that
-/// is not UTF-8.
+/// Control characters and invisible ones, which some servers drop. U+FFFD replaces a byte that is
+/// not UTF-8.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
@@ -128,7 +128,7 @@ impl<'a> Query<'a> {
         Self(query)
     }
 
-    /// Its parameters, as sent.
+    /// The parameters, as sent.
     pub fn pairs(self) -> impl Iterator<Item = Pair<'a>> {
         self.0.split('&').map(|raw| {
             let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
@@ -136,7 +136,8 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The query without the parameters that `dropped` names, the rest as sent; `None` if nothing is left.
+    /// The query without the parameters for which `dropped` is true, otherwise as sent. `None` if
+    /// nothing is left.
     #[must_use]
     pub fn without(self, dropped: impl Fn(&Pair<'_>) -> bool) -> Option<String> {
         let kept: Vec<&str> = self.pairs().filter(|pair| !dropped(pair)).map(|pair| pair.raw).collect();
@@ -144,7 +145,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Decodes `%xx`; bytes that are not UTF-8 become U+FFFD, which equals nothing that is compared here.
+/// Decodes `%xx`. Bytes that are not UTF-8 become U+FFFD, which never equals a compared text.
 #[must_use]
 pub fn percent_decode(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy()
@@ -155,14 +156,15 @@ pub(crate) fn percent_decode_bytes(text: &str) -> Cow<'_, [u8]> {
     percent_encoding::percent_decode_str(text).into()
 }
 
-/// Decodes `%xx`, `%uxxxx` (as IIS does) and ASCII characters in overlong UTF-8 until nothing changes: `%2565`, `%u0065` and
-/// `%c1%a5` are `e`. Whoever decodes less than this, or in steps, can decode what is left to the same end.
+/// Decodes `%xx`, `%uxxxx` (as IIS does) and ASCII characters in overlong UTF-8 until nothing
+/// changes: `%2565`, `%u0065` and `%c1%a5` become `e`. A server that decodes less, or in steps, can
+/// only arrive at a form that decodes to the same result.
 #[must_use]
 pub fn decode_fully(text: &str) -> Cow<'_, [u8]> {
     if text.contains('%') { Cow::Owned(decode(text, false)) } else { Cow::Borrowed(text.as_bytes()) }
 }
 
-/// The same without invisible characters and what is not UTF-8.
+/// As [`decode_fully`], without invisible characters and bytes that are not UTF-8.
 pub(crate) fn decode_visible(text: &str) -> String {
     let decoded = decode(text, true);
     decoded.utf8_chunks().map(|chunk| chunk.valid()).collect()
@@ -172,7 +174,8 @@ fn decode(text: &str, drops_invisible: bool) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len());
     for byte in text.bytes() {
         decoded.push(byte);
-        // No escape can begin within another, so decoding whichever is complete first gives what passes one by one would.
+        // No escape can begin within another, so decoding each as soon as it is complete equals
+        // decoding in repeated passes.
         while let Some((length, character)) = escape_at_end(&decoded) {
             decoded.truncate(decoded.len().saturating_sub(length));
             match character {
@@ -187,7 +190,7 @@ fn decode(text: &str, drops_invisible: bool) -> Vec<u8> {
     decoded
 }
 
-/// The length of the invisible character that the bytes end in.
+/// The length of the invisible character at the end of the bytes, if there is one.
 fn invisible_at_end(bytes: &[u8]) -> Option<usize> {
     (1..=4).find(|length| {
         let end = bytes.len().checked_sub(*length).and_then(|at| bytes.get(at..));
@@ -201,7 +204,7 @@ enum Escaped {
     Character(char),
 }
 
-/// The escape that the bytes end in: its length, and what it stands for.
+/// The length and the meaning of the escape at the end of the bytes, if there is one.
 fn escape_at_end(bytes: &[u8]) -> Option<(usize, Escaped)> {
     let long = || match *bytes {
         [.., b'%', b'u' | b'U', a, b, c, d] => Some((6, Escaped::Character(char::from_u32(hex(&[a, b, c, d])?)?))),
@@ -230,7 +233,7 @@ fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// Bytes as text; each that is not UTF-8 as the character that it is in Latin-1.
+/// The bytes as text. Each byte that is not UTF-8 becomes its Latin-1 character.
 pub(crate) fn text_of(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Cow::Borrowed(text);

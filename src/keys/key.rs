@@ -1,9 +1,11 @@
-//! API keys: their form, their tag, and what of them is stored.
+//! API keys: their form, their tag, and the part that is stored.
 //!
-//! A key is `tg_<id>_<secret><tag>`, all in lower-case base32 (RFC 4648 alphabet, whole 5-byte groups, so that each key has
-//! exactly one spelling): an 80-bit id, a 160-bit secret, and an 80-bit tag. The tag is an HMAC-SHA-256 under `KEY_SECRET`
-//! over the id and the secret, cut to 10 bytes (RFC 2104 §5 allows no less than half of the hash or 80 bits). It lets the edge refuse a forged or mistyped key
-//! on the CPU alone. What admits a key is its secret, of which only a hash is stored.
+//! A key is `tg_<id>_<secret><tag>` in lower-case base32 (RFC 4648 alphabet, whole 5-byte groups,
+//! so that each key has exactly one spelling). It has an 80-bit id, a 160-bit secret and an 80-bit
+//! tag. The tag is an HMAC-SHA-256 under `KEY_SECRET` over id and secret, truncated to 10 bytes
+//! (RFC 2104 §5 allows no less than 80 bits or half of the hash). With it an isolate refuses a
+//! forged or mistyped key without a lookup. The secret authenticates the key; only its hash is
+//! stored.
 
 use crate::encoding::{base32, hex, unbase32};
 use hmac::{Hmac, KeyInit, Mac};
@@ -15,16 +17,16 @@ const PREFIX: &str = "tg_";
 const ID_BYTES: usize = 10;
 const SECRET_BYTES: usize = 20;
 const TAG_BYTES: usize = 10;
-/// Characters of an id.
+/// Length of an id.
 pub const ID_LENGTH: usize = ID_BYTES / 5 * 8;
 const SECRET_LENGTH: usize = SECRET_BYTES / 5 * 8;
 const TAG_LENGTH: usize = TAG_BYTES / 5 * 8;
-/// Characters of a whole key.
+/// Length of a key.
 pub const KEY_LENGTH: usize = PREFIX.len() + ID_LENGTH + 1 + SECRET_LENGTH + TAG_LENGTH;
-/// Random bytes that [`issue`] takes.
+/// Number of random bytes that [`issue`] takes.
 pub const ENTROPY_BYTES: usize = ID_BYTES + SECRET_BYTES;
 
-/// Makes and checks the tags of keys. Holds the current `KEY_SECRET` and those that it replaced.
+/// Creates and verifies the tags of keys, under the current `KEY_SECRET` and previous ones.
 #[derive(Clone)]
 pub struct Signer {
     current: Hmac<Sha256>,
@@ -32,12 +34,12 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// A signer whose new keys carry tags of `current`; keys tagged under one of `previous` stay valid.
-    /// `None` if `current` is empty.
+    /// A signer that tags new keys under `current` and also accepts tags under `previous`. `None`
+    /// if `current` is empty.
     #[must_use]
     pub fn new<'a>(current: &str, previous: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let keyed = |secret: &str| {
-            // HMAC takes keys of every length; an empty one would be no secret.
+            // HMAC accepts keys of any length, but an empty one would not be secret.
             (!secret.is_empty()).then(|| Hmac::<Sha256>::new_from_slice(secret.as_bytes()).ok()).flatten()
         };
         Some(Self { current: keyed(current)?, previous: previous.into_iter().filter_map(keyed).collect() })
@@ -54,11 +56,11 @@ impl Signer {
     }
 }
 
-/// Characters that an imported key may have.
+/// Allowed lengths of an imported key.
 pub const IMPORTED_LENGTH: RangeInclusive<usize> = 16..=256;
 
-/// Whether `text` may be a key that was issued elsewhere: visible ASCII of a fair length. A comma would read as a repeated header,
-/// and what has the form of our own keys and tokens is ours or forged.
+/// Whether `text` can be an imported key: visible ASCII of an allowed length. A comma would read as
+/// a repeated header field. A text in the form of tollgate's own keys and tokens is refused.
 #[must_use]
 pub fn is_importable(text: &str) -> bool {
     IMPORTED_LENGTH.contains(&text.len())
@@ -67,18 +69,18 @@ pub fn is_importable(text: &str) -> bool {
         && token_id(text).is_none()
 }
 
-/// What stands for a key that was issued elsewhere. Both are HMACs under `KEY_SECRET`: such a key may be easier to guess than
-/// ours, and who has no more than D1 shall not be able to try.
+/// The stored form of an imported key. Both fields are HMACs under `KEY_SECRET`: imported keys may
+/// be easy to guess, and access to D1 alone must not allow a brute-force search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedKey {
-    /// The key's public name: it names the Durable Object and the D1 row.
+    /// Names the key's Durable Object and its row in D1.
     pub id: String,
-    /// What is stored of the key.
+    /// The stored hash of the key.
     pub secret_hash: String,
 }
 
 impl ImportedKey {
-    /// What `key` is under each secret, the current one first.
+    /// The stored forms of `key` under each secret, the current one first.
     #[must_use]
     pub fn derive(key: &str, signer: &Signer) -> Vec<Self> {
         let mac = |keyed: &Hmac<Sha256>, label: &[u8]| {
@@ -92,26 +94,26 @@ impl ImportedKey {
     }
 }
 
-/// A new key, at the one moment when its text exists outside its holder's hands.
+/// A new key. Only this value ever holds its text.
 pub struct IssuedKey {
-    /// The key's public name: it names the Durable Object and the D1 row.
+    /// Names the key's Durable Object and its row in D1.
     pub id: String,
-    /// The whole key, to be shown once.
+    /// The key itself, to be shown once.
     pub key: String,
-    /// What is stored of its secret.
+    /// The stored hash of its secret.
     pub secret_hash: String,
-    /// The last four characters, for people to tell keys apart.
+    /// The last four characters, which help people to tell keys apart.
     pub hint: String,
 }
 
-/// Makes a key from fresh random bytes.
+/// Creates a key from random bytes.
 #[must_use]
 pub fn issue(signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     let (id, secret) = entropy.split_at(ID_BYTES);
     issue_for(base32(id), signer, secret)
 }
 
-/// Makes another key of the same id, with the secret part of fresh random bytes.
+/// Creates another key with the same id, with a secret from random bytes.
 #[must_use]
 pub fn reissue(id: &str, signer: &Signer, entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     let (_, secret) = entropy.split_at(ID_BYTES);
@@ -127,16 +129,16 @@ fn issue_for(id: String, signer: &Signer, secret: &[u8]) -> IssuedKey {
     IssuedKey { secret_hash: secret_hash(&id, &secret), key: untagged + &tag, id, hint }
 }
 
-/// A presented key that carries a valid tag: this Worker, or one with the same secret, issued it.
+/// A presented key with a valid tag: a Worker with this secret issued it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct PresentedKey<'a> {
-    /// The key's id.
     pub id: &'a str,
     secret: &'a str,
 }
 
 impl<'a> PresentedKey<'a> {
-    /// Reads a presented key; `None` if it is malformed or its tag is not ours.
+    /// Verifies a presented key. `None` if it is malformed or its tag is invalid.
     #[must_use]
     pub fn verify(presented: &'a str, signer: &Signer) -> Option<Self> {
         let (id, rest) = Self::split(presented)?;
@@ -150,7 +152,7 @@ impl<'a> PresentedKey<'a> {
         signer.verifies(untagged, &tag).then_some(Self { id, secret })
     }
 
-    /// The id that a text of a key's length and beginning would have, tag or no tag.
+    /// The id of a text in the form of a key. The tag is not verified.
     #[must_use]
     pub fn id_of(presented: &'a str) -> Option<&'a str> {
         Self::split(presented).map(|(id, _)| id)
@@ -163,20 +165,21 @@ impl<'a> PresentedKey<'a> {
         presented.strip_prefix(PREFIX)?.split_at_checked(ID_LENGTH)
     }
 
-    /// The hash under which the secret is stored.
+    /// The hash that is stored of the secret.
     #[must_use]
     pub fn secret_hash(&self) -> String {
         secret_hash(self.id, self.secret)
     }
 }
 
-/// Whether `text` has the form of a key id. Such a text is safe in a URL, a log line and an object's name.
+/// Whether `text` has the form of a key id, which is safe in URLs, log lines and object names.
 #[must_use]
 pub fn is_key_id(text: &str) -> bool {
     text.len() == ID_LENGTH && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'2'..=b'7'))
 }
 
-/// A plain hash is enough: 160 random bits cannot be guessed, so there is nothing for a slow hash to slow down.
+/// The stored hash of a secret. 160 random bits cannot be guessed, so a slow hash would add
+/// nothing.
 fn secret_hash(id: &str, secret: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(b"tollgate secret v1\0");
@@ -188,7 +191,7 @@ fn secret_hash(id: &str, secret: &str) -> String {
 
 const TOKEN_PREFIX: &str = "tga_";
 
-/// Makes a token of the admin API, `tga_<id>_<secret>`, from fresh random bytes.
+/// Creates an admin token, `tga_<id>_<secret>`, from random bytes.
 #[must_use]
 pub fn issue_token(entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     let (id, secret) = entropy.split_at(ID_BYTES);
@@ -198,14 +201,14 @@ pub fn issue_token(entropy: &[u8; ENTROPY_BYTES]) -> IssuedKey {
     IssuedKey { secret_hash: token_hash(&key), id, key, hint }
 }
 
-/// The id of a presented token; `None` if it has not the form of one.
+/// The id of a presented token. `None` if it does not have the form of a token.
 #[must_use]
 pub fn token_id(token: &str) -> Option<&str> {
     let (id, secret) = token.strip_prefix(TOKEN_PREFIX)?.split_once('_')?;
     (is_key_id(id) && secret.len() == SECRET_LENGTH).then_some(id)
 }
 
-/// The hash under which a token is stored.
+/// The hash that is stored of a token.
 #[must_use]
 pub fn token_hash(token: &str) -> String {
     let mut hash = Sha256::new();
@@ -214,15 +217,15 @@ pub fn token_hash(token: &str) -> String {
     hex(&hash.finalize())
 }
 
-/// Compares two texts in a time that tells nothing about where they differ.
+/// Compares two texts in constant time: timing reveals nothing about where they differ.
 #[must_use]
 pub fn same_secret(a: &str, b: &str) -> bool {
-    // Hashed first, so that not even the lengths show.
+    // The hashes have equal lengths, so timing does not reveal the lengths either.
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     digest(a).as_slice().ct_eq(digest(b).as_slice()).into()
 }
 
-/// Compares two hashes or keys (of one public length) in constant time.
+/// Compares two texts of equal, public length in constant time.
 #[must_use]
 pub fn same_hash(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()

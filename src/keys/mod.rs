@@ -1,4 +1,4 @@
-//! API keys, and what each may do: its tier, its policies, what its calls cost.
+//! API keys and their profiles: tier, policies, and the costs of routes.
 
 pub mod key;
 pub mod profile;

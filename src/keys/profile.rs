@@ -1,4 +1,4 @@
-//! What a key may do: its tier, its status and its policies, as D1 has them and as its object keeps them.
+//! Profiles: the tier, status and policies of a key, as D1 and the key's object store them.
 
 use crate::http::idempotency_key::Idempotency;
 use crate::keys::key::same_hash;
@@ -28,7 +28,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// The word of the API.
+    /// The value in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Status {
         }
     }
 
-    /// Why a key of this status is refused; `None` if it is not.
+    /// The reason for which a key of this status is refused. `None` if it is not.
     #[must_use]
     pub const fn refusal(self) -> Option<&'static str> {
         match self {
@@ -62,18 +62,16 @@ impl Status {
 
 /// A row of `tier_limits`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct PolicyRow {
-    /// The name that clients see.
+    /// The name of the policy, as clients see it.
     pub policy: String,
-    /// What it counts.
     pub unit: Unit,
-    /// Units per period.
+    /// In units per period.
     pub quota: u64,
-    /// Its period.
     pub period: Period,
-    /// How it counts.
     pub algorithm: Algorithm,
-    /// Units at once, for buckets.
+    /// In units. Only buckets have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
 }
@@ -85,15 +83,15 @@ impl PolicyRow {
     }
 }
 
-/// A row of `overrides`: a policy of this key alone. Times are milliseconds since the Unix epoch.
+/// A row of `overrides`: a policy of one key. Times are milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OverrideRow {
-    /// The policy; it replaces the one of its name.
+    /// Replaces the policy of the same name.
     pub policy: PolicyRow,
-    /// From when on it holds.
+    /// The time from which on it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
-    /// Until when it does.
+    /// The time at which it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
 }
@@ -104,70 +102,69 @@ impl OverrideRow {
     }
 }
 
-/// What a change of a tier is for the objects of its keys.
+/// A change of a tier, as sent to the objects of its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct TierChange {
-    /// The tier.
+    /// The name of the tier.
     pub tier: String,
-    /// Grows with every change.
+    /// Increases with every change.
     pub version: u64,
-    /// For how many days requests are kept one by one.
+    /// Retention of the audit log, in days. 0 without an audit log.
     pub audit_days: u64,
-    /// Whether its calls are recognised by their idempotency keys. An earlier version does not say: then it stays as it is.
+    /// Whether repeated calls are recognised. Absent from an earlier version, which leaves it
+    /// unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
-    /// All its policies.
     pub policies: Vec<PolicyRow>,
 }
 
-/// The stored form of a profile. Rows of it lie in objects in the field: new fields need a default.
+/// The stored form of a profile. Deployed objects hold rows of it, so new fields need a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
 pub struct ProfileRow {
-    /// The key's id.
     pub id: String,
-    /// Its tier's name.
+    /// The name of the tier.
     pub tier: String,
-    /// As stored; expiry is not in it.
+    /// The stored status, which is never [`Status::Expired`].
     pub status: Status,
-    /// Hash of the key's secret.
     pub secret_hash: String,
-    /// Milliseconds since the Unix epoch.
+    /// In milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
-    /// The tier's policies, by period and name wherever they come from, so that equal profiles are found to be equal.
+    /// The policies of the tier, sorted by period and name, so that equal profiles compare equal.
     pub policies: Vec<PolicyRow>,
-    /// The key's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<OverrideRow>,
-    /// Hash of the secret that a rotation replaced.
+    /// The hash of the secret that a rotation replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_hash: Option<String>,
-    /// Until when that one is valid, in milliseconds since the Unix epoch.
+    /// The time until which that secret is valid, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_until: Option<u64>,
-    /// Orders the changes of the tier that the admin API makes.
+    /// The version of the last applied [`TierChange`].
     #[serde(default)]
     pub tier_version: u64,
-    /// For how many days requests are kept one by one.
+    /// Retention of the audit log, in days. 0 without an audit log.
     #[serde(default)]
     pub audit_days: u64,
-    /// Whether calls are recognised by their idempotency keys.
     #[serde(default, skip_serializing_if = "Idempotency::is_on")]
     pub idempotency: Idempotency,
-    /// What calls cost.
+    /// The costs of routes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteCost>,
 }
 
-/// A profile that decisions can be made with.
+/// A validated profile.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
-    /// What it was made from.
+    /// The row that it was created from.
     pub row: ProfileRow,
-    /// The policies that hold, validated, in the order in which clients see them. See [`Profile::turn_to`].
+    /// The current policies, in the order of the response fields. See [`Profile::turn_to`].
     pub policies: Vec<Policy>,
     costs: RouteCosts,
-    /// The milliseconds for which `policies` are right: an override begins or ends at their end.
+    /// The time range in milliseconds for which `policies` are current. An override begins or ends
+    /// at its end.
     holds: Range<u64>,
 }
 
@@ -175,7 +172,7 @@ impl Profile {
     /// Validates a row.
     ///
     /// # Errors
-    /// If a policy is not one that the engine can keep; the schema of D1 lets none of these in.
+    /// If a policy is invalid. The schema of D1 prevents this.
     pub fn new(row: ProfileRow) -> Result<Self, PolicyError> {
         for policy in row.policies.iter().chain(row.overrides.iter().map(|own| &own.policy)) {
             policy.policy()?;
@@ -186,26 +183,26 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Makes `policies` those that hold at `now`.
+    /// Sets `policies` to those that hold at `now`.
     pub fn turn_to(&mut self, now: UnixMicros) {
         if !self.holds.contains(&now.as_millis()) {
             (self.policies, self.holds) = self.stage(now.as_millis());
         }
     }
 
-    /// `policies` with those of other times. See [`Profile::turn_to`].
+    /// The current policies and those of other times. See [`Profile::turn_to`].
     #[must_use]
     pub fn schedule(&self) -> Schedule<'_> {
         Schedule::new(&self.policies, UnixMicros::from_millis(self.holds.start), moment(self.holds.end), self)
     }
 
-    /// The policies that hold at `now`, and for which milliseconds they do.
+    /// The policies that hold at `now`, and the time range in milliseconds for which they do.
     fn stage(&self, now: u64) -> (Vec<Policy>, Range<u64>) {
         let overrides = &self.row.overrides;
         let own: Vec<&PolicyRow> = overrides.iter().filter(|own| own.holds_at(now)).map(|own| &own.policy).collect();
         let of_tier = self.row.policies.iter().filter(|row| own.iter().all(|own| own.policy != row.policy));
         let mut policies = Vec::new();
-        // All of them were found to be valid when the profile was made.
+        // `new` has validated them all.
         for policy in of_tier.chain(own.iter().copied()).filter_map(|row| row.policy().ok()) {
             let is_later = |other: &Policy| (other.period(), other.name()) > (policy.period(), policy.name());
             let at = policies.iter().position(is_later).unwrap_or(policies.len());
@@ -222,11 +219,12 @@ impl Profile {
         (policies, holds)
     }
 
-    /// Takes over a change of the key's tier; `false` if it is of another tier or not news.
+    /// Applies a change of a tier. Returns `false` if the key has another tier, or already this
+    /// version.
     ///
     /// # Errors
-    /// As [`Profile::new`]; the profile is then as it was.
-    pub fn adopt(&mut self, change: &TierChange) -> Result<bool, PolicyError> {
+    /// As [`Profile::new`]. The profile is then unchanged.
+    pub fn apply_tier(&mut self, change: &TierChange) -> Result<bool, PolicyError> {
         if self.row.tier != change.tier || self.row.tier_version >= change.version {
             return Ok(false);
         }
@@ -239,24 +237,26 @@ impl Profile {
         Ok(true)
     }
 
-    /// Whether a presented secret is the key's own, or was until a rotation that still gives it time.
+    /// Whether a secret is valid: the current one, or the previous one during the grace period of a
+    /// rotation.
     #[must_use]
     pub fn accepts(&self, secret_hash: &str, now: UnixMicros) -> bool {
         let row = &self.row;
         let is_current = same_hash(secret_hash, &row.secret_hash);
         let previous =
             row.previous_hash.as_deref().filter(|_| row.previous_until.is_some_and(|until| now.as_millis() < until));
-        // Both are compared in any case, so that the time tells nothing.
+        // Both are always compared, so that timing reveals nothing.
         is_current | previous.is_some_and(|previous| same_hash(secret_hash, previous))
     }
 
-    /// What a call costs, and the class that it is counted in.
+    /// The cost of a call, and the class in which it counts.
     #[must_use]
     pub fn price(&self, method: &str, path: &str, case: RouteCase) -> Price<'_> {
         self.costs.price(method, path, case)
     }
 
-    /// What the calls of a report cost together. One that it does not name costs as little as any.
+    /// The total cost of the calls of a report. A call without a target costs
+    /// [`DEFAULT_COST`](route_cost::DEFAULT_COST).
     #[must_use]
     pub fn cost_of(&self, report: PendingReport<'_>, case: RouteCase) -> u64 {
         let mut unnamed = report.uncounted;
@@ -283,7 +283,7 @@ impl Timetable for Profile {
     }
 }
 
-/// A moment in milliseconds, if it ever comes.
+/// A time in milliseconds. `u64::MAX` stands for none.
 fn moment(millis: u64) -> Option<UnixMicros> {
     (millis < u64::MAX).then_some(UnixMicros::from_millis(millis))
 }
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
     use crate::protocol::object_request::UncheckedCalls;
 
-    /// Rows of this form lie in objects in the field.
+    /// Deployed objects hold rows of this form.
     #[test]
     fn the_stored_form_is_frozen() {
         let first = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","policies":[{"policy":"minute","unit":"requests","quota":10,"period":"minute","algorithm":"fixed"}]}"#;
@@ -352,11 +352,11 @@ mod tests {
             idempotency: None,
             policies: vec![PolicyRow { quota, ..profile_policy() }],
         };
-        assert_eq!(profile.adopt(&change("pro", 9, 1)), Ok(false));
-        assert_eq!(profile.adopt(&change("free", 4, 1)), Ok(false));
-        assert_eq!(profile.adopt(&change("free", 6, 2)), Ok(true));
-        assert_eq!(profile.adopt(&change("free", 5, 3)), Ok(false));
-        assert!(profile.adopt(&change("free", 7, u64::MAX)).is_err());
+        assert_eq!(profile.apply_tier(&change("pro", 9, 1)), Ok(false));
+        assert_eq!(profile.apply_tier(&change("free", 4, 1)), Ok(false));
+        assert_eq!(profile.apply_tier(&change("free", 6, 2)), Ok(true));
+        assert_eq!(profile.apply_tier(&change("free", 5, 3)), Ok(false));
+        assert!(profile.apply_tier(&change("free", 7, u64::MAX)).is_err());
         assert_eq!(limits(&mut profile, 0), [("minute".to_owned(), 2)]);
         assert_eq!((profile.row.audit_days, profile.row.tier_version), (3, 6));
         for (version, given, taken) in [
@@ -365,7 +365,7 @@ mod tests {
             (9, Some(Idempotency::On), Idempotency::On),
         ] {
             let change = TierChange { idempotency: given, ..change("free", version, 2) };
-            assert_eq!(profile.adopt(&change), Ok(true));
+            assert_eq!(profile.apply_tier(&change), Ok(true));
             assert_eq!(profile.row.idempotency, taken);
         }
     }
@@ -393,11 +393,11 @@ mod tests {
             )
         };
         assert_eq!(cost(0, ""), 0);
-        // An older isolate names none of them.
+        // An older isolate sends no targets.
         assert_eq!(cost(3, ""), 3);
         assert_eq!(cost(3, "2:GET:/dear,1:POST:/dear"), 21);
         assert_eq!(cost(5, "2:GET:/v1/%2564ear,1:GET:/a"), 8 + 1 + 2);
-        // No more are named than there are.
+        // Targets beyond the number of calls are ignored.
         assert_eq!(cost(1, "2:GET:/dear,7:GET:/v1/a"), 10);
     }
 

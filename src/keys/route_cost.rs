@@ -1,4 +1,4 @@
-//! What a call costs, and of which class it is: by method and path, the closest pattern that matches first.
+//! The cost and the class of a call, by method and path. The closest matching pattern decides.
 
 use crate::http::target::percent_decode;
 use crate::keys::route_pattern::{RouteCase, Routes};
@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// What calls cost that no pattern matches.
+/// The cost of calls that match no pattern.
 pub const DEFAULT_COST: u64 = 1;
 
 /// A row of `route_costs`.
@@ -16,12 +16,12 @@ pub struct RouteCost {
     pub pattern: String,
     /// A method, or `*` for all.
     pub method: String,
-    /// Requests that a call counts as, at least 1.
+    /// The number of requests that a call counts as. At least 1.
     pub cost: u64,
 }
 
 impl RouteCost {
-    /// The class of the calls that it prices.
+    /// The class of the calls that match.
     fn class(&self) -> String {
         match self.method.as_str() {
             "*" => self.pattern.clone(),
@@ -30,17 +30,18 @@ impl RouteCost {
     }
 }
 
-/// `route_costs`, compiled.
+/// The compiled table of `route_costs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteCosts(Routes<(u64, String)>);
 
-/// What a call costs, and the class under which it is counted.
+/// The cost of a call, and the class in which it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Price<'a> {
     /// In requests.
     pub cost: u64,
-    /// The pattern that sets the cost, with its method if it is for one only; without one, the method and the first segment of the
-    /// path. All methods that are not a few capital letters are `OTHER`.
+    /// The pattern that decides the cost, with its method unless it is for all. Without a pattern,
+    /// the method and the first segment of the path; any method that is not a few capital letters
+    /// is `OTHER`.
     pub class: Cow<'a, str>,
 }
 
@@ -61,9 +62,9 @@ impl RouteCosts {
     }
 }
 
-/// What is not left as it is in a class.
+/// Characters that are escaped in a class.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
-/// Characters of a method at most; a longer one is no method that anybody knows.
+/// Maximum length of a method. Longer ones are classed as `OTHER`.
 const METHOD_LENGTH: usize = 16;
 
 fn unpriced_class(method: &str, path: &str) -> String {

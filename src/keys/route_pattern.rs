@@ -1,37 +1,38 @@
-//! Patterns of routes, and which of them a request may reach, however its path is spelled.
+//! Route patterns, and matching them against paths in all their spellings.
 //!
-//! A pattern is a path of which each segment is literal, `*` for one segment, or `**` for any number, none included; a `*` at the
-//! end stands for one or more.
+//! Each segment of a pattern is a literal, `*` for one segment, or `**` for any number including
+//! none. A `*` at the end matches one or more segments.
 //!
-//! Origins do not agree on what a path says: some decode it once, some twice; some drop `;parameters`, trailing spaces or dots; some
-//! take `%2F` for a slash, some for data. The gate cannot know which its origin is, so a path has several *readings*, and a route is
-//! charged if any of them reaches it: see [`Routes::dearest`]. A path without any such oddity has one reading.
+//! Origins interpret paths differently. Some decode once, some twice. Some drop `;parameters`,
+//! trailing spaces or dots. Some treat `%2F` as a slash, some as data. The gate cannot determine
+//! how its origin does. So a path has several *readings*, and a route is charged if any of them
+//! matches: see [`Routes::dearest`]. A path without such peculiarities has one reading.
 
 use crate::http::target::{decode_fully, decode_visible, is_cut_at, is_space, percent_decode_bytes, text_of};
 use std::borrow::Cow;
 
-/// How the letters of a path compare with a pattern of `route_costs`.
+/// How the letters of a path compare with the patterns of `route_costs`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RouteCase {
-    /// As they are.
+    /// Case matters.
     #[default]
     Sensitive,
-    /// Letters compare equal in both cases.
+    /// Case does not matter.
     Insensitive,
 }
 
-/// Segments of a path at most that has more than one reading and is compared; a longer one may be anything. This bounds what a path
-/// can cost the gate: no route of an API has as many.
+/// Maximum number of segments of a path with several readings. A longer one may match any route.
+/// This bounds the CPU time per path; no API has routes this long.
 const SEGMENTS_LIMIT: usize = 256;
 
-/// How a pattern and a path agree.
+/// Whether a pattern matches a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
-    /// In no reading of the path.
+    /// It matches no reading of the path.
     Never,
-    /// In at least one reading.
+    /// It matches at least one reading.
     Possible,
-    /// In every reading.
+    /// It matches every reading.
     Certain,
 }
 
@@ -39,7 +40,7 @@ pub enum Match {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     parts: Vec<Part>,
-    /// Bytes of the pattern without its `/**`, which is the weakest of all parts.
+    /// Length of the pattern in bytes without its `/**`, the least specific parts.
     length: usize,
     wildcards: usize,
 }
@@ -61,13 +62,14 @@ impl Part {
     }
 }
 
-/// Letters that a comparison without regard to case takes for the same become the same: `K` (kelvin) is `k`.
+/// Folds case: letters that a case-insensitive comparison treats as equal become equal. `K`
+/// (kelvin) becomes `k`.
 fn fold(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
 impl Pattern {
-    /// Compiles a pattern. Every text is one.
+    /// Compiles a pattern. Every text is a valid one.
     #[must_use]
     pub fn parse(pattern: &str) -> Self {
         const REST: &str = "/**";
@@ -93,7 +95,7 @@ impl Pattern {
         Self { parts, length, wildcards }
     }
 
-    /// How the pattern agrees with a path.
+    /// Whether the pattern matches a path.
     #[must_use]
     pub fn matches(&self, path: &RequestPath<'_>) -> Match {
         if path.is_boundless {
@@ -104,13 +106,14 @@ impl Pattern {
         }
         let is_decided = path.is_plain && self.parts.iter().rev().skip(1).all(|part| *part != Part::Rest);
         if !is_decided && path.spellings.iter().any(|segments| self.is_possible(segments, path.case)) {
-            // A plain path has but one reading.
+            // A plain path has only one reading.
             return if path.is_plain { Match::Certain } else { Match::Possible };
         }
         Match::Never
     }
 
-    /// Whether the segments match one by one in every reading. `false` where that takes more than one look at each.
+    /// Whether the segments match one by one in every reading. May return `false` where a decision
+    /// needs more than one pass.
     fn is_certain(&self, segments: &[Segment<'_>], case: RouteCase) -> bool {
         let mut rest = segments.iter().peekable();
         let mut parts = self.parts.iter().peekable();
@@ -134,7 +137,8 @@ impl Pattern {
         rest.next().is_none()
     }
 
-    /// Whether the segments match in any reading: an automaton whose states are the parts that are still to be matched.
+    /// Whether the segments match in any reading. Simulates an automaton whose states are the
+    /// numbers of matched parts.
     fn is_possible(&self, segments: &[Segment<'_>], case: RouteCase) -> bool {
         let mut states = States::none(self.parts.len());
         let mut next = States::none(self.parts.len());
@@ -150,11 +154,11 @@ impl Pattern {
     }
 }
 
-/// Where a match may stand between two segments, by the number of parts that are matched.
+/// The possible states of a match between two segments, by number of matched parts.
 struct States {
-    /// A segment has ended here.
+    /// The segment has ended.
     at_boundary: Vec<bool>,
-    /// The segment goes on, if the slash that follows is taken for data.
+    /// The segment continues, if the slash that follows is data.
     inside: Vec<bool>,
 }
 
@@ -164,7 +168,7 @@ impl States {
         Self { at_boundary: none.clone(), inside: none }
     }
 
-    /// Adds a state, and those that follow because a `**` may stand for nothing.
+    /// Adds a state, and those that follow because `**` may match nothing.
     fn reach(&mut self, mut matched: usize, goes_on: bool, parts: &[Part]) {
         if goes_on && let Some(inside) = self.inside.get_mut(matched) {
             *inside = true;
@@ -178,7 +182,7 @@ impl States {
         }
     }
 
-    /// Makes `next` the states after a segment.
+    /// Sets `next` to the states after a segment.
     fn pass(&self, segment: &Segment<'_>, parts: &[Part], case: RouteCase, next: &mut Self) {
         next.at_boundary.fill(false);
         next.inside.fill(false);
@@ -203,7 +207,8 @@ impl States {
         }
     }
 
-    /// Whether no state is left: where a segment may go on, it may have ended too.
+    /// Whether no state is left. A segment that may continue may also have ended, so `at_boundary`
+    /// suffices.
     fn are_over(&self) -> bool {
         !self.at_boundary.contains(&true)
     }
@@ -213,33 +218,35 @@ impl States {
     }
 }
 
-/// A request's path, with all that origins may make of it.
+/// The path of a request in all its readings.
 #[derive(Debug)]
 pub struct RequestPath<'a> {
-    /// The segments of the path: all of them, those before an encoded `?` or `#`, and both without invisible characters.
+    /// The segments of the path in up to four forms: whole or cut at an encoded `?` or `#`, each
+    /// with or without invisible characters.
     spellings: Vec<Vec<Segment<'a>>>,
     case: RouteCase,
-    /// Whether there is one reading only.
+    /// Whether the path has only one reading.
     is_plain: bool,
-    /// Whether there are more readings than are looked at.
+    /// Whether the path has too many segments to compare its readings.
     is_boundless: bool,
 }
 
-/// What stands between two slashes, encoded ones included.
+/// The text between two slashes, encoded ones included.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 struct Segment<'a> {
     /// Decoded until nothing changes.
     text: Cow<'a, str>,
-    /// What else it may be read as.
+    /// Its other readings.
     others: Vec<String>,
-    /// Whether the slash before it is encoded: data to some.
+    /// Whether an encoded slash precedes it, which some origins treat as data.
     follows_encoded_slash: bool,
-    /// `;…` goes up to the next slash; whether an encoded one ends it is not said.
+    /// Whether it has `;parameters`, which end at the next slash. Whether an encoded slash ends
+    /// them depends on the origin.
     has_parameters: bool,
-    /// Whether some drop it.
+    /// Whether some origins drop it.
     may_vanish: bool,
-    /// Whether all read the same in it.
+    /// Whether all origins read it alike.
     is_sure: bool,
 }
 
@@ -270,7 +277,7 @@ impl<'a> RequestPath<'a> {
     }
 }
 
-/// The segments of a path, without the empty ones at its end.
+/// Splits a path into segments, without empty ones at its end.
 fn segments(path: &str, case: RouteCase, is_visible: bool, ends_at_query: bool) -> Vec<Segment<'_>> {
     let mut segments = Vec::new();
     let path = path.strip_prefix('/').unwrap_or(path).trim_end_matches('/');
@@ -295,14 +302,14 @@ fn segments(path: &str, case: RouteCase, is_visible: bool, ends_at_query: bool) 
     segments
 }
 
-/// Whether a segment, as sent, can be read in one way only. `false` does not say that it cannot.
+/// Whether a segment, as sent, has only one reading. May return `false` for such a segment.
 fn is_plain(raw: &str) -> bool {
     let is_usual = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b';' | b'(' | b'?' | b'#');
     !raw.is_empty() && raw.bytes().all(is_usual) && !raw.starts_with('+') && !raw.ends_with(['.', '+'])
 }
 
-/// Whether a character is encoded that never has to be: some origins compare paths without decoding them, and only such a character
-/// can keep them from finding a route.
+/// Whether an unreserved character is encoded. Some origins compare paths without decoding, and
+/// only such a character can keep them from matching a route.
 fn has_needless_escape(raw: &str) -> bool {
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let escaped = |escape: &str| u8::from_str_radix(escape.get(..2)?, 16).ok();
@@ -326,7 +333,7 @@ impl<'a> Segment<'a> {
             RouteCase::Sensitive => text.to_owned(),
             RouteCase::Insensitive => fold(text),
         };
-        // Not everybody who compares without regard to case does so beyond ASCII.
+        // Some origins ignore case for ASCII letters only.
         let is_folded_by_all = case == RouteCase::Sensitive || folded == text.to_ascii_lowercase();
         let mut others = Vec::new();
         let mut add = |reading: &str| {
@@ -358,7 +365,7 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// `(S(…))`, which ASP.NET takes out of paths.
+/// The form `(S(…))`, which ASP.NET removes from paths.
 fn is_cookieless_session(segment: &str) -> bool {
     let mut start = segment.chars();
     start.next() == Some('(')
@@ -367,19 +374,20 @@ fn is_cookieless_session(segment: &str) -> bool {
         && segment.ends_with("))")
 }
 
-/// A table of routes: what it says of each, by pattern and method.
+/// A table of values by pattern and method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes<T> {
     rows: Vec<(Pattern, String, T)>,
 }
 
-/// How close a row is to a request: the longest pattern, then the one with the fewest wildcards, then the method's own.
+/// How close a row is to a request, by precedence: length of the pattern, fewest wildcards,
+/// specific method.
 type Closeness = (usize, std::cmp::Reverse<usize>, Method);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Method {
     Any,
-    /// `GET`, for a `HEAD`: what answers one answers the other.
+    /// A row for `GET`, applied to `HEAD`.
     Get,
     Same,
 }
@@ -396,14 +404,14 @@ impl Method {
 }
 
 impl<T> Routes<T> {
-    /// Compiles a table of patterns, methods (`*` for all) and what holds for them.
+    /// Compiles a table of pattern, method (`*` for all) and value.
     pub fn new<'a>(rows: impl IntoIterator<Item = (&'a str, &'a str, T)>) -> Self {
         let row = |(pattern, method, value): (&str, &str, T)| (Pattern::parse(pattern), method.to_owned(), value);
         Self { rows: rows.into_iter().map(row).collect() }
     }
 
-    /// What holds for a request: of the rows that are the closest match in any reading of its path, the one of the highest price. A
-    /// path with one reading has one closest match.
+    /// The value for a request. Each reading of its path has a closest match; of these, the one
+    /// with the highest price.
     pub fn dearest(&self, method: &str, path: &str, case: RouteCase, price: impl Fn(&T) -> u64) -> Option<&T> {
         if self.rows.is_empty() {
             return None;
@@ -418,7 +426,7 @@ impl<T> Routes<T> {
                 agreement => matches.push((closeness, agreement, value)),
             }
         }
-        // No reading's closest match is further away than a row that matches in all of them.
+        // A row that matches every reading bounds the closeness of each reading's closest match.
         let is_certain =
             |(closeness, agreement, _): &(Closeness, Match, &T)| (*agreement == Match::Certain).then_some(*closeness);
         let furthest = matches.iter().filter_map(is_certain).max();

@@ -1,22 +1,23 @@
-//! A change of a tier on its way to the objects of its keys.
+//! Fan-out of a tier's change to the objects of its keys.
 
 use crate::keys::profile::TierChange;
 use serde::{Deserialize, Serialize};
 
-/// Body of [`ObjectRequest::FanOut`](crate::protocol::object_request::ObjectRequest::FanOut).
+/// The body of [`ObjectRequest::FanOut`](crate::protocol::object_request::ObjectRequest::FanOut).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOut {
-    /// What to take over; as JSON it is the body of [`ObjectRequest::ApplyTier`](crate::protocol::object_request::ObjectRequest::ApplyTier).
+    /// The change. As JSON it is the body of
+    /// [`ApplyTier`](crate::protocol::object_request::ObjectRequest::ApplyTier).
     pub change: TierChange,
-    /// The other keys whose objects to tell.
+    /// The ids of the other keys, whose objects the change is forwarded to.
     pub ids: Vec<String>,
 }
 
-/// Objects of a page that are asked to fan a change out, one after the other, until one does.
+/// Maximum number of objects that are tried as the sender for a page of keys.
 const TRIES: usize = 2;
 
 impl FanOut {
-    /// Who is asked to fan a change out to a page of keys, one after the other until one does it, and with what.
+    /// The senders to try for a page of keys, in order until one succeeds, each with its request.
     pub fn tries<'a>(change: &'a TierChange, page: &'a [String]) -> impl Iterator<Item = (&'a str, Self)> {
         page.iter().take(TRIES).map(|through| {
             let ids = page.iter().filter(|id| *id != through).cloned().collect();
@@ -25,10 +26,10 @@ impl FanOut {
     }
 }
 
-/// The answer to it.
+/// The response to a fan-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FanOutResult {
-    /// How many objects have taken it, the one that was asked among them.
+    /// The number of objects that applied the change, the sender included.
     pub taken: u64,
 }
 
@@ -36,7 +37,7 @@ pub struct FanOutResult {
 mod tests {
     use super::*;
 
-    /// Old and new versions of these meet during every deployment.
+    /// During a deployment old and new versions exchange these.
     #[test]
     fn the_form_is_frozen() {
         let earlier = r#"{"change":{"tier":"free","version":3,"audit_days":7,"policies":[]},"ids":[]}"#;

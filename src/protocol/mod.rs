@@ -1,8 +1,9 @@
-//! What the Worker and a key's object say to each other.
+//! The line protocol between the Worker and the objects of keys.
 //!
-//! A question is a URL and an answer one header value: both are lines of text, so that neither side reads a body or builds
-//! a map for a message of a hundred bytes. A new Worker may talk to an old object, and the other way round, for seconds to
-//! minutes of a deployment: so each line has a version, unknown parameters are ignored, and new ones must be optional.
+//! A request is a URL and a response one header value. Both are lines of text, so that neither side
+//! reads a body or builds a map for a message of a hundred bytes. During a deployment, new Workers
+//! talk to old objects and the other way round for seconds to minutes. So each line has a version,
+//! receivers ignore unknown parameters, and new parameters must be optional.
 
 pub mod fan_out;
 pub mod key_status;

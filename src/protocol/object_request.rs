@@ -1,4 +1,4 @@
-//! What the Worker asks.
+//! Requests of the Worker to a key's object.
 
 use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::target::percent_decode;
@@ -7,128 +7,99 @@ use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// An object's address is its name; the host only makes the URL a URL.
+/// Objects are addressed by name. The host only makes the URL valid.
 const BASE: &str = "https://key.object/v1/";
 const FOUND: &str = "&found=1";
 
-/// A question to a key's object.
+/// A request to a key's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub enum ObjectRequest<'a> {
-    /// May this call pass? If so, count it.
+    /// Judge a call, and count it if it is admitted.
     Check(Check<'a>),
-    /// Add what an isolate owes, without a call to judge.
-    Report {
-        /// The key's id.
-        id: &'a str,
-        /// What is owed.
-        report: PendingReport<'a>,
-    },
-    /// Take note of how calls ended, without a call to judge.
+    /// Count a report of an isolate, without a call to judge.
+    Report { id: &'a str, report: PendingReport<'a> },
+    /// Record how calls ended, without a call to judge.
     CallOutcomes {
-        /// The key's id.
         id: &'a str,
-        /// Whether the answer is to wait until that is durable.
+        /// Whether to respond only once the outcomes are durable.
         is_awaited: bool,
-        /// The calls.
-        ends: CallOutcomes<'a>,
+        outcomes: CallOutcomes<'a>,
     },
-    /// What does the key's audit log say? Answered in JSON.
-    Audit {
-        /// The key's id.
-        id: &'a str,
-        /// Which part of it.
-        page: AuditPage<'a>,
-    },
-    /// What has the key used? Answered in JSON, as [`Usage`](crate::protocol::usage::Usage).
-    Usage {
-        /// The key's id.
-        id: &'a str,
-    },
-    /// Read the key's row in D1 again, now.
-    Refresh {
-        /// The key's id.
-        id: &'a str,
-    },
-    /// Take over the [`TierChange`](crate::keys::profile::TierChange) in the body.
-    ApplyTier {
-        /// The key's id.
-        id: &'a str,
-    },
-    /// Take over the tier's change in the body, and tell the other objects that it names.
-    FanOut {
-        /// The key's id.
-        id: &'a str,
-    },
-    /// Bring D1 up to date: what should it have then? Answered in JSON.
-    Reconcile {
-        /// The key's id.
-        id: &'a str,
-    },
-    /// How does the key stand, for whoever has its secret? Answered in lines: an [`ObjectResponse`](crate::protocol::object_response::ObjectResponse), and for a known key
-    /// what it is and what it has used, as [`KeyStatus`](crate::protocol::key_status::KeyStatus) writes them.
+    /// Read a page of the audit log. The response is JSON.
+    Audit { id: &'a str, page: AuditPage<'a> },
+    /// Read the key's usage. The response is JSON, a [`Usage`](crate::protocol::usage::Usage).
+    Usage { id: &'a str },
+    /// Read the key's row in D1 again, immediately.
+    Refresh { id: &'a str },
+    /// Apply the [`TierChange`](crate::keys::profile::TierChange) in the body.
+    ApplyTier { id: &'a str },
+    /// Apply the tier's change in the body, and forward it to the other objects that the body
+    /// names.
+    FanOut { id: &'a str },
+    /// Flush to D1, then return the totals that D1 must have. The response is JSON.
+    Reconcile { id: &'a str },
+    /// Read the status of a key for self-service. The response has several lines: an
+    /// [`ObjectResponse`](crate::protocol::object_response::ObjectResponse), and for a known key
+    /// its [`KeyStatus`](crate::protocol::key_status::KeyStatus).
     KeyStatus {
-        /// The key's id.
         id: &'a str,
-        /// Hash of the presented secret.
+        /// The hash of the presented secret.
         secret_hash: &'a str,
         /// See [`Check::is_found`].
         is_found: bool,
     },
-    /// How many rows has the object written? For measurements.
-    Stats {
-        /// The key's id.
-        id: &'a str,
-    },
+    /// Return the number of rows that the object has written, for measurements.
+    Stats { id: &'a str },
 }
 
-/// A call of a key, as far as it matters to the judge.
+/// The properties of a call that decide its judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct Call<'a> {
-    /// The key's id.
     pub id: &'a str,
-    /// Hash of the presented secret.
+    /// The hash of the presented secret.
     pub secret_hash: &'a str,
-    /// The request's method.
     pub method: &'a str,
-    /// The request's path, as sent; method and path make the cost.
+    /// As sent. Method and path decide the cost.
     pub path: &'a str,
 }
 
 /// One call to be judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
+#[allow(missing_docs)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Check<'a> {
-    /// The call.
     pub call: Call<'a>,
-    /// Names this call: a repeat of the question with the same nonce is not counted again.
+    /// Identifies the call: a retry with the same nonce is not counted again.
     pub nonce: u64,
-    /// Whether this is such a repeat.
+    /// Whether this request is a retry.
     pub is_repeat: bool,
-    /// For how many milliseconds it has been asked about, if it is one.
+    /// For a retry, milliseconds since the first attempt.
     pub age: Option<u64>,
-    /// Whether the asking isolate has other questions about calls of the key open.
+    /// Whether the isolate has other requests about calls of the key in flight.
     pub is_concurrent: bool,
-    /// Whether the asking isolate has just found the key in D1: an object that does not know it has to ask D1 again.
+    /// Whether the isolate has just found the key in D1: an object to which the key is unknown must
+    /// read D1 again.
     pub is_found: bool,
-    /// What the asking isolate owes to the key's counts.
+    /// A report of the isolate that travels with the call.
     pub report: Option<PendingReport<'a>>,
-    /// The call's idempotency key.
     pub idempotency_key: Option<Cow<'a, str>>,
-    /// What the call asks for; with an idempotency key. Earlier versions do not send it.
+    /// The request's fingerprint, sent with an idempotency key. Earlier versions do not send it.
     pub fingerprint: Option<Fingerprint>,
-    /// Whether the call has an `Idempotency-Key` that is none. Whether that matters is the tier's to say.
+    /// Whether the call has an invalid `Idempotency-Key`. The tier decides whether that matters.
     pub has_malformed_key: bool,
-    /// How other calls of the key ended.
-    pub ends: CallOutcomes<'a>,
+    /// Outcomes of other calls of the key.
+    pub outcomes: CallOutcomes<'a>,
 }
 
-/// How calls ended: `nonce.status.milliseconds`, with commas in between. Behind a `#`, at the end of
-/// a request. The status is 0 where the origin did not answer.
+/// How calls ended: `nonce.status.milliseconds`, separated by commas. Sent after a `#` at the end
+/// of a request. The status is 0 if the origin did not respond.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallOutcomes<'a>(pub &'a str);
 
 impl<'a> CallOutcomes<'a> {
-    /// These outcomes as text.
+    /// Formats outcomes.
     #[must_use]
     pub fn text(outcomes: &[CallOutcome]) -> String {
         let mut text = String::new();
@@ -140,10 +111,10 @@ impl<'a> CallOutcomes<'a> {
         text
     }
 
-    /// One by one, without what cannot be read.
+    /// The outcomes. Malformed ones are skipped.
     pub fn iter(self) -> impl Iterator<Item = CallOutcome> + use<'a> {
-        self.0.split(',').filter_map(|end| {
-            let mut numbers = end.split('.');
+        self.0.split(',').filter_map(|outcome| {
+            let mut numbers = outcome.split('.');
             let (nonce, status, duration) = (numbers.next()?, numbers.next()?, numbers.next()?);
             Some(CallOutcome {
                 nonce: nonce.parse().ok()?,
@@ -157,47 +128,48 @@ impl<'a> CallOutcomes<'a> {
 /// A page of the audit log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditPage<'a> {
-    /// From this time on, in milliseconds.
+    /// Inclusive, in milliseconds since 1970.
     pub from: u64,
-    /// Before this time, in milliseconds.
+    /// Exclusive, in milliseconds since 1970.
     pub to: u64,
-    /// Where the page before ended; empty for the first.
+    /// The end of the previous page. Empty for the first page.
     pub cursor: &'a str,
-    /// Entries at most.
+    /// Maximum number of entries.
     pub limit: usize,
 }
 
-/// What an isolate owes to the counts of a key, under a nonce of its own: the object adds it once.
+/// A report of an isolate. The object counts it once, by its nonce.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub struct PendingReport<'a> {
-    /// Names the report.
     pub nonce: u64,
-    /// Calls that were let through while the object was out of reach.
+    /// Calls that were let through while the object was unreachable.
     pub uncounted: u64,
-    /// Calls that were denied without asking the object.
+    /// Calls that were denied from the isolate's cache.
     pub denied: u64,
-    /// For how many milliseconds the object may have had it, if it may.
+    /// Milliseconds since the first attempt that the object may have received. `None` for a first
+    /// attempt.
     pub age: Option<u64>,
-    /// What the calls that were let through asked for. Those that it does not name cost 1.
+    /// The targets of the calls that were let through. Calls without a target cost 1.
     pub unchecked: UncheckedCalls<'a>,
 }
 
-/// Calls that were let through: `count:method:path`, with commas in between. The object knows what they cost.
+/// Calls that were let through: `count:method:path`, separated by commas. The object prices them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UncheckedCalls<'a>(pub &'a str);
 
-/// What has a meaning in a question or in [`UncheckedCalls`].
+/// Characters with a meaning in a request or in [`UncheckedCalls`].
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'&').add(b'#').add(b',').add(b':').add(b'%');
 
 impl<'a> UncheckedCalls<'a> {
-    /// `method:path` as it is in the text.
+    /// The escaped form of `method:path`.
     #[must_use]
     pub fn target(method: &str, path: &str) -> String {
         let escape = |text| utf8_percent_encode(text, ESCAPED);
         format!("{}:{}", escape(method), escape(path))
     }
 
-    /// One by one, how often, method and path, without what cannot be read.
+    /// The calls as count, method and path. Malformed ones are skipped.
     pub fn iter(self) -> impl Iterator<Item = (u64, Cow<'a, str>, Cow<'a, str>)> {
         self.0.split(',').filter_map(|call| {
             let mut fields = call.split(':');
@@ -208,7 +180,7 @@ impl<'a> UncheckedCalls<'a> {
 }
 
 impl ObjectRequest<'_> {
-    /// The URL to fetch from the object.
+    /// The URL of the request.
     #[must_use]
     pub fn to_url(&self) -> String {
         let mut url = String::with_capacity(192);
@@ -217,9 +189,9 @@ impl ObjectRequest<'_> {
         let _ = match self {
             Self::Check(check) => check.write(&mut url),
             Self::Report { id, report } => write!(url, "settle?id={id}").and_then(|()| report.write(&mut url)),
-            Self::CallOutcomes { id, is_awaited, ends } => {
+            Self::CallOutcomes { id, is_awaited, outcomes } => {
                 let awaited = if *is_awaited { "&w=1" } else { "" };
-                write!(url, "end?id={id}{awaited}#{}", ends.0)
+                write!(url, "end?id={id}{awaited}#{}", outcomes.0)
             }
             Self::Audit { id, page: AuditPage { from, to, cursor, limit } } => {
                 write!(url, "audit?id={id}&f={from}&t={to}&c={cursor}&l={limit}")
@@ -240,7 +212,7 @@ impl ObjectRequest<'_> {
 }
 
 impl<'a> Check<'a> {
-    /// Says what the call's `Idempotency-Key` is.
+    /// Sets the call's `Idempotency-Key`.
     #[must_use]
     pub fn with_field(mut self, field: Field<'a>, fingerprint: Option<Fingerprint>) -> Self {
         match field {
@@ -283,20 +255,21 @@ impl Check<'_> {
         if self.has_malformed_key {
             url.push_str("&b=1");
         }
-        // Last, because a path may hold everything but `?` and `#`: it needs no escapes here.
+        // The path is last and needs no escapes, because it can contain any character except `?`
+        // and `#`.
         write!(url, "&m={method}&p={path}")?;
-        if !self.ends.0.is_empty() {
-            write!(url, "#{}", self.ends.0)?;
+        if !self.outcomes.0.is_empty() {
+            write!(url, "#{}", self.outcomes.0)?;
         }
         Ok(())
     }
 }
 
 impl<'a> ObjectRequest<'a> {
-    /// Reads a question; `None` if it is none of ours.
+    /// Parses a request. `None` if it is malformed or unknown.
     #[must_use]
     pub fn parse(url: &'a str) -> Option<Self> {
-        let (url, ends) = url.split_once('#').unwrap_or((url, ""));
+        let (url, outcomes) = url.split_once('#').unwrap_or((url, ""));
         let (name, query) = url.strip_prefix(BASE)?.split_once('?')?;
         let (query, path) = query.split_once("&p=").unwrap_or((query, "/"));
         let call = Call { id: "", secret_hash: "", method: "", path };
@@ -311,7 +284,7 @@ impl<'a> ObjectRequest<'a> {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
-            ends: CallOutcomes(ends),
+            outcomes: CallOutcomes(outcomes),
         };
         let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
         let mut is_awaited = false;
@@ -346,7 +319,7 @@ impl<'a> ObjectRequest<'a> {
             _ if id.is_empty() => None,
             "check" if !check.call.secret_hash.is_empty() => Some(Self::Check(check)),
             "settle" => Some(Self::Report { id, report: check.report? }),
-            "end" => Some(Self::CallOutcomes { id, is_awaited, ends: check.ends }),
+            "end" => Some(Self::CallOutcomes { id, is_awaited, outcomes: check.outcomes }),
             "audit" => Some(Self::Audit { id, page }),
             "usage" => Some(Self::Usage { id }),
             "refresh" => Some(Self::Refresh { id }),
@@ -396,9 +369,9 @@ mod tests {
         }
     }
 
-    /// Old and new versions of these lines meet during every deployment.
+    /// During a deployment old and new versions exchange these lines.
     #[test]
-    fn questions_are_frozen() {
+    fn requests_are_frozen() {
         let call = Call { id: "abc", secret_hash: HASH, method: "GET", path: "/a&p=b%2F" };
         let plain = Check {
             call,
@@ -411,7 +384,7 @@ mod tests {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
-            ends: CallOutcomes::default(),
+            outcomes: CallOutcomes::default(),
         };
         let report = PendingReport { nonce: 9, uncounted: 2, denied: 3, ..PendingReport::default() };
         let old = PendingReport { age: Some(1500), ..report };
@@ -424,17 +397,20 @@ mod tests {
         let again = Check { is_repeat: true, age: Some(40), report: Some(old), ..plain.clone() };
         let full = Check { is_repeat: true, is_concurrent: true, report: Some(report), ..plain.clone() };
         let found = Check { is_found: true, ..plain.clone() };
-        let noted =
-            Check { idempotency_key: Some("a &p=#/ü".into()), ends: CallOutcomes("5.200.31,6.0.9"), ..plain.clone() };
-        let request = Fingerprint::of("POST", "/orders", None);
-        let keyed = plain.clone().with_field(Field::Key("k"), Some(request));
-        let malformed = plain.clone().with_field(Field::Malformed, Some(request));
-        assert_eq!(plain.clone().with_field(Field::Absent, Some(request)), plain);
-        let ends: Vec<_> = noted.ends.iter().map(|end| (end.nonce, end.status, end.duration_ms)).collect();
-        assert_eq!(ends, [(5, 200, 31), (6, 0, 9)]);
+        let noted = Check {
+            idempotency_key: Some("a &p=#/ü".into()),
+            outcomes: CallOutcomes("5.200.31,6.0.9"),
+            ..plain.clone()
+        };
+        let fingerprint = Fingerprint::of("POST", "/orders", None);
+        let keyed = plain.clone().with_field(Field::Key("k"), Some(fingerprint));
+        let malformed = plain.clone().with_field(Field::Malformed, Some(fingerprint));
+        assert_eq!(plain.clone().with_field(Field::Absent, Some(fingerprint)), plain);
+        let outcomes: Vec<_> = noted.outcomes.iter().map(|it| (it.nonce, it.status, it.duration_ms)).collect();
+        assert_eq!(outcomes, [(5, 200, 31), (6, 0, 9)]);
         assert_eq!(CallOutcomes("1.2,x.200.3,,7.70000.1").iter().count(), 0);
         let page = AuditPage { from: 1, to: 2, cursor: "3-4", limit: 5 };
-        for (question, url) in [
+        for (request, url) in [
             (ObjectRequest::Check(plain), "https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/a&p=b%2F"),
             (
                 ObjectRequest::Check(full),
@@ -461,11 +437,11 @@ mod tests {
             ),
             (ObjectRequest::Report { id: "abc", report: old }, "https://key.object/v1/settle?id=abc&o=9:2:3:1500"),
             (
-                ObjectRequest::CallOutcomes { id: "abc", is_awaited: true, ends: CallOutcomes("5.200.31") },
+                ObjectRequest::CallOutcomes { id: "abc", is_awaited: true, outcomes: CallOutcomes("5.200.31") },
                 "https://key.object/v1/end?id=abc&w=1#5.200.31",
             ),
             (
-                ObjectRequest::CallOutcomes { id: "abc", is_awaited: false, ends: CallOutcomes("5.200.31") },
+                ObjectRequest::CallOutcomes { id: "abc", is_awaited: false, outcomes: CallOutcomes("5.200.31") },
                 "https://key.object/v1/end?id=abc#5.200.31",
             ),
             (ObjectRequest::Audit { id: "abc", page }, "https://key.object/v1/audit?id=abc&f=1&t=2&c=3-4&l=5"),
@@ -484,9 +460,13 @@ mod tests {
                 "https://key.object/v1/holder?id=abc&h=00ff&found=1",
             ),
         ] {
-            assert_eq!(question.to_url(), url);
-            assert_eq!(ObjectRequest::parse(url), Some(question));
+            assert_eq!(request.to_url(), url);
+            assert_eq!(ObjectRequest::parse(url), Some(request));
         }
+    }
+
+    #[test]
+    fn unknown_parameters_are_ignored_and_malformed_requests_refused() {
         let newer = ObjectRequest::parse("https://key.object/v1/usage?id=abc&new=1");
         assert_eq!(newer, Some(ObjectRequest::Usage { id: "abc" }));
         for wrong in [

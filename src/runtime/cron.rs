@@ -11,16 +11,16 @@ use crate::time::{DAY, UnixMicros};
 use wasm_bindgen::JsValue;
 use worker::Env;
 
-/// Keys that are looked at each time.
+/// Number of keys that are checked per run.
 const SAMPLE: usize = 20;
-/// For how long hours are kept. The API shows the last 100 days.
+/// How long hours are kept. The API shows the last 100 days.
 const KEPT: u64 = 100 * DAY;
-/// Rows that one statement deletes, and statements at most; the next run goes on.
+/// Maximum number of rows per statement, and of statements per run. The next run continues.
 const BATCH: u64 = 2_000;
 const BATCHES: u32 = 50;
 
-/// One run. Its parts do not depend on each other; fails if any of them does, so that the run
-/// counts as failed.
+/// One run. Its parts are independent. It fails if any of them does, so that the platform reports
+/// it.
 pub(crate) async fn run(env: &Env) -> Result<(), Error> {
     let now = clock::now();
     let isolate = Isolate::get(env)?;
@@ -41,7 +41,7 @@ async fn check(isolate: &Isolate, db: &Database, now: UnixMicros) -> Result<(), 
                 worker::console_error!("tollgate: D1 does not have what key {id} has counted: {detail}");
                 store::reports::note_drift(db, &id, &detail, now).await?;
             }
-            // One that is out of reach must not hide the others.
+            // An unreachable object must not hide the others.
             Err(error) => failure = Some(Error::new(format!("key {id} could not be reconciled: {error}"))),
         }
     }

@@ -1,4 +1,4 @@
-//! Deadlines for what an object waits for.
+//! Deadlines for operations that an object waits for.
 
 use crate::runtime::error::Error;
 use crate::runtime::js;
@@ -6,7 +6,7 @@ use std::future::Future;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// Gives up on `work` after that many milliseconds.
+/// Fails if `work` takes longer than so many milliseconds.
 pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let timer = Timer::start(milliseconds);
     match futures_util::future::select(std::pin::pin!(work), JsFuture::from(js::timer::timer_promise(&timer.0))).await {
@@ -15,8 +15,8 @@ pub(crate) async fn within<T>(milliseconds: u32, work: impl Future<Output = Resu
     }
 }
 
-/// A timer that ends with its use: one that is still running keeps an idle object in memory, and
-/// billed.
+/// A timer that is cleared when it is dropped. A pending timer would keep an idle object in memory,
+/// and billed.
 struct Timer(JsValue);
 
 impl Timer {

@@ -1,9 +1,9 @@
-//! What goes wrong in the runtime.
+//! Errors of the runtime.
 
 use std::fmt;
 use wasm_bindgen::prelude::*;
 
-/// An error of ours or of the platform, with its cause for the log. Never shown to a client.
+/// An internal error or one of the platform, with its cause for the log. Never shown to a client.
 #[derive(Debug, Clone)]
 pub(crate) struct Error(String);
 

@@ -1,4 +1,4 @@
-//! What every handler does with its result.
+//! Turns the results of handlers into responses.
 
 use crate::http::problem::Problem;
 use crate::runtime::http::{self, HttpResult};
@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use wasm_bindgen::prelude::*;
 
-/// Turns an error into a 500: logged, and opaque to the client.
+/// Turns an error into a 500, which is logged and opaque to the client.
 pub(crate) fn or_internal_error(answer: HttpResult) -> Result<JsValue, JsValue> {
     let answer = answer.or_else(|error| {
         worker::console_error!("tollgate: {error}");
@@ -19,7 +19,7 @@ pub(crate) fn or_internal_error(answer: HttpResult) -> Result<JsValue, JsValue> 
 }
 
 pub(crate) fn promise(work: impl Future<Output = HttpResult> + 'static) -> Promise {
-    // Boxed, so that what makes a promise of it is compiled once and not for each kind of work.
+    // Boxed, so that the conversion to a promise is compiled once and not per type of future.
     let work: Pin<Box<dyn Future<Output = HttpResult>>> = Box::pin(work);
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move { or_internal_error(work.await) }))
 }

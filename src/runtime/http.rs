@@ -1,4 +1,4 @@
-//! Builds the responses of tollgate's own.
+//! Builds tollgate's own responses.
 
 use crate::gateway::loop_guard::MARK;
 use crate::gateway::outbound::{RESERVED, RESERVED_IN_RESPONSES};
@@ -12,14 +12,14 @@ use crate::runtime::js::fields::FieldLines;
 use wasm_bindgen::JsValue;
 
 const PROBLEM_JSON: &str = "application/problem+json";
-/// Where `entry.js` leaves the document of the API: inside the wasm it would only make that larger.
+/// The property in which `entry.js` provides the API document. Within the wasm it would
+/// increase the size that is loaded.
 const OPENAPI: &str = "tollgateOpenApi";
 
-/// A response or the promise of one; or the error that becomes a 500.
+/// A response or a promise of one, or an error that becomes a 500.
 pub(crate) type HttpResult = Result<JsValue, Error>;
 
-/// An answer of our own: never stored, and readable for scripts of any origin that is allowed to
-/// ask.
+/// Fields of tollgate's own responses: never stored, and readable for scripts of allowed origins.
 fn own(status: u16, content_type: &str, body: Option<&str>, cors: &str, mut fields: FieldLines) -> HttpResult {
     set_own_fields(&mut fields, cors);
     if body.is_some() {
@@ -35,7 +35,7 @@ fn set_own_fields(fields: &mut FieldLines, cors: &str) {
     fields.set("Access-Control-Expose-Headers", EXPOSED);
 }
 
-/// Gives JavaScript the rules of forwarding: once for each isolate.
+/// Passes the rules of forwarding to JavaScript, once per isolate.
 pub(crate) fn set_forwarding_rules(cors: &str) {
     let mut fields = FieldLines::default();
     set_own_fields(&mut fields, cors);
@@ -45,13 +45,13 @@ pub(crate) fn set_forwarding_rules(cors: &str) {
     js::origin::set_forwarding_rules(status, &body, fields.as_str(), loop_status, RESERVED, RESERVED_IN_RESPONSES);
 }
 
-/// The problem answer for a refusal; `known` adds where the key stands.
+/// The problem response of a refusal. `known` adds the rate-limit fields.
 pub(crate) fn refuse(refusal: &Problem, cors: &str, known: Option<(&KeyResponse, Forms)>) -> HttpResult {
     let fields = refusal_fields(refusal, known);
     own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
 }
 
-/// The answer of a gate that was called by itself: `proof` shows the caller that it was.
+/// The response of a gate that was called by itself. `proof` shows this to the caller.
 pub(crate) fn called_by_itself(proof: &str, cors: &str) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.set(MARK, proof);
@@ -72,26 +72,26 @@ fn refusal_fields(refusal: &Problem, known: Option<(&KeyResponse, Forms)>) -> Fi
     fields
 }
 
-/// The refusal of a denied call.
+/// The response to a denied call.
 pub(crate) fn quota_exceeded(known: &KeyResponse) -> Option<Problem> {
     let KeyVerdict::Denied { retry_after, .. } = known.outcome else { return None };
     let retry_after = retry_after.div_ceil(1000).max(1);
     Some(Problem::QuotaExceeded { violated: known.violated(), retry_after })
 }
 
-/// A refusal as JavaScript has it, for as long as its seconds stay the same.
+/// A rendered refusal in JavaScript, usable while its whole seconds stay the same.
 pub(crate) struct Rendered {
-    /// Of the refusal in the deny cache.
+    /// The number of the refusal in the deny cache.
     pub(crate) number: u64,
-    /// On the isolate's clock, in milliseconds.
+    /// In milliseconds on the isolate's clock.
     pub(crate) until: u64,
     pub(crate) status: u16,
     body: JsValue,
     headers: JsValue,
 }
 
-/// A refusal that is going to be given many times, until its words change: the one of this number,
-/// up to `until`.
+/// Renders a refusal for repeated use until its content changes: the one of this number, up to
+/// `until`.
 pub(crate) fn render(
     refusal: &Problem,
     cors: &str,
@@ -106,22 +106,22 @@ pub(crate) fn render(
     Ok(Rendered { number, until, status: refusal.status(), body: refusal.body().into(), headers })
 }
 
-/// Gives a rendered refusal.
+/// Responds with a rendered refusal.
 pub(crate) fn give(rendered: &Rendered) -> HttpResult {
     Ok(js::response::reply_shared(rendered.status, &rendered.body, &rendered.headers)?.into())
 }
 
-/// A JSON answer.
+/// A JSON response.
 pub(crate) fn json(status: u16, body: &str, cors: &str) -> HttpResult {
     own(status, "application/json", Some(body), cors, FieldLines::default())
 }
 
-/// An answer of JSON values, one a line.
+/// A response of JSON values, one per line.
 pub(crate) fn lines(body: &str, media_type: &str, cors: &str) -> HttpResult {
     own(200, media_type, Some(body), cors, FieldLines::default())
 }
 
-/// A stream of CSV, to be kept as a file.
+/// A stream of CSV, to be saved as a file.
 pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> HttpResult {
     let mut fields = FieldLines::default();
     set_own_fields(&mut fields, cors);
@@ -130,7 +130,7 @@ pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> HttpResult {
     Ok(js::response::reply_shared(200, rows, &js::fields::headers_of(fields.as_str())?)?.into())
 }
 
-/// A JSON answer about a key, with where it stands.
+/// A JSON response about a key, with its rate-limit fields.
 pub(crate) fn json_of_key(body: &str, cors: &str, known: &KeyResponse, forms: Forms) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.extend(ratelimit_headers::fields(known, forms));
@@ -154,8 +154,8 @@ pub(crate) fn health(cors: &str) -> HttpResult {
     json(200, concat!(r#"{"status":"ok","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#), cors)
 }
 
-/// The answer to a CORS preflight for the origin: what it asks for, for whoever `CORS_ALLOW_ORIGIN`
-/// names.
+/// The response to a CORS preflight for the origin: allows what it requests, for origins that
+/// `CORS_ALLOW_ORIGIN` names.
 pub(crate) fn grant(asked: &PreflightRequest, cors: &str) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.set("Access-Control-Allow-Methods", &asked.method);
@@ -167,7 +167,7 @@ pub(crate) fn grant(asked: &PreflightRequest, cors: &str) -> HttpResult {
     own(204, "", None, cors, fields)
 }
 
-/// The answer to a CORS preflight for one of tollgate's own endpoints.
+/// The response to a CORS preflight for one of tollgate's own endpoints.
 pub(crate) fn preflight(cors: &str) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.set("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, PATCH, DELETE");

@@ -9,22 +9,22 @@ use crate::http::preflight::PreflightRequest;
 use crate::http::target::{Target, TargetError};
 use crate::runtime::js;
 
-/// A request, with the facts that the gateway decides by.
+/// A request, with the properties that the gateway's rules need.
 pub(crate) struct Incoming {
     pub(crate) request: web_sys::Request,
     pub(crate) method: String,
-    /// As sent; nothing has resolved or decoded it.
+    /// As sent, neither resolved nor decoded.
     pub(crate) url: String,
     path: String,
     query: Option<String>,
     api_key: Option<String>,
     pub(crate) authorization: Option<String>,
     idempotency_key: Option<String>,
-    /// `X-Tollgate-Loop`, whoever has made it.
+    /// `X-Tollgate-Loop`, which any client may send.
     pub(crate) mark: Option<String>,
-    /// What a CORS preflight asks for.
+    /// Set if the request is a CORS preflight.
     pub(crate) preflight: Option<PreflightRequest>,
-    /// Whether it can be forwarded as it is.
+    /// Whether it can be forwarded unchanged.
     pub(crate) framing: Result<(), FramingError>,
 }
 
@@ -60,7 +60,7 @@ impl Incoming {
         })
     }
 
-    /// Where the request has reached the gate.
+    /// The URL at which the request reached the gate.
     pub(crate) fn place(&self) -> Option<Place<'_>> {
         Place::of(&self.url)
     }
@@ -74,7 +74,7 @@ impl Incoming {
         Target { path: &self.path, query: self.query.as_deref() }
     }
 
-    /// The credential, from where the configuration allows it to stand.
+    /// The credential, from a place that the configuration allows.
     pub(crate) fn credential(&self, allow_query_key: bool) -> Result<Credential<'_>, CredentialError> {
         let query = allow_query_key.then(|| self.target().query());
         credential::find(self.api_key.as_deref(), self.authorization.as_deref(), query)

@@ -1,5 +1,5 @@
-//! What an isolate keeps between requests: the parsed configuration, the namespace of the objects,
-//! and a source of nonces.
+//! The state that an isolate keeps between requests: configuration, caches, the namespace of the
+//! objects, and a source of nonces.
 
 use crate::config::Config;
 use crate::gateway::deny_cache::DenyCache;
@@ -26,7 +26,7 @@ thread_local! {
     static ISOLATE: RefCell<Option<Rc<Isolate>>> = const { RefCell::new(None) };
 }
 
-/// Keys at most with a denial that is kept rendered.
+/// Maximum number of keys with a rendered denial.
 pub(crate) const RENDERED: usize = 256;
 
 pub(crate) struct Isolate {
@@ -45,12 +45,11 @@ pub(crate) struct Isolate {
     next_nonce: Cell<u64>,
 }
 
-// A panic can leave nothing half-done in here: each borrow does one thing to one map.
+// A panic leaves no inconsistent state here: each borrow makes one change to one map.
 impl RefUnwindSafe for Isolate {}
 
 impl Isolate {
-    /// What this isolate keeps. Made with the first request: variables and bindings do not change
-    /// during an isolate's life.
+    /// Initialised by the first request. Variables and bindings do not change within an isolate.
     pub(crate) fn get(env: &Env) -> Result<Rc<Self>, Error> {
         if let Some(isolate) = ISOLATE.with_borrow(Option::clone) {
             return Ok(isolate);
@@ -84,7 +83,7 @@ impl Isolate {
         Ok(isolate)
     }
 
-    /// `CORS_ALLOW_ORIGIN`, or its default while nothing is set up.
+    /// `CORS_ALLOW_ORIGIN`, or its default if the configuration is invalid.
     pub(crate) fn cors() -> Rc<str> {
         ISOLATE.with_borrow(|isolate| match isolate {
             Some(isolate) => Rc::clone(&isolate.config.cors_allow_origin),
@@ -92,8 +91,8 @@ impl Isolate {
         })
     }
 
-    /// Forgets cached denials and self-service answers, of one key or of all. To be called when a
-    /// change is in force: answers to earlier requests are not kept then either.
+    /// Drops cached denials and self-service responses of one key, or of all. Call it once a change
+    /// is in force: responses to earlier requests are then not kept either.
     pub(crate) fn forget_denials(&self, id: Option<&str>) {
         self.self_service.borrow_mut().forget(id);
         self.denials.borrow_mut().forget(id);
@@ -104,14 +103,14 @@ impl Isolate {
         }
     }
 
-    /// Keys were imported through this isolate: what it remembers of other texts may be wrong now.
+    /// Records an import through this isolate: cached answers about unknown texts may be wrong now.
     pub(crate) fn note_import(&self) {
         self.lookups.borrow_mut().imported();
         self.queue.borrow_mut().imported();
     }
 
-    /// A number that no other call has, but for a chance of about one in 2^64: a random start for
-    /// each isolate, then one by one.
+    /// A unique number, up to a chance of about one in 2^64: a random start per isolate, then
+    /// consecutive.
     pub(crate) fn nonce(&self) -> u64 {
         let nonce = self.next_nonce.get();
         self.next_nonce.set(nonce.wrapping_add(1));
@@ -119,7 +118,7 @@ impl Isolate {
     }
 }
 
-/// A variable or secret; `None` if it is not set or not a text.
+/// A variable or secret. `None` if it is not set or not a text.
 pub(crate) fn variable(env: &Env, name: &str) -> Option<String> {
     js_sys::Reflect::get(env, &name.into()).ok()?.as_string()
 }

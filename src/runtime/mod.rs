@@ -1,6 +1,7 @@
-//! The part of the crate that the runtime calls, for wasm only: requests, objects, storage. It
-//! collects facts and carries out what the rest of the crate decides. Its rooms have the names of
-//! the crate's.
+//! The platform layer, for wasm only: HTTP, Durable Objects, D1, timers.
+//!
+//! It gathers the inputs of the rules in the other modules and applies their decisions. Its modules
+//! bear the names of the rooms whose rules they apply.
 
 mod admin;
 mod clock;

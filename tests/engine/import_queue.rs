@@ -1,5 +1,5 @@
-//! The queue of look-ups under requests that come, wait by timers of their own, run queries and end
-//! at any moment: whoever stays is answered, and D1 is asked no more often than is said.
+//! The lookup queue under requests that arrive, wait by their own timers, run queries and end at
+//! any time: those that stay are answered, and D1 is not queried more often than documented.
 
 use proptest::prelude::*;
 use std::cmp::Reverse;
@@ -8,15 +8,15 @@ use std::rc::Rc;
 use tollgate::gateway::import_queue::{BATCH, LANES, LEASE, LookupBatch, LookupQueue, PAUSE, Ticket, Turn, Waited};
 use tollgate::keys::key::ImportedKey;
 
-/// What a request will do.
+/// The behaviour of a request.
 #[derive(Debug, Clone)]
 struct Plan {
     at: u64,
     text: u16,
     is_deferred: bool,
-    /// When it ends, if its client leaves: milliseconds after it came.
+    /// When it ends, if its client leaves: milliseconds after its arrival.
     leaves_after: Option<u64>,
-    /// Whether the query that it runs then ends with it.
+    /// Whether its query then ends with it.
     takes_its_query_along: bool,
 }
 
@@ -26,7 +26,7 @@ enum Event {
     Leave(usize),
     /// The request's timer.
     Timer(usize),
-    /// D1 answers a query that this request runs.
+    /// D1 answers the query of this request.
     ObjectResponse(usize, u64),
 }
 
@@ -50,9 +50,9 @@ struct World {
     latency: u64,
     now: u64,
     events_made: u64,
-    /// Under way, by number.
+    /// In flight, by number.
     queries: HashMap<u64, Query>,
-    asked: usize,
+    query_count: usize,
     turns: usize,
     deferred_led_at: Option<u64>,
 }
@@ -71,7 +71,7 @@ impl World {
             now: 0,
             events_made: 0,
             queries: HashMap::new(),
-            asked: 0,
+            query_count: 0,
             turns: 0,
             deferred_led_at: None,
         };
@@ -117,7 +117,7 @@ impl World {
         let (Some(ticket), true, None) = (request.ticket, request.is_here, request.answered_at) else { return };
         self.turns += 1;
         match self.queue.turn(ticket, request.waited, self.now) {
-            Turn::Over => panic!("request {n} is not told"),
+            Turn::Over => panic!("request {n} is not answered"),
             Turn::Wait(pause, waited) => {
                 self.requests[n].waited = waited;
                 self.push(self.now + u64::from(pause), Event::Timer(n));
@@ -127,20 +127,20 @@ impl World {
                 let others = self.requests.iter().filter(|other| other.plan.text == of && other.ticket.is_some());
                 let is_deferred =
                     others.filter(|other| other.answered_at.is_none()).all(|other| other.plan.is_deferred);
-                self.ask(n, &batch, is_deferred);
+                self.run_query(n, &batch, is_deferred);
             }
         }
     }
 
-    fn ask(&mut self, n: usize, batch: &LookupBatch, is_led_by_deferred: bool) {
-        self.asked += 1;
+    fn run_query(&mut self, n: usize, batch: &LookupBatch, is_led_by_deferred: bool) {
+        self.query_count += 1;
         let texts: Vec<String> = batch.texts.iter().map(|keys| keys[0].id.clone()).collect();
         assert!((1..=BATCH).contains(&texts.len()));
-        // Those that are lost may be counted no more.
+        // Lost queries may no longer count.
         let under_way = || self.queries.values().filter(|query| self.now - query.began <= LEASE);
         assert!(under_way().count() < LANES);
         let asked: HashSet<&String> = under_way().flat_map(|query| &query.texts).collect();
-        assert!(texts.iter().all(|text| !asked.contains(text)), "a text is asked about twice at a time");
+        assert!(texts.iter().all(|text| !asked.contains(text)), "a text is queried twice at a time");
         if is_led_by_deferred {
             assert_eq!(under_way().count(), 0);
             assert!(self.deferred_led_at.is_none_or(|at| self.now - at >= u64::from(PAUSE)));
@@ -156,9 +156,9 @@ impl World {
             return;
         }
         self.queries.remove(&number);
-        for told in self.queue.finish(number, self.now).into_iter().flat_map(|asked| asked.waiters) {
-            let request = &mut self.requests[told];
-            assert!(request.answered_at.is_none(), "request {told} is told twice");
+        for waiter in self.queue.finish(number, self.now).into_iter().flat_map(|asked| asked.waiters) {
+            let request = &mut self.requests[waiter];
+            assert!(request.answered_at.is_none(), "request {waiter} is answered twice");
             request.answered_at = Some(self.now);
         }
         self.turn(n);
@@ -178,7 +178,7 @@ fn plan(spread: u64, texts: u16, may_leave: bool) -> impl Strategy<Value = Plan>
     )
 }
 
-/// Honest requests, all at once, each for a key of its own.
+/// Honest requests, all at once, each for a distinct key.
 fn honest(count: u16) -> Vec<Plan> {
     let of = |text| Plan { at: 0, text, is_deferred: false, leaves_after: None, takes_its_query_along: false };
     (0..count).map(of).collect()
@@ -189,11 +189,11 @@ fn five_thousand_keys_at_once_are_twenty_two_queries() {
     for (count, most) in [(1, 1), (2, 2), (3, 3), (252, 3), (253, 4), (5_000, 22)] {
         let mut world = World::new(honest(count), 40);
         world.run();
-        assert!(world.asked <= most, "{count}: {}", world.asked);
+        assert!(world.query_count <= most, "{count}: {}", world.query_count);
         let last = world.requests.iter().map(|request| request.answered_at.unwrap()).max().unwrap();
-        // Two at a time.
+        // Two queries at a time.
         assert!(last <= 65 * u64::try_from(most.div_ceil(2) + 1).unwrap(), "{count}: {last}");
-        // Looking costs little, too.
+        // Polling is cheap, too.
         assert!(world.turns <= 12 * usize::from(count), "{count}: {} turns", world.turns);
     }
 }
@@ -218,8 +218,8 @@ fn a_flood_of_invented_texts_costs_four_queries_a_second_and_no_honest_one_waits
     }));
     let mut world = World::new(plans, 40);
     world.run();
-    // 20 s, and one for each honest text.
-    assert!(world.asked <= 80 + 20 + 2, "{}", world.asked);
+    // 20 s, and one query per honest text.
+    assert!(world.query_count <= 80 + 20 + 2, "{}", world.query_count);
     for request in &world.requests {
         let waited = request.answered_at.unwrap() - request.plan.at;
         assert!(waited <= if request.plan.is_deferred { 3 * u64::from(PAUSE) } else { 80 }, "{waited}");
@@ -229,8 +229,8 @@ fn a_flood_of_invented_texts_costs_four_queries_a_second_and_no_honest_one_waits
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whoever stays is answered, although any request may end at any moment and take the query
-    /// along that it runs for others.
+    /// Requests that stay are answered, although any request may end at any time together with the
+    /// query that it runs for others.
     #[test]
     fn whoever_stays_is_answered(plans in prop::collection::vec(plan(600, 40, true), 1..120), latency in 1..300_u64) {
         let mut world = World::new(plans, latency);
@@ -242,7 +242,7 @@ proptest! {
         }
     }
 
-    /// Where no request takes its query along, nobody waits for a lease.
+    /// If no request ends with its query, no request waits for a lease.
     #[test]
     fn who_leaves_costs_nobody_time(mut plans in prop::collection::vec(plan(600, 400, true), 1..300), latency in 1..100_u64) {
         for plan in &mut plans {

@@ -1,10 +1,9 @@
-//! The engine and the rules beside it, through their public surface.
+//! Tests of the engine and other pure rules, through their public surface.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
-mod cases;
 mod import_queue;
-mod metering_cases;
-mod metering_properties;
+mod limits;
+mod metering;
 mod migrations;
 mod model;
 mod nonces;

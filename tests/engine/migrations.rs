@@ -1,5 +1,5 @@
-//! The migrations as `SQLite` runs them: what ships, and what the schema refuses, in words that say
-//! what to do.
+//! The migrations in `SQLite`: the shipped schema, and the errors with which it refuses invalid
+//! rows.
 
 use rusqlite::Connection;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn database() -> Connection {
     db
 }
 
-/// The whole schema and the rows that migrations make, as text.
+/// The whole schema, and the rows that migrations insert, as text.
 fn contents(db: &Connection) -> String {
     let rows = "SELECT group_concat(value, char(10)) FROM (
         SELECT name || ' ' || sql AS value FROM sqlite_master WHERE sql IS NOT NULL
@@ -90,7 +90,7 @@ fn the_shipped_tiers() {
     assert_eq!(tiers, 5);
 }
 
-/// docs/deploying.md leaves the numbers from 9000 on to users.
+/// docs/deploying.md reserves the numbers from 9000 on for users.
 #[test]
 fn numbers_are_used_once_and_end_below_those_of_users() {
     let names: Vec<String> = migrations().into_iter().map(|(name, _)| name).collect();
@@ -99,8 +99,8 @@ fn numbers_are_used_once_and_end_below_those_of_users() {
     assert!(numbers.is_sorted_by(|one, next| one < next), "{names:?}");
 }
 
-/// wrangler applies the files that it has not applied yet, so a user's own may come before any of
-/// ours that are newer.
+/// wrangler applies all files that it has not applied yet, so a user's migration may precede newer
+/// ones of tollgate.
 #[test]
 fn a_users_migration_may_come_before_any_later_one_of_ours() {
     let readme = include_str!("../../README.md");
@@ -109,7 +109,7 @@ fn a_users_migration_may_come_before_any_later_one_of_ours() {
     let ours = migrations();
     let fresh = database();
     apply(&fresh, &own);
-    // Its tables are there from the fourth on.
+    // Its tables exist from the fourth on.
     for at in 4..=ours.len() {
         let db = empty();
         let (older, newer) = ours.split_at(at);
@@ -121,7 +121,7 @@ fn a_users_migration_may_come_before_any_later_one_of_ours() {
 }
 
 #[test]
-fn limits_that_the_engine_can_keep_are_taken() {
+fn valid_limits_are_accepted() {
     let db = database();
     for values in [
         "'free', 'a', 'requests', 10000, 'day', 'sliding', NULL",
@@ -134,7 +134,7 @@ fn limits_that_the_engine_can_keep_are_taken() {
 }
 
 #[test]
-fn what_it_cannot_keep_is_refused_and_told_why() {
+fn invalid_limits_are_refused_with_a_reason() {
     let db = database();
     db.execute_batch(&key("'k', '{}', NULL")).unwrap();
     for (sql, word) in [

@@ -45,8 +45,7 @@ impl Random {
 struct Admission {
     at: u64,
     cost: Cost,
-    /// The periods that were over at a later admission: a clock that steps back does not bring them
-    /// back.
+    /// The periods that had ended at a later admission. A step back does not revive them.
     over: Vec<Period>,
 }
 
@@ -123,7 +122,7 @@ impl Model {
         now
     }
 
-    /// What was spent less than a period before the step counts in the window of `now`, too.
+    /// Units spent less than a period before the step count in the window of `now`, too.
     fn fall_back(&mut self, now: u64) {
         for unit in [Unit::Requests, Unit::Tokens] {
             for period in [Period::Minute, Period::Hour, Period::Day] {
@@ -156,7 +155,7 @@ impl Model {
         }
     }
 
-    /// The judged time never goes back behind `now`, so what is over by then is over for good.
+    /// The judged time never goes before `now` again, so what has expired by then stays expired.
     fn pass(&mut self, now: u64) {
         self.last = now;
         for admission in &mut self.admissions {
@@ -197,7 +196,7 @@ impl Model {
         }
     }
 
-    /// All moments from `now` on at which a policy's answer can change from no to yes.
+    /// All times from `now` on at which a policy may begin to admit.
     fn moments(&self, now: u64, cost: Cost) -> Vec<u64> {
         let mut moments = vec![now];
         for (index, policy) in self.policies.iter().enumerate() {
@@ -205,7 +204,7 @@ impl Model {
                 Algorithm::Fixed => {
                     moments.push(end(policy.period(), now));
                     moments.extend(self.windows.keys().map(|(_, _, start)| end(policy.period(), *start)));
-                    // Where a window begins that was spent from by a clock that was ahead.
+                    // The start of a window that was counted while the clock was ahead.
                     moments.extend(self.windows.keys().map(|(_, _, at)| start(policy.period(), *at)));
                 }
                 Algorithm::Sliding => {
@@ -275,8 +274,8 @@ impl Model {
         }
     }
 
-    /// Only this window, the two non-empty ones before it and the next two after it are remembered;
-    /// of months, all.
+    /// The engine keeps this window, the two non-empty ones before it and the next two after it; of
+    /// months, all.
     fn forget(&mut self, unit: Unit, period: Period, at: u64) {
         if period == Period::Month {
             return;
@@ -290,7 +289,7 @@ impl Model {
         }
     }
 
-    fn standings(&mut self, clock: u64) -> Vec<PolicyUsage> {
+    fn usage(&mut self, clock: u64) -> Vec<PolicyUsage> {
         let now = self.judged(clock);
         let all = self.policies.iter().enumerate();
         all.map(|(index, policy)| match policy.algorithm() {
@@ -390,7 +389,7 @@ impl Run {
             rows: BTreeMap::new(),
             clock,
         };
-        // A charge counts in the logs that exist, so let them exist.
+        // A report counts in existing logs only, so make them exist.
         let _ = run.state.usage(&run.model.policies, UnixMicros::from_micros(run.clock));
         run
     }
@@ -435,12 +434,12 @@ impl Run {
             let verdict = self.model.decide(self.clock, cost);
             let decision = self.state.decide(&self.model.policies, clock, cost);
             assert_eq!(decision.verdict, verdict, "{cost:?} {:?}", self.model.policies);
-            assert_eq!(decision.usage.policies, self.model.standings(self.clock), "{:?}", self.model.policies);
+            assert_eq!(decision.usage.policies, self.model.usage(self.clock), "{:?}", self.model.policies);
             denied = matches!(verdict, Verdict::Denied { .. });
         }
         assert_eq!(
             self.state.usage(&self.model.policies, clock).policies,
-            self.model.standings(self.clock),
+            self.model.usage(self.clock),
             "{:?}",
             self.model.policies
         );
@@ -483,7 +482,7 @@ fn run(algorithms: &[Algorithm]) {
         }
         run.check_months();
     }
-    // A run that never meets a limit would prove nothing.
+    // A run that never reaches a limit would prove nothing.
     assert!(denials > steps / 20, "{denials} denials in {steps} steps");
 }
 

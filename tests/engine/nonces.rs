@@ -1,5 +1,5 @@
-//! Questions that are asked again, and debts of isolates: nothing is counted twice, and for as long
-//! as nonces are known nothing is lost.
+//! Retried requests and reports: nothing is counted twice, and while nonces are kept nothing is
+//! lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,7 +17,7 @@ use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z.
 const START: u64 = 1_795_160_894 * SECOND;
-/// As many as a row holds, and as are known at most.
+/// The number of nonces per row, and the maximum that is kept.
 const RUN: u64 = 64;
 const MOST: u64 = 16_384;
 
@@ -51,7 +51,7 @@ impl Object {
         self.state.confirmed(self.state.last_commit());
     }
 
-    /// What only the memory held is lost.
+    /// Uncommitted changes are lost.
     fn restart(&mut self) {
         self.state = match KeyState::from_rows(self.rows.clone()) {
             Ok(state) => state,
@@ -64,16 +64,16 @@ impl Object {
     }
 }
 
-/// A call that an isolate let through `age` ago, and that may have been counted.
+/// The report of a call that an isolate let through `age` ago and that may have been counted.
 fn maybe_counted(nonce: u64, age: u64) -> ReportedUsage {
     ReportedUsage { nonce, age: Some(age), calls: 1, cost: Cost::default(), denied: 0 }
 }
 
 #[test]
-fn a_nonce_is_known_for_a_minute_whatever_comes_after_it() {
+fn a_nonce_is_kept_for_a_minute_at_any_rate() {
     for restarts in [false, true] {
         let mut object = Object::new();
-        // Each twice, and the other one asked for and not counted.
+        // Of two nonces one is counted, the other was lost before it arrived.
         for nonce in 0..3000 {
             let clock = START + nonce * 19_000;
             object.judge(clock, 2 * nonce);
@@ -101,9 +101,9 @@ fn a_nonce_is_known_for_a_minute_whatever_comes_after_it() {
 }
 
 #[test]
-fn of_what_is_forgotten_nothing_is_counted_twice() {
+fn dropped_nonces_are_never_counted_twice() {
     let mut object = Object::new();
-    // Two runs in the first minute, and a call a second for another.
+    // Two runs in the first minute, then one call per second.
     for nonce in 0..2 * RUN {
         object.judge(START + nonce * SECOND / 10, nonce);
         object.commit();
@@ -118,13 +118,13 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
     let mut read = KeyState::from_rows(object.rows.clone()).unwrap();
     for state in [&mut object.state, &mut read] {
         assert!(knows_all(state, RUN..3 * RUN + 5) && known_nonces(state, 0..RUN).is_empty());
-        // Asked before the oldest that is known was admitted, or perhaps before it.
+        // First sent before the oldest kept nonce was admitted, or possibly before.
         for asked in [START, START + SECOND, first_of_second + MAX_DELAY - 1] {
             assert_eq!(state.apply_report(&[], at(now), &maybe_counted(0, now - asked)), ReportOutcome::TooLate);
             assert!(!state.can_deduplicate(at(now), 0, Some(now - asked)));
         }
         assert_eq!(state.month(Month::of(at(now))).calls, calls);
-        // What is owed for the first time needs no memory; what was asked after all that is
+        // What is report for the first time needs no memory; what was asked after all that is
         // forgotten needs none either.
         assert!(state.can_deduplicate(at(now), 0, None));
         assert!(state.can_deduplicate(at(now), RUN, Some(now - START)));
@@ -132,9 +132,9 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
             state.apply_report(&[], at(now), &maybe_counted(9000, now - first_of_second - MAX_DELAY)),
             ReportOutcome::Counted
         );
-        let owed = ReportedUsage { nonce: 9001, calls: 2, denied: 3, ..ReportedUsage::default() };
+        let report = ReportedUsage { nonce: 9001, calls: 2, denied: 3, ..ReportedUsage::default() };
         assert_eq!(
-            [0, 1].map(|_| state.apply_report(&[], at(now), &owed)),
+            [0, 1].map(|_| state.apply_report(&[], at(now), &report)),
             [ReportOutcome::Counted, ReportOutcome::Duplicate]
         );
         let total = state.month(Month::of(at(now)));
@@ -143,7 +143,7 @@ fn of_what_is_forgotten_nothing_is_counted_twice() {
 }
 
 #[test]
-fn a_flood_is_known_to_a_bound() {
+fn a_flood_keeps_a_bounded_number_of_nonces() {
     let mut object = Object::new();
     for nonce in 0..20_000 {
         object.judge(START + nonce * 500, nonce);
@@ -165,7 +165,7 @@ fn a_flood_is_known_to_a_bound() {
     );
 }
 
-/// Its rows stay few, and the newest calls are known however long ago they were.
+/// Few rows are used, and the newest nonces are kept however old they are.
 #[test]
 fn a_key_that_is_called_now_and_then_needs_few_rows() {
     let mut object = Object::new();
@@ -180,7 +180,7 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
     }
     assert!(object.rows.len() <= 3, "{}", object.rows.len());
     assert!(object.rows.values().all(|row| row.len() < 1000));
-    // Nobody else called for days: what was asked then and did not arrive is counted.
+    // No other call for days: a request from then that did not arrive is counted.
     let now = START + 1000 * HOUR + 3 * DAY;
     assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, 3 * DAY)), ReportOutcome::Counted);
     assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(999, 3 * DAY)), ReportOutcome::Duplicate);
@@ -189,7 +189,7 @@ fn a_key_that_is_called_now_and_then_needs_few_rows() {
 /// Debts come when the object is back, also if it was gone for longer than nonces are known
 /// otherwise.
 #[test]
-fn what_was_counted_before_an_outage_is_known_after_it() {
+fn nonces_from_before_an_outage_are_kept_after_it() {
     let mut object = Object::new();
     for nonce in 0..1000 {
         object.judge(START + nonce * 1000, nonce);
@@ -209,9 +209,9 @@ fn what_was_counted_before_an_outage_is_known_after_it() {
     assert_eq!(object.state.apply_report(&[], at(now), &maybe_counted(5000, now - START)), ReportOutcome::Counted);
 }
 
-/// Code that knew no runs filled rows with eight at least, and forgot others without saying so.
+/// Code older than runs wrote at least eight nonces per row, and dropped others without a record.
 #[test]
-fn of_old_rows_nothing_is_believed_that_they_do_not_say() {
+fn old_rows_without_times_claim_the_least() {
     let row = |count: u64| {
         let nonces: Vec<u64> = (0..count).collect();
         format!(r#"{{"v":1,"seq":1,"e":"e","t":{START},"n":{nonces:?}}}"#)
@@ -223,7 +223,7 @@ fn of_old_rows_nothing_is_believed_that_they_do_not_say() {
     assert!(!state(8).can_deduplicate(now, 50, Some(MINUTE)));
     assert!(!state(8).can_deduplicate(now, 50, Some(MINUTE - MAX_DELAY + 1)));
     assert!(state(8).can_deduplicate(now, 50, Some(MINUTE - MAX_DELAY)));
-    // A question may be under way for ten seconds.
+    // A request may be under way for ten seconds.
     assert_eq!([50 * SECOND, 50 * SECOND + 1].map(|age| state(8).can_deduplicate(now, 50, Some(age))), [true, false]);
 }
 
@@ -240,14 +240,14 @@ fn a_clock_that_falls_back_makes_no_nonce_new() {
     }
     object.restart();
     for nonce in 0..6 * RUN {
-        let paid = object.state.apply_report(&[], at(START), &maybe_counted(nonce, HOUR));
-        assert!(matches!(paid, ReportOutcome::Duplicate | ReportOutcome::TooLate), "{nonce} {paid:?}");
+        let outcome = object.state.apply_report(&[], at(START), &maybe_counted(nonce, HOUR));
+        assert!(matches!(outcome, ReportOutcome::Duplicate | ReportOutcome::TooLate), "{nonce} {outcome:?}");
     }
 }
 
-/// What was forgotten while the clock was ahead makes nothing doubtful afterwards.
+/// Nonces dropped while the clock was ahead do not affect later requests.
 #[test]
-fn a_clock_that_falls_back_can_tell_what_is_asked_from_then_on() {
+fn requests_after_a_step_back_can_be_deduplicated() {
     let mut object = Object::new();
     for nonce in 0..200 {
         object.judge(START + 2 * DAY + nonce * SECOND, nonce);
@@ -258,9 +258,9 @@ fn a_clock_that_falls_back_can_tell_what_is_asked_from_then_on() {
     assert!(object.state.can_deduplicate(at(START + 30 * SECOND), 5000, Some(10 * SECOND)));
 }
 
-/// Answers of the calls that came with the last confirmed commit, or after it, may be lost with the object.
+/// The responses to calls of the last confirmed commit and later ones may be lost with the object.
 #[test]
-fn nonces_that_only_rows_under_way_hold_are_not_forgotten() {
+fn nonces_of_unconfirmed_commits_are_kept() {
     for (confirmed, is_known) in [(64, true), (65, false)] {
         let mut state = KeyState::new("e".into());
         for nonce in 1..=200 {
@@ -270,12 +270,12 @@ fn nonces_that_only_rows_under_way_hold_are_not_forgotten() {
                 state.confirmed(state.last_commit());
             }
         }
-        // A run of 64 is forgotten as a whole, a minute after its last.
+        // A run of 64 is dropped as a whole, a minute after its last nonce.
         assert_eq!(knows(&state, 1), is_known, "{confirmed}");
     }
 }
 
-/// A question under way.
+/// A request under way.
 #[derive(Debug, Clone)]
 struct ObjectRequest {
     isolate: usize,
@@ -287,15 +287,15 @@ struct ObjectRequest {
     sent: u64,
 }
 
-/// What becomes of a question.
+/// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answered,
-    /// It arrives, and its answer does not.
+    /// It arrives, and its response is lost.
     Counted,
     /// The answer says that nothing was counted.
     Failed,
-    /// It arrives some time after it was given up.
+    /// It arrives after the isolate has given up.
     Late,
     Lost,
 }
@@ -308,13 +308,13 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 #[derive(Debug, Clone)]
 enum Action {
-    /// A call through this isolate; what becomes of its question, and of the question that is asked
+    /// A call through this isolate; what becomes of its request, and of the request that is asked
     /// again.
     Call(usize, Fate, Fate),
-    /// So many calls that go well, through another isolate.
+    /// So many successful calls through another isolate.
     Others(u64),
-    /// This isolate pays without a call.
-    Pay(usize, Fate),
+    /// This isolate delivers its report without a call.
+    Report(usize, Fate),
     Wait(u64),
     Restart,
 }
@@ -323,14 +323,14 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         12 => (0..2_usize, fate(), fate()).prop_map(|(isolate, first, second)| Action::Call(isolate, first, second)),
         3 => (1..200_u64).prop_map(Action::Others),
-        3 => (0..2_usize, fate()).prop_map(|(isolate, fate)| Action::Pay(isolate, fate)),
+        3 => (0..2_usize, fate()).prop_map(|(isolate, fate)| Action::Report(isolate, fate)),
         5 => (0..8_000_u64).prop_map(Action::Wait),
         1 => (0..90_000_u64).prop_map(Action::Wait),
         2 => Just(Action::Restart),
     ]
 }
 
-/// Two isolates and an object between which questions and answers are lost, doubled and late. Times
+/// Two isolates and an object between which requests and answers are lost, doubled and late. Times
 /// are milliseconds.
 struct World {
     object: Object,
@@ -338,9 +338,9 @@ struct World {
     late: VecDeque<ObjectRequest>,
     now: u64,
     nonce: u64,
-    /// Calls that were let through, each once, whether they were judged or not.
+    /// Calls that were let through, judged or not.
     let_through: u64,
-    /// Calls that it was too late to count.
+    /// Calls that were reported too late.
     given_up: u64,
 }
 
@@ -361,14 +361,14 @@ impl World {
         self.isolates[isolate].next_report("k", self.now, nonce)
     }
 
-    fn arrive(&mut self, question: &ObjectRequest) -> bool {
+    fn arrive(&mut self, request: &ObjectRequest) -> bool {
         let clock = at(self.now * 1000);
         let state = &mut self.object.state;
-        if !state.can_deduplicate(clock, question.nonce, question.age.map(|age| age * 1000)) {
+        if !state.can_deduplicate(clock, request.nonce, request.age.map(|age| age * 1000)) {
             return false;
         }
         if let Some(PendingReport { nonce, uncounted, denied, age, .. }) =
-            question.report.as_ref().map(SentReport::report)
+            request.report.as_ref().map(SentReport::report)
         {
             let age = age.map(|age| age.saturating_mul(1000));
             let cost = Cost { requests: uncounted, tokens: 0 };
@@ -378,20 +378,20 @@ impl World {
                 self.given_up += uncounted;
             }
         }
-        // A payment is no call.
-        if question.nonce > 0 {
-            self.object.judge(self.now * 1000, question.nonce);
+        // A delivery is no call.
+        if request.nonce > 0 {
+            self.object.judge(self.now * 1000, request.nonce);
         }
         self.object.commit();
         true
     }
 
-    /// Sends a question. True if it is answered and counted, `None` if nothing is known.
-    fn send(&mut self, question: &ObjectRequest, fate: Fate) -> Option<bool> {
+    /// Sends a request. True if it is answered and counted, `None` if nothing is known.
+    fn send(&mut self, request: &ObjectRequest, fate: Fate) -> Option<bool> {
         let answer = match fate {
-            Fate::Answered => Some(self.arrive(question)),
+            Fate::Answered => Some(self.arrive(request)),
             Fate::Counted => {
-                self.arrive(question);
+                self.arrive(request);
                 None
             }
             Fate::Failed => {
@@ -399,13 +399,13 @@ impl World {
                 Some(false)
             }
             Fate::Late => {
-                self.late.push_back(question.clone());
+                self.late.push_back(request.clone());
                 None
             }
             Fate::Lost => None,
         };
-        if let Some(report) = &question.report {
-            let outbox = &mut self.isolates[question.isolate];
+        if let Some(report) = &request.report {
+            let outbox = &mut self.isolates[request.isolate];
             match answer {
                 Some(true) => outbox.acknowledge("k", report.nonce),
                 Some(false) => outbox.requeue("k", report.nonce),
@@ -432,17 +432,17 @@ impl World {
         }
     }
 
-    fn pay(&mut self, isolate: usize, fate: Fate) -> bool {
+    fn report(&mut self, isolate: usize, fate: Fate) -> bool {
         let Some(report) = self.next_report(isolate) else { return false };
         self.send(&ObjectRequest { isolate, nonce: 0, age: None, report: Some(report), sent: self.now }, fate);
         true
     }
 
     fn deliver_late(&mut self) {
-        while let Some(question) = self.late.pop_front() {
-            // One that is under way for longer does not arrive at all.
-            if self.now - question.sent <= MAX_DELAY / 1000 {
-                self.arrive(&question);
+        while let Some(request) = self.late.pop_front() {
+            // A request does not arrive after more than that.
+            if self.now - request.sent <= MAX_DELAY / 1000 {
+                self.arrive(&request);
             }
         }
     }
@@ -451,8 +451,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whatever is lost, late, doubled or forgotten: each call that was let through is counted
-    /// once, or is among those of which it could not be told.
+    /// Whatever is lost, late, repeated or dropped: each call that was let through is counted once,
+    /// or is among those that were too late.
     #[test]
     fn each_call_that_is_let_through_is_counted_once(actions in vec(action(), 1..120)) {
         let mut world = World::new();
@@ -467,7 +467,7 @@ proptest! {
                     world.object.commit();
                     world.let_through += count;
                 }
-                Action::Pay(isolate, fate) => drop(world.pay(isolate, fate)),
+                Action::Report(isolate, fate) => drop(world.report(isolate, fate)),
                 Action::Wait(millis) => {
                     world.now += millis / 2;
                     world.deliver_late();
@@ -479,14 +479,14 @@ proptest! {
         }
         world.deliver_late();
         for isolate in 0..2 {
-            let payments = (0..1000).take_while(|_| world.pay(isolate, Fate::Answered)).count();
-            prop_assert!(payments < 1000, "what is owed does not become less");
+            let reports = (0..1000).take_while(|_| world.report(isolate, Fate::Answered)).count();
+            prop_assert!(reports < 1000, "what is report does not become less");
         }
         prop_assert!(world.object.calls() <= world.let_through);
         prop_assert!(world.object.calls() + world.given_up >= world.let_through);
     }
 
-    /// What is known and what can be told, against a list of all that was admitted.
+    /// Kept nonces and requests that can be deduplicated, against a list of all admissions.
     #[test]
     fn nothing_is_told_that_is_not_known(
         bursts in vec((0..40_000_u64, 1..200_u64, 0..6_u8), 1..30), asked in vec(0..200_000_u64, 1..8),
@@ -512,7 +512,7 @@ proptest! {
                 let is_recent = now - time < 60_000 && newer(index) < usize::try_from(MOST).unwrap();
                 let is_known = known.contains(nonce);
                 prop_assert!(is_known || !(is_recent || newer(index) < usize::try_from(RUN).unwrap()));
-                // Asked before it was admitted, and told a little less than that.
+                // First sent before it was admitted, with an age a little below the real one.
                 if !is_known {
                     for before in [0, 1, 5_000, 200_000] {
                         let age = (now - time + before).saturating_sub(MAX_DELAY / 1000) * 1000;
@@ -522,7 +522,7 @@ proptest! {
                 }
             }
         }
-        // Who asked a short while ago can be told.
+        // Recent requests can be deduplicated.
         if !is_restarted && admitted.len() < usize::try_from(MOST).unwrap() {
             for age in asked.into_iter().filter(|age| *age < 40_000) {
                 prop_assert!(object.state.can_deduplicate(at(now * 1000), 0, Some(age * 1000)));

@@ -1,5 +1,5 @@
-//! Properties of the outbox: what an isolate has to report reaches its object, once where it counts, and never grows
-//! without bound.
+//! Properties of the outbox: each report reaches its object, and counts once; the outbox is
+//! bounded.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn nonces(outcomes: &[CallOutcome]) -> Vec<u64> {
 enum Step {
     Ended(usize),
     Taken(usize),
-    /// The oldest request that took something along is over.
+    /// The oldest request that carried a part of the outbox ends.
     Settled(bool),
     TimerRang(usize),
 }
@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..120)
 }
 
-/// The same rules, on one list of keys in the order of their arrival.
+/// The same rules, on one list of keys in the order of arrival.
 #[derive(Default)]
 struct NaiveOutcomes {
     keys: Vec<(usize, Vec<u64>, usize, bool)>,
@@ -116,11 +116,12 @@ impl NaiveOutcomes {
 enum UsageStep {
     LetThrough(usize),
     Denied,
-    /// A request about a call takes the usage along.
+    /// A request about a call carries the report.
     Attached,
-    /// An errand is on its way.
+    /// A delivery is in flight.
     Sent,
-    /// The oldest request that is under way is over. Whether the object got it, and whether its answer came back.
+    /// The oldest request in flight ends. Whether the object received it, and whether its response
+    /// arrived.
     Over {
         arrived: bool,
         answered: bool,
@@ -150,7 +151,7 @@ struct Counted {
 }
 
 impl Counted {
-    /// Whether it is recorded. `written` says whether the object's write succeeds.
+    /// Returns whether the report is recorded. `written` is whether the object's write succeeds.
     fn receive(&mut self, report: PendingReport<'_>, written: bool) -> bool {
         if !written && !self.by_nonce.contains_key(&report.nonce) {
             return false;
@@ -203,7 +204,8 @@ proptest! {
         }
     }
 
-    /// However requests fail, each call and each denial is counted once, as soon as one request gets through.
+    /// However requests fail, each call and each denial is counted once, as soon as one request
+    /// succeeds.
     #[test]
     fn usage_is_counted_once(steps in usage_steps()) {
         let mut outbox = Outbox::default();
@@ -249,7 +251,7 @@ proptest! {
                 UsageStep::Over { .. } => {}
             }
         }
-        // The requests that are left get through, and the next ones find what is left.
+        // The remaining requests succeed, and later ones deliver the rest.
         for attachment in under_way {
             if let Some(report) = attachment.report() {
                 object.receive(report, true);

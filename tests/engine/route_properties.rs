@@ -1,5 +1,5 @@
-//! No spelling of a path is cheaper than what an origin makes of it: random tables, paths and
-//! origins.
+//! No spelling of a path is cheaper than the route that an origin resolves it to: random tables,
+//! paths and origins.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ fn table() -> impl Strategy<Value = Vec<RouteCost>> {
     })
 }
 
-// The definition, spelled out.
+// The definition, literally.
 
 fn agrees(pattern: &[&str], segments: &[String], same: &dyn Fn(&str, &str) -> bool) -> bool {
     let Some((first, rest)) = pattern.split_first() else { return segments.is_empty() };
@@ -62,23 +62,23 @@ fn closest(table: &[RouteCost], method: &str, segments: &[String], same: &dyn Fn
     fitting.into_iter().filter(|row| key(row) == closest).map(|row| row.cost).max()
 }
 
-/// An origin: what it does to a path before it looks for a route.
+/// An origin: how it transforms a path before it finds a route.
 #[derive(Debug, Clone)]
 #[allow(clippy::struct_excessive_bools)]
 struct Origin {
-    /// How often it decodes.
+    /// Number of times it decodes.
     decodes: usize,
-    /// Also `%uxxxx`.
+    /// Whether it decodes `%uxxxx`.
     decodes_unicode: bool,
-    /// Overlong UTF-8 is what it stands for.
+    /// Whether it decodes overlong UTF-8.
     is_lax: bool,
-    /// Whether an encoded slash is one.
+    /// Whether an encoded slash separates segments.
     splits_decoded: bool,
     merges_slashes: bool,
-    /// Drops `;…` before it decodes, or after.
+    /// Whether it drops `;…` before it decodes, or after.
     drops_parameters: Option<bool>,
     ends_at_question_mark: bool,
-    /// Invisible characters, and what is not UTF-8.
+    /// Whether it drops invisible characters and what is not UTF-8.
     drops_invisible: bool,
     trims_spaces: bool,
     trims_dots: bool,
@@ -192,7 +192,7 @@ fn escaped(c: char) -> impl Strategy<Value = String> {
     prop_oneof![24 => Just(plain), 2 => Just(hex), 1 => Just(twice), 1 => Just(unicode), 1 => Just(within), 1 => Just(overlong)]
 }
 
-/// What does not make another segment of it, to somebody.
+/// Additions to a segment that some origins ignore.
 const ADDED: [&str; 15] =
     ["", "", "", "", "", "", ";x=1", ";", "%3bx", "%20", ".", "%0a", "%2509", "%c2%a0", ";p=%2fz"];
 const SLASHES: [&str; 12] = ["/", "/", "/", "/", "/", "//", "%2f", "%252F", "/;x/", "/%20/", "/(S(x))/", "%c0%af"];
@@ -291,7 +291,8 @@ proptest! {
             price.class == row.pattern || price.class == format!("{} {}", row.method, row.pattern)
         };
         let own: Vec<u64> = table.iter().filter(is_own).map(|row| row.cost).collect();
-        // What no row prices may have the name of a row for its first segment.
+        // A call without a matching row may be classed by a first segment that is also the name of
+        // a row.
         prop_assert!(price.cost == DEFAULT_COST || own.contains(&price.cost), "{:?}", price);
     }
 }

@@ -1,7 +1,7 @@
-//! The stored layout, frozen, and the ring of rows.
+//! The stored layout, which is frozen, and the ring of rows.
 //!
-//! A golden body that changes means that rows written by deployed code are read differently: change
-//! the version, and keep reading the old one.
+//! If a golden body changes, rows written by deployed code are read differently: increase the
+//! version, and go on reading the old one.
 
 use std::collections::BTreeMap;
 
@@ -54,8 +54,8 @@ fn golden_fixed() {
     );
 }
 
-/// From the eighth nonce on a row says since when all are known, and the time of the oldest that no
-/// other row holds.
+/// From the eighth nonce on, a row states since when all are kept, and the time of the oldest that
+/// no other row holds.
 #[test]
 fn golden_nonces() {
     let mut state = KeyState::new("e1".into());
@@ -69,7 +69,7 @@ fn golden_nonces() {
     }
     let row = state.to_row();
     assert_eq!(row.slot, 1);
-    // 64 of the commit before, which its own row holds, and 6.
+    // 64 of the previous commit, which its own row holds, and 6.
     assert!(row.body.contains(r#""n":[0,1,2,"#), "{}", row.body);
     assert!(row.body.contains(r#",68,69],"z":[0,1795160958000000],"h":"#), "{}", row.body);
     state.committed();
@@ -95,7 +95,7 @@ fn golden_all() {
     let report =
         ReportedUsage { nonce: 7, calls: 1, cost: Cost { requests: 1, tokens: 2 }, ..ReportedUsage::default() };
     assert_eq!(state.apply_report(&policies, after(61), &report), ReportOutcome::Counted);
-    // The last two policies are gone, and are kept until what they hold has run out.
+    // The last two policies are removed. Their counters are kept until their usage has expired.
     state.usage(&policies[..2], after(61));
     let row = state.to_row();
     assert_eq!(
@@ -115,8 +115,8 @@ fn golden_all() {
     assert_eq!(KeyState::from_rows([(row.slot, row.body)]).unwrap().to_row(), state.to_row());
 }
 
-/// What was carried over has a field of its own where it is not one request for each call, so that
-/// code which does not know it still reads the month.
+/// Carried usage other than one request per call has a field of its own, so that older code still
+/// reads the month.
 #[test]
 fn golden_carried() {
     let carried = |calls, cost, tokens| Carried { calls, cost, tokens };
@@ -137,7 +137,7 @@ fn golden_carried() {
     }
 }
 
-/// What deployed code wrote is read, and unknown fields are no reason to refuse it.
+/// Rows of deployed code are read, and unknown fields are ignored.
 #[test]
 fn a_golden_body_is_read() {
     let body = concat!(
@@ -222,7 +222,7 @@ fn without_sliding_policies_there_is_one_row() {
 }
 
 #[test]
-fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
+fn a_full_chunk_stays_in_its_row_until_it_has_expired() {
     let policies = [sliding(1000, Period::Minute)];
     let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
     let mut slots = Vec::new();
@@ -232,8 +232,8 @@ fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
             slots.push(commit(&mut state, &mut rows));
         }
     }
-    // A minute is 120 entries: at each end of a chunk, the one two chunks ago has just expired but
-    // for a few entries. Slot 0 also holds the one nonce of all of these calls.
+    // A minute is 120 entries: at each end of a chunk, the chunk before the previous one has
+    // expired but for a few entries. Slot 0 also holds the single nonce of all these calls.
     let changes: Vec<(usize, u32)> =
         (1..slots.len()).filter(|i| slots[*i] != slots[i - 1]).map(|i| (i, slots[i])).collect();
     assert_eq!(changes, [(64, 1), (128, 2), (192, 3), (256, 1), (320, 2), (384, 3)]);
@@ -244,7 +244,7 @@ fn a_full_chunk_stays_where_it_is_until_it_has_expired() {
     );
 }
 
-/// One log's old entry keeps the slot that it is in, and no other.
+/// An old entry of one log occupies its slot, and no other.
 #[test]
 fn a_log_holds_only_the_slots_that_its_entries_are_in() {
     let policies =
@@ -261,9 +261,9 @@ fn a_log_holds_only_the_slots_that_its_entries_are_in() {
     assert_eq!(KeyState::from_rows(rows).unwrap().usage(&policies, after(199)).policies[1].used, 1);
 }
 
-/// A chunk written before the policy went away must not come back with the policy.
+/// A chunk from before the policy was removed must not return with the policy.
 #[test]
-fn a_log_that_starts_again_does_not_read_old_chunks() {
+fn a_log_that_is_added_again_does_not_read_old_chunks() {
     let policies = [sliding(1000, Period::Minute)];
     let fixed = [policy("f", Unit::Requests, 1000, Period::Minute, Algorithm::Fixed, None)];
     let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
@@ -275,7 +275,7 @@ fn a_log_that_starts_again_does_not_read_old_chunks() {
     }
     assert_eq!(rows.len(), 2);
     state.decide(&fixed, after(8), Cost::default());
-    // Past the last moment that matters the log is let go.
+    // Once its usage has expired, the log is dropped.
     state.decide(&fixed, after(68), Cost::default());
     state.decide(&fixed, after(69), Cost::default());
     commit(&mut state, &mut rows);
@@ -301,8 +301,8 @@ fn entries_on_both_sides_of_a_chunk_may_share_their_millisecond() {
     assert_eq!(KeyState::from_rows(rows).unwrap().usage(&policies, after(1)).policies[0].used, 66);
 }
 
-/// Answers of all commits that are not confirmed, and of the last that is, may still be on their
-/// way: code that takes nonces from the newest row alone finds them there.
+/// The responses of unconfirmed commits and of the last confirmed one may still be in flight: code
+/// that reads nonces from the newest row alone finds them there.
 #[test]
 fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     let (mut state, mut rows) = (KeyState::new("e".into()), BTreeMap::new());
@@ -320,7 +320,7 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
         assert!(nonces.iter().copied().eq(nonces[0]..until));
         (slot, nonces[0])
     };
-    // 100 fill a row, so that the next one goes to another slot. It has at least eight.
+    // 100 fill a row, so the next commit uses another slot. It has at least eight.
     for (until, oldest) in
         [(100, (0, 0)), (110, (1, 0)), (112, (1, 100)), (113, (1, 100)), (170, (1, 100)), (171, (2, 113))]
     {
@@ -331,7 +331,7 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
         assert_eq!(state.unconfirmed(), 0);
     }
     assert_eq!(commit(&mut state, 171), (2, 163));
-    // While no confirmation comes, rows name what came with all that wait for it.
+    // While no confirmation arrives, rows repeat the nonces of all waiting commits.
     let first = state.last_commit();
     for (until, oldest) in [(180, 170), (260, 170), (261, 170)] {
         remember(&mut state, until);
@@ -341,11 +341,10 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
     state.confirmed(first + 2);
     remember(&mut state, 262);
     assert_eq!(commit(&mut state, 262).1, 180);
-    // A confirmation that comes late says nothing new.
+    // A late confirmation has no effect.
     state.confirmed(first);
     assert_eq!(state.unconfirmed(), 2);
-    // What was read from rows counts as confirmed, and rows do not grow by it, however often they
-    // are read.
+    // Rows that were read count as confirmed, and do not grow however often they are read.
     let mut state = KeyState::from_rows(rows.clone()).unwrap();
     assert_eq!(state.unconfirmed(), 0);
     assert!(knows_all(&state, 0..262));
@@ -357,7 +356,7 @@ fn a_row_alone_holds_the_nonces_since_the_last_confirmed_commit() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// As the properties have it of small keys, with logs of many chunks.
+    /// The property of small keys, for logs of many chunks.
     #[test]
     fn chunks_hold_the_whole_log(
         quotas in (100..400_u64, 200..900_u64),
@@ -406,7 +405,7 @@ fn a_log_far_over_its_quota_stays_small() {
     let standing = state.usage(&policies, after(12_000)).policies[0];
     assert_eq!((standing.used, standing.remaining), (10_000, 0));
     let denied = state.decide(&policies, after(12_000), Cost::default());
-    // Of 12,000 admissions the 2,001st must have left the day.
+    // Of 12,000 admissions the 2,001st must have expired.
     let Verdict::Denied { retry_after, .. } = denied.verdict else { panic!("{denied:?}") };
     assert_eq!(retry_after.div_ceil(SECOND), DAY / SECOND - 12_000 + 2_000);
 }

@@ -1,5 +1,4 @@
-//! Policies that change at moments that are known before: waits and resets follow those that hold
-//! then.
+//! Scheduled changes of policies: waits and resets follow the policies that hold at each time.
 
 use std::collections::BTreeMap;
 
@@ -75,8 +74,8 @@ impl Key {
         self.state.decide(self.profile.schedule(), at(clock), Cost { requests, tokens: 0 })
     }
 
-    /// Somebody looks where the key stands.
-    fn look(&mut self, clock: u64) -> Vec<u64> {
+    /// Reads the usage. Returns the resets.
+    fn read_usage(&mut self, clock: u64) -> Vec<u64> {
         self.profile.turn_to(self.state.effective_time(at(clock)));
         let standings = self.state.usage(self.profile.schedule(), at(clock)).policies;
         standings.iter().map(|standing| standing.reset_after).collect()
@@ -88,14 +87,14 @@ impl Key {
         }
     }
 
-    /// Seconds to wait, of a call that is denied.
+    /// The wait in seconds of a denied call.
     fn wait(&mut self, second: u64, requests: u64) -> u64 {
         let decision = self.decide(START + second * SECOND, requests);
         let Verdict::Denied { retry_after, .. } = decision.verdict else { panic!("{decision:?}") };
         retry_after.div_ceil(SECOND)
     }
 
-    /// As it is after a crash, right after a row was written.
+    /// The state after a crash right after a commit.
     fn restart(&mut self) {
         let mut rows = BTreeMap::new();
         let StateRow { slot, body } = self.state.to_row();
@@ -105,13 +104,13 @@ impl Key {
 }
 
 #[test]
-fn an_override_that_ends_within_the_wait_takes_its_room_along() {
-    // 30 an hour for an hour and a half; after that 10 an hour again.
+fn an_override_that_ends_within_the_wait_ends_its_room() {
+    // 30 per hour for an hour and a half, then 10 per hour again.
     let hour = |quota| policy("hour", quota, Period::Hour, Algorithm::Sliding);
     let mut key = Key::new(vec![hour(10)], vec![own(hour(30), None, Some(3000))]);
     key.admit(0, 15);
     key.admit(1200, 15);
-    // The first 15 leave at 3600 s, but then 15 are still more than 10.
+    // The first 15 expire at 3600 s, but the other 15 still exceed 10.
     assert_eq!(key.wait(1300, 1), 1200 + 3600 - 1300);
     assert!(!key.clone().decide(START + 3600 * SECOND, 1).is_admitted());
     assert!(key.decide(START + 4800 * SECOND, 1).is_admitted());
@@ -120,7 +119,7 @@ fn an_override_that_ends_within_the_wait_takes_its_room_along() {
 #[test]
 fn an_override_that_begins_within_the_wait_makes_it_longer_or_shorter() {
     for (quota, wait) in [(20, 10), (3, 40 + 60)] {
-        // Until the next minute begins the wait would be 40 s.
+        // The wait until the next minute would be 40 s.
         let begins = if quota == 20 { 30 } else { 59 };
         let mut key = Key::new(vec![fixed(10)], vec![own(fixed(quota), Some(begins), None)]);
         key.admit(20, 10);
@@ -135,8 +134,8 @@ fn an_override_that_begins_within_the_wait_makes_it_longer_or_shorter() {
 }
 
 #[test]
-fn what_fits_for_less_than_a_second_is_no_reason_to_wait() {
-    // Between 60 s and 60.5 s the minute is new, and then nothing is admitted for an hour.
+fn room_for_less_than_a_second_does_not_end_a_wait() {
+    // A new minute begins at 60 s. At 60.5 s an override forbids all calls for an hour.
     let none = own(fixed(0), Some(60), Some(3600));
     let mut none_later = none.clone();
     none_later.from = none.from.map(|from| from + 500);
@@ -148,14 +147,15 @@ fn what_fits_for_less_than_a_second_is_no_reason_to_wait() {
 }
 
 #[test]
-fn what_fits_for_a_second_alone_is_no_reason_to_wait_either() {
-    // The minute is new at 60 s. At 61 s it goes on, or nothing is admitted for an hour.
+fn room_for_only_a_second_does_not_end_a_wait() {
+    // A new minute begins at 60 s. At 61 s it goes on, or an override forbids all calls for an
+    // hour.
     for (quota, wait) in [(11, 40), (0, 3580)] {
         let mut key = Key::new(vec![fixed(10)], vec![own(fixed(quota), Some(61), Some(3600))]);
         key.admit(20, 10);
         assert_eq!(key.wait(20, 1), wait, "{quota}");
     }
-    // The same within an override: it has room from 10 s on.
+    // The same within an override, which has room from 10 s on.
     for (until, wait) in [(200, 10), (12, 10), (11, 400)] {
         let overrides = vec![own(fixed(5), Some(10), Some(until)), own(fixed(0), Some(until), Some(400))];
         let mut key = Key::new(vec![fixed(1)], overrides);
@@ -164,7 +164,7 @@ fn what_fits_for_a_second_alone_is_no_reason_to_wait_either() {
     }
 }
 
-/// What has been spent is still spent under the policies to come.
+/// Spent units still count under later policies.
 #[test]
 fn a_wait_beyond_a_change_counts_what_was_spent_before_it() {
     let another = |begins| own(policy("own", 100, Period::Hour, Algorithm::Fixed), Some(begins), None);
@@ -180,14 +180,14 @@ fn a_wait_beyond_a_change_counts_what_was_spent_before_it() {
     key.admit(0, 6);
     key.admit(20, 2);
     assert_eq!(key.wait(20, 1), 10);
-    // A log that begins then starts from what the minute holds.
+    // A log that starts then begins with the count of the minute.
     let sliding = own(policy("minute", 5, Period::Minute, Algorithm::Sliding), Some(30), None);
     let mut key = Key::new(vec![fixed(5)], vec![sliding]);
     key.admit(10, 5);
     assert_eq!(key.wait(10, 1), 60);
 }
 
-/// Always says that others hold from one moment on.
+/// A timetable that always announces the same change.
 struct Stuck(Vec<Policy>, UnixMicros);
 
 impl Timetable for Stuck {
@@ -197,7 +197,7 @@ impl Timetable for Stuck {
 }
 
 #[test]
-fn a_timetable_that_does_not_go_on_is_not_followed_for_ever() {
+fn a_timetable_that_does_not_advance_ends() {
     let policies = vec![Policy::new("p", Unit::Requests, 0, Period::Minute, Algorithm::Fixed, None).unwrap()];
     let (now, change) = (at(START), at(START + 10 * SECOND));
     let stuck = Stuck(policies.clone(), change);
@@ -208,21 +208,21 @@ fn a_timetable_that_does_not_go_on_is_not_followed_for_ever() {
 }
 
 #[test]
-fn a_quota_of_nothing_that_ends_is_a_wait_and_not_a_mistake() {
+fn a_temporary_quota_of_0_is_a_wait_and_not_an_error() {
     let mut key = Key::new(vec![fixed(10)], vec![own(fixed(0), None, Some(500))]);
     let decision = key.decide(START, 1);
     assert_eq!(decision.verdict, Verdict::Denied { violated: vec![0], retry_after: 500 * SECOND });
     assert_eq!(decision.usage.policies[0].reset_after, 60 * SECOND);
     assert_eq!(key.decide(START, 11).verdict, Verdict::CostExceedsQuota { policy: 0 });
     key.admit(500, 10);
-    // Without an end it is a mistake to ask.
+    // Without an end the cost is an error.
     let mut key = Key::new(vec![fixed(10)], vec![own(fixed(0), None, None)]);
     assert_eq!(key.decide(START, 1).verdict, Verdict::CostExceedsQuota { policy: 0 });
 }
 
-/// What will never fit is denied until that is so, and told so then.
+/// A call that will never fit is denied until then. From then on its cost is an error.
 #[test]
-fn what_fits_only_while_an_override_holds_is_denied_until_it_ends() {
+fn a_call_that_fits_only_under_an_override_is_denied_until_it_ends() {
     let mut key = Key::new(vec![fixed(5)], vec![own(fixed(10), None, Some(45))]);
     key.admit(0, 5);
     assert_eq!(key.wait(20, 8), 25);
@@ -231,15 +231,15 @@ fn what_fits_only_while_an_override_holds_is_denied_until_it_ends() {
 }
 
 #[test]
-fn a_policy_resets_when_it_no_longer_holds() {
+fn a_policy_resets_at_its_end() {
     let hour = policy("hour", 100, Period::Hour, Algorithm::Sliding);
     let other = own(policy("own", 5, Period::Minute, Algorithm::Fixed), Some(30), Some(50));
     let mut key = Key::new(vec![fixed(10), hour], vec![own(fixed(20), None, Some(40)), other]);
     key.admit(10, 3);
     let resets = |key: &mut Key, second: u64| -> Vec<u64> {
-        key.look(START + second * SECOND).into_iter().map(|reset| reset / SECOND).collect()
+        key.read_usage(START + second * SECOND).into_iter().map(|reset| reset / SECOND).collect()
     };
-    // The hour is the same after each change; the minute is another one from 40 s on.
+    // The hour is the same after each change. Another minute begins at 40 s.
     assert_eq!(resets(&mut key, 10), [30, 3600]);
     // By period and name: minute, own, hour.
     assert_eq!(resets(&mut key, 35), [5, 15, 3575]);
@@ -247,35 +247,35 @@ fn a_policy_resets_when_it_no_longer_holds() {
     assert_eq!(resets(&mut key, 55), [5, 3555]);
 }
 
-/// A bucket drains at the rate that holds, whoever looks and when.
+/// A bucket drains at the current rate, whenever it is read.
 #[test]
 fn a_bucket_changes_its_rate_when_the_override_does() {
     let bucket = |quota| PolicyRow { burst: Some(100), ..policy("b", quota, Period::Minute, Algorithm::Bucket) };
     for (slow, fast) in [(6, 60), (60, 6)] {
         let mut key = Key::new(vec![bucket(slow)], vec![own(bucket(fast), Some(30), Some(60))]);
         key.admit(0, 100);
-        // What has drained after 100 s.
+        // The level after 100 s.
         let drained = (70 * slow + 30 * fast) / 60;
-        for looks in [&[][..], &[31], &[59, 61], &[10, 45, 80], &[99]] {
+        for reads in [&[][..], &[31], &[59, 61], &[10, 45, 80], &[99]] {
             for restarts in [false, true] {
                 let mut key = key.clone();
-                for second in looks {
-                    key.look(START + second * SECOND);
+                for second in reads {
+                    key.read_usage(START + second * SECOND);
                     assert!(!key.decide(START + second * SECOND, 100).is_admitted());
                     if restarts {
                         key.restart();
                     }
                 }
-                assert!(!key.clone().decide(START + 100 * SECOND, drained + 1).is_admitted(), "{looks:?} {restarts}");
-                assert!(key.decide(START + 100 * SECOND, drained).is_admitted(), "{looks:?} {restarts}");
+                assert!(!key.clone().decide(START + 100 * SECOND, drained + 1).is_admitted(), "{reads:?} {restarts}");
+                assert!(key.decide(START + 100 * SECOND, drained).is_admitted(), "{reads:?} {restarts}");
             }
         }
     }
 }
 
-/// What an isolate owes is poured into a bucket that has drained as it should by then.
+/// A report is added to a bucket that has drained correctly by then.
 #[test]
-fn a_debt_finds_a_bucket_as_its_overrides_left_it() {
+fn a_report_finds_a_bucket_as_its_overrides_left_it() {
     let bucket = |quota| policy("b", quota, Period::Minute, Algorithm::Bucket);
     let mut key = Key::new(vec![bucket(6)], vec![own(bucket(60), Some(10), None)]);
     key.admit(0, 6);
@@ -283,14 +283,14 @@ fn a_debt_finds_a_bucket_as_its_overrides_left_it() {
     let later = START + 13 * SECOND;
     key.profile.turn_to(at(later));
     assert_eq!(key.state.apply_report(key.profile.schedule(), at(later), &report), ReportOutcome::Counted);
-    // One has drained after 10 s, three more since.
+    // One unit has drained after 10 s, three more since.
     key.profile.turn_to(at(later));
     let standings = key.state.usage(key.profile.schedule(), at(later)).policies;
     assert_eq!(standings[0].used, 6 - 1 - 3 + 1);
 }
 
 #[test]
-fn a_timetable_is_that_of_its_overrides() {
+fn a_timetable_follows_the_overrides() {
     let profile = profile(vec![fixed(1)], vec![own(fixed(2), Some(10), Some(20)), own(fixed(3), Some(20), None)]);
     let stage = |second: u64| {
         let stage = profile.at(at(START + second * SECOND));
@@ -326,7 +326,7 @@ fn tier() -> impl Strategy<Value = Vec<PolicyRow>> {
     })
 }
 
-/// Overrides that begin and end within some minutes, to the millisecond.
+/// Overrides that begin and end within minutes, to the millisecond.
 fn overrides() -> impl Strategy<Value = Vec<OverrideRow>> {
     let moment = || proptest::option::weighted(0.8, prop_oneof![0..30_000_u64, 0..400_000_u64]);
     vec((any_policy(), moment(), moment()), 0..4).prop_map(|overrides| {
@@ -350,14 +350,14 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// A client that waits exactly as long as it is told is admitted if nobody else spends,
-    /// whatever overrides begin and end meanwhile and whoever looks. Or it is told then that its
-    /// call will never fit.
+    /// A client that waits exactly as long as `Retry-After` is admitted if no other call is,
+    /// whatever overrides begin and end meanwhile and however often the usage is read. Or its cost
+    /// is then an error.
     #[test]
-    fn a_client_that_waits_as_told_is_admitted(
+    fn a_client_that_honours_retry_after_is_admitted(
         tier in tier(), overrides in overrides(),
         steps in vec((0..40_000_u64, 1..6_u64), 1..40),
-        looks in vec(0..1000_u64, 0..4), restarts in any::<bool>(),
+        reads in vec(0..1000_u64, 0..4), restarts in any::<bool>(),
     ) {
         let mut key = Key::new(tier, overrides);
         let mut clock = START;
@@ -369,10 +369,10 @@ proptest! {
             prop_assert!(retry_after > 0 && seconds * SECOND >= retry_after);
             let asked_again = |after: u64| key.clone().decide(clock + after, requests);
             let mut patient = key.clone();
-            let mut looks: Vec<u64> = looks.iter().map(|share| seconds * SECOND * share / 1000).collect();
-            looks.sort_unstable();
-            for look in looks {
-                patient.look(clock + look);
+            let mut reads: Vec<u64> = reads.iter().map(|share| seconds * SECOND * share / 1000).collect();
+            reads.sort_unstable();
+            for read in reads {
+                patient.read_usage(clock + read);
                 if restarts {
                     patient.restart();
                 }
@@ -380,19 +380,19 @@ proptest! {
             let verdict = patient.decide(clock + seconds * SECOND, requests).verdict;
             match verdict {
                 Verdict::Admitted => {}
-                // It is too dear for all policies that are known from then on.
+                // It exceeds the quota of all later policies.
                 Verdict::CostExceedsQuota { .. } => {
                     prop_assert_eq!(key.profile.at(at(clock + retry_after)).until, None);
                 }
-                Verdict::Denied { .. } => prop_assert!(false, "told {seconds}, and denied then"),
+                Verdict::Denied { .. } => prop_assert!(false, "Retry-After of {seconds} s, and then denied"),
             }
             if verdict == Verdict::Admitted {
-                // Also a little later, as clients are whose seconds are counted from when the
-                // answer came.
+                // Also a little later, for clients that count seconds from the arrival of the
+                // response.
                 prop_assert!(asked_again(retry_after).verdict.is_admitted());
                 prop_assert!(asked_again(retry_after + SECOND - 1).verdict.is_admitted());
             }
-            // Not sooner, but for moments that are over within a second.
+            // Not sooner, except within room that lasts less than a second.
             for share in [1, 5, 9] {
                 let sooner = (retry_after * share / 10).min(retry_after - 1);
                 let is_admitted = |after: u64| asked_again(after).is_admitted();
@@ -401,18 +401,18 @@ proptest! {
         }
     }
 
-    /// Nobody who only looks changes what is admitted later.
+    /// Reading the usage never changes later decisions.
     #[test]
-    fn a_look_changes_nothing(
+    fn reading_the_usage_changes_nothing(
         tier in tier(), overrides in overrides(),
         steps in vec((0..40_000_u64, 1..4_u64, 0..3_u64), 1..40), restarts in any::<bool>(),
     ) {
         let mut key = Key::new(tier, overrides);
         let mut watched = key.clone();
         let mut clock = START;
-        for (wait, requests, looks) in steps {
-            for look in 1..=looks {
-                watched.look(clock + wait * 1000 * look / (looks + 1));
+        for (wait, requests, reads) in steps {
+            for read in 1..=reads {
+                watched.read_usage(clock + wait * 1000 * read / (reads + 1));
                 if restarts {
                     watched.restart();
                 }
@@ -420,7 +420,7 @@ proptest! {
             clock += wait * 1000;
             prop_assert_eq!(watched.decide(clock, requests), key.decide(clock, requests));
         }
-        prop_assert_eq!(watched.look(clock + HOUR), key.look(clock + HOUR));
-        prop_assert_eq!(watched.look(clock + HOUR + MINUTE), key.look(clock + HOUR + MINUTE));
+        prop_assert_eq!(watched.read_usage(clock + HOUR), key.read_usage(clock + HOUR));
+        prop_assert_eq!(watched.read_usage(clock + HOUR + MINUTE), key.read_usage(clock + HOUR + MINUTE));
     }
 }

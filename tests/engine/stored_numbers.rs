@@ -1,5 +1,4 @@
-//! Whatever a row holds: it is read or refused, and what is read can be worked with. A debug build
-//! panics where a number overflows.
+//! Any row is read or refused, and a state that was read works. A debug build panics on overflow.
 
 use crate::support::{Decide, Report};
 use proptest::collection::vec;
@@ -22,7 +21,7 @@ use tollgate::time::{DAY, HOUR, Month, SECOND, UnixMicros, rfc3339};
 /// 2026-11-20T07:48:14Z.
 const START: u64 = 1_795_160_894 * SECOND;
 
-/// About the end of the year 9999, after which no clock is.
+/// About the end of the year 9999, beyond any real clock.
 const LAST: u64 = 250_000_000_000_000_000;
 
 fn config() -> ProptestConfig {
@@ -30,7 +29,7 @@ fn config() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 400, ..config } }
 }
 
-/// Numbers that mean something, and those at the edges of what can be computed with.
+/// Meaningful numbers, and those at the edges of the arithmetic.
 fn number() -> impl Strategy<Value = u64> {
     const NEAR: &[u64] = &[
         0,
@@ -68,7 +67,7 @@ fn number() -> impl Strategy<Value = u64> {
     prop_oneof![6 => select(NEAR), 2 => select(FAR), 1 => any::<u64>()]
 }
 
-/// What stands between two bars.
+/// The text of a field.
 fn field() -> impl Strategy<Value = String> {
     prop_oneof![
         8 => number().prop_map(|number| number.to_string()),
@@ -91,7 +90,7 @@ fn wild() -> impl Strategy<Value = String> {
     prop_oneof![vec(record(0..12), 0..6).prop_map(|records| records.concat()), "[-a-z0-9|;%~_é]{0,40}"]
 }
 
-/// What is right, now and then something wild.
+/// The given text, now and then something random.
 fn mostly(right: impl Strategy<Value = String> + 'static) -> BoxedStrategy<String> {
     prop_oneof![30 => right, 1 => wild()].boxed()
 }
@@ -105,7 +104,7 @@ fn hours() -> impl Strategy<Value = String> {
     }))
 }
 
-/// Marks, of so many groups each.
+/// Marks of so many groups each.
 fn marks(groups: usize) -> impl Strategy<Value = String> {
     let hash = prop_oneof![1 => any::<u64>(), 1 => select(&[0, 1, KEY_1][..])];
     let group = (hash, number()).prop_map(|(hash, number)| {
@@ -146,7 +145,7 @@ fn lines() -> impl Strategy<Value = String> {
             .prop_map(|(at, nonce, status, duration)| format!("c|{at}|{nonce:x}|{}|{duration};", status % 1000)),
         10 => (time(), number(), number(), key(), number(), number(), time()).prop_map(
             |(at, cost, status, key, count, after, last)| {
-                // Mostly one that a call of this test gets too.
+                // Mostly the nonce of a call of this test.
                 let status = [400, 403, 409, 422, 429].get(usize::try_from(status % 7).unwrap()).copied().unwrap_or(status % 1000);
                 format!("d|{at}|GET|/v1|{cost}|{key}|{status}|{count}|{after}|{last};")
             }
@@ -231,7 +230,7 @@ fn read_audit(text: &str, seq: u64) {
     }
 }
 
-/// All that an object does with a state.
+/// All operations of an object on a state.
 fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     let (policies, now) = (policies(), UnixMicros::from_micros(clock));
     for cost in [Cost { requests: 1, tokens: 3 }, Cost { requests: 1_000_000_000, tokens: 0 }] {
@@ -254,7 +253,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
             state.complete(now, CallOutcome { nonce, status: 200, duration_ms: extreme }, true);
         }
     }
-    // A tier with other limits, and none.
+    // A tier with other limits, then none.
     state.usage(&policies[..3], now);
     state.usage(&[], now);
     state.report_denials(&[], now, extreme);

@@ -1,7 +1,8 @@
-//! What the tests of the engine share: calls as production makes them, in few words.
+//! Shared helpers: calls and reports as production makes them, in short form.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use proptest::prelude::*;
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::{CallToJudge, ReportedUsage};
 use tollgate::limiter::cost::Cost;
@@ -10,10 +11,29 @@ use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::limiter::schedule::Schedule;
 use tollgate::time::{SECOND, UnixMicros};
 
-/// The nonce of calls whose nonce does not matter. They share one, so that nonces fill no rows.
+/// 2026-11-20T07:48:14Z: 46 s before the end of the minute.
+pub(crate) const START: UnixMicros = UnixMicros::from_micros(1_795_160_894 * SECOND);
+
+/// The time so many seconds after [`START`].
+pub(crate) fn after(seconds: u64) -> UnixMicros {
+    START.saturating_add(seconds * SECOND)
+}
+
+/// A fixed policy of requests.
+pub(crate) fn fixed_policy(name: &str, quota: u64, period: Period) -> Policy {
+    Policy::new(name, Unit::Requests, quota, period, Algorithm::Fixed, None).unwrap()
+}
+
+/// `PROPTEST_CASES` sets the number of cases; the default runs for a few seconds in a debug build.
+pub(crate) fn config() -> ProptestConfig {
+    let config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { config } else { ProptestConfig { cases: 96, ..config } }
+}
+
+/// The nonce of calls whose nonce does not matter. Sharing one keeps the rows small.
 pub(crate) const NONCE: u64 = 1 << 63;
 
-/// A call that spends this, with nothing else to it.
+/// A call of this cost.
 pub(crate) const fn call(nonce: u64, cost: Cost) -> CallToJudge<'static> {
     CallToJudge {
         cost,
@@ -27,7 +47,7 @@ pub(crate) const fn call(nonce: u64, cost: Cost) -> CallToJudge<'static> {
     }
 }
 
-/// Calls that cannot be repeats.
+/// Judges calls without idempotency keys.
 pub(crate) trait Decide {
     /// Judges a call of this nonce and cost.
     fn decide_as<'a>(

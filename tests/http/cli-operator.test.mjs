@@ -146,7 +146,7 @@ test("route costs are set, listed and deleted, and logged with the route", async
   assert.equal(await cli.ok("route-costs", "list"), "");
 });
 
-test("a wrong token is told that it was refused, and where it came from", async () => {
+test("a wrong token is reported as refused, with its source", async () => {
   const { code, stdout, stderr } = await cli("keys", "list", { env: { TOLLGATE_TOKEN: "wrong" } });
   assert.deepEqual([code, stdout], [1, ""]);
   assert.match(stderr, /^tollgate: 401 the admin token was refused: .* \(the token from TOLLGATE_TOKEN\)\n$/);
@@ -187,7 +187,7 @@ test("a named token may do what its scope says, and the log names it", async () 
   assert.equal((await cli("keys", "list", { env })).code, 1);
 });
 
-test("a holder sees their own key", async () => {
+test("a key's owner sees the key", async () => {
   const key = await issueKey(gate, "free");
   await call(gate, key);
   const env = { TOLLGATE_KEY: key.key, TOLLGATE_TOKEN: "" };

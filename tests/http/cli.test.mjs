@@ -43,7 +43,7 @@ test("a created key is shown by its id, and its secret never again", async () =>
   assert.deepEqual(await cli.json("keys", "show", created.id), rest);
 });
 
-test("usage is told as a table, and as the server's JSON", async () => {
+test("usage is printed as a table, and as the server's JSON", async () => {
   const key = await issueKey(gate, "free");
   for (let i = 0; i < 3; i += 1) assert.equal((await call(gate, key)).status, 200);
   const usage = await cli.json("usage", "show", key.id);

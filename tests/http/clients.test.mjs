@@ -1,4 +1,5 @@
-// What tools make of the OpenAPI document: no warning, and clients that work against the running Worker.
+// What tools make of the OpenAPI document: no warning, and clients that work against the running
+// Worker.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -27,7 +28,10 @@ after(async () => {
   if (scratch) await rm(scratch, { recursive: true, force: true });
 });
 
-/** Runs a program to its end; it must end well. Resolves to all that it said, standard output alone as `out`. */
+/**
+ * Runs a program to its end; it must end well. Resolves to all that it said, standard output alone
+ * as `out`.
+ */
 async function run(program, args, env = {}) {
   const child = spawn(program, args, { cwd: scratch, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, NO_COLOR: "1", ...env } });
   const said = { all: "", out: "" };

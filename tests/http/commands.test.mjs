@@ -47,7 +47,8 @@ test("`npm run test:workerd -- FILE` runs that file", async () => {
 
 let copy;
 
-// `make dev` keeps its state in the directory of the project, where another one may be up: so this one has a copy.
+// `make dev` keeps its state in the directory of the project, where another one may be up: so this
+// one has a copy.
 before(async () => {
   await build();
   copy = await mkdtemp(path.join(tmpdir(), "tollgate-copy-"));

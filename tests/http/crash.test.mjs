@@ -48,8 +48,9 @@ async function issue(tier) {
 }
 
 /**
- * Calls over some connections until `acknowledged` were answered 200, then kills workerd under the calls in flight, if there are any.
- * POST, because wrangler's proxy repeats a GET whose connection broke.
+ * Calls over some connections until `acknowledged` were answered 200, then kills workerd under the
+ * calls in flight, if there are any. POST, because wrangler's proxy repeats a GET whose connection
+ * broke.
  */
 async function killUnderLoad(key, acknowledged, connections = CONNECTIONS) {
   const agent = new http.Agent({ keepAlive: true, maxSockets: connections });
@@ -114,7 +115,7 @@ test("after a crash the row in D1 comes to equal what the object counted", async
   assert.equal(row.rows, 1);
 });
 
-test("nor does it lose calls that come one by one, whose writes nobody asks a confirmation for", async () => {
+test("nor does it lose sequential calls, whose writes are not confirmed", async () => {
   const key = await issue("crash");
   let acked = 0;
   let unanswered = 0;

@@ -23,7 +23,9 @@ after(async () => {
 
 const HOST = "Host: api.test";
 
-/** Sends a GET with such header lines: `{ answer, seen }`, where `seen` is what the origin received. */
+/**
+ * Sends a GET with such header lines: `{ answer, seen }`, where `seen` is what the origin received.
+ */
 async function get(target, lines, method = "GET") {
   origin.reset();
   const answer = await request(gate, `${method} ${target} HTTP/1.1`, [HOST, ...lines]);
@@ -106,7 +108,7 @@ test("the key is never forwarded: not in X-API-Key, in its underscore spelling, 
   }
 });
 
-test("a key that stands in the query as well is not forwarded there", async () => {
+test("a key that is also in the query is not forwarded there", async () => {
   for (const line of [`X-API-Key: ${key.key}`, bearer(key)]) {
     const { answer, seen } = await get(`/a?x=1&api_key=${key.key}&api%5fkey=${key.key}&y`, [line]);
     assert.equal(answer.status, 200, answer.body);
@@ -122,7 +124,7 @@ test("a key on a public path is not forwarded either", async () => {
   }
 });
 
-test("a key that stands in Authorization as well is not forwarded there, whatever it is called", async () => {
+test("a key that is also in Authorization is not forwarded there, under any scheme", async () => {
   for (const line of [`Authorization: Token ${key.key}`, `Authorization: ${other.key}`, `Authorization: ApiKey\t${key.key}`]) {
     const { answer, seen } = await get("/a", [`X-API-Key: ${key.key}`, line]);
     assert.equal(answer.status, 200, answer.body);

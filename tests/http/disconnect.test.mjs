@@ -8,7 +8,10 @@ import { connect, head, readAnswer } from "./lib/raw.mjs";
 
 const CALLS = 40;
 const ABORTED = 5;
-/** Turns of the event loop between sending and leaving: from before the gate has read a byte until it has answered. */
+/**
+ * Turns of the event loop between sending and leaving: from before the gate has read a byte until
+ * it has answered.
+ */
 const TURNS = [0, 1, 4, 16];
 
 const GATES = {

@@ -38,7 +38,7 @@ for (const mode of ["closed", "open"]) {
       isBroken = false;
     }
 
-    test("a key whose object knows it is judged and counted with D1 down", async () => {
+    test("a key in use is judged and counted with D1 down", async () => {
       const answer = await call(gate, used);
       assert.equal(answer.status, 200);
       assert.equal(answer.headers["x-tollgate-fail-open"], undefined);

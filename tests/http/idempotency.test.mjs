@@ -102,7 +102,8 @@ test("kill -9 under load gives no repeat for free that was not left", async () =
       return pids.length === 1 && pids[0] !== pid && (await isHealthy(gate.url));
     });
   }
-  // What is left of the month and of the free repeats. A call that was in flight when its isolate ended stays so for five minutes.
+  // What is left of the month and of the free repeats. A call that was in flight when its isolate
+  // ended stays so for five minutes.
   for (const text of keys) await many(12, (_, options) => pay(key, text, "/orders", options));
 
   const seen = new Map();

@@ -1,6 +1,6 @@
-// kill -9 again and again, under twenty clients: after each kill the counts are between what was answered and what was asked, and the
-// origin has never seen more than any limit allows. A longer run, or another one:
-// TOLLGATE_KILLS=500 TOLLGATE_KILL_SEED=7 node --test tests/http/kill.test.mjs
+// kill -9 again and again, under twenty clients: after each kill the counts are between what was
+// answered and what was asked, and the origin has never seen more than any limit allows. A longer
+// run, or another one: TOLLGATE_KILLS=500 TOLLGATE_KILL_SEED=7 node --test tests/http/kill.test.mjs
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import http from "node:http";
@@ -13,7 +13,10 @@ import { makeClock, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 const KILLS = Number(process.env.TOLLGATE_KILLS ?? 30);
 const SEED = Number(process.env.TOLLGATE_KILL_SEED ?? 20_261_121);
 const CLIENTS = 20;
-/** Calls under one idempotency key at most: the first, its free repeats, and some that are charged again. */
+/**
+ * Calls under one idempotency key at most: the first, its free repeats, and some that are charged
+ * again.
+ */
 const CALLS_OF_ORDER = 9;
 /** By path; the others cost 1. */
 const COSTS = { "/v1/export": 7, "/v1/reports": 3 };
@@ -35,7 +38,10 @@ function random(seed) {
   };
 }
 
-/** An origin that tells `arrive(id of a key, number of a call)` of what comes, and takes up to five milliseconds to answer. */
+/**
+ * An origin that tells `arrive(id of a key, number of a call)` of what comes, and takes up to five
+ * milliseconds to answer.
+ */
 async function startOrigin(arrive, next) {
   const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
     arrive(request.headers["x-tollgate-key-id"], Number(request.headers["x-call"]));
@@ -114,7 +120,9 @@ class Run {
     return call.status;
   }
 
-  /** What to call next: a third of the calls have an idempotency key, most of them another call's. */
+  /**
+   * What to call next: a third of the calls have an idempotency key, most of them another call's.
+   */
   #choose(account) {
     const path = this.pick(PATHS);
     if (this.next() > 1 / 3) return { path, method: this.pick(["GET", "POST"]) };
@@ -130,7 +138,10 @@ class Run {
     return order;
   }
 
-  /** Twenty clients call until so many answers have come; a moment later workerd is killed under those that are under way. */
+  /**
+   * Twenty clients call until so many answers have come; a moment later workerd is killed under
+   * those that are under way.
+   */
   async killUnderLoad(accounts, answers) {
     const pid = await this.gate.pid();
     const agent = new http.Agent({ keepAlive: true, maxSockets: CLIENTS });
@@ -240,7 +251,8 @@ const bucket = (period, quota, burst) => ({ quota, period, algorithm: "bucket", 
 
 test(`${KILLS} kills: what is answered is counted, what is counted was asked, no limit is passed, D1 gets it all (seed ${SEED})`, (t) =>
   guarded(async () => {
-    // As fast as the machine's clock, but far from the end of a month. Without the deny cache, so that all calls meet in the object.
+    // As fast as the machine's clock, but far from the end of a month. Without the deny cache, so
+    // that all calls meet in the object.
     run = new Run({ seed: SEED, from: "2031-03-12T12:20:00Z", vars: { FLUSH_SECONDS: "1", DENY_CACHE_SECONDS: "0" } });
     await run.start();
     const wide = bucket("minute", 60_000, 1_000);

@@ -1,4 +1,5 @@
-// Look-ups of imported keys that wait together, at workerd's own socket: clients that leave in the middle, floods, cold starts.
+// Look-ups of imported keys that wait together, at workerd's own socket: clients that leave in the
+// middle, floods, cold starts.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import http from "node:http";
@@ -55,7 +56,7 @@ describe("clients that leave", () => {
   });
   after(() => gate?.stop());
 
-  test("while their request asks D1 about what others wait for", async () => {
+  test("while their request runs a query that others wait for", async () => {
     const leavers = await Promise.all([keys[0], madeUp()].map((key, n) => begin(gate, key, `198.51.100.${n}`)));
     await pause(100);
     // The first two wait for the queries of those who leave, the others for the next.

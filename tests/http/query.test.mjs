@@ -20,7 +20,10 @@ after(async () => {
   await origin?.stop();
 });
 
-/** Sends a GET whose query holds `<key>` where the key goes: the answer, and the paths that the origin saw. */
+/**
+ * Sends a GET whose query holds `<key>` where the key goes: the answer, and the paths that the
+ * origin saw.
+ */
 async function getQuery(target, headers = {}) {
   origin.reset();
   const answer = await send(gate, target.replaceAll("<key>", key.key), { headers });

@@ -1,5 +1,5 @@
-// The running Worker against its own OpenAPI document: schemathesis sends what the document allows and what it does not, and
-// checks each answer against it.
+// The running Worker against its own OpenAPI document: schemathesis sends what the document allows
+// and what it does not, and checks each answer against it.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -16,8 +16,8 @@ import { PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 const SEED = "20310312";
 const MAX_EXAMPLES = "30";
 /**
- * Not meaningful here. What a schema cannot say is refused by design: a tier that there is not, a burst without a bucket, a cursor
- * that no list has given.
+ * Not meaningful here. What a schema cannot say is refused by design: a tier that there is not, a
+ * burst without a bucket, a cursor that no list has given.
  */
 const EXCLUDED_CHECKS = ["positive_data_acceptance"];
 
@@ -27,8 +27,8 @@ let scratch;
 let document;
 
 before(async () => {
-  // Not behind the proxy of `wrangler dev`: that says which address asks, and after ten attempts without a token, which are part of
-  // this, an address is not heard for a minute.
+  // Not behind the proxy of `wrangler dev`: that says which address asks, and after ten attempts
+  // without a token, which are part of this, an address is not heard for a minute.
   origin = await startOrigin();
   gate = await startDirectGate({ vars: { ORIGIN: origin.url } });
   scratch = await mkdtemp(path.join(tmpdir(), "tollgate-schemathesis-"));
@@ -51,13 +51,16 @@ test("the operator's endpoints", { timeout: 600_000 }, async () => {
   await conforms("admin", `Authorization: Bearer ${gate.adminToken}`);
 });
 
-test("the holder's endpoints", { timeout: 600_000 }, async () => {
+test("the self-service endpoints", { timeout: 600_000 }, async () => {
   await conforms("holder", `X-API-Key: ${(await issueKey(gate, "free")).key}`);
 });
 
 test("the open endpoints", { timeout: 600_000 }, () => conforms("open"));
 
-/** Has every list of the accounts but drift show something: a key that used up its month, and was denied after that. */
+/**
+ * Has every list of the accounts but drift show something: a key that used up its month, and was
+ * denied after that.
+ */
 async function fillAccounts() {
   const policies = [{ policy: "month", quota: 2, period: "month" }];
   await administer("PUT", "/tiers/metered", { audit_days: 7, policies });

@@ -1,11 +1,13 @@
-// A change of a tier with thousands of keys, of which 200 are in use, reaches all of them while no object can read D1.
+// A change of a tier with thousands of keys, of which 200 are in use, reaches all of them while no
+// object can read D1.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
 import { until } from "../support/until.mjs";
 import { adminOf, call, issueKey } from "./lib/client.mjs";
 
-// Here one workerd holds all objects, each with three open files: 10,000 keys need `ulimit -n 32000` and minutes.
+// Here one workerd holds all objects, each with three open files: 10,000 keys need `ulimit -n
+// 32000` and minutes.
 const KEYS = Number(process.env.TOLLGATE_TIER_KEYS ?? 2_000);
 const ACTIVE = 200;
 const TIER = "crowd";
@@ -63,7 +65,8 @@ test("the next request of every active key is judged by the new limits, though n
   assert.deepEqual(new Set(await each(keys, statuses)), new Set([200]));
   assert.deepEqual(new Set(await each(keys, statuses)), new Set([429]));
 
-  // From here on no object can read D1: what it asks there needs this table, and the Worker's part does not.
+  // From here on no object can read D1: what it asks there needs this table, and the Worker's part
+  // does not.
   await gate.d1("ALTER TABLE route_costs RENAME TO route_costs_away");
   const begun = performance.now();
   const { pushed, pending } = await putTier(2);

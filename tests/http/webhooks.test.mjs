@@ -14,7 +14,8 @@ import { until } from "../support/until.mjs";
 import { addTiers, adminOf, call, issueKey } from "./lib/client.mjs";
 
 const LANGUAGES = { javascript: ["receiver.mjs", process.execPath], python: ["receiver.py", "python3"] };
-// Hex digits, as the documentation makes secrets: the key is their text, not the bytes that they spell.
+// Hex digits, as the documentation makes secrets: the key is their text, not the bytes that they
+// spell.
 const SECRET = freshSecret();
 
 let directory;
@@ -41,7 +42,8 @@ before(async () => {
     });
   }
 
-  // Whatever the gate posts goes to both of them; the gate is told that it was delivered if both say so.
+  // Whatever the gate posts goes to both of them; the gate is told that it was delivered if both
+  // say so.
   recorder = http.createServer(async (request, response) => {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);

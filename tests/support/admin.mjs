@@ -1,4 +1,4 @@
-// The admin API as tests use it, over any transport. For Node and for workerd.
+// A client of the admin API over any transport, for Node and workerd.
 import assert from "node:assert/strict";
 
 export class AdminClient {
@@ -11,7 +11,10 @@ export class AdminClient {
     this.#token = token;
   }
 
-  /** Sends a request; `path` is below `/_tollgate`. An object becomes JSON, other bodies are sent as they are. */
+  /**
+   * Sends a request; `path` is below `/_tollgate`. An object becomes JSON, other bodies are sent as
+   * they are.
+   */
   request(method, path, body, headers = {}) {
     const isJson = typeof body === "object" && !(body instanceof ReadableStream);
     return this.#fetch(`/_tollgate${path}`, {

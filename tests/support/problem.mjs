@@ -1,9 +1,12 @@
-// Refusals of tollgate's own, as the contract describes them.
+// Checks of problem responses.
 import assert from "node:assert/strict";
 
 export const PROBLEM_TYPE = "application/problem+json";
 
-/** Checks a refusal, given as its status, a function from a header's name to its value, and its body as text; returns the problem. */
+/**
+ * Checks a refusal by its status, a function from header names to values, and its body as text;
+ * returns the problem.
+ */
 export function checkProblem({ status, header, body }, expected) {
   assert.equal(status, expected, body);
   assert.equal(header("content-type"), PROBLEM_TYPE);

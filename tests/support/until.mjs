@@ -1,7 +1,9 @@
-// Waiting for what comes by itself.
+// Polling.
 import assert from "node:assert/strict";
 
-/** Runs `probe` until it returns a true value, which is returned; `what` says in the failure what was awaited. */
+/**
+ * Runs `probe` until it returns a truthy value, and returns that; `what` names it in the failure.
+ */
 export async function until(what, probe, { within = 20_000, every = 50 } = {}) {
   const deadline = Date.now() + within;
   for (;;) {

@@ -1,4 +1,5 @@
-// The life of a key: issued, listed, changed, rotated, revoked, deleted. Each change is in effect on the very next request.
+// The life cycle of a key: issued, listed, changed, rotated, revoked, deleted. Each change takes
+// effect with the next request.
 import { describe, expect, test } from "vitest";
 import { setKey, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, issuedKeys, problem, rateLimitPolicy, usage, wait } from "./lib/gate.mjs";
@@ -29,7 +30,7 @@ async function rotate(key, grace_seconds = 0) {
   return rotated;
 }
 
-/** Lets the object not hear of changes, as if the network was down for them. */
+/** Prevents notifications of the object, as a network failure does. */
 async function deafen(key) {
   const asked = await intercept(key, (answer) => (asked.at(-1) === "/v1/refresh" ? new Response(null, { status: 500 }) : answer()));
 }
@@ -159,7 +160,7 @@ describe("PATCH /_tollgate/keys/{id}", () => {
     expect((await usage(key)).calls).toBe(13);
   });
 
-  test("stands when the object cannot be told, which then finds out within 60 seconds", async () => {
+  test("is stored when the object is unreachable, and takes effect within 60 seconds", async () => {
     const key = await create();
     await admit(key, 1);
     await deafen(key);

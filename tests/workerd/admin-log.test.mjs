@@ -1,4 +1,5 @@
-// The admin log: every change, by whom, before and after; nothing else, and nothing is ever taken back.
+// The admin log: every change, its actor, the state before and after, and nothing else. It is
+// append-only.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";

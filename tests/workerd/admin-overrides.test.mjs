@@ -1,4 +1,4 @@
-// Policies of one key, in the place of its tier's or beside them.
+// Overrides: policies of one key, in place of its tier's or in addition.
 import { describe, expect, test } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, rateLimitPolicy, setClock, statuses, usage, wait } from "./lib/gate.mjs";
@@ -85,7 +85,7 @@ test("one without an end holds on, one without a beginning holds at once", async
   expect(Object.keys(rateLimitPolicy(await call(key)))).toEqual(["later", "minute"]);
 });
 
-test("an override that was made while the object could not be told is in effect within 60 seconds", async () => {
+test("an override that was made while the object was unreachable takes effect within 60 seconds", async () => {
   const key = await issue(await makeTier({ quota: 1, period: "day" }));
   await admit(key, 1);
   const asked = await intercept(key, (answer) => (asked.at(-1) === "/v1/refresh" ? new Response(null, { status: 500 }) : answer()));

@@ -1,4 +1,4 @@
-// What calls cost, through the admin API.
+// Route costs through the admin API.
 import { beforeEach, describe, expect, test } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, issue, problem, rateLimit, wait } from "./lib/gate.mjs";

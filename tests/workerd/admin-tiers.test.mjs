@@ -1,4 +1,5 @@
-// Tiers through the admin API, and how a change reaches every key of the tier: pushed, without a read of D1 by any object.
+// Tiers through the admin API. A change is pushed to every key of the tier, without a read of D1 by
+// any object.
 import { describe, expect, test } from "vitest";
 import { makeTier, setKey, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, rateLimitPolicy, statuses, usage, wait } from "./lib/gate.mjs";
@@ -21,7 +22,7 @@ async function read(path) {
   return response.json();
 }
 
-/** How often a key's object has read D1. */
+/** Number of reads of D1 by a key's object. */
 const d1Reads = async (key) => (await (await stub(key).fetch(`https://key.object/v1/stats?id=${key.id}`)).json()).d1_reads;
 
 describe("GET", () => {
@@ -230,7 +231,7 @@ describe("a change", () => {
     expect(await statuses(key, 3)).toEqual([200, 200, 429]);
   });
 
-  test("that does not reach an object is told as pending, and judges within 60 seconds", async () => {
+  test("that does not reach an object is reported as pending, and takes effect within 60 seconds", async () => {
     const tier = await makeTier({ quota: 1, period: "day" });
     const keys = [await issue(tier), await issue(tier), await issue(tier)];
     for (const key of keys) await admit(key, 1);
@@ -259,7 +260,7 @@ describe("a change", () => {
     const second = await Promise.all(keys.map((key) => statuses(key, 2)));
     await giveBack();
     expect(second).toEqual(keys.map(() => [200, 429]));
-    // An object that was taken out of memory meanwhile counts from 0 again.
+    // An evicted object counts from 0 again.
     const after = await Promise.all(keys.map(d1Reads));
     expect(after.filter((reads, n) => reads > 0 && reads !== before[n])).toEqual([]);
     expect(logged).toEqual([]);

@@ -1,4 +1,4 @@
-// Named admin tokens: what each may do, and what guessing one leads to.
+// Named admin tokens: their scopes, and protection against guessing.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { databaseText, listenToD1, sql, takeAway } from "./lib/database.mjs";
@@ -15,7 +15,7 @@ async function createToken(...scopes) {
   return response.json();
 }
 
-/** Creates a token as another isolate would. */
+/** Creates a token as another isolate does. */
 async function createElsewhere() {
   const id = randomText(16);
   const token = `tga_${id}_${randomText(32)}`;
@@ -143,7 +143,7 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from(address, "wrong"), 429);
   };
 
-  test("are 10 a minute from one address, whatever they look like, and others are not touched", async () => {
+  test("are 10 a minute from one address, in any form, and other addresses are not affected", async () => {
     const address = "192.0.2.7";
     for (let n = 0; n < 10; n += 1) {
       await problem(await from(address, n % 2 === 0 ? `wrong-${n}` : guess()), 401);
@@ -159,7 +159,7 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from(address, "wrong"), 401);
   });
 
-  test("never keep ADMIN_TOKEN out, and it asks nobody", async () => {
+  test("never lock ADMIN_TOKEN out, which needs no lookup", async () => {
     await shut("192.0.2.10");
     const asked = listenToD1();
     expect((await from("192.0.2.10", env.ADMIN_TOKEN)).status).toBe(200);
@@ -170,7 +170,7 @@ describe("attempts with tokens that may be wrong", () => {
     const asked = listenToD1();
     const all = await statuses(Array.from({ length: 60 }, () => from("192.0.2.11", guess())));
     expect(counts(all)).toEqual({ 401: 10, 429: 50 });
-    // One more: which tokens there are.
+    // One more query, for the list of tokens.
     expect(asked.length).toBeLessThanOrEqual(11);
     const later = await statuses(Array.from({ length: 60 }, () => from("192.0.2.11", guess())));
     expect(counts(later)).toEqual({ 429: 60 });
@@ -216,13 +216,13 @@ describe("attempts with tokens that may be wrong", () => {
   });
 
   test("by a stranger do not keep a right named token out, whichever isolate has created it", async () => {
-    // So that the tokens may be read again.
+    // Allows the tokens to be read again.
     wait(120);
     await shut("192.0.2.16");
     const [own, other] = [await createToken("read"), await createElsewhere()];
     for (const token of [own, other, own, other]) expect((await from("192.0.2.16", token.token)).status).toBe(200);
     await problem(await from("192.0.2.16", guess()), 429);
-    // It is D1 that judges them, so that deleting one is in force at once.
+    // Tokens are checked against D1, so a deletion takes effect at once.
     for (const token of [own, other]) {
       expect((await admin("DELETE", `/tokens/${token.id}`)).status).toBe(204);
       const asked = listenToD1();
@@ -230,7 +230,7 @@ describe("attempts with tokens that may be wrong", () => {
       await problem(await from("192.0.2.16", token.token), 429);
       expect(asked).toHaveLength(1);
     }
-    // One that is created elsewhere after that waits until the tokens are read again.
+    // A token that another isolate creates after that is unknown until the tokens are read again.
     const late = await createElsewhere();
     await problem(await from("192.0.2.16", late.token), 429);
     wait(59);

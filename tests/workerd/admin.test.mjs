@@ -1,4 +1,4 @@
-// The admin API: who may, what it takes, what it gives.
+// The admin API: authentication, requests and responses.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { databaseText, makeTier, setKey, sql, takeAway } from "./lib/database.mjs";
@@ -55,7 +55,7 @@ describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method
   });
 });
 
-test("who sends no token is told how to send one, and who sends a wrong one that it was refused", async () => {
+test("a request without a token gets the way to send one, and a wrong token is refused", async () => {
   const told = async (headers) => {
     const response = await send("/_tollgate/keys", { headers });
     return [(await problem(response.clone(), 401)).detail, response.headers.get("www-authenticate")];
@@ -208,7 +208,7 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
     await admit(key, 10);
   });
 
-  test("tells of sliding and bucket policies what counts now, and when more can be spent", async () => {
+  test("has the usage of sliding and bucket policies, and when more can be spent", async () => {
     const key = await issue(
       await makeTier({ quota: 5, period: "minute", algorithm: "sliding" }, { quota: 60, period: "hour", algorithm: "bucket", burst: 3 }),
     );
@@ -286,7 +286,7 @@ test("GET /_tollgate/health answers without a token, and with D1 down", async ()
   expect(await response.json()).toEqual({ status: "ok", version: expect.stringMatching(/^\d+\.\d+\.\d+/) });
 });
 
-test("while D1 is down the admin API is 503 with Retry-After, and tells nothing of why", async () => {
+test("while D1 is down the admin API is 503 with Retry-After, without the cause", async () => {
   const giveBack = await takeAway("keys");
   for (const [method, path] of ENDPOINTS.filter(([, path]) => path.startsWith("/keys"))) {
     const body = path.endsWith("/rotate") ? { grace_seconds: 0 } : BODIES[method];

@@ -55,7 +55,7 @@ test("a sliding policy admits no more than its quota in any rolling period", asy
   expect(await denied(key)).toBe(15);
 });
 
-test("a sliding policy tells what is left and when more of it is there", async () => {
+test("a sliding policy states what is left and when there is more", async () => {
   const key = await issue(await makeTier({ quota: 3, period: "hour", algorithm: "sliding" }));
   await admit(key, 1);
   wait(600);

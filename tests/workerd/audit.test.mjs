@@ -5,7 +5,7 @@ import { makeTier, sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, send, setClock, statuses, wait } from "./lib/gate.mjs";
 import { breakWrites, crash, evict, inObject, stub } from "./lib/object.mjs";
 
-/** A tier without limits whose calls are kept for two days. */
+/** A tier without limits and with an audit log of two days. */
 async function audited() {
   const tier = await makeTier();
   await sql("UPDATE tiers SET audit_days = 2 WHERE name = ?", tier);
@@ -92,14 +92,14 @@ test("it costs at most a tenth of a row a call", async () => {
   expect(await log(key, { limit: 500 })).toHaveLength(401);
 });
 
-// Lines of different lengths, so that chunks end with the line of a call as well as with the one that says how it ended.
+// Lines of different lengths, so that chunks end with a call as well as with an outcome.
 test.each([0, 9, 18])("a write that fails where a chunk ends leaves nothing behind: every call is in it once (%i)", async (length) => {
   const key = await issue(await audited());
   const text = () => crypto.randomUUID() + "x".repeat(length);
   const one = () => call(key, "/v1/things", { method: "POST", headers: { "Idempotency-Key": text() } });
   let admitted = 0;
   for (; (await chunks(key)) === 0; admitted += 1) expect((await one()).status).toBe(200);
-  // The next chunk ends about as many calls later. Every second write fails from a little before on.
+  // The next chunk ends about as many calls later. Every second write fails from shortly before.
   for (const last = admitted + admitted; admitted < last - 8; admitted += 1) expect((await one()).status).toBe(200);
   expect(await chunks(key)).toBe(1);
   while ((await chunks(key)) === 1) {
@@ -143,7 +143,7 @@ test("where the object's database takes more than 1 GiB, the oldest chunks make 
   const before = await rows(key);
   const first = calls;
   await until(5);
-  // A chunk of a little more than 4 KiB takes the place of three.
+  // A chunk of slightly more than 4 KiB replaces three.
   expect(await seqs()).toEqual([3, 4, 5]);
   expect((await rows(key)) - before).toBeLessThanOrEqual(calls - first + 5);
   await until(6);

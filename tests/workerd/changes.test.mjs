@@ -1,15 +1,18 @@
-// What is changed in D1 by hand, or told to the object: in effect in time, and no usage is ever forgotten over it.
+// Changes by hand in D1, and notified ones: they take effect in time, and no usage is lost.
 import { describe, expect, test } from "vitest";
 import { makeTier, setKey, setPolicies, sql } from "./lib/database.mjs";
 import { admit, call, denied, issue, problem, rateLimit, rateLimitPolicy, received, statuses, usage, used, wait } from "./lib/gate.mjs";
 import { crash, evict, objectText, refresh, runAlarm } from "./lib/object.mjs";
 
-/** Calls every 5 seconds of the fake clock until `isDone` says so of the response; resolves to the seconds that took. */
+/**
+ * Calls every 5 seconds of the fake clock until `isDone(response)`; resolves to the seconds that
+ * took.
+ */
 async function secondsUntil(key, isDone) {
   for (let seconds = 0; seconds <= 120; seconds += 5) {
     if (isDone(await call(key))) return seconds;
     wait(5);
-    // A profile that is renewed beside a request is there for the next one.
+    // A profile that is refreshed during a request applies to the next one.
     await usage(key);
   }
   throw new Error("not in effect after 2 minutes");
@@ -108,7 +111,7 @@ describe("within 60 seconds a key is 403 that is", () => {
   });
 });
 
-test("what the object is told to read again is in effect on the very next request", async () => {
+test("a change takes effect with the next request once the object is notified", async () => {
   const key = await issue();
   await admit(key, 10);
   await setKey(key, "tier", "basic");

@@ -1,4 +1,4 @@
-// Clocks that step back, and clocks that were far ahead once.
+// Clocks that step back, and clocks that were far ahead.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { makeTier, metered, setKey, sql, takeAway } from "./lib/database.mjs";
@@ -75,7 +75,7 @@ test("after the clock was far ahead once, usage of the true month is complete", 
   expect(await metered(key)).toEqual({ "2031-03": { calls: 5, denied: 0 }, "2031-08": { calls: 1, denied: 0 } });
 });
 
-/** A change in D1 is in force 60 seconds later, and no later. */
+/** A change in D1 takes effect 60 seconds later at the latest. */
 async function disableByHandAndWait(key) {
   await setKey(key, "status", "disabled");
   wait(60);
@@ -158,7 +158,7 @@ test("a clock that was two months ahead and is back gives no month again, and D1
   expect(await metered(key)).toMatchObject({ "2031-03": { calls: 5 }, "2031-05": { calls: 2 } });
   const hours = await sql("SELECT SUM(calls) AS calls, SUM(denied) AS denied FROM usage_hourly WHERE key_id = ?", key.id);
   expect(hours).toEqual([{ calls: 7, denied: (await metered(key))["2031-03"].denied }]);
-  // What was counted ahead is spent when its time comes.
+  // Calls counted ahead still count when their time comes.
   setClock("2031-05-12T12:00:00.000Z");
   expect(await statuses(key, 4)).toEqual([200, 200, 200, 429]);
   await runAlarm(key);
@@ -180,7 +180,7 @@ describe("what was counted while the clock was ahead", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 }, "2031-05": { calls: 2, denied: 0 } });
   });
 
-  test("is flushed within FLUSH_SECONDS after any look at the key", async () => {
+  test("is flushed within FLUSH_SECONDS after any read of the key", async () => {
     const key = await issue();
     setClock("2031-05-12T12:00:00.000Z");
     await admit(key, 1);

@@ -1,4 +1,4 @@
-// Browsers: preflights, and which OPTIONS is none.
+// Browsers: preflights, and OPTIONS requests that are none.
 import { describe, expect, test } from "vitest";
 import { call, issue, problem, receivedOne, received, send, usage } from "./lib/gate.mjs";
 
@@ -16,7 +16,7 @@ test("a CORS preflight needs no key and is forwarded", async () => {
   });
 });
 
-test("a preflight is not counted, and tells the origin of no key", async () => {
+test("a preflight is not counted, and reveals no key to the origin", async () => {
   const key = await issue();
   const headers = { ...PREFLIGHT, "X-Tollgate-Key-Id": "forged", x_tollgate_tier: "forged" };
   expect((await call(key, "/", { method: "OPTIONS", headers })).status).toBe(200);
@@ -62,7 +62,7 @@ test("of a preflight nothing is forwarded but what makes it one and User-Agent",
   const { host: _, ...arrived } = headers;
   expect(arrived).toEqual({
     ...Object.fromEntries(Object.entries(passes).map(([name, value]) => [name.toLowerCase(), value])),
-    // The runtime's own.
+    // Added by the runtime.
     ...(arrived["cf-worker"] && { "cf-worker": arrived["cf-worker"] }),
     ...(arrived["content-length"] && { "content-length": "0" }),
   });
@@ -138,7 +138,7 @@ test("a preflight of tollgate's own endpoints is answered by tollgate", async ()
 describe("a browser can read the fields of an answer to which the origin admits it", () => {
   const FIELDS = ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-monthly-remaining"];
 
-  /** The names that the answer exposes when the origin answers with these headers. */
+  /** The names that the response exposes when the origin responds with these headers. */
   async function exposed(headers, key) {
     const response = await call(key ?? (await issue()), `/headers?${new URLSearchParams(headers)}`);
     expect(response.status).toBe(200);

@@ -1,11 +1,14 @@
-// What the object writes per call, and that nothing counts twice when it is asked again.
+// Rows written per call, and retried requests that must not count twice.
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, test } from "vitest";
 import { makeTier, metered, sql } from "./lib/database.mjs";
 import { admit, call, denied, issue, problem, received, statuses, usage, used, wait } from "./lib/gate.mjs";
 import { breakWrites, check, crash, evict, intercept, runAlarm, stub } from "./lib/object.mjs";
 
-/** Counts the rows that the object's database writes, the alarms that it sets, and how often it asks for a confirmation, from now on. */
+/**
+ * Counts the rows that the object's database writes, the alarms that it sets, and its requests for
+ * confirmation, from now on.
+ */
 function observe(key) {
   return runInDurableObject(stub(key), (_object, { storage }) => {
     const seen = { rows: 0, statements: 0, alarms: 0, syncs: 0 };
@@ -65,7 +68,7 @@ describe("in steady state", () => {
     expect(seen).toMatchObject({ rows: 3, statements: 3, alarms: 1 });
   });
 
-  test("calls that come one by one ask for a confirmation at every eighth write", async () => {
+  test("sequential calls request a confirmation at every eighth write", async () => {
     const key = await issue("basic");
     await admit(key, 1);
     const seen = await observe(key);
@@ -73,17 +76,18 @@ describe("in steady state", () => {
     expect(seen).toEqual({ rows: 24, statements: 24, alarms: 0, syncs: 3 });
   });
 
-  test("calls that are said to come in company share rows, however few came before", async () => {
+  test("calls marked as concurrent share rows, however few came before", async () => {
     for (const before of [1, 3, 7, 8, 12]) {
       const key = await issue("basic");
       for (let nonce = 1; nonce <= before; nonce += 1) await check(key, nonce);
       const seen = await observe(key);
       const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
       const questions = Array.from({ length: 30 }, (_, i) => `https://key.object/v1/check?id=${key.id}&h=${secret_hash}&n=${100 + i}&g=1`);
-      // In one turn of the event loop.
+      // All in one turn of the event loop.
       const answers = await runInDurableObject(stub(key), (object) => Promise.all(questions.map((question) => object.ask(question))));
       expect(answers.every((answer) => answer.startsWith("1 admitted"))).toBe(true);
-      // One by all who waited for a confirmation, and before it one by the first of them if there was none to wait for.
+      // One for all calls that waited for a confirmation, preceded by one for the first of them if
+      // there was none to wait for.
       expect(seen.rows, `after ${before}`).toBeLessThanOrEqual(2);
       await crash(key);
       expect((await usage(key)).calls).toBe(before + 30);
@@ -102,7 +106,7 @@ describe("in steady state", () => {
     expect((await usage(key)).calls).toBe(14);
   });
 
-  test("a refused call and a look at the usage write nothing", async () => {
+  test("a refused call and a read of the usage write nothing", async () => {
     const key = await issue();
     await admit(key, 2);
     await sql("UPDATE keys SET status = 'disabled' WHERE id = ?", key.id);
@@ -150,7 +154,7 @@ describe("a question that is asked again is counted once", () => {
     const key = await issue("basic");
     for (let nonce = 1; nonce <= 20; nonce += 1) {
       await check(key, nonce);
-      // An answer may be lost with the object while later calls are under way.
+      // A response may be lost with the object while later calls are in flight.
       const late = Math.max(1, nonce - 6);
       if (nonce % 5 === 0) await crash(key);
       expect(await check(key, late, "&r=1")).toMatch(/^1 admitted[:e]* /);
@@ -208,7 +212,7 @@ test("a repeat of which the object cannot know any more whether it was counted i
   }
   expect(await check(key, 1, "&r=1&a=160000")).toBe("1 failed");
   expect(await check(key, 3, "&r=1&a=1000")).toMatch(/^1 admitted/);
-  // It was never asked about before.
+  // It is a first attempt.
   expect(await check(key, 2)).toMatch(/^1 admitted/);
   expect((await usage(key)).calls).toBe(1 + 130 + 1 + 63 + 2);
 });
@@ -309,7 +313,7 @@ describe("what an isolate owes to a key", () => {
   });
 });
 
-test("the object answers nobody who does not present the key's secret, and counts nothing for them", async () => {
+test("the object refuses calls without the key's secret, and counts nothing for them", async () => {
   const key = await issue();
   const url = `https://key.object/v1/check?id=${key.id}&h=${"0".repeat(64)}&n=5&o=6:3:3`;
   expect(await stub(key).ask(url)).toBe("1 unknown");

@@ -1,4 +1,4 @@
-// Which key a request presents, who is refused, and with what.
+// Credentials: the key that a request presents, and the refusals.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { databaseText, setKey, sql, takeAway } from "./lib/database.mjs";

@@ -1,4 +1,4 @@
-// The rate-limit fields, and the shape of a denial.
+// The rate-limit fields, and the form of a denial.
 import { env } from "cloudflare:workers";
 import { parseRateLimit } from "ratelimit-header-parser";
 import { parseList } from "structured-headers";

@@ -1,4 +1,4 @@
-// An admitted request on its way to the origin, and the origin's answer on its way back.
+// Forwarding: the request to the origin, and the response to the client.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { admin, admit, call, issue, problem, received, receivedOne, releaseOrigin, send, usage } from "./lib/gate.mjs";
@@ -7,7 +7,7 @@ import { importKey } from "./lib/imports.mjs";
 const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 
-/** Reads until so many bytes have come. */
+/** Reads until so many bytes have arrived. */
 async function read(reader, length) {
   let text = "";
   while (text.length < length) {
@@ -60,7 +60,7 @@ test("headers and body arrive as they were sent", async () => {
   expect(body).toBe("the body\n\u0000ä");
 });
 
-test("the origin is told the key's id and tier, and a client's own X-Tollgate headers are dropped", async () => {
+test("the origin receives the key's id and tier, and a client's own X-Tollgate headers are dropped", async () => {
   const key = await issue("basic");
   const headers = {
     "X-Tollgate-Key-Id": "forged",
@@ -78,7 +78,8 @@ test("the origin is told the key's id and tier, and a client's own X-Tollgate he
   expect(JSON.stringify(arrived)).not.toContain("forged");
 });
 
-// Servers that hand headers on as variables (CGI, WSGI, PHP) write every character that is no letter or digit as "_".
+// Servers that expose headers as variables (CGI, WSGI, PHP) replace every character other than
+// letters and digits by "_".
 const SEPARATORS = [..."!#$%&'*+-.^_`|~"];
 
 test("a client's own fields are dropped in every spelling that a server may fold to one of ours", async () => {

@@ -1,5 +1,5 @@
-// When the object writes for many calls at once, and that none of them waits for something that nobody asked for. The rules are
-// explored natively (src/object/group_commit.rs); here they meet the runtime.
+// Group commit in the runtime: one write for many calls, and no call that waits for an event that
+// never comes. The rules are tested natively (src/object/group_commit).
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
@@ -7,14 +7,14 @@ import { issue, usage } from "./lib/gate.mjs";
 import { check, crash, stub } from "./lib/object.mjs";
 import { logged } from "./lib/setup.mjs";
 
-/** Lets everything that has been asked for happen: turns of the event loop until nothing of it can be left. */
+/** Runs turns of the event loop until all pending work is done. */
 async function settle() {
   for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 /**
- * Runs `work` in the object of a key. `ask()` asks about a call that comes in company and says where its answer will be. A
- * confirmation comes only when `confirm()` lets the oldest come, or `lose()` says that what it is about is lost.
+ * Runs `work` in the object of a key. `ask()` sends a concurrent call and returns its pending
+ * response. `confirm()` delivers the oldest confirmation, `lose()` fails it.
  */
 async function inObjectOf(key, work) {
   const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
@@ -54,7 +54,7 @@ async function inObjectOf(key, work) {
 
 const answers = (asked) => asked.map(({ answer }) => answer?.split(" ").slice(0, 2).join(" "));
 
-test("a write that fails in a busy turn leaves nobody waiting for a confirmation that was not asked for", async () => {
+test("a write that fails in a busy turn leaves no call waiting for a confirmation that was never requested", async () => {
   const key = await issue("basic");
   await check(key, 1);
   await inObjectOf(key, async ({ ask, confirm, breakWrites, repair }) => {
@@ -63,14 +63,14 @@ test("a write that fails in a busy turn leaves nobody waiting for a confirmation
     await confirm();
     expect(answers(first), "their turn failed").toEqual(["1 failed", "1 failed", "1 failed"]);
     repair();
-    // The row that tells of everything before is written once a turn now, confirmed or not.
+    // The next row is written once per turn, confirmed or not.
     const busy = [];
     for (let turn = 0; turn < 8; turn += 1) {
       busy.push(ask(), ask());
       await settle();
     }
     const last = [ask(), ask()];
-    // All that were asked for by now, and then whatever is asked for because of them.
+    // All confirmations requested so far, then those that they cause.
     for (let confirmations = 0; confirmations < 4; confirmations += 1) await confirm();
     expect(answers([...busy, ...last])).toEqual(Array(18).fill("1 admitted:e"));
   });

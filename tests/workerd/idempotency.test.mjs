@@ -1,4 +1,4 @@
-// Calls that repeat another by their Idempotency-Key.
+// Repeated calls by Idempotency-Key.
 import { describe, expect, test, vi } from "vitest";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, call, issue, problem, rateLimit, received, releaseOrigin, usage, used, wait } from "./lib/gate.mjs";
@@ -9,7 +9,7 @@ const pay = (key, idempotencyKey, path = "/", headers = {}) =>
   call(key, path, { method: "POST", body: "x", headers: { "Idempotency-Key": idempotencyKey, ...headers } });
 
 const DAY = 86_400;
-/** Statuses of calls one after the other, with an asterisk where the call is marked as a repeat. */
+/** Statuses of consecutive calls, with an asterisk for a replay. */
 async function marked(calls) {
   const all = [];
   for (const one of calls) {
@@ -19,7 +19,10 @@ async function marked(calls) {
   return all;
 }
 const times = (count, one) => Array.from({ length: count }, () => one);
-/** Starts a call that the origin holds; resolves, when the origin has `count` requests, to `{ answer }`. */
+/**
+ * Starts a call that the origin holds; resolves to `{ answer }` once the origin has `count`
+ * requests.
+ */
 async function held(key, idempotencyKey, count = 1) {
   const answer = pay(key, idempotencyKey, "/held");
   await vi.waitFor(async () => expect(await received()).toHaveLength(count), { timeout: 5000 });
@@ -58,7 +61,7 @@ describe("a month of 3 and 150 calls with one key", () => {
     expect((await usage(key)).calls).toBe(1);
     const { entries } = await (await admin("GET", `/keys/${key.id}/audit`)).json();
     expect(entries.every(({ status }) => [200, 422].includes(status))).toBe(true);
-    // The right request is still a repeat.
+    // The same request is still a repeat.
     expect(await marked([() => pay(key, "z", "/orders?a=1")])).toEqual(["200*"]);
   });
 
@@ -136,7 +139,7 @@ describe("a tier whose idempotency is off", () => {
 });
 
 describe("other versions, during a deployment", () => {
-  // What an isolate asked that sent no fingerprint, and a key with every method.
+  // The request of an isolate that sent no fingerprint, and a key with every method.
   const old = async (key, nonce, method, path) => (await check(key, nonce, `&i=z&m=${method}&p=${path}`)).split(" ")[1];
   const end = (key, nonce) => stub(key).ask(`https://key.object/v1/end?id=${key.id}&w=1#${nonce}.200.1`);
 
@@ -147,7 +150,7 @@ describe("other versions, during a deployment", () => {
     await end(key, 1);
     expect(await old(key, 3, "POST", "/b")).toMatch(/^admitted:r/);
     expect(await used(key)).toEqual({ month: 2 });
-    // The first that has one is charged too, and its repeats are free.
+    // The first repeat with a fingerprint is charged too; its repeats are free.
     expect(await marked(times(7, () => pay(key, "z", "/c")))).toEqual(Array(7).fill("200*"));
     expect(await used(key)).toEqual({ month: 4 });
     expect(await old(key, 4, "POST", "/c")).toMatch(/^admitted:r/);
@@ -178,7 +181,7 @@ describe("a write that fails", () => {
   test("nor do chunks that an earlier version left behind", async () => {
     const key = await issue(await makeTier({ quota: 10_000, period: "month" }));
     for (let i = 0; i < 512; i += 64) await Promise.all(Array.from({ length: 64 }, (_, j) => pay(key, `k${i + j}`)));
-    // As if the row had failed that came with the chunk.
+    // As if the commit of the chunk had failed.
     const other = await issue(await makeTier({ quota: 10_000, period: "month" }));
     await pay(other, "first");
     const [{ until_ms, body }] = await inObject(key, "SELECT until_ms, body FROM replays");
@@ -198,7 +201,7 @@ test("a repeat is forwarded and marked, and charged to the minute but not to the
   expect([second.status, second.headers.get(REPLAY)]).toEqual([200, "1"]);
   expect(rateLimit(second)).toMatchObject({ minute: { r: 8 }, month: { r: 999 } });
   expect(await used(key)).toEqual({ minute: 2, month: 1 });
-  // Every call that went to the origin is counted.
+  // Every call that reached the origin is counted.
   expect((await usage(key)).calls).toBe(2);
   const sent = await received();
   expect(sent.map(({ headers }) => headers[REPLAY])).toEqual([undefined, "1"]);
@@ -241,7 +244,7 @@ describe("a repeat while the first is in flight", () => {
     expect(repeat.headers.get("retry-after")).toBe("1");
     await problem(repeat, 409);
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
-    // Others are not held up.
+    // Other calls do not wait.
     expect((await pay(key, "other")).status).toBe(200);
     await releaseOrigin();
     expect((await first).status).toBe(200);
@@ -263,7 +266,7 @@ describe("a repeat while the first is in flight", () => {
     await first;
   });
 
-  test("is 422 at once if it asks for something else", async () => {
+  test("is 422 at once if it is a different request", async () => {
     const key = await issue();
     const { answer: first } = await held(key, "slow");
     await problem(await pay(key, "slow", "/other"), 422);

@@ -1,4 +1,4 @@
-// Keys that were issued elsewhere: imported, used, rotated, and how unknown ones are told from them.
+// Imported keys: import, use and rotation, and lookups of unknown texts.
 import { env } from "cloudflare:workers";
 import { describe, expect, test, vi } from "vitest";
 import { databaseText, listenToD1, sql, takeAway } from "./lib/database.mjs";
@@ -10,7 +10,7 @@ import { logged } from "./lib/setup.mjs";
 
 const read = async ({ id }) => (await admin("GET", `/keys/${id}`)).json();
 
-/** Runs `work` while D1 has no answer about any key. */
+/** Runs `work` while lookups of keys in D1 fail. */
 async function withoutD1(work) {
   const giveBack = await takeAway("keys");
   try {
@@ -130,7 +130,7 @@ describe("an imported key", () => {
       await admit(key, 1);
     });
 
-    test("if nobody asked in between, and by an isolate that remembers it", async () => {
+    test("if no call came in between, and by an isolate that has it cached", async () => {
       const [key, mine] = [await importKey(), await importKey()];
       for (let n = 0; n < 4; n += 1) {
         for (const one of [key, mine]) await admit(one, 1);
@@ -153,7 +153,7 @@ describe("an imported key", () => {
       await denied(key);
     });
 
-    test("if its object was not told that it was rotated and deleted", async () => {
+    test("if its object was not notified that it was rotated and deleted", async () => {
       const key = await importKey();
       await admit(key, 1);
       await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 0 });
@@ -167,23 +167,23 @@ describe("an imported key", () => {
       await admit(key, 1);
     });
 
-    test("and asks D1 no more often than it has to", async () => {
+    test("and reads D1 no more often than necessary", async () => {
       const key = await importKey();
       await admit(key, 1);
       await admin("DELETE", `/keys/${key.id}`);
       const asked = listenToD1();
       for (let n = 0; n < 5; n += 1) await problem(await call(key), 401);
-      // The isolate asks once, and remembers; the object was told.
+      // The isolate reads D1 once and caches the answer; the object was notified.
       expect(asked).toHaveLength(1);
       await again(key);
       const before = asked.length;
       for (let n = 0; n < 5; n += 1) await admit(key, 1);
-      // The isolate and the object, once each.
+      // One read each by the isolate and the object.
       expect(asked.length - before).toBe(2);
     });
   });
 
-  test("that its object does not know is 503 while the object cannot ask D1 for it", async () => {
+  test("that is unknown to its object is 503 while the object cannot read D1", async () => {
     const key = await importKey();
     await admin("DELETE", `/keys/${key.id}`);
     await importKey({ key: key.key });
@@ -251,7 +251,7 @@ describe("a text that may be an imported key", () => {
 describe("look-ups that wait together", () => {
   const from = (address, key, init) => call(key, "/", { ...init, headers: { "CF-Connecting-IP": address } });
   const isLookup = (sql) => /FROM json_each\(\?\) AS c (CROSS )?JOIN keys/.test(sql);
-  /** Listens to look-ups; each takes so many milliseconds, by a timer of the request that runs it. */
+  /** Counts lookups; each takes so many milliseconds, by a timer of the request that runs it. */
   function listen(milliseconds = 0) {
     const asked = listenToD1(async (answer, sql) => {
       if (isLookup(sql) && milliseconds > 0) await new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -278,14 +278,15 @@ describe("look-ups that wait together", () => {
     });
     const all = await statusesOf(texts.map((text) => from(freshAddress(), text)));
     expect(all).toEqual(texts.map((_, n) => (n < 60 ? 200 : 401)));
-    // Two of one text each, while the others come; the others in two; and some more if those come late.
+    // Two queries of one text each while the others arrive, two for the others, and more if those
+    // arrive late.
     expect(asked.filter(isLookup).length).toBeLessThanOrEqual(2 + 2 + 2);
     const before = asked.length;
     for (const { key } of lines.slice(0, 5)) expect((await from("203.0.113.1", key)).status).toBe(200);
     expect(asked).toHaveLength(before);
   });
 
-  test("ask about the same text once", async () => {
+  test("query the same text once", async () => {
     const [key, unknown, count] = [await importKey(), madeUp(), listen(20)];
     expect(await statusesOf(Array.from({ length: 9 }, () => from("203.0.113.2", key)))).toEqual(Array(9).fill(200));
     expect(count()).toBe(1);
@@ -305,7 +306,7 @@ describe("look-ups that wait together", () => {
     await new Promise((resolve) => setTimeout(resolve, 20));
     const before = count();
     expect((await from("203.0.113.4", key)).status).toBe(200);
-    // Its own, and if this machine is slow one of theirs.
+    // Its own query, and on a slow machine one of the others.
     expect(count() - before).toBeLessThanOrEqual(2);
     const honest = from("203.0.113.3", other);
     await new Promise((resolve) => setTimeout(resolve, 600));
@@ -313,7 +314,7 @@ describe("look-ups that wait together", () => {
     await Promise.all(flood);
     expect((await honest).status).toBe(200);
     const seconds = (performance.now() - begun) / 1000;
-    // The one from elsewhere, and one to begin with.
+    // The one of the other network, and a first one.
     expect(count()).toBeLessThanOrEqual(1 + 1 + seconds * 4);
   });
 
@@ -337,7 +338,7 @@ describe("look-ups that wait together", () => {
   ])("are answered if the client leaves whose request %s", async (_what, leavers) => {
     const [keys, count] = [await Promise.all([importKey(), importKey(), importKey()]), listen(400)];
     const leave = new AbortController();
-    // The first ones to come run the queries.
+    // The first ones run the queries.
     const gone = Array.from({ length: leavers }, () => from(freshAddress(), madeUp(), { signal: leave.signal }).catch(() => "gone"));
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(count()).toBe(leavers);
@@ -374,7 +375,7 @@ describe("look-ups that wait together", () => {
     const early = from("203.0.113.7", key);
     await new Promise((resolve) => setTimeout(resolve, 50));
     await importKey({ key });
-    // The query under way has not seen it, for all that anybody knows.
+    // The query in flight may not see it.
     expect((await from("203.0.113.7", key)).status).toBe(200);
     expect([200, 401]).toContain((await early).status);
     expect(count()).toBe(2);
@@ -382,7 +383,7 @@ describe("look-ups that wait together", () => {
 });
 
 describe("POST /_tollgate/keys/import", () => {
-  test("answers line by line: the good ones are stored, the others told what is wrong", async () => {
+  test("answers line by line: valid ones are stored, the others get the error", async () => {
     const [a, b, c] = [madeUp(), madeUp(), madeUp()];
     const { key: own } = await issue();
     const lines = await importLines(

@@ -1,4 +1,4 @@
-// What a key's holder may ask with the key itself: GET /_tollgate/me and /_tollgate/me/usage.
+// Self-service: GET /_tollgate/me and /_tollgate/me/usage.
 import { describe, expect, test } from "vitest";
 import { listenToD1, setKey, sql, takeAway } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, received, send, setClock, usage, wait } from "./lib/gate.mjs";
@@ -30,7 +30,7 @@ const addMonth = (key, month, epoch, calls, denied, cost) =>
   );
 
 describe("GET /_tollgate/me", () => {
-  test("says where the key stands", async () => {
+  test("returns the policy usage of the key", async () => {
     const key = await issue("free");
     await admin("PATCH", `/keys/${key.id}`, { expires_at: "2031-12-31T01:00:00+01:00" });
     await admit(key, 3);
@@ -39,7 +39,7 @@ describe("GET /_tollgate/me", () => {
     expect(policies[0]).toMatchObject({ policy: "minute", used: 3, remaining: 7 });
   });
 
-  test("knows a key without limits and without an end", async () => {
+  test("handles a key without limits and without an expiry", async () => {
     const key = await issue("unlimited");
     expect(await me(key)).toEqual({ key_id: key.id, tier: "unlimited", status: "active", expires_at: null, policies: [] });
   });
@@ -107,7 +107,7 @@ describe("GET /_tollgate/me/usage", () => {
     expect(await meUsage(key)).toEqual({ key_id: key.id, months, hours: [] });
   });
 
-  test("while D1 is down it is 503 with Retry-After, and tells nothing of why", async () => {
+  test("while D1 is down it is 503 with Retry-After, without the cause", async () => {
     const key = await issue("free");
     await admit(key, 1);
     const giveBack = await takeAway("usage_hourly");
@@ -120,7 +120,7 @@ describe("GET /_tollgate/me/usage", () => {
 });
 
 describe.each(PATHS)("GET %s", (path) => {
-  test("spends nothing, reaches no origin, and says in the fields where the key stands", async () => {
+  test("spends nothing, reaches no origin, and has the rate-limit fields", async () => {
     const key = await issue("free");
     await admit(key, 4);
     for (let i = 0; i < 20; i += 1) {
@@ -260,7 +260,7 @@ describe.each(PATHS)("%s costs little", (path) => {
     await problem(await call(key, path), 403);
   });
 
-  test("an answer is given to nobody else", async () => {
+  test("a cached response is for the same secret only", async () => {
     const [key, other] = [await issue("free"), await issue("pro")];
     const { key: rotated } = await (await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 60 })).json();
     for (let n = 0; n < 3; n += 1) {

@@ -1,4 +1,4 @@
-// Usage on its way to D1, by the object's alarm.
+// Flushes of usage to D1 by the object's alarm.
 import { runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import { beforeAll, describe, expect, test, vi } from "vitest";
@@ -9,7 +9,7 @@ import { alarmIn, crash, inObject, runAlarm, stub } from "./lib/object.mjs";
 const FLUSH_MS = Number(env.FLUSH_SECONDS) * 1000;
 const MARCH = "2031-03";
 
-// Without an audit log, for whose end the alarm is set when nothing else is due.
+// Without an audit log, whose expiry would set the alarm.
 beforeAll(() => sql("UPDATE tiers SET audit_days = 0"));
 
 /** The one row of the key's usage. */
@@ -24,7 +24,7 @@ function hourRows(key) {
   return sql("SELECT hour, class, calls, denied, cost FROM usage_hourly WHERE key_id = ? ORDER BY hour, class", key.id);
 }
 
-/** Puts `instead(batch)` in the place of D1's `batch`, in which a flush writes, for as long as `work` takes. */
+/** Replaces D1's `batch`, which flushes use, by `instead(batch)` for the duration of `work`. */
 async function withBatch(instead, work) {
   const database = Object.getPrototypeOf(env.DB);
   const { batch } = database;
@@ -128,7 +128,7 @@ describe("a flush", () => {
     await runAlarm(key);
     const flushed = await sql("SELECT * FROM usage_monthly WHERE key_id = ?", key.id);
     await crash(key);
-    // The object as it was before it learned that D1 has its totals.
+    // The object before the acknowledgement of its totals.
     await inObject(key, "DELETE FROM state");
     for (const { slot, body, checked_at } of before) {
       await inObject(key, "INSERT INTO state (slot, body, checked_at) VALUES (?, ?, ?)", slot, body, checked_at);
@@ -294,7 +294,7 @@ describe("hours", () => {
     await sql("DELETE FROM route_costs");
   });
 
-  test("of a key that D1 could not be told about for days are all flushed at once", async () => {
+  test("of a key that could not be flushed for days are all flushed at once", async () => {
     const key = await issue("unlimited");
     for (let hour = 0; hour < 72; hour += 1) {
       setClock(Date.UTC(2031, 2, 29, 12 + hour));

@@ -1,4 +1,4 @@
-// D1 out of reach, writes that fail, storage that is lost, with FAIL_MODE=closed.
+// Outages of D1, failed writes and lost storage, with FAIL_MODE=closed.
 import { describe, expect, test } from "vitest";
 import { makeTier, metered, sql, takeAway, usageRows } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, rateLimit, received, setClock, statuses, usage, used, wait } from "./lib/gate.mjs";

@@ -1,12 +1,12 @@
-// An isolate keeps how calls ended until a request takes it along. The rules are tested natively, in src/gateway/outbox; here
-// they are carried out.
+// Outcomes of calls, which an isolate keeps until a request carries them. The rules are tested
+// natively (src/gateway/outbox).
 import { expect, test, vi } from "vitest";
 import { makeTier, sql } from "./lib/database.mjs";
 import { admin, call, issue, received, releaseOrigin } from "./lib/gate.mjs";
 import { breakWrites, crash, intercept } from "./lib/object.mjs";
 import { takeTimeOver } from "./lib/timers.mjs";
 
-/** Outcomes of one key that an isolate keeps at most. */
+/** Maximum number of outcomes of one key that an isolate keeps. */
 const OUTCOMES_OF_KEY = 256;
 
 async function auditedKey() {
@@ -15,7 +15,10 @@ async function auditedKey() {
   return issue(tier);
 }
 
-/** Calls that have come to the origin, which holds them until those of this method are let go. Resolves to their answers' promise. */
+/**
+ * Sends calls that the origin holds until those of this method are released. Resolves to a promise
+ * of their responses.
+ */
 async function hold(key, method, count) {
   const before = (await received()).length;
   const answers = Promise.all(Array.from({ length: count }, () => call(key, `/held?${method}`, { method })));
@@ -28,14 +31,14 @@ async function letGo(method, { answers }) {
   for (const answer of await answers) expect(answer.status).toBe(200);
 }
 
-/** Of how many calls it is known how they ended, by method. */
+/** Number of calls with a known outcome, by method. */
 async function endings(key) {
   const { entries } = await (await admin("GET", `/keys/${key.id}/audit?limit=500`)).json();
   const count = (method) => entries.filter((entry) => entry.method === method && entry.origin_status === 200).length;
   return { GET: count("GET"), POST: count("POST") };
 }
 
-test("of the calls of one key that end before it is heard of again, the last 256 are told", async () => {
+test("of the outcomes of one key between two requests, the last 256 are delivered", async () => {
   const key = await auditedKey();
   const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", OUTCOMES_OF_KEY)];
   let isAway = true;
@@ -74,7 +77,7 @@ test("an outcome that no request takes along is sent by itself after a second, a
   expect(asked).toEqual(["/v1/check"]);
   await pass(0.2);
   expect(asked).toEqual(["/v1/check", "/v1/end"]);
-  // The object has written no row for it.
+  // The object has not written a row for it.
   await crash(key);
   await call(key, "/", { method: "HEAD" });
   expect(await endings(key)).toEqual({ GET: 1, POST: 0 });
@@ -90,7 +93,7 @@ test("a request whose write fails gives back what it took along", async () => {
   expect(await endings(key)).toEqual({ GET: 1, POST: 0 });
 });
 
-test("a call is answered although its object cannot be told that it has ended, and the next request tells it", async () => {
+test("a call is answered although its outcome cannot be delivered, and the next request carries it", async () => {
   const key = await issue();
   const pay = () => call(key, "/order", { method: "POST", headers: { "Idempotency-Key": "order" } });
   let isAway = true;

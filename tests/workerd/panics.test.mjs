@@ -1,4 +1,4 @@
-// A trap in the wasm, as a panic ends in: the instance is gone with all its memory, and storage is what counts.
+// A trap in the wasm, as after a panic: the instance loses its memory and only storage remains.
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import * as wasm from "../../build/gate.js";
@@ -6,9 +6,9 @@ import { makeTier, sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, releaseOrigin, usage } from "./lib/gate.mjs";
 import { intercept, stub } from "./lib/object.mjs";
 
-/** Ends the wasm's instance as a bug could: by a look beyond its memory. */
+/** Ends the wasm instance as a bug could: by an access beyond its memory. */
 function trap() {
-  // Or it has ended already, and nothing has begun since.
+  // Or it has ended already, and no event has started another.
   expect(() => wasm.OutboxDelivery.prototype.next.call({ __wbg_ptr: 0xffff_fff0 })).toThrow(/out of bounds|terminated/);
 }
 
@@ -31,7 +31,7 @@ test("the next call finds a new instance, and what was counted stays counted", a
 test("nothing of an instance that has ended is called again", async () => {
   const key = await issue();
   trap();
-  // Neither a function nor what is left of an object: a new instance would take its pointer for one of its own.
+  // Neither a function nor a finalised object may pass its pointer to a new instance.
   expect(() => wasm.internalError({})).toThrow("terminated");
   expect(() => wasm.OutboxDelivery.prototype.next.call({ __wbg_ptr: 8 })).toThrow("terminated");
   await admit(key, 1);
@@ -44,7 +44,7 @@ test("the admin API goes on too", async () => {
 });
 
 describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns after they came", (turns) => {
-  test("all end, none passes uncounted, and those that do not pass are told so", async () => {
+  test("all end, none passes uncounted, and each refused one gets a response", async () => {
     const key = await issue("basic");
     await admit(key, 1);
     const responses = [];
@@ -56,7 +56,7 @@ describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns
     const answers = await Promise.all(responses);
     const failed = answers.filter(({ status }) => status !== 200);
     for (const answer of failed) await problem(answer, answer.status === 503 ? 503 : 500);
-    // Each is logged with its cause.
+    // Each failure is logged with its cause.
     expect(logged.mock.calls.length).toBeGreaterThanOrEqual(failed.length);
     const passed = answers.length - failed.length;
     expect(await received()).toHaveLength(1 + passed);
@@ -68,10 +68,10 @@ describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns
   });
 });
 
-test("those who wait for a write in common are told, however busy their object is", async () => {
+test("calls that wait for a shared write get a response, however busy their object is", async () => {
   const key = await issue("basic");
   await admit(key, 1);
-  // While an object has something to do the runtime does not look for calls that nobody will ever answer.
+  // While an object has work, the runtime does not detect calls that will never be answered.
   let isBusy = true;
   const work = runInDurableObject(stub(key), async () => {
     while (isBusy) await scheduler.wait(10);
@@ -105,7 +105,7 @@ test("a call that is at the origin when it happens gets the origin's response", 
   trap();
   await releaseOrigin();
   for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
-  // What becomes of them was known to the instance alone.
+  // Only the lost instance knew their outcome.
   expect(logged.mock.calls.filter(([line]) => line.includes("the outcome of a call was not noted"))).toHaveLength(2);
   await admit(key, 1);
 });

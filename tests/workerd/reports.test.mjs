@@ -1,4 +1,4 @@
-// What keys have used, told from D1: hours, days, months, reports, keys near their quotas, and whether it all adds up.
+// Reports from D1: hours, days, months, keys near their quotas, and consistency of the totals.
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import { sql, takeAway } from "./lib/database.mjs";

@@ -1,4 +1,5 @@
-// What keeps a key's object awake, and what its denials write. Duration is billed while a timer of the object is pending.
+// Time that an object is kept awake, and rows that denials write. A pending timer of an object is
+// billed as duration.
 import { expect, test } from "vitest";
 import { metered, sql } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, setClock, statuses } from "./lib/gate.mjs";
@@ -7,13 +8,13 @@ import { takeTimeOver } from "./lib/timers.mjs";
 
 const HOUR = 3_600;
 
-/** A key whose month is used up, and its row in D1 up to date. */
+/** A key with an exhausted month whose totals are flushed. */
 async function usedUp() {
   await sql("INSERT OR IGNORE INTO tiers (name) VALUES ('used-up')");
   await sql("INSERT OR IGNORE INTO tier_limits (tier, policy, quota, period, algorithm) VALUES ('used-up', 'month', 3, 'month', 'fixed')");
   const key = await issue("used-up");
   await admit(key, 3);
-  // Two alerts are told, and D1 has the three calls.
+  // Two alerts are delivered, and D1 has the three calls.
   await runAlarm(key);
   await runAlarm(key);
   return key;
@@ -28,7 +29,8 @@ test("a used-up key that is called every five seconds keeps its object awake for
     await pass(5);
   }
   expect(seen.awake).toBeLessThan(0.02 * HOUR * 1000);
-  // One for each denial; a flush marks its totals in a row of its own and sets the next alarm before it works.
+  // One row per denial; a flush marks its totals in a row of its own and sets the next alarm before
+  // it works.
   expect(seen.rows - seen.alarms).toBeLessThanOrEqual(calls);
   expect(seen.alarms).toBeLessThanOrEqual(HOUR / 30);
   expect(seen.alarmsSet).toBeLessThanOrEqual(2 * seen.alarms + 1);
@@ -37,7 +39,7 @@ test("a used-up key that is called every five seconds keeps its object awake for
   expect(await metered(key)).toEqual({ "2031-03": { calls: 3, denied: calls } });
 }, 120_000);
 
-test("denials of one moment are not lost when nobody calls again and the object hibernates", async () => {
+test("denials are not lost when no call follows and the object hibernates", async () => {
   const key = await usedUp();
   const { seen, pass } = await takeTimeOver(key);
   expect(await statuses(key, 7)).toEqual(Array(7).fill(429));

@@ -1,4 +1,5 @@
-// One long random life of two keys: what the origin received is what every account says, by hour, day, month, class and call.
+// A long random sequence of calls of two keys: all accounts by hour, day, month, class and call
+// match what the origin received.
 import { expect, test } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
 import { admin, call, issue, received, setClock } from "./lib/gate.mjs";
@@ -49,7 +50,7 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
   async function one(key) {
     const method = pick(["GET", "GET", "POST"]);
     const path = pick(["/v1/users", "/v1/export", "/v2/users/7", "/"]);
-    // Mostly a key of this request alone; on a GET it means nothing.
+    // Mostly a key of this request alone; with GET it has no effect.
     const order = `order-${Math.floor(next() * 3)}`;
     const headers = next() < 0.4 ? { "Idempotency-Key": next() < 0.7 ? `${order} of ${path}` : order } : {};
     const response = await call(key, path, { method, headers, ...(method === "POST" ? { body: "x" } : {}) });
@@ -58,7 +59,7 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
       add(account.hours, `${hourOf(now)} ${classOf(method, path)}`);
       account.replays += response.headers.has("x-tollgate-idempotent-replay") ? 1 : 0;
     } else {
-      // 422: a key of another request.
+      // 422: the key of a different request.
       expect([409, 422, 429]).toContain(response.status);
       account.refused += 1;
     }
@@ -70,7 +71,7 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
     const dice = next();
     if (dice < 0.6) await one(key);
     else if (dice < 0.68) await Promise.all(Array.from({ length: 12 }, () => one(key)));
-    // One that has not been started, or was idle, cannot be evicted.
+    // An object that has not started or is idle cannot be evicted.
     else if (dice < 0.72) await evict(key).catch(() => {});
     else if (dice < 0.75) await crash(key);
     else if (dice < 0.83) await runAlarm(key);
@@ -113,7 +114,7 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
     expect(count(409, 422, 429)).toBeLessThanOrEqual(refused);
     expect(count(422)).toBeGreaterThan(0);
     expect(entries.filter(({ replay }) => replay)).toHaveLength(replays);
-    // A repeat is free or not: its entry has what it was charged.
+    // Free or not: the entry has the charged cost.
     expect(entries.filter(({ status }) => status === 200).reduce((sum, { cost }) => sum + cost, 0))
       .toBe(monthly.reduce((sum, { cost }) => sum + cost, 0));
     const reconciled = await (await admin("GET", `/keys/${key.id}/reconcile`)).json();

@@ -1,4 +1,4 @@
-// What the cron trigger does.
+// The cron trigger.
 import { createExecutionContext, createScheduledController } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
@@ -8,7 +8,7 @@ import { admin, admit, issue } from "./lib/gate.mjs";
 import { runAlarm } from "./lib/object.mjs";
 import { logged } from "./lib/setup.mjs";
 
-/** Fails if the run does. */
+/** Runs the trigger; fails if the run does. */
 const run = () => worker.scheduled(createScheduledController(), env, createExecutionContext());
 
 test("finds keys of which D1 has something else, says so once for each, and lists them", async () => {

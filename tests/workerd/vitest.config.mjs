@@ -9,13 +9,14 @@ const CONFIG = path.join(ROOT, "wrangler.toml");
 const migrations = await readD1Migrations(path.join(ROOT, "migrations"));
 const originScript = await readFile(path.join(import.meta.dirname, "lib/origin-worker.mjs"), "utf8");
 
-/** Tests that hold whether the Worker denies by itself or asks the object. */
+/** Tests that pass with and without the deny cache. */
 const SEEN_BY_CLIENTS = [
   "algorithms", "changes", "clock", "cors", "credentials", "fields", "forwarding", "idempotency", "imports", "me", "outages", "panics", "windows",
 ].map((name) => `${name}.test.mjs`);
 
-// An isolate reads its vars once, so each set of them is a project: `gate` takes every test file, and `with-<name>*` only the
-// files that begin so. Every test file gets a workerd and storage of its own.
+// An isolate reads its vars once, so each set of vars is a project: `gate` runs every other test
+// file, and `with-<name>*` only the files with that prefix. Every test file has its own workerd and
+// storage.
 function project(name, vars, more = []) {
   const files = name === "gate" ? { include: ["*.test.mjs"], exclude: ["with-*"] } : { include: [`with-${name}*.test.mjs`, ...more] };
   const worker = cloudflareTest({
@@ -24,7 +25,7 @@ function project(name, vars, more = []) {
     remoteBindings: false,
     verbose: false,
     miniflare: {
-      // All of them, so that a .dev.vars of this machine changes nothing.
+      // All vars are set, so that a local .dev.vars has no effect.
       bindings: {
         ...readConfig({ config: CONFIG }).vars,
         ADMIN_TOKEN: "admin-token-of-the-tests",
@@ -36,7 +37,7 @@ function project(name, vars, more = []) {
         ...vars,
         MIGRATIONS: migrations,
       },
-      // Whatever leaves the isolate goes to the test origin; nothing goes to the network.
+      // All outgoing requests go to the test origin, none to the network.
       outboundService: "origin",
       serviceBindings: { ORIGIN_CONTROL: "origin" },
       workers: [{ name: "origin", modules: true, script: originScript, compatibilityDate: "2026-09-01" }],
@@ -52,9 +53,10 @@ export default defineConfig({
   test: {
     root: import.meta.dirname,
     projects: [
-      // Denials are never cached here, so that every call is the object's decision.
+      // No deny cache, so that the object decides every call.
       project("gate", { DENY_CACHE_SECONDS: "0" }),
-      // What clients see is the same with it. The other files look at denials as the object itself counts and logs them.
+      // Client-visible behaviour is the same with the deny cache. The other files examine denials
+      // as the object counts and logs them.
       project("deny-cache", {}, SEEN_BY_CLIENTS),
       project("fail-open", { FAIL_MODE: "open", ORIGIN: "https://origin.test/base/", DENY_CACHE_SECONDS: "0" }),
       project("options", {

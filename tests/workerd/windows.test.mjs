@@ -154,7 +154,7 @@ test("the closing month is kept until D1 has it, through outage, eviction and fu
 });
 
 describe("with an override that begins or ends within the wait", () => {
-  /** A key of a tier with one policy, which is overridden for some time; times are seconds after now. */
+  /** A key of a tier with one policy and a temporary override; times are seconds from now. */
   async function overridden(policy, body, from, until) {
     const key = await issue(await makeTier(policy));
     const at = (seconds) => (seconds === undefined ? null : new Date(Date.now() + seconds * 1000).toISOString());
@@ -163,7 +163,7 @@ describe("with an override that begins or ends within the wait", () => {
     return key;
   }
 
-  /** A client that waits as it is told is admitted, and one second earlier it is not. */
+  /** A client that honours Retry-After is admitted, and one second earlier it is not. */
   async function admitAfter(key, seconds) {
     expect(await denied(key)).toBe(seconds);
     wait(seconds - 1);
@@ -176,7 +176,7 @@ describe("with an override that begins or ends within the wait", () => {
     const key = await overridden({ quota: 10, period: "minute" }, { quota: 20, period: "minute" }, 8);
     await admit(key, 10);
     const response = await call(key);
-    // The window goes on, but the policy does not.
+    // The window continues, but the policy does not.
     expect(rateLimit(response)).toEqual({ minute: { r: 0, t: 8 } });
     expect((await usage(key)).policies[0].reset_at).toBe(new Date(Date.now() + 8000).toISOString().replace(".000", ""));
     await admitAfter(key, 8);
@@ -189,11 +189,11 @@ describe("with an override that begins or ends within the wait", () => {
     await admit(key, 3);
     wait(1200);
     await admit(key, 3);
-    // Three leave after an hour, and then three are all that the tier has.
+    // Three expire after an hour, and then three is the quota of the tier.
     await admitAfter(key, 3600);
   });
 
-  test("a key that is stopped for a while is told for how long", async () => {
+  test("a temporarily blocked key gets the remaining time", async () => {
     const key = await overridden({ quota: 10, period: "minute" }, { quota: 0, period: "minute" }, undefined, 90);
     await admitAfter(key, 90);
   });

@@ -1,4 +1,4 @@
-// Alerts on their way to the receiver.
+// Delivery of alerts.
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, test, vi } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
@@ -8,10 +8,10 @@ import { takeTimeOver } from "./lib/timers.mjs";
 
 const AT = "2031-03-12T11:59:00Z";
 
-// Without an audit log, for whose end the alarm is set when nothing else is due.
+// Without an audit log, whose expiry would set the alarm.
 beforeAll(() => sql("UPDATE tiers SET audit_days = 0"));
 
-/** A key whose object has an alert that nobody has been told of. */
+/** A key whose object has a pending alert. */
 async function alerted(...thresholds) {
   const key = await issue();
   await admit(key, 1);
@@ -35,7 +35,7 @@ async function hmac(secret, text) {
   return [...new Uint8Array(await crypto.subtle.sign("HMAC", key, encode(text)))].map((b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-test("an alert is told within a second, signed, and once", async () => {
+test("an alert is delivered within a second, signed, and once", async () => {
   const key = await alerted(80, 100);
   expect(await alarmIn(key)).toBeLessThanOrEqual(1000);
   await runAlarm(key);
@@ -77,7 +77,7 @@ test("a key that reaches a threshold raises the alert: once for the month, and f
   expect(mine).toMatchObject({ policy: "month", used: 5, quota: 5, share: 1, at: "2031-03-12T12:00:00Z" });
 });
 
-test("what the receiver does not take is told again, with pauses that double, also by an object that has lost its memory", async () => {
+test("an alert that the receiver refuses is retried, with pauses that double, also by an evicted object", async () => {
   const key = await alerted(80);
   await answerWith(500);
   await runAlarm(key);

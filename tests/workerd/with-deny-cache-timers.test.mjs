@@ -1,4 +1,4 @@
-// The same as timers.test.mjs with denials that the isolate gives by itself, as by default.
+// timers.test.mjs with the deny cache, which is the default.
 import { expect, test } from "vitest";
 import { metered, sql } from "./lib/database.mjs";
 import { admit, denied, issue, statuses } from "./lib/gate.mjs";
@@ -12,7 +12,7 @@ async function usedUp() {
   await sql("INSERT OR IGNORE INTO tier_limits (tier, policy, quota, period, algorithm) VALUES ('used-up', 'month', 3, 'month', 'fixed')");
   const key = await issue("used-up");
   await admit(key, 3);
-  // Two alerts are told, and D1 has the three calls.
+  // Two alerts are delivered, and D1 has the three calls.
   await runAlarm(key);
   await runAlarm(key);
   return key;

@@ -1,4 +1,5 @@
-// DENY_CACHE_SECONDS at its default of 10: an isolate may deny by itself, and what it says is as true as what the object says.
+// DENY_CACHE_SECONDS at its default of 10: an isolate repeats denials, as correct as those of the
+// object.
 import { describe, expect, test } from "vitest";
 import { makeTier, metered, setKey } from "./lib/database.mjs";
 import { admin, admit, call, denied, issue, problem, received, statuses, usage, wait } from "./lib/gate.mjs";
@@ -71,7 +72,7 @@ const pay = (key, idempotencyKey, path = "/") =>
   call(key, path, { method: "POST", body: "x", headers: { "Idempotency-Key": idempotencyKey } });
 const only = (asked, name) => asked.filter((path) => path === `/v1/${name}`);
 
-/** Sends calls one after the other; resolves to the Retry-After of each, all of which must be denied. */
+/** Sends consecutive calls, which must all be denied; resolves to their Retry-After values. */
 async function waits(count, one) {
   const all = [];
   for (let i = 0; i < count; i += 1) {
@@ -122,13 +123,13 @@ describe("an Idempotency-Key", () => {
     expect(await waits(50, () => call(key))).toEqual(Array(50).fill(untilApril));
     expect(only(asked, "check")).toHaveLength(1);
     for (const text of ["a", "b", "c"]) expect((await pay(key, text)).headers.get(REPLAY)).toBe("1");
-    // Another request under the same key is another call.
+    // A different request under the same key is another call.
     expect((await pay(key, "a", "/other")).status).toBe(422);
     expect((await pay(key, "d", "/other")).status).toBe(429);
     expect(only(asked, "check")).toHaveLength(6);
   });
 
-  test("of ever new calls costs ten questions a second, and all are told the same", async () => {
+  test("of ever new calls costs ten object requests a second, and all get the same response", async () => {
     const key = await issue(await month());
     for (const text of ["a", "b", "c"]) await pay(key, text);
     await waits(1, () => call(key));
@@ -139,12 +140,12 @@ describe("an Idempotency-Key", () => {
       wait(1);
     }
     expect(only(asked, "check").length).toBeLessThanOrEqual(31);
-    // A second later a repeat is asked about again.
+    // A second later the object is asked about repeats again.
     expect((await pay(key, "a")).headers.get(REPLAY)).toBe("1");
     expect(await received()).toHaveLength(4);
   });
 
-  test("of a repeat that the minute denies is told the minute's wait, and a new one the month's", async () => {
+  test("of a repeat that the minute denies states the minute's wait, and of a new call the month's", async () => {
     const key = await issue(await makeTier({ quota: 3, period: "minute" }, { quota: 2, period: "month" }));
     for (const text of ["a", "b"]) await pay(key, text);
     expect((await pay(key, "a")).headers.get(REPLAY)).toBe("1");
@@ -201,7 +202,7 @@ describe("a key that is refused", () => {
     await refresh(key);
     wait(3);
     await admit(key, 1);
-    // They are no denials.
+    // They are not denials.
     await runAlarm(key);
     expect(await metered(key)).toEqual({ "2031-03": { calls: 2, denied: 0 } });
   });
@@ -213,7 +214,7 @@ describe("a key that is refused", () => {
     await refresh(key);
     await problem(await call(key), 403);
     await setKey(key, "status", "active");
-    // An answer that is kept must not be older than that either.
+    // A cached response must not be older than that either.
     for (let second = 56; second < 60; second += 1) {
       wait(second === 56 ? 56 : 1);
       await call(key);

@@ -1,11 +1,11 @@
-// RATELIMIT_FIELDS=draft-7, read by parsers that others wrote.
+// RATELIMIT_FIELDS=draft-7, read by third-party parsers.
 import { parseRateLimit } from "ratelimit-header-parser";
 import { parseDictionary, parseList } from "structured-headers";
 import { expect, test } from "vitest";
 import { makeTier } from "./lib/database.mjs";
 import { admit, call, issue, send, setClock, wait } from "./lib/gate.mjs";
 
-/** What ratelimit-header-parser makes of a response; `reset` in seconds. */
+/** The result of ratelimit-header-parser; `reset` in seconds. */
 function parsed(response) {
   const { reset, ...rest } = parseRateLimit(response);
   return { ...rest, reset: (reset - Date.now()) / 1000 };

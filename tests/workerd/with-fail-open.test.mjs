@@ -116,7 +116,10 @@ test("a call that the object had counted before its answer was lost is not count
   expect((await usage(key)).calls).toBe(2);
 });
 
-/** Has so many calls counted whose answers are lost: each is let through, and may or may not have been counted. */
+/**
+ * Makes the object count so many calls whose responses are lost: each is let through and may have
+ * been counted.
+ */
 async function loseAnswers(key, count) {
   let isLost = true;
   await intercept(key, async (answer, state) => {
@@ -129,7 +132,7 @@ async function loseAnswers(key, count) {
   isLost = false;
 }
 
-/** So many calls that come through other isolates, all at once: the isolate's timer must not come first. */
+/** So many calls through other isolates, all at once, before the isolate's timer fires. */
 async function callElsewhere(key, count) {
   const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
   const question = (n) => `https://key.object/v1/check?id=${key.id}&h=${secret_hash}&n=${1_000_000 + n}`;
@@ -203,7 +206,7 @@ describe("with routes that cost more", () => {
   beforeAll(() => sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dear/*', '*', 10), ('/dear/*', 'DELETE', 3)"));
   afterAll(() => sql("DELETE FROM route_costs"));
 
-  /** Six calls of cost 10, one of cost 3 and one of cost 1 that are let through: 64. */
+  /** Lets six calls of cost 10, one of cost 3 and one of cost 1 through: 64 in total. */
   async function letThrough(key) {
     for (const path of ["/dear/a", "/dear/b%2Cc", "/dear/a", "//dear/%64", "/dear/a:b", "/dear/a?x=1", "/cheap"]) {
       expect((await call(key, path)).headers.get("x-tollgate-fail-open")).toBe("1");
@@ -266,11 +269,11 @@ describe("with routes that cost more", () => {
     const response = await call(key, long(5));
     expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
     await problem(response, 503);
-    // What is like one that was noted needs no more room.
+    // A call to a recorded target needs no more room.
     expect((await call(key, long(0))).status).toBe(200);
     expect((await call(other, long(5))).status).toBe(200);
     for (const repair of repairs) await repair();
-    // A long report is sent in parts.
+    // A long report is delivered in parts.
     await admit(key, 6);
     expect(await used(key)).toEqual({ minute: 67, month: 67 });
     expect(await received()).toHaveLength(2 + 6 + 1 + 6);

@@ -1,4 +1,4 @@
-// ALLOW_IMPORTED_KEYS=false: what is not of tollgate's own form is no key.
+// ALLOW_IMPORTED_KEYS=false: only texts in tollgate's own form are keys.
 import { expect, test } from "vitest";
 import { takeAway } from "./lib/database.mjs";
 import { admin, admit, call, issue, problem } from "./lib/gate.mjs";

@@ -1,4 +1,5 @@
-// PUBLIC_PATHS, ALLOW_QUERY_KEY, ROUTE_CASE=insensitive, no LEGACY_HEADERS, an ORIGIN that is the request's own URL, and an older KEY_SECRET.
+// PUBLIC_PATHS, ALLOW_QUERY_KEY, ROUTE_CASE=insensitive, no LEGACY_HEADERS, no ORIGIN, and a
+// previous KEY_SECRET.
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
@@ -7,7 +8,7 @@ import { importKey, importLines } from "./lib/imports.mjs";
 import { derive, forge, mistype } from "./lib/keys.mjs";
 import { logged } from "./lib/setup.mjs";
 
-/** What the origin was told, less the mark of a request to the gate's own URL. */
+/** The headers at the origin, without the mark of a request to the gate's own URL. */
 function tollgateFields({ headers }) {
   const { "x-tollgate-loop": loop, "x-tollgate-origin-secret": secret, ...rest } = headers;
   expect(loop).toMatch(/^\d+\.[0-9a-f]{16}\.[0-9a-f]{32}$/);
@@ -280,7 +281,8 @@ test("with ROUTE_CASE=insensitive a route has its price, and its denials, in cap
   for (const path of ["/v1/a/export", "/V1/a/%45XPORT;x"]) expect((await call(key, path)).status).toBe(200);
   const { policies } = await usage(key);
   expect(policies.map(({ used }) => used)).toEqual([8, 8]);
-  // What the isolate knows of one spelling is no answer for another that costs less, and right for one that does not.
+  // A cached denial of one spelling must not apply to another that costs less, and may apply to one
+  // that does not.
   expect((await call(key, "/v1/a/EXPORT")).status).toBe(429);
   expect((await call(key, "/v1/a/export")).status).toBe(429);
   await admit(key, 2);

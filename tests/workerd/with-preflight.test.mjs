@@ -4,7 +4,7 @@ import { call, issue, problem, received, send, usage } from "./lib/gate.mjs";
 
 const PREFLIGHT = { Origin: "https://app.test", "Access-Control-Request-Method": "PATCH" };
 
-/** The answer's fields of CORS. */
+/** The CORS fields of the response. */
 function cors({ headers }) {
   return Object.fromEntries([...headers].filter(([name]) => name.startsWith("access-control-allow") || name === "access-control-max-age"));
 }
@@ -30,13 +30,13 @@ test("only names of fields are granted", async () => {
   expect(cors(response)["access-control-allow-headers"]).toBe("x-one, x-four");
 });
 
-test("a preflight that asks for no field is granted none", async () => {
+test("a preflight that requests no field is granted none", async () => {
   for (const headers of [PREFLIGHT, { ...PREFLIGHT, "Access-Control-Request-Headers": "" }]) {
     expect(cors(await send("/", { method: "OPTIONS", headers }))).not.toHaveProperty("access-control-allow-headers");
   }
 });
 
-test("the origin that is granted is that of CORS_ALLOW_ORIGIN, whoever asks", async () => {
+test("the granted origin is that of CORS_ALLOW_ORIGIN, for any request", async () => {
   const response = await send("/", { method: "OPTIONS", headers: { ...PREFLIGHT, Origin: "https://evil.test" } });
   expect(cors(response)["access-control-allow-origin"]).toBe("https://app.test");
 });

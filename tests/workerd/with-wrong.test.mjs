@@ -1,4 +1,4 @@
-// FAIL_MODE=maybe: a value that cannot be meant.
+// FAIL_MODE=maybe: an invalid value.
 import { expect, test } from "vitest";
 import { admin, call, problem, received, send } from "./lib/gate.mjs";
 import { forge } from "./lib/keys.mjs";

@@ -3,7 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-/// What all threads of a process have used so far, to the nanosecond; `None` where there is no such file.
+/// What all threads of a process have used so far, to the nanosecond; `None` where there is no such
+/// file.
 pub fn time_of(pid: u32) -> Option<Duration> {
     let mut nanos = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {

@@ -1,6 +1,6 @@
-//! Closed-loop HTTP/1.1 load: each connection is kept alive and sends its next request when it has read the answer to the
-//! last one. One JSON object on standard input says what to do, one on standard output what came of it. One thread, so that
-//! the server keeps the other cores.
+//! Closed-loop HTTP/1.1 load: each connection is kept alive and sends its next request when it has
+//! read the answer to the last one. One JSON object on standard input says what to do, one on
+//! standard output what came of it. One thread, so that the server keeps the other cores.
 
 mod cpu;
 
@@ -52,11 +52,13 @@ struct Report {
     per_second: f64,
     /// Microseconds.
     latency: Latency,
-    /// All answers, by status: those before the measurement and those that came too late for it are among them.
+    /// All answers, by status: those before the measurement and those that came too late for it are
+    /// among them.
     statuses: BTreeMap<u16, u64>,
     failures: u64,
     last_failure: String,
-    /// Microseconds of CPU time per request of the server's process and of this one; null where the system does not say.
+    /// Microseconds of CPU time per request of the server's process and of this one; null where the
+    /// system does not say.
     server_cpu: Option<f64>,
     own_cpu: Option<f64>,
 }

@@ -188,7 +188,7 @@ impl ErrandRun {
 
 fn outcomes_url(id: &str, is_awaited: bool, outcomes: &[CallOutcome]) -> String {
     let text = CallOutcomes::text(outcomes);
-    ObjectRequest::CallOutcomes { id, is_awaited, ends: CallOutcomes(&text) }.to_url()
+    ObjectRequest::CallOutcomes { id, is_awaited, outcomes: CallOutcomes(&text) }.to_url()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The import of keys that were issued elsewhere.
+//! The import of keys.
 
 use crate::admin::imports::{Authority, ImportBatch, Results, lines};
 use crate::admin::reports::wants;

@@ -1,5 +1,4 @@
-//! Whose key a request presents: one of ours by its tag, or one that was issued elsewhere and
-//! imported, which D1 has to say.
+//! Authenticates requests: tollgate's own keys by their tag, imported keys by a lookup in D1.
 
 use crate::gateway::credential::{Credential, CredentialError};
 use crate::gateway::import_cache::Lookup;
@@ -13,7 +12,7 @@ use crate::runtime::isolate::Isolate;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
-/// The authenticated caller, as sent to the key's object, which judges by the hash.
+/// The authenticated caller, as sent to the key's object, which compares the hash.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) id: String,
@@ -21,33 +20,33 @@ pub(crate) struct Caller {
     pub(crate) evidence: Evidence,
 }
 
-/// Why a text is taken for a key.
+/// How a text was recognised as a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evidence {
     /// Its tag is valid.
     Tag,
-    /// This isolate remembers that it was imported.
+    /// This isolate knows that it was imported.
     Memory,
-    /// D1 has just said that it was imported.
+    /// D1 has just returned it.
     Found,
 }
 
-/// What a presented text is.
+/// The result of the checks without a lookup.
 pub(crate) enum Presented {
     Key(Caller),
     /// Malformed, forged, or not imported.
     Invalid,
-    /// It may have been imported.
+    /// It may be an imported key.
     NeedsLookup(Candidate),
 }
 
 /// A text that may be an imported key.
 pub(crate) struct Candidate {
-    /// What it is under each secret.
+    /// Its ids and hashes under each secret.
     keys: Vec<ImportedKey>,
 }
 
-/// Finds the credential of a request and what it is, as far as this isolate knows.
+/// Finds the credential of a request and checks it without a lookup.
 pub(crate) fn authenticate<'a>(
     incoming: &'a Incoming,
     isolate: &Isolate,
@@ -66,7 +65,7 @@ pub(crate) fn authenticate<'a>(
     Ok((credential, presented))
 }
 
-/// What a presented text is, as far as this isolate knows.
+/// Checks a presented text without a lookup.
 pub(crate) fn identify(presented: &str, signer: &Signer, isolate: &Isolate, now: u64) -> Presented {
     if let Some((id, secret_hash)) = isolate.verified.borrow_mut().verify(presented, signer) {
         let evidence = Evidence::Tag;
@@ -88,7 +87,7 @@ pub(crate) fn identify(presented: &str, signer: &Signer, isolate: &Isolate, now:
 }
 
 impl Candidate {
-    /// Asks D1, in turn, and remembers the answer.
+    /// Looks the text up in D1, in its turn, and caches the answer.
     pub(crate) async fn look_up(
         self,
         isolate: &Rc<Isolate>,
@@ -98,7 +97,7 @@ impl Candidate {
         match import_lookup::look_up(isolate, context, self.keys, network).await {
             Ok(Some(key)) => Ok(Caller::imported(key, Evidence::Found)),
             Ok(None) => Err(Problem::InvalidKey),
-            // In every fail mode: what may be no key at all does not pass.
+            // In every fail mode: a text that may not be a key at all must not pass.
             Err(NotAsked) => Err(Problem::Unavailable("the API key could not be looked up: try again")),
         }
     }
@@ -109,9 +108,9 @@ impl Caller {
         Self { id: key.id, secret_hash: key.secret_hash, evidence }
     }
 
-    /// The key's object knows no such key. What this isolate remembers of an imported one is
-    /// forgotten then, and D1 is asked: the key may have been deleted and imported again. `None`
-    /// unless D1 has it.
+    /// Handles an object to which the key is unknown. Drops the cached answer about an imported key
+    /// and reads D1 again, because the key may have been deleted and imported again. `None` unless
+    /// D1 has it.
     pub(crate) async fn look_again(self, isolate: &Rc<Isolate>, context: &JsValue, network: Network) -> Option<Self> {
         isolate.lookups.borrow_mut().disown(&self.id);
         if self.evidence != Evidence::Memory {

@@ -1,11 +1,13 @@
-//! A call with a valid key on its way through the gateway. It only goes forward:
+//! A call with a valid key, from the deny cache to the origin.
 //!
-//! 1. [`begin`]: refused if the deny cache knows that it will be; otherwise its object is asked.
-//! 2. [`GatedCall::resume`] or [`GatedCall::fail`]: JavaScript hands over what came back.
+//! 1. [`begin`] refuses it if a cached denial applies. Otherwise it sends a request to the key's
+//!    object.
+//! 2. JavaScript passes the object's response to [`GatedCall::resume`], or the failure to
+//!    [`GatedCall::fail`].
 //! 3. The call is refused, or forwarded by [`origin`].
 //!
-//! A request that was lost is asked once more, and so is one for an imported key that the object
-//! does not know and D1 does.
+//! A lost request is repeated once. So is a request for an imported key that is unknown to the
+//! object, if D1 has the key.
 
 use crate::config::FailMode;
 use crate::gateway::credential::Credential;
@@ -60,7 +62,7 @@ impl Authenticated {
     }
 }
 
-/// Refuses the call at once, or asks its object.
+/// Refuses the call at once, or sends a request to its object.
 pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, asked_at: u64) -> HttpResult {
     let (keyed, fingerprint) = match request.incoming.idempotency() {
         Field::Absent => (Keyed::No, None),
@@ -82,7 +84,7 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, asked_at: u64)
         .ask()
 }
 
-/// The refusal of a call that is known to be refused, without asking the object.
+/// The cached refusal of a call, if one applies.
 fn refuse_at_once(isolate: &Rc<Isolate>, request: &Authenticated, keyed: Keyed, now: u64) -> Option<HttpResult> {
     let (context, call) = (&request.context, request.call());
     let mut denials = isolate.denials.borrow_mut();
@@ -114,7 +116,7 @@ fn refuse_at_once(isolate: &Rc<Isolate>, request: &Authenticated, keyed: Keyed, 
     Some(answer)
 }
 
-/// How a call is refused that is not admitted.
+/// The response to a call that is not admitted.
 fn refusal_of(known: &KeyResponse) -> Option<Problem> {
     Some(match &known.outcome {
         KeyVerdict::Admitted(_) => return None,
@@ -135,35 +137,35 @@ fn refusal_of(known: &KeyResponse) -> Option<Problem> {
     })
 }
 
-/// A call that its object is asked about. JavaScript holds it until the answer comes.
+/// A call whose object has been asked. JavaScript holds it until the response arrives.
 #[wasm_bindgen]
 pub struct GatedCall {
     request: Authenticated,
     isolate: Rc<Isolate>,
     asked_at: u64,
     nonce: u64,
-    /// What the request to the object carries of the outbox.
+    /// The part of the outbox that the request carries.
     attachment: Attachment,
     is_repeat: bool,
     in_flight: InFlight,
     keyed: Keyed,
     fingerprint: Option<Fingerprint>,
-    /// Of the deny cache, when the object was asked.
+    /// The generation of the deny cache when the request was sent.
     generation: Generation,
 }
 
 #[wasm_bindgen]
 impl GatedCall {
-    /// Goes on with the object's answer: the response or its promise.
+    /// Continues with the object's response. Returns the response or a promise of it.
     ///
     /// # Errors
-    /// Only if no response can be built at all.
+    /// Only if no response can be built.
     pub fn resume(self, line: &str) -> Result<JsValue, JsValue> {
         let reply = object_client::read(line, &self.request.caller.id);
         or_internal_error(self.go_on(reply))
     }
 
-    /// Goes on without an answer.
+    /// Continues without a response of the object.
     ///
     /// # Errors
     /// As [`GatedCall::resume`].
@@ -176,7 +178,7 @@ impl GatedCall {
 impl GatedCall {
     fn ask(self) -> HttpResult {
         let line = ObjectRequest::Check(self.check()).to_url();
-        // The call itself is moved into JavaScript.
+        // JavaScript takes ownership of the call.
         let (objects, id) = (self.isolate.objects.clone(), self.request.caller.id.clone());
         Ok(ask(&objects, &id, &line, self)?.into())
     }
@@ -193,13 +195,12 @@ impl GatedCall {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
-            ends: self.attachment.outcomes(),
+            outcomes: self.attachment.outcomes(),
         };
         check.with_field(self.request.incoming.idempotency(), self.fingerprint)
     }
 
-    /// For how many milliseconds the object has been asked. A clock that stepped back does not
-    /// tell.
+    /// Milliseconds since the first request. `u64::MAX` if the clock has stepped back.
     fn age(&self) -> u64 {
         clock::now().as_millis().checked_sub(self.asked_at).unwrap_or(u64::MAX)
     }
@@ -208,7 +209,7 @@ impl GatedCall {
         let id = &self.request.caller.id;
         outbox::handle_receipt(id, std::mem::take(&mut self.attachment), reply.receipt());
         if matches!(reply, Reply::Lost(_)) && !self.is_repeat {
-            // Asked once more under the same nonce, which the object counts once.
+            // Repeated under the same nonce, which the object counts once.
             self.is_repeat = true;
             self.attachment = outbox::attach(&self.isolate, id, clock::now().as_millis());
             return self.ask();
@@ -223,15 +224,15 @@ impl GatedCall {
             }
             Reply::Response(ObjectResponse::Unknown) => Ok(promise(self.look_again()).into()),
             Reply::Overloaded(error) => {
-                // In every fail mode: the key's own calls cause an overload, so it must not let
-                // them through.
+                // In every fail mode: the key's own calls cause an overload, so they must not pass
+                // because of it.
                 worker::console_error!("tollgate: {error}");
                 self.refuse(&Problem::Unavailable(
                     "too many calls of this API key at once: the call was not forwarded, try again",
                 ))
             }
-            // The object has logged why. (It does not answer "recorded" to this request.) What it
-            // did not count now it may have counted when it was asked first.
+            // The object has logged the cause. (It does not answer "recorded" to this request.) It
+            // may have counted the call at the first request.
             Reply::Response(ObjectResponse::Failed | ObjectResponse::Recorded) => self.go_on_uncounted(self.is_repeat),
             Reply::Lost(error) | Reply::Failed(error) => {
                 worker::console_error!("tollgate: {error}");
@@ -244,7 +245,7 @@ impl GatedCall {
         http::refuse(problem, &self.isolate.config.cors_allow_origin, None)
     }
 
-    /// Remembers a denial, and forgets what the key's holder was told before this call.
+    /// Keeps a denial, and drops self-service responses from before this call.
     fn remember(&self, known: &KeyResponse) {
         let isolate = &self.isolate;
         let cap = isolate.config.deny_cache_seconds.saturating_mul(1000);
@@ -253,8 +254,8 @@ impl GatedCall {
         isolate.self_service.borrow_mut().forget(Some(&self.request.caller.id));
     }
 
-    /// The object knows no such imported key. It is asked once more if D1 has it; nothing has been
-    /// counted.
+    /// Handles an object to which the imported key is unknown. Repeats the request if D1 has the
+    /// key. Nothing has been counted.
     async fn look_again(mut self) -> HttpResult {
         let Authenticated { incoming, context, caller, .. } = &self.request;
         match caller.clone().look_again(&self.isolate, context, incoming.network()).await {
@@ -262,7 +263,7 @@ impl GatedCall {
                 self.request.caller.evidence = Evidence::Found;
                 self.ask()
             }
-            // The object has said that there is no such key: that holds while D1 says nothing else.
+            // The key is unknown to the object. That holds unless D1 says otherwise.
             None => self.refuse(&Problem::InvalidKey),
         }
     }
@@ -304,14 +305,14 @@ impl GatedCall {
         self.forward(&request_fields, &answer_fields, end)
     }
 
-    /// Whether the object has this call in flight, and refuses others with its idempotency key
-    /// until it has ended.
+    /// Whether the object holds this call in flight, and refuses others with its idempotency key
+    /// until it ends.
     const fn is_repeatable(&self, admission: Admission) -> bool {
         matches!(self.keyed, Keyed::Key(_)) && !admission.is_replay && !admission.ignores_key
     }
 
-    /// The object is out of reach. Nothing passes, or every call does that the outbox has room for,
-    /// marked and reported later.
+    /// Handles an unreachable object. Depending on `FAIL_MODE`, the call is refused, or forwarded
+    /// with a mark and reported later if the outbox has room.
     fn go_on_uncounted(&self, is_maybe_counted: bool) -> HttpResult {
         let Authenticated { context, caller, .. } = &self.request;
         let maybe_counted = is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, asked_at: self.asked_at });

@@ -1,5 +1,5 @@
-//! Where requests for the origin enter: those that need no key are forwarded, those without a valid
-//! key refused, and all others become a [`call`].
+//! The entry of requests for the origin. Requests that need no key are forwarded, those without a
+//! valid key refused. All others become a [`call`].
 
 use crate::config::Preflight;
 use crate::http::problem::Problem;
@@ -15,7 +15,7 @@ use crate::runtime::isolate::Isolate;
 use std::rc::Rc;
 use wasm_bindgen::JsValue;
 
-/// Forwards a request, or answers it.
+/// Handles a request for the origin.
 pub(crate) fn enter(incoming: Incoming, isolate: Rc<Isolate>, context: JsValue) -> HttpResult {
     let config = &isolate.config;
     let refuse = |problem: Problem| http::refuse(&problem, &config.cors_allow_origin, None);
@@ -54,12 +54,12 @@ pub(crate) fn enter(incoming: Incoming, isolate: Rc<Isolate>, context: JsValue) 
     }
 }
 
-/// Meters a request with a valid key, if the origin can be reached at all.
+/// Judges a request with a valid key, unless the origin leads back to the gate.
 fn meter(request: Authenticated, isolate: Rc<Isolate>, now: u64) -> HttpResult {
     unless_looping(request, isolate, now, call::begin)
 }
 
-/// Forwards a preflight or a request for a public path, if the origin can be reached at all.
+/// Forwards a preflight or a request for a public path, unless the origin leads back to the gate.
 fn forward_unmetered(
     incoming: Incoming,
     isolate: Rc<Isolate>,

@@ -1,13 +1,12 @@
-//! Asks D1 about texts that may be imported keys: carries out what
-//! [`LookupQueue`](crate::gateway::import_queue::LookupQueue) decides.
+//! Looks imported keys up in D1, as [`LookupQueue`](crate::gateway::import_queue::LookupQueue)
+//! decides.
 //!
-//! No request waits for a promise of another one. What a request does ends with it when its client
-//! leaves, and then a promise that it has made is never settled; and where a request settles the
-//! promise of another one, the runtime continues that in the wrong request unless it is started
-//! with `handle_cross_request_promise_resolution`, which the test runner is not. So each request
-//! looks for its answer in memory, by timers of its own. The request that runs a query does so
-//! under `waitUntil`, so that the query is answered for the others when its client leaves.
-//! `tests/http/lookups.test.mjs` has clients leave in the middle of it.
+//! No request awaits a promise of another one. When a client leaves, its request ends and its
+//! promises never settle. When a request settles a promise of another one, the runtime continues in
+//! the wrong request unless it is started with `handle_cross_request_promise_resolution`, which the
+//! test runner lacks. So each request polls its answer in memory by its own timers. The request
+//! that runs a query uses `waitUntil`, so that the others are answered even if its client leaves.
+//! `tests/http/lookups.test.mjs` covers clients that leave during a query.
 
 use crate::gateway::import_cache::Found;
 use crate::gateway::import_queue::{AnswerSlot, Asked, DEADLINE, LookupAnswer, LookupBatch, Turn, Waited};
@@ -25,11 +24,11 @@ use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// D1 could not be asked about a text, or too many wait. It has been logged, where it is an error.
+/// The lookup failed, or the queue is full. An error has been logged.
 #[derive(Debug)]
 pub(crate) struct NotAsked;
 
-/// Which of these is the id of an imported key. Waits for its turn, and remembers the answer.
+/// Returns the index of the imported key's id, if any. Waits for its turn and caches the answer.
 pub(crate) async fn look_up(
     isolate: &Rc<Isolate>,
     context: &JsValue,
@@ -73,7 +72,7 @@ pub(crate) async fn look_up(
     Ok(if let LookupAnswer::Key(at) = answer { keys.get(at).cloned() } else { None })
 }
 
-/// Asks D1, and leaves the answers where those who wait for them look.
+/// Runs a query and stores the answers for the waiting requests.
 fn ask(isolate: Rc<Isolate>, batch: LookupBatch) -> Promise {
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
         run(&isolate, batch).await;
@@ -115,7 +114,7 @@ async fn run(isolate: &Isolate, batch: LookupBatch) {
     }
 }
 
-/// That of a text's ids which D1 has.
+/// The index of a text's id that D1 has.
 fn own<'a>(keys: &'a [ImportedKey], found: &FoundKeys) -> Option<(usize, &'a ImportedKey)> {
     let FoundKeys::Ids(ids) = found else { return None };
     keys.iter().enumerate().find(|(_, key)| ids.contains(&key.id))

@@ -1,5 +1,4 @@
-//! Counts the requests to objects that an isolate has in flight for each key, so that the object
-//! can tell a lone call from a burst.
+//! Counts in-flight object requests per key, so that the object can tell a lone call from a burst.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,12 +7,12 @@ thread_local! {
     static OPEN: RefCell<HashMap<String, u32>> = RefCell::default();
 }
 
-/// One request in flight. It ends when this is dropped: with its answer, or when JavaScript has
-/// forgotten the call.
+/// A request in flight. It ends when this is dropped: with its response, or when JavaScript
+/// collects the call.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     id: String,
-    /// Whether there were others when it was sent.
+    /// Whether others were in flight when it was sent.
     pub(crate) has_others: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Finds out whether the way to the origin leads back to the gate, before a call is counted.
+//! Checks, before a call is counted, whether the origin leads back to the gate.
 
 use crate::gateway::loop_guard::{MARK, Place, ProbeResult, Way};
 use crate::gateway::outbound::own_base;
@@ -12,20 +12,20 @@ use std::rc::Rc;
 use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 
-/// A path that is not forwarded for clients: they cannot choose what an origin answers there.
+/// A path that is never forwarded for clients, so they cannot choose the response to a probe.
 const ASKED: &str = "/_tollgate/health";
-/// How long a host that is asked may take to answer, in milliseconds.
+/// Timeout of a probe, in milliseconds.
 const LONGEST_ASKING: u32 = 2_000;
 
-/// The answer to a request that the gate has sent to itself; `None` for all others.
+/// The response to a request that the gate sent to itself. `None` for any other request.
 pub(crate) fn answer_own(incoming: &Incoming, isolate: &Isolate) -> Option<HttpResult> {
     let mark = incoming.mark.as_deref()?;
     let is_own = isolate.seal.knows(mark, incoming.place()?, clock::now().as_millis());
     is_own.then(|| http::called_by_itself(&isolate.seal.proof(mark), &isolate.config.cors_allow_origin))
 }
 
-/// Hands a request that is to be forwarded on to `go_on`, or refuses it if it would come back.
-/// `go_on` gets the time when it is called; `asked_at` is the time now.
+/// Passes a request on to `go_on`, or refuses it if it would return to the gate. `asked_at` is the
+/// current time; `go_on` receives the time at which it is called.
 pub(crate) fn unless_looping<R: AsRef<Incoming> + 'static>(
     request: R,
     isolate: Rc<Isolate>,
@@ -55,7 +55,7 @@ pub(crate) fn unless_looping<R: AsRef<Incoming> + 'static>(
     }
 }
 
-/// The mark of a request on its way to where the gate itself may be.
+/// The mark for a request to a host that may be the gate itself.
 pub(crate) fn mark(incoming: &Incoming, isolate: &Isolate) -> Option<String> {
     let place = place(incoming, isolate)?;
     let now = clock::now().as_millis();
@@ -63,7 +63,7 @@ pub(crate) fn mark(incoming: &Incoming, isolate: &Isolate) -> Option<String> {
     loops.mark(place, &isolate.seal, now, || isolate.nonce()).map(str::to_owned)
 }
 
-/// Where the request would be forwarded to, if that may be the gate itself.
+/// The host that the request would be forwarded to, if it may be the gate itself.
 fn place<'a>(incoming: &'a Incoming, isolate: &'a Isolate) -> Option<Place<'a>> {
     let own = incoming.place()?;
     match &isolate.config.origin {
@@ -72,7 +72,7 @@ fn place<'a>(incoming: &'a Incoming, isolate: &'a Isolate) -> Option<Place<'a>> 
     }
 }
 
-/// Asks the place who is there, and remembers it.
+/// Probes a place and records the result.
 async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
     let Some(place) = place(incoming, isolate) else { return false };
     let mark = isolate.seal.mark(place, clock::now().as_millis(), isolate.nonce());
@@ -82,7 +82,7 @@ async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
     let found = match response.and_then(|response| response.dyn_into::<web_sys::Response>().ok()) {
         Some(response) if is_proof(&response, &mark, isolate) => ProbeResult::Itself,
         Some(_) => ProbeResult::Other,
-        None => ProbeResult::Nobody,
+        None => ProbeResult::NoAnswer,
     };
     if found == ProbeResult::Itself {
         worker::console_error!("tollgate: {}", Problem::Loop.detail());
@@ -91,7 +91,7 @@ async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
     found == ProbeResult::Itself
 }
 
-/// Whether a response is that of a gateway of this deployment to a request with this mark.
+/// Whether a gate of this deployment responded to a request with this mark.
 fn is_proof(response: &web_sys::Response, mark: &str, isolate: &Isolate) -> bool {
     let proof = response.headers().get(MARK).ok().flatten();
     response.status() == Problem::Loop.status() && proof.is_some_and(|proof| isolate.seal.proves(mark, &proof))

@@ -1,4 +1,4 @@
-//! The Worker's side of a request: what carries out the rules of [`gateway`](crate::gateway).
+//! Applies the rules of [`gateway`](crate::gateway) to requests.
 
 pub(crate) mod authenticate;
 pub(crate) mod call;

@@ -1,4 +1,4 @@
-//! Requests to the objects of keys, and what comes back.
+//! Requests to the objects of keys, and their results.
 
 use crate::gateway::outage::Outage;
 use crate::gateway::outbox::queue::Receipt;
@@ -17,19 +17,19 @@ use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::JsFuture;
 
-/// What came back.
+/// The result of a request.
 pub(crate) enum Reply {
     Response(ObjectResponse),
-    /// The connection broke, before or after the question arrived.
+    /// The connection broke, before or after the request arrived.
     Lost(Error),
-    /// It, or the account, is asked too much.
+    /// The object or the account is overloaded.
     Overloaded(Error),
-    /// It failed otherwise: asking again does not help.
+    /// Any other failure. A retry does not help.
     Failed(Error),
 }
 
 impl Reply {
-    /// What this means for what the request carried of the outbox.
+    /// The delivery state of the reports that the request carried.
     pub(crate) const fn receipt(&self) -> Receipt {
         match self {
             Self::Response(ObjectResponse::Failed) => Receipt::NotRecorded,
@@ -39,7 +39,7 @@ impl Reply {
     }
 }
 
-/// Reads an object's answer.
+/// Parses an object's response.
 pub(crate) fn read(line: &str, id: &str) -> Reply {
     match ObjectResponse::parse(line) {
         Some(response) => Reply::Response(response),
@@ -47,7 +47,7 @@ pub(crate) fn read(line: &str, id: &str) -> Reply {
     }
 }
 
-/// Why no answer came.
+/// Classifies a failure.
 pub(crate) fn no_answer(is_retryable: bool, is_overloaded: bool, message: &str, id: &str) -> Reply {
     let error = Error::new(format!("the object of key {id} did not answer: {message}"));
     match Outage::read(is_retryable, is_overloaded, message) {
@@ -57,25 +57,25 @@ pub(crate) fn no_answer(is_retryable: bool, is_overloaded: bool, message: &str, 
     }
 }
 
-/// Asks for a key's usage, as JSON.
+/// Reads a key's usage, as JSON.
 pub(crate) async fn usage(isolate: &Isolate, id: &str) -> Result<String, Error> {
     let url = ObjectRequest::Usage { id }.to_url();
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
-/// Asks for a page of a key's audit log, as JSON.
+/// Reads a page of a key's audit log, as JSON.
 pub(crate) async fn audit(isolate: &Isolate, id: &str, page: AuditPage<'_>) -> Result<String, Error> {
     let url = ObjectRequest::Audit { id, page }.to_url();
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
-/// Has a key's object bring D1 up to date, and asks what D1 should have then, as JSON.
+/// Makes a key's object flush to D1, and returns the totals that D1 must have, as JSON.
 pub(crate) async fn reconcile(isolate: &Isolate, id: &str) -> Result<String, Error> {
     let url = ObjectRequest::Reconcile { id }.to_url();
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
-/// Asks for the status of a key, for whoever presents this secret: a
+/// Reads the status of a key for the owner of this secret: a
 /// [`KeyStatus`](crate::protocol::key_status::KeyStatus).
 pub(crate) async fn key_status(isolate: &Isolate, caller: &Caller) -> Result<String, Error> {
     let Caller { id, secret_hash, evidence } = caller;
@@ -83,7 +83,7 @@ pub(crate) async fn key_status(isolate: &Isolate, caller: &Caller) -> Result<Str
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await
 }
 
-/// Tells a key's object that the key has changed in D1.
+/// Notifies a key's object that the key has changed in D1.
 pub(crate) async fn refresh(isolate: &Isolate, id: &str) -> Result<(), Error> {
     let url = ObjectRequest::Refresh { id }.to_url();
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await.map(drop)
@@ -114,7 +114,7 @@ pub(crate) async fn fan_out(
     Ok(applied.get())
 }
 
-/// One page. An object that does not do it is logged; if none does, no key of the page has the
+/// Sends one page. Logs each object that fails; if all of them do, no key of the page has the
 /// change yet.
 async fn fan_out_page(isolate: &Isolate, change: &TierChange, page: &[String]) -> u64 {
     for (id, body) in FanOut::tries(change, page) {

@@ -1,4 +1,4 @@
-//! The way to the origin: what a forwarded request looks like.
+//! Forwards requests to the origin.
 
 use crate::gateway::credential::Credential;
 use crate::gateway::credential_filter::CredentialFilter;
@@ -30,8 +30,8 @@ extern "C" {
     ) -> Promise;
 }
 
-/// Forwards a request less its credential; the promise of the origin's response. The fields are
-/// added to the request and to the response.
+/// Forwards a request without its credential. Returns a promise of the origin's response. `fields`
+/// are added to the request and the response.
 pub(crate) fn forward(
     incoming: &Incoming,
     isolate: &Isolate,
@@ -41,7 +41,7 @@ pub(crate) fn forward(
 ) -> JsValue {
     let mut out = Outbound::new(incoming, isolate, credential);
     out.fields.append(request_fields);
-    // The outcome is delivered even if the client does not wait for the response.
+    // The outcome is delivered even if the client leaves early.
     let kept_alive = end.as_ref().filter(|end| end.is_awaited).map(|end| end.context.clone());
     let (url, fields) = (out.url.as_deref(), out.fields.as_str());
     let response = js_forward(&incoming.request, url, &out.dropped, fields, answer_fields.as_str(), end);
@@ -51,13 +51,13 @@ pub(crate) fn forward(
     response.into()
 }
 
-/// Forwards a request for a public path, less whatever could be a credential of tollgate's.
+/// Forwards a request for a public path, without anything that could be a credential of tollgate.
 pub(crate) fn forward_public(incoming: &Incoming, isolate: &Isolate) -> JsValue {
     let none = FieldLines::default();
     forward(incoming, isolate, None, (&none, &none), None)
 }
 
-/// Forwards a CORS preflight, with the fields of one and nothing else.
+/// Forwards a CORS preflight, with the fields of a preflight only.
 pub(crate) fn forward_preflight(incoming: &Incoming, isolate: &Isolate) -> JsValue {
     let out = Outbound::new(incoming, isolate, None);
     let names = js::request::header_names(&incoming.request);
@@ -65,11 +65,11 @@ pub(crate) fn forward_preflight(incoming: &Incoming, isolate: &Isolate) -> JsVal
     js::origin::forward_preflight(&incoming.request, out.url.as_deref(), &kept.join("\n"), out.fields.as_str()).into()
 }
 
-/// What becomes of a request on its way.
+/// The changes to a request that is forwarded.
 struct Outbound {
-    /// `None` where the request's own URL serves as it is: then it is forwarded untouched.
+    /// `None` forwards the request to its own URL, unchanged.
     url: Option<String>,
-    /// Names of header fields that stay behind, a line each.
+    /// Names of header fields to remove, one per line.
     dropped: String,
     /// Header fields to set.
     fields: FieldLines,
@@ -102,7 +102,7 @@ impl Outbound {
     }
 }
 
-/// Calls `work` with what recognises credentials in a request that presents this one.
+/// Calls `work` with the filter of credentials for a request with this credential.
 fn with_filter<T>(
     isolate: &Isolate,
     presented: Option<&Credential<'_>>,

@@ -1,4 +1,4 @@
-//! The isolate's [`Outbox`], kept between requests: carries out what it decides.
+//! The isolate's [`Outbox`], kept between requests, and its deliveries.
 
 use crate::gateway::outbox::queue::{Attachment, Errand, ErrandRun, LONGEST_WAIT, Outbox, Receipt};
 use crate::gateway::outbox::usage_reports::{CAPACITY, MaybeCounted};
@@ -24,7 +24,8 @@ thread_local! {
     static OUTBOX: RefCell<Outbox> = RefCell::default();
 }
 
-/// Adds a call that is to be forwarded uncounted. False if there is no room: then it must not be.
+/// Adds a call that is to be forwarded uncounted. Returns `false` if the outbox is full: the call
+/// must then be refused.
 pub(crate) fn add_call(
     isolate: &Rc<Isolate>,
     context: &JsValue,
@@ -39,7 +40,7 @@ pub(crate) fn add_call(
     needs_timer.is_some()
 }
 
-/// Adds one call that was denied without asking.
+/// Adds a call that was denied from the cache.
 pub(crate) fn add_denied(isolate: &Rc<Isolate>, context: &JsValue, id: &str, now: u64) {
     match OUTBOX.with_borrow_mut(|outbox| outbox.add_denied(id, now)) {
         Some(true) => OutboxDelivery::later(isolate, context, id, Errand::Usage),
@@ -52,18 +53,17 @@ pub(crate) fn add_denied(isolate: &Rc<Isolate>, context: &JsValue, id: &str, now
     }
 }
 
-/// What a request about a call takes along. See [`Outbox::attach`].
+/// The part of the outbox that a request about a call carries. See [`Outbox::attach`].
 pub(crate) fn attach(isolate: &Isolate, id: &str, now: u64) -> Attachment {
     OUTBOX.with_borrow_mut(|outbox| outbox.attach(id, now, isolate.nonce()))
 }
 
-/// Handles the result of a request that took something along.
+/// Handles the result of a request that carried a part of the outbox.
 pub(crate) fn handle_receipt(id: &str, attachment: Attachment, receipt: Receipt) {
     OUTBOX.with_borrow_mut(|outbox| outbox.handle_receipt(id, attachment, receipt));
 }
 
-/// A forwarded call whose outcome the object wants to know. JavaScript holds it until the origin
-/// has answered.
+/// A forwarded call whose outcome the object needs. JavaScript holds it until the origin responds.
 #[wasm_bindgen]
 pub struct CallEnd {
     pub(crate) isolate: Rc<Isolate>,
@@ -71,15 +71,15 @@ pub struct CallEnd {
     pub(crate) context: JsValue,
     pub(crate) id: String,
     pub(crate) nonce: u64,
-    /// Whether others may repeat the call. Then its response waits until the object knows the
-    /// outcome: whoever repeats a call that was answered is not told that it is in flight.
+    /// Whether the call may be repeated under its idempotency key. If so, its response waits until
+    /// the object has the outcome, so that a repeat is never refused as in flight after a response.
     pub(crate) is_awaited: bool,
 }
 
 #[wasm_bindgen]
 impl CallEnd {
     /// Adds the outcome to the outbox. `begun` and `now` are milliseconds; the status is 0 if the
-    /// origin did not answer. Returns the promise that the response waits for, if it has to wait.
+    /// origin did not respond. Returns the promise that the response must wait for, if any.
     pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
         let Self { isolate, context, id, nonce, is_awaited } = self;
         let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun) };
@@ -94,13 +94,13 @@ impl CallEnd {
     }
 }
 
-/// Milliseconds as JavaScript has them. A clock that stepped back gives 0.
+/// Milliseconds from JavaScript. Negative values, after a step back of the clock, become 0.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds, below 2^53")]
 fn millis(value: f64) -> u64 {
     value as u64
 }
 
-/// A delivery without a call to go along with. JavaScript holds it until its time has come.
+/// A delivery of the outbox without a call to carry it. JavaScript holds it until it is due.
 #[wasm_bindgen]
 pub struct OutboxDelivery {
     isolate: Rc<Isolate>,
@@ -130,19 +130,19 @@ impl OutboxDelivery {
 
 #[wasm_bindgen]
 impl OutboxDelivery {
-    /// What to ask the object next; nothing when it is over.
+    /// The next request to the object. `None` when the delivery has ended.
     pub fn next(&mut self) -> Option<String> {
         let (now, nonce) = (clock::now().as_millis(), self.isolate.nonce());
         OUTBOX.with_borrow_mut(|outbox| self.run.next(outbox, now, nonce))
     }
 
-    /// Handles the object's answer.
+    /// Handles the object's response.
     pub fn resume(&mut self, line: &str) {
         let reply = object_client::read(line, self.run.id());
         self.handle_reply(&reply);
     }
 
-    /// Goes on without an answer.
+    /// Continues without a response.
     pub fn fail(&mut self, is_retryable: bool, is_overloaded: bool, message: &str) {
         let reply = object_client::no_answer(is_retryable, is_overloaded, message, self.run.id());
         self.handle_reply(&reply);

@@ -21,12 +21,12 @@ use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use worker::Env;
 
-/// The current month and so many before it.
+/// Number of months before the current one that are shown.
 const MONTHS_BEFORE: usize = 11;
-/// The current hour and so many before it.
+/// Number of hours before the current one that are shown.
 const HOURS_BEFORE: u64 = 23;
 
-/// Answers such a request.
+/// Handles a self-service request.
 pub(crate) async fn answer(
     incoming: Incoming,
     isolate: Rc<Isolate>,
@@ -51,8 +51,8 @@ fn give(config: &Config, known: &KeyResponse, body: &str) -> HttpResult {
     http::json_of_key(body, &config.cors_allow_origin, known, config.forms())
 }
 
-/// Where the presented key stands, and the body of the answer. A refusal says where it stands, too,
-/// if that is known.
+/// The policy usage of the presented key and the body of the response. A refusal has the usage,
+/// too, if it is known.
 async fn find(
     incoming: &Incoming,
     isolate: &Rc<Isolate>,
@@ -101,7 +101,7 @@ async fn caller_of(incoming: &Incoming, isolate: &Rc<Isolate>, context: &JsValue
     Ok(caller)
 }
 
-/// What a key's object says: where the key stands, `GET /_tollgate/me`, and its current month.
+/// The response of a key's object: policy usage, body of `GET /_tollgate/me`, and current month.
 type StatusOfKey = (KeyResponse, String, String);
 
 async fn status_of(
@@ -113,12 +113,12 @@ async fn status_of(
     if let Some(held) = ask(isolate, &caller).await? {
         return Ok(held);
     }
-    // The object has said that there is no such key: that holds while D1 says nothing else.
+    // The key is unknown to the object. That holds unless D1 says otherwise.
     let found = caller.look_again(isolate, context, incoming.network()).await;
     ask(isolate, &found.ok_or(Problem::InvalidKey)?).await?.ok_or(Problem::InvalidKey)
 }
 
-/// Asks the object; nothing if it knows no such key.
+/// Requests the status from the object. `None` if the key is unknown to it.
 async fn ask(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, Problem> {
     let status = object_client::key_status(isolate, caller).await;
     let status = status.and_then(|text| match KeyStatus::parse(&text) {

@@ -1,15 +1,15 @@
-// The module that the runtime loads: what it calls, around the bindings of the Rust crate.
-// scripts/build.sh bundles the bindings into ./gate.js and puts this file, ./openapi.js and the
+// The main module: the handlers that the runtime calls, around the bindings of the Rust crate.
+// scripts/build.sh bundles the bindings into ./gate.js, and puts this file, ./openapi.js and the
 // wasm beside them.
 import { DurableObject } from "cloudflare:workers";
 import * as wasm from "./gate.js";
 import openapi from "./openapi.js";
 
-// The crate reads it here. Inside the wasm it would be a twelfth of all that has to be loaded.
+// Read by the crate. Within the wasm it would be a twelfth of its size.
 globalThis.tollgateOpenApi = openapi;
 
-// `criticalError` is set by the crate's abort hook when a trap (a panic, say) has ended the
-// instance of the wasm. The next event puts a new instance in its place; `instanceId` numbers them.
+// The crate's abort hook sets `criticalError` when a trap, such as a panic, has ended the wasm
+// instance. The next event creates a new instance. `instanceId` counts them.
 const state = wasm.__worker_init_state();
 
 function renew() {
@@ -35,7 +35,7 @@ function fail(error, env) {
   return wasm.internalError(env);
 }
 
-// A plain handler: of a class the runtime would make an instance for each request.
+// A plain object: the runtime would create an instance of a class for each request.
 export default {
   fetch(request, env, context) {
     try {

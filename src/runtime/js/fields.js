@@ -1,4 +1,4 @@
-// Header fields cross from wasm in one text: name, line feed, value, line feed, and so on. Values
+// Header fields cross from wasm as one text: name, line feed, value, line feed, and so on. Values
 // have no line feeds.
 
 export function setAll(headers, fields) {

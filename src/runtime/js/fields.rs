@@ -1,4 +1,4 @@
-//! Header fields on their way to JavaScript.
+//! Header fields for JavaScript.
 
 use wasm_bindgen::prelude::*;
 
@@ -8,7 +8,7 @@ extern "C" {
     pub(crate) fn headers_of(fields: &str) -> Result<JsValue, JsValue>;
 }
 
-/// Header fields in one text, as `fields.js` reads them.
+/// Header fields as one text, as `fields.js` parses it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FieldLines(String);
 

@@ -1,4 +1,4 @@
-// The instances of the wasm. A trap ends one; ./entry.js puts the next one in its place.
+// Tracks wasm instances. After a trap, ./entry.js creates the next one.
 
 /** The number of the current instance. */
 export function currentInstance() {

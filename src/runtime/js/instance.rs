@@ -1,4 +1,4 @@
-//! The instance of the wasm that this is.
+//! The current wasm instance.
 
 use wasm_bindgen::prelude::*;
 
@@ -10,15 +10,16 @@ extern "C" {
 
 /// Ensures that pointers into a crashed wasm instance are never used by its replacement.
 ///
-/// `worker` has the next call, whatever it is, put a new instance in place: even a call of an
-/// object that the old one has left in JavaScript, which would then take its pointer along. So that
-/// is left to those who begin something: see `entry.js`. To be called by them, because `worker`
-/// sets its own hook when the instance starts, before or after the crate's start function.
+/// `worker` replaces a crashed instance at the next call of any kind. That may be a call on an
+/// object that the old instance left in JavaScript, which would pass its pointer to the new one. So
+/// this hook leaves the replacement to the entry points in `entry.js`. They must install it,
+/// because `worker` sets its own hook when an instance starts, before or after the crate's start
+/// function.
 pub(crate) fn install_abort_hook() {
     wasm_bindgen::handler::set_on_abort(on_abort);
 }
 
-/// Runs when a trap has ended this instance.
+/// Runs when a trap ends this instance.
 fn on_abort() {
     mark_ended();
 }

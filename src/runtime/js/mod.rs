@@ -1,7 +1,8 @@
-//! The bindings of this crate's own JavaScript, one file for each thing that it touches. The
-//! JavaScript carries out: it holds no limit, no wire format and no retry rule. A crossing between
-//! wasm and JavaScript costs about as much as all that is computed for a request, so what would
-//! take several crossings is one function there.
+//! Bindings of this crate's JavaScript, one file per part of the platform.
+//!
+//! The JavaScript has no rules: no limits, wire formats or retries. A crossing between wasm and
+//! JavaScript costs about as much as all computation for a request, so a sequence of calls to the
+//! platform is one function there.
 //!
 //! A function that takes a type of a higher room is declared beside that type.
 

@@ -1,4 +1,4 @@
-// Asks the objects of keys.
+// Requests to the objects of keys.
 import { currentInstance, requireInstance } from "./instance.js";
 import { after } from "./timer.js";
 
@@ -36,7 +36,7 @@ async function deliver(namespace, name, delivery, instance) {
 export function deliverLater(context, milliseconds, namespace, name, delivery) {
   const instance = currentInstance();
   const work = after(milliseconds).then(() => deliver(namespace, name, delivery, instance));
-  // Only the end of the instance: `delivery` handles what an object does.
+  // Fails only if the instance has ended: `delivery` handles all results of the object.
   context.waitUntil(work.catch((error) => console.error(`tollgate: nothing was delivered to key ${name}: ${error?.message ?? error}`)));
 }
 
@@ -72,7 +72,7 @@ export async function postToAll(namespace, targets, body, width) {
     }
   };
   await Promise.all(Array.from({ length: width }, lane));
-  // One line, however many there were.
+  // One log line, whatever their number.
   if (failure !== undefined) console.error(`tollgate: a change did not reach every object: ${failure}`);
   return accepted;
 }

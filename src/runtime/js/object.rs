@@ -1,5 +1,5 @@
-//! Questions to the objects of keys. `ask`, `deliverLater` and `deliverNow` are declared beside
-//! what they resume.
+//! Requests to the objects of keys. `ask`, `deliverLater` and `deliverNow` are declared beside the
+//! types that they resume.
 
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;

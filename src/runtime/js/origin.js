@@ -36,13 +36,13 @@ export function forward(request, url, dropped, fields, answerFields, call) {
     for (const name of headers.keys()) if (rules.reserved.test(name)) names.push(name);
     for (const name of names) headers.delete(name);
     setAll(headers, fields);
-    // `fetch` copies the request itself. The request's own URL is left as it came.
+    // `fetch` copies the request. Its own URL is not changed.
     const { method } = request;
     const init = { headers, redirect: "manual", cache: "no-store" };
     if (url === undefined) {
       sent = fetch(request, init);
     } else {
-      // For workerd `Content-Length: 0` is a body, which `fetch` does not take with these methods.
+      // workerd treats `Content-Length: 0` as a body, which `fetch` rejects with these methods.
       const body = method === "GET" || method === "HEAD" ? undefined : request.body;
       sent = fetch(url, { ...init, method, body });
     }
@@ -57,7 +57,7 @@ export function forwardPreflight(request, url, kept, fields) {
   const headers = new Headers();
   for (const name of kept === "" ? [] : kept.split("\n")) headers.set(name, request.headers.get(name));
   setAll(headers, fields);
-  // Nothing caches an OPTIONS; with `cache` the runtime would add fields.
+  // OPTIONS responses are never cached, and with `cache` the runtime would add fields.
   const init = { method: "OPTIONS", headers, body: null, redirect: "manual" };
   return relayed(fetch(url ?? request, init), "", undefined);
 }
@@ -114,7 +114,7 @@ function relay(response, fields) {
 function expose(headers, fields) {
   const listed = (headers.get("access-control-expose-headers") ?? "").split(",").map((name) => name.trim());
   const names = listed.filter((name) => name !== "");
-  // `*` is every name, but with credentials it is a name (Fetch standard §4.10).
+  // `*` means every name, but with credentials it is a literal name (Fetch standard §4.10).
   const isLiteral = headers.get("access-control-allow-credentials") === "true";
   if (names.includes("*") && !isLiteral) return;
   const known = new Set(names.map((name) => name.toLowerCase()));

@@ -1,4 +1,4 @@
-//! Requests to the origin. `forward` is declared beside what it reports to.
+//! Requests to the origin. `forward` is declared beside the type that it reports to.
 
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;

@@ -1,4 +1,4 @@
-// Reads what a client sent.
+// Reads properties of client requests.
 
 /**
  * What the gateway needs to know of a request, in one crossing, one fact a line: ten crossings

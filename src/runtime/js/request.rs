@@ -1,4 +1,4 @@
-//! What a client sent.
+//! Properties of client requests.
 
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;

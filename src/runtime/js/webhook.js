@@ -5,8 +5,7 @@ import { headersOf } from "./fields.js";
 export async function post(url, fields, body, milliseconds) {
   const controller = new AbortController();
   const { signal } = controller;
-  // AbortSignal.timeout cannot be cleared: it would keep the object awake for as long as the
-  // receiver might have taken.
+  // AbortSignal.timeout cannot be cleared: it would keep the object in memory until its end.
   const timer = setTimeout(() => controller.abort(new Error(`no answer within ${milliseconds} ms`)), milliseconds);
   try {
     const init = { method: "POST", headers: headersOf(fields), body, redirect: "manual", signal };

@@ -1,5 +1,5 @@
-// Writes that several calls wait for. `writer` is a plain object that stands for a key's object in
-// one instance of the wasm; it holds the open batch.
+// Writes that several calls await. `writer` is a plain object for a key's object in one wasm
+// instance. It holds the open batch.
 
 /** Opens the batch of the calls that wait for the next write. */
 export function openBatch(writer) {

@@ -1,4 +1,4 @@
-//! Writes that several calls wait for.
+//! Writes that several calls await.
 
 use js_sys::Promise;
 use wasm_bindgen::prelude::*;

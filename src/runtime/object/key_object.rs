@@ -224,8 +224,8 @@ impl Shared {
                 let settled = self.settle_later(id, report).await;
                 settled.map_or_else(|error| failed(id, &error), |()| ObjectResponse::Recorded.to_line().into())
             }
-            Some(ObjectRequest::CallOutcomes { id, is_awaited, ends }) => {
-                let noted = self.end_later(id, is_awaited, ends).await;
+            Some(ObjectRequest::CallOutcomes { id, is_awaited, outcomes }) => {
+                let noted = self.record_outcomes(id, is_awaited, outcomes).await;
                 noted.map_or_else(|error| failed(id, &error), |()| ObjectResponse::Recorded.to_line().into())
             }
             _ => failed("", &Error::new("no such question")),
@@ -233,12 +233,17 @@ impl Shared {
     }
 
     /// Notes how calls ended. Only a call that others may repeat has to wait until that is written.
-    async fn end_later(self: &Rc<Self>, id: &str, is_awaited: bool, ends: CallOutcomes<'_>) -> Result<(), Error> {
+    async fn record_outcomes(
+        self: &Rc<Self>,
+        id: &str,
+        is_awaited: bool,
+        outcomes: CallOutcomes<'_>,
+    ) -> Result<(), Error> {
         let now = self.prepare(id).await?;
         {
             let mut memory = self.memory.borrow_mut();
             let Memory { key_state: Some(key_state), profile: Some(profile), .. } = &mut *memory else { return Ok(()) };
-            note_ends(key_state, profile, ends, now);
+            record_outcomes(key_state, profile, outcomes, now);
         }
         if is_awaited {
             self.commit(now).await?;
@@ -290,7 +295,7 @@ impl Shared {
             return Err(Error::new("it was asked again so late that it is not known whether it was counted"));
         }
         let owed = check.report.is_some_and(|report| apply_report(key_state, profile, self.route_case(), report, now));
-        note_ends(key_state, profile, check.ends, now);
+        record_outcomes(key_state, profile, check.outcomes, now);
         let (method, path) = (check.call.method, check.call.path);
         let price = profile.price(method, path, self.route_case());
         let cost = price.cost;
@@ -451,8 +456,8 @@ fn apply_report(
     profile.turn_to(key_state.effective_time(now));
     let PendingReport { nonce, uncounted, denied, age, .. } = report;
     let cost = Cost { requests: profile.cost_of(report, case), tokens: 0 };
-    let owed = ReportedUsage { nonce, age: age.map(micros), calls: uncounted, cost, denied };
-    match key_state.apply_report(profile.schedule(), now, &owed) {
+    let report = ReportedUsage { nonce, age: age.map(micros), calls: uncounted, cost, denied };
+    match key_state.apply_report(profile.schedule(), now, &report) {
         // The first write of what was added before may still be under way.
         ReportOutcome::Counted | ReportOutcome::Duplicate => uncounted > 0,
         ReportOutcome::TooLate => {
@@ -469,9 +474,9 @@ const fn micros(milliseconds: u64) -> u64 {
     UnixMicros::from_millis(milliseconds).as_micros()
 }
 
-fn note_ends(key_state: &mut KeyState, profile: &Profile, ends: CallOutcomes<'_>, now: UnixMicros) {
-    for end in ends.iter() {
-        key_state.complete(now, end, profile.row.audit_days > 0);
+fn record_outcomes(key_state: &mut KeyState, profile: &Profile, outcomes: CallOutcomes<'_>, now: UnixMicros) {
+    for outcome in outcomes.iter() {
+        key_state.complete(now, outcome, profile.row.audit_days > 0);
     }
 }
 

@@ -228,7 +228,7 @@ impl Shared {
         self.load()?;
         let mut memory = self.memory.borrow_mut();
         let Some(mut profile) = memory.profile.clone() else { return Ok(()) };
-        if profile.adopt(change).map_err(Error::new)? {
+        if profile.apply_tier(change).map_err(Error::new)? {
             if memory.is_saved {
                 self.storage.save_profile(&profile)?;
             }

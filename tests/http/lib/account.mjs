@@ -1,24 +1,26 @@
-// One key's calls as its clients and the origin saw them, and what the gate may have counted and
-// let through, given that.
+// One key's calls as clients and the origin saw them, and the bounds that follow for the gate's
+// counts.
 import assert from "node:assert/strict";
 
-/** How often a call may be repeated under its idempotency key without being charged to the month. */
+/** Number of free repeats of a call under its idempotency key. */
 const FREE_REPEATS = 5;
 export const HOUR = 3_600_000;
 
-/** How many of the calls that were admitted under one idempotency key are charged to the month. */
+/** Number of charged calls among those admitted under one idempotency key. */
 const chargedOf = (admitted) => (admitted === 0 ? 0 : Math.max(1, admitted - FREE_REPEATS));
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
-/** The whole numbers from one to the other. */
+/** The integers of a range. */
 const range = ([least, most]) => Array.from({ length: most - least + 1 }, (_, n) => least + n);
 
-/** What is known of one key: `policies` are those of its tier, `{ quota, period, algorithm, burst }`. */
+/**
+ * The account of one key. `policies` are those of its tier, `{ quota, period, algorithm, burst }`.
+ */
 export class Account {
   #calls = [];
   #unsettled = [];
-  /** By idempotency key: how many of its calls were admitted before the unsettled ones, at least and at most. */
+  /** By idempotency key: bounds of the number of calls admitted before the unsettled ones. */
   #admitted = new Map();
   #counted = { calls: 0, cost: 0 };
 
@@ -26,7 +28,7 @@ export class Account {
     Object.assign(this, { key, policies });
   }
 
-  /** A call is sent: what it costs, its idempotency key if it has one, and the time. */
+  /** Records a call: cost, idempotency key if any, and time. */
   send(cost, order, now) {
     const call = { cost, order, sent: now, arrived: undefined, status: undefined };
     this.#calls.push(call);
@@ -34,21 +36,21 @@ export class Account {
     return call;
   }
 
-  /** How many calls have come to the origin, and what they cost. */
+  /** Number and cost of the calls that reached the origin. */
   get arrived() {
     const calls = this.#calls.filter(({ arrived }) => arrived !== undefined);
     return { calls: calls.length, cost: sum(calls.map(({ cost }) => cost)) };
   }
 
-  /** How many answers had this status. */
+  /** Number of responses with this status. */
   count(status) {
     return this.#calls.filter((call) => call.status === status).length;
   }
 
   /**
-   * Compares what the gate has counted in all with what happened since the last time. A call that
-   * the origin saw or that was answered 200 is counted, once; one that was refused is not; one
-   * whose client was told nothing may be. None is under way any more.
+   * Compares the gate's total with the events since the last comparison. A call that the origin saw
+   * or that was answered 200 is counted once. A refused call is not counted. A call without a
+   * response may be counted. No call is in flight.
    */
   settle(counted) {
     const calls = { least: 0, most: 0 };
@@ -87,9 +89,9 @@ export class Account {
   }
 
   /**
-   * Checks that the origin never saw more than any policy allows. When a call was judged is not
-   * known, but it was after it was sent and before it came, so only calls that were surely judged
-   * within a time are held against what may pass in that time.
+   * Checks that the origin never saw more than the policies allow. The time of a judgement is
+   * unknown, but lies between the sending of the call and its arrival. So only calls that were
+   * certainly judged within an interval count against its allowance.
    */
   checkLimits() {
     const calls = this.#calls.filter(({ arrived }) => arrived !== undefined);
@@ -103,7 +105,7 @@ export class Account {
 
 const monthOf = (time) => new Date(time).toISOString().slice(0, 7);
 
-/** What the calls that came are charged to a month at least. */
+/** The minimum charge of the arrived calls to a month. */
 function mostInMonth(calls) {
   const orders = Map.groupBy(calls, ({ order }) => order);
   const charges = [];
@@ -120,8 +122,8 @@ function mostInMonth(calls) {
 }
 
 /**
- * By how much the calls of any time exceed what may pass in it: of a sliding policy the quota in a
- * period, of a bucket the burst and what drains meanwhile.
+ * The excess of calls over the allowance of any interval: for a sliding policy the quota per
+ * period, for a bucket the burst and what drains meanwhile.
  */
 function mostExcess(calls, { quota, period, algorithm, burst }) {
   const span = { minute: HOUR / 60, hour: HOUR, day: 24 * HOUR }[period];

@@ -1,5 +1,4 @@
-// The `tollgate` command line as a user runs it: a process with flags, an environment and a
-// standard input.
+// The `tollgate` command line: a process with flags, environment and standard input.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -22,8 +21,8 @@ async function buildCli() {
 
 /**
  * The client for one gate: `cli("keys", "list")` resolves to `{ code, stdout, stderr }`. `cli.ok`
- * is for what must succeed and returns stdout, `cli.json` what that says with `--json`. A last
- * argument may be `{ input, env }`.
+ * must succeed and resolves to stdout, `cli.json` to the parsed output of `--json`. A last argument
+ * may be `{ input, env }`.
  */
 function cliFor(program, gate) {
   async function cli(...args) {
@@ -35,7 +34,7 @@ function cliFor(program, gate) {
     let stderr = "";
     child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
     child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
-    // A command that ends without reading closes the pipe.
+    // A command that ends without reading its input closes the pipe.
     child.stdin.on("error", () => {});
     child.stdin.end(input);
     const [code] = await once(child, "close");
@@ -50,7 +49,10 @@ function cliFor(program, gate) {
   return cli;
 }
 
-/** A gate before an origin, the client for it, and a directory for its files; `stop` ends and deletes all of them. */
+/**
+ * A gate with an origin, its client, and a directory for files; `stop` ends and deletes all of
+ * them.
+ */
 export async function startWithCli(options = {}) {
   const begun = [];
   const stop = async () => {

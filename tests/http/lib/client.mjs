@@ -1,5 +1,4 @@
-// What the tests do to a gate: issue keys, make tiers, send calls, read usage, and wait for what
-// comes by itself.
+// Operations on a gate: keys, tiers, calls, usage, and polling.
 import assert from "node:assert/strict";
 import http from "node:http";
 import { AdminClient } from "../../support/admin.mjs";
@@ -14,7 +13,7 @@ export function adminOf(gate) {
 /** Issues a key: `{ id, key, tier, … }`. */
 export const issueKey = (gate, tier = "unlimited") => adminOf(gate).issueKey(tier, "test");
 
-/** Imports keys that were issued elsewhere. */
+/** Imports keys. */
 export async function importKeys(gate, keys, tier = "unlimited") {
   for (const result of await adminOf(gate).importLines(keys.map((key) => ({ key, tier })))) assert.ok(result.id, JSON.stringify(result));
 }
@@ -22,7 +21,10 @@ export async function importKeys(gate, keys, tier = "unlimited") {
 /** The usage of a key, from its object. */
 export const usageOf = (gate, key) => adminOf(gate).usageOf(key);
 
-/** Adds tiers to D1: `{ name: [{ quota, period, algorithm, burst }] }`; a policy bears the name of its period. */
+/**
+ * Adds tiers to D1: `{ name: [{ quota, period, algorithm, burst }] }`; each policy is named by its
+ * period.
+ */
 export async function addTiers(gate, tiers) {
   const sql = Object.entries(tiers).flatMap(([name, policies]) => [
     `INSERT INTO tiers (name) VALUES ('${name}')`,
@@ -78,7 +80,7 @@ export async function flood(gate, key, { calls, connections, ...options }) {
   }
 }
 
-/** How many answers had each status. */
+/** Number of responses by status. */
 export function countStatuses(answers) {
   const counts = {};
   for (const { status } of answers) counts[status] = (counts[status] ?? 0) + 1;
@@ -90,10 +92,10 @@ const checkable = ({ status, headers, body }) => ({ status, header: (name) => he
 /** Checks a 429; returns its `Retry-After`. */
 export const assertDenied = (answer, policies) => checkDenial(checkable(answer), policies);
 
-/** Checks another refusal. */
+/** Checks a refusal other than 429. */
 export const assertRefused = (answer, status) => checkProblem(checkable(answer), status);
 
-/** The values of a header as the other side sent them, in their order and spelling: `["Name: value", …]`. */
+/** The values of a header as sent, in order and spelling: `["Name: value", …]`. */
 export function linesOf(rawHeaders, pattern) {
   const lines = [];
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {

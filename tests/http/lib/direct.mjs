@@ -1,8 +1,8 @@
-// The gate on workerd's own socket. `wrangler dev` has a proxy in front, which resolves dot
-// segments and encodes odd characters before the gate sees them; what a raw target does to the gate
-// itself shows only here. The socket takes targets in absolute form, and what is sent as target is
-// `request.url` to the byte. Here workerd can be killed, too, and is back on the same state and
-// port in a quarter of a second; nothing repeats a request on the way.
+// The gate on workerd's own socket. `wrangler dev` has a proxy in front that resolves dot segments
+// and encodes characters, so only this shows how the gate handles raw targets. The socket accepts
+// targets in absolute form, and the sent target is `request.url` byte for byte. workerd can be
+// killed and is back on the same state and port in a quarter of a second; nothing retries a
+// request.
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
@@ -13,8 +13,8 @@ import { until } from "../../support/until.mjs";
 import { send } from "./client.mjs";
 
 /**
- * The Worker with a D1 that takes longer to answer it, by a timer of the request that asks, and
- * that counts what it is asked: see `d1Count`. Its objects have D1 as it is.
+ * The Worker with a slow D1, delayed by a timer of the request, that counts its queries: see
+ * `d1Count`. Its objects use D1 directly.
  */
 const behindSlowD1 = (milliseconds) => `
   import worker from "./index.js";
@@ -35,12 +35,11 @@ const behindSlowD1 = (milliseconds) => `
   };`;
 
 /**
- * Starts the built Worker with an empty D1 of its own, whose state goes with it; `d1` runs SQL on
- * it, until workerd is killed. `vars` adds to the secrets, which are set; `outbound` is where
- * everything goes that the Worker fetches, to its own address otherwise; D1 answers it `d1Takes`
- * milliseconds later than it would. With a `clock` of `makeClock` the Worker and its objects read
- * that one, and their alarms come by it. `onLog` gets what the Worker and the runtime say, which is
- * shown otherwise.
+ * Starts the built Worker with an empty D1 and its own state. `d1` runs SQL on it until workerd is
+ * killed. `vars` adds to the secrets, which are set. `outbound` receives all requests of the
+ * Worker; by default they go to their own address. D1 answers the Worker `d1Takes` milliseconds
+ * late. With a `clock` of `makeClock`, the Worker and its objects use that clock, alarms included.
+ * `onLog` receives the output of the Worker and the runtime, which is printed otherwise.
  */
 export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock, onLog } = {}) {
   await build();
@@ -78,13 +77,13 @@ export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock,
       adminToken,
       fetch: (path, init) => fetchDirect(url, path, init),
       d1: (sql) => database.exec(sql),
-      /** The workerd that runs now. */
+      /** The current workerd process. */
       async pid() {
         const [one, ...more] = (await workerds()).filter(({ pid }) => !others.has(pid));
         assert.ok(one && more.length === 0, "one workerd");
         return one.pid;
       },
-      /** Waits until a killed workerd has been followed by another. */
+      /** Waits until a killed workerd has been replaced. */
       restarted: () => until("a new workerd answers", () => isHealthy({ url }), { within: 60_000, every: 10 }),
       stop: () => runtime.dispose(),
     };
@@ -94,10 +93,10 @@ export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock,
   }
 }
 
-/** A module around those of the build. */
+/** A module that wraps those of the build. */
 const ownModule = (file, contents) => ({ type: "ESModule", path: path.join(ROOT, "build", file), contents });
 
-/** A module of the build, read once: another build meanwhile changes nothing. */
+/** A module of the build, read once, so that a later build changes nothing. */
 async function builtModule(type, file, encoding) {
   return { ...ownModule(file, await readFile(path.join(ROOT, "build", file), encoding)), type };
 }
@@ -107,7 +106,7 @@ async function isHealthy(gate) {
   return (await asked.catch(() => ({ status: 0 }))).status === 200;
 }
 
-/** Sends a request through the socket, as `fetch` sends one: resolves to a `Response`. */
+/** Sends a request through the socket like `fetch`; resolves to a `Response`. */
 async function fetchDirect(url, path, { method, headers, body } = {}) {
   const length = body === undefined ? {} : { "content-length": Buffer.byteLength(body) };
   const answer = await send({ url }, PUBLIC_URL + path, { method, headers: { host: "api.test", ...headers, ...length }, body });
@@ -121,7 +120,7 @@ async function workerds() {
 
 /**
  * A clock that shows `from` now and runs `speed` times as fast as the machine's: `now()` for the
- * test, `module` for the Worker. It goes on through every restart.
+ * test, `module` for the Worker. It continues through restarts.
  */
 export function makeClock({ from, speed = 1 }) {
   const first = Date.parse(from);
@@ -164,16 +163,16 @@ async function migrate(db) {
   const directory = path.join(ROOT, "migrations");
   for (const file of (await readdir(directory)).filter((name) => name.endsWith(".sql")).sort()) {
     const sql = (await readFile(path.join(directory, file), "utf8")).replace(/--.*$/gm, "");
-    // The body of a trigger has semicolons of its own.
+    // The body of a trigger contains semicolons.
     const statements = sql.match(/\s*CREATE TRIGGER[^]*?^END;|[^]*?;\s*$/gm);
     await db.batch(statements.map((statement) => db.prepare(statement)));
   }
 }
 
-/** The public address that requests to the socket are made out to. */
+/** The public host name of requests to the socket. */
 export const PUBLIC_URL = "http://api.test";
 
-/** How many transactions the Worker of a gate with `d1Takes` has asked of D1. */
+/** Number of D1 transactions of a Worker with `d1Takes`. */
 export async function d1Count(gate) {
   const answer = await send(gate, "http://d1.test/", { headers: { host: "d1.test" } });
   return JSON.parse(answer.body);

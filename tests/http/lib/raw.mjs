@@ -1,4 +1,4 @@
-// Requests byte by byte, over sockets of their own: what no HTTP client would send.
+// Requests byte by byte over raw sockets, for what no HTTP client sends.
 import { once } from "node:events";
 import net from "node:net";
 
@@ -17,7 +17,7 @@ export async function connect(gate) {
   return socket;
 }
 
-/** Sends bytes (text is Latin-1) and reads the one answer: `{ status, headers, body }`. */
+/** Sends bytes (text is Latin-1) and reads the response: `{ status, headers, body }`. */
 export async function exchange(gate, bytes) {
   const isHead = bytes.startsWith("HEAD ");
   const socket = await connect(gate);
@@ -29,12 +29,15 @@ export async function exchange(gate, bytes) {
   }
 }
 
-/** Sends a request without a body and reads its answer. */
+/** Sends a request without a body and reads the response. */
 export function request(gate, requestLine, headers) {
   return exchange(gate, head(requestLine, [...headers, "Connection: close"]));
 }
 
-/** Reads one answer: up to its length, its last chunk, or the end of the connection; that to a HEAD has no body. */
+/**
+ * Reads one response: up to its length, its last chunk, or the end of the connection. A response to
+ * HEAD has no body.
+ */
 export async function readAnswer(socket, isHead = false) {
   let text = "";
   for await (const chunk of socket.iterator({ destroyOnReturn: false })) {

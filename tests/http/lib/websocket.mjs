@@ -1,5 +1,4 @@
-// WebSockets by hand (RFC 6455), because a client that sets headers, and an origin that echoes,
-// need no more than this.
+// A minimal WebSocket client and server (RFC 6455), because the tests need custom headers.
 import { createHash, randomBytes } from "node:crypto";
 import http from "node:http";
 
@@ -11,7 +10,9 @@ function accept(key) {
   return createHash("sha1").update(key + GUID).digest("base64");
 }
 
-/** Asks for an upgrade: `{ status, headers, body }` and, after a 101, `exchange(text)`, `close()`. */
+/**
+ * Requests an upgrade: `{ status, headers, body }` and, after a 101, `exchange(text)`, `close()`.
+ */
 export function openWebSocket(gate, target, headers = {}) {
   const { hostname, port } = new URL(gate.url);
   const key = randomBytes(16).toString("base64");
@@ -51,7 +52,7 @@ export function openWebSocket(gate, target, headers = {}) {
   });
 }
 
-/** The origin's side: takes the upgrade, echoes texts, and answers a close. */
+/** The origin's side: accepts the upgrade, echoes texts, and answers a close. */
 export async function echoUpgrade(request, socket, rest) {
   socket.on("error", () => socket.destroy());
   socket.write(
@@ -84,7 +85,7 @@ function frame(opcode, payload, isMasked) {
   return Buffer.concat([header, mask, payload.map((byte, i) => byte ^ mask[i % 4])]);
 }
 
-/** `next()` gives each frame as it comes; the end of the connection reads as a close. */
+/** `next()` resolves to each frame; the end of the connection reads as a close. */
 function frameReader(socket, rest) {
   let buffer = Buffer.from(rest);
   let isEnded = false;

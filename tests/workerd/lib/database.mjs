@@ -1,4 +1,4 @@
-// D1: what it has, what a user changes in it by hand, and how it fails.
+// D1: its contents, changes by hand, and failures.
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
 
@@ -9,7 +9,7 @@ export async function sql(query, ...values) {
 
 let tiers = 0;
 
-/** Makes a tier of these policies and resolves to its name. */
+/** Creates a tier with these policies and resolves to its name. */
 export async function makeTier(...policies) {
   const tier = `tier-${(tiers += 1)}`;
   await sql("INSERT INTO tiers (name) VALUES (?)", tier);
@@ -33,7 +33,7 @@ export function setKey(key, column, value) {
   return sql(`UPDATE keys SET ${column} = ? WHERE id = ?`, value, key.id);
 }
 
-/** Takes tables away until the function that it resolves to is called: whatever needs them fails. */
+/** Renames tables until the returned function is called: all operations on them fail. */
 export async function takeAway(...tables) {
   for (const table of tables) await sql(`ALTER TABLE ${table} RENAME TO ${table}_away`);
   return async () => {
@@ -45,8 +45,8 @@ const { prototype } = env.DB.constructor;
 const { prepare, batch } = prototype;
 
 /**
- * Listens to what the Worker and its objects ask D1, and lets `instead(answer, sql)` take the place
- * of each answer. The list that it gives grows by the SQL of each transaction's first statement.
+ * Records the queries of the Worker and its objects, and replaces each result by `instead(answer,
+ * sql)`. The returned list grows by the SQL of each transaction's first statement.
  */
 export function listenToD1(instead = (answer) => answer()) {
   const asked = [];

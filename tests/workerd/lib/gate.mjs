@@ -1,33 +1,33 @@
-// Talking to the gate as its clients and its administrators do, and to the origin behind it.
+// Requests to the gate as clients and operators send them, and the origin behind it.
 import { env, exports } from "cloudflare:workers";
 import { expect, vi } from "vitest";
 import { AdminClient } from "../../support/admin.mjs";
 import { checkProblem } from "../../support/problem.mjs";
 
-/** Where the gate answers; any host would do. */
+/** The URL of the gate; any host works. */
 export const GATE = "https://gate.test";
 
-/** The whole text of every key that a test was given: none of them may show up in a log or at the origin. */
+/** All keys that a test has received: none may appear in a log or at the origin. */
 export const issuedKeys = [];
 
-/** Sends a request to the Worker. Redirects are not followed, so that what it answers is what the test sees. */
+/** Sends a request to the Worker. Redirects are not followed. */
 export function send(path, init = {}) {
   return exports.default.fetch(GATE + path, { redirect: "manual", ...init });
 }
 
-/** A call with a key (as `issue` gives it, or its text) in X-API-Key. */
+/** A call with a key (the result of `issue`, or a text) in X-API-Key. */
 export function call(key, path = "/", init = {}) {
   return send(path, { ...init, headers: { "X-API-Key": key.key ?? key, ...init.headers } });
 }
 
-/** Calls one after the other; resolves to their statuses. */
+/** Sends consecutive calls; resolves to their statuses. */
 export async function statuses(key, count) {
   const all = [];
   for (let i = 0; i < count; i += 1) all.push((await call(key)).status);
   return all;
 }
 
-/** Calls one after the other that must all be admitted. */
+/** Sends consecutive calls, which must all be admitted. */
 export async function admit(key, count) {
   expect(await statuses(key, count)).toEqual(Array(count).fill(200));
 }
@@ -52,28 +52,31 @@ export async function issue(tier = "free", name = "a test") {
   return key;
 }
 
-/** The key's usage, as the admin API tells it. */
+/** The key's usage through the admin API. */
 export const usage = (key) => api.usageOf(key);
 
-/** What the admin API says was used of each policy, by its name. */
+/** The usage of each policy through the admin API, by name. */
 export async function used(key) {
   const { policies } = await usage(key);
   return Object.fromEntries(policies.map(({ policy, used }) => [policy, used]));
 }
 
-/** What the origin has received in this test, oldest first. */
+/** The requests that the origin received in this test, oldest first. */
 export async function received() {
   return (await env.ORIGIN_CONTROL.fetch("https://control.test/")).json();
 }
 
-/** The one request that the origin has received. */
+/** The only request that the origin received. */
 export async function receivedOne() {
   const requests = await received();
   expect(requests).toHaveLength(1);
   return requests[0];
 }
 
-/** Lets the origin's answers at /in-two-parts and /held go on; with a `query` those at /held with that very query. */
+/**
+ * Releases the origin's responses at /in-two-parts and /held; with `query` those at /held with that
+ * query.
+ */
 export function releaseOrigin(query = "") {
   return env.ORIGIN_CONTROL.fetch(`https://control.test/release${query}`);
 }
@@ -83,7 +86,7 @@ export function setClock(time) {
   vi.setSystemTime(time);
 }
 
-/** Moves that clock by so many seconds. */
+/** Advances that clock by so many seconds. */
 export function wait(seconds) {
   vi.setSystemTime(Date.now() + seconds * 1000);
 }
@@ -98,7 +101,7 @@ export function parseFields(value) {
   );
 }
 
-/** Where a response says that the key stands: its RateLimit field. */
+/** The RateLimit field of a response, parsed. */
 export function rateLimit(response) {
   return parseFields(response.headers.get("ratelimit"));
 }
@@ -108,7 +111,10 @@ export function rateLimitPolicy(response) {
   return parseFields(response.headers.get("ratelimit-policy"));
 }
 
-/** Checks that a response is a refusal of tollgate's own, readable by browsers, kept by nobody; resolves to its body. */
+/**
+ * Checks that a response is a refusal of tollgate: readable by browsers, never cached. Resolves to
+ * its body.
+ */
 export async function problem(response, status) {
   const { headers } = response;
   expect(headers.get("access-control-allow-origin")).toBe(env.CORS_ALLOW_ORIGIN);

@@ -1,10 +1,10 @@
-// Keys that were issued elsewhere.
+// Imported keys.
 import { expect } from "vitest";
 import { api } from "./gate.mjs";
 
 let made = 0;
 
-/** A key as some other system might have issued it. */
+/** A key in the style of another system. */
 export const madeUp = () => `sk_live_${(made += 1)}_${crypto.randomUUID()}`;
 
 /** Imports lines; resolves to the result of each. */

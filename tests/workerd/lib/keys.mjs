@@ -1,5 +1,4 @@
-// Keys that tollgate did not issue, made with the secret that it would have used, or with another
-// one.
+// Keys made by the tests, tagged with the Worker's secret or another one.
 import { env } from "cloudflare:workers";
 import { base32 } from "../../support/base32.mjs";
 
@@ -12,13 +11,13 @@ async function hmac(secret, text) {
   return new Uint8Array(await crypto.subtle.sign("HMAC", key, encoder.encode(text)));
 }
 
-/** A well-formed key with a tag under `secret`: of a random id and secret part, unless given. */
+/** A well-formed key with a tag under `secret`; id and secret part are random unless given. */
 export async function forge({ secret = env.KEY_SECRET, id = random(10), part = random(20) } = {}) {
   const untagged = `tg_${id}_${part}`;
   return untagged + base32((await hmac(secret, `tollgate key v1\0${untagged}`)).slice(0, 10));
 }
 
-/** The id and the hash of a key that was imported under `secret`. */
+/** The id and hash of a key imported under `secret`. */
 export async function derive(secret, key) {
   const id = base32((await hmac(secret, `tollgate import v1\0${key}`)).slice(0, 10));
   const hash = await hmac(secret, `tollgate import secret v1\0${key}`);

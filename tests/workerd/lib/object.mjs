@@ -3,15 +3,15 @@ import { evictDurableObject, listDurableObjectIds, runDurableObjectAlarm, runInD
 import { env } from "cloudflare:workers";
 import { sql } from "./database.mjs";
 
-/** A fresh stub each time: one that has seen its object abort is of no more use. */
+/** A fresh stub for each use: one whose object has aborted is unusable. */
 export const stub = (key) => env.KEYS.getByName(key.id);
 
-/** How many objects have stored anything. */
+/** Number of objects with stored data. */
 export async function countObjects() {
   return (await listDurableObjectIds(env.KEYS)).length;
 }
 
-/** Runs the alarm now, as the runtime would at its time; false if none is set. */
+/** Runs the alarm now; false if none is set. */
 export const runAlarm = (key) => runDurableObjectAlarm(stub(key));
 
 /** Milliseconds until the alarm; null if none is set. */
@@ -22,15 +22,15 @@ export function alarmIn(key) {
   });
 }
 
-/** Takes the object out of memory, as the runtime does when it is idle; the storage stays. */
+/** Evicts the object, as the runtime does when it is idle; its storage remains. */
 export const evict = (key) => evictDurableObject(stub(key));
 
-/** Ends the object as a crash does: whatever it only had in memory is gone. */
+/** Ends the object as a crash does: its memory is lost. */
 export function crash(key) {
   return abort(key, () => {});
 }
 
-/** Deletes all that the object has stored, and ends it. */
+/** Deletes the object's storage and ends it. */
 export function loseStorage(key) {
   return abort(key, (state) => state.storage.deleteAll());
 }
@@ -39,7 +39,7 @@ async function abort(key, work) {
   const ended = runInDurableObject(stub(key), async (_object, state) => {
     await work(state);
     await state.storage.sync();
-    // This reason is one that the test runner does not report.
+    // The test runner does not report this reason.
     state.abort("Instance dispose");
   });
   await ended.catch(() => {});
@@ -58,7 +58,7 @@ export function objectText(key) {
   });
 }
 
-/** Makes every write of counts fail, as a full disk does, until the function that it resolves to is called. */
+/** Makes every write of counts fail, as a full disk does, until the returned function is called. */
 export async function breakWrites(key) {
   const fail = (event) =>
     inObject(key, `CREATE TRIGGER broken_${event} BEFORE ${event} ON state BEGIN SELECT RAISE(ABORT, 'disk full'); END`);
@@ -70,25 +70,28 @@ export async function breakWrites(key) {
   };
 }
 
-/** Asks the object whether a call may pass, as the Worker does; resolves to its answer. */
+/** Sends a call to the object as the Worker does; resolves to its response. */
 export async function check(key, nonce, parameters = "") {
   const [{ secret_hash }] = await sql("SELECT secret_hash FROM keys WHERE id = ?", key.id);
   return stub(key).ask(`https://key.object/v1/check?id=${key.id}&h=${secret_hash}&n=${nonce}${parameters}`);
 }
 
-/** Tells the object that its key's row in D1 has changed, as the Worker does after a change through the admin API. */
+/**
+ * Notifies the object of a change of its key's row in D1, as the Worker does after a change through
+ * the admin API.
+ */
 export async function refresh(key) {
   await stub(key).fetch(`https://key.object/v1/refresh?id=${key.id}`);
 }
 
 /**
- * Lets `instead(answer, state)` take the place of the object's answer to each question; `answer()`
- * is what it would have said. Resolves to the questions asked since, by name.
+ * Replaces each response of the object by `instead(answer, state)`; `answer()` is its real
+ * response. Resolves to the requests received since, by name.
  */
 export function intercept(key, instead = (answer) => answer()) {
   return runInDurableObject(stub(key), (object, state) => {
     const asked = [];
-    // In its class: RPC does not call what an instance has of its own.
+    // Set on the class: RPC ignores an instance's own properties.
     const { prototype } = object.constructor;
     for (const method of ["ask", "fetch"]) {
       const original = prototype[method];

@@ -1,6 +1,6 @@
-// The origin of these tests, a Worker of its own: everything that tollgate sends out of its isolate
-// arrives here. It records what it received and answers by path. `ORIGIN_CONTROL` reaches the same
-// Worker under the host `control.test`.
+// The origin of these tests, a Worker that receives every request that tollgate sends out of its
+// isolate. It records them and responds by path. `ORIGIN_CONTROL` reaches it under the host
+// `control.test`.
 let requests = [];
 let release = () => {};
 let hookStatus = 200;
@@ -27,7 +27,7 @@ const ANSWERS = {
       releaseOthers(released);
       if (released === "" || released === group) isHeld = false;
     };
-    // A timer, because a request that waits for nothing of the runtime's is taken to hang.
+    // A timer, because the runtime aborts a request that waits for nothing of its own as hanging.
     while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
     return new Response("ok");
   },
@@ -42,10 +42,10 @@ const ANSWERS = {
     return new Response(null, { status: 101, webSocket: client });
   },
 };
-// Those whose body is not to be waited for.
+// Paths whose body is not awaited.
 const STREAMED = ["/echo", "/early", "/socket"];
 
-/** Sends the second part only after the test has asked for it. */
+/** Sends the second part once the test releases it. */
 function inTwoParts() {
   const { readable, writable } = new TransformStream();
   const released = new Promise((resolve) => (release = resolve));

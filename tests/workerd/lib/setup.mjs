@@ -1,5 +1,5 @@
-// What every test starts from: migrated tables, noon of a day in the future (so that no alarm comes
-// by itself), an origin that has received nothing, and a log that is listened to.
+// The start of every test: migrated tables, noon of a day in the future (so that no real alarm
+// fires), an empty origin, and a captured log.
 import { applyD1Migrations } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, expect, vi } from "vitest";
@@ -8,7 +8,7 @@ import { secretPart } from "./keys.mjs";
 
 export const NOON = "2031-03-12T12:00:00.000Z";
 
-/** What was logged in this test. */
+/** The log of this test. */
 export const logged = [];
 
 beforeAll(() => applyD1Migrations(env.DB, env.MIGRATIONS));

@@ -1,5 +1,4 @@
-// Time for the Worker and a key's object, with everything that waits for it: timers, the alarm, and
-// hibernation.
+// Fake time for the Worker and a key's object: timers, the alarm, and hibernation.
 import { runInDurableObject } from "cloudflare:test";
 import { vi } from "vitest";
 import { setClock } from "./gate.mjs";
@@ -7,16 +6,16 @@ import { alarmIn, evict, runAlarm, stub } from "./object.mjs";
 
 /** Timers below this many milliseconds are left to the runtime: turns of the event loop. */
 const SHORT = 100;
-/** An object that nothing keeps awake loses its memory after so many milliseconds without an event. */
+/** An object without work loses its memory after so many milliseconds without an event. */
 const HIBERNATION = 10_000;
 
-/** Milliseconds after which a timer of the Worker looks again whether its time has come. */
+/** Interval at which a timer of the Worker checks whether it is due, in milliseconds. */
 const LOOK = 5;
 
 /**
  * Takes over the clock, the timers of the Worker and of a key's object, and that object's alarm:
- * they move with `pass(seconds)` alone. Only for tests whose requests come one by one, since a
- * timer is the object's if it is set while the object handles an event.
+ * they advance with `pass(seconds)` alone. Only for tests with sequential requests, since a timer
+ * belongs to the object if it is set while the object handles an event.
  */
 export async function takeTimeOver(key) {
   const seen = { rows: 0, alarms: 0, alarmsSet: 0, events: 0, awake: 0, hibernations: 0 };
@@ -24,14 +23,14 @@ export async function takeTimeOver(key) {
   const [waiting, others] = [new Set(), new Set()];
   let [handling, isAlarmRunning] = [0, false];
   let lastEvent = Date.now();
-  /** Up to when the time is counted in which a timer kept the object awake. */
+  /** The time up to which the object's awake time is accounted. */
   let counted = Date.now();
 
   const { setTimeout: start, clearTimeout: clear } = globalThis;
   vi.spyOn(globalThis, "setTimeout").mockImplementation((callback, delay = 0, ...values) => {
     if (delay < SHORT) return start(callback, delay, ...values);
     if (handling === 0) {
-      // It has to ring in the context of its request, so that has to look by itself.
+      // It must fire in the context of its request, so it checks the time itself.
       const other = { due: Date.now() + delay };
       others.add(other);
       const look = () => {
@@ -47,7 +46,7 @@ export async function takeTimeOver(key) {
   });
   vi.spyOn(globalThis, "clearTimeout").mockImplementation((timer) => (waiting.delete(timer) ? undefined : clear(timer)));
 
-  /** Counts what an instance of the object does. It has to be done again for the next. */
+  /** Instruments an instance of the object. Repeat for each new instance. */
   const watch = () =>
     runInDurableObject(stub(key), (object, { storage }) => {
       const { prototype } = object.constructor;
@@ -83,7 +82,7 @@ export async function takeTimeOver(key) {
     });
   await watch();
 
-  /** Lets every timer ring whose time has come, and what it sets going come to its end. */
+  /** Fires every timer that is due, and completes what it starts. */
   const ring = async () => {
     const isDue = ({ due }) => due <= Date.now();
     if (![...waiting, ...others].some(isDue)) return;
@@ -93,15 +92,15 @@ export async function takeTimeOver(key) {
     const turn = () => new Promise((resolve) => start(resolve, 1));
     const { events } = seen;
     while ([...others].some(isDue)) await turn();
-    // A Worker that has something to tell does so soon. One that has not shows by nothing.
+    // A Worker with a pending delivery sends it soon. One without shows no sign.
     for (let turns = 0; turns < 100 && seen.events === events; turns += 1) await turn();
     while (handling > 0 && !isAlarmRunning) await turn();
   };
 
-  /** Moves on to `end` or, if something happens before, to that. */
+  /** Advances to `end`, or to an earlier event. */
   const moveOn = async (end) => {
     const alarm = await alarmIn(key);
-    // The next alarm waits for the one before.
+    // The next alarm waits for the previous one.
     const alarmAt = alarm === null || isAlarmRunning ? Infinity : Date.now() + Math.max(0, alarm);
     const idleUntil = waiting.size > 0 ? Infinity : lastEvent + HIBERNATION;
     const now = Math.min(end, alarmAt, idleUntil, ...[...waiting, ...others].map(({ due }) => due));
