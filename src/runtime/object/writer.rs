@@ -3,7 +3,7 @@
 
 use crate::key_state::state::KeyState;
 use crate::object::denials::Later;
-use crate::object::group_commit::{Actions, Event, note_confirmed};
+use crate::object::group_commit::{Actions, Event};
 use crate::protocol::object_response::ObjectResponse;
 use crate::runtime::clock;
 use crate::runtime::error::Error;
@@ -64,11 +64,11 @@ impl Shared {
 
     /// Does what an event asks for. The result is that of the write, if there is one.
     fn carry_out(self: &Rc<Self>, actions: Actions, now: UnixMicros) -> Result<(), Error> {
-        let Actions { confirmed_but, distrust, join: _, write, turn, ask } = actions;
+        let Actions { confirmed_but, discard_memory, join: _, write, turn, confirm } = actions;
         if let (Some(rest), Some(key_state)) = (confirmed_but, &mut self.memory.borrow_mut().key_state) {
-            note_confirmed(key_state, rest);
+            key_state.note_confirmed(rest);
         }
-        if distrust {
+        if discard_memory {
             let mut memory = self.memory.borrow_mut();
             memory.distrust();
             if let Some(batch) = memory.batch.take() {
@@ -80,9 +80,9 @@ impl Shared {
             result = self.write_for_all(now);
             let event = if result.is_ok() { Event::Written } else { Event::Threw };
             let actions = self.memory.borrow_mut().commits.step(event, now.as_millis());
-            self.ask_for(actions.turn, actions.ask);
+            self.ask_for(actions.turn, actions.confirm);
         }
-        self.ask_for(turn, ask);
+        self.ask_for(turn, confirm);
         result
     }
 
