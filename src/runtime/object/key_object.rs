@@ -19,7 +19,7 @@ use crate::metering::alerts::Alert;
 use crate::object::denials::Denials;
 use crate::object::group_commit::GroupCommit;
 use crate::protocol::object_request::{AuditPage, CallOutcomes, Check, ObjectRequest, PendingReport};
-use crate::protocol::object_response::{Admission, Extent, KeyResponse, KeyVerdict, ObjectResponse};
+use crate::protocol::object_response::{Admission, Extent, KeyResponse, KeyUsage, KeyVerdict, ObjectResponse};
 use crate::protocol::usage::{PolicyUsageBody, Usage};
 use crate::runtime::error::Error;
 use crate::runtime::handler::promise;
@@ -311,13 +311,19 @@ impl Shared {
         if status != Status::Active {
             key_state.refuse_call(now, &call, 403);
             let usage = key_state.usage(schedule, now);
-            let known = KeyResponse::new(KeyVerdict::Refused(status), &profile.row.tier, schedule, &usage);
+            let known = KeyResponse {
+                verdict: KeyVerdict::Refused(status),
+                usage: KeyUsage::new(&profile.row.tier, schedule, &usage),
+            };
             return Ok((ObjectResponse::Key(known), owed));
         }
         if check.has_malformed_key && applies {
             key_state.refuse_call(now, &call, 400);
             let usage = key_state.usage(schedule, now);
-            let known = KeyResponse::new(KeyVerdict::Malformed, &profile.row.tier, schedule, &usage);
+            let known = KeyResponse {
+                verdict: KeyVerdict::Malformed,
+                usage: KeyUsage::new(&profile.row.tier, schedule, &usage),
+            };
             return Ok((ObjectResponse::Key(known), owed));
         }
         // A repeat may overtake the question that it repeats. What is known by then needs a write too: the first may be under way.
@@ -356,7 +362,7 @@ impl Shared {
                 (outcome, decision.usage)
             }
         };
-        let known = KeyResponse::new(outcome, &profile.row.tier, schedule, &usage);
+        let known = KeyResponse { verdict: outcome, usage: KeyUsage::new(&profile.row.tier, schedule, &usage) };
         Ok((ObjectResponse::Key(known), needs_write))
     }
 

@@ -1,8 +1,7 @@
 //! The status of a key, for whoever presents the key itself.
 
-use crate::keys::profile::Status;
-use crate::protocol::key_status::{KeyStatus, Me, month_json};
-use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
+use crate::protocol::key_status::{KeyStatus, KeyStatusResponse, Me, StatusAndUsage, month_json};
+use crate::protocol::object_response::KeyUsage;
 use crate::protocol::usage::PolicyUsageBody;
 use crate::runtime::error::Error;
 use crate::runtime::http::HttpResult;
@@ -16,7 +15,7 @@ impl Shared {
     pub(crate) async fn key_status(self: &Rc<Self>, id: &str, secret_hash: &str, is_found: bool) -> HttpResult {
         let now = self.prepare_for(id, is_found.then_some(secret_hash)).await?;
         let mut memory = self.memory.borrow_mut();
-        let unknown = ObjectResponse::Unknown.to_line();
+        let unknown = KeyStatusResponse::Unknown.to_text();
         let text = match &mut *memory {
             Memory { key_state: Some(key_state), profile: Some(profile), .. } if profile.accepts(secret_hash, now) => {
                 profile.turn_to(key_state.effective_time(now));
@@ -34,16 +33,11 @@ impl Shared {
                         .map(|(p, s)| PolicyUsageBody::new(p, s, now))
                         .collect(),
                 };
-                let outcome = if status == Status::Active {
-                    KeyVerdict::Admitted(Admission::default())
-                } else {
-                    KeyVerdict::Refused(status)
-                };
-                let known = KeyResponse::new(outcome, &profile.row.tier, profile.schedule(), &usage);
-                let line = ObjectResponse::Key(known).to_line();
+                let usage = KeyUsage::new(&profile.row.tier, profile.schedule(), &usage);
                 let me = serde_json::to_string(&me).map_err(Error::new)?;
                 let month = month_json(&key_state.month(Month::of(now)), key_state.epoch());
-                KeyStatus { line: &line, me: &me, month: &month }.to_text()
+                let key = StatusAndUsage { status, usage };
+                KeyStatusResponse::Known(KeyStatus { key, me: &me, month: &month }).to_text()
             }
             Memory { key_state: Some(_), .. } => unknown,
             _ => return Err(Error::new("storage has not been read")),
