@@ -62,6 +62,14 @@ pub struct ProfileRead {
     began_at: u64,
 }
 
+impl ProfileRead {
+    /// When it began, in milliseconds since 1970.
+    #[must_use]
+    pub const fn began_at(self) -> u64 {
+        self.began_at
+    }
+}
+
 /// Why a request cannot be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileUnavailable {
