@@ -10,9 +10,9 @@ use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use ureq::{Agent, Body, BodyReader};
 
+use crate::cells::one_line;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
-use crate::view::one_line;
 
 const CONNECT_SECONDS: u64 = 10;
 /// How often a GET is sent again.

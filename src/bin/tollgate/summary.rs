@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::view::{self, cell};
+use crate::cells::{cell, in_order, is_nothing, limit, name_of, one_line, policies, shorten};
 
 /// Terminal columns of a change at most; `--json` has all of it.
 const CHANGE_WIDTH: usize = 80;
@@ -29,26 +29,6 @@ pub(crate) fn row(row: &Value) -> Option<Value> {
     difference(fields)
 }
 
-/// A tier's policies: `minute 10/minute fixed, month 1000/month`. `None` if that is not what the list holds.
-pub(crate) fn policies(list: &[Value]) -> Option<String> {
-    let told = |policy: &Value| Some(format!("{} {}", name_of(policy)?, limit(policy)?));
-    Some(list.iter().map(told).collect::<Option<Vec<_>>>()?.join(", "))
-}
-
-fn name_of(policy: &Value) -> Option<&str> {
-    policy.get("policy")?.as_str()
-}
-
-/// A policy without its name: `60/minute bucket, burst 120`. A month is always fixed, so that is not said.
-fn limit(policy: &Value) -> Option<String> {
-    let text = |name: &str| policy.get(name).and_then(Value::as_str);
-    let (quota, period, algorithm) = (policy.get("quota")?.as_u64()?, text("period")?, text("algorithm")?);
-    let unit = text("unit").filter(|&unit| unit != "requests").map(|unit| format!(" {unit}")).unwrap_or_default();
-    let algorithm = if period == "month" { String::new() } else { format!(" {algorithm}") };
-    let burst = policy.get("burst").and_then(Value::as_u64).map(|burst| format!(" of {burst}")).unwrap_or_default();
-    Some(view::one_line(&format!("{quota}{unit}/{period}{algorithm}{burst}")))
-}
-
 /// A change in the admin log: what a new thing is, what a deleted one was, or the fields that differ.
 fn change(before: &Value, after: &Value, target: &str) -> String {
     let told = match (before.as_object(), after.as_object()) {
@@ -61,7 +41,7 @@ fn change(before: &Value, after: &Value, target: &str) -> String {
             format!("{}{}", route(new), told.join(", "))
         }
     };
-    view::shorten(&told, CHANGE_WIDTH)
+    shorten(&told, CHANGE_WIDTH)
 }
 
 /// The route that a row of `route_costs` is for: its target does not say which row it is.
@@ -77,7 +57,7 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
     let named = target.rsplit('/').next().unwrap_or_default();
     let is_told = |name: &str, value: &Value| {
         !SILENT.contains(&name)
-            && !view::is_nothing(value)
+            && !is_nothing(value)
             && value.as_str() != Some(named)
             && value.as_str() != Some("active")
     };
@@ -87,8 +67,7 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
     };
     let policy = limit(&Value::Object(thing.clone()));
     let is_limit = |name: &str| matches!(name, "policy" | "unit" | "quota" | "period" | "algorithm" | "burst");
-    let rest =
-        view::in_order(thing).filter(|(name, value)| is_told(name, value) && !(policy.is_some() && is_limit(name)));
+    let rest = in_order(thing).filter(|(name, value)| is_told(name, value) && !(policy.is_some() && is_limit(name)));
     policy.clone().into_iter().chain(rest.map(|(name, value)| of(name, value))).collect()
 }
 
@@ -96,7 +75,7 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
 fn differ(old: &Map<String, Value>, new: &Map<String, Value>, prefix: &str, told: &mut Vec<String>) {
     let mut both = old.clone();
     both.extend(new.clone());
-    for (name, _) in view::in_order(&both) {
+    for (name, _) in in_order(&both) {
         let (was, is) = (old.get(name).unwrap_or(&Value::Null), new.get(name).unwrap_or(&Value::Null));
         match (was, is) {
             _ if was == is => {}
@@ -114,11 +93,11 @@ fn differ_in_policies(old: &[Value], new: &[Value], told: &mut Vec<String>) {
     for name in new.iter().filter_map(name_of) {
         match (of(old, name), of(new, name)) {
             (was, is) if was == is => {}
-            (was, is) => told.push(format!("{} {} -> {}", view::one_line(name), or_none(was), or_none(is))),
+            (was, is) => told.push(format!("{} {} -> {}", one_line(name), or_none(was), or_none(is))),
         }
     }
     for name in old.iter().filter_map(name_of).filter(|name| of(new, name).is_none()) {
-        told.push(format!("{} {} -> {}", view::one_line(name), or_none(of(old, name)), or_none(None)));
+        told.push(format!("{} {} -> {}", one_line(name), or_none(of(old, name)), or_none(None)));
     }
 }
 
@@ -130,7 +109,7 @@ fn or_none(text: Option<String>) -> String {
 fn word(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
-        Value::String(text) if text.is_empty() || text.contains([' ', ',', '"']) => view::one_line(&value.to_string()),
+        Value::String(text) if text.is_empty() || text.contains([' ', ',', '"']) => one_line(&value.to_string()),
         other => cell(other),
     }
 }
