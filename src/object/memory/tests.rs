@@ -43,6 +43,9 @@ fn a_call_waits_until_storage_and_the_alarm_are_read() {
     memory.discard();
     memory.freshness.read_beside_ended();
     assert_eq!(memory.readiness(None, later), Readiness::NotReady);
+    // The alarm was being read when memory was discarded.
+    memory.alarm.found(None);
+    assert_eq!(memory.readiness(None, later), Readiness::NotReady);
 }
 
 #[test]
@@ -56,6 +59,15 @@ fn a_secret_that_was_found_and_is_not_accepted_contradicts_the_profile() {
     );
     memory.profile = None;
     assert!(memory.is_contradicted(Some(SECRET), at(NOW)));
+}
+
+#[test]
+fn the_policies_are_those_that_hold_now() {
+    let policy = r#"{"policy":"minute","unit":"requests","quota":3,"period":"minute","algorithm":"fixed"}"#;
+    let mut memory = memory(profile(10, 100, &format!(r#","overrides":[{{"policy":{policy},"from":{}}}]"#, NOW + 1)));
+    let quota = |memory: &mut Memory, now| memory.key(at(now)).unwrap().unwrap().1.policies[0].quota();
+    assert_eq!((quota(&mut memory, NOW), quota(&mut memory, NOW + 1)), (10, 3));
+    assert_eq!(quota(&mut memory, NOW), 10, "a clock that stepped back");
 }
 
 #[test]
