@@ -134,7 +134,8 @@ fn closest_to_denying<'a>(usage: &'a KeyUsage, verdict: Option<&KeyVerdict>) -> 
     let refusing = usage.policies.iter().enumerate().filter(|(index, _)| refused(*index)).map(|(_, policy)| policy);
     refusing.max_by_key(|policy| policy.reset_after).or_else(|| {
         usage.policies.iter().min_by(|a, b| {
-            // Shares are compared crosswise: what is left of one quota is worth as many of the other.
+            // Shares are compared crosswise: what is left of one quota is worth as many of the
+            // other.
             let share = |of: &PolicyStatus, by: &PolicyStatus| u128::from(of.remaining) * u128::from(by.quota.max(1));
             share(a, b).cmp(&share(b, a)).then(b.reset_after.cmp(&a.reset_after))
         })

@@ -12,9 +12,9 @@
 //!   [`denials`](crate::object::denials)).
 //! - The alarm is set again before it works, because the platform deletes an alarm that has failed
 //!   six times. After its work it is set for what comes next, or deleted.
-//! - A clock that leapt ahead would set an alarm that does not come for as long. So after a leap the
-//!   alarm is set by the time before it. If the clock is right, the key was idle and that time is
-//!   over: the alarm comes at once, and so proves that the clock is right.
+//! - A clock that leapt ahead would set an alarm that does not come for as long. So after a leap
+//!   the alarm is set by the time before it. If the clock is right, the key was idle and that time
+//!   is over: the alarm comes at once, and so proves that the clock is right.
 
 use crate::key_state::state::KeyState;
 use crate::metering::alerts::Alert;

@@ -1,8 +1,8 @@
 //! When a key's object delivers alerts to the operator's webhook, and what follows an attempt.
 //!
 //! An alert is a part of the key's state until it is delivered or given up. Its record in D1 counts
-//! the attempts, so that an object that lost its memory neither repeats nor skips any. All times are
-//! in milliseconds since 1970.
+//! the attempts, so that an object that lost its memory neither repeats nor skips any. All times
+//! are in milliseconds since 1970.
 
 use crate::metering::alerts::Alert;
 

@@ -11,15 +11,16 @@
 //! - With [`BUSY_CALLS`] calls or more in a batch the object is busy. It then writes once a turn of
 //!   the event loop, confirmed or not: the runtime's output gate holds the responses back until
 //!   their write is confirmed.
-//! - At most [`UNCONFIRMED`] writes are unconfirmed. Each row names the calls of all of them, so that
-//!   a call that is repeated after a crash is recognised.
+//! - At most [`UNCONFIRMED`] writes are unconfirmed. Each row names the calls of all of them, so
+//!   that a call that is repeated after a crash is recognised.
 //!
 //! Requesting a confirmation costs about a tenth of a call. Calls that arrive one by one request it
 //! only when [`UNCONFIRMED`] writes are reached.
 
 /// From this many calls in a batch on, the object is busy.
 pub const BUSY_CALLS: u32 = 2;
-/// A confirmation or a turn that has not come after this time, in milliseconds, no longer delays the next write.
+/// A confirmation or a turn that has not come after this time, in milliseconds, no longer delays
+/// the next write.
 pub const OVERDUE: u64 = 1_000;
 /// Writes that may be unconfirmed at the same time.
 pub const UNCONFIRMED: u32 = 8;
@@ -239,8 +240,8 @@ impl GroupCommit {
     }
 }
 
-/// Whether something that was requested at `since` may still come in time. A clock that stepped back
-/// makes it late.
+/// Whether something that was requested at `since` may still come in time. A clock that stepped
+/// back makes it late.
 const fn is_due(since: u64, now: u64) -> bool {
     match now.checked_sub(since) {
         Some(elapsed) => elapsed <= OVERDUE,

@@ -171,8 +171,8 @@ pub fn record_report(
     Ok(apply_report(key_state, profile, settings.route_case, report, now))
 }
 
-/// Records how calls ended. `false` if the key is gone: then nothing is recorded, and no row must be
-/// written, which would create the tables of a key that does not exist.
+/// Records how calls ended. `false` if the key is gone: then nothing is recorded, and no row must
+/// be written, which would create the tables of a key that does not exist.
 ///
 /// # Errors
 /// [`NotLoaded`].

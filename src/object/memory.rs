@@ -1,5 +1,5 @@
-//! What a key's object has in memory. Storage is the truth, memory a copy that is ahead by the write
-//! that is pending.
+//! What a key's object has in memory. Storage is the truth, memory a copy that is ahead by the
+//! write that is pending.
 
 use crate::key_state::audit_log::retention::{audit_cutoff, next_audit_deletion};
 use crate::key_state::state::KeyState;
@@ -131,7 +131,8 @@ impl Memory {
         };
         let is_changed = self.profile.as_ref().map(|profile| &profile.row) != Some(&profile.row);
         if let (false, Some(key_state)) = (self.is_saved, &mut self.key_state) {
-            // This storage has counted nothing yet, so D1's counts of this month are of earlier epochs.
+            // This storage has counted nothing yet, so D1's counts of this month are of earlier
+            // epochs.
             key_state.carry_over(Month::of(UnixMicros::from_millis(read.began_at())), carried);
         }
         self.profile = Some(profile);
@@ -153,8 +154,8 @@ impl Memory {
         self.freshness.tier_applied();
     }
 
-    /// Whether everything can be deleted: the key is gone, D1 has all its counts, and its alerts are
-    /// delivered.
+    /// Whether everything can be deleted: the key is gone, D1 has all its counts, and its alerts
+    /// are delivered.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let has_delivered = |state: &KeyState| state.meter().is_flushed() && state.pending_alerts().is_empty();

@@ -2,8 +2,8 @@
 //!
 //! A state machine without clock, storage or D1. All times are in milliseconds since 1970.
 //!
-//! - A profile that D1 confirmed less than [`RENEWAL`] ago is used. An older one is used too, and is
-//!   read again beside the request. From the age of [`LIFE`] on it is read before the request.
+//! - A profile that D1 confirmed less than [`RENEWAL`] ago is used. An older one is used too, and
+//!   is read again beside the request. From the age of [`LIFE`] on it is read before the request.
 //! - A profile from the future counts as infinitely old: the clock was wrong then, or is now.
 //! - After a read that failed there is none for [`RETRY`]; until then a known profile counts as
 //!   fresh. Without a profile no call can be judged, so the pause is [`FIRST_RETRY`].

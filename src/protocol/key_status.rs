@@ -36,8 +36,9 @@ pub struct StatusAndUsage {
     pub usage: KeyUsage,
 }
 
-/// The response to [`ObjectRequest::KeyStatus`](crate::protocol::object_request::ObjectRequest::KeyStatus)
-/// for a known key: three lines. The Worker passes the last two on without reading them.
+/// The response to
+/// [`ObjectRequest::KeyStatus`](crate::protocol::object_request::ObjectRequest::KeyStatus) for a
+/// known key: three lines. The Worker passes the last two on without reading them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStatus<'a> {
     /// The key's status and usage.

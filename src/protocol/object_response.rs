@@ -78,8 +78,8 @@ pub enum KeyVerdict {
     Refused(Status),
 }
 
-/// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`. Sent
-/// only for calls that have one, to isolates that can read it.
+/// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`.
+/// Sent only for calls that have one, to isolates that can read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Extent {
     /// Not sent.
@@ -132,7 +132,8 @@ pub struct PolicyStatus {
     pub unit: Unit,
     /// Its period.
     pub period: Period,
-    /// Units per window, never fewer than can be spent at once. See [`Policy::terms`](crate::limiter::policy::Policy::terms).
+    /// Units per window, never fewer than can be spent at once. See
+    /// [`Policy::terms`](crate::limiter::policy::Policy::terms).
     pub quota: u64,
     /// The window's length in seconds; a month has its real one.
     pub window: u64,

@@ -5,7 +5,7 @@ use super::*;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Calls in a batch at most: the machine tells apart none, one and more.
+/// Calls in a batch at most: the machine distinguishes none, one and more.
 const CALLS: u32 = 3;
 /// Turns and confirmations that are pending at most. When one more is requested, the oldest never
 /// comes.
@@ -72,7 +72,8 @@ impl World {
         all
     }
 
-    /// Lets it happen, and checks what must hold of each step. `None` if a write was to throw and there is none.
+    /// Lets it happen, and checks what must hold of each step. `None` if a write was to throw and
+    /// there is none.
     fn after(&self, happening: Happening) -> Result<Option<Self>, String> {
         let mut world = self.clone();
         let (event, throws, is_call) = match happening {
@@ -145,7 +146,8 @@ impl World {
         Ok(())
     }
 
-    /// Moves the world back in time so that its present is `START` again, and forgets differences that make none.
+    /// Moves the world back in time so that its present is `START` again, and forgets differences
+    /// that make none.
     fn rebase(&mut self, elapsed: u64) {
         let aged = |since: u64| if is_due(since, START + elapsed) { START } else { START - OVERDUE - 1 };
         self.machine.pace = match self.machine.pace {

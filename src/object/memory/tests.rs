@@ -1,6 +1,7 @@
 use super::*;
 use crate::object::fixtures::{NOW, SECRET, at, check, commit, memory, profile, settings};
 use crate::object::judge::{judge, record_outcomes};
+use crate::object::settings::Settings;
 use crate::protocol::object_request::{CallOutcomes, Check};
 use crate::time::{DAY, HOUR};
 
@@ -141,13 +142,20 @@ fn a_change_of_the_tier_is_not_undone_by_an_older_read() {
 fn an_object_is_done_when_its_key_is_gone_and_everything_is_delivered() {
     let mut memory = saved();
     assert!(!memory.is_done(), "there is a profile");
-    call(&mut memory, 1, NOW);
+    memory.profile = Some(profile(10, 1, ""));
+    let settings = Settings { thresholds: vec![100], ..settings() };
+    judge(&mut memory, &settings, &check(1), at(NOW)).unwrap();
     answer(&mut memory, NOW, None);
     assert!(!memory.is_done(), "a call is not flushed");
     let key_state = memory.key_state.as_mut().unwrap();
     key_state.mark_flushed(Month::of(at(NOW)), 1, 0);
     for hour in key_state.meter().unflushed_hours() {
         key_state.mark_hour_flushed(&hour);
+    }
+    let alerts = key_state.pending_alerts().to_vec();
+    assert!(!memory.is_done(), "an alert is not delivered");
+    for alert in alerts {
+        memory.key_state.as_mut().unwrap().mark_alerted(&alert);
     }
     assert!(memory.is_done());
     memory.is_saved = false;

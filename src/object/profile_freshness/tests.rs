@@ -266,7 +266,7 @@ impl Run {
             Ok(Some(awaited)) => {
                 prop_assert!(
                     is_contradicted || since_failure.is_none_or(|since| since >= pause),
-                    "D1 is asked too soon"
+                    "D1 is read too soon"
                 );
                 let read = (self.freshness.begin_read(self.now), self.row());
                 self.now += takes;

@@ -1,5 +1,5 @@
-//! What the alarm does when it comes: it flushes counts to D1, delivers alerts, and deletes what has
-//! expired, as [`alarm_schedule`](crate::object::alarm_schedule) decides. It may come early for
+//! What the alarm does when it comes: it flushes counts to D1, delivers alerts, and deletes what
+//! has expired, as [`alarm_schedule`](crate::object::alarm_schedule) decides. It may come early for
 //! denials that are in memory alone; then it only writes these.
 
 use crate::key_state::state::KeyState;

@@ -24,8 +24,8 @@ const DEADLINE: u32 = 10_000;
 /// How long D1 may take, in milliseconds.
 const STORE_DEADLINE: u32 = 10_000;
 
-/// Delivers all alerts that are due. Fails if a record in D1 cannot be read or written; its alert is
-/// then due again later.
+/// Delivers all alerts that are due. Fails if a record in D1 cannot be read or written; its alert
+/// is then due again later.
 pub(super) async fn deliver(context: &ObjectContext, writer: &Rc<Writer>) -> Result<(), Error> {
     let now = clock::now();
     context.load()?;

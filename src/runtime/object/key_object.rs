@@ -4,9 +4,9 @@
 //! two awaits runs alone. So reading, deciding and counting are one synchronous step in memory that
 //! needs no lock. A row then makes the count durable. Requests that arrive while a write is pending
 //! share the next one. None of them is answered before its row is written, and the runtime's output
-//! gate holds the responses back until the row is confirmed. If the write fails, memory is discarded
-//! and read again from storage, and every request that waited for the write fails: nothing was
-//! counted.
+//! gate holds the responses back until the row is confirmed. If the write fails, memory is
+//! discarded and read again from storage, and every request that waited for the write fails:
+//! nothing was counted.
 
 use crate::protocol::object_request::ObjectRequest;
 use crate::runtime::clock;

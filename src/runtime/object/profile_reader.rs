@@ -1,6 +1,6 @@
 //! Reads the key's profile from storage when the object wakes, and from D1, as
-//! [`profile_freshness`](crate::object::profile_freshness) decides. While D1 is down the object goes
-//! on with the profile that it has.
+//! [`profile_freshness`](crate::object::profile_freshness) decides. While D1 is down the object
+//! goes on with the profile that it has.
 
 use crate::keys::profile::TierChange;
 use crate::object::memory::ProfileWrite;

@@ -1,11 +1,11 @@
 //! The storage of a key's object: small tables, created with the first row.
 //!
 //! - `profile`: one row, the key's profile as it was last read from D1.
-//! - `state`: the ring of rows of [`crate::key_state`]; each commit writes one. `checked_at` is when
-//!   D1 last confirmed the profile, in milliseconds. It is part of each row so that the age of the
-//!   profile is known when the object wakes.
-//! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose tails are part of
-//!   the state's row.
+//! - `state`: the ring of rows of [`crate::key_state`]; each commit writes one. `checked_at` is
+//!   when D1 last confirmed the profile, in milliseconds. It is part of each row so that the age of
+//!   the profile is known when the object wakes.
+//! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose tails are part
+//!   of the state's row.
 
 use crate::key_state::audit_log::entry::AuditEntry;
 use crate::key_state::audit_log::reader::{AuditCursor, AuditQuery, AuditReader};
@@ -153,8 +153,8 @@ impl Storage {
         Ok(())
     }
 
-    /// Stores what changed in the state: one row, and sometimes chunks, in one transaction. Returns the
-    /// number of rows written.
+    /// Stores what changed in the state: one row, and sometimes chunks, in one transaction. Returns
+    /// the number of rows written.
     pub(super) fn save_state(&self, state: &mut KeyState, checked_at: u64) -> Result<f64, Error> {
         let Rows { row, replays, expired_replays, audit } = state.to_rows();
         let row = [row.slot.into(), row.body.into(), number(checked_at)];
@@ -173,7 +173,8 @@ impl Storage {
                 let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
                 statements.push(&statement(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()]));
             }
-            // First, because a chunk that is left from a failed write may have the number of a new one.
+            // First, because a chunk that is left from a failed write may have the number of a new
+            // one.
             for id in expired_replays {
                 statements.push(&statement("DELETE FROM replays WHERE id = ?", [id.into()]));
             }
@@ -230,7 +231,8 @@ impl Storage {
         Ok(reader.finish())
     }
 
-    /// Calls back with `number` when every write so far is confirmed, and with the error if that failed.
+    /// Calls back with `number` when every write so far is confirmed, and with the error if that
+    /// failed.
     pub(super) fn when_confirmed(&self, callback: &JsValue, number: u32) {
         js::writer::when_confirmed(&self.raw, &self.writer, callback, number);
     }
@@ -245,8 +247,8 @@ impl Storage {
         js::writer::open_batch(&self.writer)
     }
 
-    /// Deletes chunks of the audit log that have ended by `until`: at most [`DELETED_AT_ONCE`]. Returns
-    /// when the oldest chunk that is left ends.
+    /// Deletes chunks of the audit log that have ended by `until`: at most [`DELETED_AT_ONCE`].
+    /// Returns when the oldest chunk that is left ends.
     pub(super) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Error> {
         let oldest = self.oldest_audit()?;
         if oldest.is_none_or(|oldest| oldest > until) {
