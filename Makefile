@@ -38,7 +38,8 @@ bench: setup-bench ## Throughput and latency; not part of `make test`
 fmt: setup ## Format the Rust code
 	@cargo fmt
 
-lint: setup ## Clippy, native and for wasm
+lint: setup ## Clippy, native and for wasm; circles of imports
+	@$(NPM_RUN) cycles
 	@cargo clippy --locked --all-targets -- -D warnings
 	@cargo clippy --locked --target wasm32-unknown-unknown -- -D warnings
 

@@ -15,7 +15,7 @@ use tollgate::limiter::decision::Decision;
 use tollgate::limiter::decision::Judgement;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::protocol::object_request::{Call, CallOutcomes, Check, ObjectRequest};
-use tollgate::protocol::object_response::{KeyResponse, KeyVerdict, ObjectResponse};
+use tollgate::protocol::object_response::{KeyResponse, KeyUsage, KeyVerdict, ObjectResponse};
 use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z, in microseconds.
@@ -155,7 +155,10 @@ const CALL: Call<'_> = Call {
 /// What an object says of a call with two policies.
 fn known(state: &mut KeyState, policies: &[Policy], clock: UnixMicros) -> KeyResponse {
     let decision = judge(state, policies, clock, 0);
-    KeyResponse::new(KeyVerdict::new(&decision.verdict, COST.requests), "free", policies, &decision.usage)
+    KeyResponse {
+        verdict: KeyVerdict::new(&decision.verdict, COST.requests),
+        usage: KeyUsage::new("free", policies, &decision.usage),
+    }
 }
 
 /// A question and its answer, each written and read.

@@ -8,7 +8,7 @@
 //!                            │   gateway/call ── deny_cache, outbox ◀─────────┘
 //!                            │        │ a line of text
 //!                            │        ▼
-//!                            │   object/key_object ── key_state ── one row
+//!                            │   object/key_object ── object/calls ── key_state ── one row
 //!                            │        │ a line of text
 //!                            │        ▼
 //!                            │   gateway/call ── ratelimit_headers ── gateway/origin ─▶ the origin

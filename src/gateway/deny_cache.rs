@@ -117,10 +117,10 @@ impl DenyCache {
         cap: u64,
         generation: Generation,
     ) {
-        let Some((audience, cost, longest)) = classify(&known.outcome, keyed) else { return };
-        let resets = known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
-        let life = resets.chain(known.changes_after).chain([longest, cap]).min().unwrap_or_default();
-        // After a step back of the clock the duration of the request is unknown.
+        let Some((audience, cost, longest)) = kind(&known.verdict, keyed) else { return };
+        let resets = known.usage.policies.iter().map(|policy| policy.reset_after).filter(|&reset| reset > 0);
+        let life = resets.chain(known.usage.changes_after).chain([longest, cap]).min().unwrap_or_default();
+        // A clock that stepped back in between tells nothing about how long the answer took.
         let is_usable = life > 0 && asked.end >= asked.start && generation == self.generation;
         if !is_usable || !self.has_room(call.id, asked.end) {
             return;
@@ -218,9 +218,9 @@ impl DenyCache {
     }
 }
 
-/// The audience of a refusal, the cost of its call, and its maximum validity in milliseconds.
-fn classify(outcome: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
-    match *outcome {
+/// For whom a refusal is true, what its call costs, and how long it may be kept in milliseconds.
+fn kind(verdict: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
+    match *verdict {
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,
@@ -254,12 +254,12 @@ impl Denial {
     #[must_use]
     pub fn unchanged_for(&self, now: u64) -> u64 {
         let elapsed = now.saturating_sub(self.answered_at);
-        let retry_after = match self.known.outcome {
+        let retry_after = match self.known.verdict {
             KeyVerdict::Denied { retry_after, .. } => Some(retry_after),
             _ => None,
         };
-        let resets = self.known.standings.iter().map(|standing| standing.reset_after);
-        // Waits are rounded up to seconds, so they change when a whole number of seconds is left.
+        let resets = self.known.usage.policies.iter().map(|policy| policy.reset_after);
+        // Rounded up to seconds, a wait changes when it has shrunk to a whole number of them.
         resets
             .chain(retry_after)
             .map(|wait| wait.saturating_sub(elapsed).saturating_sub(1) % 1000 + 1)
@@ -314,9 +314,9 @@ mod tests {
     }
 
     fn waits(known: &KeyResponse) -> (u64, u64, u64) {
-        match known.outcome {
+        match known.verdict {
             KeyVerdict::Denied { retry_after, .. } => {
-                (retry_after, known.standings[0].reset_after, known.standings[1].reset_after)
+                (retry_after, known.usage.policies[0].reset_after, known.usage.policies[1].reset_after)
             }
             _ => panic!("{known:?}"),
         }
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(waits(&cache.plain(CALL, 1_200).unwrap().at(1_200)), (8_500, 8_500, 9_000_000));
         let later = cache.plain(CALL, 4_700).unwrap().at(4_700);
         assert_eq!(waits(&later), (5_000, 5_000, 8_996_500));
-        assert_eq!(later.now, 1_003_500, "so that an absolute reset stays where it was");
+        assert_eq!(later.usage.now, 1_003_500, "so that an absolute reset stays where it was");
         assert_eq!(later.violated(), ["minute"]);
     }
 
@@ -398,7 +398,7 @@ mod tests {
         assert!(cache.plain(CALL, 0).is_none(), "a cap of 0 switches it off");
         let changing = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500:500 month:rM:10:2592000:9:9000000");
         keep(&mut cache, CALL, &changing, 0..100, 10_000);
-        assert_eq!(cache.plain(CALL, 300).unwrap().at(300).changes_after, Some(300));
+        assert_eq!(cache.plain(CALL, 300).unwrap().at(300).usage.changes_after, Some(300));
         assert!(cache.plain(CALL, 499).is_some());
         assert!(cache.plain(CALL, 500).is_none(), "other policies hold from then on");
         let unused = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500 hour:rh:10:3600:10:0");
@@ -491,7 +491,7 @@ mod tests {
     }
 
     fn waits_of(denial: &Denial) -> u64 {
-        match denial.known.outcome {
+        match denial.known.verdict {
             KeyVerdict::Denied { retry_after, .. } => retry_after,
             _ => 0,
         }

@@ -1,11 +1,11 @@
-//! The rate-limit fields of a response: draft-ietf-httpapi-ratelimit-headers-11, its draft 07, and
-//! the older `X-` fields.
+//! The rate-limit fields of a response, in the forms that clients read:
+//! draft-ietf-httpapi-ratelimit-headers-11, its draft 07, and the older `X-` fields.
 
 use crate::limiter::policy::{Period, Unit};
-use crate::protocol::object_response::{KeyResponse, KeyVerdict, PolicyStatus};
+use crate::protocol::object_response::{KeyResponse, KeyUsage, KeyVerdict, PolicyStatus};
 use std::fmt::Write as _;
 
-/// Names of all fields that [`fields`] returns, and of `Retry-After`, for
+/// Names of all the fields of [`RateLimits::fields`] and of `Retry-After`, for
 /// `Access-Control-Expose-Headers`.
 pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay";
 /// Marks a replay, in the request to the origin and in the response.
@@ -23,7 +23,7 @@ pub enum RateLimitFields {
     None,
 }
 
-/// The forms of the rate-limit fields.
+/// The forms of the rate-limit fields of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forms {
     /// The form of `RateLimit` and `RateLimit-Policy`.
@@ -32,89 +32,110 @@ pub struct Forms {
     pub legacy: bool,
 }
 
-/// The rate-limit fields of a response. Empty for a key without policies.
-#[must_use]
-pub fn fields(known: &KeyResponse, forms: Forms) -> Vec<(&'static str, String)> {
-    if known.standings.is_empty() {
-        return Vec::new();
+/// The source of the rate-limit fields of a response.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimits<'a> {
+    usage: &'a KeyUsage,
+    /// `None` if no call was judged.
+    verdict: Option<&'a KeyVerdict>,
+    forms: Forms,
+}
+
+impl<'a> RateLimits<'a> {
+    /// For the response to a call.
+    #[must_use]
+    pub const fn of_call(response: &'a KeyResponse, forms: Forms) -> Self {
+        Self { usage: &response.usage, verdict: Some(&response.verdict), forms }
     }
-    let mut fields = match forms.standard {
-        RateLimitFields::Draft11 => draft_11(known).to_vec(),
-        RateLimitFields::Draft7 => draft_7(known).to_vec(),
-        RateLimitFields::None => Vec::new(),
-    };
-    if forms.legacy {
-        let of = |period| {
-            known.standings.iter().find(|standing| standing.period == period && standing.unit == Unit::Requests)
+
+    /// For the response to a look-up of a key.
+    #[must_use]
+    pub const fn of_key(usage: &'a KeyUsage, forms: Forms) -> Self {
+        Self { usage, verdict: None, forms }
+    }
+
+    /// The fields. Empty for a key without limits.
+    #[must_use]
+    pub fn fields(self) -> Vec<(&'static str, String)> {
+        let Self { usage, verdict, forms } = self;
+        if usage.policies.is_empty() {
+            return Vec::new();
+        }
+        let mut fields = match forms.standard {
+            RateLimitFields::Draft11 => draft_11(usage).to_vec(),
+            RateLimitFields::Draft7 => draft_7(usage, verdict).to_vec(),
+            RateLimitFields::None => Vec::new(),
         };
-        if let Some(minute) = of(Period::Minute) {
-            let reset = known.now.saturating_add(minute.reset_after).div_ceil(1000);
-            fields.push(("X-RateLimit-Limit", minute.quota.to_string()));
-            fields.push(("X-RateLimit-Remaining", minute.remaining.to_string()));
-            fields.push(("X-RateLimit-Reset", reset.to_string()));
+        if forms.legacy {
+            let of =
+                |period| usage.policies.iter().find(|policy| policy.period == period && policy.unit == Unit::Requests);
+            if let Some(minute) = of(Period::Minute) {
+                let reset = usage.now.saturating_add(minute.reset_after).div_ceil(1000);
+                fields.push(("X-RateLimit-Limit", minute.quota.to_string()));
+                fields.push(("X-RateLimit-Remaining", minute.remaining.to_string()));
+                fields.push(("X-RateLimit-Reset", reset.to_string()));
+            }
+            if let Some(month) = of(Period::Month) {
+                fields.push(("X-Monthly-Remaining", month.remaining.to_string()));
+            }
         }
-        if let Some(month) = of(Period::Month) {
-            fields.push(("X-Monthly-Remaining", month.remaining.to_string()));
-        }
+        fields
     }
-    fields
 }
 
 // Writing to a String cannot fail.
 
-fn draft_11(known: &KeyResponse) -> [(&'static str, String); 2] {
-    let mut policy = String::with_capacity(64);
-    let mut limit = String::with_capacity(64);
-    for standing in &known.standings {
-        let separator = if policy.is_empty() { "" } else { ", " };
-        // Names consist of [a-z0-9_-], so they need no escapes in Strings (RFC 9651).
-        let _ = write!(policy, "{separator}\"{}\";q={};w={}", standing.name, standing.quota, standing.window);
-        policy.push_str(unit(standing));
-        let _ = write!(limit, "{separator}\"{}\";r={};t={}", standing.name, standing.remaining, reset(standing));
+fn draft_11(usage: &KeyUsage) -> [(&'static str, String); 2] {
+    let mut quotas = String::with_capacity(64);
+    let mut limits = String::with_capacity(64);
+    for policy in &usage.policies {
+        let separator = if quotas.is_empty() { "" } else { ", " };
+        // Names are [a-z0-9_-], so they need no escapes as Strings of RFC 9651.
+        let _ = write!(quotas, "{separator}\"{}\";q={};w={}", policy.name, policy.quota, policy.window);
+        quotas.push_str(unit(policy));
+        let _ = write!(limits, "{separator}\"{}\";r={};t={}", policy.name, policy.remaining, reset(policy));
     }
-    [("RateLimit-Policy", policy), ("RateLimit", limit)]
+    [("RateLimit-Policy", quotas), ("RateLimit", limits)]
 }
 
-/// `RateLimit` describes one policy: see [`closest_to_denying`].
-fn draft_7(known: &KeyResponse) -> [(&'static str, String); 2] {
-    let mut policy = String::with_capacity(32);
-    for standing in &known.standings {
-        let separator = if policy.is_empty() { "" } else { ", " };
-        let _ = write!(policy, "{separator}{};w={}", standing.quota, standing.window);
-        policy.push_str(unit(standing));
+/// `RateLimit` has room for one policy: see [`closest_to_denying`].
+fn draft_7(usage: &KeyUsage, verdict: Option<&KeyVerdict>) -> [(&'static str, String); 2] {
+    let mut quotas = String::with_capacity(32);
+    for policy in &usage.policies {
+        let separator = if quotas.is_empty() { "" } else { ", " };
+        let _ = write!(quotas, "{separator}{};w={}", policy.quota, policy.window);
+        quotas.push_str(unit(policy));
     }
-    let limit = closest_to_denying(known).map(|standing| {
-        format!("limit={}, remaining={}, reset={}", standing.quota, standing.remaining, reset(standing))
-    });
-    [("RateLimit-Policy", policy), ("RateLimit", limit.unwrap_or_default())]
+    let limit = closest_to_denying(usage, verdict)
+        .map(|policy| format!("limit={}, remaining={}, reset={}", policy.quota, policy.remaining, reset(policy)));
+    [("RateLimit-Policy", quotas), ("RateLimit", limit.unwrap_or_default())]
 }
 
-const fn unit(standing: &PolicyStatus) -> &'static str {
-    match standing.unit {
+const fn unit(policy: &PolicyStatus) -> &'static str {
+    match policy.unit {
         Unit::Requests => "",
         Unit::Tokens => ";qu=\"tokens\"",
     }
 }
 
 /// Whole seconds.
-const fn reset(standing: &PolicyStatus) -> u64 {
-    standing.reset_after.div_ceil(1000)
+const fn reset(policy: &PolicyStatus) -> u64 {
+    policy.reset_after.div_ceil(1000)
 }
 
-/// The policy that refused the call; of several, the one with the longest reset. If the call was
-/// admitted, the policy with the smallest share of its quota left; of equal ones, the one with the
-/// longest reset.
-fn closest_to_denying(known: &KeyResponse) -> Option<&PolicyStatus> {
-    let refused = |index: usize| match &known.outcome {
-        KeyVerdict::Denied { violated, .. } => violated.contains(&index),
-        KeyVerdict::CostExceedsQuota { policy, .. } => *policy == index,
+/// The policy that refused the call; of several the one with the longest reset. If none refused it,
+/// the one with the smallest share of its quota left; of equal ones the one with the longest reset.
+fn closest_to_denying<'a>(usage: &'a KeyUsage, verdict: Option<&KeyVerdict>) -> Option<&'a PolicyStatus> {
+    let refused = |index: usize| match verdict {
+        Some(KeyVerdict::Denied { violated, .. }) => violated.contains(&index),
+        Some(KeyVerdict::CostExceedsQuota { policy, .. }) => *policy == index,
         _ => false,
     };
-    let refusing =
-        known.standings.iter().enumerate().filter(|(index, _)| refused(*index)).map(|(_, standing)| standing);
-    refusing.max_by_key(|standing| standing.reset_after).or_else(|| {
-        known.standings.iter().min_by(|a, b| {
-            // Shares are compared by cross-multiplication.
+    let refusing = usage.policies.iter().enumerate().filter(|(index, _)| refused(*index)).map(|(_, policy)| policy);
+    refusing.max_by_key(|policy| policy.reset_after).or_else(|| {
+        usage.policies.iter().min_by(|a, b| {
+            // Shares are compared crosswise: what is left of one quota is worth as many of the
+            // other.
             let share = |of: &PolicyStatus, by: &PolicyStatus| u128::from(of.remaining) * u128::from(by.quota.max(1));
             share(a, b).cmp(&share(b, a)).then(b.reset_after.cmp(&a.reset_after))
         })
@@ -136,6 +157,10 @@ mod tests {
     const DRAFT_11: Forms = Forms { standard: RateLimitFields::Draft11, legacy: true };
     const DRAFT_7: Forms = Forms { standard: RateLimitFields::Draft7, legacy: true };
     const NONE: Forms = Forms { standard: RateLimitFields::None, legacy: true };
+
+    fn fields(response: &KeyResponse, forms: Forms) -> Vec<(&'static str, String)> {
+        RateLimits::of_call(response, forms).fields()
+    }
 
     fn names(known: &KeyResponse, forms: Forms) -> Vec<&'static str> {
         fields(known, forms).into_iter().map(|(name, _)| name).collect()
@@ -220,6 +245,15 @@ mod tests {
             assert_eq!(fields, [("RateLimit-Policy", policy.to_owned()), ("RateLimit", limit.to_owned())], "{line}");
         }
         assert!(fields(&known("1 admitted unlimited 0"), DRAFT_7).is_empty());
+    }
+
+    #[test]
+    fn a_look_up_has_the_fields_of_an_admitted_call() {
+        let rest = "free 0 minute:rm:10:60:0:1 hour:rh:20:3600:8:5000";
+        let [admitted, denied] = ["admitted", "denied:5000:9:1"].map(|word| known(&format!("1 {word} {rest}")));
+        for forms in [DRAFT_11, DRAFT_7, NONE] {
+            assert_eq!(RateLimits::of_key(&denied.usage, forms).fields(), fields(&admitted, forms));
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use crate::gateway::recent::Recent;
 use crate::keys::key::same_hash;
-use crate::protocol::object_response::KeyResponse;
+use crate::protocol::key_status::StatusAndUsage;
 use crate::router::SelfServiceRoute;
 use std::rc::Rc;
 
@@ -25,7 +25,7 @@ pub const INTERVAL: u64 = 1_000;
 pub const BUCKETS: usize = 8_192;
 /// How long a response is kept, in milliseconds.
 pub const KEPT: u64 = 1_000;
-/// How long refusals state the last known policy usage, in milliseconds.
+/// How long refusals carry the key's last usage, in milliseconds.
 pub const STOOD: u64 = 10_000;
 /// Maximum number of keys with kept responses.
 pub const KEYS: usize = 256;
@@ -75,9 +75,9 @@ impl Answers {
 /// A response of a key's object.
 #[derive(Debug, Clone)]
 pub struct CachedAnswer {
-    /// The policy usage.
-    pub known: KeyResponse,
-    /// The body. Empty if the key may not be used.
+    /// The key's status and usage.
+    pub key: StatusAndUsage,
+    /// The body; empty if the key may not be used.
     pub body: Rc<str>,
     asked_at: u64,
     answered_at: u64,
@@ -86,19 +86,22 @@ pub struct CachedAnswer {
 impl CachedAnswer {
     /// A response at `answered_at` to a request at `asked_at`.
     #[must_use]
-    pub fn new(known: KeyResponse, body: impl Into<Rc<str>>, asked_at: u64, answered_at: u64) -> Self {
-        Self { known, body: body.into(), asked_at, answered_at }
+    pub fn new(key: StatusAndUsage, body: impl Into<Rc<str>>, asked_at: u64, answered_at: u64) -> Self {
+        Self { key, body: body.into(), asked_at, answered_at }
     }
 
-    /// The policy usage at `now`, while it can be derived: for at most `life` since the request,
-    /// and not beyond the end of any window or a step back of the clock.
-    fn at(&self, now: u64, life: u64) -> Option<KeyResponse> {
-        let resets = self.known.standings.iter().map(|standing| standing.reset_after).filter(|&reset| reset > 0);
+    /// The key's status and usage at `now`, if they still follow from it: for at most `life` since
+    /// it was requested, and not beyond the end of any window. `None` if the clock stepped back.
+    fn at(&self, now: u64, life: u64) -> Option<StatusAndUsage> {
+        let resets = self.key.usage.policies.iter().map(|policy| policy.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain([life]).min().unwrap_or_default();
         let is_true = self.asked_at <= self.answered_at
             && self.answered_at <= now
             && now.checked_sub(self.asked_at).is_some_and(|age| age < life);
-        is_true.then(|| self.known.later(now.saturating_sub(self.answered_at)))
+        is_true.then(|| StatusAndUsage {
+            status: self.key.status,
+            usage: self.key.usage.later(now.saturating_sub(self.answered_at)),
+        })
     }
 }
 
@@ -106,15 +109,16 @@ impl CachedAnswer {
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum Permit {
-    /// Respond with this cached response.
-    Give(KeyResponse, Rc<str>),
-    /// Ask the object, and pass its response to [`SelfService::keep`].
+    /// Give this answer.
+    Give(StatusAndUsage, Rc<str>),
+    /// Ask the object; [`SelfService::keep`] takes the answer.
     Ask(LookupNumber),
-    /// Refuse it, with the last known policy usage if there is one.
+    /// Refuse it, with the key's status and usage if they are known.
     Refuse {
         /// In whole seconds.
         retry_after: u64,
-        known: Option<KeyResponse>,
+        /// As of a moment ago.
+        key: Option<StatusAndUsage>,
     },
 }
 
@@ -128,8 +132,8 @@ impl SelfService {
         let wait = charge(self.buckets.get_or_put(secret_hash, || now), now);
         let answers = self.answers.get(id).filter(|answers| same_hash(&answers.secret_hash, secret_hash));
         if let Some(wait) = wait {
-            let known = answers.and_then(|answers| answers.latest()?.at(now, STOOD));
-            return Permit::Refuse { retry_after: wait.div_ceil(1000), known };
+            let key = answers.and_then(|answers| answers.latest()?.at(now, STOOD));
+            return Permit::Refuse { retry_after: wait.div_ceil(1000), key };
         }
         self.questions = self.questions.wrapping_add(1);
         let mark = LookupNumber(self.questions);
@@ -184,13 +188,14 @@ fn charge(full_at: &mut u64, now: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::object_response::{KeyResponse, ObjectResponse as Line};
+    use crate::protocol::key_status::{KeyStatus, KeyStatusResponse};
     use SelfServiceRoute::{Me, MyUsage};
     use proptest::prelude::*;
 
-    fn known(reset_after: u64) -> KeyResponse {
-        match Line::parse(&format!("1 admitted free 1000000 minute:rm:10:60:3:{reset_after}")) {
-            Some(Line::Key(known)) => known,
+    fn known(reset_after: u64) -> StatusAndUsage {
+        let text = format!("1 admitted free 1000000 minute:rm:10:60:3:{reset_after}\n{{}}\n{{}}");
+        match KeyStatusResponse::parse(&text) {
+            Some(KeyStatusResponse::Known(KeyStatus { key, .. })) => key,
             other => panic!("{other:?}"),
         }
     }
@@ -236,17 +241,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_where_the_key_stands_while_that_is_known() {
+    fn a_refusal_carries_the_usage_while_that_is_known() {
         for (now, is_told) in [(1_200, true), (10_999, true), (11_000, false)] {
             let mut service = kept("me");
             let told = (0..=BURST).find_map(|_| match service.begin("k", "h", MyUsage, now) {
-                Permit::Refuse { known, .. } => Some(known),
+                Permit::Refuse { key, .. } => Some(key),
                 _ => None,
             });
             let told = told.unwrap();
             assert_eq!(told.is_some(), is_told, "{now}");
-            if let Some(known) = told {
-                assert_eq!(known.standings[0].reset_after, 60_000 - (now - 1_200));
+            if let Some(key) = told {
+                assert_eq!(key.usage.policies[0].reset_after, 60_000 - (now - 1_200));
             }
         }
     }

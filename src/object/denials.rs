@@ -1,57 +1,58 @@
 //! When counts that no call waits for are written: denials, and notes in the audit log.
 //!
-//! A timer would keep the object from hibernating, and its duration billed. So there is none. A denial is written at once while
-//! there are few of them. When there are many they stay in memory until the next row, whatever that is written for. Should none
-//! come, an alarm does before an idle object loses its memory. It is brought forward from the work that it is set for, if there
-//! is any. That takes two settings of the alarm, a request and the row: as much as three rows.
+//! There is no timer: a pending one would keep the object from hibernating, and its duration
+//! billed. A denial is written at once while there are few of them. When there are many, they stay
+//! in memory until the next row, whatever that is written for. If no row is written, an alarm comes
+//! before an idle object loses its memory. It is brought forward from its work, if it is set for
+//! any. That takes two settings of the alarm, a request and the row: as much as three rows.
 
-/// The time in which one row may be written for such counts alone, in milliseconds.
+/// One row may be written for denials alone in this time, in milliseconds.
 pub const SPACING: u64 = 5_000;
-/// So many such rows may follow each other at once.
+/// How many of these rows may follow each other without a pause.
 pub const BURST: u64 = 3;
-/// How long before an alarm comes for such counts, in milliseconds. An idle object hibernates after 10 s.
+/// How long denials may stay in memory, in milliseconds. An idle object hibernates after 10 s.
 pub const PATIENCE: u64 = 8_000;
-/// A key that was denied so lately, in milliseconds, is taken to be denied again.
+/// A key whose last denial is less old, in milliseconds, is expected to be denied again.
 const LATELY: u64 = 3_000;
 
-/// What is to be done about counts that are in memory alone.
+/// What to do about counts that are in memory alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Later {
     /// Nothing: a row or an alarm comes in time.
     Wait,
-    /// To write a row.
+    /// Write a row.
     Write,
-    /// To set the alarm to this time, in milliseconds since 1970.
+    /// Set the alarm to this time, in milliseconds since 1970.
     SetAlarm(u64),
 }
 
-/// What an alarm is for.
+/// What an alarm has come for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// The work that alarms are set for.
+    /// Its work: see [`alarm_schedule`](crate::object::alarm_schedule).
     Work,
-    /// Only such counts. First the alarm is to be set to this time, in milliseconds since 1970.
+    /// Denials alone.
     Counts {
-        /// When the next alarm is due.
+        /// The alarm is first set to this time, in milliseconds since 1970.
         alarm: u64,
-        /// Whether a row is to be written then.
+        /// Whether a row is written then.
         write: bool,
     },
 }
 
-/// What an object in memory knows of the rows that it wrote for such counts. All times are in milliseconds since 1970.
+/// The state of one object. All times are in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Denials {
-    /// When there will be room for [`BURST`] rows again.
+    /// From when on [`BURST`] rows may be written.
     full_at: u64,
-    /// When something was counted.
+    /// When something was last counted.
     last_count: u64,
-    /// When the alarm has to come for its work, if it was brought forward.
+    /// When the alarm is due for its work, if it was brought forward.
     work_at: Option<u64>,
 }
 
 impl Denials {
-    /// Something was counted at `now` that is in memory alone; the alarm is set to `alarm`.
+    /// Something was counted at `now` that is in memory alone. The alarm is set to `alarm`.
     pub fn counted(&mut self, alarm: Option<u64>, now: u64) -> Later {
         self.last_count = now;
         let latest = now.saturating_add(PATIENCE);
@@ -67,12 +68,12 @@ impl Denials {
         Later::SetAlarm(latest)
     }
 
-    /// The alarm has come. `is_unwritten` says whether there are counts in memory alone.
+    /// The alarm has come. `is_unwritten` if there are counts in memory alone.
     pub fn woken(&mut self, is_unwritten: bool, now: u64) -> Wake {
         let Some(work_at) = self.work_at.take().filter(|at| *at > now) else { return Wake::Work };
         let latest = now.saturating_add(PATIENCE);
         if !is_unwritten || work_at <= latest {
-            // The work writes what it finds.
+            // The work writes all counts.
             return Wake::Counts { alarm: work_at, write: false };
         }
         self.note_row(now);
@@ -88,7 +89,7 @@ impl Denials {
         self.work_at = None;
     }
 
-    /// A time that is further off than any row could move it was noted by a clock that was ahead.
+    /// A later `full_at` than rows can lead to was set by a clock that was ahead.
     fn has_room(&self, now: u64) -> bool {
         let wait = self.full_at.saturating_sub(now);
         wait <= (BURST - 1) * SPACING || wait > BURST * SPACING
@@ -113,7 +114,7 @@ mod tests {
     const HIBERNATION: u64 = 10 * SECOND;
     /// Seconds that a row takes of the room for rows.
     const ROW: u64 = SPACING / SECOND;
-    /// The present. Worlds are moved back to it, so that equal situations are equal.
+    /// The present. Worlds are moved back to it, so that equal states compare equal.
     const NOW: u64 = 1_000 * SECOND;
 
     /// An object, its alarm and its storage.
@@ -126,7 +127,8 @@ mod tests {
         event_at: u64,
         /// When the alarm's work is due, if a row was written since the last.
         due: Option<u64>,
-        /// What is left of the rows that may be written for denials alone, in seconds of which each takes five.
+        /// What is left of the rows that may be written for denials alone, in seconds: each takes
+        /// five.
         room: u64,
     }
 
@@ -210,7 +212,7 @@ mod tests {
             let Denials { full_at, last_count, work_at } = &mut self.denials;
             let back = |at: &mut u64| *at -= elapsed;
             [&mut self.alarm, &mut self.due, work_at].into_iter().flatten().for_each(back);
-            // What is long ago is long ago.
+            // Older times make no difference.
             *full_at = full_at.saturating_sub(elapsed).max(NOW - SECOND);
             *last_count = last_count.saturating_sub(elapsed).max(NOW - HIBERNATION);
             self.room = (self.room + elapsed / SECOND).min(BURST * ROW);
@@ -243,8 +245,8 @@ mod tests {
         assert!(seen.len() > 1_000, "{}", seen.len());
     }
 
-    /// Denials at these seconds, with an alarm that is due for its work after a minute; what is done about each, and by alarms until
-    /// then: `w` is a row, `a` an alarm that is set.
+    /// What follows from denials at these seconds, with an alarm that is due for its work after a
+    /// minute: `w` is a row, `a` a setting of the alarm.
     fn done(seconds: impl IntoIterator<Item = u64>) -> String {
         let mut denials = Denials::default();
         let (mut alarm, mut is_unwritten, mut text) = (60 * SECOND, false, String::new());
@@ -280,7 +282,7 @@ mod tests {
     fn a_key_that_is_denied_every_five_seconds_sets_no_alarm() {
         // The last two wait for the work.
         assert_eq!(done((0..60).step_by(5)), "w".repeat(11) + "-");
-        // What an isolate reports comes with its next question, or just before.
+        // An isolate's report comes with its next request, or just before.
         assert_eq!(done((0..60).step_by(10).flat_map(|second| [second, second])), "w".repeat(12));
     }
 
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_returns_to_its_work_when_nobody_is_denied_any_more() {
+    fn an_alarm_returns_to_its_work_when_denials_end() {
         let work = NOW + 60 * SECOND;
         let mut denials = Denials::default();
         let mut count = |now| (0..=BURST).map(|_| denials.counted(Some(work), now)).last();

@@ -1,4 +1,15 @@
-//! When a key's object writes what it has counted. What it counts is in [`limit`](crate::key_state) and [`meter`](crate::metering).
+//! What a key's object decides: how requests are answered, when rows are written, when the profile
+//! is read, when alerts are delivered, and when the alarm comes. Events and times go in, actions
+//! come out, and `runtime/object` carries them out.
 
+pub mod alarm_schedule;
+pub mod alert_delivery;
 pub mod denials;
+#[cfg(test)]
+mod fixtures;
 pub mod group_commit;
+pub mod judge;
+pub mod look_up;
+pub mod memory;
+pub mod profile_freshness;
+pub mod settings;

@@ -1,11 +1,14 @@
-//! What a key's holder is told.
+//! The status of a key, for its own secret: `GET /_tollgate/me` and `/me/usage`.
 
 use crate::keys::profile::Status;
 use crate::metering::months::MonthTotal;
-use crate::protocol::object_response::ObjectResponse;
+use crate::protocol::object_response::{KeyUsage, ObjectResponse, VERSION, parse_refused, refused_word};
 use crate::protocol::usage::PolicyUsageBody;
 use serde::Serialize;
 use serde_json::Value;
+
+/// The word of an active key.
+const ACTIVE: &str = "admitted";
 
 /// Status and usage of the presented key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,31 +27,84 @@ pub struct Me {
     pub policies: Vec<PolicyUsageBody>,
 }
 
-/// The answer to [`ObjectRequest::KeyStatus`](crate::protocol::object_request::ObjectRequest::KeyStatus) for a known key: three lines, of which the Worker reads only the
-/// first and passes the others on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether a key may be used, and its usage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusAndUsage {
+    /// The key's status.
+    pub status: Status,
+    /// Its usage.
+    pub usage: KeyUsage,
+}
+
+/// The response to
+/// [`ObjectRequest::KeyStatus`](crate::protocol::object_request::ObjectRequest::KeyStatus) for a
+/// known key: three lines. The Worker passes the last two on without reading them.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyStatus<'a> {
-    /// The line of an [`ObjectResponse`] that says where the key stands, and whether it may be used.
-    pub line: &'a str,
+    /// The key's status and usage.
+    pub key: StatusAndUsage,
     /// A [`Me`], as JSON.
     pub me: &'a str,
-    /// What the object has counted of the current month, as [`month_json`] writes it.
+    /// What the object has counted in the current month, as [`month_json`] writes it.
     pub month: &'a str,
 }
 
-impl<'a> KeyStatus<'a> {
-    /// As it travels.
-    #[must_use]
-    pub fn to_text(self) -> String {
-        [self.line, self.me, self.month].join("\n")
+/// What the object says when the status of a key is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyStatusResponse<'a> {
+    /// The key exists and the presented secret is its own.
+    Known(KeyStatus<'a>),
+    /// No such key, or not its secret.
+    Unknown,
+}
+
+impl StatusAndUsage {
+    /// The line has the form of a verdict, because it is frozen: `admitted` for an active key.
+    fn to_line(&self) -> String {
+        let mut line = match self.status {
+            Status::Active => format!("{VERSION} {ACTIVE}"),
+            status => format!("{VERSION} {}", refused_word(status)),
+        };
+        // Writing to a String cannot fail.
+        let _ = self.usage.write(&mut line);
+        line
     }
 
-    /// Reads it; an answer that is not about a known key has its first line alone.
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        if words.next() != Some(VERSION) {
+            return None;
+        }
+        let word = words.next()?;
+        let status = match word.split_once(':').unwrap_or((word, "")) {
+            (ACTIVE, _) => Status::Active,
+            ("refused", status) => parse_refused(status)?,
+            _ => return None,
+        };
+        Some(Self { status, usage: KeyUsage::parse(words)? })
+    }
+}
+
+impl<'a> KeyStatusResponse<'a> {
+    /// The lines that are sent.
     #[must_use]
-    pub fn parse(text: &'a str) -> Option<(ObjectResponse, &'a str, &'a str)> {
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Known(KeyStatus { key, me, month }) => [&key.to_line(), *me, *month].join("\n"),
+            Self::Unknown => ObjectResponse::Unknown.to_line(),
+        }
+    }
+
+    /// Reads the lines; `None` if they are of a version that this one does not know.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
         let mut lines = text.split('\n');
-        let answer = ObjectResponse::parse(lines.next()?)?;
-        Some((answer, lines.next().unwrap_or_default(), lines.next().unwrap_or_default()))
+        let first = lines.next()?;
+        if ObjectResponse::parse(first) == Some(ObjectResponse::Unknown) {
+            return Some(Self::Unknown);
+        }
+        let key = StatusAndUsage::parse(first)?;
+        Some(Self::Known(KeyStatus { key, me: lines.next()?, month: lines.next()? }))
     }
 }
 
@@ -82,11 +138,33 @@ mod tests {
         let month = month_json(&state.month(Month::of(now)), state.epoch());
         let row: Value = serde_json::from_str(&month).unwrap();
         assert_eq!(row, serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7}));
-        let text = KeyStatus { line: "1 refused:expired free 5", me: "{}", month: &month }.to_text();
-        let (answer, me, read) = KeyStatus::parse(&text).unwrap();
-        assert!(matches!(answer, ObjectResponse::Key(_)));
-        assert_eq!((me, read), ("{}", month.as_str()));
-        assert_eq!(KeyStatus::parse("1 unknown"), Some((ObjectResponse::Unknown, "", "")));
-        assert_eq!(KeyStatus::parse(""), None);
+        for (status, word) in
+            [(Status::Active, "admitted"), (Status::Expired, "refused:expired"), (Status::Disabled, "refused:disabled")]
+        {
+            let policies = "minute:rm:10:60:9:41877:1500 month:rM:10:2592000:9:41877";
+            let text = format!("1 {word} free 5 {policies}\n{{}}\n{month}");
+            let response = KeyStatusResponse::parse(&text).unwrap();
+            assert_eq!(response.to_text(), text);
+            let KeyStatusResponse::Known(KeyStatus { key, me, month: read }) = response else { panic!("{text}") };
+            assert_eq!((key.status, me, read), (status, "{}", month.as_str()));
+            assert_eq!((key.usage.tier.as_str(), key.usage.now, key.usage.changes_after), ("free", 5, Some(1_500)));
+            // A call is answered with the same line.
+            let line = text.lines().next().unwrap();
+            assert!(
+                matches!(ObjectResponse::parse(line), Some(ObjectResponse::Key(known)) if known.usage == key.usage)
+            );
+        }
+        assert!(KeyStatusResponse::parse("1 admitted:new free 5\n{}\n{}").is_some(), "unknown letters are ignored");
+        assert_eq!(KeyStatusResponse::Unknown.to_text(), "1 unknown");
+        assert_eq!(KeyStatusResponse::parse("1 unknown"), Some(KeyStatusResponse::Unknown));
+        for wrong in [
+            "",
+            "2 admitted free 5\n{}\n{}",
+            "1 failed",
+            "1 denied:1:1:0 free 5\n{}\n{}",
+            "1 refused:active free 5\n{}\n{}",
+        ] {
+            assert_eq!(KeyStatusResponse::parse(wrong), None, "{wrong}");
+        }
     }
 }

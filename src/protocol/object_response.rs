@@ -1,4 +1,4 @@
-//! What a key's object answers.
+//! How a key's object answers a request about a call. Responses are lines of text.
 
 use crate::keys::profile::Status;
 use crate::limiter::decision::{UsageSnapshot, Verdict};
@@ -6,12 +6,15 @@ use crate::limiter::policy::{Period, Unit};
 use crate::limiter::schedule::Schedule;
 use std::fmt::Write as _;
 
-/// An object's answer.
+/// The first word of every line.
+pub(super) const VERSION: &str = "1";
+
+/// An object's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectResponse {
-    /// About a key that exists and whose secret was presented.
+    /// The key exists and the presented secret is its own.
     Key(KeyResponse),
-    /// The report is on the key's books.
+    /// The report or the outcomes of calls are recorded.
     Recorded,
     /// No such key, or not its secret.
     Unknown,
@@ -19,60 +22,67 @@ pub enum ObjectResponse {
     Failed,
 }
 
-/// What an object says of a key.
+/// The verdict on a call, and the key's usage after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyResponse {
-    /// The outcome.
-    pub outcome: KeyVerdict,
+    /// The verdict.
+    pub verdict: KeyVerdict,
+    /// The usage.
+    pub usage: KeyUsage,
+}
+
+/// A key's tier, and its usage of each policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyUsage {
     /// The key's tier.
     pub tier: String,
     /// The object's clock, in milliseconds since the Unix epoch.
     pub now: u64,
-    /// Where the key stands with each of its policies.
-    pub standings: Vec<PolicyStatus>,
-    /// Milliseconds until other policies hold, rounded down, if that is known. Travels with the first standing, where code that
-    /// does not know it finds nothing that it reads.
+    /// In the order of the policies.
+    pub policies: Vec<PolicyStatus>,
+    /// Milliseconds until other policies hold, rounded down, if that is known. It is a field of the
+    /// first policy in the line, which earlier versions ignore.
     pub changes_after: Option<u64>,
 }
 
-/// The outcome of a call of a known key.
+/// The verdict on a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyVerdict {
-    /// Counted; forward it.
+    /// The call is counted: forward it.
     Admitted(Admission),
-    /// No room.
+    /// Policies refuse it.
     Denied {
-        /// Which of the standings refused.
+        /// The policies that refused, as indices into [`KeyUsage::policies`].
         violated: Vec<usize>,
         /// Milliseconds until the call would fit, rounded up.
         retry_after: u64,
-        /// What the call costs.
+        /// The cost of the call.
         cost: u64,
         /// Which other calls it is true for.
         extent: Extent,
     },
     /// The cost is above what one policy can ever admit.
     CostExceedsQuota {
-        /// Which of the standings that is.
+        /// That policy, as an index into [`KeyUsage::policies`].
         policy: usize,
-        /// What the call costs.
+        /// The cost of the call.
         cost: u64,
     },
     /// It repeats a call, by its idempotency key, that is still in flight.
     Conflict,
     /// Its idempotency key was used for another request.
     Mismatch,
-    /// Its `Idempotency-Key` is none.
+    /// Its `Idempotency-Key` is malformed.
     Malformed,
     /// The key may not be used.
     Refused(Status),
 }
 
-/// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`. Said only of calls that have one,
-/// to isolates that can read it.
+/// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`.
+/// Sent only for calls that have one, to isolates that can read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Extent {
-    /// Not said.
+    /// Not sent.
     #[default]
     Unsaid,
     /// For all: a replay would be denied by the same policies for as long.
@@ -101,18 +111,19 @@ impl Extent {
     }
 }
 
-/// What is to be known of an admitted call.
+/// How to forward an admitted call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// Whether it repeats an earlier call by its idempotency key: marked, and not charged to what is paid for.
+    /// Whether it repeats an earlier call by its idempotency key. It is marked, and not charged to
+    /// months or tokens.
     pub is_replay: bool,
-    /// Whether the object wants to be told how it ended.
+    /// Whether to report its outcome to the object.
     pub wants_outcome: bool,
-    /// Whether the call's tier ignores idempotency keys. An earlier version never says so.
+    /// Whether the call's tier ignores idempotency keys. Earlier versions never send this.
     pub ignores_key: bool,
 }
 
-/// Where a key stands with one policy.
+/// The usage of one policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyStatus {
     /// The policy's name.
@@ -121,7 +132,8 @@ pub struct PolicyStatus {
     pub unit: Unit,
     /// Its period.
     pub period: Period,
-    /// Units per window, never fewer than can be spent at once. See [`Policy::terms`](crate::limiter::policy::Policy::terms).
+    /// Units per window, never fewer than can be spent at once. See
+    /// [`Policy::terms`](crate::limiter::policy::Policy::terms).
     pub quota: u64,
     /// The window's length in seconds; a month has its real one.
     pub window: u64,
@@ -148,12 +160,35 @@ const fn period_letter(period: Period) -> char {
 }
 
 impl KeyResponse {
-    /// An outcome and the usage of all policies, in the form that travels.
+    /// The same some milliseconds later, if nothing else happens until then.
     #[must_use]
-    pub fn new<'a>(outcome: KeyVerdict, tier: &str, policies: impl Into<Schedule<'a>>, usage: &UsageSnapshot) -> Self {
+    pub fn later(&self, milliseconds: u64) -> Self {
+        let mut verdict = self.verdict.clone();
+        if let KeyVerdict::Denied { retry_after, .. } = &mut verdict {
+            *retry_after = retry_after.saturating_sub(milliseconds);
+        }
+        Self { verdict, usage: self.usage.later(milliseconds) }
+    }
+
+    /// The names of the policies that refused.
+    #[must_use]
+    pub fn violated(&self) -> Vec<String> {
+        match &self.verdict {
+            KeyVerdict::Denied { violated, .. } => {
+                violated.iter().filter_map(|&i| self.usage.policies.get(i)).map(|policy| policy.name.clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl KeyUsage {
+    /// The usage of all policies, in the form that is sent.
+    #[must_use]
+    pub fn new<'a>(tier: &str, policies: impl Into<Schedule<'a>>, usage: &UsageSnapshot) -> Self {
         let schedule = policies.into();
         let changes_after = schedule.until().map(|until| until.since(usage.now) / 1000);
-        let standings = schedule.policies().iter().zip(&usage.policies).map(|(policy, standing)| {
+        let policies = schedule.policies().iter().zip(&usage.policies).map(|(policy, used)| {
             let (quota, window) = policy.terms(usage.now);
             PolicyStatus {
                 name: policy.name().to_owned(),
@@ -161,12 +196,11 @@ impl KeyResponse {
                 period: policy.period(),
                 quota,
                 window,
-                remaining: standing.remaining,
-                reset_after: standing.reset_after.div_ceil(1000),
+                remaining: used.remaining,
+                reset_after: used.reset_after.div_ceil(1000),
             }
         });
-        let (tier, now) = (tier.to_owned(), usage.now.as_millis());
-        Self { outcome, tier, now, standings: standings.collect(), changes_after }
+        Self { tier: tier.to_owned(), now: usage.now.as_millis(), policies: policies.collect(), changes_after }
     }
 
     /// The same some milliseconds later, if nothing else happens until then.
@@ -174,30 +208,36 @@ impl KeyResponse {
     pub fn later(&self, milliseconds: u64) -> Self {
         let mut later = self.clone();
         later.now = later.now.saturating_add(milliseconds);
-        for standing in &mut later.standings {
-            standing.reset_after = standing.reset_after.saturating_sub(milliseconds);
-        }
-        if let KeyVerdict::Denied { retry_after, .. } = &mut later.outcome {
-            *retry_after = retry_after.saturating_sub(milliseconds);
+        for policy in &mut later.policies {
+            policy.reset_after = policy.reset_after.saturating_sub(milliseconds);
         }
         later.changes_after = later.changes_after.map(|after| after.saturating_sub(milliseconds));
         later
     }
 
-    /// The names of the policies that refused.
-    #[must_use]
-    pub fn violated(&self) -> Vec<String> {
-        match &self.outcome {
-            KeyVerdict::Denied { violated, .. } => {
-                violated.iter().filter_map(|&i| self.standings.get(i)).map(|standing| standing.name.clone()).collect()
+    /// Appends the part of a line that follows the verdict.
+    pub(super) fn write(&self, line: &mut String) -> std::fmt::Result {
+        write!(line, " {} {}", self.tier, self.now)?;
+        for (index, policy) in self.policies.iter().enumerate() {
+            policy.write(line)?;
+            if let (0, Some(after)) = (index, self.changes_after) {
+                write!(line, ":{after}")?;
             }
-            _ => Vec::new(),
         }
+        Ok(())
+    }
+
+    /// Reads that part, as words.
+    pub(super) fn parse<'a>(mut words: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
+        let (tier, now) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+        let changes_after = words.clone().next().and_then(|first| first.split(':').nth(6)?.parse().ok());
+        let policies = words.map(PolicyStatus::parse).collect::<Option<_>>()?;
+        Some(Self { tier, now, policies, changes_after })
     }
 }
 
 impl KeyVerdict {
-    /// What a verdict says about a call of this cost.
+    /// The verdict of the policies on a call of this cost.
     #[must_use]
     pub fn new(verdict: &Verdict, cost: u64) -> Self {
         match verdict {
@@ -212,7 +252,7 @@ impl KeyVerdict {
 }
 
 impl ObjectResponse {
-    /// The header value.
+    /// The line that is sent.
     #[must_use]
     pub fn to_line(&self) -> String {
         let mut line = String::with_capacity(128);
@@ -221,71 +261,71 @@ impl ObjectResponse {
             Self::Unknown => line.push_str("1 unknown"),
             Self::Failed => line.push_str("1 failed"),
             // Writing to a String cannot fail.
-            Self::Key(known) => drop(known.write(&mut line)),
+            Self::Key(KeyResponse { verdict, usage }) => {
+                line.push_str("1 ");
+                let _ = verdict.write(&mut line).and_then(|()| usage.write(&mut line));
+            }
         }
         line
     }
 
-    /// Reads a header value; `None` if it is of no version that is known here.
+    /// Reads a line; `None` if it is of a version that this one does not know.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
-        if words.next() != Some("1") {
+        if words.next() != Some(VERSION) {
             return None;
         }
-        let outcome = match words.next()? {
+        let verdict = match words.next()? {
             "settled" => return Some(Self::Recorded),
             "unknown" => return Some(Self::Unknown),
             "failed" => return Some(Self::Failed),
-            outcome => KeyVerdict::parse(outcome)?,
+            verdict => KeyVerdict::parse(verdict)?,
         };
-        let (tier, now) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
-        let changes_after = words.clone().next().and_then(|first| first.split(':').nth(6)?.parse().ok());
-        let standings = words.map(PolicyStatus::parse).collect::<Option<_>>()?;
-        Some(Self::Key(KeyResponse { outcome, tier, now, standings, changes_after }))
+        Some(Self::Key(KeyResponse { verdict, usage: KeyUsage::parse(words)? }))
     }
 }
 
-impl KeyResponse {
-    fn write(&self, line: &mut String) -> std::fmt::Result {
-        line.push_str("1 ");
-        match &self.outcome {
-            KeyVerdict::Admitted(pass) => {
-                line.push_str("admitted");
-                for (letter, holds) in [(":r", pass.is_replay), (":e", pass.wants_outcome), (":u", pass.ignores_key)] {
-                    line.push_str(if holds { letter } else { "" });
-                }
-            }
-            KeyVerdict::Conflict => line.push_str("conflict"),
-            KeyVerdict::Mismatch => line.push_str("mismatch"),
-            KeyVerdict::Malformed => line.push_str("malformed"),
-            KeyVerdict::Denied { violated, retry_after, cost, extent } => {
-                write!(line, "denied:{retry_after}:{cost}")?;
-                violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
-                extent.letter().map_or(Ok(()), |letter| write!(line, ":{letter}"))?;
-            }
-            KeyVerdict::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}")?,
-            KeyVerdict::Refused(status) => write!(line, "refused:{}", status.as_str())?,
-        }
-        write!(line, " {} {}", self.tier, self.now)?;
-        for (index, standing) in self.standings.iter().enumerate() {
-            standing.write(line)?;
-            if let (0, Some(after)) = (index, self.changes_after) {
-                write!(line, ":{after}")?;
-            }
-        }
-        Ok(())
-    }
+/// The word of a verdict on a key that may not be used.
+pub(super) fn refused_word(status: Status) -> String {
+    format!("refused:{}", status.as_str())
+}
+
+/// Reads what follows `refused:`.
+pub(super) fn parse_refused(status: &str) -> Option<Status> {
+    [Status::Disabled, Status::Revoked, Status::Expired].into_iter().find(|refused| refused.as_str() == status)
 }
 
 impl KeyVerdict {
+    fn write(&self, line: &mut String) -> std::fmt::Result {
+        match self {
+            Self::Admitted(Admission { is_replay, wants_outcome, ignores_key }) => {
+                line.push_str("admitted");
+                for (letter, holds) in [(":r", is_replay), (":e", wants_outcome), (":u", ignores_key)] {
+                    line.push_str(if *holds { letter } else { "" });
+                }
+                Ok(())
+            }
+            Self::Conflict => line.write_str("conflict"),
+            Self::Mismatch => line.write_str("mismatch"),
+            Self::Malformed => line.write_str("malformed"),
+            Self::Denied { violated, retry_after, cost, extent } => {
+                write!(line, "denied:{retry_after}:{cost}")?;
+                violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
+                extent.letter().map_or(Ok(()), |letter| write!(line, ":{letter}"))
+            }
+            Self::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}"),
+            Self::Refused(status) => line.write_str(&refused_word(*status)),
+        }
+    }
+
     fn parse(word: &str) -> Option<Self> {
         let (name, mut values) = match word.split_once(':') {
             Some((name, values)) => (name, values.split(':')),
             None => (word, "".split(':')),
         };
         match name {
-            // Letters that are not known here are no reason to refuse the call.
+            // Unknown letters do not change the verdict.
             "admitted" => {
                 let has = |letter| word.split(':').skip(1).any(|value| value == letter);
                 Some(Self::Admitted(Admission { is_replay: has("r"), wants_outcome: has("e"), ignores_key: has("u") }))
@@ -309,12 +349,7 @@ impl KeyVerdict {
                 policy: values.next()?.parse().ok()?,
                 cost: values.next()?.parse().ok()?,
             }),
-            "refused" => match values.next()? {
-                "disabled" => Some(Self::Refused(Status::Disabled)),
-                "revoked" => Some(Self::Refused(Status::Revoked)),
-                "expired" => Some(Self::Refused(Status::Expired)),
-                _ => None,
-            },
+            "refused" => parse_refused(values.next()?).map(Self::Refused),
             _ => None,
         }
     }
@@ -363,7 +398,7 @@ mod tests {
     /// Old and new versions of these lines meet during every deployment.
     #[test]
     fn answers_are_frozen() {
-        let standing = |name: &str, period, window| PolicyStatus {
+        let policy = |name: &str, period, window| PolicyStatus {
             name: name.to_owned(),
             unit: Unit::Requests,
             period,
@@ -372,16 +407,16 @@ mod tests {
             remaining: 9,
             reset_after: 41_877,
         };
-        let changing = |outcome, changes_after| {
-            ObjectResponse::Key(KeyResponse {
-                outcome,
+        let changing = |verdict, changes_after| {
+            let usage = KeyUsage {
                 tier: "free".to_owned(),
                 now: 1_763_624_894_123,
-                standings: vec![standing("minute", Period::Minute, 60), standing("month", Period::Month, 2_592_000)],
+                policies: vec![policy("minute", Period::Minute, 60), policy("month", Period::Month, 2_592_000)],
                 changes_after,
-            })
+            };
+            ObjectResponse::Key(KeyResponse { verdict, usage })
         };
-        let known = |outcome| changing(outcome, None);
+        let known = |verdict| changing(verdict, None);
         let denied = |extent| known(KeyVerdict::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [

@@ -1,10 +1,10 @@
 //! The cron trigger: checks the totals of some keys, and deletes old rows.
 
 use crate::encoding::base32;
+use crate::runtime::admin::reconcile;
 use crate::runtime::clock;
 use crate::runtime::error::Error;
 use crate::runtime::isolate::Isolate;
-use crate::runtime::object::reconcile;
 use crate::runtime::store;
 use crate::runtime::store::database::Database;
 use crate::time::{DAY, UnixMicros};

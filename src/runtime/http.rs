@@ -2,7 +2,7 @@
 
 use crate::gateway::loop_guard::MARK;
 use crate::gateway::outbound::{RESERVED, RESERVED_IN_RESPONSES};
-use crate::gateway::ratelimit_headers::{self, EXPOSED, Forms};
+use crate::gateway::ratelimit_headers::{EXPOSED, RateLimits};
 use crate::http::preflight::PreflightRequest;
 use crate::http::problem::Problem;
 use crate::protocol::object_response::{KeyResponse, KeyVerdict};
@@ -45,9 +45,9 @@ pub(crate) fn set_forwarding_rules(cors: &str) {
     js::origin::set_forwarding_rules(status, &body, fields.as_str(), loop_status, RESERVED, RESERVED_IN_RESPONSES);
 }
 
-/// The problem response of a refusal. `known` adds the rate-limit fields.
-pub(crate) fn refuse(refusal: &Problem, cors: &str, known: Option<(&KeyResponse, Forms)>) -> HttpResult {
-    let fields = refusal_fields(refusal, known);
+/// The problem response for a refusal.
+pub(crate) fn refuse(refusal: &Problem, cors: &str, limits: Option<RateLimits<'_>>) -> HttpResult {
+    let fields = refusal_fields(refusal, limits);
     own(refusal.status(), PROBLEM_JSON, Some(&refusal.body()), cors, fields)
 }
 
@@ -58,10 +58,10 @@ pub(crate) fn called_by_itself(proof: &str, cors: &str) -> HttpResult {
     own(Problem::Loop.status(), PROBLEM_JSON, Some(&Problem::Loop.body()), cors, fields)
 }
 
-fn refusal_fields(refusal: &Problem, known: Option<(&KeyResponse, Forms)>) -> FieldLines {
+fn refusal_fields(refusal: &Problem, limits: Option<RateLimits<'_>>) -> FieldLines {
     let mut fields = FieldLines::default();
-    if let Some((known, forms)) = known {
-        fields.extend(ratelimit_headers::fields(known, forms));
+    if let Some(limits) = limits {
+        fields.extend(limits.fields());
     }
     if let Some(seconds) = refusal.retry_after() {
         fields.set("Retry-After", &seconds.to_string());
@@ -74,7 +74,7 @@ fn refusal_fields(refusal: &Problem, known: Option<(&KeyResponse, Forms)>) -> Fi
 
 /// The response to a denied call.
 pub(crate) fn quota_exceeded(known: &KeyResponse) -> Option<Problem> {
-    let KeyVerdict::Denied { retry_after, .. } = known.outcome else { return None };
+    let KeyVerdict::Denied { retry_after, .. } = known.verdict else { return None };
     let retry_after = retry_after.div_ceil(1000).max(1);
     Some(Problem::QuotaExceeded { violated: known.violated(), retry_after })
 }
@@ -95,11 +95,11 @@ pub(crate) struct Rendered {
 pub(crate) fn render(
     refusal: &Problem,
     cors: &str,
-    known: (&KeyResponse, Forms),
+    limits: RateLimits<'_>,
     number: u64,
     until: u64,
 ) -> Result<Rendered, Error> {
-    let mut fields = refusal_fields(refusal, Some(known));
+    let mut fields = refusal_fields(refusal, Some(limits));
     set_own_fields(&mut fields, cors);
     fields.set("Content-Type", PROBLEM_JSON);
     let headers = js::fields::headers_of(fields.as_str())?;
@@ -131,9 +131,9 @@ pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> HttpResult {
 }
 
 /// A JSON response about a key, with its rate-limit fields.
-pub(crate) fn json_of_key(body: &str, cors: &str, known: &KeyResponse, forms: Forms) -> HttpResult {
+pub(crate) fn json_of_key(body: &str, cors: &str, limits: RateLimits<'_>) -> HttpResult {
     let mut fields = FieldLines::default();
-    fields.extend(ratelimit_headers::fields(known, forms));
+    fields.extend(limits.fields());
     own(200, "application/json", Some(body), cors, fields)
 }
 

@@ -10,10 +10,10 @@ use ureq::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use ureq::{Agent, Body, BodyReader};
 
+use crate::cells::one_line;
 use crate::credential::Credential;
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
-use crate::view::one_line;
 
 const CONNECT_SECONDS: u64 = 10;
 /// The most retries of a GET.

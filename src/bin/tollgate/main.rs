@@ -14,6 +14,7 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 mod args;
+mod cells;
 mod client;
 mod command;
 mod credential;
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     let Err(failure) = command::run(cli, &variable, &mut io::stdout().lock()) else { return ExitCode::SUCCESS };
     if let Some(message) = failure.message() {
         // Without stderr the exit code remains.
-        let _ = writeln!(io::stderr(), "tollgate: {}", view::one_line(message));
+        let _ = writeln!(io::stderr(), "tollgate: {}", cells::one_line(message));
     }
     failure.exit_code()
 }

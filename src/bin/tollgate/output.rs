@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
+use crate::cells;
 use crate::failure::Failure;
 use crate::view::{self, Table};
 
@@ -51,7 +52,7 @@ impl<'a> Output<'a> {
     /// Prints a note on stderr, unless `quiet`.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "tollgate: {}", view::one_line(text));
+            let _ = writeln!(io::stderr(), "tollgate: {}", cells::one_line(text));
         }
     }
 

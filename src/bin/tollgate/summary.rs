@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::view::{self, cell};
+use crate::cells::{cell, in_order, is_nothing, limit, name_of, one_line, policies, shorten};
 
 /// The longest summary of a change, in columns. `--json` prints the whole change.
 const CHANGE_WIDTH: usize = 80;
@@ -30,28 +30,6 @@ pub(crate) fn row(row: &Value) -> Option<Value> {
     difference(fields)
 }
 
-/// Policies in one line: `minute 10/minute fixed, month 1000/month`. `None` if the list contains
-/// something else.
-pub(crate) fn policies(list: &[Value]) -> Option<String> {
-    let parts = |policy: &Value| Some(format!("{} {}", name_of(policy)?, limit(policy)?));
-    Some(list.iter().map(parts).collect::<Option<Vec<_>>>()?.join(", "))
-}
-
-fn name_of(policy: &Value) -> Option<&str> {
-    policy.get("policy")?.as_str()
-}
-
-/// A policy without its name: `60/minute bucket of 120`. Omits the algorithm of a month, which is
-/// always fixed.
-fn limit(policy: &Value) -> Option<String> {
-    let text = |name: &str| policy.get(name).and_then(Value::as_str);
-    let (quota, period, algorithm) = (policy.get("quota")?.as_u64()?, text("period")?, text("algorithm")?);
-    let unit = text("unit").filter(|&unit| unit != "requests").map(|unit| format!(" {unit}")).unwrap_or_default();
-    let algorithm = if period == "month" { String::new() } else { format!(" {algorithm}") };
-    let burst = policy.get("burst").and_then(Value::as_u64).map(|burst| format!(" of {burst}")).unwrap_or_default();
-    Some(view::one_line(&format!("{quota}{unit}/{period}{algorithm}{burst}")))
-}
-
 /// A change in the admin log: the fields of what was created or deleted, or the fields that differ.
 fn change(before: &Value, after: &Value, target: &str) -> String {
     let parts = match (before.as_object(), after.as_object()) {
@@ -64,7 +42,7 @@ fn change(before: &Value, after: &Value, target: &str) -> String {
             format!("{}{}", route(new), parts.join(", "))
         }
     };
-    view::shorten(&parts, CHANGE_WIDTH)
+    shorten(&parts, CHANGE_WIDTH)
 }
 
 /// Pattern and method of a row of `route_costs`, which its target does not contain.
@@ -80,7 +58,7 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
     let named = target.rsplit('/').next().unwrap_or_default();
     let is_shown = |name: &str, value: &Value| {
         !SILENT.contains(&name)
-            && !view::is_nothing(value)
+            && !is_nothing(value)
             && value.as_str() != Some(named)
             && value.as_str() != Some("active")
     };
@@ -90,8 +68,7 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
     };
     let policy = limit(&Value::Object(thing.clone()));
     let is_limit = |name: &str| matches!(name, "policy" | "unit" | "quota" | "period" | "algorithm" | "burst");
-    let rest =
-        view::in_order(thing).filter(|(name, value)| is_shown(name, value) && !(policy.is_some() && is_limit(name)));
+    let rest = in_order(thing).filter(|(name, value)| is_shown(name, value) && !(policy.is_some() && is_limit(name)));
     policy.clone().into_iter().chain(rest.map(|(name, value)| of(name, value))).collect()
 }
 
@@ -99,7 +76,7 @@ fn fields(thing: &Map<String, Value>, target: &str) -> Vec<String> {
 fn differ(old: &Map<String, Value>, new: &Map<String, Value>, prefix: &str, parts: &mut Vec<String>) {
     let mut both = old.clone();
     both.extend(new.clone());
-    for (name, _) in view::in_order(&both) {
+    for (name, _) in in_order(&both) {
         let (was, is) = (old.get(name).unwrap_or(&Value::Null), new.get(name).unwrap_or(&Value::Null));
         match (was, is) {
             _ if was == is => {}
@@ -117,11 +94,11 @@ fn differ_in_policies(old: &[Value], new: &[Value], parts: &mut Vec<String>) {
     for name in new.iter().filter_map(name_of) {
         match (of(old, name), of(new, name)) {
             (was, is) if was == is => {}
-            (was, is) => parts.push(format!("{} {} -> {}", view::one_line(name), or_none(was), or_none(is))),
+            (was, is) => parts.push(format!("{} {} -> {}", one_line(name), or_none(was), or_none(is))),
         }
     }
     for name in old.iter().filter_map(name_of).filter(|name| of(new, name).is_none()) {
-        parts.push(format!("{} {} -> {}", view::one_line(name), or_none(of(old, name)), or_none(None)));
+        parts.push(format!("{} {} -> {}", one_line(name), or_none(of(old, name)), or_none(None)));
     }
 }
 
@@ -133,7 +110,7 @@ fn or_none(text: Option<String>) -> String {
 fn word(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
-        Value::String(text) if text.is_empty() || text.contains([' ', ',', '"']) => view::one_line(&value.to_string()),
+        Value::String(text) if text.is_empty() || text.contains([' ', ',', '"']) => one_line(&value.to_string()),
         other => cell(other),
     }
 }

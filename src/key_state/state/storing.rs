@@ -56,6 +56,14 @@ impl KeyState {
         self.contents.calls.nonces_mut().confirmed(commit);
     }
 
+    /// Storage has confirmed all rows but the last `unconfirmed` ones. Rows that were committed before
+    /// this state was read from storage are not counted by [`unconfirmed`](Self::unconfirmed).
+    pub fn note_confirmed(&mut self, unconfirmed: u32) {
+        if self.unconfirmed() > unconfirmed as usize {
+            self.confirmed(self.last_commit().saturating_sub(u64::from(unconfirmed)));
+        }
+    }
+
     /// Number of committed rows that are not confirmed.
     #[must_use]
     pub fn unconfirmed(&self) -> usize {
@@ -126,5 +134,50 @@ impl KeyState {
         self.contents.calls.nonces_mut().close(full);
         let (counters, nonces) = (&self.contents.counters, self.contents.calls.nonces());
         self.ring.leave_slot(counters.slots().chain(nonces.slots()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_state::state::judging::{ReportOutcome, ReportedUsage};
+    use crate::time::UnixMicros;
+
+    #[test]
+    fn a_confirmation_counts_for_rows_of_this_state_alone() {
+        let commit = |key_state: &mut KeyState, nonce: u64| {
+            let report = ReportedUsage { nonce, calls: 1, ..ReportedUsage::default() };
+            key_state.apply_report(&[], UnixMicros::from_millis(1_000_000), &report);
+            let row = key_state.to_row();
+            key_state.committed();
+            (row.slot, row.body)
+        };
+        let mut key_state = KeyState::new("e".to_owned());
+        let mut row = (0, String::new());
+        for nonce in 1..=20 {
+            row = commit(&mut key_state, nonce);
+        }
+        assert_eq!(key_state.unconfirmed(), 20);
+        key_state.note_confirmed(18);
+        assert_eq!(key_state.unconfirmed(), 18);
+
+        // A write failed, and the state was read again. The nonces of the 20 rows that may not be
+        // confirmed are kept until a later row is.
+        let mut key_state = KeyState::from_rows([row]).unwrap();
+        key_state.note_confirmed(3);
+        let row = commit(&mut key_state, 21);
+        key_state.note_confirmed(1);
+        assert_eq!(key_state.unconfirmed(), 1, "the confirmation of a row before it");
+        let row_after = commit(&mut key_state, 22);
+        for row in [row, row_after] {
+            let mut read = KeyState::from_rows([row]).unwrap();
+            let mut report = |nonce| {
+                let report = ReportedUsage { nonce, calls: 1, ..ReportedUsage::default() };
+                read.apply_report(&[], UnixMicros::from_millis(1_000_000), &report)
+            };
+            assert!((3..=21).all(|nonce| report(nonce) == ReportOutcome::Duplicate));
+        }
+        key_state.note_confirmed(0);
+        assert_eq!(key_state.unconfirmed(), 0);
     }
 }

@@ -1,24 +1,25 @@
-//! Every state that the machine can reach is visited, with what storage and the event loop may do in each.
+//! Visits every state that the machine can reach, with everything that storage and the event loop
+//! may do in each.
 
 use super::*;
-use crate::key_state::state::judging::{ReportOutcome, ReportedUsage};
-use crate::time::UnixMicros;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Calls in a batch at most: the machine tells apart none, one and more.
+/// Calls in a batch at most: the machine distinguishes none, one and more.
 const CALLS: u32 = 3;
-/// Turns and questions that are on their way at most. When one more is asked for, the oldest never comes.
-const ON_THEIR_WAY: u32 = 3;
+/// Turns and confirmations that are pending at most. When one more is requested, the oldest never
+/// comes.
+const PENDING: u32 = 3;
 
 /// The object and its surroundings. Times are relative, so that equal situations are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     machine: GroupCommit,
-    /// Turns that were asked for.
+    /// Turns that were requested.
     turns: u32,
-    /// Questions without an answer, oldest first: the number, and how many writes were issued since it was asked.
-    questions: Vec<(u32, u32)>,
+    /// Requests for a confirmation without an answer, oldest first: the number, and how many writes
+    /// were issued since.
+    confirmations: Vec<(u32, u32)>,
     /// Writes that storage has not confirmed.
     unconfirmed: u32,
 }
@@ -33,7 +34,7 @@ enum Happening {
     Turn {
         throws: bool,
     },
-    /// The answer to one of the questions.
+    /// The answer to one of the requests for a confirmation.
     Confirmed {
         index: usize,
         throws: bool,
@@ -41,7 +42,7 @@ enum Happening {
     Lost {
         index: usize,
     },
-    /// Nothing for so long that all that was asked for is late.
+    /// Nothing for so long that everything that was requested is late.
     Late,
 }
 
@@ -49,7 +50,7 @@ const START: u64 = 1_000_000;
 
 impl World {
     fn new() -> Self {
-        Self { machine: GroupCommit::default(), turns: 0, questions: Vec::new(), unconfirmed: 0 }
+        Self { machine: GroupCommit::default(), turns: 0, confirmations: Vec::new(), unconfirmed: 0 }
     }
 
     fn happenings(&self, with_late: bool) -> Vec<Happening> {
@@ -61,7 +62,7 @@ impl World {
         if self.turns > 0 {
             all.extend(both.map(|throws| Happening::Turn { throws }));
         }
-        for index in 0..self.questions.len() {
+        for index in 0..self.confirmations.len() {
             all.extend(both.map(|throws| Happening::Confirmed { index, throws }));
             all.push(Happening::Lost { index });
         }
@@ -71,7 +72,8 @@ impl World {
         all
     }
 
-    /// Lets it happen, and checks what must hold of each step. `None` if a write was to throw and there is none.
+    /// Lets it happen, and checks what must hold of each step. `None` if a write was to throw and
+    /// there is none.
     fn after(&self, happening: Happening) -> Result<Option<Self>, String> {
         let mut world = self.clone();
         let (event, throws, is_call) = match happening {
@@ -85,12 +87,12 @@ impl World {
                 (Event::Turn, throws, false)
             }
             Happening::Confirmed { index, throws } => {
-                let (number, since) = world.questions.remove(index);
+                let (number, since) = world.confirmations.remove(index);
                 world.unconfirmed = world.unconfirmed.min(since);
                 (Event::Confirmed(number), throws, false)
             }
             Happening::Lost { index } => {
-                let (number, since) = world.questions.remove(index);
+                let (number, since) = world.confirmations.remove(index);
                 world.unconfirmed = world.unconfirmed.min(since);
                 (Event::Lost(number), false, false)
             }
@@ -101,25 +103,25 @@ impl World {
         let is_failed = matches!(event, Event::Lost(_));
         check(actions.join != actions.write || !is_call, "a call joins or is written, once")?;
         check(is_call || !actions.join, "only calls join")?;
-        check(actions.distrust == is_failed, "memory is distrusted when rows are lost, and only then")?;
+        check(actions.discard_memory == is_failed, "memory is discarded when rows are lost, and only then")?;
         check(!(is_failed && actions.write), "nothing is written for calls that have failed")?;
         check(is_call || had > 0 || !actions.write, "a row without a call")?;
         if let Some(rest) = actions.confirmed_but {
-            check(rest >= world.unconfirmed, "a write is confirmed that was issued after the question")?;
+            check(rest >= world.unconfirmed, "a write is confirmed that was issued after the request")?;
         }
         let in_batch = if is_failed { 0 } else { had + u32::from(actions.join) };
-        check(world.machine.waiting == in_batch, "the batch is not those who joined")?;
-        world.ask_for(actions)?;
+        check(world.machine.waiting == in_batch, "the batch is not the calls that joined")?;
+        world.request(actions)?;
         if actions.write {
             let outcome = if throws { Event::Threw } else { Event::Written };
             if !throws {
                 world.unconfirmed += 1;
-                world.questions.iter_mut().for_each(|(_, since)| *since += 1);
+                world.confirmations.iter_mut().for_each(|(_, since)| *since += 1);
             }
             let actions = world.machine.step(outcome, START);
             check(world.machine.waiting == 0, "a call of the batch is left after its outcome")?;
-            check(!actions.write && !actions.join && !actions.distrust, "a write asks for no other")?;
-            world.ask_for(actions)?;
+            check(!actions.write && !actions.join && !actions.discard_memory, "a write leads to another")?;
+            world.request(actions)?;
         } else if throws {
             return Ok(None);
         }
@@ -128,23 +130,24 @@ impl World {
         Ok(Some(world))
     }
 
-    fn ask_for(&mut self, actions: Actions) -> Result<(), String> {
+    fn request(&mut self, actions: Actions) -> Result<(), String> {
         if actions.turn {
-            self.turns = (self.turns + 1).min(ON_THEIR_WAY);
+            self.turns = (self.turns + 1).min(PENDING);
         }
-        if let Some(number) = actions.ask {
-            if self.questions.iter().any(|(other, _)| *other == number) {
-                return Err(format!("question {number} was asked twice"));
+        if let Some(number) = actions.confirm {
+            if self.confirmations.iter().any(|(other, _)| *other == number) {
+                return Err(format!("confirmation {number} was requested twice"));
             }
-            self.questions.push((number, 0));
-            if self.questions.len() > ON_THEIR_WAY as usize {
-                self.questions.remove(0);
+            self.confirmations.push((number, 0));
+            if self.confirmations.len() > PENDING as usize {
+                self.confirmations.remove(0);
             }
         }
         Ok(())
     }
 
-    /// Moves the world back in time so that its present is `START` again, and forgets differences that make none.
+    /// Moves the world back in time so that its present is `START` again, and forgets differences
+    /// that make none.
     fn rebase(&mut self, elapsed: u64) {
         let aged = |since: u64| if is_due(since, START + elapsed) { START } else { START - OVERDUE - 1 };
         self.machine.pace = match self.machine.pace {
@@ -152,47 +155,48 @@ impl World {
             Pace::Gathering { since } => Pace::Gathering { since: aged(since) },
             pace => pace,
         };
-        // Numbers in the order of the questions, the last asked highest.
+        // Numbers in the order of the requests, the last highest.
         let numbers: BTreeMap<u32, u32> =
-            self.questions.iter().rev().map(|(number, _)| *number).zip((1..=ON_THEIR_WAY).rev()).collect();
+            self.confirmations.iter().rev().map(|(number, _)| *number).zip((1..=PENDING).rev()).collect();
         let renumbered = |number: u32| numbers.get(&number).copied().unwrap_or_default();
-        if let Some(question) = &mut self.machine.question {
-            question.at = aged(question.at);
-            question.number = renumbered(question.number);
+        if let Some(pending) = &mut self.machine.pending {
+            pending.at = aged(pending.at);
+            pending.number = renumbered(pending.number);
         }
-        for (number, since) in &mut self.questions {
+        for (number, since) in &mut self.confirmations {
             *number = renumbered(*number);
             *since = (*since).min(self.unconfirmed);
         }
-        self.machine.asked = ON_THEIR_WAY;
+        self.machine.requested = PENDING;
     }
 
     /// What must hold in every state.
     fn check(&self) -> Result<(), String> {
-        let GroupCommit { pace, waiting, unconfirmed, question, .. } = self.machine;
+        let GroupCommit { pace, waiting, unconfirmed, pending, .. } = self.machine;
         let is_open =
-            question.is_some_and(|question| self.questions.iter().any(|(number, _)| *number == question.number));
+            pending.is_some_and(|pending| self.confirmations.iter().any(|(number, _)| *number == pending.number));
         let comes = match pace {
             Pace::Confirming { .. } => is_open,
             Pace::Gathering { .. } => self.turns > 0,
             Pace::Idle | Pace::Busy => waiting == 0,
         };
         let holds = [
-            (comes, "nothing that was asked for will end the wait"),
+            (comes, "nothing that was requested will end the wait"),
             (unconfirmed <= UNCONFIRMED, "too many unconfirmed writes"),
             (self.unconfirmed <= unconfirmed, "a write counts as confirmed that is not"),
-            (question.is_none() || is_open, "a question counts as open that was not asked"),
+            (pending.is_none() || is_open, "a confirmation counts as pending that was not requested"),
         ];
         holds.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, what)| Err((*what).to_owned()))
     }
 
-    /// Whether all who wait are answered when all that was asked for comes, oldest first, and nobody calls.
+    /// Whether all calls in the batch are answered when everything that was requested comes, oldest
+    /// first, and no call arrives.
     fn comes_to_rest(&self) -> bool {
         let mut world = self.clone();
         for _ in 0..50 {
             let next = if world.turns > 0 {
                 Happening::Turn { throws: false }
-            } else if !world.questions.is_empty() {
+            } else if !world.confirmations.is_empty() {
                 Happening::Confirmed { index: 0, throws: false }
             } else {
                 return world.machine.waiting == 0;
@@ -206,7 +210,7 @@ impl World {
 /// How each state was reached first.
 type Ways = HashMap<World, Option<(World, Happening)>>;
 
-/// What happened on the way to `world`, and what is to be said of it.
+/// What happened on the way to `world`, and `last`.
 fn way_to(ways: &Ways, world: &World, last: String) -> String {
     let (mut way, mut at) = (vec![last], world);
     while let Some(Some((before, happening))) = ways.get(at) {
@@ -217,7 +221,8 @@ fn way_to(ways: &Ways, world: &World, last: String) -> String {
     way.join("\n")
 }
 
-/// Visits every state that can be reached, breadth first. Gives how many there are and, if a check fails, the shortest way there.
+/// Visits every state that can be reached, breadth first. Returns how many there are or, if a check
+/// fails, the shortest way there.
 fn explore(with_late: bool) -> Result<usize, String> {
     let mut came_from = Ways::new();
     let start = World::new();
@@ -246,7 +251,7 @@ fn explore(with_late: bool) -> Result<usize, String> {
 }
 
 #[test]
-fn in_every_state_that_can_be_reached_all_who_wait_will_be_answered() {
+fn in_every_state_that_can_be_reached_all_waiting_calls_will_be_answered() {
     let states = explore(false).unwrap_or_else(|way| panic!("{way}"));
     println!("{states} states");
     assert!(states > 300, "{states}");
@@ -259,13 +264,13 @@ fn the_same_when_turns_and_confirmations_are_late_or_never_come() {
     assert!(states > 2_000, "{states}");
 }
 
-/// Runs a machine against storage that confirms when it is told to.
+/// Runs a machine against storage that confirms on command.
 #[derive(Default)]
 struct Run {
     machine: GroupCommit,
     now: u64,
     rows: u32,
-    asked: Vec<u32>,
+    pending: Vec<u32>,
     turns: u32,
 }
 
@@ -276,7 +281,7 @@ impl Run {
     }
 
     fn carry_out(&mut self, actions: Actions) {
-        self.asked.extend(actions.ask);
+        self.pending.extend(actions.confirm);
         self.turns += u32::from(actions.turn);
         if actions.write {
             self.rows += 1;
@@ -289,7 +294,7 @@ impl Run {
     }
 
     fn confirm(&mut self) {
-        for number in std::mem::take(&mut self.asked) {
+        for number in std::mem::take(&mut self.pending) {
             self.event(Event::Confirmed(number));
         }
     }
@@ -302,38 +307,38 @@ impl Run {
 }
 
 #[test]
-fn calls_one_by_one_write_a_row_each_and_ask_at_every_eighth() {
+fn calls_one_by_one_write_a_row_each_and_request_a_confirmation_at_every_eighth() {
     let mut run = Run::default();
-    let mut questions = 0;
+    let mut requested = 0;
     for calls in 1..=80 {
         run.call(false);
         assert_eq!((run.rows, run.turns), (calls, 0));
-        questions += run.asked.len();
+        requested += run.pending.len();
         run.confirm();
     }
-    assert_eq!(questions, 10);
+    assert_eq!(requested, 10);
 }
 
 #[test]
-fn calls_in_company_share_rows() {
+fn concurrent_calls_share_rows() {
     let mut run = Run::default();
     for _ in 0..30 {
         run.call(true);
     }
-    assert_eq!((run.rows, run.asked.len()), (1, 1), "the first writes, the others wait until that is confirmed");
+    assert_eq!((run.rows, run.pending.len()), (1, 1), "the first writes, the others wait until that is confirmed");
     run.confirm();
     assert_eq!((run.rows, run.turns), (1, 1));
     run.turn();
-    assert_eq!((run.rows, run.asked.len()), (2, 1), "one row for the other 29");
+    assert_eq!((run.rows, run.pending.len()), (2, 1), "one row for the other 29");
     // From here on a row a turn, whether the last is confirmed or not.
     for turn in 1..=6 {
         (0..30).for_each(|_| run.call(true));
         run.turn();
-        assert_eq!((run.rows, run.asked.len()), (2 + turn, 1));
+        assert_eq!((run.rows, run.pending.len()), (2 + turn, 1));
     }
     run.call(true);
     run.turn();
-    assert_eq!((run.rows, run.asked.len(), run.turns), (9, 1, 0), "hardly anybody comes any more");
+    assert_eq!((run.rows, run.pending.len(), run.turns), (9, 1, 0), "a batch of one");
     run.confirm();
     run.confirm();
     run.call(false);
@@ -341,12 +346,12 @@ fn calls_in_company_share_rows() {
 }
 
 #[test]
-fn a_call_in_company_waits_for_the_write_of_the_one_before() {
+fn a_concurrent_call_waits_for_the_write_of_the_one_before() {
     let mut run = Run::default();
     run.call(false);
-    assert_eq!((run.rows, run.asked.len()), (1, 0));
+    assert_eq!((run.rows, run.pending.len()), (1, 0));
     run.call(true);
-    assert_eq!((run.rows, run.asked.len()), (1, 1), "it may still be under way");
+    assert_eq!((run.rows, run.pending.len()), (1, 1), "it may still be pending");
     run.confirm();
     assert_eq!(run.rows, 2);
 }
@@ -358,7 +363,7 @@ fn two_calls_in_a_batch_make_the_object_busy_and_one_does_not() {
     run.call(true);
     run.confirm();
     assert_eq!(
-        (run.rows, run.turns, run.asked.len()),
+        (run.rows, run.turns, run.pending.len()),
         (2, 0, 1),
         "one in the batch: written when the last row is confirmed"
     );
@@ -368,15 +373,16 @@ fn two_calls_in_a_batch_make_the_object_busy_and_one_does_not() {
     assert_eq!((run.rows, run.turns), (2, 1), "two in the batch: a turn");
     run.turn();
     run.call(true);
-    assert_eq!((run.rows, run.turns, run.asked.len()), (3, 1, 1), "and the next call waits for another");
+    assert_eq!((run.rows, run.turns, run.pending.len()), (3, 1, 1), "and the next call waits for another");
     run.turn();
-    assert_eq!((run.rows, run.turns, run.asked.len()), (4, 0, 1));
-    // The open question was asked before that row. The next batch of one waits until the row itself is confirmed.
+    assert_eq!((run.rows, run.turns, run.pending.len()), (4, 0, 1));
+    // The pending confirmation was requested before that row. The next batch of one waits until the
+    // row itself is confirmed.
     run.call(true);
     run.confirm();
-    assert_eq!((run.rows, run.asked.len()), (4, 1));
+    assert_eq!((run.rows, run.pending.len()), (4, 1));
     run.confirm();
-    assert_eq!((run.rows, run.asked.len()), (5, 1));
+    assert_eq!((run.rows, run.pending.len()), (5, 1));
 }
 
 #[test]
@@ -389,52 +395,15 @@ fn a_wait_that_is_overdue_ends_with_the_next_call() {
     assert_eq!(run.rows, 1);
     run.now += 1;
     run.call(true);
-    assert_eq!((run.rows, run.asked.len()), (2, 2), "the question is asked again");
-    // The first answer may still come: what it says is old.
-    let late = run.asked.remove(0);
+    assert_eq!((run.rows, run.pending.len()), (2, 2), "the confirmation is requested again");
+    // The first confirmation may still come: it covers nothing new.
+    let late = run.pending.remove(0);
     assert_eq!(run.machine.step(Event::Confirmed(late), run.now), Actions::default());
     run.confirm();
-    assert_eq!(run.machine, GroupCommit { asked: 2, ..GroupCommit::default() });
+    assert_eq!(run.machine, GroupCommit { requested: 2, ..GroupCommit::default() });
     // A clock that steps back does not prolong the wait.
     run.call(true);
     run.now -= OVERDUE;
     run.call(true);
     assert_eq!(run.rows, 4);
-}
-
-#[test]
-fn a_ledger_learns_of_its_own_rows_alone() {
-    let commit = |key_state: &mut KeyState, nonce: u64| {
-        let report = ReportedUsage { nonce, calls: 1, ..ReportedUsage::default() };
-        key_state.apply_report(&[], UnixMicros::from_millis(START), &report);
-        let row = key_state.to_row();
-        key_state.committed();
-        (row.slot, row.body)
-    };
-    let mut key_state = KeyState::new("e".to_owned());
-    let mut row = (0, String::new());
-    for nonce in 1..=20 {
-        row = commit(&mut key_state, nonce);
-    }
-    assert_eq!(key_state.unconfirmed(), 20);
-    note_confirmed(&mut key_state, 18);
-    assert_eq!(key_state.unconfirmed(), 18);
-
-    // A write threw, and memory was read again. Of the 20 rows that may not be confirmed, nonces are kept until one after them is.
-    let mut key_state = KeyState::from_rows([row]).unwrap();
-    note_confirmed(&mut key_state, 3);
-    let row = commit(&mut key_state, 21);
-    note_confirmed(&mut key_state, 1);
-    assert_eq!(key_state.unconfirmed(), 1, "the confirmation of a row before it");
-    let row_after = commit(&mut key_state, 22);
-    for row in [row, row_after] {
-        let mut read = KeyState::from_rows([row]).unwrap();
-        let mut report = |nonce| {
-            let report = ReportedUsage { nonce, calls: 1, ..ReportedUsage::default() };
-            read.apply_report(&[], UnixMicros::from_millis(START), &report)
-        };
-        assert!((3..=21).all(|nonce| report(nonce) == ReportOutcome::Duplicate));
-    }
-    note_confirmed(&mut key_state, 0);
-    assert_eq!(key_state.unconfirmed(), 0);
 }

@@ -8,6 +8,7 @@ mod imports;
 mod keys;
 mod log;
 mod overrides;
+pub(crate) mod reconcile;
 mod reports;
 mod route_costs;
 mod tiers;

@@ -6,7 +6,7 @@ use crate::admin::reports::{Span, millionths, month, months, wants};
 use crate::http::problem::Problem;
 use crate::runtime::admin::command::{Command, CommandResult, Success, Work};
 use crate::runtime::admin::keys;
-use crate::runtime::object::reconcile;
+use crate::runtime::admin::reconcile;
 use crate::runtime::store;
 use crate::runtime::store::database::Statement;
 use crate::runtime::store::reports::Granularity;

@@ -14,7 +14,7 @@ use crate::gateway::credential::Credential;
 use crate::gateway::deny_cache::{Generation, Keyed};
 use crate::gateway::outbox::queue::Attachment;
 use crate::gateway::outbox::usage_reports::MaybeCounted;
-use crate::gateway::ratelimit_headers;
+use crate::gateway::ratelimit_headers::{REPLAY, RateLimits};
 use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
 use crate::http::problem::Problem;
 use crate::protocol::object_request::{Call, Check, ObjectRequest};
@@ -100,11 +100,17 @@ fn refuse_at_once(isolate: &Rc<Isolate>, request: &Authenticated, keyed: Keyed, 
     }
     let config = &isolate.config;
     let known = denial.at(now);
-    if let KeyVerdict::Denied { .. } = known.outcome {
+    if let KeyVerdict::Denied { .. } = known.verdict {
         outbox::add_denied(isolate, context, call.id, now);
     }
     let refusal = refusal_of(&known)?;
-    let fresh = match http::render(&refusal, &config.cors_allow_origin, (&known, config.forms()), number, until) {
+    let fresh = match http::render(
+        &refusal,
+        &config.cors_allow_origin,
+        RateLimits::of_call(&known, config.forms()),
+        number,
+        until,
+    ) {
         Ok(fresh) => fresh,
         Err(error) => return Some(Err(error)),
     };
@@ -118,12 +124,12 @@ fn refuse_at_once(isolate: &Rc<Isolate>, request: &Authenticated, keyed: Keyed, 
 
 /// The response to a call that is not admitted.
 fn refusal_of(known: &KeyResponse) -> Option<Problem> {
-    Some(match &known.outcome {
+    Some(match &known.verdict {
         KeyVerdict::Admitted(_) => return None,
         KeyVerdict::Denied { .. } => http::quota_exceeded(known)?,
         KeyVerdict::CostExceedsQuota { policy, cost } => {
             let (name, quota) =
-                known.standings.get(*policy).map_or(("", 0), |standing| (standing.name.as_str(), standing.quota));
+                known.usage.policies.get(*policy).map_or(("", 0), |policy| (policy.name.as_str(), policy.quota));
             Problem::BadRequest(format!(
                 "this call costs {cost}, more than the quota of {quota} of policy {name}: it can never be admitted"
             ))
@@ -270,7 +276,7 @@ impl GatedCall {
 
     fn forward_or_refuse(&self, known: &KeyResponse) -> HttpResult {
         let config = &self.isolate.config;
-        match &known.outcome {
+        match &known.verdict {
             KeyVerdict::Admitted(admission) => Ok(self.forward_admitted(known, *admission)),
             KeyVerdict::Denied { .. }
             | KeyVerdict::CostExceedsQuota { .. }
@@ -279,7 +285,7 @@ impl GatedCall {
             | KeyVerdict::Malformed
             | KeyVerdict::Refused(_) => {
                 let refusal = refusal_of(known).unwrap_or(Problem::Internal);
-                http::refuse(&refusal, &config.cors_allow_origin, Some((known, config.forms())))
+                http::refuse(&refusal, &config.cors_allow_origin, Some(RateLimits::of_call(known, config.forms())))
             }
         }
     }
@@ -288,12 +294,12 @@ impl GatedCall {
         let Authenticated { context, caller, .. } = &self.request;
         let mut request_fields = FieldLines::default();
         request_fields.set("X-Tollgate-Key-Id", &caller.id);
-        request_fields.set("X-Tollgate-Tier", &known.tier);
+        request_fields.set("X-Tollgate-Tier", &known.usage.tier);
         let mut answer_fields = FieldLines::default();
-        answer_fields.extend(ratelimit_headers::fields(known, self.isolate.config.forms()));
+        answer_fields.extend(RateLimits::of_call(known, self.isolate.config.forms()).fields());
         if admission.is_replay {
-            request_fields.set(ratelimit_headers::REPLAY, "1");
-            answer_fields.set(ratelimit_headers::REPLAY, "1");
+            request_fields.set(REPLAY, "1");
+            answer_fields.set(REPLAY, "1");
         }
         let end = admission.wants_outcome.then(|| CallEnd {
             isolate: Rc::clone(&self.isolate),

@@ -3,10 +3,11 @@
 use crate::admin::parameters::Parameters;
 use crate::config::Config;
 use crate::gateway::credential::QUERY_NAME;
+use crate::gateway::ratelimit_headers::RateLimits;
 use crate::gateway::self_service::{self, Permit};
 use crate::http::problem::Problem;
-use crate::protocol::key_status::KeyStatus;
-use crate::protocol::object_response::{KeyResponse, KeyVerdict, ObjectResponse};
+use crate::keys::profile::Status;
+use crate::protocol::key_status::{KeyStatus, KeyStatusResponse, StatusAndUsage};
 use crate::router::SelfServiceRoute;
 use crate::runtime::error::Error;
 use crate::runtime::gateway::authenticate::{Caller, Presented, authenticate};
@@ -26,7 +27,7 @@ const MONTHS_BEFORE: usize = 11;
 /// Number of hours before the current one that are shown.
 const HOURS_BEFORE: u64 = 23;
 
-/// Handles a self-service request.
+/// Answers a request.
 pub(crate) async fn answer(
     incoming: Incoming,
     isolate: Rc<Isolate>,
@@ -34,58 +35,58 @@ pub(crate) async fn answer(
     wanted: SelfServiceRoute,
 ) -> HttpResult {
     match find(&incoming, &isolate, &context, wanted).await {
-        Ok((known, body)) => give(&isolate.config, &known, &body),
-        Err((refusal, known)) => refuse(&isolate.config, &refusal, known.as_ref()),
+        Ok((key, body)) => give(&isolate.config, &key, &body),
+        Err((refusal, key)) => refuse(&isolate.config, &refusal, key.as_ref()),
     }
 }
 
-fn refuse(config: &Config, refusal: &Problem, known: Option<&KeyResponse>) -> HttpResult {
-    http::refuse(refusal, &config.cors_allow_origin, known.map(|known| (known, config.forms())))
+fn refuse(config: &Config, refusal: &Problem, key: Option<&StatusAndUsage>) -> HttpResult {
+    let limits = key.map(|key| RateLimits::of_key(&key.usage, config.forms()));
+    http::refuse(refusal, &config.cors_allow_origin, limits)
 }
 
-fn give(config: &Config, known: &KeyResponse, body: &str) -> HttpResult {
-    if let KeyVerdict::Refused(status) = known.outcome {
-        let refusal = Problem::Forbidden(status.refusal().unwrap_or("the API key may not be used"));
-        return refuse(config, &refusal, Some(known));
+fn give(config: &Config, key: &StatusAndUsage, body: &str) -> HttpResult {
+    match key.status.refusal() {
+        Some(reason) => refuse(config, &Problem::Forbidden(reason), Some(key)),
+        None => http::json_of_key(body, &config.cors_allow_origin, RateLimits::of_key(&key.usage, config.forms())),
     }
-    http::json_of_key(body, &config.cors_allow_origin, known, config.forms())
 }
 
-/// The policy usage of the presented key and the body of the response. A refusal has the usage,
-/// too, if it is known.
+/// The status and usage of the presented key, and the body of the response. A refusal comes with
+/// them too, if they are known.
 async fn find(
     incoming: &Incoming,
     isolate: &Rc<Isolate>,
     context: &JsValue,
     wanted: SelfServiceRoute,
-) -> Result<(KeyResponse, Rc<str>), (Problem, Option<KeyResponse>)> {
+) -> Result<(StatusAndUsage, Rc<str>), (Problem, Option<StatusAndUsage>)> {
     let caller = caller_of(incoming, isolate, context).await.map_err(|refusal| (refusal, None))?;
     let (id, secret_hash) = (caller.id.clone(), caller.secret_hash.clone());
     let asked_at = clock::now().as_millis();
     let turn = isolate.self_service.borrow_mut().begin(&id, &secret_hash, wanted, asked_at);
     let mark = match turn {
-        Permit::Give(known, body) => return Ok((known, body)),
-        Permit::Refuse { retry_after, known } => {
+        Permit::Give(key, body) => return Ok((key, body)),
+        Permit::Refuse { retry_after, key } => {
             let violated = vec![self_service::POLICY.to_owned()];
-            return Err((Problem::QuotaExceeded { violated, retry_after }, known));
+            return Err((Problem::QuotaExceeded { violated, retry_after }, key));
         }
         Permit::Ask(mark) => mark,
     };
-    let (known, me, month) = status_of(incoming, isolate, context, caller).await.map_err(|refusal| (refusal, None))?;
+    let (key, me, month) = status_of(incoming, isolate, context, caller).await.map_err(|refusal| (refusal, None))?;
     let body = match wanted {
-        _ if matches!(known.outcome, KeyVerdict::Refused(_)) => String::new(),
+        _ if key.status != Status::Active => String::new(),
         SelfServiceRoute::Me => me,
-        SelfServiceRoute::MyUsage => match usage(&isolate.env, &id, &known, &month).await {
+        SelfServiceRoute::MyUsage => match usage(&isolate.env, &id, key.usage.now, &month).await {
             Ok(body) => body,
             Err(error) => {
                 worker::console_error!("tollgate: the usage of key {id} could not be read: {error}");
-                return Err((Problem::Unavailable("the usage could not be read: try again"), Some(known)));
+                return Err((Problem::Unavailable("the usage could not be read: try again"), Some(key)));
             }
         },
     };
-    let answer = self_service::CachedAnswer::new(known, body, asked_at, clock::now().as_millis());
+    let answer = self_service::CachedAnswer::new(key, body, asked_at, clock::now().as_millis());
     isolate.self_service.borrow_mut().keep(&id, &secret_hash, wanted, mark, &answer);
-    Ok((answer.known, answer.body))
+    Ok((answer.key, answer.body))
 }
 
 /// The caller whose key a request presents.
@@ -101,8 +102,8 @@ async fn caller_of(incoming: &Incoming, isolate: &Rc<Isolate>, context: &JsValue
     Ok(caller)
 }
 
-/// The response of a key's object: policy usage, body of `GET /_tollgate/me`, and current month.
-type StatusOfKey = (KeyResponse, String, String);
+/// What a key's object has: its status and usage, `GET /_tollgate/me`, and its current month.
+type StatusOfKey = (StatusAndUsage, String, String);
 
 async fn status_of(
     incoming: &Incoming,
@@ -110,35 +111,33 @@ async fn status_of(
     context: &JsValue,
     caller: Caller,
 ) -> Result<StatusOfKey, Problem> {
-    if let Some(held) = ask(isolate, &caller).await? {
-        return Ok(held);
+    if let Some(status) = request(isolate, &caller).await? {
+        return Ok(status);
     }
     // The key is unknown to the object. That holds unless D1 says otherwise.
     let found = caller.look_again(isolate, context, incoming.network()).await;
-    ask(isolate, &found.ok_or(Problem::InvalidKey)?).await?.ok_or(Problem::InvalidKey)
+    request(isolate, &found.ok_or(Problem::InvalidKey)?).await?.ok_or(Problem::InvalidKey)
 }
 
-/// Requests the status from the object. `None` if the key is unknown to it.
-async fn ask(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, Problem> {
+/// Requests the status from the object; `None` if it knows no such key.
+async fn request(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, Problem> {
     let status = object_client::key_status(isolate, caller).await;
-    let status = status.and_then(|text| match KeyStatus::parse(&text) {
-        Some((answer, me, month)) => Ok((answer, me.to_owned(), month.to_owned())),
-        None => Err(Error::new("the object's answer has another form")),
-    });
-    match status {
-        Ok((ObjectResponse::Key(known), me, month)) => Ok(Some((known, me, month))),
-        Ok((ObjectResponse::Unknown, ..)) => Ok(None),
-        Ok(_) => Err(Problem::Unavailable("the key could not be looked up: try again")),
-        Err(error) => {
-            worker::console_error!("tollgate: key {} could not be looked up: {error}", caller.id);
-            Err(Problem::Unavailable("the key could not be looked up: try again"))
+    let status = status.and_then(|text| match KeyStatusResponse::parse(&text) {
+        Some(KeyStatusResponse::Known(KeyStatus { key, me, month })) => {
+            Ok(Some((key, me.to_owned(), month.to_owned())))
         }
-    }
+        Some(KeyStatusResponse::Unknown) => Ok(None),
+        None => Err(Error::new("the object's response has another form")),
+    });
+    status.map_err(|error| {
+        worker::console_error!("tollgate: key {} could not be looked up: {error}", caller.id);
+        Problem::Unavailable("the key could not be looked up: try again")
+    })
 }
 
-/// The body of `GET /_tollgate/me/usage`.
-async fn usage(env: &Env, id: &str, known: &KeyResponse, month: &str) -> Result<String, Error> {
-    let now = UnixMicros::from_millis(known.now);
+/// The body of `GET /_tollgate/me/usage`. `now` is the object's clock.
+async fn usage(env: &Env, id: &str, now: u64, month: &str) -> Result<String, Error> {
+    let now = UnixMicros::from_millis(now);
     let since = (0..MONTHS_BEFORE).fold(Month::of(now), |month, _| month.previous());
     let this_hour = now.as_micros() / HOUR * HOUR;
     let hour = rfc3339(UnixMicros::from_micros(this_hour.saturating_sub(HOURS_BEFORE * HOUR)));

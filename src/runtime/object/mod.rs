@@ -1,11 +1,18 @@
-//! The key's object: what carries out the rules of [`object`](crate::object) and [`key_state`](crate::key_state).
+//! The key's object: carries out what [`object`](crate::object) and
+//! [`key_state`](crate::key_state) decide.
 
+mod alarm;
+mod alarm_work;
 mod alerts;
-mod fan_out;
+mod calls;
+mod context;
 mod flush;
 pub(crate) mod key_object;
-mod key_status;
-mod profile;
-pub(crate) mod reconcile;
+mod look_ups;
+mod parts;
+mod profile_reader;
+mod reply;
+mod settings;
 mod storage;
+mod tier_changes;
 mod writer;

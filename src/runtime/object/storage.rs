@@ -1,9 +1,11 @@
-//! The storage of a key's object: small tables, made with the first row that is worth keeping.
+//! The storage of a key's object: small tables, created with the first row.
 //!
 //! - `profile`: one row, the key's profile as it was last read from D1.
-//! - `state`: the ring of rows of [`crate::key_state`]; each commit writes one. `checked_at` is when D1 last confirmed the profile, in
-//!   milliseconds; it rides along so that an object that wakes up knows how old its profile is.
-//! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose ends are part of the state's row.
+//! - `state`: the ring of rows of [`crate::key_state`]; each commit writes one. `checked_at` is
+//!   when D1 last confirmed the profile, in milliseconds. It is part of each row so that the age of
+//!   the profile is known when the object wakes.
+//! - `replays` and `audit`: chunks of idempotency keys and of the audit log, whose tails are part
+//!   of the state's row.
 
 use crate::key_state::audit_log::entry::AuditEntry;
 use crate::key_state::audit_log::reader::{AuditCursor, AuditQuery, AuditReader};
@@ -11,6 +13,7 @@ use crate::key_state::audit_log::retention::{AUDIT_BYTES, audit_surplus};
 use crate::key_state::row::Rows;
 use crate::key_state::state::KeyState;
 use crate::keys::profile::{Profile, ProfileRow};
+use crate::object::memory::Stored;
 use crate::runtime::error::Error;
 use crate::runtime::js;
 use crate::time::UnixMicros;
@@ -29,7 +32,7 @@ const SELECT_OLDEST_AUDIT: &str = "SELECT to_ms FROM audit ORDER BY seq LIMIT 1"
 const SELECT_STATE: &str = "SELECT slot, body, checked_at FROM state";
 const UPSERT_PROFILE: &str =
     "INSERT INTO profile (id, body) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body";
-/// What only some keys need is made when they do. Both tables are in chunks: see [`crate::metering`].
+/// Created with the first chunk: most keys need neither table.
 const CREATE_REPLAYS: &str =
     "CREATE TABLE IF NOT EXISTS replays (id INTEGER PRIMARY KEY, until_ms INTEGER NOT NULL, body TEXT NOT NULL)";
 const CREATE_AUDIT: &str = "CREATE TABLE IF NOT EXISTS audit (seq INTEGER PRIMARY KEY, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, body TEXT NOT NULL)";
@@ -41,15 +44,8 @@ const UPSERT_STATE: &str = "INSERT INTO state (slot, body, checked_at) VALUES (?
 
 /// Chunks of the audit log that are read at a time.
 const CHUNKS_AT_ONCE: usize = 64;
-/// Chunks of the audit log that are deleted at a time when they are over.
+/// Expired chunks of the audit log that are deleted at a time.
 const DELETED_AT_ONCE: usize = 4_096;
-
-/// What an object had stored.
-pub(crate) struct Stored {
-    pub(crate) state: KeyState,
-    pub(crate) profile: Option<Profile>,
-    pub(crate) checked_at: u64,
-}
 
 #[derive(Deserialize)]
 struct Table {
@@ -86,10 +82,10 @@ struct AuditEnd {
 }
 
 /// The database of one object.
-pub(crate) struct Storage {
+pub(super) struct Storage {
     /// The `DurableObjectStorage`.
     raw: JsValue,
-    /// Where `writer.js` keeps the batch that is open.
+    /// The state of `writer.js`: the open batch.
     writer: JsValue,
     /// Whether these tables are known to be there.
     has_replays: Cell<bool>,
@@ -97,12 +93,12 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    pub(crate) fn new(raw: JsValue) -> Self {
+    pub(super) fn new(raw: JsValue) -> Self {
         Self { raw, writer: js_sys::Object::new().into(), has_replays: Cell::new(false), has_audit: Cell::new(false) }
     }
 
-    /// Everything that is stored; `None` in an object that has stored nothing. Writes nothing.
-    pub(crate) fn load(&self) -> Result<Option<Stored>, Error> {
+    /// Reads everything that is stored; `None` if nothing is. Writes nothing.
+    pub(super) fn load(&self) -> Result<Option<Stored>, Error> {
         let tables: Vec<Table> = self.rows(SELECT_TABLES)?;
         let has = |name| tables.iter().any(|table| table.name == name);
         self.has_replays.set(has("replays"));
@@ -123,20 +119,21 @@ impl Storage {
             None => None,
         };
         let checked_at = rows.iter().map(|row| row.checked_at).max().unwrap_or_default();
-        let mut state = KeyState::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Error::new)?;
+        let mut key_state =
+            KeyState::from_rows(rows.into_iter().map(|row| (row.slot, row.body))).map_err(Error::new)?;
         if self.has_replays.get() {
             let chunks: Vec<Chunk> = self.rows("SELECT id, body FROM replays ORDER BY id")?;
-            state.load_replays(chunks.into_iter().map(|chunk| (chunk.id, chunk.body))).map_err(Error::new)?;
+            key_state.load_replays(chunks.into_iter().map(|chunk| (chunk.id, chunk.body))).map_err(Error::new)?;
         }
-        Ok(Some(Stored { state, profile, checked_at }))
+        Ok(Some(Stored { key_state, profile, checked_at }))
     }
 
     fn rows<T: serde::de::DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Error> {
         serde_json::from_str(&js::storage::query(&self.raw, sql)?).map_err(Error::new)
     }
 
-    /// Makes the tables.
-    pub(crate) fn create(&self) -> Result<(), Error> {
+    /// Creates the tables.
+    pub(super) fn create(&self) -> Result<(), Error> {
         for sql in [CREATE_PROFILE, CREATE_STATE] {
             self.write(sql, [])?;
         }
@@ -144,21 +141,21 @@ impl Storage {
     }
 
     /// Stores the profile: one row.
-    pub(crate) fn save_profile(&self, profile: &Profile) -> Result<(), Error> {
+    pub(super) fn save_profile(&self, profile: &Profile) -> Result<(), Error> {
         let body = serde_json::to_string(&profile.row).map_err(Error::new)?;
         self.write(UPSERT_PROFILE, [body.into()])?;
         Ok(())
     }
 
-    /// Forgets the profile.
-    pub(crate) fn delete_profile(&self) -> Result<(), Error> {
+    /// Deletes the profile.
+    pub(super) fn delete_profile(&self) -> Result<(), Error> {
         self.write("DELETE FROM profile", [])?;
         Ok(())
     }
 
-    /// Stores what changed in the state: one row, and now and then chunks beside it, all of them or none. Gives the number of rows that
-    /// the cursors counted.
-    pub(crate) fn save_state(&self, state: &mut KeyState, checked_at: u64) -> Result<f64, Error> {
+    /// Stores what changed in the state: one row, and sometimes chunks, in one transaction. Returns
+    /// the number of rows written.
+    pub(super) fn save_state(&self, state: &mut KeyState, checked_at: u64) -> Result<f64, Error> {
         let Rows { row, replays, expired_replays, audit } = state.to_rows();
         let row = [row.slot.into(), row.body.into(), number(checked_at)];
         let (has_replays, has_audit) = (!replays.is_empty(), !audit.is_empty());
@@ -176,7 +173,8 @@ impl Storage {
                 let (from, to) = (number(chunk.from.as_millis()), number(chunk.to.as_millis()));
                 statements.push(&statement(UPSERT_AUDIT, [number(chunk.seq), from, to, chunk.body.into()]));
             }
-            // Before what is written: a chunk that is left from a write that failed may have the number of a new one.
+            // First, because a chunk that is left from a failed write may have the number of a new
+            // one.
             for id in expired_replays {
                 statements.push(&statement("DELETE FROM replays WHERE id = ?", [id.into()]));
             }
@@ -199,8 +197,8 @@ impl Storage {
         Ok(written)
     }
 
-    /// Feeds a page of the audit log with the chunks that it needs, the tail last.
-    pub(crate) fn read_audit(
+    /// Reads a page of the audit log from the chunks that it needs, the tail last.
+    pub(super) fn read_audit(
         &self,
         state: &KeyState,
         query: AuditQuery,
@@ -233,24 +231,25 @@ impl Storage {
         Ok(reader.finish())
     }
 
-    /// Calls back with `number` when every write so far is confirmed, and with the error if that failed.
-    pub(crate) fn when_confirmed(&self, callback: &JsValue, number: u32) {
+    /// Calls back with `number` when every write so far is confirmed, and with the error if that
+    /// failed.
+    pub(super) fn when_confirmed(&self, callback: &JsValue, number: u32) {
         js::writer::when_confirmed(&self.raw, &self.writer, callback, number);
     }
 
-    /// Calls back when everything that has already arrived has been handled.
-    pub(crate) fn next_turn(&self, callback: &JsValue) {
+    /// Calls back when every event that has already arrived has been handled.
+    pub(super) fn next_turn(&self, callback: &JsValue) {
         js::writer::next_turn(&self.writer, callback);
     }
 
-    /// A batch of those who wait for the next write.
-    pub(crate) fn open_batch(&self) -> JsValue {
+    /// Opens the batch of the calls that wait for the next write.
+    pub(super) fn open_batch(&self) -> JsValue {
         js::writer::open_batch(&self.writer)
     }
 
-    /// Deletes chunks of the audit log that have ended by `until`: not more than can be deleted at a time. Gives when the oldest chunk
-    /// that is left ends.
-    pub(crate) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Error> {
+    /// Deletes chunks of the audit log that have ended by `until`: at most [`DELETED_AT_ONCE`].
+    /// Returns when the oldest chunk that is left ends.
+    pub(super) fn delete_audit_until(&self, until: UnixMicros) -> Result<Option<UnixMicros>, Error> {
         let oldest = self.oldest_audit()?;
         if oldest.is_none_or(|oldest| oldest > until) {
             return Ok(oldest);
@@ -264,7 +263,7 @@ impl Storage {
     }
 
     /// When the oldest chunk of the audit log ends; `None` if there is none.
-    pub(crate) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Error> {
+    pub(super) fn oldest_audit(&self) -> Result<Option<UnixMicros>, Error> {
         if !self.has_audit.get() {
             return Ok(None);
         }
@@ -272,7 +271,7 @@ impl Storage {
         Ok(oldest.first().map(|row| UnixMicros::from_millis(row.to_ms)))
     }
 
-    /// One statement; how many rows it wrote.
+    /// Runs a statement; returns how many rows it wrote.
     fn write<const N: usize>(&self, sql: &str, values: [JsValue; N]) -> Result<f64, Error> {
         Ok(js::storage::write(&self.raw, sql, values.into())?)
     }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::properties::{Key, any_steps, micros, most, policies, steps, window};
 use crate::support::{Decide, config, window_seconds};
 use proptest::prelude::*;
-use tollgate::gateway::ratelimit_headers::{self, Forms, RateLimitFields};
+use tollgate::gateway::ratelimit_headers::{Forms, RateLimitFields, RateLimits};
 use tollgate::key_state::clock::MAX_SKEW;
 use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{PolicyUsage, Verdict};
 use tollgate::limiter::policy::{Algorithm, MAX_QUOTA, Period, Policy, Unit};
-use tollgate::protocol::object_response::{KeyResponse, KeyVerdict};
+use tollgate::protocol::object_response::{KeyResponse, KeyUsage, KeyVerdict};
 use tollgate::time::{DAY, SECOND};
 
 /// A row without counts of denials and without its number.
@@ -207,8 +207,10 @@ proptest! {
         for (step, cost) in steps {
             key.step(step);
             let decision = key.decide(&policies, cost);
-            let known = KeyResponse::new(KeyVerdict::new(&decision.verdict, cost.requests), "t", &policies, &decision.usage);
-            for (policy, standing) in policies.iter().zip(&known.standings) {
+            let verdict = KeyVerdict::new(&decision.verdict, cost.requests);
+            let usage = KeyUsage::new("t", &policies, &decision.usage);
+            let known = KeyResponse { verdict, usage };
+            for (policy, standing) in policies.iter().zip(&known.usage.policies) {
                 prop_assert!(standing.remaining <= standing.quota, "{policy:?}: {standing:?}");
                 let period = window_seconds(policy, key.now());
                 if policy.burst() <= policy.quota() {
@@ -221,7 +223,7 @@ proptest! {
                 }
             }
             let forms = Forms { standard: RateLimitFields::Draft7, legacy: true };
-            let fields: BTreeMap<_, _> = ratelimit_headers::fields(&known, forms).into_iter().collect();
+            let fields: BTreeMap<_, _> = RateLimits::of_call(&known, forms).fields().into_iter().collect();
             let number = |text: &str| text.parse::<u64>().unwrap();
             let parts: Vec<u64> = fields["RateLimit"].split(", ").map(|part| number(part.split_once('=').unwrap().1)).collect();
             prop_assert!(parts[1] <= parts[0], "{fields:?}");

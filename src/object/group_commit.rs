@@ -1,24 +1,26 @@
 //! Which calls share a row, and when it is written.
 //!
-//! A state machine without clock, storage or event loop: [`GroupCommit::step`] takes an [`Event`] and the time, and gives
-//! [`Actions`]. The object reports every event and carries out every action.
+//! A state machine without clock, storage or event loop: [`GroupCommit::step`] takes an [`Event`]
+//! and the time, and returns [`Actions`]. The object reports every event and carries out every
+//! action.
 //!
 //! - A call that arrives alone while no write is pending is written immediately.
-//! - A call that arrives while a confirmation or a turn is pending joins the batch, which the next write covers.
+//! - A call that arrives while a confirmation or a turn is pending joins the batch, which the next
+//!   write covers.
 //! - A batch of fewer than [`BUSY_CALLS`] calls is written when the last write is confirmed.
-//! - With [`BUSY_CALLS`] calls or more in a batch the object is busy. It then writes once a turn of the event loop, confirmed or
-//!   not: the runtime's output gate holds the answers back until their write is confirmed.
-//! - At most [`UNCONFIRMED`] writes are unconfirmed. Each row names the calls of all of them, so that a call that is asked about
-//!   again after a crash is recognised.
+//! - With [`BUSY_CALLS`] calls or more in a batch the object is busy. It then writes once a turn of
+//!   the event loop, confirmed or not: the runtime's output gate holds the responses back until
+//!   their write is confirmed.
+//! - At most [`UNCONFIRMED`] writes are unconfirmed. Each row names the calls of all of them, so
+//!   that a call that is repeated after a crash is recognised.
 //!
-//! Asking for a confirmation costs about a tenth of a call. Calls that arrive one by one ask for it only when [`UNCONFIRMED`]
-//! writes are reached.
-
-use crate::key_state::state::KeyState;
+//! Requesting a confirmation costs about a tenth of a call. Calls that arrive one by one request it
+//! only when [`UNCONFIRMED`] writes are reached.
 
 /// From this many calls in a batch on, the object is busy.
 pub const BUSY_CALLS: u32 = 2;
-/// A confirmation or a turn that has not come after this time, in milliseconds, no longer delays the next write.
+/// A confirmation or a turn that has not come after this time, in milliseconds, no longer delays
+/// the next write.
 pub const OVERDUE: u64 = 1_000;
 /// Writes that may be unconfirmed at the same time.
 pub const UNCONFIRMED: u32 = 8;
@@ -26,40 +28,41 @@ pub const UNCONFIRMED: u32 = 8;
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
-    /// A call was counted. It is answered when a row holds that.
+    /// A call was counted. It is answered when a row holds the count.
     Call {
-        /// Whether its isolate has other questions about the key open.
+        /// Whether its isolate has other requests to the object in flight.
         is_concurrent: bool,
     },
     /// [`Actions::write`] was carried out.
     Written,
-    /// [`Actions::write`] failed: no row holds what was counted since the last.
+    /// [`Actions::write`] failed: nothing since the last row is durable.
     Threw,
     /// The turn of [`Actions::turn`] has come.
     Turn,
-    /// The question of this number is answered: every row that was written when it was asked is confirmed.
+    /// Storage has confirmed every row that was written when this confirmation was requested.
     Confirmed(u32),
-    /// The question of this number is answered: a row that was written when it was asked is lost.
+    /// Storage has lost a row that was written when this confirmation was requested.
     Lost(u32),
 }
 
-/// What is to be done, in the order of the fields. Nothing by default.
+/// What to do, in the order of the fields. Nothing by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each action is asked for by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "each is an action of its own")]
 pub struct Actions {
-    /// Storage has confirmed all but this many of the rows that were written: see [`note_confirmed`].
+    /// Storage has confirmed all but this many of the rows that were written: see
+    /// [`KeyState::note_confirmed`](crate::key_state::state::KeyState::note_confirmed).
     pub confirmed_but: Option<u32>,
-    /// Storage has lost rows: memory is to be read from it again, and the calls of the batch have failed.
-    pub distrust: bool,
+    /// Storage has lost rows: discard memory, and fail the calls of the batch.
+    pub discard_memory: bool,
     /// The call joins the batch.
     pub join: bool,
-    /// Everything counted so far is to be written. The call that did not join and the calls of the batch are answered with the
-    /// outcome, which is the next event.
+    /// Write everything that has been counted. The outcome answers the call that did not join and
+    /// the calls of the batch, and is the next event.
     pub write: bool,
-    /// A turn of the event loop is to be asked for.
+    /// Request a turn of the event loop.
     pub turn: bool,
-    /// Storage is to be asked, under this number, when everything written so far is confirmed.
-    pub ask: Option<u32>,
+    /// Request, under this number, a confirmation of everything that has been written.
+    pub confirm: Option<u32>,
 }
 
 /// When the next write comes.
@@ -72,15 +75,15 @@ enum Pace {
     Confirming { since: u64 },
     /// With a turn.
     Gathering { since: u64 },
-    /// With the turn after the next call: the last write was shared.
+    /// With the turn after the next call: several calls shared the last write.
     Busy,
 }
 
-/// A question that storage has not answered.
+/// A request for a confirmation that storage has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Confirmation {
     number: u32,
-    /// How many of the unconfirmed writes had been issued when it was asked.
+    /// How many of the unconfirmed writes had been issued before it.
     covers: u32,
     /// In milliseconds since 1970.
     at: u64,
@@ -92,16 +95,16 @@ pub struct GroupCommit {
     pace: Pace,
     /// Calls in the batch.
     waiting: u32,
-    /// Writes that may not be confirmed yet, those of memory that was thrown away included.
+    /// Writes that may not be confirmed yet, those of discarded memory included.
     unconfirmed: u32,
-    /// The last question, while it has no answer. Answers to earlier ones confirm nothing.
-    question: Option<Confirmation>,
-    /// How many questions there were.
-    asked: u32,
+    /// The last request, while it has no answer. Answers to earlier ones confirm nothing.
+    pending: Option<Confirmation>,
+    /// How many confirmations have been requested.
+    requested: u32,
 }
 
 impl GroupCommit {
-    /// Takes note of an event at `now`, in milliseconds since 1970.
+    /// Handles an event at `now`, in milliseconds since 1970.
     pub fn step(&mut self, event: Event, now: u64) -> Actions {
         let mut actions = Actions::default();
         match event {
@@ -110,7 +113,7 @@ impl GroupCommit {
                 self.waiting = 0;
                 self.unconfirmed = self.unconfirmed.saturating_add(1);
                 if self.pace != Pace::Idle {
-                    self.ask(now, &mut actions);
+                    self.confirm(now, &mut actions);
                 }
             }
             Event::Threw => {
@@ -119,15 +122,15 @@ impl GroupCommit {
             }
             Event::Turn => self.turn(now, &mut actions),
             Event::Confirmed(number) => {
-                if self.is_answered(number) {
+                if self.answered(number) {
                     actions.confirmed_but = Some(self.unconfirmed);
                     self.go_on(now, &mut actions);
                 }
             }
             Event::Lost(number) => {
-                actions.distrust = true;
+                actions.discard_memory = true;
                 self.waiting = 0;
-                if self.is_answered(number) {
+                if self.answered(number) {
                     self.go_on(now, &mut actions);
                 }
             }
@@ -139,7 +142,7 @@ impl GroupCommit {
         let is_full = self.unconfirmed >= UNCONFIRMED;
         match self.pace {
             Pace::Idle if is_full || is_concurrent && self.unconfirmed > 0 => {
-                // The others' write may still be under way.
+                // The write of the other calls may still be pending.
                 self.join(actions);
                 self.wait_for_confirmation(now, actions);
             }
@@ -180,14 +183,14 @@ impl GroupCommit {
         }
     }
 
-    /// Goes on after the answer to the last question.
+    /// Goes on after the answer to the last request.
     fn go_on(&mut self, now: u64, actions: &mut Actions) {
         if !matches!(self.pace, Pace::Confirming { .. }) {
             return;
         }
         if self.unconfirmed > 0 {
-            // It was asked before the last write.
-            self.ask(now, actions);
+            // It was requested before the last write.
+            self.confirm(now, actions);
         } else if self.waiting == 0 {
             self.pace = Pace::Idle;
         } else if self.waiting >= BUSY_CALLS {
@@ -208,28 +211,28 @@ impl GroupCommit {
         actions.turn = true;
     }
 
-    /// The only way to wait for a confirmation without a write: whoever does so sees to it that one is asked for.
+    /// The only way to wait for a confirmation without a write: it ensures that one is requested.
     fn wait_for_confirmation(&mut self, now: u64, actions: &mut Actions) {
         self.pace = Pace::Confirming { since: now };
-        self.ask(now, actions);
+        self.confirm(now, actions);
     }
 
-    /// Asks when the writes so far are confirmed, unless an answer is due.
-    fn ask(&mut self, now: u64, actions: &mut Actions) {
-        if self.question.is_some_and(|question| is_due(question.at, now)) {
+    /// Requests a confirmation of the writes so far, unless one may still come.
+    fn confirm(&mut self, now: u64, actions: &mut Actions) {
+        if self.pending.is_some_and(|confirmation| is_due(confirmation.at, now)) {
             return;
         }
-        self.asked = self.asked.wrapping_add(1);
-        self.question = Some(Confirmation { number: self.asked, covers: self.unconfirmed, at: now });
-        actions.ask = Some(self.asked);
+        self.requested = self.requested.wrapping_add(1);
+        self.pending = Some(Confirmation { number: self.requested, covers: self.unconfirmed, at: now });
+        actions.confirm = Some(self.requested);
     }
 
-    /// Takes note of the answer to a question. False if that was not the last.
-    fn is_answered(&mut self, number: u32) -> bool {
-        match self.question {
-            Some(question) if question.number == number => {
-                self.question = None;
-                self.unconfirmed = self.unconfirmed.saturating_sub(question.covers);
+    /// Handles the answer to a request. `false` if it was not the last.
+    fn answered(&mut self, number: u32) -> bool {
+        match self.pending {
+            Some(confirmation) if confirmation.number == number => {
+                self.pending = None;
+                self.unconfirmed = self.unconfirmed.saturating_sub(confirmation.covers);
                 true
             }
             _ => false,
@@ -237,19 +240,12 @@ impl GroupCommit {
     }
 }
 
-/// Whether something that was asked for at `since` may still come in time. A clock that stepped back makes it late.
+/// Whether something that was requested at `since` may still come in time. A clock that stepped
+/// back makes it late.
 const fn is_due(since: u64, now: u64) -> bool {
     match now.checked_sub(since) {
         Some(elapsed) => elapsed <= OVERDUE,
         None => false,
-    }
-}
-
-/// Tells `key_state` that storage has confirmed all rows but the last `rest`. Rows that were confirmed before it was read from storage
-/// are none of its own.
-pub fn note_confirmed(key_state: &mut KeyState, rest: u32) {
-    if key_state.unconfirmed() > rest as usize {
-        key_state.confirmed(key_state.last_commit().saturating_sub(u64::from(rest)));
     }
 }
 

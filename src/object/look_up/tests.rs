@@ -1,0 +1,77 @@
+use super::*;
+use crate::keys::profile::Status;
+use crate::object::fixtures::{NOW, SECRET, at, check, commit, memory, profile, settings};
+use crate::object::judge::judge;
+
+fn called(rest: &str) -> Memory {
+    let mut memory = memory(profile(10, 1_000, rest));
+    judge(&mut memory, &settings(), &check(1), at(NOW)).unwrap();
+    commit(memory.key_state.as_mut().unwrap());
+    memory
+}
+
+#[test]
+fn usage_counts_what_earlier_epochs_counted_in_this_month() {
+    let mut memory = called("");
+    let carried = serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":0}"#).unwrap();
+    memory.key_state.as_mut().unwrap().carry_over(Month::of(at(NOW)), carried);
+    let usage = usage(&mut memory, "k", at(NOW)).unwrap().unwrap();
+    assert_eq!((usage.key_id.as_str(), usage.tier.as_str(), usage.status), ("k", "free", Status::Active));
+    assert_eq!((usage.month.as_str(), usage.calls, usage.as_of), ("2031-03", 6, rfc3339(at(NOW))));
+    let used: Vec<_> = usage.policies.iter().map(|policy| (policy.policy.as_str(), policy.used)).collect();
+    assert_eq!(used, [("minute", 1), ("month", 8)]);
+}
+
+#[test]
+fn status_is_for_the_own_secret() {
+    let mut memory = called("");
+    assert_eq!(key_status(&mut memory, "k", "other", at(NOW)).unwrap(), "1 unknown");
+    let text = key_status(&mut memory, "k", SECRET, at(NOW)).unwrap();
+    let Some(KeyStatusResponse::Known(KeyStatus { key, me, month })) = KeyStatusResponse::parse(&text) else {
+        panic!("{text}");
+    };
+    let remaining: Vec<u64> = key.usage.policies.iter().map(|policy| policy.remaining).collect();
+    assert_eq!((key.status, remaining), (Status::Active, vec![9, 999]));
+    let me: Value = serde_json::from_str(me).unwrap();
+    assert_eq!((&me["key_id"], &me["status"], &me["policies"][0]["used"]), (&json!("k"), &json!("active"), &json!(1)));
+    let month: Value = serde_json::from_str(month).unwrap();
+    assert_eq!(month, json!({"month":"2031-03","epoch":"e","calls":1,"denied":0,"cost":1}));
+    assert!(text.starts_with("1 admitted free "));
+}
+
+#[test]
+fn the_status_of_a_key_that_may_not_be_used_says_so() {
+    let text = key_status(&mut called(r#","expires_at":1930564800000"#), "k", SECRET, at(NOW)).unwrap();
+    assert!(text.starts_with("1 refused:expired free "), "{text}");
+    assert!(text.contains(&format!(r#""expires_at":"{}""#, rfc3339(at(NOW)))), "{text}");
+}
+
+#[test]
+fn a_key_that_d1_does_not_have_is_unknown() {
+    assert_eq!(usage(&mut Memory::default(), "k", at(NOW)), Err(NotLoaded));
+    assert_eq!(key_status(&mut Memory::default(), "k", SECRET, at(NOW)), Err(NotLoaded));
+    let mut memory = Memory::default();
+    memory.begin("e".to_owned());
+    assert_eq!(usage(&mut memory, "k", at(NOW)), Ok(None));
+    assert_eq!(key_status(&mut memory, "k", SECRET, at(NOW)).unwrap(), "1 unknown");
+}
+
+#[test]
+fn looking_up_writes_nothing() {
+    let mut memory = called("");
+    usage(&mut memory, "k", at(NOW + 1)).unwrap();
+    key_status(&mut memory, "k", SECRET, at(NOW + 1)).unwrap();
+    assert!(!memory.has_unwritten());
+}
+
+#[test]
+fn counts_are_those_of_months_and_hours() {
+    let mut memory = called("");
+    let key_state = memory.key_state.as_mut().unwrap();
+    let hour = rfc3339(at(NOW));
+    let expected = json!({"epoch":"e","counts":[["2031-03","",1,0,1,0],[hour,"POST",1,0,1,0]]});
+    let mut found = counts(key_state);
+    found["counts"][1][1] = json!("POST");
+    assert_eq!(found, expected);
+    assert_eq!(counts(&KeyState::new("f".to_owned())), json!({"epoch":"f","counts":[]}));
+}
