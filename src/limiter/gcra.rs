@@ -138,7 +138,6 @@ impl Bucket {
     /// new scale.
     pub(crate) fn change(&mut self, now: UnixMicros, period: Period, span: u64, quota: u64) {
         let level = self.level_at(now);
-        self.floors.note(level);
         let (old, new) = (u128::from(self.span), u128::from(span));
         self.level = level / old * new + (level % old * new).div_ceil(old);
         self.floors.rescale(old, new);

@@ -360,6 +360,20 @@ fn a_hold_that_policies_change_under_is_given_back_where_it_counts() {
     assert_eq!(all(&mut state, after(21)), [(17, 0), (16, 0)]);
 }
 
+/// Another period counts in other fractions of a unit.
+#[test]
+fn a_bucket_of_another_period_gives_back_what_the_old_one_got() {
+    let (mut state, minute) = (state(), [bucket(60, 100)]);
+    let hour = [Policy::new("b", Unit::Tokens, 3_600, Period::Hour, Algorithm::Bucket, Some(100)).unwrap()];
+    reserve(&mut state, &minute, START, 1, tokens(50));
+    reserve(&mut state, &minute, START, 2, tokens(20));
+    assert_eq!(amounts(&mut state, &hour, after(10)), (0, 60, 40));
+    settle(&mut state, &hour, after(10), 1, 0);
+    assert_eq!(amounts(&mut state, &hour, after(10)), (0, 10, 90));
+    settle(&mut state, &minute, after(12), 2, 0);
+    assert_eq!(amounts(&mut state, &minute, after(12)), (0, 0, 100));
+}
+
 #[test]
 fn a_bucket_gives_back_no_more_than_is_left_of_the_hold() {
     let (mut state, policies) = (state(), [bucket(60, 100)]);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use tollgate::key_state::closed_holds::{REMEMBERED, REMEMBERED_FOR};
 use tollgate::key_state::hold::{HoldState, Reservation, ReservationAnswer, UsedAmount};
 use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
@@ -265,6 +266,108 @@ fn a_late_settle_is_of_the_hour_of_the_hold() {
     assert_eq!((months.len(), months[0].tokens), (1, 20));
     flush(&mut state);
     assert!(state.meter().is_flushed() && reread(&mut state).meter().is_flushed());
+}
+
+/// A clock that went through four months makes a month go that no hold is of.
+#[test]
+fn a_late_settle_is_of_the_month_of_the_hold() {
+    let (mut state, policies) = (state(), [fixed(100, Period::Month)]);
+    reserve(&mut state, &policies, START, 1, tokens(60));
+    let mut month = november();
+    state.expire(EXPIRY);
+    for _ in 0..5 {
+        for total in state.meter().unflushed_months() {
+            state.mark_flushed(&total);
+        }
+        month = month.next();
+        state.decide(&policies, month.start(), Cost::default());
+    }
+    assert_eq!(state.month(november().next()).calls, 0, "December is gone");
+    let mut state = reread(&mut state);
+    settle(&mut state, &policies, EXPIRY, 1, 20);
+    assert_eq!((state.month(november()).tokens, state.month(november()).returned), (20, tokens(40)));
+}
+
+/// The same of one that expired, and that an older row holds.
+#[test]
+fn what_an_older_row_holds_moves_with_the_clock() {
+    let (mut state, policies, mut rows) = (state(), [fixed(100, Period::Minute)], BTreeMap::new());
+    let answer = state.reserve(&policies, START, &Reservation { id: 1, cost: tokens(60), ttl: MINUTE });
+    assert!(matches!(answer, ReservationAnswer::Open(..)));
+    for minute in 1..70 {
+        let at = START.saturating_add(MINUTE + minute * MINUTE / 8);
+        reserve(&mut state, &policies, at, 100 + minute, tokens(1));
+        settle(&mut state, &policies, at, 100 + minute, 1);
+        commit(&mut state, &mut rows);
+    }
+    assert!(!state.to_row().body.contains("|2|0|60|0|60|"), "the newest row has others");
+    let back = after(40);
+    state.decide(&policies, back, tokens(50));
+    commit(&mut state, &mut rows);
+    let mut read = KeyState::from_rows(rows).unwrap();
+    for state in [&mut state, &mut read] {
+        let before = amounts(state, &policies, back).2;
+        assert!(before <= 50);
+        expect(settle(state, &policies, back, 1, 0), HoldState::Settled, Cost::NONE, tokens(60));
+        assert_eq!(amounts(state, &policies, back).2, before);
+    }
+}
+
+#[test]
+fn a_bucket_forgets_holds_that_are_never_corrected() {
+    let mut state = state();
+    let policies = [Policy::new("b", Unit::Tokens, 1, Period::Day, Algorithm::Bucket, Some(9_000)).unwrap()];
+    reserve(&mut state, &policies, START, 1, tokens(60));
+    state.expire(EXPIRY);
+    assert!(state.to_row().body.contains(r#""g":[[1,"#));
+    let later = EXPIRY.saturating_add(REMEMBERED_FOR);
+    reserve(&mut state, &policies, later, 2, tokens(1));
+    settle(&mut state, &policies, later, 2, 1);
+    assert!(!state.to_row().body.contains(r#""g":"#), "{}", state.to_row().body);
+}
+
+/// Where there were too many classes to count its own, also once there is room again.
+#[test]
+fn a_late_settle_is_of_the_class_that_was_charged() {
+    let mut state = state();
+    let mut nonce = 1;
+    for (hour, class) in (0..17).flat_map(|hour| (0..32).map(move |class| (hour, class))) {
+        nonce += 1;
+        let (at, class) = (START.saturating_sub(17 * HOUR - hour * HOUR), format!("GET /{class}"));
+        state.judge_call(&[], at, &CallToJudge { class: &class, ..call(nonce, Cost::default()) });
+    }
+    state.judge_call(&[], START, &CallToJudge { class: "GET /new", ..with_hold(1, Cost::NONE, 60) });
+    state.expire(EXPIRY);
+    let flush = |state: &mut KeyState| {
+        for total in state.meter().unflushed_hours() {
+            assert!(total.counts.returned.tokens <= total.counts.charged.tokens, "{total:?}");
+            state.mark_hour_flushed(&total);
+        }
+    };
+    flush(&mut state);
+    state.judge_call(&[], EXPIRY.saturating_add(HOUR), &call(nonce + 1, Cost::default()));
+    flush(&mut state);
+    settle(&mut state, &[], EXPIRY.saturating_add(HOUR), 1, 20);
+    flush(&mut state);
+}
+
+/// A log that began after the clock fell back holds nothing of a hold from before.
+#[test]
+fn a_log_that_began_later_gives_nothing_back() {
+    let policy = |algorithm| [Policy::new("r", Unit::Requests, 100, Period::Hour, algorithm, None).unwrap()];
+    let (fixed, sliding) = (policy(Algorithm::Fixed), policy(Algorithm::Sliding));
+    let (mut state, cost) = (state(), |requests| Cost { requests, tokens: 0 });
+    let ahead = START.saturating_add(3 * DAY);
+    let answer = state.reserve(&fixed, ahead, &Reservation { id: 1, cost: cost(30), ttl: HOUR });
+    assert!(matches!(answer, ReservationAnswer::Open(..)));
+    state.renew_hold(ahead.saturating_add(50 * MINUTE), 1, HOUR);
+    state.decide(&fixed, ahead.saturating_add(100 * MINUTE), cost(1));
+    state.decide(&fixed, START, cost(40));
+    let before = amounts(&mut state, &sliding, START).2;
+    let mut state = reread(&mut state);
+    state.settle_hold(&sliding, START, 1, UsedAmount { tokens: 0, requests: Some(0) }, &[]).unwrap();
+    assert_eq!(amounts(&mut state, &sliding, START).2, before);
+    assert!(before <= 60);
 }
 
 /// A settle of tokens alone changes no count of calls, and is flushed all the same.
