@@ -122,7 +122,7 @@ impl World {
                 self.requests[n].waited = waited;
                 self.push(self.now + u64::from(pause), Event::Timer(n));
             }
-            Turn::Ask(batch) => {
+            Turn::Query(batch) => {
                 let of = self.requests[n].plan.text;
                 let others = self.requests.iter().filter(|other| other.plan.text == of && other.ticket.is_some());
                 let is_deferred =

@@ -416,7 +416,7 @@ impl World {
     }
 
     fn call(&mut self, isolate: usize, first: Fate, second: Fate) {
-        let (nonce, asked_at) = (self.nonce(), self.now);
+        let (nonce, requested_at) = (self.nonce(), self.now);
         let report = self.next_report(isolate);
         let mut answer = self.send(&ObjectRequest { isolate, nonce, age: None, report, sent: self.now }, first);
         let mut is_repeat = false;
@@ -427,7 +427,7 @@ impl World {
         }
         self.let_through += 1;
         if answer != Some(true) {
-            let doubt = (answer.is_none() || is_repeat).then_some(MaybeCounted { nonce, asked_at });
+            let doubt = (answer.is_none() || is_repeat).then_some(MaybeCounted { nonce, requested_at });
             self.isolates[isolate].add_call("k", self.now, ("GET", "/"), doubt).unwrap();
         }
     }

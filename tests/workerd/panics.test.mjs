@@ -106,6 +106,6 @@ test("a call that is at the origin when it happens gets the origin's response", 
   await releaseOrigin();
   for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
   // Only the lost instance knew their outcome.
-  expect(logged.mock.calls.filter(([line]) => line.includes("the outcome of a call was not noted"))).toHaveLength(2);
+  expect(logged.mock.calls.filter(([line]) => line.includes("the outcome of a call was not recorded"))).toHaveLength(2);
   await admit(key, 1);
 });
