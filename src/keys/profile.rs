@@ -255,8 +255,8 @@ impl Profile {
         self.costs.price(method, path, case)
     }
 
-    /// The total cost of `calls`, of which `targets` are the known counts, methods and paths. A call
-    /// without a target costs [`DEFAULT_COST`](route_cost::DEFAULT_COST).
+    /// The total cost of `calls`. `targets` has the counts, methods and paths of those that are known.
+    /// A call without a target costs [`DEFAULT_COST`](route_cost::DEFAULT_COST).
     #[must_use]
     pub fn cost_of<'a>(
         &self,

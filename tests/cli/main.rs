@@ -1,5 +1,5 @@
-//! The `tollgate` binary against a server with scripted responses: its requests, output, retries and
-//! exit codes.
+//! The `tollgate` binary against a server with scripted responses: its requests, output, retries
+//! and exit codes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
