@@ -41,7 +41,7 @@ fn status_is_for_the_own_secret() {
 }
 
 #[test]
-fn the_status_of_a_key_that_may_not_be_used_says_so() {
+fn a_key_that_may_not_be_used_has_its_status() {
     let text = key_status(&mut called(r#","expires_at":1930564800000"#), "k", SECRET, at(NOW)).unwrap();
     assert!(text.starts_with("1 refused:expired free "), "{text}");
     assert!(text.contains(&format!(r#""expires_at":"{}""#, rfc3339(at(NOW)))), "{text}");
