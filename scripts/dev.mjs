@@ -6,6 +6,7 @@
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { AdminClient } from "./lib/admin.mjs";
 import {
   applyMigrations, build, freePort, freshSecret, isHealthy, queryD1, ROOT, startOrigin, startWrangler,
 } from "./lib/gate.mjs";
@@ -88,7 +89,9 @@ async function main() {
   console.log(`tollgate on ${gate.url}\n`);
 
   try {
-    const key = await issueKey(gate, adminToken);
+    const admin = new AdminClient({ fetch: (route, init) => fetch(gate.url + route, init), token: adminToken });
+    const key = await admin.issueKey("free", "demo");
+    console.log(`issued a key of tier free: id ${key.id}\n`);
     if (origin) await tour(gate, origin, key);
     printCurl(gate.url, key);
   } catch (error) {
@@ -166,18 +169,6 @@ async function devVar(name) {
   const value = (await readFile(DEV_VARS, "utf8")).match(new RegExp(`^${name}\\s*=\\s*["']?([^"'\\s]+)`, "m"))?.[1];
   if (!value) throw new Refusal(`.dev.vars has no ${name}: add it, or remove the file to create it again`);
   return value;
-}
-
-async function issueKey(gate, adminToken) {
-  const issued = await fetch(`${gate.url}/_tollgate/keys`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
-    body: JSON.stringify({ tier: "free", name: "demo" }),
-  });
-  if (issued.status !== 201) throw new Failure(`issuing a key: status ${issued.status}, ${await issued.text()}`);
-  const { id, key } = await issued.json();
-  console.log(`issued a key of tier free: id ${id}\n`);
-  return { id, key };
 }
 
 /** Uses a key past its quota, and reads the count in D1. */
