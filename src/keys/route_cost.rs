@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn head_has_a_price_of_its_own_where_a_row_says_so() {
+    fn head_has_its_own_cost_if_a_row_has_one() {
         let table =
             [row("/a", "GET", 25), row("/a", "*", 3), row("/b", "GET", 25), row("/b", "HEAD", 2), row("/*", "HEAD", 9)];
         let of = |path| cost(&table, "HEAD", path);

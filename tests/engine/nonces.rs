@@ -488,7 +488,7 @@ proptest! {
 
     /// Kept nonces and requests that can be deduplicated, against a list of all admissions.
     #[test]
-    fn nothing_is_told_that_is_not_known(
+    fn no_answer_is_given_without_knowledge(
         bursts in vec((0..40_000_u64, 1..200_u64, 0..6_u8), 1..30), asked in vec(0..200_000_u64, 1..8),
     ) {
         let mut object = Object::new();
