@@ -161,6 +161,7 @@ mod tests {
         let mut pending = PendingOutcomes::default();
         assert!(pending.add("k", 0, outcome(1)), "the first one sets a timer");
         assert!(!pending.add("k", 999, outcome(2)));
+        assert_eq!((pending.len(), pending.is_empty()), (1, false));
         assert_eq!(pending.unsent("k"), [outcome(1), outcome(2)]);
         assert!(pending.add("k", 1000, outcome(3)), "its timer has ended");
         assert_eq!(nonces(pending.unsent("k")), [3]);
