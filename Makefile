@@ -1,6 +1,7 @@
-# `make` alone lists the targets. Everything that runs JavaScript goes through npm scripts, which put the project's own
-# Node first on the PATH. Variables of the command line (`make dev PORT=8800`) are in their environment. The lines of `dev` and
-# `demo` need no shell, and must not: a shell would die of the Ctrl-C that the script answers by ending well, and make report that.
+# `make` alone lists the targets. JavaScript runs through npm scripts, which put the project's Node
+# first on the PATH. Variables of the command line (`make dev PORT=8800`) are in their environment.
+# The lines of `dev` and `demo` must need no shell: Ctrl-C would end the shell, and make would report
+# that as an error although the script ends well.
 
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 NPM_RUN := npm run --silent

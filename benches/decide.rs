@@ -1,6 +1,6 @@
-//! What one decision costs, by algorithm, quota and number of policies, and what one row costs.
+//! The time of one decision, by algorithm, quota and number of policies, and of one row.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-#![allow(missing_docs)] // the macro writes functions without any
+#![allow(missing_docs)] // functions of the macro
 
 use std::hint::black_box;
 
@@ -25,7 +25,7 @@ fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
         .collect()
 }
 
-/// A call that spends this, with nothing else to it.
+/// A plain call that spends this.
 const fn call_of(cost: Cost) -> CallToJudge<'static> {
     CallToJudge {
         cost,
@@ -40,7 +40,7 @@ const fn call_of(cost: Cost) -> CallToJudge<'static> {
     }
 }
 
-/// Requests that come a little faster than a minute's quota allows. With one policy about nine of
+/// Requests a little faster than a minute's quota allows. With one policy about nine of
 /// ten are admitted; with more, the longer periods deny most of them.
 fn steady(c: &mut Criterion) {
     let mut group = c.benchmark_group("steady");
@@ -65,7 +65,7 @@ fn steady(c: &mut Criterion) {
     group.finish();
 }
 
-/// A key that is out of quota and goes on asking.
+/// A key that is out of quota and keeps calling.
 fn denied(c: &mut Criterion) {
     let mut group = c.benchmark_group("denied");
     for algorithm in ALGORITHMS {
@@ -87,8 +87,7 @@ fn denied(c: &mut Criterion) {
     group.finish();
 }
 
-/// A call with all that is kept of it: its class, an idempotency key, a place in the audit log, its
-/// end.
+/// A call with everything that is kept of it: its class, idempotency key, audit entry and outcome.
 fn call(c: &mut Criterion) {
     let mut group = c.benchmark_group("call");
     let policies = [

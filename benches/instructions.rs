@@ -1,6 +1,6 @@
-//! Does the work of one case so many times and ends. `scripts/instructions.mjs` puts an instruction
-//! counter around it: a run with twice the times differs from another by that work alone, so start
-//! and preparation fall out.
+//! Does the work of one case so many times. `scripts/instructions.mjs` counts the instructions of a
+//! run and of one with twice as many repetitions. The difference is the work alone, without start
+//! and preparation.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::hint::black_box;
@@ -21,16 +21,16 @@ use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
 /// 2026-11-20T07:48:14Z, in microseconds.
 const START: u64 = 1_795_160_894 * SECOND;
 const EPOCH: &str = "0123456789abcdef";
-/// Of the cases that are about something else.
+/// The quota of cases that do not vary it.
 const QUOTA: u64 = 1_000;
-/// Spent from every policy.
+/// The cost, of every policy.
 const COST: Cost = Cost { requests: 1, tokens: 1 };
 const PERIODS: [Period; 3] = [Period::Minute, Period::Hour, Period::Day];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let (Some(case), Some(Ok(times))) = (args.next(), args.next().map(|times| times.parse())) else {
-        // `cargo bench` runs it so.
+        // The arguments of `cargo bench`.
         println!("instructions CASE TIMES: see scripts/instructions.mjs");
         return ExitCode::SUCCESS;
     };
@@ -65,7 +65,7 @@ fn run(case: &str, times: u64) -> Option<()> {
     Some(())
 }
 
-/// Up to six: of a minute, an hour and a day, of requests and of tokens.
+/// Up to six policies: minute, hour and day, of requests and of tokens.
 fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
     let all = [Unit::Requests, Unit::Tokens].into_iter().flat_map(|unit| PERIODS.map(|period| (unit, period)));
     let policy =
@@ -93,14 +93,14 @@ fn judge(state: &mut KeyState, policies: &[Policy], clock: UnixMicros, nonce: u6
         hold: None,
     };
     let Judgement::Decided(decision) = state.judge_call(policies, clock, &call) else {
-        // Without an idempotency key a call is no repeat.
+        // Without an idempotency key a call is no replay.
         std::process::abort()
     };
     decision
 }
 
-/// Calls that come at nine tenths of a rate that the policies allow, each followed by a commit, as
-/// an object does with those that come one by one.
+/// Calls at nine tenths of the rate that the policies allow, each followed by a commit, as an object
+/// does with calls that arrive one by one.
 fn admitted(policies: &[Policy], pace: u64, times: u64) {
     let mut state = KeyState::new(EPOCH.into());
     let mut clock = START;
@@ -112,18 +112,18 @@ fn admitted(policies: &[Policy], pace: u64, times: u64) {
         state.confirmed(state.last_commit());
         decision
     };
-    // Until logs and windows are as full as they get.
+    // Fills logs and windows.
     repeat(2 * policies[0].quota(), &mut call);
     repeat(times, call);
 }
 
-/// A key that is out of quota and goes on asking.
+/// A key that is out of quota and keeps calling.
 fn denied(policies: &[Policy], times: u64) {
     let (mut state, clock) = exhausted(policies);
     repeat(times, || judge(&mut state, policies, clock, 0));
 }
 
-/// A key that is out of quota, and when; its last calls were a millisecond apart.
+/// A key that is out of quota, and the time. Its last calls were a millisecond apart.
 fn exhausted(policies: &[Policy]) -> (KeyState, UnixMicros) {
     let mut state = KeyState::new(EPOCH.into());
     let mut clock = UnixMicros::from_micros(START);
@@ -140,7 +140,7 @@ fn row(algorithm: Algorithm, calls: u64, times: u64) {
     let policies = policies(algorithm, QUOTA, 2);
     let mut state = KeyState::new(EPOCH.into());
     for call in 0..calls {
-        // A row names eight nonces at least.
+        // A row has at least eight nonces.
         judge(&mut state, &policies, UnixMicros::from_micros(START + call * 7_000), call % 8);
     }
     repeat(times, || state.to_row());
@@ -153,7 +153,7 @@ const CALL: Call<'_> = Call {
     path: "/v1/models?limit=10",
 };
 
-/// What an object says of a call with two policies.
+/// The response of an object to a call with two policies.
 fn known(state: &mut KeyState, policies: &[Policy], clock: UnixMicros) -> KeyResponse {
     let decision = judge(state, policies, clock, 0);
     KeyResponse {
@@ -162,7 +162,7 @@ fn known(state: &mut KeyState, policies: &[Policy], clock: UnixMicros) -> KeyRes
     }
 }
 
-/// A question and its answer, each written and read.
+/// An object request and its response, each written and parsed.
 fn protocol(times: u64) {
     let question = ObjectRequest::Check(Check {
         call: CALL,
@@ -187,7 +187,7 @@ fn protocol(times: u64) {
     });
 }
 
-/// A presented key: its form and its tag.
+/// Checks a presented key: form and tag.
 fn key(times: u64) {
     let (signer, key) = issued();
     repeat(times, || PresentedKey::verify(black_box(&key), &signer).is_some());
@@ -206,7 +206,7 @@ fn issued() -> (Signer, String) {
     (signer, key)
 }
 
-/// A call that an isolate knows to be denied.
+/// A call that is denied from an isolate's cache.
 fn deny_cache(times: u64) {
     let policies = policies(Algorithm::Fixed, QUOTA, 2);
     let (mut state, clock) = exhausted(&policies);

@@ -1,5 +1,5 @@
-// A small origin to stand behind tollgate: it answers every request with what it received, as JSON,
-// and counts. On its own: `npm run origin` (PORT=… for a fixed port). The tour and the HTTP tests
+// A small origin for tollgate: it answers every request with what it received, as JSON, and counts
+// requests. `npm run origin` starts it alone (PORT=… for a fixed port). The tour and the HTTP tests
 // start it in their own process.
 import { createHash } from "node:crypto";
 import { once } from "node:events";
@@ -30,11 +30,11 @@ export async function startOrigin({ port = 0, respond = echo, upgrade } = {}) {
       received.body_sha256 = hash.digest("hex");
       await respond(req, res, received);
     } catch (error) {
-      // The client went away in mid-body, or `respond` failed.
+      // The client left during the body, or `respond` failed.
       res.destroy(error);
     }
   });
-  // A gate keeps its connections; the default of 5 s would close them under a request now and then.
+  // A gate keeps its connections. The default of 5 s would sometimes close one during a request.
   server.keepAliveTimeout = 60_000;
   if (upgrade) {
     server.on("upgrade", (req, socket, head) => {
@@ -50,9 +50,9 @@ export async function startOrigin({ port = 0, respond = echo, upgrade } = {}) {
   return {
     url,
     port: server.address().port,
-    /** How many requests arrived since the start or the last `reset()`. */
+    /** Number of requests since the start or the last `reset()`. */
     count: () => count,
-    /** What arrived, oldest first: method, path, headers, raw_headers, body_bytes, body_sha256. */
+    /** The requests, oldest first: method, path, headers, raw_headers, body_bytes, body_sha256. */
     requests: () => [...requests],
     reset() {
       count = 0;

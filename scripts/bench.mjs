@@ -1,19 +1,24 @@
-// `make bench`: compares tollgate with other Workers, side by side in one run, and writes docs/benchmarks.md and its plot.
+// `make bench`: compares tollgate with other Workers, side by side in one run, and writes
+// docs/benchmarks.md and its plot.
 //
-//   npm run bench -- --only admit           some groups of measurements: admit, deny, calls, keys, policies, quota, start,
-//                                           instructions (by valgrind, if it is installed), cost
-//     --contenders tollgate,js-memory       some of the contenders of admit and deny
-//     --connections 64                      some of the numbers of connections (1,64) of admit and deny
-//     --rounds 5 --seconds 1.2              how often and how long (also BENCH_SECONDS)
-//     --build after=some/directory          another build of tollgate beside the current one; may be repeated
-//     --script idea=some/file.js            a Worker with a class Counter, as the JavaScript objects have it; may be repeated
-//     --hold tollgate                       no comparison: load on one contender, for a profiler (with --seconds)
-//     --storage disk,memory                 where objects store what they write; disk counts, memory is for comparison
-//     --state some/directory                the same as a directory (also BENCH_STATE)
-//     --docs some/directory                 where to write the results; a run of all groups writes into docs/
-//     --inspector 9229                      workerd's inspector on that loopback port
-// `--only cost` counts what mixes of calls cost, and writes docs/cost.md and the table in README.md; it takes ten minutes, and no run of
-// all groups does it. Times never decide the exit code; wrong statuses and wrong numbers of rows do.
+//   npm run bench -- --only admit      groups of measurements: admit, deny, calls, keys, policies,
+//                                      quota, start, instructions (needs valgrind), cost
+//     --contenders tollgate,js-memory  contenders of admit and deny
+//     --connections 64                 numbers of connections of admit and deny (of 1,64)
+//     --rounds 5 --seconds 1.2         rounds, and seconds of each (also BENCH_SECONDS)
+//     --build after=some/directory     another build of tollgate, beside the current one; repeatable
+//     --script idea=some/file.js       a Worker with a class Counter like that of the JavaScript
+//                                      objects; repeatable
+//     --hold tollgate                  load on one contender for a profiler (with --seconds), without
+//                                      a comparison
+//     --storage disk,memory            storage of the objects; memory is for comparison
+//     --state some/directory           the same, as a directory (also BENCH_STATE)
+//     --docs some/directory            output directory; a run of all groups writes into docs/
+//     --inspector 9229                 workerd's inspector on that loopback port
+//
+// `--only cost` counts what mixes of calls cost, and writes docs/cost.md and the table in README.md.
+// It takes ten minutes and is not part of a run of all groups. Times never decide the exit code;
+// wrong statuses and wrong numbers of rows do.
 import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -56,10 +61,10 @@ const { values: options } = parseArgs({
   },
 });
 
-/** Those that load Workers, and those that do not. */
+/** Groups that load Workers, and groups that do not. */
 const LOADS = ["admit", "deny", "calls", "keys", "policies", "quota", "start"];
 const GROUPS = [...LOADS, "instructions"];
-/** Those that a run of all groups leaves out. */
+/** Groups that a run of all groups leaves out. */
 const ASKED_FOR = ["cost"];
 
 const fail = (message) => {
@@ -79,7 +84,10 @@ const storages = options.state
   ? [{ name: options.state, directory: path.resolve(options.state) }]
   : options.storage.split(",").flatMap((name) => ({ disk: [DISK], memory: MEMORY ? [MEMORY] : [] })[name] ?? fail("--storage: disk, memory"));
 if (storages.length === 0) storages.push({ name: "temporary files", directory: tmpdir() });
-/** The storage that counts; and the one of the measurements of growth, which show what the code costs and not the disk. */
+/**
+ * The storage of the comparisons, and that of the measurements of growth, which measure the code
+ * and not the disk.
+ */
 const [headline] = storages;
 const light = storages.at(-1);
 
@@ -122,7 +130,7 @@ async function measure() {
 
   for (const kind of kinds.filter((name) => COMPARED[name])) {
     results[kind] = [];
-    // Denials write nothing: one storage will do.
+    // Denials write nothing: one storage is enough.
     for (const storage of kind === "deny" ? [headline] : storages) {
       const beside = storage === headline ? COMPARED[kind] : COMPARED_AGAIN;
       const contenders = [...beside, ...gates].filter(isWanted);

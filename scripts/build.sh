@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Worker into build/. wrangler runs this before `dev` and `deploy`, and again when src/
-# changes. It ends at once when build/ is already what these sources make, by hash and not by date.
+# changes. It ends at once when build/ is current, by a hash of the sources and not by date.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
@@ -12,7 +12,7 @@ done
 bindgen_is_current || die "the bindings generator is not the version in Cargo.lock: run \`make setup\`"
 
 mkdir -p build
-# wrangler may run several builds at once; the later one finds the work done.
+# wrangler may run several builds at once. A later one then has nothing to do.
 if command -v flock >/dev/null; then
   exec 9>build/.lock
   flock 9
@@ -72,20 +72,19 @@ work=build/.work
 rm -rf "$work"
 run "Rust to wasm" cargo build --locked --release --lib --target wasm32-unknown-unknown --quiet
 run "bindings" "$BINDGEN" "${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/release/tollgate.wasm" "$work"
-# The features that rustc's wasm target has by default, and exceptions, which the bindings use:
-# nothing newer than the runtime.
+# The default features of rustc's wasm target, and exceptions, which the bindings use. All of them
+# are older than the runtime.
 run "optimised wasm" "$WASM_OPT" -O \
   --enable-mutable-globals --enable-sign-ext --enable-nontrapping-float-to-int --enable-bulk-memory --enable-multivalue \
   --enable-reference-types --enable-exception-handling "$work/index_bg.wasm" -o build/index_bg.wasm
 run "bundle" node scripts/bundle.mjs "$work/index.js" build/gate.js
 rm -rf "$work"
 cp src/runtime/js/entry.js build/index.js
-# JSON is JavaScript too, and a string of it in JSON is a string in JavaScript.
+# A JSON string is a JavaScript string.
 node -e 'console.log("export default " + JSON.stringify(require("fs").readFileSync(0, "utf8").trim()) + ";")' \
   <src/admin/openapi/openapi.json >build/openapi.js
 
-# A source that changed while the build ran leaves no stamp: what was built is unknown, and the next
-# run builds again.
+# If a source changed during the build, no stamp is written, and the next run builds again.
 [ "$(hash_inputs <<<"$files_before")" = "$hash_before" ] || exit 0
 while IFS= read -r file; do
   [ "$file" -nt build/.started ] && exit 0

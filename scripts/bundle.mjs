@@ -6,7 +6,7 @@ import { build } from "esbuild";
 const [, , bindings, bundle] = process.argv;
 const SNIPPET = /^\s*"(\.\/snippets\/[^"]+)": \w+,$/;
 
-// The runtime gives a compiled module for a plain import.
+// A plain import of a .wasm file is a compiled module in the runtime.
 const source = (await readFile(bindings, "utf8")).replace("import source ", "import ");
 // wasm-bindgen names a snippet in the table of imports once for each `extern` block; esbuild and
 // wrangler warn of every repetition.

@@ -44,7 +44,7 @@ const files = globSync("src/**/*.rs");
 const byModule = new Map(files.map((file) => [modulePath(file).join("::"), file]));
 const rootOf = (file) => (file.startsWith("src/bin/") ? modulePath(file).slice(0, 2) : []);
 
-/** The file that a path leads to: that of its longest beginning which is a module. */
+/** The file of a path: that of its longest prefix that is a module. */
 function target(path, file) {
   let [first, ...names] = path.split("::").map((name) => name.trim());
   let at = { crate: rootOf(file), tollgate: [], self: modulePath(file), super: modulePath(file).slice(0, -1) }[first];

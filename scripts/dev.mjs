@@ -2,10 +2,11 @@
 // `wrangler dev`, and shows the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo`
 // ends, with a failure if the tour did not show what it should. The tour is the free tier: 10 of 12
 // requests pass, and D1 has 10 calls. PORT is the gate's port, ORIGIN_PORT that of the origin; with
-// ORIGIN, a URL, `dev` stands in front of that instead and sends it nothing by itself.
+// ORIGIN, a URL, `dev` forwards to that instead, and sends it no requests of its own.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { AdminClient } from "./lib/admin.mjs";
 import {
   applyMigrations, build, freePort, freshSecret, isHealthy, queryD1, ROOT, startOrigin, startWrangler,
 } from "./lib/gate.mjs";
@@ -21,13 +22,13 @@ const QUOTA = 10;
 const ROW_WAIT_MS = 30_000;
 
 // `make dev` uses wrangler's own state directory, which plain wrangler commands see too. `make
-// demo` has one apart, so that it runs beside a `wrangler dev` that is up: two on one state would
-// count on the same files.
+// demo` has a separate one, so that it can run beside a `wrangler dev`: two on one state would write
+// the same files.
 const STATE = path.join(ROOT, ".wrangler", ONCE ? "demo" : "state");
 const LOCK = path.join(ROOT, ".wrangler", ONCE ? "demo.pid" : "dev.pid");
 const DEV_VARS = path.join(ROOT, ".dev.vars");
 
-/** What the user can put right; printed without a stack. */
+/** An error that the user can mend. Printed without a stack. */
 class Refusal extends Error {}
 
 class Failure extends Error {}
@@ -50,7 +51,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
 try {
   await main();
 } catch (error) {
-  // What fails while everything is being stopped fails because of that.
+  // Errors while everything is being stopped result from that.
   if (!stopping) {
     console.error(error instanceof Refusal || error instanceof Failure ? `tollgate: ${error.message}` : error);
     process.exitCode = 1;
@@ -88,7 +89,9 @@ async function main() {
   console.log(`tollgate on ${gate.url}\n`);
 
   try {
-    const key = await issueKey(gate, adminToken);
+    const admin = new AdminClient({ fetch: (route, init) => fetch(gate.url + route, init), token: adminToken });
+    const key = await admin.issueKey("free", "demo");
+    console.log(`issued a key of tier free: id ${key.id}\n`);
     if (origin) await tour(gate, origin, key);
     printCurl(gate.url, key);
   } catch (error) {
@@ -119,7 +122,7 @@ async function startDemoOrigin() {
   }
 }
 
-/** Refuses to share a state directory with a gate that is up. */
+/** Refuses to share a state directory with a running gate. */
 async function claimState() {
   await mkdir(path.dirname(LOCK), { recursive: true });
   for (;;) {
@@ -154,7 +157,7 @@ function isAlive(pid) {
   }
 }
 
-/** A secret from .dev.vars, which is written with fresh ones if there is none. */
+/** A secret from .dev.vars, which is created with random ones if it does not exist. */
 async function devVar(name) {
   const fresh = `ADMIN_TOKEN="${freshSecret()}"\nKEY_SECRET="${freshSecret()}"\n`;
   try {
@@ -164,20 +167,8 @@ async function devVar(name) {
     if (error.code !== "EEXIST") throw error;
   }
   const value = (await readFile(DEV_VARS, "utf8")).match(new RegExp(`^${name}\\s*=\\s*["']?([^"'\\s]+)`, "m"))?.[1];
-  if (!value) throw new Refusal(`.dev.vars has no ${name}: add it, or remove the file to have it written anew`);
+  if (!value) throw new Refusal(`.dev.vars has no ${name}: add it, or remove the file to create it again`);
   return value;
-}
-
-async function issueKey(gate, adminToken) {
-  const issued = await fetch(`${gate.url}/_tollgate/keys`, {
-    method: "POST",
-    headers: { authorization: `Bearer ${adminToken}`, "content-type": "application/json" },
-    body: JSON.stringify({ tier: "free", name: "demo" }),
-  });
-  if (issued.status !== 201) throw new Failure(`issuing a key: status ${issued.status}, ${await issued.text()}`);
-  const { id, key } = await issued.json();
-  console.log(`issued a key of tier free: id ${id}\n`);
-  return { id, key };
 }
 
 /** Uses a key past its quota, and reads the count in D1. */
@@ -218,7 +209,7 @@ async function tour(gate, origin, { id, key }) {
   if (wrong.length > 0) throw new Failure(wrong.join("; "));
 }
 
-/** The key's row in D1, once the object has flushed it; whatever is there after the wait. */
+/** The key's row in D1 once the object has flushed it, or what D1 has after the wait. */
 async function flushedRow(id) {
   if (!/^[A-Za-z0-9_-]+$/.test(id)) throw new Failure(`a key id of unexpected form: ${id}`);
   const sql = `SELECT key_id, month, calls, denied, updated_at FROM usage_monthly WHERE key_id = '${id}'`;

@@ -10,8 +10,7 @@ command -v cargo-mutants >/dev/null || die "cargo-mutants is not installed: carg
 
 files=()
 for file in "$@"; do files+=(--file "$file"); done
-# Few random cases, and none made smaller: a mutant that survives these is to be tried with all of
-# them.
+# Few random cases, without shrinking. Try a mutant that survives these with all cases.
 export PROPTEST_CASES="${PROPTEST_CASES:-8}" PROPTEST_MAX_SHRINK_ITERS=0
 export TOLLGATE_MODEL_STEPS="${TOLLGATE_MODEL_STEPS:-6000}"
 exec cargo mutants --no-shuffle --timeout 60 "${files[@]}" -- --lib --test engine

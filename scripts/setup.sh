@@ -3,7 +3,7 @@
 # node_modules/, the bindings generator into .tools/. `setup.sh test` adds what only the tests need
 # (Python tools in .tools/venv), `setup.sh bench` what only the benchmarks need (worker-build, which
 # builds a Worker to compare with). Every pin is in scripts/versions.env or a lock file. What is
-# there already is left alone, so that a second run does nothing.
+# installed is left alone, so that a second run does nothing.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
@@ -39,7 +39,7 @@ node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)
   die "Node.js $(node --version) is too old: install 18 or newer"
 
 mkdir -p "$TOOLS"
-# Two set-ups at once would install over each other.
+# Two at once would install over each other.
 if command -v flock >/dev/null; then
   exec 9>"$TOOLS/setup.lock"
   flock 9
@@ -54,15 +54,15 @@ if ! sysroot_has "$stable" bin/cargo bin/cargo-clippy bin/rustfmt "$WASM"; then
     --no-self-update --component clippy,rustfmt --target wasm32-unknown-unknown
 fi
 
-# node_modules is what npm makes of these files; `npm ci` itself refuses a lock file that
-# package.json has left behind.
+# node_modules follows from these files. `npm ci` refuses a lock file that is older than
+# package.json.
 npm_key=$(cat package-lock.json .npmrc | sha256)
 if [ "$(cat "$TOOLS/npm.key" 2>/dev/null)" != "$npm_key" ] || [ ! -x node_modules/.bin/node ] ||
   [ ! -x node_modules/.bin/wrangler ]; then
   rm -f "$TOOLS/npm.key"
-  # Under an old Node npm leaves out, without a word, the optional packages that want a newer one,
-  # and the test tools do not start without them. So npm itself runs on the project's Node where the
-  # machine's is older than 22.12.
+  # Under an old Node npm silently leaves out optional packages that need a newer one, and the test
+  # tools do not start without them. So npm itself runs on the project's Node if the machine's is
+  # older than 22.12.
   bootstrap="$TOOLS/bootstrap"
   npm_path=$PATH
   if node -e 'const [a, b] = process.versions.node.split("."); process.exit(+a < 22 || (+a === 22 && +b < 12) ? 0 : 1)'; then
@@ -97,7 +97,7 @@ has_tool() {
 if [ "$FOR" = bench ]; then
   wasm_bindgen=$(locked wasm-bindgen bench/rust-worker/Cargo.lock)
   if ! has_tool wasm-bindgen "$wasm_bindgen"; then
-    # Not --locked: its lock file asks for a crate version that not every registry mirror has.
+    # Not --locked: its lock file has a crate version that some registry mirrors lack.
     step "wasm-bindgen-cli $wasm_bindgen (compiles for a few minutes)" \
       cargo "+$stable" install wasm-bindgen-cli --version "$wasm_bindgen" --root "$TOOLS" --force
   fi

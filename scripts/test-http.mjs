@@ -34,7 +34,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => c
 const [code, signal] = await once(child, "exit");
 process.exitCode = code ?? 128 + constants.signals[signal];
 
-/** The test files that a name stands for. */
+/** The test files of a name. */
 function named(name) {
   const asPath = path.relative(ROOT, path.resolve(process.env.INIT_CWD ?? ROOT, name)).replaceAll(path.sep, "/");
   return all.includes(asPath) ? [asPath] : all.filter((file) => file.includes(name));

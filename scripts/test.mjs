@@ -13,7 +13,7 @@ const DENY_DOC_WARNINGS = { RUSTDOCFLAGS: "-D warnings" };
 const scratch = await mkdtemp(path.join(tmpdir(), "tollgate-test-"));
 const vitestReport = path.join(scratch, "vitest.json");
 
-// A suite has `count(output)`, which reads { passed, failed, skipped } from what it reported.
+// A suite has `count(output)`, which reads { passed, failed, skipped } from its output.
 const STAGES = [
   { name: "format", command: ["cargo", "fmt", "--check"] },
   { name: "clippy", command: ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"] },

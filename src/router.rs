@@ -1,12 +1,14 @@
 //! Routes requests: the gate, or one of tollgate's own endpoints, whose table is here.
 
-use crate::admin::body::BODY_LIMIT;
-use crate::admin::imports;
-use crate::admin::tokens::Scope;
+use serde::Serialize;
 
 /// The prefix of tollgate's own endpoints.
 pub const RESERVED: &str = "/_tollgate/";
 
+/// Maximum size of a body in bytes.
+const BODY_LIMIT: usize = 64 * 1024;
+/// Maximum size of the body of an import, in bytes.
+const IMPORT_LIMIT: usize = 16 * 1024 * 1024;
 /// Maximum number of path parameters of an endpoint.
 const CAPTURES: usize = 2;
 
@@ -23,6 +25,20 @@ pub enum Route {
     MethodNotAllowed(String),
     /// No endpoint has the path.
     NotFound,
+}
+
+/// What a token may do. `read`: read everything except tokens. `write`: also change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+pub enum Scope {
+    /// Read everything except tokens.
+    Read,
+    /// Read and change everything except tokens.
+    Write,
+    /// Manage tokens too: only `ADMIN_TOKEN`.
+    #[serde(skip)]
+    Root,
 }
 
 /// One of tollgate's own endpoints: a row of [`ENDPOINTS`].
@@ -125,7 +141,7 @@ endpoints! {
         ListKeys        GET    "keys"                           Read   ["limit", "cursor", "tier", "status", "owner", "q"];
         CreateKey       POST   "keys"                           Write  [] body BODY_LIMIT;
         // No key has the id `import`.
-        ImportKeys      POST   "keys/import"                    Write  [] body imports::BODY_LIMIT;
+        ImportKeys      POST   "keys/import"                    Write  [] body IMPORT_LIMIT;
         ReadKey         GET    "keys/{id}"                      Read   [];
         ChangeKey       PATCH  "keys/{id}"                      Write  [] body BODY_LIMIT;
         DeleteKey       DELETE "keys/{id}"                      Write  [];

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_rfc_3339_says() {
+    fn times_are_read_as_in_rfc_3339() {
         for text in [
             "1970-01-01T00:00:00Z",
             "2031-03-12T12:34:56.789Z",

@@ -5,7 +5,7 @@ import { ROOT } from "../../scripts/lib/gate.mjs";
 
 export const HONO_WORKER = path.join(ROOT, "target/bench/hono.js");
 
-/** Bundles what needs it. */
+/** Bundles the Workers that import packages. */
 export async function bundleWorkers() {
   await build({
     entryPoints: [path.join(ROOT, "bench/workers/hono.js")],

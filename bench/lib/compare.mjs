@@ -6,14 +6,14 @@ const mostFlushes = (seconds) => 1 + Math.ceil(seconds / 30);
 
 /** How long each case is under load before the first round. */
 const WARM_MS = 1000;
-/** How long it may take at most to call each key once. */
+/** The longest time to call each key once. */
 const WARM_ALL_MS = 60_000;
 const WARM_CONNECTIONS = 64;
 /** Load before each measurement. */
 const LEAD_MS = 100;
 /**
- * Objects at most that are asked what they have written; more are judged by that many of them,
- * evenly picked.
+ * Maximum number of objects whose written rows are counted. Of more objects so many are picked
+ * evenly.
  */
 const MOST_ASKED = 100;
 
@@ -25,7 +25,8 @@ export function median(numbers) {
 }
 
 /**
- * A contender in a runtime under the load of one set of keys, which is denied if its name says so.
+ * A contender in a runtime under the load of one set of keys. Calls of a set whose name begins with
+ * `deny` are denied.
  */
 export function caseOf(runtime, contender, set, more = {}) {
   const { name, title, isConstant, keys } = contender;
@@ -35,8 +36,7 @@ export function caseOf(runtime, contender, set, more = {}) {
 }
 
 /**
- * In a flood of denials each minute that begins lets one call through, and one measurement may
- * touch two minutes.
+ * In a flood of denials each new minute admits one call, and one measurement may touch two minutes.
  */
 const admittedInFlood = (seconds) => 1 + Math.ceil(seconds / 60);
 
@@ -56,7 +56,7 @@ export async function warm(cases) {
       throw new Error(`${one.name}, ${one.set}, first calls: got ${got}; workerd's log:\n${one.runtime.log().slice(-2000)}`);
     }
     one.values = values.slice(0, sum(Object.values(statuses)));
-    // Where calls are few, none is spent on this.
+    // Sets that admit few calls spend none on this.
     if (!one.mostRequests) await load({ ...plan, values: one.values, measure_ms: WARM_MS });
   }
 }
@@ -96,7 +96,7 @@ export function summary({ name, title, values }, runs, connections) {
   };
 }
 
-/** How one result stands to another: the median over the rounds of the ratio in each round. */
+/** The ratio of two results: the median over the rounds of the ratio in each round. */
 export function ratio(ours, other, field) {
   const ratios = ours.runs.map((run, i) => (run[field] && other.runs[i]?.[field] ? run[field] / other.runs[i][field] : undefined));
   return median(ratios);
@@ -143,10 +143,7 @@ export async function measure({ one, connections, seconds }) {
   return report;
 }
 
-/**
- * A flood of denials on a contender whose objects count: how many questions they were asked, by how
- * many denied calls.
- */
+/** A flood of denials on a contender whose objects count: object requests and denied calls. */
 export async function flood({ one, connections, seconds }) {
   const { runtime, contender, set, address, values } = one;
   const before = await contender.asked(runtime, set);

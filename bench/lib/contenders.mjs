@@ -1,4 +1,4 @@
-// What is compared. Every contender stands in the same workerd, before the same constant origin.
+// What is compared. Every contender runs in the same workerd, before the same constant origin.
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
@@ -24,8 +24,8 @@ const wasmWorker = (directory) =>
   );
 
 /**
- * The values of the key header that a contender without tollgate gets for a set of keys: its
- * objects know by the name whether the key is exhausted.
+ * The values of the key header that a contender without tollgate gets for a set of keys. The name
+ * of a key determines its quota.
  */
 const plainKeys = (sets) =>
   Object.fromEntries(
@@ -60,8 +60,8 @@ export const HONO = {
 };
 
 /**
- * A Worker before objects of a class `Counter`, which say what they have written; `nameOf` a key is
- * its object's name.
+ * A Worker before objects of a class `Counter`, which report how many rows they have written.
+ * `nameOf` returns the name of a key's object.
  */
 function counting({ name, title = name, modules, keys, nameOf = (key) => key }) {
   const inspect = inspector(name, "Counter");
@@ -98,12 +98,12 @@ export const SAME = {
   isOneRowEach: true,
 };
 
-/** A Worker of one file, to try an idea; its objects need not say what they have written. */
+/** A Worker of one file, to try an idea. Its objects need not report their rows. */
 export const scripted = (name, file) => ({ ...counting({ name, modules: { "idea.js": file }, keys: plainKeys(BASIC_SETS) }), rows: undefined });
 
 /**
- * tollgate as built in a directory; several builds can stand beside each other. With `isCounted`
- * its objects count what they are asked, which takes time of its own.
+ * tollgate as built in a directory. Several builds can be compared in one run. With `isCounted` its
+ * objects count their requests, which takes time.
  */
 export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), sets = BASIC_SETS, isCounted = false, vars = {} } = {}) {
   const issued = new Map(sets.map((set) => [set.name, Array.from({ length: set.keys }, () => issueKey(KEY_SECRET))]));
@@ -141,9 +141,9 @@ export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), 
       }
       await query(runtime.address(database), statements);
     },
-    /** Rows that the objects of some keys of a set, by their places in it, have written so far. */
+    /** Rows written so far by the objects of some keys of a set, given by index. */
     rows: isCounted ? undefined : (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => ids(set)[i])),
-    /** Questions that all objects together have been asked so far. */
+    /** Requests to all objects so far. */
     asked: isCounted ? async (runtime, set) => (await ask(runtime.address(inspect.name), ids(set).slice(0, 1))).asked : undefined,
   };
 }
@@ -174,7 +174,7 @@ export function metered({ sets, isolates }) {
   };
 }
 
-/** A Worker beside `service` that asks its objects. */
+/** A Worker beside `service` that sends requests to its objects. */
 function inspector(service, className) {
   const binding = `(name = "KEYS", durableObjectNamespace = (className = ${JSON.stringify(className)}, serviceName = ${JSON.stringify(service)}))`;
   return { name: `${service}-inspect`, modules: script("inspect.js"), bindings: [binding] };

@@ -3,7 +3,7 @@ import { GIGABYTES, MONTH_SECONDS, PRICES } from "./cost.mjs";
 import { machine } from "./machine.mjs";
 import { markdownTable, number } from "./tables.mjs";
 
-/** Where the table stands in README.md. */
+/** The place of the table in README.md. */
 const BLOCK = /(<!-- cost -->\n)[\s\S]*?(<!-- \/cost -->)/;
 
 const dollars = (value) => (value > 0 && value < 0.005 ? "< $0.01" : `$${number(value, 2)}`);

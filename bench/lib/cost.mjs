@@ -20,30 +20,27 @@ export const PRICES = {
   rowsWritten: 1e-6,
   rowsRead: 0.001e-6,
 };
-/**
- * What an object that is awake is billed for, whatever it uses: 128 MB as Cloudflare's examples
- * reckon it.
- */
+/** The memory that an object is billed for while it is awake, as in Cloudflare's examples: 128 MB. */
 export const GIGABYTES = 0.128;
 
 const DAYS = 30;
 export const MONTH_SECONDS = DAYS * 86_400;
 
 /**
- * Seconds before a steady load is measured, and for which it is. A flush comes every 45 s on
- * average.
+ * Seconds of a steady load before it is measured, and while it is measured. A flush comes every
+ * 45 s on average.
  */
 const WARM = 20;
 const STEADY = 90;
-/** Seconds until everything that a visit has counted is in D1 and its objects sleep. */
+/** Seconds until all counts of a visit are in D1 and its objects sleep. */
 const SETTLED = 75;
 
 /** A visit of the quiet API. */
 const VISIT = { calls: 10, pause: 2, aDay: 10, keys: 1_000 };
 
 /**
- * The mixes; `keys` and `isolates` are those of the measurement, which stand for `monthKeys` and as
- * many isolates each.
+ * The mixes. `keys` and `isolates` are those of the measurement; the result is scaled to
+ * `monthKeys` keys with as many isolates each.
  */
 const MIXES = {
   quiet: {
@@ -79,7 +76,7 @@ const MIXES = {
   },
 };
 
-/** CPU time of a process so far, in milliseconds; undefined where the system does not tell. */
+/** CPU time of a process so far, in milliseconds. `undefined` without Linux's `/proc`. */
 async function cpuOf(pid) {
   try {
     const tasks = await readdir(`/proc/${pid}/task`);
@@ -90,10 +87,7 @@ async function cpuOf(pid) {
   }
 }
 
-/**
- * Sends calls, each at its time whether the last is answered or not, and counts their answers by
- * status.
- */
+/** Sends each call at its time, even if earlier ones are pending. Counts responses by status. */
 function caller() {
   const agent = new Agent({ keepAlive: true, maxSockets: 256 });
   const open = new Set();
@@ -108,8 +102,8 @@ function caller() {
           response.resume().once("end", resolve);
         });
         sent.once("error", (error) => {
-          // workerd closes connections that are idle for seconds, this one while the call was on
-          // its way.
+          // workerd closes connections that are idle for seconds; this one while the call was in
+          // flight.
           if (sent.reusedSocket && error.code === "ECONNRESET") return send();
           resolve(note(error.code ?? error.message));
         });
@@ -123,7 +117,7 @@ function caller() {
   return { call, answers, idle: () => Promise.all(open), close: () => agent.destroy() };
 }
 
-/** Runs one mix; resolves to what was counted: requests, CPU of workerd, objects, D1. */
+/** Runs one mix. Resolves to the counts: requests, CPU of workerd, objects, D1. */
 async function measure(name, storage) {
   const { keys: count, isolates, perSecond } = MIXES[name];
   const gate = metered({ sets: costSets({ quiet: 1, busy: 1, flood: 1, knocking: 1, [name]: count }), isolates });
@@ -150,14 +144,14 @@ async function measure(name, storage) {
       const all = Math.round(values.length * perSecond * seconds);
       for (let sent = 0; sent < all; ) {
         const due = Math.min(all, Math.floor(((performance.now() - begun) / 1000) * values.length * perSecond) + 1);
-        // Keys take turns, so each is called at even times; so do isolates.
+        // Keys and isolates take turns, so each gets calls at even intervals.
         for (; sent < due; sent += 1) next(values[sent % values.length]);
         await sleep(5);
       }
       await idle();
       await sleep(Math.max(0, seconds * 1000 - (performance.now() - begun)));
     };
-    // The first of both makes tables and profiles, and uses quotas up.
+    // The first call of both creates tables and profiles, and exhausts quotas.
     const run = perSecond === undefined ? visit : steady;
     await run(WARM);
     const before = await look();
@@ -201,7 +195,7 @@ export function monthOf(name, counted) {
   return { requests, dollars, total, perMillion: (total / requests) * 1e6 };
 }
 
-/** All mixes. Wrong answers and timers of objects that ran out fail. */
+/** All mixes. Fails on unexpected statuses and on timers of objects that expired. */
 export async function cost({ storage, onMix }) {
   const load = machineLoad();
   const mixes = [];

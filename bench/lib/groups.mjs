@@ -12,12 +12,12 @@ import { startWorkerd } from "./workerd.mjs";
 
 const MANY = 64;
 /**
- * A denial is kept for at most ten seconds, so a flood has to last longer to show what one costs:
- * times of a measurement.
+ * A denial is kept for at most ten seconds, so a flood must last longer to show the cost of one:
+ * multiples of a measurement.
  */
 const FLOOD = 15;
 const FLOOD_OF_KEYS = 10;
-/** The measurements of how things grow are shorter, and of fewer rounds. */
+/** The measurements of growth are shorter and have fewer rounds. */
 const GROWTH = { share: 0.5, rounds: 3 };
 const STARTS = 7;
 
@@ -61,7 +61,7 @@ export async function comparison({ kind, contenders, storage, connections, round
   });
 }
 
-/** Questions to the object per denied call, on a copy of tollgate that counts them. */
+/** Object requests per denied call, on a copy of tollgate that counts them. */
 export async function callsPerDenial({ storage, seconds }) {
   const load = machineLoad();
   const counted = tollgate({ isCounted: true });
@@ -108,11 +108,11 @@ export async function byQuota({ storage, seconds }) {
     for (const quota of QUOTAS) {
       const cases = ALGORITHMS.map((algorithm) => {
         const one = caseOf(runtime, gate, `admit-${algorithm}-${quota}`);
-        // One call of each key is for waking it.
+        // One call of each key wakes its object.
         return { ...one, mostRequests: Math.floor((quota - 1) / GROWTH.rounds) * one.values.length };
       });
       await warm(cases);
-      // The calls end these measurements, as a rule, and not the time.
+      // The number of calls ends these measurements as a rule, not the time.
       const results = await grow(cases, seconds * 3);
       rows.push({ quota, keys: results[0].keys, algorithms: Object.fromEntries(ALGORITHMS.map((name, i) => [name, results[i]])) });
     }

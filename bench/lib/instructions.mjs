@@ -1,13 +1,13 @@
-// Instructions of the core's work, counted by valgrind. They are the same on every run, whatever
-// else the machine does.
+// Instructions of the core's work, counted by valgrind. They are the same on every run, under any
+// load of the machine.
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
 import { run } from "../../scripts/lib/processes.mjs";
 
 const HOME_BIN = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME ?? "", ".cargo"), "bin");
 /**
- * How often a case does its work; and again twice as often. A log is cut after each 64 admissions,
- * and this is a multiple of that.
+ * Repetitions of a case's work; a second run has twice as many. A multiple of 64, because an audit
+ * log is cut after each 64 admissions.
  */
 const TIMES = 25_600;
 
@@ -40,7 +40,7 @@ async function hasValgrind() {
   }
 }
 
-/** Compiles the cases; returns the program. */
+/** Compiles the cases. Returns the path of the program. */
 async function compile() {
   const env = { ...process.env, PATH: `${process.env.PATH}${path.delimiter}${HOME_BIN}` };
   const args = ["bench", "--no-run", "--locked", "--quiet", "--bench", "instructions", "--message-format=json"];

@@ -8,7 +8,7 @@ import { run } from "../../scripts/lib/processes.mjs";
 const TARGET = path.join(ROOT, "target/bench-load");
 const HOME_BIN = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME ?? "", ".cargo"), "bin");
 
-/** Compiles the load generator; ends at once when nothing changed. */
+/** Compiles the load generator. Returns at once if nothing changed. */
 export async function buildLoad() {
   const env = { ...process.env, CARGO_TARGET_DIR: TARGET, PATH: `${process.env.PATH}${path.delimiter}${HOME_BIN}` };
   await run("cargo", ["build", "--release", "--locked", "--quiet"], { cwd: path.join(ROOT, "bench/load"), env });

@@ -1,4 +1,4 @@
-// What the measurements ran on.
+// The machine and the versions of a run.
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -26,7 +26,7 @@ export async function machine() {
   ];
 }
 
-/** Sizes of a built Worker in bytes, and what tells it from another. */
+/** Sizes of a built Worker in bytes, and a hash of it. */
 export async function sizes(directory) {
   const wasm = await readFile(path.join(directory, "index_bg.wasm"));
   const names = ["index.js", "gate.js"].filter((name) => existsSync(path.join(directory, name)));

@@ -1,4 +1,4 @@
-// How things go with the number of keys: objects that are awake, and objects that each call wakes.
+// Growth with the number of keys: objects that are awake, and objects that each call wakes.
 import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { caseOf, compare, flood, measure, ratio, summary, warm } from "./compare.mjs";
@@ -9,16 +9,14 @@ import { startWorkerd } from "./workerd.mjs";
 
 const MOST_KEYS = 10_000;
 const CONNECTIONS = 64;
-/**
- * Files that an object has open while it is awake: its database, the log of it, the index of that.
- */
+/** Open files of an object that is awake: its database, its write-ahead log, the log's index. */
 const FILES_PER_OBJECT = 3;
 const OTHER_FILES = 1000;
 const WAKE_MS = 60_000;
 
 /**
- * Objects that one process can hold awake: a third of what its files allow, since each first call
- * opens more for a while.
+ * Objects that one process can keep awake: a third of what the limit of open files allows, because
+ * each first call opens more for a while.
  */
 async function mostAwake() {
   const limits = await readFile("/proc/self/limits", "utf8").catch(() => "");
@@ -81,7 +79,7 @@ export async function awake({ directory, rounds, seconds, floodSeconds }) {
 
 /**
  * Ten thousand keys whose objects sleep: every call wakes one, which reads its storage. Each round
- * is of a share of them, in a workerd started anew on the storage that they made before.
+ * has a share of them, in a new workerd on the storage of the first.
  */
 export async function asleep({ directory, rounds }) {
   await mkdir(directory, { recursive: true });
@@ -89,7 +87,7 @@ export async function asleep({ directory, rounds }) {
   try {
     const count = Math.min(MOST_KEYS, (await mostAwake()) * rounds);
     const set = keySets("admit", [1, count]);
-    // Flushes that fall due would wake objects by themselves.
+    // Flushes would wake objects too.
     const contenders = [tollgate({ sets: set, vars: { FLUSH_SECONDS: "86400" } }), writeObject(set)];
     const [hot, cold] = set.map(({ name }) => name);
     const reports = contenders.map(() => []);

@@ -13,13 +13,13 @@ const TOOLS = path.join(ROOT, ".tools");
 const NPM_BIN = path.join(ROOT, "node_modules/.bin");
 const HOME_BIN = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME ?? "", ".cargo"), "bin");
 
-/** Where the built Worker is: `index.js` and `index_bg.wasm`. */
+/** The directory of the built Worker: `index.js` and `index_bg.wasm`. */
 export const RUST_WORKER = path.join(TARGET, "build");
 
 const INPUTS = ["Cargo.toml", "Cargo.lock", "src/lib.rs"].map((name) => path.join(CRATE, name));
 const PINS = ["package-lock.json", "scripts/versions.env"].map((name) => path.join(ROOT, name));
 
-/** Builds it; ends at once when nothing changed. */
+/** Builds it. Returns at once if nothing changed. */
 export async function buildRustWorker() {
   const hash = createHash("sha256");
   for (const file of [...INPUTS, ...PINS]) hash.update(await readFile(file));

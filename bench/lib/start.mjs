@@ -1,5 +1,4 @@
-// The first request of a fresh isolate: workerd started anew each time, on a state directory that
-// lasts.
+// The first request of a new isolate: a new workerd each time, on a state directory that is kept.
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
@@ -40,8 +39,8 @@ export async function firstRequests({ gate, others, times, stateIn }) {
 /** Milliseconds from the start of the process until it listens, and of the first two answers. */
 async function startOnce({ contender, gate, scratch }) {
   const begun = performance.now();
-  // The gate's database stands beside every contender, so that the processes differ in the
-  // contender only.
+  // The gate's database runs beside every contender, so that the processes differ in the contender
+  // only.
   const all = services([{ ...contender, beside: [gate.beside[0]] }]);
   const runtime = await startWorkerd(all, { stateIn: scratch, state: path.join(scratch, "state") });
   const listening = performance.now() - begun;

@@ -1,13 +1,10 @@
-// What is to be reached, and whether it is.
+// The targets of the benchmarks, and whether they are reached.
 import { ratio } from "./compare.mjs";
 import { number } from "./tables.mjs";
 
 const MOST_GZIPPED = 450_000;
 
-/**
- * tollgate, and what a JavaScript gate reaches that does what the platform makes any do and nothing
- * else.
- */
+/** tollgate, and the floor: a JavaScript gate that does only what the platform requires of any. */
 const OURS = "tollgate";
 const FLOOR = "js-same";
 const SAME_WORK = "JavaScript, the same work";
@@ -22,7 +19,7 @@ const atLeast = (what, least, value) => ({ what, target: `≥ ${least}`, text: `
 const atMost = (what, most, value, digits = 2) => ({ what, target: `≤ ${most}`, text: `${number(value, digits)} ${verdict(value <= most)}` });
 const toTheFloor = (what, [ours, floor]) => ({ what, target: "floor", text: number(ours, 2), floor: number(floor, 2) });
 
-/** The targets that depend on what an admit writes, by storage, with what the floor reaches. */
+/** The targets that depend on the rows of an admitted call, by storage, with the floor's results. */
 function admitTargets(comparison) {
   const many = found(comparison, 64);
   const one = found(comparison, 1);
@@ -64,7 +61,7 @@ function otherTargets({ deny, calls, start }) {
   ];
 }
 
-/** A table of all targets; by storage, what tollgate reaches and what the floor does. */
+/** A table of all targets: by storage, the results of tollgate and of the floor. */
 export function targetsTable(results) {
   const storages = results.admit.map(({ storage }) => storage);
   const columns = results.admit.map(admitTargets);

@@ -1,11 +1,11 @@
-// The tiers of the measurements, and the sets of keys that are on them.
+// The tiers of the measurements, and their sets of keys.
 
 /** A quota that no run reaches. */
 const ENDLESS = 1_000_000_000;
 
 const policy = (period, { name = period, quota = ENDLESS, algorithm = "fixed" } = {}) => ({ name, quota, period, algorithm });
 
-/** What most tiers have: a minute and a month. */
+/** The policies of most tiers: a minute and a month. */
 const USUAL = [policy("minute"), policy("month")];
 /** The first call exhausts it for the rest of the month. */
 const EXHAUSTED = policy("month", { quota: 1 });
@@ -43,10 +43,7 @@ export const POLICY_SETS = POLICY_COUNTS.flatMap((count) => [
   set(`deny-policies-${count}`, [EXHAUSTED, ...SIX.slice(1, count)]),
 ]);
 
-/**
- * One policy of a day; the smaller the quota, the more keys, so that all sets admit equally many
- * calls.
- */
+/** One policy of a day. A smaller quota has more keys, so that all sets admit equally many calls. */
 export const QUOTA_SETS = ALGORITHMS.flatMap((algorithm) =>
   QUOTAS.map((quota) => set(`admit-${algorithm}-${quota}`, [policy("day", { quota, algorithm })], CALLS_PER_QUOTA_SET / quota)),
 );
@@ -59,7 +56,7 @@ export const costSets = (counts) => [
   set("knocking", [policy("minute"), EXHAUSTED], counts.knocking, 7),
 ];
 
-/** The SQL that makes the tiers of some sets. */
+/** The SQL that creates the tiers of some sets. */
 export function insertTiers(sets) {
   const tiers = sets.map(({ tier, auditDays }) => `('${tier}', ${auditDays})`);
   const limits = sets.flatMap(({ tier, policies }) =>

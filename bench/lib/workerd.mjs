@@ -1,5 +1,4 @@
-// One workerd process with several Workers, each on a loopback socket of its own, nothing in
-// between.
+// One workerd process with several Workers, each on its own loopback socket, without a proxy.
 import { rmSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -24,7 +23,7 @@ const text = JSON.stringify;
  * name (`.js` or `.wasm`) to a file, the first is the main one; `bindings` are capnp texts;
  * `objects` are the class names of its Durable Objects, bound under `KEYS`; `outbound` is the
  * service that its `fetch` reaches (none by default). `stateIn` is the directory in which the state
- * directory is made; `state` is one that is there already, and stays. `keepAwake` leaves idle
+ * directory is created; `state` is an existing one, which is kept. `keepAwake` leaves idle
  * objects in memory. Returns `address(name)`, `pid`, `log()` and `stop()`.
  */
 export async function startWorkerd(services, { inspectorPort, stateIn = tmpdir(), state, keepAwake = false } = {}) {
@@ -69,9 +68,7 @@ const config :Workerd.Config = (
   }
 }
 
-/**
- * A service's definition; its modules are copied, so that a build during the run changes nothing.
- */
+/** A service's definition. Its modules are copied, so that a build during the run changes none. */
 async function define(service, scratch) {
   const { name, modules, vars = {}, bindings = [], objects = [], outbound = "nowhere", keepAwake } = service;
   await mkdir(path.join(scratch, name));
@@ -98,10 +95,7 @@ async function define(service, scratch) {
       globalOutbound = ${text(outbound)}))`;
 }
 
-/**
- * Waits until every socket listens; workerd says so on its control descriptor, which is its
- * standard output here.
- */
+/** Waits until every socket listens, which workerd reports on standard output. */
 async function listening(group, count) {
   const ports = new Map();
   const deadline = Date.now() + START_MS;

@@ -1,5 +1,4 @@
-// tollgate with objects that count what they are asked, all of them together: to count, not to
-// measure times.
+// tollgate with objects that count their requests, all of them together. For counts, not for times.
 import { DurableObject } from "cloudflare:workers";
 import tollgate, { KeyObject as Inner } from "./index.js";
 

@@ -1,12 +1,12 @@
 // A D1 database for raw workerd: what the runtime's D1 binding posts, run on the SQLite of one
-// object. `GET /totals` tells the rows that were read and written so far.
+// object. `GET /totals` returns the rows that were read and written so far.
 export default {
   fetch(request, env) {
     return env.KEYS.getByName("db").fetch(request);
   },
 };
 
-// Not the object's own: it may sleep.
+// Not in the object, which may sleep.
 const totals = { rowsRead: 0, rowsWritten: 0 };
 
 export class Database {

@@ -1,5 +1,5 @@
-// The Worker before the JavaScript objects: asks the key's object, then forwards, or answers 429.
-// It checks nothing of the key and adds no fields: the least that such a gate can do.
+// The Worker before the JavaScript objects: sends a request to the key's object, then forwards, or
+// answers 429. It neither checks the key nor adds fields: the least that a gate can do.
 
 /** Keys that begin so have a quota of one call a minute, the others one that no run reaches. */
 const EXHAUSTED = "exhausted";

@@ -1,5 +1,5 @@
-// Asks objects how many rows they have written: `POST /` with their names as a JSON array, answered
-// by the sum.
+// Returns how many rows some objects have written in total: `POST /` with their names as a JSON
+// array.
 export default {
   async fetch(request, env) {
     const ask = async (name) => {

@@ -1,4 +1,4 @@
-// Counts in memory only: what it admitted is forgotten with the object.
+// Counts in memory only: counts are lost with the object.
 import gate, { Window } from "./gate.js";
 export default gate;
 export class Counter extends Window {

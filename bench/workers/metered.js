@@ -1,5 +1,5 @@
-// tollgate's objects, with everything counted that is billed; `GET /` tells it. Gates of other
-// isolates ask them. To count and to see how long objects are awake, not to compare times.
+// tollgate's objects, with everything counted that is billed; `GET /` returns it. Gates in other
+// isolates use them. For counts and for how long objects are awake, not for times.
 import { DurableObject } from "cloudflare:workers";
 import { KeyObject as Inner } from "./index.js";
 
@@ -65,14 +65,14 @@ export class KeyObject extends DurableObject {
   }
 
   /**
-   * An event lasts until its answer leaves: until everything that was written by then is confirmed.
+   * An event lasts until its response leaves, when everything written by then is confirmed.
    */
   #event(work) {
     totals.requests += 1;
     if (this.#open === 0) this.#since = performance.now();
     this.#open += 1;
     const end = () => {
-      // A cursor knows what it read when it has been read to its end.
+      // A cursor counts its rows when it has been read to its end.
       for (const cursor of this.#cursors.splice(0)) {
         totals.rowsWritten += cursor.rowsWritten;
         totals.rowsRead += cursor.rowsRead;

@@ -1,11 +1,11 @@
-// The floor: what the platform makes any such gate do for an admitted call, in JavaScript, and
-// nothing else. It asks, stores, forwards and answers as tollgate does, but parses, checks and
-// computes nothing: what it says is constant, and as long as what tollgate says of the same call.
+// The floor: what the platform requires of any gate for an admitted call, in JavaScript, and
+// nothing else. It sends, stores, forwards and answers as tollgate does, but parses, checks and
+// computes nothing: its messages are constant, and as long as tollgate's for the same call.
 import { DurableObject } from "cloudflare:workers";
 
 const HASH = "0123456789abcdef".repeat(4);
 const NONCE = "12345678901234567890";
-const COMPANY_MARK = "&g=1";
+const CONCURRENT_MARK = "&g=1";
 const ANSWER = "1 admitted admit 1795160894123 minute:rm:1000000000:60:999876543:45877 month:rM:1000000000:2592000:987654321:922305877";
 const FIELDS = [
   ["RateLimit-Policy", '"minute";q=1000000000;w=60, "month";q=1000000000;w=2592000'],
@@ -29,8 +29,8 @@ export default {
     const id = key.slice(3, 19);
     const others = open.get(id) ?? 0;
     open.set(id, others + 1);
-    const company = others > 0 ? COMPANY_MARK : "";
-    await env.KEYS.getByName(id).ask(`v1/check?id=${id}&h=${HASH}&n=${NONCE}${company}&m=${request.method}&p=${request.url}`);
+    const concurrent = others > 0 ? CONCURRENT_MARK : "";
+    await env.KEYS.getByName(id).ask(`v1/check?id=${id}&h=${HASH}&n=${NONCE}${concurrent}&m=${request.method}&p=${request.url}`);
     if (open.get(id) === 1) open.delete(id);
     else open.set(id, open.get(id) - 1);
     const response = await fetch(request, { headers: identified(request.headers, id), redirect: "manual", cache: "no-store" });
@@ -40,7 +40,7 @@ export default {
   },
 };
 
-/** The headers for the origin: without the key, with who it is. */
+/** The headers for the origin: without the key, with its id. */
 function identified(given, id) {
   const headers = new Headers(given);
   const dropped = [];
@@ -54,11 +54,11 @@ function identified(given, id) {
 const COUNTERS =
   '{"v":1,"seq":123456,"e":"0123456789abcdef","t":1795160894123456,"f":[[[[29919347,123456],[29919348,123456]],[[498655,246912]],' +
   '[[20777,246912]]]],"m":[[202611,246912,0,0,246912,0,123456,0]],"n":[]}';
-/** tollgate's row names the calls of this write and of the last, and so many at least. */
+/** tollgate's row names the calls of this write and the last one, and at least so many. */
 const LEAST_NAMED = 8;
 /** From this many calls that share a write on, the object is busy. */
-const COMPANY = 2;
-/** So many writes may be unconfirmed before a lone call requests a confirmation. */
+const BUSY_CALLS = 2;
+/** Maximum number of unconfirmed writes before a lone call requests a confirmation. */
 const UNCONFIRMED = 8;
 
 /** Writes as src/runtime/object/writer.rs does; `pace` has the same four values. */
@@ -78,11 +78,11 @@ export class Counter extends DurableObject {
     this.next = undefined;
   }
 
-  /** Counts a call; answers at once if it is written at once, otherwise with a promise. */
+  /** Counts a call. Returns the response if the call is written at once, otherwise a promise. */
   ask(question) {
     this.count += 1;
     if (this.pace === "idle") {
-      const hasCompany = question.includes(COMPANY_MARK);
+      const hasCompany = question.includes(CONCURRENT_MARK);
       if (!hasCompany || this.unconfirmed === 0) {
         if (!hasCompany && this.unconfirmed + 1 < UNCONFIRMED) this.write();
         else this.writeAndFollow();
@@ -97,7 +97,7 @@ export class Counter extends DurableObject {
     return this.next.promise.then(() => ANSWER);
   }
 
-  /** How many rows it has written. */
+  /** Rows written so far. */
   fetch() {
     return Response.json({ rows_written: this.rowsWritten });
   }
@@ -108,7 +108,7 @@ export class Counter extends DurableObject {
   }
 
   turn() {
-    if (this.waiting >= COMPANY) {
+    if (this.waiting >= BUSY_CALLS) {
       this.pace = "busy";
       this.write();
     } else {
@@ -123,7 +123,7 @@ export class Counter extends DurableObject {
   }
 
   follow() {
-    // Should it fail, the runtime starts the object anew.
+    // If it fails, the runtime restarts the object.
     this.storage.sync().then(() => this.confirmed());
   }
 
@@ -131,7 +131,7 @@ export class Counter extends DurableObject {
     this.unconfirmed = 0;
     if (this.pace !== "confirming") return;
     if (this.next === undefined) this.pace = "idle";
-    else if (this.waiting >= COMPANY) this.gather();
+    else if (this.waiting >= BUSY_CALLS) this.gather();
     else this.writeAndFollow();
   }
 

@@ -8,7 +8,7 @@ TOOLS="$PWD/.tools"
 BINDGEN="$TOOLS/bindgen/debug/bindgen"
 # rustup's own directory may not be on the PATH of a shell that was open while rustup was installed.
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
-# A toolchain is installed by setup.sh and by nothing else, so a missing one shows as missing.
+# Only setup.sh installs toolchains, so that a missing one is an error elsewhere.
 export RUSTUP_AUTO_INSTALL=0
 
 die() {
@@ -20,8 +20,8 @@ die() {
 if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum -a 256); fi
 sha256() { "${SHA256[@]}" | cut -d ' ' -f 1; }
 
-# sysroot_has <toolchain> <path>…: is the toolchain installed, with every path present in its
-# sysroot?
+# sysroot_has <toolchain> <path>…: succeeds if the toolchain is installed and has every path in its
+# sysroot.
 sysroot_has() {
   local sysroot path
   sysroot=$(rustc "+$1" --print sysroot 2>/dev/null) || return 1
@@ -36,8 +36,8 @@ locked() {
   awk -v name="name = \"$1\"" '$0 == name { getline; gsub(/version = |"/, ""); print; exit }' "$2"
 }
 
-# Was the bindings generator built from what is in tools/bindgen, and is it of the Worker's
-# wasm-bindgen?
+# Succeeds if the bindings generator was built from tools/bindgen as it is, with the Worker's version
+# of wasm-bindgen.
 bindgen_key() {
   cat tools/bindgen/Cargo.toml tools/bindgen/Cargo.lock tools/bindgen/src/main.rs rust-toolchain.toml | sha256
 }

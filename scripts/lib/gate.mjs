@@ -41,10 +41,7 @@ export function wrangler(args, { env, ...options } = {}) {
   return run(process.execPath, command, { cwd: ROOT, ...options, env: { ...process.env, ...QUIET, ...env } });
 }
 
-/**
- * `where` holds the options that say which database: `persistTo` and, for another than the
- * project's, `config`.
- */
+/** `where` has the options of the database: `persistTo`, and `config` if not the project's. */
 function databaseArgs({ persistTo, config }) {
   return ["--local", "--persist-to", persistTo, ...(config ? ["--config", config] : [])];
 }
@@ -55,7 +52,7 @@ export async function applyMigrations(where) {
 }
 
 /**
- * Runs SQL on the local D1 and returns the rows of its last statement. A running gate may stay up.
+ * Runs SQL on the local D1 and returns the rows of its last statement. A gate may be running.
  */
 export async function queryD1(sql, where) {
   const out = await wrangler(["d1", "execute", "tollgate", "--json", "--command", sql, ...databaseArgs(where)]);
@@ -109,7 +106,7 @@ export async function startWrangler({ vars = {}, persistTo, port, config, env, o
   };
 }
 
-/** Does a tollgate answer at this address? */
+/** Whether a tollgate responds at this address. */
 export async function isHealthy(url) {
   try {
     const response = await fetch(url + HEALTH, { signal: AbortSignal.timeout(5000) });
@@ -121,12 +118,12 @@ export async function isHealthy(url) {
 
 /**
  * Starts a gate for a test: the current build with a state directory, secrets and ports of its own,
- * so that it neither sees nor disturbs another one, nor changes when a source does.
+ * so that it is independent of other gates and of changes of the sources.
  *
  * `origin` is the upstream's URL; `vars` adds or replaces vars and secrets (a secret given as
  * `null` stays unset); `persistTo` keeps the state in that directory, for a restart on the same
  * state; `port` is any free one otherwise. Returns `url`, `adminToken`, `pid`, `workerdPids()`,
- * `log()`, `d1(sql)` (rows), and `stop({ hard })`, which removes what it made.
+ * `log()`, `d1(sql)` (rows), and `stop({ hard })`, which removes its files.
  */
 export async function startGate({ vars = {}, persistTo, origin, port } = {}) {
   await build();

@@ -1,5 +1,5 @@
-// Child processes that are never left behind: each runs in a process group of its own, and the
-// group ends with us.
+// Child processes that are never left behind: each runs in its own process group, and the group ends
+// with this process.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import net from "node:net";
@@ -22,8 +22,8 @@ process.on("exit", () => {
   for (const pid of groups) signalGroup(pid, "SIGKILL");
 });
 
-// Node's default on these signals skips "exit"; a program with a handler of its own cleans up and
-// exits by itself.
+// Node's default on these signals skips "exit". A program with its own handler cleans up and exits
+// itself.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
   process.on(signal, () => {
     if (process.listenerCount(signal) === 1) process.exit(128 + constants.signals[signal]);
@@ -67,7 +67,7 @@ export function startGroup(command, args, { onOutput, ...options } = {}) {
     async stop({ hard = false } = {}) {
       if (!child.pid) return;
       signalGroup(child.pid, hard ? "SIGKILL" : "SIGTERM");
-      // The group can outlive its leader, and a killed process can take a moment to go.
+      // The group can outlive its leader, and a killed process can take a moment to end.
       for (let waited = 0; signalGroup(child.pid, 0); waited += 50) {
         if (waited === 5000) signalGroup(child.pid, "SIGKILL");
         if (waited > 10_000) throw new Error(`process group ${child.pid} does not end`);
@@ -79,7 +79,7 @@ export function startGroup(command, args, { onOutput, ...options } = {}) {
   };
 }
 
-/** Runs a command to its end and returns its standard output; fails with everything it said. */
+/** Runs a command to its end and returns its standard output. An error has its whole output. */
 export async function run(command, args, options = {}) {
   const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"], ...options });
   let stdout = "";
@@ -98,7 +98,7 @@ export async function run(command, args, options = {}) {
   return stdout;
 }
 
-/** Is this loopback port free? */
+/** Whether a loopback port is free. */
 export function isPortFree(port) {
   return new Promise((resolve) => {
     const server = net.createServer();
@@ -125,7 +125,7 @@ export async function freePort(from) {
 }
 
 /**
- * The processes of a group, by the system's own list: `{ pid, args }`, where `args` starts with the
+ * The processes of a group, from the system's list: `{ pid, args }`, where `args` starts with the
  * program's path.
  */
 export async function processesInGroup(group) {

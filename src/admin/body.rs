@@ -9,8 +9,6 @@ use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::str::FromStr;
 
-/// The largest body, in bytes.
-pub const BODY_LIMIT: usize = 64 * 1024;
 /// The longest name or other text for people, in characters.
 pub const TEXT_LIMIT: usize = 200;
 

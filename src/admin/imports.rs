@@ -10,8 +10,6 @@ use crate::time::UnixMicros;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// The largest body, in bytes.
-pub const BODY_LIMIT: usize = 16 * 1024 * 1024;
 /// The most lines of a body.
 pub const LINES: usize = 10_000;
 /// The longest line, in bytes.

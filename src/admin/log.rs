@@ -5,7 +5,8 @@ use utoipa::ToSchema;
 
 /// A change made through the admin API.
 #[derive(Debug, ToSchema)]
-pub struct LogEntry {
+#[schema(as = LogEntry)]
+pub struct LogEntryView {
     /// Grows with each entry.
     pub id: u64,
     /// Time of the change.

@@ -2,6 +2,7 @@
 
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::http::problem::Problem;
+use crate::router::Scope;
 use serde::Serialize;
 
 /// The name of `ADMIN_TOKEN` in the admin log. No named token can have it.
@@ -10,20 +11,6 @@ pub const ROOT: &str = "root";
 const NAME_LIMIT: usize = 100;
 /// The longest list of scopes, repeated ones included.
 const SCOPES_LIMIT: usize = 16;
-
-/// What a token may do. `read`: read everything except tokens. `write`: also change it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
-pub enum Scope {
-    /// Read everything except tokens.
-    Read,
-    /// Read and change everything except tokens.
-    Write,
-    /// Manage tokens too: only `ADMIN_TOKEN`.
-    #[serde(skip)]
-    Root,
-}
 
 /// The body that creates a token.
 #[derive(Debug, Clone, PartialEq, Eq)]

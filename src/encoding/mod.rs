@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_are_what_the_rfc_says(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn all_are_as_in_the_rfc(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
             prop_assert_eq!(hex(&bytes), HEXLOWER.encode(&bytes));
             prop_assert_eq!(unhex(&hex(&bytes)), Some(bytes.clone()));
             let whole = &bytes[..bytes.len() / 5 * 5];

@@ -17,7 +17,7 @@ pub struct CredentialFilter<'a> {
     pub allow_query_key: bool,
     /// Whether imported keys are accepted.
     pub allow_imported_keys: bool,
-    /// Returns whether the isolate knows a text to be a key.
+    /// Returns whether a text is a key that this isolate has verified.
     pub is_known_key: &'a dyn Fn(&str) -> bool,
 }
 

@@ -13,8 +13,8 @@
 //!
 //! # Calls with an idempotency key
 //! A denial with the [extent](Extent) `All` is valid for them too. Any other is valid for new calls
-//! only, or for replays only, and an isolate cannot tell these apart. So it keeps the idempotency
-//! keys that the object has classified. It asks the object about others, up to [`QUESTIONS`] per
+//! only, or for replays only, and an isolate cannot distinguish these. So it keeps the idempotency
+//! keys that the object has classified. It passes others to the object, up to [`UNCLASSIFIED_PER_SECOND`] per
 //! second. Beyond that it denies them as new calls: a replay may be refused that would have passed,
 //! but no call passes that must be refused.
 //!
@@ -35,7 +35,7 @@ pub const CAPACITY: usize = 10_000;
 pub const REFUSAL_LIFE: u64 = 3_000;
 /// Maximum number of calls of a key per second, with unclassified idempotency keys, that are passed
 /// to the object while a denial is kept.
-pub const QUESTIONS: u32 = 10;
+pub const UNCLASSIFIED_PER_SECOND: u32 = 10;
 /// Maximum number of idempotency keys that are kept with a denial.
 const CLASSIFIED: usize = 16;
 /// Maximum number of refusals that are kept per key: enough for all secrets that it can have at a
@@ -76,7 +76,7 @@ pub enum Keyed {
 struct Kept {
     refusals: Vec<Denial>,
     /// A second, and the number of calls passed to the object in it.
-    asked: (u64, u32),
+    passed: (u64, u32),
 }
 
 /// The calls for which a refusal is valid.
@@ -105,7 +105,7 @@ pub struct Denial {
 }
 
 impl DenyCache {
-    /// Keeps a refusal of the object for at most `cap` milliseconds. `asked` spans from the request
+    /// Keeps a refusal of the object for at most `cap` milliseconds. `span` lasts from the request
     /// to the response. Other responses are not kept, nor responses to requests from before the
     /// current `generation`.
     pub fn keep(
@@ -113,16 +113,16 @@ impl DenyCache {
         call: Call<'_>,
         keyed: Keyed,
         known: &KeyResponse,
-        asked: Range<u64>,
+        span: Range<u64>,
         cap: u64,
         generation: Generation,
     ) {
         let Some((audience, cost, longest)) = kind(&known.verdict, keyed) else { return };
         let resets = known.usage.policies.iter().map(|policy| policy.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain(known.usage.changes_after).chain([longest, cap]).min().unwrap_or_default();
-        // A clock that stepped back in between tells nothing about how long the answer took.
-        let is_usable = life > 0 && asked.end >= asked.start && generation == self.generation;
-        if !is_usable || !self.has_room(call.id, asked.end) {
+        // The clock stepped back in between: the duration of the request is unknown.
+        let is_usable = life > 0 && span.end >= span.start && generation == self.generation;
+        if !is_usable || !self.has_room(call.id, span.end) {
             return;
         }
         self.kept = self.kept.wrapping_add(1);
@@ -133,14 +133,14 @@ impl DenyCache {
             only_for: (cost > 1).then(|| (call.method.to_owned(), call.path.to_owned())),
             classified: Vec::new(),
             known: known.clone(),
-            answered_at: asked.end,
-            ends_at: asked.start.saturating_add(life),
+            answered_at: span.end,
+            ends_at: span.start.saturating_add(life),
         };
         let refusals = &mut self.keys.entry(call.id.to_owned()).or_default().refusals;
         let is_same = |older: &Denial| older.audience == audience && same_hash(&older.secret_hash, call.secret_hash);
         let older = refusals.iter().position(is_same).map(|at| refusals.remove(at));
         refusals.drain(..(refusals.len() + 1).saturating_sub(REFUSALS));
-        if let Some(mut older) = older.filter(|older| older.is_valid_at(asked.start)) {
+        if let Some(mut older) = older.filter(|older| older.is_valid_at(span.start)) {
             // Keys classified for the previous denial remain classified while denials follow each
             // other.
             fresh.classified = std::mem::take(&mut older.classified);
@@ -187,8 +187,8 @@ impl DenyCache {
         self.keys.len() < CAPACITY
     }
 
-    /// The refusal that is valid for this call at `now`. If `None`, the caller must ask the object:
-    /// the call is counted against [`QUESTIONS`].
+    /// The refusal that is valid for this call at `now`. If `None`, the object must judge the call,
+    /// which is counted against [`UNCLASSIFIED_PER_SECOND`].
     pub fn find(&mut self, call: Call<'_>, keyed: Keyed, now: u64) -> Option<&Denial> {
         let kept = self.keys.get_mut(call.id)?;
         kept.refusals.retain(|refusal| refusal.is_valid_at(now));
@@ -211,14 +211,14 @@ impl DenyCache {
         let new = kept.refusals.iter().position(of(Audience::NewCalls));
         let at = new.or_else(|| kept.refusals.iter().position(of(Audience::Replays)))?;
         let second = now / 1000;
-        let (last, count) = kept.asked;
+        let (last, count) = kept.passed;
         let count = if last == second { count.saturating_add(1) } else { 1 };
-        kept.asked = (second, count);
-        kept.refusals.get(at).filter(|_| count > QUESTIONS)
+        kept.passed = (second, count);
+        kept.refusals.get(at).filter(|_| count > UNCLASSIFIED_PER_SECOND)
     }
 }
 
-/// For whom a refusal is true, what its call costs, and how long it may be kept in milliseconds.
+/// The audience of a refusal, the cost of its call, and for how many milliseconds it may be kept.
 fn kind(verdict: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *verdict {
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
@@ -303,8 +303,8 @@ mod tests {
         cache
     }
 
-    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, asked: Range<u64>, cap: u64) {
-        cache.keep(call, Keyed::No, known, asked, cap, cache.generation());
+    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, span: Range<u64>, cap: u64) {
+        cache.keep(call, Keyed::No, known, span, cap, cache.generation());
     }
 
     impl DenyCache {
@@ -323,16 +323,16 @@ mod tests {
     }
 
     #[test]
-    fn ends_with_the_wait_counted_from_before_the_question() {
+    fn ends_with_the_wait_counted_from_before_the_request() {
         let mut cache = kept(1);
         assert!(cache.plain(CALL, 1_200).is_some());
         assert!(cache.plain(CALL, 9_499).is_some());
         assert!(cache.plain(CALL, 9_500).is_none());
-        assert!(cache.plain(CALL, 1_200).is_none(), "what is over is forgotten");
+        assert!(cache.plain(CALL, 1_200).is_none(), "an expired denial is dropped");
     }
 
     #[test]
-    fn tells_waits_counted_from_after_the_answer() {
+    fn waits_count_from_after_the_response() {
         let mut cache = kept(1);
         assert_eq!(waits(&cache.plain(CALL, 1_200).unwrap().at(1_200)), (8_500, 8_500, 9_000_000));
         let later = cache.plain(CALL, 4_700).unwrap().at(4_700);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_how_long_its_words_stay_the_same() {
+    fn unchanged_for_is_how_long_the_response_stays_the_same() {
         let mut cache = kept(1);
         let denial = cache.plain(CALL, 1_200).unwrap();
         // 8.5 s, 8.5 s and 9,000 s are left at 1,200.
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_number_of_its_own() {
+    fn numbers_are_unique() {
         let mut cache = kept(1);
         let first = cache.plain(CALL, 1_200).unwrap().number();
         keep(&mut cache, CALL, &minute_denied(1), 1_300..1_300, 60_000);
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn is_only_for_the_same_key_and_never_for_a_call_that_may_cost_less() {
+    fn is_valid_for_the_same_key_and_no_call_that_may_cost_less() {
         let others = [
             Call { secret_hash: "other", ..CALL },
             Call { id: "l", ..CALL },
@@ -400,17 +400,17 @@ mod tests {
         keep(&mut cache, CALL, &changing, 0..100, 10_000);
         assert_eq!(cache.plain(CALL, 300).unwrap().at(300).usage.changes_after, Some(300));
         assert!(cache.plain(CALL, 499).is_some());
-        assert!(cache.plain(CALL, 500).is_none(), "other policies hold from then on");
+        assert!(cache.plain(CALL, 500).is_none(), "other policies apply from then on");
         let unused = denied("1 denied:8500:1:0 free 0 minute:rm:10:60:0:8500 hour:rh:10:3600:10:0");
         keep(&mut cache, CALL, &unused, 0..0, 10_000);
-        assert!(cache.plain(CALL, 8_499).is_some(), "what is unused does not end");
-        // What is true for no time at all takes nothing away.
+        assert!(cache.plain(CALL, 8_499).is_some(), "an unused policy has no window that ends");
+        // A denial that is valid for no time replaces none.
         keep(&mut cache, CALL, &minute_denied(1), 8_400..8_400, 0);
         assert!(cache.plain(CALL, 8_499).is_some());
     }
 
     #[test]
-    fn keeps_nothing_but_denials_and_trusts_no_clock_that_steps_back() {
+    fn keeps_only_denials_and_none_across_a_step_back_of_the_clock() {
         let mut cache = DenyCache::default();
         keep(&mut cache, CALL, &denied("1 admitted free 0 minute:rm:10:60:3:700"), 0..0, 10_000);
         assert!(cache.plain(CALL, 0).is_none());
@@ -434,13 +434,13 @@ mod tests {
             "there is room for news of a key that is here"
         );
         keep(&mut cache, Call { id: "new", ..CALL }, &known, 20_000..20_000, 10_000);
-        assert!(cache.plain(Call { id: "new", ..CALL }, 20_001).is_some(), "what is over makes room");
+        assert!(cache.plain(Call { id: "new", ..CALL }, 20_001).is_some(), "expired entries make room");
         assert_eq!(cache.keys.len(), 1);
     }
 
     const KEYS: [Keyed; 3] = [Keyed::Key(1), Keyed::Key(2), Keyed::Key(3)];
 
-    /// A denial whose answer ended with `extent`, to a call with a key, kept from 0 on.
+    /// A denial with `extent`, of a call with an idempotency key, kept from 0 on.
     fn extended(cache: &mut DenyCache, keyed: Keyed, extent: &str) {
         let known = denied(&format!("1 denied:8500:1:0{extent} free 0 month:rM:10:2592000:0:8500"));
         cache.keep(CALL, keyed, &known, 0..0, 60_000, cache.generation());
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_for_all_is_for_calls_with_any_key() {
+    fn a_denial_for_all_is_valid_for_any_idempotency_key() {
         let mut cache = DenyCache::default();
         extended(&mut cache, Keyed::Key(1), ":a");
         assert_eq!(holds(&mut cache, &KEYS, 1), [true; 3]);
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denial_of_new_calls_is_for_the_keys_that_were_denied() {
+    fn a_denial_of_new_calls_is_valid_for_the_idempotency_keys_that_were_denied() {
         let mut cache = DenyCache::default();
         extended(&mut cache, Keyed::No, "");
         assert_eq!(holds(&mut cache, &[Keyed::No, Keyed::Key(1)], 1), [true, false]);
@@ -468,19 +468,19 @@ mod tests {
         extended(&mut cache, Keyed::Key(2), ":n");
         assert_eq!(holds(&mut cache, &KEYS, 1), [true, true, false]);
         assert_eq!(holds(&mut cache, &[Keyed::No, Keyed::Malformed], 1), [true, false]);
-        // The newest are kept. No more than ten are asked about in a second.
+        // The newest are kept. At most ten a second are passed to the object.
         for key in 10..25 {
             extended(&mut cache, Keyed::Key(key), ":n");
         }
         assert_eq!(holds(&mut cache, &[Keyed::Key(1), Keyed::Key(2), Keyed::Key(24)], 2_000), [false, true, true]);
-        // After the denial nothing is known any more.
+        // The keys are forgotten with the denial.
         let known = denied("1 denied:8500:1:0:n free 0 month:rM:10:2592000:0:8500");
         cache.keep(CALL, Keyed::Key(30), &known, 8_500..8_500, 60_000, cache.generation());
         assert_eq!(holds(&mut cache, &[Keyed::Key(24), Keyed::Key(30), Keyed::No], 8_501), [false, true, true]);
     }
 
     #[test]
-    fn a_denial_of_a_replay_says_nothing_of_new_calls() {
+    fn a_denial_of_a_replay_is_not_valid_for_new_calls() {
         let mut cache = DenyCache::default();
         extended(&mut cache, Keyed::Key(1), ":r");
         assert_eq!(holds(&mut cache, &[Keyed::Key(1), Keyed::Key(2), Keyed::No], 1), [true, false, false]);
@@ -498,32 +498,32 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_an_earlier_version_to_a_call_with_a_key_is_not_kept() {
+    fn a_response_of_an_earlier_version_to_a_call_with_an_idempotency_key_is_not_kept() {
         let mut cache = DenyCache::default();
         extended(&mut cache, Keyed::Key(1), "");
         assert_eq!(holds(&mut cache, &[Keyed::Key(1), Keyed::No], 1), [false; 2]);
     }
 
     #[test]
-    fn ever_new_keys_are_asked_about_ten_times_a_second() {
+    fn ten_new_idempotency_keys_a_second_are_passed_to_the_object() {
         for extent in [":n", ":r"] {
             let mut cache = DenyCache::default();
             extended(&mut cache, Keyed::Key(0), extent);
-            let asked = |cache: &mut DenyCache, keys: Range<u64>, now| {
+            let passed = |cache: &mut DenyCache, keys: Range<u64>, now| {
                 keys.filter(|key| cache.find(CALL, Keyed::Key(*key), now).is_none()).count()
             };
-            assert_eq!(asked(&mut cache, 1..300, 1_999), 10);
-            assert_eq!(asked(&mut cache, 1..300, 2_000), 10);
-            assert_eq!(asked(&mut cache, 1..300, 2_001), 0);
-            assert_eq!(asked(&mut cache, 1..300, 3_000), 10);
-            // Another route is another matter.
+            assert_eq!(passed(&mut cache, 1..300, 1_999), 10);
+            assert_eq!(passed(&mut cache, 1..300, 2_000), 10);
+            assert_eq!(passed(&mut cache, 1..300, 2_001), 0);
+            assert_eq!(passed(&mut cache, 1..300, 3_000), 10);
+            // Another secret is judged by the object.
             assert!(cache.find(Call { secret_hash: "other", ..CALL }, Keyed::Key(1), 3_000).is_none());
             assert_eq!(waits_of(cache.find(CALL, Keyed::Key(9), 3_000).unwrap()), 8_500);
         }
     }
 
     #[test]
-    fn a_denial_of_all_costs_is_not_given_up_for_one_of_some() {
+    fn a_denial_of_all_costs_is_not_replaced_by_one_of_some() {
         let mut cache = DenyCache::default();
         extended(&mut cache, Keyed::No, "");
         let number = cache.plain(CALL, 1).unwrap().number();
@@ -532,12 +532,12 @@ mod tests {
         cache.keep(other, Keyed::Key(1), &dear, 1..1, 60_000, cache.generation());
         assert_eq!(cache.plain(CALL, 1).unwrap().number(), number);
         assert!(cache.find(other, Keyed::Key(1), 1).is_some());
-        // Nor is what is known of its keys.
+        // Nor are its classified keys dropped.
         let mut cache = DenyCache::default();
         extended(&mut cache, Keyed::Key(1), ":n");
         cache.keep(other, Keyed::Key(2), &dear, 1..1, 60_000, cache.generation());
         assert_eq!(holds(&mut cache, &KEYS, 1), [true, true, false]);
-        // Of two for some, the newer is kept, with nothing of what was known of the other.
+        // Of two for some, the newer is kept, without the classified keys of the other.
         let mut cache = DenyCache::default();
         for (call, key) in [(CALL, 1), (other, 2)] {
             cache.keep(call, Keyed::Key(key), &dear, 1..1, 60_000, cache.generation());
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn each_secret_has_its_own() {
+    fn each_secret_has_its_own_refusals() {
         let mut cache = DenyCache::default();
         let of = |secret| Call { secret_hash: secret, ..CALL };
         for secret in ["a", "b"] {
@@ -584,11 +584,11 @@ mod tests {
         let malformed = denied("1 malformed free 0");
         cache.keep(CALL, Keyed::Malformed, &malformed, 0..0, 60_000, cache.generation());
         assert_eq!(holds(&mut cache, &[Keyed::Malformed, Keyed::No, Keyed::Key(1)], 2_999), [true, false, false]);
-        assert!((0..100).all(|key| cache.find(CALL, Keyed::Key(key), 2_999).is_none()), "however many there are");
+        assert!((0..100).all(|key| cache.find(CALL, Keyed::Key(key), 2_999).is_none()), "without a limit per second");
     }
 
     #[test]
-    fn what_was_asked_before_a_change_is_not_kept_after_it() {
+    fn a_response_to_a_request_before_a_change_is_not_kept_after_it() {
         let mut cache = kept(1);
         let before = cache.generation();
         cache.forget(Some("l"));
@@ -598,7 +598,7 @@ mod tests {
         cache.forget(Some("k"));
         assert!(cache.plain(CALL, 1_300).is_none());
         keep(&mut cache, CALL, &minute_denied(1), 1_000..1_200, 60_000);
-        assert!(cache.plain(CALL, 1_300).is_some(), "asked after the change");
+        assert!(cache.plain(CALL, 1_300).is_some(), "requested after the change");
         cache.forget(None);
         assert!(cache.plain(CALL, 1_300).is_none());
     }

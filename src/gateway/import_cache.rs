@@ -1,12 +1,12 @@
-//! Caches what D1 has answered about imported keys.
+//! Caches what D1 returned about imported keys.
 //!
 //! The tag of tollgate's own keys is verified without a lookup. Any other text needs D1, which must
 //! not be read for each call, and an object must not be started for an arbitrary text. So answers
 //! are kept:
 //!
 //! - *imported*: as long as there is room and no object disagrees. This admits no call: the object
-//!   compares the hash for each call, and finds out itself when the key is changed or deleted. So
-//!   calls pass while D1 is down, too.
+//!   compares the hash for each call, and reads changes and deletions of the key itself. So calls
+//!   pass while D1 is down, too.
 //! - *not imported*: for a minute.
 //! - *no key was ever imported*: for a minute. Without imports, texts that are not keys cost one
 //!   query a minute.
@@ -43,7 +43,7 @@ pub enum Lookup {
     /// The text is not a key.
     Unknown,
     /// No answer is cached: D1 must be read.
-    Ask,
+    Needed,
 }
 
 /// The number of imports through this isolate when D1 was read.
@@ -72,7 +72,7 @@ impl KeyLookups {
         if refused.is_some_and(is_fresh) || self.none_since.is_some_and(is_fresh) {
             return Lookup::Unknown;
         }
-        Lookup::Ask
+        Lookup::Needed
     }
 
     /// The current generation. Take it before D1 is read and pass it to [`KeyLookups::keep`].
@@ -116,58 +116,58 @@ mod tests {
 
     const IDS: &[&str] = &["new", "old"];
 
-    fn ask(lookups: &mut KeyLookups, now: u64) -> ImportGeneration {
-        assert_eq!(lookups.find(IDS, now), Lookup::Ask);
+    fn needed(lookups: &mut KeyLookups, now: u64) -> ImportGeneration {
+        assert_eq!(lookups.find(IDS, now), Lookup::Needed);
         lookups.mark()
     }
 
     #[test]
     fn an_imported_key_is_known_until_its_object_disagrees() {
         let mut lookups = KeyLookups::default();
-        let mark = ask(&mut lookups, 0);
+        let mark = needed(&mut lookups, 0);
         lookups.keep(IDS, Found::Imported("old"), mark, 0);
         assert_eq!(lookups.find(IDS, 1_000 * LIFE), Lookup::Imported(1));
-        assert_eq!(lookups.find(&["other"], 0), Lookup::Ask);
+        assert_eq!(lookups.find(&["other"], 0), Lookup::Needed);
         lookups.imported();
         assert_eq!(lookups.find(&["old"], 0), Lookup::Imported(0));
         lookups.disown("old");
-        assert_eq!(lookups.find(&["old"], 0), Lookup::Ask);
+        assert_eq!(lookups.find(&["old"], 0), Lookup::Needed);
     }
 
     #[test]
-    fn an_unknown_text_is_asked_about_once_a_minute_and_anew_after_an_import() {
+    fn an_unknown_text_is_looked_up_once_a_minute_and_after_an_import() {
         let mut lookups = KeyLookups::default();
-        let mark = ask(&mut lookups, 100);
+        let mark = needed(&mut lookups, 100);
         lookups.keep(IDS, Found::Unknown, mark, 100);
         assert_eq!(lookups.find(IDS, 100), Lookup::Unknown);
         assert_eq!(lookups.find(IDS, 99 + LIFE), Lookup::Unknown);
-        ask(&mut lookups, 100 + LIFE);
-        ask(&mut lookups, 99);
+        needed(&mut lookups, 100 + LIFE);
+        needed(&mut lookups, 99);
         lookups.imported();
-        let mark = ask(&mut lookups, 101);
+        let mark = needed(&mut lookups, 101);
         lookups.keep(IDS, Found::Unknown, mark, 101);
         assert_eq!(lookups.find(IDS, 101), Lookup::Unknown);
     }
 
     #[test]
-    fn without_any_import_nothing_is_asked_for_a_minute() {
+    fn without_any_import_nothing_is_looked_up_for_a_minute() {
         let mut lookups = KeyLookups::default();
-        let mark = ask(&mut lookups, 0);
+        let mark = needed(&mut lookups, 0);
         lookups.keep(IDS, Found::Nothing, mark, 0);
         assert_eq!(lookups.find(&["other"], LIFE - 1), Lookup::Unknown);
-        assert_eq!(lookups.find(&["other"], LIFE), Lookup::Ask);
+        assert_eq!(lookups.find(&["other"], LIFE), Lookup::Needed);
         lookups.imported();
-        ask(&mut lookups, 1);
+        needed(&mut lookups, 1);
     }
 
     #[test]
-    fn an_answer_from_before_an_import_is_no_refusal_afterwards() {
+    fn a_negative_answer_from_before_an_import_is_not_kept() {
         for found in [Found::Unknown, Found::Nothing] {
             let mut lookups = KeyLookups::default();
-            let mark = ask(&mut lookups, 0);
+            let mark = needed(&mut lookups, 0);
             lookups.imported();
             lookups.keep(IDS, found, mark, 0);
-            ask(&mut lookups, 0);
+            needed(&mut lookups, 0);
             lookups.keep(IDS, Found::Imported("new"), mark, 0);
             assert_eq!(lookups.find(IDS, 0), Lookup::Imported(0));
         }

@@ -128,7 +128,7 @@ pub struct Ticket {
 #[derive(Debug)]
 pub enum Turn {
     /// Run this query.
-    Ask(LookupBatch),
+    Query(LookupBatch),
     /// Wait so many milliseconds, then take the next turn with this value.
     Wait(u32, Waited),
     /// The text has been answered, or the request has waited too long.
@@ -158,7 +158,7 @@ pub struct LookupBatch {
 /// A queried text and its waiting requests.
 #[derive(Debug)]
 #[allow(missing_docs)]
-pub struct Asked<W> {
+pub struct QueriedText<W> {
     pub keys: Rc<[ImportedKey]>,
     pub waiters: Vec<W>,
 }
@@ -233,7 +233,7 @@ impl<W> LookupQueue<W> {
             if is_deferred {
                 self.paced = self.paced.wrapping_add(1);
             }
-            return Turn::Ask(self.ask(ticket.text, now));
+            return Turn::Query(self.query(ticket.text, now));
         }
         if waited.milliseconds >= PATIENCE {
             self.leave(ticket);
@@ -260,7 +260,7 @@ impl<W> LookupQueue<W> {
     }
 
     /// Ends a query, answered or not. Returns its texts with their waiting requests.
-    pub fn finish(&mut self, number: u64, now: u64) -> Vec<Asked<W>> {
+    pub fn finish(&mut self, number: u64, now: u64) -> Vec<QueriedText<W>> {
         if let Some(since) = self.queries.remove(&number) {
             self.took = now.abs_diff(since);
             self.ended = self.ended.wrapping_add(1);
@@ -293,13 +293,13 @@ impl<W> LookupQueue<W> {
     }
 
     /// Makes a query of a text and of the texts that wait beside it, in the order of the lines.
-    fn ask(&mut self, first: u64, now: u64) -> LookupBatch {
+    fn query(&mut self, first: u64, now: u64) -> LookupBatch {
         let number = self.number();
         let [normal, deferred] = &self.lines;
         let others = normal.iter().chain(deferred).copied().filter(|&other| other != first);
-        let asked: Vec<u64> = std::iter::once(first).chain(others).take(BATCH).collect();
-        let mut texts = Vec::with_capacity(asked.len());
-        for one in asked {
+        let queried: Vec<u64> = std::iter::once(first).chain(others).take(BATCH).collect();
+        let mut texts = Vec::with_capacity(queried.len());
+        for one in queried {
             if let Some(text) = self.texts.get_mut(&one) {
                 text.query = Some(number);
                 line(&mut self.lines, text.is_deferred).remove(&one);
@@ -334,10 +334,10 @@ impl<W> LookupQueue<W> {
         }
         let oldest = *line(&mut self.lines, is_deferred).first()?;
         let is_stale = self.texts.get(&oldest).is_some_and(|text| now.abs_diff(text.since) >= STALE);
-        if is_stale { self.remove(oldest).map(|asked| asked.waiters) } else { None }
+        if is_stale { self.remove(oldest).map(|queried| queried.waiters) } else { None }
     }
 
-    fn remove(&mut self, number: u64) -> Option<Asked<W>> {
+    fn remove(&mut self, number: u64) -> Option<QueriedText<W>> {
         let Text { keys, waiters, is_deferred, .. } = self.texts.remove(&number)?;
         line(&mut self.lines, is_deferred).remove(&number);
         if let Some(key) = keys.first()
@@ -348,7 +348,7 @@ impl<W> LookupQueue<W> {
         for waiter in &waiters {
             count_out(&mut self.waiting, waiter.is_deferred);
         }
-        Some(Asked { keys, waiters: waiters.into_iter().map(|waiter| waiter.handle).collect() })
+        Some(QueriedText { keys, waiters: waiters.into_iter().map(|waiter| waiter.handle).collect() })
     }
 }
 

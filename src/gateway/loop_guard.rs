@@ -129,7 +129,7 @@ impl Seal {
 
     /// Whether a gate of this deployment recently created `mark` for requests to `own`.
     #[must_use]
-    pub fn knows(&self, mark: &str, own: Place<'_>, now: u64) -> bool {
+    pub fn verifies(&self, mark: &str, own: Place<'_>, now: u64) -> bool {
         let Some((stamp, mac)) = mark.rsplit_once('.') else { return false };
         let issued = stamp.split_once('.').and_then(|(issued, _)| issued.parse::<u64>().ok());
         let is_fresh = issued.is_some_and(|issued| issued.abs_diff(now) <= MARK_LIFE);
@@ -154,12 +154,12 @@ impl Seal {
 /// Whether requests may go to a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// As far as is known, the origin is there.
+    /// No loop is known: forward the request.
     Open,
-    /// The gate itself is there.
+    /// The place is the gate itself.
     Loop,
     /// The place must be probed first.
-    Ask,
+    Probe,
 }
 
 /// The result of a probe.
@@ -202,12 +202,12 @@ impl Loops {
             Some((since, ProbeResult::Other)) if is_trusted(since) => Way::Open,
             Some((since, ProbeResult::NoAnswer)) if is_recent(since) && is_trusted(since) => Way::Open,
             None if self.suspected_at.is_none() && !place.is_local() => Way::Open,
-            _ => Way::Ask,
+            _ => Way::Probe,
         }
     }
 
     /// Records the result of a probe.
-    pub fn learn(&mut self, place: Place<'_>, found: ProbeResult, now: u64) {
+    pub fn record(&mut self, place: Place<'_>, found: ProbeResult, now: u64) {
         self.place(place).found = Some((now, found));
     }
 
@@ -307,22 +307,22 @@ mod tests {
         let mark = seal().mark(place(GATE), 1_000_000, 7);
         assert_eq!(mark, "1000000.0000000000000007.".to_owned() + MARK_MAC);
         for now in [1_000_000, 1_060_000, 940_000] {
-            assert!(seal().knows(&mark, place("http://API.example.com:80"), now), "{now}");
+            assert!(seal().verifies(&mark, place("http://API.example.com:80"), now), "{now}");
         }
         for now in [0, 939_999, 1_060_001, u64::MAX] {
-            assert!(!seal().knows(&mark, place(GATE), now), "{now}");
+            assert!(!seal().verifies(&mark, place(GATE), now), "{now}");
         }
-        assert!(!seal().knows(&mark, place("https://other.example.com"), 1_000_000));
-        assert!(!Seal::new(Some("other")).unwrap().knows(&mark, place(GATE), 1_000_000));
-        assert!(!Seal::new(None).unwrap().knows(&mark, place(GATE), 1_000_000));
+        assert!(!seal().verifies(&mark, place("https://other.example.com"), 1_000_000));
+        assert!(!Seal::new(Some("other")).unwrap().verifies(&mark, place(GATE), 1_000_000));
+        assert!(!Seal::new(None).unwrap().verifies(&mark, place(GATE), 1_000_000));
         for at in 0..mark.len() {
             let mut changed = mark.clone();
             changed.replace_range(at..=at, if &mark[at..=at] == "1" { "2" } else { "1" });
-            assert!(!seal().knows(&changed, place(GATE), 1_000_000), "{changed}");
+            assert!(!seal().verifies(&changed, place(GATE), 1_000_000), "{changed}");
         }
         for other in ["", ".", "..", "1000000", "1000000.7", &mark[1..], &mark[..mark.len() - 2], &format!("{mark}00")]
         {
-            assert!(!seal().knows(other, place(GATE), 1_000_000), "{other}");
+            assert!(!seal().verifies(other, place(GATE), 1_000_000), "{other}");
         }
     }
     /// An outer and an inner gate may be of two versions.
@@ -342,35 +342,35 @@ mod tests {
     }
 
     #[test]
-    fn a_local_place_is_asked_first_and_a_loop_again_after_a_minute() {
+    fn a_local_place_is_probed_first_and_a_loop_again_after_a_minute() {
         let mut loops = Loops::default();
-        assert_eq!(loops.way(place(LOCAL), 0), Way::Ask);
-        loops.learn(place(LOCAL), ProbeResult::NoAnswer, 0);
+        assert_eq!(loops.way(place(LOCAL), 0), Way::Probe);
+        loops.record(place(LOCAL), ProbeResult::NoAnswer, 0);
         assert_eq!(loops.way(place(LOCAL), LOOP_LIFE - 1), Way::Open);
-        assert_eq!(loops.way(place(LOCAL), LOOP_LIFE), Way::Ask);
+        assert_eq!(loops.way(place(LOCAL), LOOP_LIFE), Way::Probe);
         loops.suspect(1);
-        assert_eq!(loops.way(place(LOCAL), 1), Way::Ask);
-        loops.learn(place(LOCAL), ProbeResult::Other, 2);
+        assert_eq!(loops.way(place(LOCAL), 1), Way::Probe);
+        loops.record(place(LOCAL), ProbeResult::Other, 2);
         assert_eq!(loops.way(place(LOCAL), u64::MAX), Way::Open);
         assert_eq!(loops.way(place("http://LOCALHOST:8787/b"), 0), Way::Open);
-        assert_eq!(loops.way(place("http://localhost:3000"), 0), Way::Ask);
-        loops.learn(place(LOCAL), ProbeResult::Itself, 100);
+        assert_eq!(loops.way(place("http://localhost:3000"), 0), Way::Probe);
+        loops.record(place(LOCAL), ProbeResult::Itself, 100);
         assert_eq!(loops.way(place(LOCAL), 99 + LOOP_LIFE), Way::Loop);
-        assert_eq!(loops.way(place(LOCAL), 100 + LOOP_LIFE), Way::Ask);
+        assert_eq!(loops.way(place(LOCAL), 100 + LOOP_LIFE), Way::Probe);
     }
 
     #[test]
-    fn a_public_place_is_asked_once_an_answer_came_back_and_that_once_a_minute() {
+    fn a_public_place_is_probed_after_a_502_or_508_and_once_a_minute() {
         let mut loops = Loops::default();
         assert_eq!(loops.way(place(GATE), 0), Way::Open);
         loops.suspect(10);
-        assert_eq!(loops.way(place(GATE), 10), Way::Ask);
-        loops.learn(place(GATE), ProbeResult::Other, 11);
+        assert_eq!(loops.way(place(GATE), 10), Way::Probe);
+        loops.record(place(GATE), ProbeResult::Other, 11);
         loops.suspect(12);
         assert_eq!(loops.way(place(GATE), 12), Way::Open);
         loops.suspect(10 + LOOP_LIFE);
-        assert_eq!(loops.way(place(GATE), 10 + LOOP_LIFE), Way::Ask);
-        loops.learn(place(GATE), ProbeResult::Itself, 11 + LOOP_LIFE);
+        assert_eq!(loops.way(place(GATE), 10 + LOOP_LIFE), Way::Probe);
+        loops.record(place(GATE), ProbeResult::Itself, 11 + LOOP_LIFE);
         assert_eq!(loops.way(place(GATE), 12 + LOOP_LIFE), Way::Loop);
         assert_eq!(Loops::default().way(place("https://tollgate.me.workers.dev"), 0), Way::Loop);
     }
@@ -382,11 +382,11 @@ mod tests {
         assert_eq!(mark(GATE, 0, 1), Some(seal.mark(place(GATE), 0, 1)));
         assert_eq!(mark(GATE, MARK_USE - 1, 2), Some(seal.mark(place(GATE), 0, 1)));
         assert_eq!(mark(GATE, MARK_USE, 3), Some(seal.mark(place(GATE), MARK_USE, 3)));
-        loops.learn(place(LOCAL), ProbeResult::NoAnswer, 0);
+        loops.record(place(LOCAL), ProbeResult::NoAnswer, 0);
         assert!(loops.mark(place(LOCAL), &seal, 0, || 4).is_some());
-        loops.learn(place(LOCAL), ProbeResult::Other, 0);
+        loops.record(place(LOCAL), ProbeResult::Other, 0);
         assert_eq!(loops.mark(place(LOCAL), &seal, 0, || 4), None);
-        loops.learn(place(GATE), ProbeResult::Other, 0);
+        loops.record(place(GATE), ProbeResult::Other, 0);
         assert!(loops.mark(place(GATE), &seal, 0, || 5).is_some());
     }
 
@@ -394,11 +394,11 @@ mod tests {
     fn memory_is_bounded() {
         let mut loops = Loops::default();
         for url in [LOCAL, "http://localhost:3000"] {
-            loops.learn(place(url), ProbeResult::Other, 0);
+            loops.record(place(url), ProbeResult::Other, 0);
         }
         assert_eq!(loops.way(place(LOCAL), 0), Way::Open);
         for n in 0..1_000 {
-            loops.learn(place(&format!("http://host-{n}:1")), ProbeResult::Other, 0);
+            loops.record(place(&format!("http://host-{n}:1")), ProbeResult::Other, 0);
             assert!(loops.places.len() <= HOSTS);
         }
     }

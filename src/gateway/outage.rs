@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_flood_does_is_overload_however_it_is_told() {
+    fn failures_that_a_flood_causes_are_overload_in_any_wording() {
         for message in [
             "Durable Object is overloaded. Too many requests queued.",
             "Durable Object is overloaded. Too much data queued.",
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_caller_does_is_lost_or_failed() {
+    fn failures_that_no_caller_causes_are_lost_or_failed() {
         for message in [
             "Network connection lost.",
             "Durable Object reset because its code was updated.",

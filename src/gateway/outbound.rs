@@ -2,9 +2,9 @@
 //!
 //! The presented key is removed where it is. This module finds others: a second key in
 //! `Authorization` under another scheme, an admin token, the key again in a `Basic` password. A
-//! text is recognised as a credential of tollgate by its tag or form, or because the isolate knows
-//! it; an imported key only because the isolate knows it. So on paths that need no key, any text in
-//! the place of a key is treated as a key if it could be one.
+//! text is recognised as a credential of tollgate by its tag or form, or by the isolate's caches; an
+//! imported key only by the caches. So on paths that need no key, any text in the place of a key is
+//! treated as a key if it could be one.
 
 use crate::http::target::Target;
 use crate::keys::key::{PresentedKey, token_id};

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_key_is_what_verifying_says_that_it_is() {
+    fn a_cached_key_equals_the_result_of_verifying_it() {
         let (mut keys, key) = (VerifiedKeys::default(), issued(1));
         for _ in 0..3 {
             assert_eq!(keys.verify(&key.key, &signer()), Some((key.id.as_str(), key.secret_hash.as_str())));

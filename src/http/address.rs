@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_stands_for_itself_however_it_is_written() {
+    fn an_ipv4_address_is_its_own_network_in_every_spelling() {
         assert_eq!(of("192.0.2.1"), Network::V4(Ipv4Addr::new(192, 0, 2, 1)));
         for same in [" 192.0.2.1 ", "::ffff:192.0.2.1", "::FFFF:c000:0201", "0:0:0:0:0:ffff:192.0.2.1"] {
             assert_eq!(of(same), of("192.0.2.1"), "{same}");
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_stands_for_its_64_and_its_48() {
+    fn an_ipv6_address_has_a_64_and_a_48() {
         for same in ["2001:db8:1:2::1", "2001:0DB8:0001:0002:ffff:ffff:ffff:ffff", "2001:db8:1:2:0:0:192.0.2.1"] {
             assert_eq!(of(same), of("2001:db8:1:2::"), "{same}");
         }

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_fields_are_asked_for() {
+    fn only_names_of_fields_are_requested() {
         for (asked, names) in [
             (None, ""),
             (Some(""), ""),

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn every_401_says_how_to_authenticate() {
+    fn every_401_has_www_authenticate() {
         for refusal in [
             Problem::NoCredential(String::new()),
             Problem::InvalidKey,

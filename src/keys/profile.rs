@@ -6,9 +6,9 @@ use crate::keys::route_cost::{self, Price, RouteCost, RouteCosts};
 use crate::keys::route_pattern::RouteCase;
 use crate::limiter::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::limiter::schedule::{Schedule, Stage, Timetable};
-use crate::protocol::object_request::PendingReport;
 use crate::time::UnixMicros;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Whether a key may be used. `disabled` can be undone, `revoked` cannot. `expired`: its `expires_at`
@@ -260,13 +260,18 @@ impl Profile {
         self.costs.price(method, path, case)
     }
 
-    /// The total cost of the calls of a report. A call without a target costs
-    /// [`DEFAULT_COST`](route_cost::DEFAULT_COST).
+    /// The total cost of `calls`. `targets` has the counts, methods and paths of those that are known.
+    /// A call without a target costs [`DEFAULT_COST`](route_cost::DEFAULT_COST).
     #[must_use]
-    pub fn cost_of(&self, report: PendingReport<'_>, case: RouteCase) -> u64 {
-        let mut unnamed = report.uncounted;
+    pub fn cost_of<'a>(
+        &self,
+        calls: u64,
+        targets: impl Iterator<Item = (u64, Cow<'a, str>, Cow<'a, str>)>,
+        case: RouteCase,
+    ) -> u64 {
+        let mut unnamed = calls;
         let mut cost = 0_u64;
-        for (count, method, path) in report.unchecked.iter() {
+        for (count, method, path) in targets {
             let count = count.min(unnamed);
             unnamed -= count;
             cost = cost.saturating_add(self.price(&method, &path, case).cost.saturating_mul(count));
@@ -296,7 +301,6 @@ fn moment(millis: u64) -> Option<UnixMicros> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::object_request::UncheckedCalls;
 
     /// Deployed objects hold rows of this form.
     #[test]
@@ -403,23 +407,21 @@ mod tests {
     }
 
     #[test]
-    fn the_calls_of_a_debt_cost_what_their_routes_do() {
+    fn reported_calls_cost_what_their_routes_do() {
         let profile = profile(
             r#","routes":[{"pattern":"/dear","method":"GET","cost":10},{"pattern":"/v1/*","method":"*","cost":4}]"#,
         );
-        let cost = |uncounted, unchecked| {
-            profile.cost_of(
-                PendingReport { uncounted, unchecked: UncheckedCalls(unchecked), ..PendingReport::default() },
-                RouteCase::Sensitive,
-            )
+        let cost = |calls, targets: &[(u64, &'static str, &'static str)]| {
+            let targets = targets.iter().map(|&(count, method, path)| (count, method.into(), path.into()));
+            profile.cost_of(calls, targets, RouteCase::Sensitive)
         };
-        assert_eq!(cost(0, ""), 0);
+        assert_eq!(cost(0, &[]), 0);
         // An older isolate sends no targets.
-        assert_eq!(cost(3, ""), 3);
-        assert_eq!(cost(3, "2:GET:/dear,1:POST:/dear"), 21);
-        assert_eq!(cost(5, "2:GET:/v1/%2564ear,1:GET:/a"), 8 + 1 + 2);
+        assert_eq!(cost(3, &[]), 3);
+        assert_eq!(cost(3, &[(2, "GET", "/dear"), (1, "POST", "/dear")]), 21);
+        assert_eq!(cost(5, &[(2, "GET", "/v1/%64ear"), (1, "GET", "/a")]), 8 + 1 + 2);
         // Targets beyond the number of calls are ignored.
-        assert_eq!(cost(1, "2:GET:/dear,7:GET:/v1/a"), 10);
+        assert_eq!(cost(1, &[(2, "GET", "/dear"), (7, "GET", "/v1/a")]), 10);
     }
 
     #[test]

@@ -183,7 +183,7 @@ mod tests {
             "/v1/a/export%3fx/y",
             "/v1/a/export%2523x",
             "/(S(x))/v1/a/(A(b)F(c))/export",
-            // To who takes an encoded slash for data, `*` is `a/b`.
+            // For a server that takes an encoded slash for data, `*` is `a/b`.
             "/v1/a%2fb/export",
             "/v1/a%2fb%252fc/export",
         ] {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn case_is_compared_as_the_table_is_told() {
+    fn case_is_compared_as_the_table_specifies() {
         let table = [row("/v1/*/Export", "GET", 25), row("/CAF%C3%89", "*", 7), row("/kiss", "*", 3)];
         for (path, sensitive, insensitive) in [
             ("/v1/a/Export", 25, 25),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn head_has_a_price_of_its_own_where_a_row_says_so() {
+    fn head_has_its_own_cost_if_a_row_has_one() {
         let table =
             [row("/a", "GET", 25), row("/a", "*", 3), row("/b", "GET", 25), row("/b", "HEAD", 2), row("/*", "HEAD", 9)];
         let of = |path| cost(&table, "HEAD", path);
@@ -312,7 +312,8 @@ mod tests {
         for part in ["/a", "%2fx", "/x;", "%2525", "/%20", "%2f%2f"] {
             assert!((1..=5).contains(&cost(&table, "GET", &format!("/{}", part.repeat(8_000)))), "{part}");
         }
-        // With more than one reading and more segments than any route has, it may be the dearest of its method.
+        // A path with several readings and more segments than any route may match the dearest route of
+        // its method.
         let table = [row("/a/b", "GET", 9), row("/a/**", "*", 2), row("/x", "POST", 50)];
         let of = |start: &str, segments: usize| cost(&table, "GET", &format!("{start}{}", "/x".repeat(segments)));
         assert_eq!([of("/a/b;", 254), of("/a/b;", 255), of("/a/b", 255)], [2, 9, 2]);

@@ -190,8 +190,8 @@ fn apply_report(
     report: PendingReport<'_>,
     now: UnixMicros,
 ) -> Recorded {
-    let PendingReport { nonce, uncounted, denied, age, .. } = report;
-    let cost = Cost { requests: profile.cost_of(report, case), tokens: 0 };
+    let PendingReport { nonce, uncounted, denied, age, unchecked } = report;
+    let cost = Cost { requests: profile.cost_of(uncounted, unchecked.iter(), case), tokens: 0 };
     let reported = ReportedUsage { nonce, age: age.map(micros), calls: uncounted, cost, denied };
     match key_state.apply_report(profile.schedule(), now, &reported) {
         // The row of a report that was recorded before may still be pending.

@@ -1,5 +1,5 @@
-//! The `tollgate` binary against a server with scripted responses: its requests, output, retries and
-//! exit codes.
+//! The `tollgate` binary against a server with scripted responses: its requests, output, retries
+//! and exit codes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
@@ -9,18 +9,18 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-/// One request as it came: method and target, the credential, and the body.
+/// A received request: method and target, the credential, and the body.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+struct Received {
     line: String,
     credential: String,
     body: String,
 }
 
-/// A server that gives these answers in turn and then hangs up: status line and fields, and body.
+/// A server that sends these responses in turn and then closes: status line and fields, and body.
 struct Server {
     url: String,
-    thread: JoinHandle<Vec<Asked>>,
+    thread: JoinHandle<Vec<Received>>,
 }
 
 impl Server {
@@ -37,17 +37,17 @@ impl Server {
         Self { url, thread }
     }
 
-    /// What was asked; all answers must have been fetched.
-    fn asked(self) -> Vec<Asked> {
+    /// The received requests. All responses must have been fetched.
+    fn requests(self) -> Vec<Received> {
         self.thread.join().unwrap()
     }
 
     fn lines(self) -> Vec<String> {
-        self.asked().into_iter().map(|asked| asked.line).collect()
+        self.requests().into_iter().map(|request| request.line).collect()
     }
 }
 
-fn serve(mut stream: &TcpStream, head: &str, body: &str) -> Asked {
+fn serve(mut stream: &TcpStream, head: &str, body: &str) -> Received {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -67,7 +67,7 @@ fn serve(mut stream: &TcpStream, head: &str, body: &str) -> Asked {
     reader.read_exact(&mut sent).unwrap();
     let length = body.len();
     write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}").unwrap();
-    Asked { line, credential, body: String::from_utf8(sent).unwrap() }
+    Received { line, credential, body: String::from_utf8(sent).unwrap() }
 }
 
 fn tollgate(url: &str, arguments: &[&str]) -> Command {
@@ -78,24 +78,24 @@ fn tollgate(url: &str, arguments: &[&str]) -> Command {
 }
 
 /// Exit code, stdout, stderr.
-fn told(output: &Output) -> (i32, String, String) {
+fn output_of(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 fn run(url: &str, arguments: &[&str]) -> (i32, String, String) {
-    told(&tollgate(url, arguments).output().unwrap())
+    output_of(&tollgate(url, arguments).output().unwrap())
 }
 
-/// Runs a command whose one request is given this answer.
+/// Runs a command whose one request gets this response.
 fn once(head: &'static str, body: &str, arguments: &[&str]) -> (i32, String, String) {
     let server = Server::start(vec![(head, body.to_owned())]);
-    let told = run(&server.url, arguments);
-    server.asked();
-    told
+    let output = run(&server.url, arguments);
+    server.requests();
+    output
 }
 
-/// A file of this test alone, which is not there yet.
+/// The path of a new file for this test alone.
 fn scratch(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("tollgate-cli-{}-{name}", std::process::id()));
     let _ = fs::remove_file(&path);
@@ -103,7 +103,7 @@ fn scratch(name: &str) -> PathBuf {
 }
 
 #[test]
-fn each_command_asks_what_the_contract_has() {
+fn each_command_sends_the_request_of_the_contract() {
     for (arguments, line, body) in [
         ("keys list", "GET /_tollgate/keys", ""),
         (
@@ -176,19 +176,19 @@ fn each_command_asks_what_the_contract_has() {
         ),
         ("tokens delete t", "DELETE /_tollgate/tokens/t", ""),
     ] {
-        // Every list and secret that any of these commands looks for.
+        // Every list and secret that any of these commands reads.
         let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"hours":[],"days":[],"alerts":[],
             "deliveries":[],"drift":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
         let server = Server::start(vec![("200 OK", answer.to_owned())]);
         let (code, _, stderr) = run(&server.url, &arguments.split(' ').collect::<Vec<_>>());
         assert_eq!(code, 0, "{arguments}: {stderr}");
         let expected =
-            Asked { line: line.to_owned(), credential: "Bearer tga_id_secret".to_owned(), body: body.to_owned() };
-        assert_eq!(server.asked(), [expected], "{arguments}");
+            Received { line: line.to_owned(), credential: "Bearer tga_id_secret".to_owned(), body: body.to_owned() };
+        assert_eq!(server.requests(), [expected], "{arguments}");
     }
 }
 
-/// The lines that a list prints, from its one page.
+/// The printed lines of a list of one page.
 fn table(page: &serde_json::Value, arguments: &[&str]) -> Vec<String> {
     let (code, stdout, stderr) = once("200 OK", &page.to_string(), arguments);
     assert_eq!(code, 0, "{stderr}");
@@ -196,7 +196,7 @@ fn table(page: &serde_json::Value, arguments: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn what_nests_is_summarised_in_tables_and_whole_in_json() {
+fn nested_values_are_summarised_in_tables_and_whole_in_json() {
     let policy = |name: &str, quota: u64| serde_json::json!({"policy": name, "unit": "requests", "quota": quota, "period": name, "algorithm": "fixed", "burst": null});
     let free = serde_json::json!({"name": "free", "description": "10 requests a minute", "audit_days": 7,
         "policies": [policy("minute", 10), policy("month", 1000)]});
@@ -250,7 +250,7 @@ fn what_nests_is_summarised_in_tables_and_whole_in_json() {
 }
 
 #[test]
-fn a_report_of_more_keys_than_one_page_says_so() {
+fn a_report_of_more_keys_than_one_page_has_a_note() {
     let report =
         |next: Option<&str>| serde_json::json!({"month": "2026-11", "keys": [], "next_cursor": next}).to_string();
     assert_eq!(
@@ -286,7 +286,7 @@ fn the_message_of_a_refused_credential_names_its_source() {
 }
 
 #[test]
-fn options_of_alerts_are_not_those_of_deliveries() {
+fn alerts_and_deliveries_have_different_options() {
     for arguments in [&["alerts", "--threshold", "1", "deliveries"][..], &["alerts", "--all", "deliveries"]] {
         let (code, _, stderr) = run("http://127.0.0.1:1", arguments);
         assert!(
@@ -296,11 +296,11 @@ fn options_of_alerts_are_not_those_of_deliveries() {
     }
 }
 
-/// What `tollgate completions` prints, where no gate and no token is set.
+/// The output of `tollgate completions` without a gate and a token.
 fn completions(shell: &str) -> String {
     let mut command = tollgate("", &["completions", shell]);
     let output = command.env_remove("TOLLGATE_URL").env_remove("TOLLGATE_TOKEN").output().unwrap();
-    let (code, stdout, stderr) = told(&output);
+    let (code, stdout, stderr) = output_of(&output);
     assert_eq!((code, stderr.as_str()), (0, ""), "{shell}");
     stdout
 }
@@ -320,16 +320,16 @@ fn completions_are_printed_for_each_shell_and_need_no_gate() {
 }
 
 #[test]
-fn an_empty_variable_is_as_if_it_were_not_set() {
-    let empty = |arguments: &[&str]| told(&tollgate("", arguments).env("TOLLGATE_TOKEN", "").output().unwrap());
+fn an_empty_variable_counts_as_unset() {
+    let empty = |arguments: &[&str]| output_of(&tollgate("", arguments).env("TOLLGATE_TOKEN", "").output().unwrap());
     assert_eq!(empty(&["completions", "bash"]).0, 0);
     let no_url =
         (2, String::new(), "tollgate: no URL of the gate: set TOLLGATE_URL or pass --url https://…\n".to_owned());
     assert_eq!(empty(&["health"]), no_url);
     let server = Server::start(vec![("200 OK", r#"{"status":"ok"}"#.to_owned())]);
     assert_eq!(empty(&["health", "--url", &server.url]).0, 0);
-    server.asked();
-    let wrong = told(&tollgate("ftp://x", &["health"]).output().unwrap());
+    server.requests();
+    let wrong = output_of(&tollgate("ftp://x", &["health"]).output().unwrap());
     assert!(wrong.0 == 2 && wrong.2.starts_with("tollgate: TOLLGATE_URL: must be a URL such as"), "{}", wrong.2);
 }
 
@@ -345,7 +345,7 @@ fn bash_completes_commands_and_options() {
             words[last - 1]
         );
         let output = Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
-        told(&output).1.trim().to_owned()
+        output_of(&output).1.trim().to_owned()
     };
     assert_eq!(complete(&["tollgate", "rou"]), "route-costs");
     assert_eq!(complete(&["tollgate", "tiers", "de"]), "delete");
@@ -361,13 +361,13 @@ fn self_service_sends_the_api_key_and_health_no_credential() {
     ] {
         let server = Server::start(vec![("200 OK", r#"{"status":"ok"}"#.to_owned())]);
         assert_eq!(run(&server.url, arguments).0, 0);
-        let expected = Asked { line: line.to_owned(), credential: credential.to_owned(), body: String::new() };
-        assert_eq!(server.asked(), [expected]);
+        let expected = Received { line: line.to_owned(), credential: credential.to_owned(), body: String::new() };
+        assert_eq!(server.requests(), [expected]);
     }
 }
 
 #[test]
-fn the_exit_code_says_what_failed() {
+fn exit_codes_distinguish_failures() {
     let problem =
         r#"{"type":"about:blank","title":"x","status":0,"detail":"tier: there is no tier `x`","field":"tier"}"#;
     for (head, code, said) in [
@@ -387,20 +387,20 @@ fn the_exit_code_says_what_failed() {
         (3, "tollgate: the response is not from a tollgate, because it is not JSON: check --url\n")
     );
 
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (code, _, stderr) = run(&format!("http://{nobody}"), &["health"]);
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, _, stderr) = run(&format!("http://{unused}"), &["health"]);
     assert!(code == 3 && stderr.starts_with("tollgate: no response from http://127.0.0.1:"), "{code} {stderr}");
     assert!(stderr.ends_with(": check that the gate runs and --url is right\n"), "{stderr}");
 
     assert_eq!(run("ftp://x", &["health"]).0, 2);
-    assert_eq!(told(&tollgate("", &["health"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 2);
-    let no_token = told(&tollgate("http://x", &["log"]).env_remove("TOLLGATE_TOKEN").output().unwrap());
+    assert_eq!(output_of(&tollgate("", &["health"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 2);
+    let no_token = output_of(&tollgate("http://x", &["log"]).env_remove("TOLLGATE_TOKEN").output().unwrap());
     assert_eq!(no_token.2, "tollgate: no admin token: set TOLLGATE_TOKEN or pass --token-file FILE\n");
     assert_eq!(no_token.0, 2);
 }
 
 #[test]
-fn a_get_is_repeated_when_the_server_asks_for_it_and_a_change_never() {
+fn a_get_is_repeated_after_retry_after_and_a_change_never() {
     let busy = ("503 Service Unavailable\r\nRetry-After: 0", r#"{"detail":"busy"}"#.to_owned());
     let ok = ("200 OK", r#"{"status":"ok"}"#.to_owned());
 
@@ -414,7 +414,7 @@ fn a_get_is_repeated_when_the_server_asks_for_it_and_a_change_never() {
     assert_eq!(run(&server.url, &["health"]).0, 3);
     assert_eq!(server.lines().len(), 4);
 
-    // The server has one response: a retry would fail. A wait that is too long is left to the user.
+    // The server has one response: a retry would fail. Longer waits are left to the user.
     let (code, _, stderr) = once(busy.0, &busy.1, &["keys", "disable", "k"]);
     assert_eq!((code, stderr.as_str()), (3, "tollgate: 503 busy (try again in 0 s)\n"));
     let (code, _, stderr) =
@@ -428,7 +428,7 @@ fn page(ids: &[&str], next: Option<&str>) -> (&'static str, String) {
 }
 
 #[test]
-fn lists_follow_their_cursors_as_far_as_is_wanted() {
+fn lists_follow_their_cursors_up_to_the_limit() {
     let server = Server::start(vec![page(&["a"], Some("x/y")), page(&["b"], None)]);
     assert_eq!(
         run(&server.url, &["keys", "list", "--all"]),
@@ -450,7 +450,7 @@ fn lists_follow_their_cursors_as_far_as_is_wanted() {
 
     let server = Server::start(vec![page(&["a"], Some("x")), page(&["a"], Some("x"))]);
     assert_eq!(run(&server.url, &["keys", "list", "--all"]).0, 3);
-    server.asked();
+    server.requests();
 }
 
 #[test]
@@ -467,14 +467,14 @@ fn a_new_secret_is_alone_on_stdout_when_quiet() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let server = Server::start(vec![page(&["a"; 500], None)]);
     let mut child =
         tollgate(&server.url, &["keys", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    let (code, _, stderr) = told(&child.wait_with_output().unwrap());
+    let (code, _, stderr) = output_of(&child.wait_with_output().unwrap());
     assert_eq!((code, stderr.as_str()), (0, ""));
-    server.asked();
+    server.requests();
 }
 
 fn results(lines: &[&str]) -> (&'static str, String) {
@@ -482,7 +482,7 @@ fn results(lines: &[&str]) -> (&'static str, String) {
 }
 
 #[test]
-fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
+fn an_import_is_split_into_requests_and_resumed_where_it_failed() {
     let input = scratch("input");
     let output = scratch("output");
     let line = |n: u32| format!("{{\"key\":\"imported-key-number-{n}\",\"tier\":\"free\",\"name\":\"{n}\"}}\n");
@@ -505,9 +505,9 @@ fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
             "tollgate: 500 something went wrong on our side; continue with --resume"
         ]
     );
-    let asked = server.asked();
-    assert!(asked.iter().all(|asked| asked.line == "POST /_tollgate/keys/import"));
-    let bodies: Vec<&str> = asked.iter().map(|asked| asked.body.as_str()).collect();
+    let requests = server.requests();
+    assert!(requests.iter().all(|request| request.line == "POST /_tollgate/keys/import"));
+    let bodies: Vec<&str> = requests.iter().map(|request| request.body.as_str()).collect();
     let sent = |numbers: &[u32]| numbers.iter().map(|&n| line(n)).collect::<String>();
     assert_eq!(bodies, [sent(&[1, 2, 4]), sent(&[4, 5, 6]), sent(&[6])]);
 
@@ -519,7 +519,7 @@ fn an_import_is_cut_into_requests_and_resumed_where_it_broke() {
     let resumed: Vec<&str> = import.iter().copied().chain(["--resume"]).collect();
     let (code, _, stderr) = run(&server.url, &resumed);
     assert_eq!((code, stderr.as_str()), (0, "tollgate: 2 imported, 0 refused, 3 skipped\n"));
-    assert_eq!(server.asked()[0].body, sent(&[2, 6]));
+    assert_eq!(server.requests()[0].body, sent(&[2, 6]));
     let written = fs::read_to_string(output).unwrap();
     let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let lines: Vec<_> = lines.iter().map(|line| (line["line"].as_u64().unwrap(), line["id"].as_str())).collect();
@@ -542,7 +542,7 @@ fn an_import_that_is_too_large_for_one_request_is_halved() {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(b"{\"key\":1}\n{\"key\":2}\n").unwrap();
-    let (code, stdout, stderr) = told(&child.wait_with_output().unwrap());
+    let (code, stdout, stderr) = output_of(&child.wait_with_output().unwrap());
     assert_eq!(stdout, "{\"line\":1,\"id\":\"a\"}\n{\"line\":2,\"error\":\"the line is too long\"}\n");
     assert_eq!(code, 1);
     assert!(stderr.ends_with("tollgate: 1 line was refused: the results say why\n"), "{stderr}");
@@ -551,7 +551,7 @@ fn an_import_that_is_too_large_for_one_request_is_halved() {
 
 #[test]
 fn help_goes_to_stdout_and_needs_no_server() {
-    let (code, stdout, _) = told(&tollgate("", &["--help"]).env_remove("TOLLGATE_URL").output().unwrap());
+    let (code, stdout, _) = output_of(&tollgate("", &["--help"]).env_remove("TOLLGATE_URL").output().unwrap());
     assert!(code == 0 && stdout.contains("Usage: tollgate"));
-    assert_eq!(told(&tollgate("", &["--version"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 0);
+    assert_eq!(output_of(&tollgate("", &["--version"]).env_remove("TOLLGATE_URL").output().unwrap()).0, 0);
 }

@@ -122,7 +122,7 @@ impl World {
                 self.requests[n].waited = waited;
                 self.push(self.now + u64::from(pause), Event::Timer(n));
             }
-            Turn::Ask(batch) => {
+            Turn::Query(batch) => {
                 let of = self.requests[n].plan.text;
                 let others = self.requests.iter().filter(|other| other.plan.text == of && other.ticket.is_some());
                 let is_deferred =
@@ -237,21 +237,21 @@ proptest! {
         world.run();
         let last_leave = 1_000;
         for request in world.requests.iter().filter(|request| request.plan.leaves_after.is_none()) {
-            let answered_at = request.answered_at.expect("who stays is answered");
+            let answered_at = request.answered_at.expect("requests that stay are answered");
             prop_assert!(answered_at <= last_leave + LEASE + 750 + 3 * latency, "at {answered_at}");
         }
     }
 
     /// If no request ends with its query, no request waits for a lease.
     #[test]
-    fn who_leaves_costs_nobody_time(mut plans in prop::collection::vec(plan(600, 400, true), 1..300), latency in 1..100_u64) {
+    fn a_request_that_leaves_delays_no_other(mut plans in prop::collection::vec(plan(600, 400, true), 1..300), latency in 1..100_u64) {
         for plan in &mut plans {
             plan.takes_its_query_along = false;
         }
         let mut world = World::new(plans, latency);
         world.run();
         for request in world.requests.iter().filter(|request| request.plan.leaves_after.is_none()) {
-            let waited = request.answered_at.expect("who stays is answered") - request.plan.at;
+            let waited = request.answered_at.expect("requests that stay are answered") - request.plan.at;
             let most = if request.plan.is_deferred { 4 * u64::from(PAUSE) + 4 * latency } else { 4 * latency + 4 };
             prop_assert!(waited <= most, "{waited}");
         }

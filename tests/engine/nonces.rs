@@ -416,7 +416,7 @@ impl World {
     }
 
     fn call(&mut self, isolate: usize, first: Fate, second: Fate) {
-        let (nonce, asked_at) = (self.nonce(), self.now);
+        let (nonce, requested_at) = (self.nonce(), self.now);
         let report = self.next_report(isolate);
         let mut answer = self.send(&ObjectRequest { isolate, nonce, age: None, report, sent: self.now }, first);
         let mut is_repeat = false;
@@ -427,7 +427,7 @@ impl World {
         }
         self.let_through += 1;
         if answer != Some(true) {
-            let doubt = (answer.is_none() || is_repeat).then_some(MaybeCounted { nonce, asked_at });
+            let doubt = (answer.is_none() || is_repeat).then_some(MaybeCounted { nonce, requested_at });
             self.isolates[isolate].add_call("k", self.now, ("GET", "/"), doubt).unwrap();
         }
     }
@@ -488,7 +488,7 @@ proptest! {
 
     /// Kept nonces and requests that can be deduplicated, against a list of all admissions.
     #[test]
-    fn nothing_is_told_that_is_not_known(
+    fn no_answer_is_given_without_knowledge(
         bursts in vec((0..40_000_u64, 1..200_u64, 0..6_u8), 1..30), asked in vec(0..200_000_u64, 1..8),
     ) {
         let mut object = Object::new();

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use tollgate::gateway::outbox::call_outcomes::PendingOutcomes;
-use tollgate::gateway::outbox::queue::{Errand, ErrandRun, Outbox, Receipt};
+use tollgate::gateway::outbox::queue::{Delivery, DeliveryKind, Outbox, Receipt};
 use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::protocol::object_request::{Call, ObjectRequest, PendingReport};
 
@@ -231,7 +231,7 @@ proptest! {
                 }
                 UsageStep::Attached => under_way.push(outbox.attach("k", nonce, nonce)),
                 UsageStep::Sent => {
-                    let mut run = ErrandRun::new("k", Errand::Usage);
+                    let mut run = Delivery::new("k", DeliveryKind::Usage);
                     if let Some(url) = run.next(&mut outbox, nonce, nonce) {
                         let Some(ObjectRequest::Report { report, .. }) = ObjectRequest::parse(&url) else {
                             panic!("{url}");

@@ -247,7 +247,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_plain_path_costs_what_its_closest_row_says(table in table(), (plain, _) in spelled(), method in method()) {
+    fn a_plain_path_has_the_cost_of_its_closest_row(table in table(), (plain, _) in spelled(), method in method()) {
         let expected = closest(&table, method, &segments(&plain), &exactly).unwrap_or(DEFAULT_COST);
         prop_assert_eq!(cost(&table, method, &plain, RouteCase::Sensitive), expected);
         // Letters beyond ASCII may or may not be folded.

@@ -1,4 +1,4 @@
-// The operator's day, on the command line.
+// What operators do, on the command line.
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -171,7 +171,7 @@ test("usage, history, hours, report, alerts, audit and reconcile answer", async 
   assert.match(await cli.ok("reconcile", key.id), /^state +(exact|drift)$/m);
 });
 
-test("a named token may do what its scope says, and the log names it", async () => {
+test("a named token may do what its scope allows, and the log names it", async () => {
   const created = await cli.json("tokens", "create", "reader", "--scope", "read");
   const env = { TOLLGATE_TOKEN: created.token };
   await cli.ok("keys", "list", { env });

@@ -1,4 +1,4 @@
-// What tools make of the OpenAPI document: no warning, and clients that work against the running
+// Tools accept the OpenAPI document without a warning, and their clients work against the running
 // Worker.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -18,7 +18,7 @@ let scratch;
 
 before(async () => {
   gate = await startGate();
-  // Within the project, so that the client finds its packages.
+  // In the project, so that the client resolves its packages.
   await mkdir(path.join(ROOT, "target"), { recursive: true });
   scratch = await mkdtemp(path.join(ROOT, "target/clients-"));
 });
@@ -28,10 +28,7 @@ after(async () => {
   if (scratch) await rm(scratch, { recursive: true, force: true });
 });
 
-/**
- * Runs a program to its end; it must end well. Resolves to all that it said, standard output alone
- * as `out`.
- */
+/** Runs a program, which must succeed. Resolves to its whole output; `out` is standard output. */
 async function run(program, args, env = {}) {
   const child = spawn(program, args, { cwd: scratch, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, NO_COLOR: "1", ...env } });
   const said = { all: "", out: "" };
@@ -48,13 +45,13 @@ async function run(program, args, env = {}) {
 
 const tool = (name) => path.join(ROOT, "node_modules/.bin", name);
 
-test("redocly finds nothing to warn of", async () => {
+test("redocly reports no warning", async () => {
   const { all } = await run(tool("redocly"), ["lint", DOCUMENT], { REDOCLY_TELEMETRY: "off", REDOCLY_SUPPRESS_UPDATE_NOTICE: "true" });
   assert.match(all, /Your API description is valid/);
   assert.doesNotMatch(all, /warning|error/i);
 });
 
-test("openapi-typescript makes types of which the client is checked, and that client works", { timeout: 120_000 }, async () => {
+test("openapi-typescript generates types; a client with them compiles and works", { timeout: 120_000 }, async () => {
   const { all } = await run(tool("openapi-typescript"), [DOCUMENT, "--output", path.join(scratch, "api.d.ts")]);
   assert.doesNotMatch(all, /warn|error/i);
   await copyFile(path.join(CLIENTS, "client.ts"), path.join(scratch, "client.ts"));
@@ -66,13 +63,13 @@ test("openapi-typescript makes types of which the client is checked, and that cl
   await writeFile(path.join(scratch, "tsconfig.json"), JSON.stringify({ compilerOptions: options, files: ["client.ts"] }));
   await run(tool("tsc"), ["--project", scratch]);
   const { out } = await run(process.execPath, [path.join(scratch, "client.ts"), gate.url, gate.adminToken]);
-  assert.deepEqual(told(out), {
+  assert.deepEqual(printed(out), {
     plan: "trial", quotas: [10, 1000], tiers: SHIPPED, pushed: 0, field: "tier", after: { plan: "trial", seats: 3 },
     imported: [1], is_same: true, statuses: [422, 404],
   });
 });
 
-test("openapi-python-client makes a client without a warning, and it works", { timeout: 120_000 }, async () => {
+test("openapi-python-client generates a client without a warning, and it works", { timeout: 120_000 }, async () => {
   const PATH = `${VENV}:${process.env.PATH}`;
   const output = path.join(scratch, "python");
   const args = ["-m", "openapi_python_client", "generate", "--path", DOCUMENT, "--output-path", output, "--fail-on-warning"];
@@ -80,7 +77,7 @@ test("openapi-python-client makes a client without a warning, and it works", { t
   assert.doesNotMatch(all, /warning|error/i);
   const env = { PYTHONPATH: output, PYTHONDONTWRITEBYTECODE: "1" };
   const { out } = await run(path.join(VENV, "python"), [path.join(CLIENTS, "client.py"), gate.url, gate.adminToken], env);
-  const { tiers, ...rest } = told(out);
+  const { tiers, ...rest } = printed(out);
   assert.deepEqual(SHIPPED.filter((tier) => !tiers.includes(tier)), []);
   assert.deepEqual(rest, {
     plan: "trial", quotas: [10, 1000], pushed: 0, field: "tier", after: { plan: "trial", seats: 3 },
@@ -88,10 +85,10 @@ test("openapi-python-client makes a client without a warning, and it works", { t
   });
 });
 
-/** What a client printed; of the keys that it imported, the lines. */
-function told(out) {
-  const told = JSON.parse(out);
-  const lines = told.imported.trim().split("\n").map((line) => JSON.parse(line));
+/** The output of a client, with the lines of the keys that it imported. */
+function printed(out) {
+  const printed = JSON.parse(out);
+  const lines = printed.imported.trim().split("\n").map((line) => JSON.parse(line));
   for (const { id, error } of lines) assert.match(id ?? error, /^[a-z2-7]{16}$/);
-  return { ...told, imported: lines.map(({ line }) => line) };
+  return { ...printed, imported: lines.map(({ line }) => line) };
 }

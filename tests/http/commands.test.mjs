@@ -10,7 +10,7 @@ import { build, freePort, isHealthy, ROOT } from "../../scripts/lib/gate.mjs";
 import { isPortFree, run } from "../../scripts/lib/processes.mjs";
 import { until } from "../support/until.mjs";
 
-/** An npm script of the project, as run from a shell: its exit code and all that it printed. */
+/** An npm script of the project, as run from a shell: its exit code and output. */
 async function npmRun(...args) {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
   const child = spawn("npm", ["run", "--silent", ...args], { cwd: ROOT, env, stdio: ["ignore", "pipe", "pipe"] });
@@ -47,8 +47,8 @@ test("`npm run test:workerd -- FILE` runs that file", async () => {
 
 let copy;
 
-// `make dev` keeps its state in the directory of the project, where another one may be up: so this
-// one has a copy.
+// `make dev` keeps its state in the project's directory, where another one may be running. So this one
+// runs in a copy.
 before(async () => {
   await build();
   copy = await mkdtemp(path.join(tmpdir(), "tollgate-copy-"));
@@ -66,7 +66,7 @@ function makeDev(port) {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env;
   const child = spawn("python3", [path.join(ROOT, "tests/http/lib/terminal.py"), "make", "dev", `PORT=${port}`], {
     cwd: copy,
-    // The build finds itself current by what cargo says that it read.
+    // The build is current by the list of files that cargo has read.
     env: {
       ...env,
       CARGO_TARGET_DIR: process.env.CARGO_TARGET_DIR ?? path.join(ROOT, "target"),
@@ -80,7 +80,7 @@ function makeDev(port) {
     output: () => output,
     type: (text) => child.stdin.write(text),
     ended: once(child, "close").then(([code]) => code),
-    // The terminal goes with its program, and everything on it hangs up.
+    // The terminal ends with its program, and its processes get SIGHUP.
     stop: () => child.kill("SIGKILL"),
   };
 }

@@ -17,7 +17,7 @@ before(async () => {
   gate = await startGate({ origin: origin.url });
   await addTiers(gate, {
     "fixed-100": [{ quota: QUOTA, period: "day" }],
-    // One unit in 864 s: nothing flows back while the test runs.
+    // One unit in 864 s: the test ends before the bucket refills.
     "bucket-100": [{ quota: 100, period: "day", algorithm: "bucket", burst: QUOTA }],
     "sliding-100": [{ quota: QUOTA, period: "day", algorithm: "sliding" }],
   });
@@ -28,7 +28,7 @@ after(async () => {
   await origin?.stop();
 });
 
-/** Runs `round` again if the UTC day turned over in it, which opens a new window. */
+/** Repeats `round` if a UTC day began in it, which opens a new window. */
 async function withinOneDay(round) {
   for (;;) {
     const day = new Date().getUTCDate();
@@ -55,7 +55,7 @@ for (const tier of ["fixed-100", "bucket-100", "sliding-100"]) {
   }
 }
 
-test("each admitted call sees a remaining count of its own", async () => {
+test("each admitted call gets a different remaining count", async () => {
   const answers = await withinOneDay(async () => {
     const key = await issueKey(gate, "fixed-100");
     return flood(gate, key, { calls: QUOTA, connections: CONNECTIONS });
@@ -64,7 +64,7 @@ test("each admitted call sees a remaining count of its own", async () => {
   assert.deepEqual(remaining.sort((a, b) => a - b), Array.from({ length: QUOTA }, (_, n) => n));
 });
 
-test("keys are counted apart: what one key's flood uses up, another key still has", async () => {
+test("keys are counted separately: a flood of one key uses nothing of another", async () => {
   const [one, other] = await Promise.all([issueKey(gate, "fixed-100"), issueKey(gate, "fixed-100")]);
   const [flooded, light] = await Promise.all([
     flood(gate, one, { calls: 150, connections: 25 }),

@@ -1,4 +1,4 @@
-// Secrets and vars: what is missing or wrong never opens the gate, and KEY_SECRET can be rotated.
+// Secrets and vars: a missing or invalid one never opens the gate, and KEY_SECRET can be rotated.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -72,16 +72,16 @@ describe("a new KEY_SECRET with KEY_SECRET_PREVIOUS", () => {
   });
 });
 
-describe("the previous secret dropped, and ADMIN_TOKEN unset", () => {
+describe("the previous secret removed, and ADMIN_TOKEN unset", () => {
   withVars({ KEY_SECRET: SECRETS[1], ADMIN_TOKEN: null });
 
-  test("keys issued under a secret that was dropped are refused with 401, later ones work", async () => {
+  test("keys of a removed secret are refused with 401, later ones work", async () => {
     assertRefused(await call(gate, keys[0]), 401);
     assert.equal((await call(gate, keys[1])).status, 200);
     assert.equal(origin.count(), 1);
   });
 
-  test("without ADMIN_TOKEN the admin API answers 503 to everyone", async () => {
+  test("without ADMIN_TOKEN the admin API answers 503 to every request", async () => {
     const key = `/_tollgate/keys/${keys[0].id}`;
     for (const authorization of ["", `Bearer ${ADMIN_TOKEN}`, "Bearer ", "Bearer undefined", "Bearer null"]) {
       const headers = authorization ? { authorization } : {};
@@ -98,7 +98,7 @@ describe("KEY_SECRET unset", () => {
     for (const key of keys) assertRefused(await call(gate, key), 503);
     assertRefused(await createKey({ authorization: `Bearer ${ADMIN_TOKEN}` }), 503);
     assert.equal(origin.count(), 0);
-    await until("the log says so", () => /KEY_SECRET is not set/.test(gate.log()));
+    await until("the log has it", () => /KEY_SECRET is not set/.test(gate.log()));
   });
 
   test("a public path and the health check need no KEY_SECRET", async () => {
@@ -107,10 +107,10 @@ describe("KEY_SECRET unset", () => {
   });
 });
 
-describe("a var with a value that cannot be meant", () => {
+describe("a var with an invalid value", () => {
   withVars({ KEY_SECRET: SECRETS[1], FAIL_MODE: "maybe", PUBLIC_PATHS: "/public" });
 
-  test("a wrong value is answered 503 everywhere but at the health check, and the log names the var", async () => {
+  test("an invalid value is answered 503 everywhere but at the health check, and the log names the var", async () => {
     assertRefused(await call(gate, keys[1]), 503);
     assertRefused(await send(gate, "/public"), 503);
     assertRefused(await createKey({ authorization: `Bearer ${ADMIN_TOKEN}` }), 503);

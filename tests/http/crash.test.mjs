@@ -29,7 +29,7 @@ before(async () => {
   };
   gate = await startGate(options);
   await addTiers(gate, {
-    // Without a window that could turn over under the test.
+    // Without a window that could end during the test.
     crash: [{ quota: 1, period: "day", algorithm: "bucket", burst: QUOTA }],
     few: [{ quota: 1, period: "day", algorithm: "bucket", burst: 5 }],
   });
@@ -48,8 +48,8 @@ async function issue(tier) {
 }
 
 /**
- * Calls over some connections until `acknowledged` were answered 200, then kills workerd under the
- * calls in flight, if there are any. POST, because wrangler's proxy repeats a GET whose connection
+ * Calls over some connections until `acknowledged` were answered 200, then kills workerd, with calls
+ * in flight if there are any. POST, because wrangler's proxy repeats a GET whose connection
  * broke.
  */
 async function killUnderLoad(key, acknowledged, connections = CONNECTIONS) {
@@ -78,7 +78,7 @@ async function killUnderLoad(key, acknowledged, connections = CONNECTIONS) {
   return { acked, unanswered };
 }
 
-test("kill -9 of workerd under load loses no admitted call and lets none through above the quota", async () => {
+test("kill -9 of workerd under load loses no admitted call and admits none above the quota", async () => {
   const key = await issue("crash");
   origin.reset();
   let acked = 0;
@@ -103,7 +103,7 @@ test("kill -9 of workerd under load loses no admitted call and lets none through
   assert.equal((await usageOf(gate, key)).calls, QUOTA);
 });
 
-test("after a crash the row in D1 comes to equal what the object counted", async () => {
+test("after a crash the row in D1 becomes equal to the counts of the object", async () => {
   const [key] = issued;
   const { calls } = await usageOf(gate, key);
   assert.equal(calls, QUOTA);
@@ -115,7 +115,7 @@ test("after a crash the row in D1 comes to equal what the object counted", async
   assert.equal(row.rows, 1);
 });
 
-test("nor does it lose sequential calls, whose writes are not confirmed", async () => {
+test("kill -9 loses no sequential calls, whose writes are not confirmed", async () => {
   const key = await issue("crash");
   let acked = 0;
   let unanswered = 0;

@@ -24,7 +24,7 @@ after(async () => {
 const HOST = "Host: api.test";
 
 /**
- * Sends a GET with such header lines: `{ answer, seen }`, where `seen` is what the origin received.
+ * Sends a GET with these header lines: `{ answer, seen }`, where `seen` is what the origin received.
  */
 async function get(target, lines, method = "GET") {
   origin.reset();
@@ -135,7 +135,7 @@ test("a key that is also in Authorization is not forwarded there, under any sche
   assert.deepEqual(tabbed.seen, []);
 });
 
-test("ADMIN_TOKEN never reaches the origin: not from a public path, from beside a key, or from a preflight", async () => {
+test("ADMIN_TOKEN never reaches the origin: not on a public path, beside a key, or in a preflight", async () => {
   const token = `Authorization: Bearer ${gate.adminToken}`;
   const preflight = ["Origin: https://app.test", "Access-Control-Request-Method: GET"];
   const answers = [
@@ -150,7 +150,7 @@ test("ADMIN_TOKEN never reaches the origin: not from a public path, from beside 
   }
 });
 
-test("a preflight's body, cookies and other fields stay behind, and what only looks like a preflight needs a key", async () => {
+test("a preflight is forwarded without body, cookies and other fields, and what only resembles one needs a key", async () => {
   const lines = [
     HOST, "Origin: https://app.test", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: x-a,x-b",
     "User-Agent: test/1", "Cookie: a=1", "X-HTTP-Method-Override: DELETE", "Content-Type: text/plain", "Content-Length: 5",
@@ -160,7 +160,7 @@ test("a preflight's body, cookies and other fields stay behind, and what only lo
   assert.equal((await exact(lines)).status, 200);
   const [{ path, raw_headers, body_bytes }] = origin.requests();
   assert.deepEqual([path, body_bytes], ["/a?x=%20", 0]);
-  // The rest is the runtime's own.
+  // The others are added by the runtime.
   const passed = linesOf(raw_headers, /^(?!host$|connection$|content-length$|cf-worker$)/i).map((line) => line.toLowerCase()).sort();
   assert.deepEqual(passed, [
     "access-control-request-headers: x-a,x-b", "access-control-request-method: post", "origin: https://app.test", "user-agent: test/1",
@@ -191,13 +191,13 @@ test("a GET or HEAD with a body is answered 400 and not charged, however the bod
   assert.equal((await usageOf(gate, key)).calls, calls + 2);
 });
 
-test("an Authorization of another scheme is the origin's business and reaches it", async () => {
+test("an Authorization of another scheme reaches the origin", async () => {
   const { answer, seen } = await get("/a", [`X-API-Key: ${key.key}`, "Authorization: Basic dTpw"]);
   assert.equal(answer.status, 200);
   assert.deepEqual(linesOf(seen[0].raw_headers, /^authorization$/i), ["Authorization: Basic dTpw"]);
 });
 
-test("X-Tollgate-Key-Id and X-Tollgate-Tier are set, and a client's own are dropped in every spelling", async () => {
+test("X-Tollgate-Key-Id and X-Tollgate-Tier are set, and those of clients are dropped in every spelling", async () => {
   const forged = [
     "X-Tollgate-Key-Id", "X_Tollgate_Key_Id", "x-tollgate-tier", "X_TOLLGATE_TIER", "X_Tollgate-Tier",
     "X-Tollgate-Fail-Open", "X.Tollgate.Key.Id", "X~Tollgate~Tier", "X-Tollgate",
@@ -280,7 +280,7 @@ test("dot segments, backslashes and NULs never slip past the check of public pat
   }
 });
 
-test("a body that two headers measure in two ways never reaches the origin as two requests", async () => {
+test("a body with two contradictory lengths never reaches the origin as two requests", async () => {
   const before = (await usageOf(gate, key)).calls;
   for (const lines of [
     ["Content-Length: 5", "Transfer-Encoding: chunked"],

@@ -1,4 +1,4 @@
-// Clients that go away while their call waits for the write that it shares with others.
+// Clients that leave while their call waits for a write that it shares with others.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";

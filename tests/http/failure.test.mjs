@@ -1,4 +1,4 @@
-// What happens when D1 is out of reach at the first use of a key.
+// D1 is out of reach at the first use of a key.
 import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
@@ -46,13 +46,13 @@ for (const mode of ["closed", "open"]) {
       assert.equal(origin.count(), 1);
     });
 
-    test("a forged key is refused with D1 down as ever", async () => {
+    test("a forged key is refused with D1 down too", async () => {
       assertRefused(await call(gate, { key: `${fresh.key.slice(0, -1)}${fresh.key.endsWith("a") ? "b" : "a"}` }), 401);
       assert.equal(origin.count(), 0);
     });
 
     if (mode === "closed") {
-      test("a call that cannot be judged is answered 503 with Retry-After, and the origin never sees it", async () => {
+      test("a call that cannot be judged is answered 503 with Retry-After, and never reaches the origin", async () => {
         for (let n = 0; n < 3; n += 1) {
           const answer = await call(gate, fresh);
           assertRefused(answer, 503);

@@ -1,4 +1,4 @@
-// What one Idempotency-Key may do to a month, over real sockets and through kill -9.
+// Calls with one Idempotency-Key against a month, over real sockets and through kill -9.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import http from "node:http";
@@ -33,7 +33,7 @@ after(async () => {
 const pay = (key, idempotencyKey, target = "/orders", options = {}) =>
   call(gate, key, target, { method: "POST", body: "x", ...options, headers: { "idempotency-key": idempotencyKey } });
 
-/** Runs `one(n)` so many times over some connections; resolves to the answers. */
+/** Runs `one(n)` so many times over some connections. Resolves to the responses. */
 async function many(count, one) {
   const agent = new http.Agent({ keepAlive: true, maxSockets: CONNECTIONS });
   try {
@@ -54,7 +54,7 @@ test("150 different calls with one key: one passes, the others are 422 and spend
   assert.deepEqual([origin.count(), await monthOf(key), (await usageOf(gate, key)).calls], [1, 1, 1]);
 });
 
-test("150 times the same call with one key: eight pass, and the month of three is used up", async () => {
+test("150 times the same call with one key: eight pass, and the month of three is exhausted", async () => {
   const key = await issueKey(gate, "three");
   origin.reset();
   assert.equal((await pay(key, "z")).status, 200);
@@ -62,11 +62,11 @@ test("150 times the same call with one key: eight pass, and the month of three i
   assert.deepEqual(countStatuses(repeats), { 200: 7, 429: 142 });
   assert.ok(repeats.filter(({ status }) => status === 200).every(({ headers }) => headers["x-tollgate-idempotent-replay"] === "1"));
   assert.deepEqual([origin.count(), await monthOf(key), (await usageOf(gate, key)).calls], [8, 3, 8]);
-  // Without the field the month is used up as well.
+  // The month is exhausted for calls without the field too.
   assert.equal((await call(gate, key)).status, 429);
 });
 
-test("hundreds of keys after the month is used up get nothing through", async () => {
+test("hundreds of keys after the month is exhausted are all refused", async () => {
   const key = await issueKey(gate, "three");
   for (const text of ["a", "b", "c"]) assert.equal((await pay(key, text)).status, 200);
   origin.reset();
@@ -75,7 +75,7 @@ test("hundreds of keys after the month is used up get nothing through", async ()
   assert.equal(origin.count(), 0);
 });
 
-test("kill -9 under load gives no repeat for free that was not left", async () => {
+test("kill -9 under load adds no free repeat", async () => {
   const key = await issueKey(gate, "sixty");
   origin.reset();
   const keys = Array.from({ length: 15 }, (_, n) => `order ${n}`);
@@ -102,8 +102,8 @@ test("kill -9 under load gives no repeat for free that was not left", async () =
       return pids.length === 1 && pids[0] !== pid && (await isHealthy(gate.url));
     });
   }
-  // What is left of the month and of the free repeats. A call that was in flight when its isolate
-  // ended stays so for five minutes.
+  // The rest of the month and of the free repeats. A call that was in flight when its isolate ended
+  // stays in flight for five minutes.
   for (const text of keys) await many(12, (_, options) => pay(key, text, "/orders", options));
 
   const seen = new Map();

@@ -1,6 +1,6 @@
-// kill -9 again and again, under twenty clients: after each kill the counts are between what was
-// answered and what was asked, and the origin has never seen more than any limit allows. A longer
-// run, or another one: TOLLGATE_KILLS=500 TOLLGATE_KILL_SEED=7 node --test tests/http/kill.test.mjs
+// Repeated kill -9 under twenty clients. After each kill the counts are between the answered and the
+// sent calls, and the origin has never received more than any limit allows. A longer run, or another
+// one: TOLLGATE_KILLS=500 TOLLGATE_KILL_SEED=7 node --test tests/http/kill.test.mjs
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import http from "node:http";
@@ -13,17 +13,14 @@ import { makeClock, PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 const KILLS = Number(process.env.TOLLGATE_KILLS ?? 30);
 const SEED = Number(process.env.TOLLGATE_KILL_SEED ?? 20_261_121);
 const CLIENTS = 20;
-/**
- * Calls under one idempotency key at most: the first, its free repeats, and some that are charged
- * again.
- */
+/** Maximum number of calls with one idempotency key: the first, its free repeats, charged ones. */
 const CALLS_OF_ORDER = 9;
-/** By path; the others cost 1. */
+/** Costs by path. Others cost 1. */
 const COSTS = { "/v1/export": 7, "/v1/reports": 3 };
 const PATHS = ["/v1/users", "/v1/users", "/v1/reports", "/v1/export"];
-/** How much faster than the machine's clock time goes by in the second run. */
+/** The speed of the clock in the second run. */
 const SPEED = 240;
-/** In milliseconds: what has not come by then does not come. */
+/** Timeout of a call, in milliseconds. */
 const PATIENCE = 60_000;
 
 /** mulberry32 */
@@ -39,8 +36,8 @@ function random(seed) {
 }
 
 /**
- * An origin that tells `arrive(id of a key, number of a call)` of what comes, and takes up to five
- * milliseconds to answer.
+ * An origin that calls `arrive(id of a key, number of a call)` for each request, and takes up to
+ * five milliseconds to answer.
  */
 async function startOrigin(arrive, next) {
   const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
@@ -57,7 +54,7 @@ async function startOrigin(arrive, next) {
   return { url: `http://127.0.0.1:${server.address().port}`, stop };
 }
 
-/** One gate, the origin behind it and the clients before it, by a clock. */
+/** A gate, its origin and its clients, on one clock. */
 class Run {
   calls = [];
   accounts = [];
@@ -101,11 +98,11 @@ class Run {
   #arrive(id, number) {
     const { account, call } = this.calls[number];
     assert.equal(id, account.key.id);
-    assert.equal(call.arrived, undefined, "a call comes to the origin once");
+    assert.equal(call.arrived, undefined, "a call reaches the origin once");
     call.arrived = this.clock.now();
   }
 
-  /** One call, which may repeat another. Resolves to its status, 0 if the connection broke. */
+  /** Sends a call, which may repeat another. Resolves to its status, 0 if the connection broke. */
   async #call(account, { path, method, order }, agent) {
     const call = account.send(COSTS[path] ?? 1, order, this.clock.now());
     const number = this.calls.push({ account, call }) - 1;
@@ -114,15 +111,13 @@ class Run {
     const signal = AbortSignal.timeout(PATIENCE);
     call.status = await send(this.gate, PUBLIC_URL + path, { agent, method, headers, signal }).then(
       ({ status }) => status,
-      () => (signal.aborted ? assert.fail("a call hangs") : 0),
+      () => (signal.aborted ? assert.fail("a call is not answered") : 0),
     );
     assert.ok([0, 200, 409, 429, 500, 503].includes(call.status), `a call was answered ${call.status}`);
     return call.status;
   }
 
-  /**
-   * What to call next: a third of the calls have an idempotency key, most of them another call's.
-   */
+  /** Chooses the next call. A third have an idempotency key, most of them that of another call. */
   #choose(account) {
     const path = this.pick(PATHS);
     if (this.next() > 1 / 3) return { path, method: this.pick(["GET", "POST"]) };
@@ -139,8 +134,8 @@ class Run {
   }
 
   /**
-   * Twenty clients call until so many answers have come; a moment later workerd is killed under
-   * those that are under way.
+   * Twenty clients call until so many responses have arrived. A moment later workerd is killed, with
+   * calls in flight.
    */
   async killUnderLoad(accounts, answers) {
     const pid = await this.gate.pid();
@@ -171,7 +166,7 @@ class Run {
     let left = 2_000;
     const client = async () => {
       for (let status = 200; status === 200; left -= 1) {
-        assert.ok(left > 0, "there is an end");
+        assert.ok(left > 0, "it ends");
         status = await this.#call(account, { path: "/v1/users", method: "POST" }, agent);
         assert.ok([200, 429].includes(status));
       }
@@ -180,7 +175,7 @@ class Run {
     agent.destroy();
   }
 
-  /** The calls that the audit log says were admitted. */
+  /** The number of admitted calls in the audit log. */
   async auditOf({ key }) {
     let admitted = 0;
     for (let cursor = ""; cursor !== null; ) {
@@ -192,19 +187,19 @@ class Run {
   }
 }
 
-/** What the object has counted, of this month. */
+/** The counts of the object, of this month. */
 async function countedOf(run, { key }) {
   const { calls, policies } = await usageOf(run.gate, key);
   return { calls, cost: policies.find(({ policy }) => policy === "month").used };
 }
 
-/** What D1 has of this month; nothing is flushed for that. */
+/** The counts in D1, of this month. Flushes nothing. */
 async function meteredOf(run, { key }) {
   const { months } = await adminOf(run.gate).json("GET", `/keys/${key.id}/history?months=1`);
   return { calls: months[0].calls, cost: months[0].cost };
 }
 
-/** What the object and D1 agree on, of all months, after a flush. */
+/** The counts of all months, equal in the object and D1 after a flush. */
 async function reconciledOf(run, { key }) {
   const { state, object, d1 } = await adminOf(run.gate).json("GET", `/keys/${key.id}/reconcile`);
   assert.equal(state, "exact", JSON.stringify({ object, d1 }));
@@ -221,18 +216,18 @@ class Totals {
   add(account, { calls, cost }) {
     const counts = { calls, cost, denied: account.count(429), conflicts: account.count(409), unknown: account.count(0) };
     for (const [name, count] of Object.entries(counts)) this.#sums[name] += count;
-    assert.ok(counts.denied > 0, "each key got to its limit");
+    assert.ok(counts.denied > 0, "each key reached its limit");
   }
 
   tell(t) {
-    assert.ok(this.#sums.unknown > KILLS, "the kills met calls that were under way");
+    assert.ok(this.#sums.unknown > KILLS, "calls were in flight at the kills");
     t.diagnostic(JSON.stringify({ kills: run.kills, ...this.#sums }));
   }
 }
 
 let run;
 
-/** Does the work, ends the run, and shows what workerd has said if anything fails. */
+/** Does the work, ends the run, and prints the log of workerd if anything fails. */
 async function guarded(work) {
   try {
     await work();
@@ -249,17 +244,17 @@ const month = (quota) => ({ quota, period: "month", algorithm: "fixed" });
 const hour = (quota) => ({ quota, period: "hour", algorithm: "sliding" });
 const bucket = (period, quota, burst) => ({ quota, period, algorithm: "bucket", burst });
 
-test(`${KILLS} kills: what is answered is counted, what is counted was asked, no limit is passed, D1 gets it all (seed ${SEED})`, (t) =>
+test(`${KILLS} kills: answered calls are counted, counted ones were sent, no limit is exceeded, D1 gets all counts (seed ${SEED})`, (t) =>
   guarded(async () => {
-    // As fast as the machine's clock, but far from the end of a month. Without the deny cache, so
-    // that all calls meet in the object.
+    // At the speed of the machine's clock, far from the end of a month. Without the deny cache, so that
+    // the object judges all calls.
     run = new Run({ seed: SEED, from: "2031-03-12T12:20:00Z", vars: { FLUSH_SECONDS: "1", DENY_CACHE_SECONDS: "0" } });
     await run.start();
     const wide = bucket("minute", 60_000, 1_000);
     const totals = new Totals();
 
     for (let life = 0; run.kills < KILLS; life += 1) {
-      // Of each limit there is a key that gets to it.
+      // Each limit has a key that reaches it.
       const byMonth = await run.open(`month-${life}`, [wide, hour(5_000), month(200)]);
       const byHour = await run.open(`hour-${life}`, [wide, hour(200), month(100_000)]);
       const byBucket = await run.open(`bucket-${life}`, [bucket("minute", 60, 100), hour(5_000), month(100_000)]);
@@ -275,7 +270,7 @@ test(`${KILLS} kills: what is answered is counted, what is counted was asked, no
         }
       }
 
-      // What is left of the limits is admitted, and not one call more.
+      // The rest of each limit is admitted, and not one call more.
       for (const account of accounts) await run.useUp(account);
       assert.equal(await usedOf(run, byMonth, "month"), 200);
       assert.equal(await usedOf(run, byHour, "hour"), 200);
@@ -308,7 +303,7 @@ test(`${KILLS} kills in two hours of two months, at ${SPEED} times the speed (se
     const begun = run.clock.now();
     const isOver = () => run.kills >= KILLS && run.clock.now() >= begun + 1.3 * HOUR;
     while (!isOver()) {
-      assert.ok(run.kills < 10 * KILLS, "there is an end");
+      assert.ok(run.kills < 10 * KILLS, "it ends");
       await run.killUnderLoad(run.accounts, 10 + Math.floor(run.next() * 110));
       for (const account of run.accounts) {
         account.settle(await reconciledOf(run, account));
@@ -326,7 +321,7 @@ test(`${KILLS} kills in two hours of two months, at ${SPEED} times the speed (se
       totals.add(account, counted);
     }
     assert.ok(byMonth.arrived.cost > 400, "there was a second month");
-    assert.ok(byHour.arrived.cost > 300, "the hour slid on");
-    assert.ok(byBucket.arrived.cost > 150, "the bucket drained");
+    assert.ok(byHour.arrived.cost > 300, "the hour moved");
+    assert.ok(byBucket.arrived.cost > 150, "the bucket refilled");
     totals.tell(t);
   }));

@@ -1,5 +1,5 @@
-// Look-ups of imported keys that wait together, at workerd's own socket: clients that leave in the
-// middle, floods, cold starts.
+// Lookups of imported keys that wait together, at workerd's own socket: clients that leave during
+// them, floods, cold starts.
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import http from "node:http";
@@ -19,7 +19,7 @@ before(async () => {
 });
 after(() => origin?.stop());
 
-/** A call over a connection of its own: `{ answer, leave }`. */
+/** A call over its own connection: `{ answer, leave }`. */
 async function begin(gate, key, address = "192.0.2.1") {
   const socket = await connect(gate);
   socket.on("error", () => {});
@@ -44,7 +44,7 @@ async function statusesWithin(milliseconds, calls) {
 
 describe("clients that leave", () => {
   const D1_TAKES = 300;
-  // Much less than it takes to find out that a query is lost.
+  // Much less than the time after which a query counts as lost.
   const AT_ONCE = 3_000;
   let gate;
   let keys;
@@ -59,14 +59,14 @@ describe("clients that leave", () => {
   test("while their request runs a query that others wait for", async () => {
     const leavers = await Promise.all([keys[0], madeUp()].map((key, n) => begin(gate, key, `198.51.100.${n}`)));
     await pause(100);
-    // The first two wait for the queries of those who leave, the others for the next.
+    // The first two wait for the queries of clients that leave, the others for the next one.
     const stay = await Promise.all([keys[0], keys[0], keys[1], keys[2], madeUp()].map((key) => begin(gate, key)));
     await pause(50);
     for (const { leave } of leavers) leave();
     assert.deepEqual(await statusesWithin(AT_ONCE, stay), [200, 200, 200, 200, 401]);
   });
 
-  test("while their request waits for others'", async () => {
+  test("while their request waits for queries of others", async () => {
     const first = await Promise.all([keys[3], keys[4]].map((key) => begin(gate, key)));
     await pause(50);
     const leavers = await Promise.all(many(10, (_, n) => begin(gate, madeUp(), `198.51.100.${10 + n}`)));
@@ -76,7 +76,7 @@ describe("clients that leave", () => {
     assert.deepEqual(await statusesWithin(AT_ONCE, [...first, ...stay]), [200, 200, 200, 200, 401]);
   });
 
-  test("all of them, at whatever moment", async () => {
+  test("all of them, at any moment", async () => {
     for (let after = 0; after <= 700; after += 100) {
       const leavers = await Promise.all(many(20, (_, n) => begin(gate, madeUp(), `198.51.${after % 256}.${n}`)));
       const stays = await begin(gate, keys[7 + (after / 100) % 5]);
@@ -119,7 +119,7 @@ describe("many at once", () => {
     assert.equal(await d1Count(gate), again);
   });
 
-  test("a flood of invented keys from one address costs four queries a second, and keys that are known none", async () => {
+  test("a flood of invented keys from one address costs four queries a second, and cached keys none", async () => {
     const [known, fresh] = [madeUp(), madeUp()];
     await importKeys(gate, [known, fresh]);
     assert.equal((await call(gate, known)).status, 200);

@@ -1,4 +1,4 @@
-// A gate whose way to the origin leads back to itself.
+// A gate whose origin leads back to itself.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Response } from "miniflare";
@@ -10,7 +10,7 @@ import { request } from "./lib/raw.mjs";
 
 const MARK = "x-tollgate-loop";
 
-/** A 508 that says what to set. */
+/** A 508 that names the variable to set. */
 function assertLoop(answer) {
   assertRefused(answer, 508);
   const { detail } = JSON.parse(answer.body);
@@ -29,37 +29,37 @@ describe("`wrangler dev` with an empty ORIGIN", () => {
 
   after(() => gate?.stop());
 
-  test("a call is answered 508 that says what to set, and nothing is charged, under each name of the machine", async () => {
+  test("a call is answered with a 508 that names the variable to set, and nothing is charged, under each name of the machine", async () => {
     const { port } = new URL(gate.url);
     for (const host of [`127.0.0.1:${port}`, `localhost:${port}`]) {
       for (let n = 0; n < 2; n += 1) assertLoop(await call(gate, key, "/a", { headers: { host } }));
     }
     assertLoop(await call(gate, key, "/a", { method: "POST", body: "x", headers: { "idempotency-key": "once" } }));
     assert.equal((await usageOf(gate, key)).calls, 0);
-    await until("the log says it", () => /set ORIGIN to the URL of your API/.test(gate.log()));
+    await until("the log has it", () => /set ORIGIN to the URL of your API/.test(gate.log()));
   });
 
-  test("so are a public path and a preflight, and neither goes round and round", async () => {
+  test("a public path and a preflight are answered 508 too, without a loop", async () => {
     assertLoop(await send(gate, "/public"));
     const headers = { origin: "https://app.test", "access-control-request-method": "POST" };
     assertLoop(await send(gate, "/a", { method: "OPTIONS", headers }));
   });
 
-  test("what is refused anyway, and tollgate's own endpoints, are answered as ever", async () => {
+  test("refusals and tollgate's own endpoints are answered as without a loop", async () => {
     assertRefused(await send(gate, "/a"), 401);
-    assertRefused(await call(gate, { key: "nobody's" }), 401);
+    assertRefused(await call(gate, { key: "invalid" }), 401);
     assert.equal((await send(gate, "/_tollgate/health")).status, 200);
     assert.equal((await call(gate, key, "/_tollgate/me")).status, 200);
   });
 
-  test("a host where somebody else answers is reached, and sees no mark", async () => {
+  test("another server on a local host is reached, and receives no mark", async () => {
     const origin = await startOrigin();
     try {
       const { host } = new URL(origin.url);
       for (let n = 0; n < 2; n += 1) assert.equal((await call(gate, key, "/a", { headers: { host } })).status, 200);
       const calls = origin.requests().filter(({ path }) => path === "/a");
       assert.deepEqual(calls.map(({ headers }) => [headers["x-tollgate-key-id"], headers[MARK]]), Array(2).fill([key.id, undefined]));
-      assert.deepEqual(origin.requests().length - calls.length, 1, "it is asked once whether it is the gate");
+      assert.deepEqual(origin.requests().length - calls.length, 1, "it is probed once");
     } finally {
       await origin.stop();
     }
@@ -85,7 +85,7 @@ describe("ORIGIN names the gate itself", () => {
   }
 });
 
-describe("a public name behind which there is nothing but the gate", () => {
+describe("a public name that leads only to the gate", () => {
   let gate;
   let key;
 
@@ -99,12 +99,12 @@ describe("a public name behind which there is nothing but the gate", () => {
   const get = (host, path = "/a") =>
     request(gate, `GET http://${host}${path} HTTP/1.1`, [`Host: ${host}`, `X-API-Key: ${key.key}`]);
 
-  test("the first call finds it out, and no other is charged", async () => {
+  test("the first call detects it, and no other is charged", async () => {
     for (let n = 0; n < 3; n += 1) assertLoop(await get("api.test"));
     assert.equal((await usageOf(gate, key)).calls, 1);
   });
 
-  test("a *.workers.dev has nothing behind it: not even the first call is charged", async () => {
+  test("a *.workers.dev leads only to the gate: not even the first call is charged", async () => {
     const { calls } = await usageOf(gate, key);
     assertLoop(await get("tollgate.me.workers.dev"));
     assert.equal((await usageOf(gate, key)).calls, calls);
@@ -134,7 +134,7 @@ describe("a public name with an origin behind it", () => {
     return { answer, seen };
   }
 
-  test("a client cannot make a mark, and one that it makes up is dropped", async () => {
+  test("a client cannot forge a mark, and an invented one is dropped", async () => {
     const now = Date.now();
     for (const mark of ["1", `${now}.0000000000000000.${"0".repeat(32)}`, `${now}.0.`, ".."]) {
       const { answer, seen } = await get([`X-Tollgate-Loop: ${mark}`]);
@@ -145,7 +145,7 @@ describe("a public name with an origin behind it", () => {
     }
   });
 
-  test("who has seen a mark gets nothing by it but a 508 of their own, for its host alone", async () => {
+  test("a client that replays a mark gets only a 508, for the host of the mark alone", async () => {
     const [{ mark }] = (await get()).seen;
     const before = (await usageOf(gate, key)).calls;
     assertLoop((await get([`X-Tollgate-Loop: ${mark}`])).answer);
@@ -156,7 +156,7 @@ describe("a public name with an origin behind it", () => {
     assert.deepEqual(seen.map(({ path }) => path), ["/a"]);
   });
 
-  test("an origin that answers 508 with whatever it has seen only has itself asked, once", async () => {
+  test("an origin that answers 508 with the received fields is only probed, once", async () => {
     respond = ({ headers }) => new Response("loop", { status: 508, headers: { [MARK]: headers.get(MARK) } });
     const [first, second, third] = [await get(), await get(), await get()];
     respond = () => new Response("ok");

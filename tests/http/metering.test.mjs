@@ -1,4 +1,4 @@
-// Usage in D1, with an alarm that really fires.
+// Usage in D1, with the real alarm.
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ let directory;
 before(async () => {
   origin = await startOrigin();
   directory = await mkdtemp(path.join(tmpdir(), "tollgate-state-"));
-  // Every denial is asked of the object, so that the count of denials is exact.
+  // The object judges every denial, so that the count of denials is exact.
   const vars = { FLUSH_SECONDS: "1", DENY_CACHE_SECONDS: "0" };
   gate = await startGate({ origin: origin.url, persistTo: directory, vars });
   await addTiers(gate, { three: [{ quota: 1, period: "day", algorithm: "bucket", burst: 3 }] });
@@ -62,14 +62,14 @@ test("further calls raise the same row to the new total", async () => {
   assert.equal((await metered(key, 5, 0)).rows, 1);
 });
 
-test("two keys are flushed apart, each to its own row", async () => {
+test("two keys are flushed to separate rows", async () => {
   const [one, two] = await Promise.all([issueKey(gate, "enterprise"), issueKey(gate, "enterprise")]);
   await Promise.all([flood(gate, one, { calls: 7, connections: 5 }), flood(gate, two, { calls: 11, connections: 5 })]);
   await metered(one, 7, 0);
   await metered(two, 11, 0);
 });
 
-test("denied requests are counted as denied, and nowhere as calls", async () => {
+test("denied requests are counted as denied, and never as calls", async () => {
   const key = await issueKey(gate, "three");
   assert.deepEqual(countStatuses(await flood(gate, key, { calls: 8, connections: 1 })), { 200: 3, 429: 5 });
   assert.equal((await usageOf(gate, key)).calls, 3);

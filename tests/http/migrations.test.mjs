@@ -1,4 +1,4 @@
-// Migrations as wrangler applies them, over those that a user has added.
+// Migrations as wrangler applies them, with some that a user has added.
 import assert from "node:assert/strict";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -8,7 +8,7 @@ import { applyMigrations, queryD1, ROOT, wrangler } from "../../scripts/lib/gate
 
 /** The last migration of an earlier version: one without imports, alerts and hours. */
 const EARLIER = "0009";
-/** What a later version might bring. */
+/** A migration of a later version. */
 const LATER = ["8999_a_later_version.sql", "ALTER TABLE tiers ADD COLUMN later TEXT NOT NULL DEFAULT 'new';\n"];
 
 let directory;
@@ -18,14 +18,14 @@ let own;
 before(async () => {
   directory = await mkdtemp(path.join(tmpdir(), "tollgate-migrations-"));
   ours = (await readdir(path.join(ROOT, "migrations"))).sort();
-  // The example of a migration of one's own.
+  // An example of a user's migration.
   const readme = await readFile(path.join(ROOT, "README.md"), "utf8");
   own = readme.match(/```sql\n(INSERT INTO tiers [\s\S]*?)```/)[1];
 });
 
 after(() => directory && rm(directory, { recursive: true, force: true }));
 
-/** A directory with a database of its own and no migrations yet. */
+/** A directory with its own database and no migrations yet. */
 async function project(name) {
   const at = path.join(directory, name);
   await mkdir(path.join(at, "migrations"), { recursive: true });
@@ -48,7 +48,7 @@ async function project(name) {
     apply: () => applyMigrations(where),
     create: (name) => wrangler(["d1", "migrations", "create", "tollgate", name, "--config", config]),
     applied: async () => (await queryD1("SELECT name FROM d1_migrations ORDER BY id", where)).map(({ name }) => name),
-    /** The whole schema, and the rows that migrations make. */
+    /** The whole schema, and the rows that migrations insert. */
     contents: async () => {
       const rows = (table) => `(SELECT json_group_array(json_object(${columns[table]})) FROM (SELECT * FROM ${table} ORDER BY 1, 2))`;
       const columns = {
@@ -67,7 +67,7 @@ async function project(name) {
   };
 }
 
-test("newer migrations of tollgate are applied after one's own from 9000 on, and make what a new database has", async () => {
+test("newer migrations of tollgate are applied after the user's from 9000 on, with the result of a new database", async () => {
   const old = ours.filter((file) => file.slice(0, 4) <= EARLIER);
   const newer = ours.filter((file) => file.slice(0, 4) > EARLIER);
   assert.ok(old.length >= 9 && newer.length >= 4);
@@ -99,7 +99,7 @@ test("newer migrations of tollgate are applied after one's own from 9000 on, and
   assert.deepEqual(await upgraded.contents(), contents);
 });
 
-test("`wrangler d1 migrations create` goes on from 9000, once there is one", async () => {
+test("`wrangler d1 migrations create` continues from 9000 once there is one", async () => {
   const mine = await project("created");
   await mine.add(...ours);
   await mine.create("my_tiers");
@@ -110,7 +110,7 @@ test("`wrangler d1 migrations create` goes on from 9000, once there is one", asy
   assert.ok((await mine.files()).includes("9001_more_tiers.sql"));
 });
 
-test("a migration that is renamed after it was applied is applied again, so it must not be", async () => {
+test("a migration that was renamed after it was applied is applied again", async () => {
   const mine = await project("renamed");
   await mine.add(...ours, ["9000_my_tiers.sql", own]);
   await mine.apply();

@@ -21,8 +21,8 @@ after(async () => {
 });
 
 /**
- * Sends a GET whose query holds `<key>` where the key goes: the answer, and the paths that the
- * origin saw.
+ * Sends a GET with the key in place of `<key>` in the query. Returns the response and the paths that
+ * the origin received.
  */
 async function getQuery(target, headers = {}) {
   origin.reset();
@@ -40,7 +40,7 @@ const STRIPPED = {
 };
 
 for (const [target, forwarded] of Object.entries(STRIPPED)) {
-  test(`a key in the query is admitted and taken out, the rest forwarded byte for byte: ${target}`, async () => {
+  test(`a key in the query is admitted and removed, the rest forwarded byte for byte: ${target}`, async () => {
     const { answer, seen } = await getQuery(target);
     assert.equal(answer.status, 200, String(answer.body));
     assert.deepEqual(seen, [forwarded]);
@@ -68,7 +68,7 @@ test("a forged key in the query is answered 401 and never reaches the origin", a
   }
 });
 
-test("the log never holds a key that was given in a query", async () => {
+test("the log never has a key of a query", async () => {
   await until("the log has the calls", () => /GET \/a/.test(gate.log()));
   assert.ok(!gate.log().includes(key.key));
 });

@@ -1,5 +1,5 @@
-// The running Worker against its own OpenAPI document: schemathesis sends what the document allows
-// and what it does not, and checks each answer against it.
+// The running Worker against its OpenAPI document: schemathesis sends requests that the document
+// allows and requests that it does not, and checks each response against it.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -16,8 +16,8 @@ import { PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
 const SEED = "20310312";
 const MAX_EXAMPLES = "30";
 /**
- * Not meaningful here. What a schema cannot say is refused by design: a tier that there is not, a
- * burst without a bucket, a cursor that no list has given.
+ * Checks that do not apply. Some requests that match the schema are refused by design: an unknown
+ * tier, a burst without a bucket, an invented cursor.
  */
 const EXCLUDED_CHECKS = ["positive_data_acceptance"];
 
@@ -27,8 +27,8 @@ let scratch;
 let document;
 
 before(async () => {
-  // Not behind the proxy of `wrangler dev`: that says which address asks, and after ten attempts
-  // without a token, which are part of this, an address is not heard for a minute.
+  // Not behind the proxy of `wrangler dev`, which adds the client's address: after ten attempts
+  // without a token, which are part of this test, an address is refused for a minute.
   origin = await startOrigin();
   gate = await startDirectGate({ vars: { ORIGIN: origin.url } });
   scratch = await mkdtemp(path.join(tmpdir(), "tollgate-schemathesis-"));
@@ -42,7 +42,7 @@ after(async () => {
   if (scratch) await rm(scratch, { recursive: true, force: true });
 });
 
-test("the document is given as it is checked in", async () => {
+test("the document is served as it is checked in", async () => {
   assert.deepEqual(document, JSON.parse(await readFile(path.join(ROOT, "src/admin/openapi/openapi.json"), "utf8")));
 });
 
@@ -57,10 +57,7 @@ test("the self-service endpoints", { timeout: 600_000 }, async () => {
 
 test("the open endpoints", { timeout: 600_000 }, () => conforms("open"));
 
-/**
- * Has every list of the accounts but drift show something: a key that used up its month, and was
- * denied after that.
- */
+/** Fills every list of accounts but drift, by a key that is denied after it used up its month. */
 async function fillAccounts() {
   const policies = [{ policy: "month", quota: 2, period: "month" }];
   await administer("PUT", "/tiers/metered", { audit_days: 7, policies });
@@ -69,7 +66,7 @@ async function fillAccounts() {
   const statuses = [];
   for (let n = 0; n < 3; n += 1) statuses.push((await send(gate, `${PUBLIC_URL}/metered`, { headers })).status);
   assert.deepEqual(statuses, [200, 200, 429]);
-  // It flushes.
+  // This flushes.
   assert.equal((await administer("GET", `/keys/${id}/reconcile`)).state, "exact");
   for (const [where, list] of [
     [`/keys/${id}/hours`, "hours"],
@@ -113,7 +110,7 @@ async function conforms(tag, header) {
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding("utf8").on("data", (text) => (output += text));
   const [code] = await once(child, "close");
   if (process.env.TOLLGATE_VERBOSE) console.log(output);
-  // Its reports name the header, and so the secret.
+  // Its reports have the header, and so the secret.
   const secret = header?.split(" ").at(-1);
   assert.equal(code, 0, secret ? output.replaceAll(secret, "[secret]") : output);
 }

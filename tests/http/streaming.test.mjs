@@ -1,4 +1,4 @@
-// Bodies stream both ways, and the origin's answer comes back as it was.
+// Bodies stream in both directions, and the origin's response arrives unchanged.
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import http from "node:http";
@@ -16,7 +16,7 @@ const GZIPPED = gzipSync(TEXT);
 let origin;
 let gate;
 let key;
-/** Lets the origin finish the answer that it has begun. */
+/** Makes the origin finish its response. */
 let finish;
 
 before(async () => {
@@ -76,7 +76,7 @@ const FRAMINGS = {
 };
 
 for (const [name, { header, frame, end }] of Object.entries(FRAMINGS)) {
-  test(`a request body streams: the origin has its first half before the second is sent (${name})`, async () => {
+  test(`a request body streams: the first half arrives before the second is sent (${name})`, async () => {
     origin.reset();
     const socket = await connect(gate);
     socket.write(head("POST /echo HTTP/1.1", ["Host: api.test", `X-API-Key: ${key.key}`, header]));
@@ -94,7 +94,7 @@ for (const [name, { header, frame, end }] of Object.entries(FRAMINGS)) {
   });
 }
 
-test("a response body streams: its first part arrives before the origin has ended", async () => {
+test("a response body streams: its first part arrives before the origin has sent the rest", async () => {
   finish = undefined;
   const { hostname, port } = new URL(gate.url);
   const request = http.get({ hostname, port, path: "/slow", headers: { "x-api-key": key.key } });
@@ -125,7 +125,7 @@ test("a large body passes intact from the origin", async () => {
   assert.equal(sha256(body), sha256(Buffer.alloc(LARGE, "tollgate")));
 });
 
-test("redirects are not followed: status and Location come back as the origin gave them", async () => {
+test("redirects are not followed: status and Location arrive as the origin sent them", async () => {
   for (const [target, status, location] of [
     ["/redirect", 302, "http://else.test/elsewhere?x=1#y"],
     ["/redirect-here", 307, "/echo"],
@@ -138,7 +138,7 @@ test("redirects are not followed: status and Location come back as the origin ga
   }
 });
 
-test("a gzipped answer passes intact, with its encoding named", async () => {
+test("a gzipped response passes intact, with its Content-Encoding", async () => {
   const answer = await call(gate, key, "/gzip", { headers: { "accept-encoding": "gzip" } });
   assert.equal(answer.headers["content-encoding"], "gzip");
   const text = await new Response(new Blob([answer.body]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
@@ -162,18 +162,18 @@ test("the origin's statuses pass, errors too, with the rate-limit fields added",
   }
 });
 
-test("an answer without a body passes", async () => {
+test("a response without a body passes", async () => {
   const answer = await call(gate, key, "/empty");
   assert.equal(answer.status, 204);
   assert.equal(answer.body.length, 0);
 });
 
-test("repeated Set-Cookie fields of the origin stay apart", async () => {
+test("repeated Set-Cookie fields of the origin stay separate", async () => {
   const { headers } = await call(gate, key, "/cookies");
   assert.deepEqual(headers["set-cookie"], ["a=1; Path=/", "b=2; HttpOnly"]);
 });
 
-test("the rate-limit fields are the gate's, whatever the origin says", async () => {
+test("the rate-limit fields are the gate's, not the origin's", async () => {
   const { headers } = await call(gate, key, "/own-fields");
   assert.match(headers.ratelimit, /^"minute";r=\d+;t=\d+, "month"/);
   assert.notEqual(headers["x-ratelimit-remaining"], "77");

@@ -28,7 +28,7 @@ async function get(url, { withKey = true, method = "GET", key: presented = key }
   return { answer, seen: forwarded() };
 }
 
-/** The paths of what was forwarded. A host that may be the gate's own is asked once whether it is. */
+/** The paths that were forwarded, without the probe of a host that may be the gate's own. */
 function forwarded() {
   return origin.requests().map(({ path }) => path).filter((path) => path !== "/_tollgate/health");
 }
@@ -67,8 +67,8 @@ for (const target of AS_SENT) {
   });
 }
 
-// The runtime encodes these when it is given a URL to fetch (https://url.spec.whatwg.org/#url-parsing), and the gate has no
-// other way to name the upstream. They mean the same; docs/gateway.md says so.
+// The runtime encodes these in the URL of a `fetch` (https://url.spec.whatwg.org/#url-parsing), and
+// the gate cannot pass the upstream otherwise. They are equivalent (docs/gateway.md).
 test("what the URL standard percent-encodes arrives percent-encoded, everything else byte for byte", async () => {
   const { answer, seen } = await get(`${PUBLIC_URL}/a{b}|c?name=O'Brien&x={|}`);
   assert.equal(answer.status, 200);
@@ -113,7 +113,7 @@ const AMBIGUOUS = [
 ];
 
 for (const target of AMBIGUOUS) {
-  test(`a path that could be read in two ways is refused, with a key or without: ${target}`, async () => {
+  test(`a path with two readings is refused, with a key or without: ${target}`, async () => {
     for (const withKey of [true, false]) {
       const { answer, seen } = await get(PUBLIC_URL + target, { withKey });
       assertRefused(answer, 400);
@@ -122,7 +122,7 @@ for (const target of AMBIGUOUS) {
   });
 }
 
-// To some origin each of these is GET /v1/a/export, which has a price.
+// Some origin reads each of these as GET /v1/a/export, which has a price.
 const SPELLINGS = [
   "/v1/a/export",
   "//v1/a//export/",
@@ -250,7 +250,7 @@ test("a GET with a body or a WebSocket of another method is refused, and one wit
   assert.equal((await usageOf(gate, key)).calls, before + 2);
 });
 
-test("what is refused before the key is judged counts nothing", async () => {
+test("a call that is refused before it is judged counts nothing", async () => {
   const before = (await usageOf(gate, key)).calls;
   for (const target of ["/a/../b", "/a%00", "/a#b"]) assertRefused((await get(PUBLIC_URL + target)).answer, 400);
   assert.equal((await usageOf(gate, key)).calls, before);

@@ -50,7 +50,7 @@ function addIdleKeys(count) {
   );
 }
 
-/** SQL for a number in base 4 as letters that an id may have. */
+/** SQL for a number in base 4, in letters of an id. */
 function letters(column, width) {
   return Array.from({ length: width }, (_, place) => `substr('abcd', (${column} >> ${2 * (width - 1 - place)}) % 4 + 1, 1)`).join(" || ");
 }
@@ -65,15 +65,14 @@ test("the next request of every active key is judged by the new limits, though n
   assert.deepEqual(new Set(await each(keys, statuses)), new Set([200]));
   assert.deepEqual(new Set(await each(keys, statuses)), new Set([429]));
 
-  // From here on no object can read D1: what it asks there needs this table, and the Worker's part
-  // does not.
+  // From here on no object can read D1: its queries need this table, those of the Worker do not.
   await gate.d1("ALTER TABLE route_costs RENAME TO route_costs_away");
   const begun = performance.now();
   const { pushed, pending } = await putTier(2);
-  t.diagnostic(`${pushed} of ${pushed + pending} keys told in ${Math.round(performance.now() - begun)} ms`);
+  t.diagnostic(`${pushed} of ${pushed + pending} keys have the change after ${Math.round(performance.now() - begun)} ms`);
   assert.equal(pushed + pending, KEYS);
-  // On a slow machine the push goes on after the answer.
-  if (pending > 0) await until("every key is told", async () => (await putTier(2)).pending === 0, { within: 240_000 });
+  // On a slow machine the push continues after the response.
+  if (pending > 0) await until("every key has the change", async () => (await putTier(2)).pending === 0, { within: 240_000 });
   assert.deepEqual(new Set(await each(keys, statuses)), new Set([200]));
   assert.deepEqual(new Set(await each(keys, statuses)), new Set([429]));
   await gate.d1("ALTER TABLE route_costs_away RENAME TO route_costs");

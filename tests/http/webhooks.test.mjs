@@ -1,4 +1,4 @@
-// The receivers of docs/webhooks.md, as they stand there, against what a gate really posts.
+// The receivers of docs/webhooks.md, as printed there, against a real gate.
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
@@ -14,8 +14,7 @@ import { until } from "../support/until.mjs";
 import { addTiers, adminOf, call, issueKey } from "./lib/client.mjs";
 
 const LANGUAGES = { javascript: ["receiver.mjs", process.execPath], python: ["receiver.py", "python3"] };
-// Hex digits, as the documentation makes secrets: the key is their text, not the bytes that they
-// spell.
+// Hex digits, as the documentation creates secrets. The key is their text, not the decoded bytes.
 const SECRET = freshSecret();
 
 let directory;
@@ -42,8 +41,7 @@ before(async () => {
     });
   }
 
-  // Whatever the gate posts goes to both of them; the gate is told that it was delivered if both
-  // say so.
+  // Both receive what the gate posts. The gate gets a success if both accept it.
   recorder = http.createServer(async (request, response) => {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
@@ -73,7 +71,7 @@ after(async () => {
   if (directory) await rm(directory, { recursive: true, force: true });
 });
 
-/** The status that a receiver answers to a post. A field that is `undefined` is left out. */
+/** The status of a receiver's response to a post. An `undefined` field is omitted. */
 async function deliver(language, { timestamp, signature, body }) {
   const headers = { "content-type": "application/json", "x-tollgate-timestamp": timestamp, "x-tollgate-signature": signature };
   for (const name of Object.keys(headers)) if (headers[name] === undefined) delete headers[name];
@@ -86,7 +84,7 @@ function sign(secret, timestamp, body) {
   return `v1=${createHmac("sha256", secret).update(`${timestamp}.`).update(body).digest("hex")}`;
 }
 
-test("what the gate posts is accepted by both, and is listed as delivered", async () => {
+test("both receivers accept what the gate posts, and it is listed as delivered", async () => {
   const [post] = posts;
   assert.deepEqual(post.statuses, [204, 204]);
   assert.deepEqual({ ...JSON.parse(post.body), at: "" }, {
@@ -118,8 +116,8 @@ for (const language of Object.keys(LANGUAGES)) {
       assert.equal(await deliver(language, { timestamp, signature: sign(SECRET, timestamp, body), body }), 204);
     });
 
-    test("refuses a body that is too large, and lives on after a sender that goes away", async () => {
-      // The receiver closes the connection without reading on, which can overtake its answer.
+    test("refuses a body that is too large, and survives a sender that disconnects", async () => {
+      // The receiver closes the connection without reading on, which can overtake its response.
       const tooLarge = deliver(language, { ...genuine(), body: Buffer.alloc(70_000, " ") });
       assert.equal(await tooLarge.catch(() => 413), 413);
       const socket = net.connect(new URL(receivers[language].url).port, "127.0.0.1");

@@ -44,7 +44,7 @@ test("the 101 of an upgrade carries the rate-limit fields and the origin's own",
   await socket.close();
 });
 
-test("an upgrade is one call, however many messages follow", async () => {
+test("an upgrade is one call, with any number of messages", async () => {
   const { calls } = await usageOf(gate, key);
   const socket = await openWebSocket(gate, "/ws", { "x-api-key": key.key });
   for (let n = 0; n < 5; n += 1) assert.equal(await socket.exchange(`message ${n}`), `message ${n}`);
@@ -71,7 +71,7 @@ test("an upgrade without a key, or with a forged one, is answered 401 and never 
   assert.equal(origin.count(), 0);
 });
 
-test("a browser's WebSocket, which can set no header, gives its key in the query", async () => {
+test("a browser's WebSocket, which cannot set a header, has its key in the query", async () => {
   origin.reset();
   const socket = new WebSocket(`${gate.url.replace("http", "ws")}/ws?room=2&api_key=${key.key}`);
   const echoed = await new Promise((resolve, reject) => {

@@ -36,7 +36,7 @@ async function deafen(key) {
 }
 
 describe("a new key", () => {
-  test("has what it was given, and UTC for the time of its expiry", async () => {
+  test("has the given fields, and its expiry in UTC", async () => {
     const metadata = { plan: { seats: 3, of: ["a", null, 1.5] }, "ä": "ö" };
     const key = await create({ name: "n", owner: "o", metadata, expires_at: "2031-03-12T14:00:00.5+01:00" });
     expect(key).toMatchObject({ name: "n", owner: "o", metadata, expires_at: "2031-03-12T13:00:00.500Z", status: "active" });
@@ -50,7 +50,7 @@ describe("a new key", () => {
     expect((await read(key)).metadata.a).toHaveLength(4088);
   });
 
-  test("expires when it was said to", async () => {
+  test("expires at its expires_at", async () => {
     const key = await create({ expires_at: "2031-03-12T12:00:30Z" });
     await admit(key, 1);
     wait(29);
@@ -62,7 +62,7 @@ describe("a new key", () => {
   });
 });
 
-test("a row written by hand with the first columns alone is a key like any other", async () => {
+test("a row written by hand with the first columns alone is a valid key", async () => {
   const hash = "0".repeat(64);
   await sql("INSERT INTO keys (id, tier, secret_hash, created_at, expires_at) VALUES (?, 'free', ?, 'once', '2031-03-12 13:00:00')", ID, hash);
   expect(await read({ id: ID })).toEqual({
@@ -78,7 +78,7 @@ describe("GET /_tollgate/keys", () => {
     return { names: keys.map(({ name }) => name), next_cursor, keys };
   }
 
-  test("gives pages in the order of issue, each key once, also while keys are added", async () => {
+  test("returns pages in the order of issue, each key once, also while keys are added", async () => {
     const owner = "pages";
     for (let n = 0; n < 5; n += 1) {
       await create({ name: `p${n}`, owner });
@@ -133,7 +133,7 @@ describe("GET /_tollgate/keys", () => {
 });
 
 describe("PATCH /_tollgate/keys/{id}", () => {
-  test("changes what it names and leaves the rest", async () => {
+  test("changes the given fields and no others", async () => {
     const { key: _, ...key } = await create({ name: "n", owner: "o", metadata: { a: 1 }, expires_at: "2040-01-01T00:00:00Z" });
     expect(await patch(key, { name: "m" })).toEqual({ ...key, name: "m" });
     expect(await patch(key, { owner: "p", metadata: { b: 2 } })).toEqual({ ...key, name: "m", owner: "p", metadata: { b: 2 } });
@@ -141,7 +141,7 @@ describe("PATCH /_tollgate/keys/{id}", () => {
     expect(await patch(key, {})).toEqual(await read(key));
   });
 
-  test("of the tier, the status and the expiry is in effect on the very next request", async () => {
+  test("of the tier, the status and the expiry is in effect with the next request", async () => {
     const key = await create();
     await admit(key, 10);
     await denied(key);
@@ -195,7 +195,7 @@ describe("PATCH /_tollgate/keys/{id}", () => {
     await problem(await admin("PATCH", `/keys/${key.id}?name=x`, {}), 400);
   });
 
-  test("loses no change that is made at the same time", async () => {
+  test("loses no concurrent change", async () => {
     const key = await create();
     const changes = [{ name: "n" }, { owner: "o" }];
     const responses = await Promise.all(changes.map((body) => admin("PATCH", `/keys/${key.id}`, body)));
@@ -205,7 +205,7 @@ describe("PATCH /_tollgate/keys/{id}", () => {
 });
 
 describe("POST /_tollgate/keys/{id}/rotate", () => {
-  test("gives a new secret at once; the old one is dead without a grace period", async () => {
+  test("returns a new secret; the old one ends at once without a grace period", async () => {
     const key = await create({ name: "kept" });
     await admit(key, 2);
     const rotated = await rotate(key);
@@ -217,7 +217,7 @@ describe("POST /_tollgate/keys/{id}/rotate", () => {
     expect(await read(key)).toMatchObject({ hint: rotated.hint });
   });
 
-  test("with a grace period both count in the same counters until it is over, with D1 down and after an eviction too", async () => {
+  test("with a grace period both use the same counters until it ends, with D1 down and after an eviction too", async () => {
     const key = await create();
     await admit(key, 1);
     const rotated = await rotate(key, 90);
@@ -235,7 +235,7 @@ describe("POST /_tollgate/keys/{id}/rotate", () => {
     await giveBack();
   });
 
-  test("a second time drops the older one", async () => {
+  test("a second time ends the older one", async () => {
     const key = await create();
     const second = await rotate(key, 3600);
     const third = await rotate(key, 3600);
@@ -271,7 +271,7 @@ describe("POST /_tollgate/keys/{id}/rotate", () => {
 });
 
 describe("POST /_tollgate/keys/{id}/revoke", () => {
-  test("is for ever, and at once", async () => {
+  test("is permanent, and takes effect at once", async () => {
     const key = await create();
     await admit(key, 1);
     expect(await ok(await admin("POST", `/keys/${key.id}/revoke`))).toMatchObject({ id: key.id, status: "revoked" });
@@ -283,7 +283,7 @@ describe("POST /_tollgate/keys/{id}/revoke", () => {
 });
 
 describe("DELETE /_tollgate/keys/{id}", () => {
-  test("is 204, at once; usage stays, and the object forgets everything", async () => {
+  test("is 204 and takes effect at once; usage stays, and the object deletes everything", async () => {
     const key = await create();
     await admit(key, 2);
     await ok(await admin("PUT", `/keys/${key.id}/overrides/minute`, { quota: 3, period: "minute" }), 201);
@@ -311,11 +311,11 @@ test.each([
   ["DELETE", "", undefined],
   ["POST", "/rotate", { grace_seconds: 0 }],
   ["POST", "/revoke", undefined],
-])("%s /_tollgate/keys/{id}%s is 404 for a key that there is not", async (method, path, body) => {
+])("%s /_tollgate/keys/{id}%s is 404 for an unknown key", async (method, path, body) => {
   for (const id of [ID, "NOT-AN-ID", "%27"]) await problem(await admin(method, `/keys/${id}${path}`, body), 404);
 });
 
-test("what a change by hand has changed since it was read is not overwritten", async () => {
+test("a concurrent change by hand is not overwritten", async () => {
   const key = await issue();
   await setKey(key, "status", "disabled");
   expect(await patch(key, { name: "n" })).toMatchObject({ status: "disabled" });

@@ -13,7 +13,7 @@ async function log(query = "") {
 
 const entriesOf = async (target) => (await log(`?target=${target}`)).entries;
 
-test("every change of a key is there, newest first, with what was before and after", async () => {
+test("every change of a key is listed, newest first, with the state before and after", async () => {
   const { key: _, ...key } = await issue("free", "first");
   setClock("2031-03-12T12:00:01.000Z");
   await admin("PATCH", `/keys/${key.id}`, { name: "second" });
@@ -35,7 +35,7 @@ test("every change of a key is there, newest first, with what was before and aft
   ]);
 });
 
-test("overrides, tiers and tokens are there under their own paths", async () => {
+test("overrides, tiers and tokens are listed under their own paths", async () => {
   const key = await issue();
   const path = `keys/${key.id}/overrides/minute`;
   await admin("PUT", `/${path}`, { quota: 1, period: "minute" });
@@ -65,7 +65,7 @@ test("the actor is the name of the token", async () => {
   expect((await log(`?actor=root&target=keys/${id}`)).entries).toEqual([]);
 });
 
-test("what is refused, and what changes nothing, is not there", async () => {
+test("refused requests, and those that change nothing, are not listed", async () => {
   const key = await issue();
   const target = `keys/${key.id}`;
   await admin("PATCH", `/${target}`, { tier: "gold" });
@@ -89,7 +89,7 @@ test("a change that cannot be logged is not made", async () => {
 });
 
 describe("the log is append-only:", () => {
-  test.each(["UPDATE admin_log SET actor = 'nobody'", "DELETE FROM admin_log"])("%s fails", async (statement) => {
+  test.each(["UPDATE admin_log SET actor = 'other'", "DELETE FROM admin_log"])("%s fails", async (statement) => {
     await issue();
     await expect(env.DB.prepare(statement).run()).rejects.toThrow("append-only");
   });

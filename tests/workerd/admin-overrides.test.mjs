@@ -52,7 +52,7 @@ test("a key without limits of its tier can be limited", async () => {
   expect(await statuses(key, 2)).toEqual([200, 429]);
 });
 
-test("an override holds between its two moments, to the millisecond, without asking D1", async () => {
+test("an override holds between its two moments, to the millisecond, without a read of D1", async () => {
   const key = await issue(await makeTier({ quota: 1, period: "day" }));
   await put(key, "day", { quota: 3, period: "day", from: "2031-03-12T13:00:10+01:00", until: "2031-03-12T12:00:20Z" });
   expect(await statuses(key, 2)).toEqual([200, 429]);
@@ -74,7 +74,7 @@ test("an override holds between its two moments, to the millisecond, without ask
   }
 });
 
-test("one without an end holds on, one without a beginning holds at once", async () => {
+test("one without an end does not end, one without a beginning holds at once", async () => {
   const key = await issue(await makeTier({ quota: 1, period: "minute" }));
   await put(key, "minute", { quota: 2, period: "minute", until: "2031-03-12T12:05:00Z" });
   await put(key, "later", { quota: 1, period: "minute", from: "2031-03-12T12:10:00Z" });
@@ -147,7 +147,7 @@ describe("PUT changes nothing for", () => {
   });
 });
 
-test("404 for a key that there is not", async () => {
+test("404 for an unknown key", async () => {
   for (const id of ["abcdefghij234567", "NOT-AN-ID"]) {
     await problem(await put({ id }, "minute", { quota: 1, period: "day" }), 404);
     await problem(await remove({ id }, "minute"), 404);

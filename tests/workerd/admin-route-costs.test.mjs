@@ -19,7 +19,7 @@ async function list(query = "") {
 const logged = async () => (await (await admin("GET", "/log?target=route-costs")).json()).entries;
 
 describe("PUT", () => {
-  test("adds a row with 201 and replaces it with 200; pattern and method say which", async () => {
+  test("adds a row with 201 and replaces it with 200, by pattern and method", async () => {
     const row = (method, cost) => ({ pattern: "/v1/*/export", method, cost });
     const answers = [await put("/v1/*/export", "GET", 25), await put("/v1/*/export", undefined, 5), await put("/v1/*/export", "GET", 30)];
     expect(answers.map(({ status }) => status)).toEqual([201, 201, 200]);
@@ -50,7 +50,7 @@ describe("PUT", () => {
     expect(await logged()).toEqual(before);
   });
 
-  test("takes what the schema takes", async () => {
+  test("accepts what the schema accepts", async () => {
     for (const [pattern, method, cost] of [["/", "*", 1], [`/${"x".repeat(511)}`, "PROPFIND", 10_000], ["/ä/%2f?", "GET", 2]]) {
       expect((await put(pattern, method, cost)).status).toBe(201);
     }
@@ -67,7 +67,7 @@ describe("PUT", () => {
 });
 
 describe("GET", () => {
-  test("lists all rows, those made by hand too, by pattern and method, in pages", async () => {
+  test("lists all rows, also those added by hand, by pattern and method, in pages", async () => {
     await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/b', 'POST', 2), ('/b', 'GET', 3), ('/a', '*', 4), ('/c', '*', 5)");
     const all = [];
     let cursor = "";
@@ -83,7 +83,7 @@ describe("GET", () => {
 });
 
 describe("DELETE", () => {
-  test("removes one row with 204, and is 404 for one that there is not", async () => {
+  test("removes one row with 204, and is 404 for an unknown one", async () => {
     for (const method of ["*", "GET"]) await put("/x y/*", method, 2);
     expect((await remove("/x y/*", "GET")).status).toBe(204);
     expect(await list()).toMatchObject({ route_costs: [{ method: "*" }] });
@@ -99,7 +99,7 @@ describe("DELETE", () => {
   });
 });
 
-test("every change is logged, with what was before and after", async () => {
+test("every change is logged, with the state before and after", async () => {
   await put("/logged", "GET", 2);
   await put("/logged", "GET", 3);
   await remove("/logged", "GET");
@@ -108,7 +108,7 @@ test("every change is logged, with what was before and after", async () => {
   expect((await logged()).slice(0, 3)).toEqual([entry("delete", row(3), null), entry("put", row(2), row(3)), entry("put", null, row(2))]);
 });
 
-test("a token that may read lists them, and changes none", async () => {
+test("a token with the scope read lists them, and changes none", async () => {
   const { token } = await (await admin("POST", "/tokens", { name: "prices", scopes: ["read"] })).json();
   const headers = { Authorization: `Bearer ${token}` };
   expect((await admin("GET", "/route-costs", undefined, headers)).status).toBe(200);
@@ -117,7 +117,7 @@ test("a token that may read lists them, and changes none", async () => {
 });
 
 describe("a change", () => {
-  test("is the price of a key's first call, and within 60 seconds that of every key in use", async () => {
+  test("applies to a key's first call, and within 60 seconds to every key in use", async () => {
     const tier = await makeTier({ quota: 100, period: "day" });
     const [used, fresh] = [await issue(tier), await issue(tier)];
     await admit(used, 1);
@@ -133,7 +133,7 @@ describe("a change", () => {
     for (const [key, left] of [[used, 43], [fresh, 44]]) expect(rateLimit(await call(key, "/export"))).toMatchObject({ day: { r: left } });
   });
 
-  test("is in the object's own storage: with D1 down it goes on to hold", async () => {
+  test("is in the object's storage: it applies while D1 is down", async () => {
     const key = await issue(await makeTier({ quota: 100, period: "day" }));
     await admit(key, 1);
     await put("/export", "GET", 25);

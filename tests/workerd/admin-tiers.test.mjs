@@ -122,7 +122,7 @@ describe("DELETE", () => {
     expect((await admin("DELETE", `/tiers/${name}`)).status).toBe(204);
   });
 
-  test("and a key that is issued meanwhile: one of both is refused", async () => {
+  test("and a concurrent issue of a key: one of both is refused", async () => {
     const outcomes = new Set();
     for (let n = 0; n < 20; n += 1) {
       const name = newTier();
@@ -136,7 +136,7 @@ describe("DELETE", () => {
     for (const outcome of outcomes) expect(["201 409", "422 204"]).toContain(outcome);
   });
 
-  test("and what it was pushed as never reaches a later tier of its name", async () => {
+  test("and its pushed changes never apply to a later tier of its name", async () => {
     const name = newTier();
     await put(name, day(1), 201);
     await put(name, day(1));
@@ -160,7 +160,7 @@ describe("DELETE", () => {
 });
 
 describe("a change", () => {
-  test("judges the very next request of keys that are warm, evicted, crashed and never called; usage carries over", async () => {
+  test("applies to the next request of keys whose objects are warm, evicted, crashed and new; usage carries over", async () => {
     const tier = await makeTier({ quota: 3, period: "day" });
     const keys = [];
     for (let n = 0; n < 4; n += 1) keys.push(await issue(tier));
@@ -189,7 +189,7 @@ describe("a change", () => {
     await giveBack();
   });
 
-  test("judges with D1 down too, by an object that has been idle for long", async () => {
+  test("applies with D1 down too, in an object that was idle for long", async () => {
     const tier = await makeTier({ quota: 1, period: "day" });
     const key = await issue(tier);
     await admit(key, 1);
@@ -217,7 +217,7 @@ describe("a change", () => {
     await denied(other);
   });
 
-  test("that comes late does not undo a newer one", async () => {
+  test("that arrives late does not undo a newer one", async () => {
     const tier = await makeTier({ quota: 9, period: "day" });
     const key = await issue(tier);
     await admit(key, 1);

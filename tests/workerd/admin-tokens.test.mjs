@@ -76,7 +76,7 @@ test("lists are pages by name", async () => {
 });
 
 describe("a token", () => {
-  test("that may read reads everything but tokens, and changes nothing", async () => {
+  test("with the scope read reads everything but tokens, and changes nothing", async () => {
     const token = await createToken("read");
     const key = await issue();
     for (const path of ["/keys", `/keys/${key.id}`, `/keys/${key.id}/usage`, `/keys/${key.id}/overrides`, "/tiers", "/tiers/free", "/log"]) {
@@ -101,7 +101,7 @@ describe("a token", () => {
     expect(await (await admin("GET", `/keys/${key.id}`)).json()).toMatchObject({ name: "a test", status: "active" });
   });
 
-  test("that may write changes and reads everything but tokens", async () => {
+  test("with the scope write changes and reads everything but tokens", async () => {
     const token = await createToken("write");
     const created = await as(token, "POST", "/keys", { tier: "free" });
     expect(created.status).toBe(201);
@@ -122,7 +122,7 @@ describe("a token", () => {
     await problem(await admin("DELETE", "/tokens/NOT-AN-ID"), 404);
   });
 
-  test("with another secret, or none, is 401 like any wrong one", async () => {
+  test("with another secret, or none, is 401", async () => {
     const token = await createToken("read");
     const other = `${token.token.slice(0, -1)}${token.token.endsWith("a") ? "b" : "a"}`;
     const wrong = await problem(await as("wrong", "GET", "/log"), 401);
@@ -132,7 +132,7 @@ describe("a token", () => {
   });
 });
 
-describe("attempts with tokens that may be wrong", () => {
+describe("attempts with tokens that may be invalid", () => {
   const from = (address, token) =>
     send("/_tollgate/tiers", { headers: { Authorization: `Bearer ${token}`, "CF-Connecting-IP": address } });
   const guess = () => `tga_${randomText(16)}_${randomText(32)}`;
@@ -159,14 +159,14 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from(address, "wrong"), 401);
   });
 
-  test("never lock ADMIN_TOKEN out, which needs no lookup", async () => {
+  test("never refuse ADMIN_TOKEN, which needs no lookup", async () => {
     await shut("192.0.2.10");
     const asked = listenToD1();
     expect((await from("192.0.2.10", env.ADMIN_TOKEN)).status).toBe(200);
     expect(asked.filter((sql) => sql.includes("admin_tokens"))).toEqual([]);
   });
 
-  test("are counted before D1 is asked: of 60 at once 10 are judged", async () => {
+  test("are counted before D1 is read: of 60 at once 10 are judged", async () => {
     const asked = listenToD1();
     const all = await statuses(Array.from({ length: 60 }, () => from("192.0.2.11", guess())));
     expect(counts(all)).toEqual({ 401: 10, 429: 50 });
@@ -187,20 +187,20 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from("2001:db8:8:1::1", "wrong"), 401);
   });
 
-  test("from an IPv4 address that is mapped into IPv6 count as that address's", async () => {
+  test("from an IPv4-mapped IPv6 address count as those of the IPv4 address", async () => {
     await shut("::ffff:192.0.2.12");
     await problem(await from("192.0.2.12", "wrong"), 429);
     await problem(await from("::ffff:192.0.2.13", "wrong"), 401);
   });
 
-  test("from nowhere share one budget of 100", async () => {
+  test("without an address share one budget of 100", async () => {
     wait(60);
     const all = await statuses(Array.from({ length: 120 }, () => send("/_tollgate/tiers", { headers: { Authorization: "Bearer wrong" } })));
     expect(counts(all)).toEqual({ 401: 100, 429: 20 });
     wait(60);
   });
 
-  test("are given back when the token is right", async () => {
+  test("are not counted when the token is valid", async () => {
     const token = await createToken("read");
     for (let n = 0; n < 9; n += 1) await problem(await from("192.0.2.14", guess()), 401);
     const all = [...Array(5).fill(token.token), guess(), ...Array(3).fill(token.token)];
@@ -208,14 +208,14 @@ describe("attempts with tokens that may be wrong", () => {
     await problem(await from("192.0.2.14", guess()), 429);
   });
 
-  test("are given back when D1 cannot be asked", async () => {
+  test("are not counted when D1 is down", async () => {
     const giveBack = await takeAway("admin_tokens");
     for (let n = 0; n < 15; n += 1) await problem(await from("192.0.2.15", guess()), 503);
     await giveBack();
     await problem(await from("192.0.2.15", guess()), 401);
   });
 
-  test("by a stranger do not keep a right named token out, whichever isolate has created it", async () => {
+  test("by another client do not block a valid named token, created by any isolate", async () => {
     // Allows the tokens to be read again.
     wait(120);
     await shut("192.0.2.16");
@@ -240,7 +240,7 @@ describe("attempts with tokens that may be wrong", () => {
     expect((await from("192.0.2.17", late.token)).status).toBe(200);
   });
 
-  test("of one right token at once are all admitted, in an isolate that has not seen it", async () => {
+  test("with one valid token at once are all admitted, in an isolate without it in its cache", async () => {
     wait(300);
     const token = await createElsewhere();
     expect(counts(await statuses(Array.from({ length: 60 }, () => from("192.0.2.18", token.token))))).toEqual({ 200: 60 });

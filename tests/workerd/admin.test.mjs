@@ -55,7 +55,7 @@ describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method
   });
 });
 
-test("a request without a token gets the way to send one, and a wrong token is refused", async () => {
+test("a request without a token gets WWW-Authenticate, and an invalid token is refused", async () => {
   const told = async (headers) => {
     const response = await send("/_tollgate/keys", { headers });
     return [(await problem(response.clone(), 401)).detail, response.headers.get("www-authenticate")];
@@ -69,7 +69,7 @@ test("a request without a token gets the way to send one, and a wrong token is r
   expect((await told({ Authorization: `Bearer tga_${id}_${"a".repeat(32)}` }))[0]).toBe(detail);
 });
 
-test("an API key is no admin token", async () => {
+test("an API key is not an admin token", async () => {
   const key = await issue();
   await problem(await send(`/_tollgate/keys/${key.id}`, { headers: { Authorization: `Bearer ${key.key}` } }), 401);
 });
@@ -116,12 +116,12 @@ test("the key appears only when it is issued, and is stored nowhere", async () =
   }
 });
 
-test("a name may be left out, and may have 200 characters", async () => {
+test("a name is optional, and may have 200 characters", async () => {
   expect((await (await admin("POST", "/keys", { tier: "free" })).json()).name).toBe("");
   expect((await admin("POST", "/keys", { tier: "free", name: "ä".repeat(200) })).status).toBe(201);
 });
 
-describe("POST /_tollgate/keys makes no key from", () => {
+describe("POST /_tollgate/keys issues no key from", () => {
   test.each([
     ["an empty body", undefined, 400],
     ["half a JSON text", '{"tier":', 400],
@@ -154,7 +154,7 @@ describe("POST /_tollgate/keys makes no key from", () => {
     expect(await sql("SELECT COUNT(*) AS count FROM keys")).toEqual([{ count }]);
   });
 
-  test("a stream that goes on and on", async () => {
+  test("an endless stream", async () => {
     const chunk = new TextEncoder().encode(" ".repeat(4096));
     const endless = new ReadableStream({ pull: (controller) => controller.enqueue(chunk) });
     await problem(await admin("POST", "/keys", endless), 413);
@@ -168,7 +168,7 @@ test("a 422 names the field", async () => {
   expect(await problem(await admin("POST", "/keys", { tier: "free", nmae: "" }), 422)).toMatchObject({ field: "nmae" });
 });
 
-test("a key can be issued of a tier that a user has made", async () => {
+test("a key can have a tier that a user has created", async () => {
   const key = await issue(await makeTier({ quota: 1, period: "hour" }));
   await admit(key, 1);
   await denied(key);
@@ -208,7 +208,7 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
     await admit(key, 10);
   });
 
-  test("has the usage of sliding and bucket policies, and when more can be spent", async () => {
+  test("has the usage of sliding and bucket policies, and the time until more can be spent", async () => {
     const key = await issue(
       await makeTier({ quota: 5, period: "minute", algorithm: "sliding" }, { quota: 60, period: "hour", algorithm: "bucket", burst: 3 }),
     );
@@ -219,7 +219,7 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
     ]);
   });
 
-  test("is read from the object, not from what has been flushed", async () => {
+  test("is read from the object, not from D1", async () => {
     const key = await issue();
     await admit(key, 2);
     await runAlarm(key);
@@ -227,7 +227,7 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
     expect((await usage(key)).calls).toBe(3);
   });
 
-  test("shows usage above a quota that was lowered, and nothing remaining", async () => {
+  test("shows usage above a lowered quota, and nothing remaining", async () => {
     const key = await issue();
     await admit(key, 8);
     const tier = await makeTier({ quota: 5, period: "month" });

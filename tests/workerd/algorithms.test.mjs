@@ -32,7 +32,7 @@ test.each([
   expect(rateLimit(response)).toMatchObject({ minute: { r: minute - 1 }, month: { r: month - 1 } });
 });
 
-test("a tier with no row for a period has no limit there, and its calls are counted all the same", async () => {
+test("a tier with no row for a period has no limit there, and its calls are counted", async () => {
   const key = await issue("unlimited");
   await admit(key, 60);
   expect((await call(key)).headers.has("ratelimit")).toBe(false);
@@ -55,7 +55,7 @@ test("a sliding policy admits no more than its quota in any rolling period", asy
   expect(await denied(key)).toBe(15);
 });
 
-test("a sliding policy states what is left and when there is more", async () => {
+test("a sliding policy states what remains and when more is released", async () => {
   const key = await issue(await makeTier({ quota: 3, period: "hour", algorithm: "sliding" }));
   await admit(key, 1);
   wait(600);
@@ -76,7 +76,7 @@ test("a bucket admits its burst at once and then its quota per period, evenly", 
   expect(await statuses(key, 3)).toEqual([200, 200, 429]);
 });
 
-test("what is left of a bucket is never more than the limit that is named", async () => {
+test("the remaining units of a bucket never exceed its stated limit", async () => {
   const key = await issue(await makeTier({ quota: 60, period: "minute", algorithm: "bucket", burst: 120 }));
   const response = await call(key);
   expect(rateLimitPolicy(response)).toEqual({ minute: { q: 120, w: 120 } });
@@ -92,7 +92,7 @@ test("a bucket without a burst admits its quota at once", async () => {
   expect(await denied(key)).toBe(900);
 });
 
-test.each(["sliding", "bucket"])("a %s policy goes on where it was when its object comes back", async (algorithm) => {
+test.each(["sliding", "bucket"])("a %s policy continues when its object restarts", async (algorithm) => {
   const key = await issue(await makeTier({ quota: 4, period: "hour", algorithm }));
   await admit(key, 3);
   await crash(key);
@@ -100,13 +100,13 @@ test.each(["sliding", "bucket"])("a %s policy goes on where it was when its obje
   expect(await statuses(key, 2)).toEqual([200, 429]);
 });
 
-test("sliding and bucket are not for months", async () => {
+test("months cannot be sliding or bucket", async () => {
   for (const algorithm of ["sliding", "bucket"]) {
     await expect(makeTier({ quota: 4, period: "month", algorithm })).rejects.toThrow("a month is fixed");
   }
 });
 
-test("policies have the names that the tier gives them", async () => {
+test("policies have their names in the tier", async () => {
   const key = await issue(await makeTier({ policy: "burst-guard", quota: 1, period: "minute" }));
   expect(rateLimit(await call(key))).toEqual({ "burst-guard": { r: 0, t: 60 } });
   expect(await problem(await call(key), 429)).toMatchObject({ "violated-policies": ["burst-guard"] });
@@ -125,7 +125,7 @@ test("every violated policy is named, and Retry-After is the longest over them",
   await admit(key, 1);
 });
 
-test("a call that one policy refuses is spent from none of the others", async () => {
+test("a call that one policy denies spends nothing of the others", async () => {
   const key = await issue(await makeTier({ quota: 1, period: "minute" }, { quota: 5, period: "hour" }));
   await admit(key, 1);
   for (let i = 0; i < 4; i += 1) await denied(key);

@@ -35,7 +35,7 @@ const chunks = async (key) => {
   return tables === 0 ? 0 : (await inObject(key, "SELECT COUNT(*) AS chunks FROM audit"))[0].chunks;
 };
 
-test("every call is in it: when, what, how it was judged and how it ended", async () => {
+test("it has every call: time, target, verdict and outcome", async () => {
   setClock("2031-03-10T12:00:00Z");
   const key = await issue();
   await call(key, "/v1/users?page=2");
@@ -57,7 +57,7 @@ test("every call is in it: when, what, how it was judged and how it ended", asyn
   expect(entries.at(-1)).toMatchObject({ status: 429, origin_status: null, duration_ms: null, count: 2 });
 });
 
-test("a refused key's calls are in it too", async () => {
+test("it has the calls of a refused key too", async () => {
   const key = await issue();
   await admit(key, 1);
   await admin("PATCH", `/keys/${key.id}`, { status: "disabled" });
@@ -65,7 +65,7 @@ test("a refused key's calls are in it too", async () => {
   expect((await log(key)).map(({ status }) => status)).toEqual([200, 403]);
 });
 
-test("it survives evictions and crashes, is read by time, and page by page in one order", async () => {
+test("it survives evictions and crashes, and is read by time, in pages of one order", async () => {
   setClock("2031-03-10T12:00:00Z");
   const key = await issue(await audited());
   const count = 300;
@@ -83,7 +83,7 @@ test("it survives evictions and crashes, is read by time, and page by page in on
   expect(await log(key, { from: "2031-03-11T00:00:00Z" })).toEqual([]);
 });
 
-test("it costs at most a tenth of a row a call", async () => {
+test("it costs at most a tenth of a row per call", async () => {
   const key = await issue(await audited());
   await call(key);
   const before = await rows(key);
@@ -93,7 +93,7 @@ test("it costs at most a tenth of a row a call", async () => {
 });
 
 // Lines of different lengths, so that chunks end with a call as well as with an outcome.
-test.each([0, 9, 18])("a write that fails where a chunk ends leaves nothing behind: every call is in it once (%i)", async (length) => {
+test.each([0, 9, 18])("a failed write at the end of a chunk leaves nothing: it has every call once (%i)", async (length) => {
   const key = await issue(await audited());
   const text = () => crypto.randomUUID() + "x".repeat(length);
   const one = () => call(key, "/v1/things", { method: "POST", headers: { "Idempotency-Key": text() } });
@@ -115,7 +115,7 @@ test.each([0, 9, 18])("a write that fails where a chunk ends leaves nothing behi
   expect(await log(key, { limit: 500 })).toHaveLength(admitted);
 });
 
-test("chunks that an earlier version left behind are not in it", async () => {
+test("it omits chunks that an earlier version left", async () => {
   const key = await issue(await audited());
   let admitted = 0;
   for (; (await chunks(key)) === 0; admitted += 1) await call(key, "/v1/things");
@@ -125,7 +125,7 @@ test("chunks that an earlier version left behind are not in it", async () => {
   expect(await log(key, { limit: 33 })).toHaveLength(admitted);
 });
 
-test("where the object's database takes more than 1 GiB, the oldest chunks make room for new ones", async () => {
+test("in a database of more than 1 GiB new chunks replace the oldest", async () => {
   const key = await issue(await audited());
   const seqs = async () => (await inObject(key, "SELECT seq FROM audit ORDER BY seq")).map(({ seq }) => seq);
   let calls = 0;
@@ -153,7 +153,7 @@ test("where the object's database takes more than 1 GiB, the oldest chunks make 
   expect(left).toEqual(Array.from({ length: left.length }, (_, i) => `GET /n${calls - left.length + i}`));
 });
 
-test("an idempotency key of 255 bars costs 64 bytes of it", async () => {
+test("an idempotency key of 255 vertical bars costs 64 bytes of it", async () => {
   const key = await issue(await audited());
   const keyed = (text) => call(key, "/v1", { method: "POST", headers: { "Idempotency-Key": text } });
   await keyed("|".repeat(255));

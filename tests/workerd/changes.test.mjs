@@ -18,7 +18,7 @@ async function secondsUntil(key, isDone) {
   throw new Error("not in effect after 2 minutes");
 }
 
-test("a tier that was changed in mid-month judges within 60 seconds, and usage carries over", async () => {
+test("a tier that is changed during a month is in effect within 60 seconds, and usage carries over", async () => {
   const key = await issue();
   await admit(key, 10);
   await denied(key);
@@ -33,7 +33,7 @@ test("a tier that was changed in mid-month judges within 60 seconds, and usage c
 test.each([
   ["tier", (key) => setKey(key, "tier", "pro"), (response) => response.headers.get("ratelimit-policy")?.includes("q=200")],
   ["status", (key) => setKey(key, "status", "disabled"), (response) => response.status === 403],
-])("a key that is called all the time has its new %s within 60 seconds", async (_what, change, isDone) => {
+])("a key that is called continuously has its new %s within 60 seconds", async (_what, change, isDone) => {
   const key = await issue("enterprise");
   await admit(key, 1);
   wait(7);
@@ -62,7 +62,7 @@ test("a quota that is lowered denies at once what the old one would have admitte
   expect(await used(key)).toEqual({ day: 5 });
 });
 
-test("a policy that is new finds the usage of its period", async () => {
+test("a new policy includes the usage of its period", async () => {
   const tier = await makeTier({ quota: 100, period: "minute" });
   const key = await issue(tier);
   await admit(key, 4);
@@ -72,7 +72,7 @@ test("a policy that is new finds the usage of its period", async () => {
   expect(rateLimit(response)).toMatchObject({ hour: { r: 1 }, month: { r: 95 } });
 });
 
-test.each(["sliding", "bucket"])("a change of the algorithm to %s and back forgets no usage", async (algorithm) => {
+test.each(["sliding", "bucket"])("a change of the algorithm to %s and back loses no usage", async (algorithm) => {
   const tier = await makeTier({ quota: 5, period: "day" });
   const key = await issue(tier);
   await admit(key, 3);
@@ -84,7 +84,7 @@ test.each(["sliding", "bucket"])("a change of the algorithm to %s and back forge
   await denied(key);
 });
 
-test("limits that are taken away no longer deny, and the calls stay counted", async () => {
+test("removed limits no longer deny, and the calls stay counted", async () => {
   const tier = await makeTier({ quota: 1, period: "month" });
   const key = await issue(tier);
   expect(await statuses(key, 2)).toEqual([200, 429]);
@@ -96,7 +96,7 @@ test("limits that are taken away no longer deny, and the calls stay counted", as
   await denied(key);
 });
 
-describe("within 60 seconds a key is 403 that is", () => {
+describe("a key is 403 within 60 seconds if it is", () => {
   test.each(["disabled", "revoked"])("%s by hand", async (status) => {
     const key = await issue();
     await admit(key, 1);
@@ -122,7 +122,7 @@ test("a change takes effect with the next request once the object is notified", 
   await problem(await call(key), 403);
 });
 
-test("a key whose row is deleted is 401, and its object forgets everything once D1 has the counts", async () => {
+test("a key whose row is deleted is 401, and its object deletes everything once D1 has the counts", async () => {
   const key = await issue();
   await admit(key, 2);
   await sql("DELETE FROM keys WHERE id = ?", key.id);

@@ -18,7 +18,7 @@ test("a clock that steps back opens no window again", async () => {
   await admit(key, 10);
 });
 
-test("a clock that steps back opens no window again after a crash either", async () => {
+test("a clock that steps back opens no window again after a crash", async () => {
   setClock("2031-03-12T12:00:05.000Z");
   const key = await issue();
   await admit(key, 10);
@@ -38,7 +38,7 @@ test("a client that waits for Retry-After on a clock that stepped back is admitt
   await admit(key, 1);
 });
 
-test("a clock that steps back over the month's end counts nothing for the closed month", async () => {
+test("a clock that steps back over the end of a month counts nothing for the ended month", async () => {
   setClock("2031-02-01T00:00:02.000Z");
   const key = await issue();
   await admit(key, 1);
@@ -49,7 +49,7 @@ test("a clock that steps back over the month's end counts nothing for the closed
   expect(await metered(key)).toEqual({ "2031-02": { calls: 2, denied: 0 } });
 });
 
-test("a clock that was far ahead once holds a key back by minutes at most", async () => {
+test("a clock that was far ahead denies a key for minutes at most", async () => {
   const key = await issue();
   setClock("2033-01-01T00:00:30.000Z");
   await statuses(key, 11);
@@ -63,7 +63,7 @@ test("a clock that was far ahead once holds a key back by minutes at most", asyn
   await admit(key, 10);
 });
 
-test("after the clock was far ahead once, usage of the true month is complete", async () => {
+test("after the clock was far ahead, usage of the current month is complete", async () => {
   const key = await issue("unlimited");
   await admit(key, 3);
   setClock("2031-08-01T00:00:00.000Z");
@@ -82,7 +82,7 @@ async function disableByHandAndWait(key) {
   expect((await call(key)).status).toBe(403);
 }
 
-test("after the clock was far ahead once, a change made by hand still takes effect within 60 seconds", async () => {
+test("after the clock was far ahead, a change made by hand still takes effect within 60 seconds", async () => {
   const key = await issue();
   setClock("2031-03-12T18:00:00.000Z");
   await admit(key, 1);
@@ -103,7 +103,7 @@ test("after the clock was far ahead during an outage of D1, a change made by han
   await disableByHandAndWait(key);
 });
 
-test("after the clock was far ahead once, calls are flushed within FLUSH_SECONDS again", async () => {
+test("after the clock was far ahead, calls are flushed within FLUSH_SECONDS again", async () => {
   const key = await issue();
   setClock("2031-03-12T18:00:00.000Z");
   await admit(key, 1);
@@ -112,7 +112,7 @@ test("after the clock was far ahead once, calls are flushed within FLUSH_SECONDS
   expect(await alarmIn(key)).toBeLessThanOrEqual(Number(env.FLUSH_SECONDS) * 1000);
 });
 
-test("a clock that was an hour ahead and is back gives no window again", async () => {
+test("a clock that was an hour ahead and is back opens no window again", async () => {
   const key = await issue(await makeTier({ quota: 5, period: "minute" }));
   setClock("2031-03-12T12:00:10.000Z");
   await admit(key, 5);
@@ -131,7 +131,7 @@ test("a clock that was an hour ahead and is back gives no window again", async (
 test.each([
   ["a sliding minute", "sliding", 60],
   ["a bucket", "bucket", 12],
-])("a clock that was an hour ahead and is back gives no room again in %s", async (_what, algorithm, seconds) => {
+])("a clock that was an hour ahead and is back frees nothing again of %s", async (_what, algorithm, seconds) => {
   const key = await issue(await makeTier({ quota: 5, period: "minute", algorithm }));
   setClock("2031-03-12T13:00:00.000Z");
   await admit(key, 5);
@@ -141,7 +141,7 @@ test.each([
   await admit(key, 1);
 });
 
-test("a clock that was two months ahead and is back gives no month again, and D1 hears of all that is new", async () => {
+test("a clock that was two months ahead and is back opens no month again, and D1 has all new calls", async () => {
   const key = await issue(await makeTier({ quota: 3, period: "month" }));
   await admit(key, 3);
   await runAlarm(key);
@@ -165,10 +165,10 @@ test("a clock that was two months ahead and is back gives no month again, and D1
   expect(await metered(key)).toMatchObject({ "2031-05": { calls: 5 } });
 });
 
-describe("what was counted while the clock was ahead", () => {
+describe("calls that were counted while the clock was ahead", () => {
   const flush = Number(env.FLUSH_SECONDS) * 1000;
 
-  test("has its alarm set by the time before", async () => {
+  test("have their alarm set by the time before", async () => {
     const key = await issue();
     await admit(key, 1);
     await runAlarm(key);
@@ -180,7 +180,7 @@ describe("what was counted while the clock was ahead", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 }, "2031-05": { calls: 2, denied: 0 } });
   });
 
-  test("is flushed within FLUSH_SECONDS after any read of the key", async () => {
+  test("are flushed within FLUSH_SECONDS after any read of the key", async () => {
     const key = await issue();
     setClock("2031-05-12T12:00:00.000Z");
     await admit(key, 1);
@@ -190,7 +190,7 @@ describe("what was counted while the clock was ahead", () => {
     expect(await alarmIn(key)).toBeLessThanOrEqual(flush);
   });
 
-  test("costs a key that was only idle no more than an alarm that comes at once", async () => {
+  test("cost an idle key at most an immediate alarm", async () => {
     const key = await issue();
     await admit(key, 1);
     await runAlarm(key);

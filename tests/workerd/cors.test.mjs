@@ -1,4 +1,4 @@
-// Browsers: preflights, and OPTIONS requests that are none.
+// Browsers: preflights, and other OPTIONS requests.
 import { describe, expect, test } from "vitest";
 import { call, issue, problem, receivedOne, received, send, usage } from "./lib/gate.mjs";
 
@@ -25,7 +25,7 @@ test("a preflight is not counted, and reveals no key to the origin", async () =>
   expect((await usage(key)).calls).toBe(0);
 });
 
-test("a key that comes with a preflight is not forwarded", async () => {
+test("a key in a preflight is not forwarded", async () => {
   const { key } = await issue();
   for (const credential of [{ Authorization: `Bearer ${key}` }, { "X-API-Key": key }, { x_api_key: key }]) {
     await send("/", { method: "OPTIONS", headers: { ...PREFLIGHT, ...credential } });
@@ -35,7 +35,7 @@ test("a key that comes with a preflight is not forwarded", async () => {
   expect(JSON.stringify(requests)).not.toContain(key);
 });
 
-test("of a preflight nothing is forwarded but what makes it one and User-Agent", async () => {
+test("only the fields of a preflight and User-Agent are forwarded", async () => {
   const passes = {
     ...PREFLIGHT,
     "Access-Control-Request-Headers": "authorization,x-own",
@@ -71,7 +71,7 @@ test("of a preflight nothing is forwarded but what makes it one and User-Agent",
 
 test.each([
   "null", "https://app.test:8443", "http://localhost:3000", "http://[2001:db8::1]:8080", "chrome-extension://abcdefghijklmnop", "capacitor://localhost",
-])("%s is an origin that a browser may have", async (origin) => {
+])("%s is a valid Origin", async (origin) => {
   expect((await send("/", { method: "OPTIONS", headers: { ...PREFLIGHT, Origin: origin } })).status).toBe(200);
   expect((await receivedOne()).headers.origin).toBe(origin);
 });
@@ -94,7 +94,7 @@ const LOOKALIKES = [
   ["a path as method", { "Access-Control-Request-Method": "/etc" }],
 ];
 
-test.each(LOOKALIKES)("what only looks like a preflight needs a key: %s", async (_what, headers) => {
+test.each(LOOKALIKES)("what only resembles a preflight needs a key: %s", async (_what, headers) => {
   const lookalike = { method: "OPTIONS", headers: { ...PREFLIGHT, ...headers } };
   await problem(await send("/", lookalike), 401);
   expect(await received()).toEqual([]);
@@ -103,7 +103,7 @@ test.each(LOOKALIKES)("what only looks like a preflight needs a key: %s", async 
   expect((await usage(key)).calls).toBe(1);
 });
 
-test("what only looks like a preflight of one of tollgate's own endpoints is none there either", async () => {
+test("what only resembles a preflight of tollgate's own endpoints is not answered as one", async () => {
   for (const [, headers] of LOOKALIKES) {
     const response = await send("/_tollgate/keys", { method: "OPTIONS", headers: { ...PREFLIGHT, ...headers } });
     await problem(response, 405);
@@ -135,7 +135,7 @@ test("a preflight of tollgate's own endpoints is answered by tollgate", async ()
   expect(await received()).toEqual([]);
 });
 
-describe("a browser can read the fields of an answer to which the origin admits it", () => {
+describe("a browser can read the fields of a response that the origin allows it to read", () => {
   const FIELDS = ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "x-monthly-remaining"];
 
   /** The names that the response exposes when the origin responds with these headers. */
@@ -165,12 +165,12 @@ describe("a browser can read the fields of an answer to which the origin admits 
     expect(await exposed({ "Access-Control-Allow-Origin": "https://app.test", ...headers })).toEqual(expected);
   });
 
-  test("and nothing is exposed where the origin admits no other origin", async () => {
+  test("nothing is exposed if the origin allows no other origin", async () => {
     expect(await exposed({})).toBeUndefined();
     expect(await exposed({ "Access-Control-Expose-Headers": "X-Own" })).toEqual(["x-own"]);
   });
 
-  test("and a key without limits has no fields to expose", async () => {
+  test("a key without limits has no fields to expose", async () => {
     expect(await exposed({ "Access-Control-Allow-Origin": "*" }, await issue("unlimited"))).toBeUndefined();
   });
 });

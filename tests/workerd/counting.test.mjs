@@ -58,7 +58,7 @@ describe("in steady state", () => {
     expect(seen).toMatchObject({ rows: 5, statements: 5, alarms: 0 });
   });
 
-  test("three denied calls write a row each, those that follow only see to it that an alarm comes", async () => {
+  test("three denied calls write a row each, later ones only set an alarm", async () => {
     const key = await issue();
     await admit(key, 10);
     const seen = await observe(key);
@@ -76,7 +76,7 @@ describe("in steady state", () => {
     expect(seen).toEqual({ rows: 24, statements: 24, alarms: 0, syncs: 3 });
   });
 
-  test("calls marked as concurrent share rows, however few came before", async () => {
+  test("calls marked as concurrent share rows from the first on", async () => {
     for (const before of [1, 3, 7, 8, 12]) {
       const key = await issue("basic");
       for (let nonce = 1; nonce <= before; nonce += 1) await check(key, nonce);
@@ -128,7 +128,7 @@ test("an admitted call is durable before it is answered", async () => {
   }
 });
 
-describe("a question that is asked again is counted once", () => {
+describe("a repeated request is counted once", () => {
   test("while the object is in memory", async () => {
     const key = await issue();
     expect(await check(key, 1001)).toMatch(/^1 admitted[:e]* free /);
@@ -150,7 +150,7 @@ describe("a question that is asked again is counted once", () => {
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
   });
 
-  test("after a crash, whichever of the writes that need no confirmation it was, and whichever comes next", async () => {
+  test("after a crash, for each of the unconfirmed writes, and any that follows", async () => {
     const key = await issue("basic");
     for (let nonce = 1; nonce <= 20; nonce += 1) {
       await check(key, nonce);
@@ -182,13 +182,13 @@ describe("a question that is asked again is counted once", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 } });
   });
 
-  test("when the first one never arrived", async () => {
+  test("when the first one is lost", async () => {
     const key = await issue();
     expect(await check(key, 1003, "&r=1")).toMatch(/^1 admitted[:e]* /);
     expect(await used(key)).toEqual({ minute: 1, month: 1 });
   });
 
-  test("and admitted again even if the window is full by now", async () => {
+  test("and admitted again even if the window is full", async () => {
     const key = await issue();
     await check(key, 1004);
     await admit(key, 9);
@@ -199,7 +199,7 @@ describe("a question that is asked again is counted once", () => {
   });
 });
 
-test("a repeat of which the object cannot know any more whether it was counted is not counted", async () => {
+test("a repeat that is too late for deduplication is not counted", async () => {
   const key = await issue("unlimited");
   await check(key, 1);
   await admit(key, 130);
@@ -221,7 +221,7 @@ describe("an object that fails", () => {
   test("is 503 with Retry-After, and nothing reaches the origin", async () => {
     const key = await issue();
     await intercept(key, () => {
-      throw new Error("no answer for you");
+      throw new Error("unreachable");
     });
     const response = await call(key);
     expect(Number(response.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
@@ -229,14 +229,14 @@ describe("an object that fails", () => {
     expect(await received()).toEqual([]);
   });
 
-  test("is 503 when its answer is in a language that is not known here", async () => {
+  test("is 503 if its response has an unknown version", async () => {
     const key = await issue();
     await intercept(key, () => "999 admitted");
     await problem(await call(key), 503);
     expect(await received()).toEqual([]);
   });
 
-  test("because it is overloaded is not asked again", async () => {
+  test("by overload gets no repeated request", async () => {
     const key = await issue();
     const asked = await intercept(key, () => {
       throw Object.assign(new Error("Requests queued for too long."), { overloaded: true, retryable: true });
@@ -245,7 +245,7 @@ describe("an object that fails", () => {
     expect(asked).toHaveLength(1);
   });
 
-  test("once it has counted a call is asked again, and the call is forwarded and counted once", async () => {
+  test("after counting a call gets a repeated request, and the call is forwarded and counted once", async () => {
     const key = await issue();
     await admit(key, 1);
     let isLost = false;
@@ -265,7 +265,7 @@ describe("an object that fails", () => {
   });
 });
 
-test("with DENY_CACHE_SECONDS=0 every denial is the object's own", async () => {
+test("with DENY_CACHE_SECONDS=0 the object makes every denial", async () => {
   const key = await issue();
   await admit(key, 10);
   const asked = await intercept(key);
@@ -273,8 +273,8 @@ test("with DENY_CACHE_SECONDS=0 every denial is the object's own", async () => {
   expect(asked).toHaveLength(4);
 });
 
-describe("what an isolate owes to a key", () => {
-  test("is added once, however often it is sent", async () => {
+describe("a report of an isolate", () => {
+  test("is counted once, however often it is sent", async () => {
     const key = await issue();
     await check(key, 1, "&o=77:4:6");
     await check(key, 2, "&o=77:4:6");
@@ -285,7 +285,7 @@ describe("what an isolate owes to a key", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 7, denied: 6 } });
   });
 
-  test("is added for each of its debts", async () => {
+  test("is counted for each nonce", async () => {
     const key = await issue();
     await check(key, 1, "&o=78:1:0");
     await check(key, 2, "&o=79:2:1");
@@ -293,7 +293,7 @@ describe("what an isolate owes to a key", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 5, denied: 1 } });
   });
 
-  test("is acknowledged only once it is written", async () => {
+  test("is acknowledged when it is written", async () => {
     const key = await issue();
     await admit(key, 10);
     const repair = await breakWrites(key);
@@ -320,7 +320,7 @@ test("the object refuses calls without the key's secret, and counts nothing for 
   expect((await usage(key)).calls).toBe(0);
 });
 
-test("the object tolerates what a newer Worker may add to a question", async () => {
+test("the object ignores what a newer Worker may add to a request", async () => {
   const key = await issue();
   expect(await check(key, 9, "&later=1&also=x")).toMatch(/^1 admitted[:e]* /);
 });

@@ -9,7 +9,7 @@ import { logged } from "./lib/setup.mjs";
 
 const keyIn = (name, value) => send("/", { headers: { [name]: value } });
 
-describe("a key may stand in", () => {
+describe("a key may be in", () => {
   test.each([
     ["X-API-Key", (key) => ["X-API-Key", key]],
     ["Authorization: Bearer", (key) => ["Authorization", `Bearer ${key}`]],
@@ -44,7 +44,7 @@ test.each([
   expect(await problem(response, 401)).toEqual(await without.json());
 });
 
-test("malformed, forged and unknown keys are 401 with one and the same body", async () => {
+test("malformed, forged and unknown keys are 401 with the same body", async () => {
   const { key, id } = await issue();
   const refused = {
     empty: "",
@@ -87,7 +87,7 @@ test("a malformed or forged key is refused without touching an object or D1", as
   expect(await countObjects()).toBe(before);
 });
 
-test("a key that is not in D1 leaves nothing stored and no alarm behind", async () => {
+test("a key that is not in D1 leaves no stored data and no alarm", async () => {
   const presented = await forge();
   for (let i = 0; i < 3; i += 1) expect((await call(presented)).status).toBe(401);
   const id = presented.split("_")[1];
@@ -124,7 +124,7 @@ describe("403, never forwarded and not counted, for a key that is", () => {
     expect(await usage(key)).toMatchObject({ status, calls: 0 });
   });
 
-  test("expired, from the very moment on", async () => {
+  test("expired, from that moment on", async () => {
     const key = await issue();
     await setKey(key, "expires_at", "2031-03-12T12:00:30Z");
     wait(29.999);
@@ -137,7 +137,7 @@ describe("403, never forwarded and not counted, for a key that is", () => {
   });
 });
 
-test("a key is of no use to who has all of D1 and the object's storage, and neither is it in a log", async () => {
+test("D1, the object's storage and the logs have nothing from which a key can be made", async () => {
   const key = await issue();
   await call(key);
   await call(mistype(key.key));
@@ -160,7 +160,7 @@ test("a failure that is logged names the key by its id, never the key itself", a
   expect(logged.join("\n")).not.toContain(secretPart(key.key));
 });
 
-test("every key is another, and its object bears its id", async () => {
+test("every key is different, and its object has its id as name", async () => {
   const keys = await Promise.all(Array.from({ length: 5 }, () => issue()));
   expect(new Set(keys.map(({ id }) => id)).size).toBe(5);
   for (const { key, id } of keys) expect(key).toMatch(new RegExp(`^tg_${id}_[a-z2-7]{48}$`));

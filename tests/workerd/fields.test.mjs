@@ -31,7 +31,7 @@ test("RateLimit counts down with the calls, and t to the reset", async () => {
   }
 });
 
-test("the older X- fields tell the same of the minute and the month", async () => {
+test("the older X- fields have the same values for the minute and the month", async () => {
   setClock("2031-03-12T12:00:17.400Z");
   const { headers } = await call(await issue());
   expect(headers.get("x-ratelimit-limit")).toBe("10");
@@ -71,7 +71,7 @@ test("a denial is 429 with Retry-After, the fields, and the problem of the draft
   });
 });
 
-test("a denied call never reaches the origin and is counted nowhere as a call", async () => {
+test("a denied call never reaches the origin and is never counted as a call", async () => {
   const key = await issue();
   await admit(key, 10);
   for (let i = 0; i < 5; i += 1) expect((await call(key, "/denied")).status).toBe(429);
@@ -89,7 +89,7 @@ test("the fields are on refusals of a known key and on failures of the origin to
   expect(rateLimit(response)).toMatchObject({ minute: { r: 10 }, month: { r: 999 } });
 });
 
-test("what the origin says of its own limits does not stand against tollgate's fields", async () => {
+test("the origin's rate-limit fields are replaced by tollgate's", async () => {
   const { headers } = await call(await issue(), "/own-fields");
   expect(headers.get("ratelimit")).toContain('"minute";r=9');
   expect(headers.get("x-ratelimit-limit")).toBe("10");
@@ -103,7 +103,7 @@ test("without a known key there are no rate-limit fields", async () => {
   }
 });
 
-test("browsers may read every field that a refusal carries", async () => {
+test("browsers may read every field of a refusal", async () => {
   const key = await issue();
   await admit(key, 10);
   const { headers } = await call(key);

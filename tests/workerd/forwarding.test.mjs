@@ -18,7 +18,7 @@ async function read(reader, length) {
   return text;
 }
 
-test.each(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])("%s is forwarded as it is, and counts as one call", async (method) => {
+test.each(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])("%s is forwarded unchanged, and counts as one call", async (method) => {
   const key = await issue();
   expect((await call(key, "/thing", { method })).status).toBe(200);
   expect(await receivedOne()).toMatchObject({ method, path: "/thing" });
@@ -35,13 +35,13 @@ test.each([
   "/?url=https://elsewhere.test/?a=b",
   "/_tollgate",
   "/_Tollgate/health",
-])("path and query arrive as they were sent: %s", async (path) => {
+])("path and query arrive as sent: %s", async (path) => {
   const key = await issue();
   await call(key, path);
   expect((await receivedOne()).url.replace("https://origin.test", "")).toBe(path);
 });
 
-test("headers and body arrive as they were sent", async () => {
+test("headers and body arrive as sent", async () => {
   const key = await issue();
   const headers = {
     Accept: "application/vnd.test+json; q=0.5",
@@ -82,7 +82,7 @@ test("the origin receives the key's id and tier, and a client's own X-Tollgate h
 // letters and digits by "_".
 const SEPARATORS = [..."!#$%&'*+-.^_`|~"];
 
-test("a client's own fields are dropped in every spelling that a server may fold to one of ours", async () => {
+test("fields of clients are dropped in every spelling that a server may fold to one of tollgate's", async () => {
   const key = await issue();
   const names = SEPARATORS.flatMap((c) => [`X${c}Tollgate${c}Key${c}Id`, `x${c}TOLLGATE`, `X-Tollgate${c}Tier`, `X${c}Tollgate-Fail-Open`]);
   const keys = SEPARATORS.flatMap((c) => [`X${c}API-Key`, `X-API${c}Key`]).filter((name) => name !== "X-API-Key");
@@ -93,7 +93,7 @@ test("a client's own fields are dropped in every spelling that a server may fold
   expect(JSON.stringify(arrived)).not.toContain("forged");
 });
 
-test("fields whose names only resemble ours arrive", async () => {
+test("fields with names that only resemble tollgate's arrive", async () => {
   const key = await issue();
   const headers = Object.fromEntries(["X-Tollgates", "XTollgate", "Tollgate-Tier", "X-API-Keys", "X-APIKey", "XX-Tollgate-Tier"].map((name) => [name, "kept"]));
   await call(key, "/", { headers });
@@ -101,7 +101,7 @@ test("fields whose names only resemble ours arrive", async () => {
   for (const name of Object.keys(headers)) expect(arrived[name.toLowerCase()]).toBe("kept");
 });
 
-test("X-Tollgate fields of the origin's own never reach the client", async () => {
+test("X-Tollgate fields of the origin never reach the client", async () => {
   const names = ["X-Tollgate-Fail-Open", "X-Tollgate-Idempotent-Replay", "X-Tollgate-Key-Id", "X-Tollgate-Anything", "X_Tollgate_Tier", "X-Tollgate"];
   const headers = new URLSearchParams([...names.map((name) => [name, "origin"]), ["X-Own", "kept"]]);
   const response = await call(await issue(), `/headers?${headers}`);
@@ -137,13 +137,13 @@ test.each([
   'Digest username="u", realm="r", nonce="n", uri="/", response="0123456789abcdef0123456789abcdef"',
   "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20310312/eu-west-1/s3/aws4_request, SignedHeaders=host, Signature=fe5f80f77d5fa3beca038a248ff027d0",
   `Negotiate ${"YIIB".repeat(500)}`,
-])("an Authorization that holds no key is the origin's business: %s", async (authorization) => {
+])("an Authorization without a key is forwarded: %s", async (authorization) => {
   const key = await issue();
   await call(key, "/", { headers: { Authorization: authorization } });
   expect((await receivedOne()).headers.authorization).toBe(authorization);
 });
 
-describe("no credential of tollgate's leaves in Authorization beside X-API-Key", () => {
+describe("no credential of tollgate is forwarded in Authorization beside X-API-Key", () => {
   const basic = (text) => `Basic ${btoa(text)}`;
   test.each([
     ["the key under another scheme", (k) => `Token ${k}`],
@@ -168,7 +168,7 @@ describe("no credential of tollgate's leaves in Authorization beside X-API-Key",
     expect(requests.at(-1).headers).not.toHaveProperty("authorization");
   });
 
-  test("an imported key that is presented, by an isolate that has not seen it", async () => {
+  test("an imported key that is presented, by an isolate without it in its cache", async () => {
     const { key } = await importKey();
     expect((await call(key, "/", { headers: { Authorization: `Token ${key}` } })).status).toBe(200);
     expect(JSON.stringify(await receivedOne())).not.toContain(key);
@@ -181,13 +181,13 @@ describe("no credential of tollgate's leaves in Authorization beside X-API-Key",
     expect((await receivedOne()).headers).not.toHaveProperty("authorization");
   });
 
-  test("a value of very many parts is not looked through, and does not pass", async () => {
+  test("a value of very many parts is not searched, and not forwarded", async () => {
     const key = await issue();
     await call(key, "/", { headers: { Authorization: `Odd ${Array.from({ length: 100 }, (_, n) => `a${n}=b`).join(", ")}` } });
     expect((await receivedOne()).headers).not.toHaveProperty("authorization");
   });
 
-  test("nor does ADMIN_TOKEN or a named token in the query", async () => {
+  test("ADMIN_TOKEN and named tokens in the query are not forwarded", async () => {
     const key = await issue();
     await call(key, `/?a=1&token=${env.ADMIN_TOKEN}&b=${await token()}&c`);
     expect((await receivedOne()).path).toBe("/?a=1&c");
@@ -213,7 +213,7 @@ test("redirects are not followed", async () => {
   expect(await received()).toHaveLength(1);
 });
 
-test.each([201, 204, 304, 400, 401, 403, 404, 418, 429, 500, 503])("the origin's %i passes as it is, with the fields added", async (code) => {
+test.each([201, 204, 304, 400, 401, 403, 404, 418, 429, 500, 503])("the origin's %i passes unchanged, with the fields added", async (code) => {
   const key = await issue();
   const response = await call(key, `/status?code=${code}`);
   expect(response.status).toBe(code);
@@ -233,7 +233,7 @@ test("a cacheable answer for one key is not served to another", async () => {
   expect(await received()).toHaveLength(4);
 });
 
-test("an answer streams: its first part is there before the origin has sent the second", async () => {
+test("a response streams: its first part arrives before the origin has sent the second", async () => {
   const response = await call(await issue(), "/in-two-parts");
   const reader = response.body.getReader();
   expect(await read(reader, 5)).toBe("first");
@@ -242,7 +242,7 @@ test("an answer streams: its first part is there before the origin has sent the 
   expect((await reader.read()).done).toBe(true);
 });
 
-test("a request body streams: the origin has its first part before the client has sent the second", async () => {
+test("a request body streams: its first part arrives before the client has sent the second", async () => {
   const key = await issue();
   const { readable, writable } = new TransformStream();
   const writer = writable.getWriter();
@@ -277,7 +277,7 @@ test("a WebSocket upgrade passes through, and counts as one call", async () => {
   expect((await usage(key)).calls).toBe(1);
 });
 
-test("an origin that cannot be reached is 502, and the call stays counted", async () => {
+test("an unreachable origin is 502, and the call stays counted", async () => {
   const key = await issue();
   const response = await call(key, "/down");
   expect(response.headers.get("ratelimit")).toContain('"minute";r=9');

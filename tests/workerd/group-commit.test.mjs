@@ -1,5 +1,5 @@
-// Group commit in the runtime: one write for many calls, and no call that waits for an event that
-// never comes. The rules are tested natively (src/object/group_commit).
+// Group commit in the runtime: one write for many calls, and no call waits for an event that does
+// not come. The rules are tested natively (src/object/group_commit).
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
@@ -78,7 +78,7 @@ test("a write that fails in a busy turn leaves no call waiting for a confirmatio
   expect((await usage(key)).calls).toBe(19);
 });
 
-test("calls that wait for the next write fail when the one before is lost, and the next call goes by what storage has", async () => {
+test("calls that wait for the next write fail when the one before is lost, and the next call is judged by storage", async () => {
   const key = await issue("basic");
   await check(key, 1);
   await inObjectOf(key, async ({ ask, confirm, lose }) => {

@@ -41,7 +41,7 @@ describe("a month of 3 and 150 calls with one key", () => {
     expect(await received()).toHaveLength(8);
   });
 
-  test("other requests: 422, spent from nothing, not denied, not forwarded", async () => {
+  test("other requests: 422, spend nothing, not denied, not forwarded", async () => {
     const key = await issue(await month());
     expect((await pay(key, "z", "/orders?a=1")).status).toBe(200);
     const others = [
@@ -65,13 +65,13 @@ describe("a month of 3 and 150 calls with one key", () => {
     expect(await marked([() => pay(key, "z", "/orders?a=1")])).toEqual(["200*"]);
   });
 
-  test("the API key in the query is no part of the request, all else is", async () => {
+  test("the API key in the query is not part of the fingerprint, all else is", async () => {
     const key = await issue(await month());
     expect((await pay(key, "z", `/orders?k=${key.key}&a=1`)).status).toBe(200);
     expect(await marked([() => pay(key, "z", "/orders?a=1"), () => pay(key, "z", "/orders?k=1&a=1")])).toEqual(["200*", "422"]);
   });
 
-  test("as many at once as one after the other", async () => {
+  test("the same number at once as one after the other", async () => {
     const key = await issue(await makeTier({ quota: 3, period: "month" }));
     await pay(key, "z");
     const all = await Promise.all(times(60, () => pay(key, "z")).map((one) => one()));
@@ -93,7 +93,7 @@ describe("a month of 3 and 150 calls with one key", () => {
 });
 
 describe.each(["GET", "HEAD", "OPTIONS"])("%s", (method) => {
-  test("is no repeat, whatever its Idempotency-Key says", async () => {
+  test("is never a repeat, with any Idempotency-Key", async () => {
     const key = await issue(await makeTier({ quota: 3, period: "month" }));
     const safe = (text) => () => call(key, "/", { method, headers: { "Idempotency-Key": text } });
     const malformed = "x".repeat(256);
@@ -104,7 +104,7 @@ describe.each(["GET", "HEAD", "OPTIONS"])("%s", (method) => {
 });
 
 describe("a tier whose idempotency is off", () => {
-  test("has calls with a key judged and forwarded as any others", async () => {
+  test("judges and forwards calls with a key like others", async () => {
     const name = `off-${crypto.randomUUID().slice(0, 8)}`;
     const body = { idempotency: "off", audit_days: 3, policies: [{ policy: "month", quota: 3, period: "month" }] };
     expect((await admin("PUT", `/tiers/${name}`, body)).status).toBe(201);
@@ -116,7 +116,7 @@ describe("a tier whose idempotency is off", () => {
     expect(entries.map(({ idempotency_key }) => idempotency_key)).toEqual([null, null, null, null]);
   });
 
-  test("holds no call up while another with its key is under way", async () => {
+  test("delays no call while another with its key is in flight", async () => {
     const tier = await makeTier();
     await sql("UPDATE tiers SET idempotency = 'off' WHERE name = ?", tier);
     const key = await issue(tier);
@@ -126,7 +126,7 @@ describe("a tier whose idempotency is off", () => {
     expect((await answer).status).toBe(200);
   });
 
-  test("is so with the next request after a change, and back", async () => {
+  test("takes effect with the next request after a change, in both directions", async () => {
     const tier = await makeTier({ quota: 90, period: "month" });
     const policies = [{ policy: "month", quota: 90, period: "month" }];
     const key = await issue(tier);
@@ -143,7 +143,7 @@ describe("other versions, during a deployment", () => {
   const old = async (key, nonce, method, path) => (await check(key, nonce, `&i=z&m=${method}&p=${path}`)).split(" ")[1];
   const end = (key, nonce) => stub(key).ask(`https://key.object/v1/end?id=${key.id}&w=1#${nonce}.200.1`);
 
-  test("a question without a fingerprint is never a free repeat, and starts none", async () => {
+  test("a request without a fingerprint is never a free repeat, and allows none", async () => {
     const key = await issue(await makeTier({ quota: 9, period: "month" }));
     expect(await old(key, 1, "POST", "/a")).toBe("admitted:e");
     expect(await old(key, 2, "POST", "/a")).toBe("conflict");
@@ -157,7 +157,7 @@ describe("other versions, during a deployment", () => {
     expect(await used(key)).toEqual({ month: 5 });
   });
 
-  test("a question about a GET with a key is one about a GET", async () => {
+  test("a request about a GET with a key is treated as one without", async () => {
     const key = await issue(await makeTier({ quota: 2, period: "month" }));
     expect([await old(key, 1, "GET", "/"), await old(key, 2, "GET", "/"), await old(key, 3, "GET", "/")])
       .toEqual(["admitted", "admitted", expect.stringMatching(/^denied:\d+:1:0$/)]);
@@ -178,7 +178,7 @@ describe("a write that fails", () => {
     expect(await chunks(key)).toBe(1);
   });
 
-  test("nor do chunks that an earlier version left behind", async () => {
+  test("chunks that an earlier version left have no effect", async () => {
     const key = await issue(await makeTier({ quota: 10_000, period: "month" }));
     for (let i = 0; i < 512; i += 64) await Promise.all(Array.from({ length: 64 }, (_, j) => pay(key, `k${i + j}`)));
     // As if the commit of the chunk had failed.
@@ -208,7 +208,7 @@ test("a repeat is forwarded and marked, and charged to the minute but not to the
   expect(sent.map(({ headers }) => headers["idempotency-key"])).toEqual(["order-1", "order-1"]);
 });
 
-test("a client cannot mark its own calls", async () => {
+test("a client cannot set the mark of a replay", async () => {
   const key = await issue();
   const response = await pay(key, "mine", "/", { [REPLAY]: "1", x_tollgate_idempotent_replay: "1" });
   expect(response.headers.get(REPLAY)).toBeNull();
@@ -216,7 +216,7 @@ test("a client cannot mark its own calls", async () => {
   expect(Object.keys(headers).filter((name) => name.includes("replay"))).toEqual([]);
 });
 
-test("a repeat passes where the month is used up, and not where the minute is", async () => {
+test("a repeat passes an exhausted month, but not an exhausted minute", async () => {
   const key = await issue(await makeTier({ quota: 3, period: "minute" }, { quota: 1, period: "month" }));
   expect((await pay(key, "a")).status).toBe(200);
   expect((await pay(key, "b")).status).toBe(429);
@@ -237,7 +237,7 @@ test("a denied first attempt leaves no trace: the next one is charged", async ()
 });
 
 describe("a repeat while the first is in flight", () => {
-  test("is 409, is counted nowhere and not forwarded, until the origin has answered", async () => {
+  test("is 409, not counted and not forwarded, until the origin has answered", async () => {
     const key = await issue();
     const { answer: first } = await held(key, "slow");
     const repeat = await pay(key, "slow", "/held");
@@ -254,7 +254,7 @@ describe("a repeat while the first is in flight", () => {
     expect(await used(key)).toEqual({ minute: 3, month: 2 });
   });
 
-  test("is known as such after the object has been evicted, and for five minutes at most", async () => {
+  test("is recognised after an eviction of the object, and for five minutes at most", async () => {
     const key = await issue();
     const { answer: first } = await held(key, "slow");
     await evict(key);
@@ -275,14 +275,14 @@ describe("a repeat while the first is in flight", () => {
   });
 });
 
-test("that a call has ended is durable before its answer", async () => {
+test("the end of a call is durable before its response", async () => {
   const key = await issue();
   expect((await pay(key, "order")).status).toBe(200);
   await crash(key);
   expect((await pay(key, "order")).headers.get(REPLAY)).toBe("1");
 });
 
-test("a call whose origin does not answer has ended too", async () => {
+test("a call whose origin is unreachable has ended too", async () => {
   const key = await issue();
   expect(await marked(times(2, () => pay(key, "order", "/down")))).toEqual(["502", "502*"]);
 });
@@ -296,20 +296,20 @@ test("after 24 hours a key is new, however often it was repeated", async () => {
   expect((await pay(key, "order")).headers.get(REPLAY)).toBeNull();
 });
 
-test("keys belong to an API key", async () => {
+test("idempotency keys belong to an API key", async () => {
   const [one, other] = [await issue(), await issue()];
   await pay(one, "order");
   expect((await pay(other, "order")).headers.get(REPLAY)).toBeNull();
 });
 
-test.each([["x".repeat(256)], ["\u00fc"], ["a\tb"]])("%j is no idempotency key: 400, and counted nowhere", async (text) => {
+test.each([["x".repeat(256)], ["\u00fc"], ["a\tb"]])("%j is not a valid idempotency key: 400, and not counted", async (text) => {
   const key = await issue();
   const { detail } = await problem(await pay(key, text), 400);
   expect(detail).toContain("Idempotency-Key");
   expect(await used(key)).toEqual({ minute: 0, month: 0 });
 });
 
-test("they are stored in chunks, and let go of when they are over", async () => {
+test("they are stored in chunks, and deleted when they expire", async () => {
   const key = await issue("unlimited");
   const count = 1100;
   const before = await writes(key);

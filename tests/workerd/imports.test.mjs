@@ -20,7 +20,7 @@ async function withoutD1(work) {
   }
 }
 
-test("a text that admits to the admin API cannot be imported", async () => {
+test("an admin token cannot be imported", async () => {
   const { token } = await (await admin("POST", "/tokens", { name: "importer", scopes: ["read"] })).json();
   const results = await importLines({ key: env.ADMIN_TOKEN, tier: "free" }, { key: token, tier: "free" }, { key: `${env.ADMIN_TOKEN}.`, tier: "free" });
   expect(results.slice(0, 2)).toEqual([
@@ -33,7 +33,7 @@ test("a text that admits to the admin API cannot be imported", async () => {
 });
 
 describe("an imported key", () => {
-  test("is a key like any other", async () => {
+  test("works like an issued key", async () => {
     const metadata = { plan: { seats: 3, price: 1.5 }, "ä": null };
     const key = await importKey({ name: "n", owner: "o", metadata, expires_at: "2031-03-12T14:00:00+01:00" });
     expect(await read(key)).toEqual({
@@ -92,7 +92,7 @@ describe("an imported key", () => {
     expect(line.error).toContain("rotated");
   });
 
-  test("is nowhere in D1, in the object, or in a log", async () => {
+  test("is not in D1, in the object, or in a log", async () => {
     const key = await importKey();
     await call(key);
     await call(key, "/down");
@@ -104,7 +104,7 @@ describe("an imported key", () => {
     expect(await databaseText()).toContain(key.id);
   });
 
-  test("that is deleted and imported again is another start of the same id", async () => {
+  test("that is deleted and imported again has the same id and starts again", async () => {
     const key = await importKey();
     await admit(key, 1);
     await admin("DELETE", `/keys/${key.id}`);
@@ -117,7 +117,7 @@ describe("an imported key", () => {
   describe("that is deleted and imported again is admitted at once", () => {
     const again = async (key) => expect((await importKey({ key: key.key })).id).toBe(key.id);
 
-    test("again and again", async () => {
+    test("repeatedly", async () => {
       const key = await importKey();
       for (let n = 0; n < 4; n += 1) {
         await admit(key, 2);
@@ -130,7 +130,7 @@ describe("an imported key", () => {
       await admit(key, 1);
     });
 
-    test("if no call came in between, and by an isolate that has it cached", async () => {
+    test("without a call in between, by an isolate that has it cached", async () => {
       const [key, mine] = [await importKey(), await importKey()];
       for (let n = 0; n < 4; n += 1) {
         for (const one of [key, mine]) await admit(one, 1);
@@ -159,7 +159,7 @@ describe("an imported key", () => {
       await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 0 });
       await problem(await call(key), 401);
       await intercept(key, () => {
-        throw new Error("deaf");
+        throw new Error("unreachable");
       });
       await admin("DELETE", `/keys/${key.id}`);
       await again(key);
@@ -195,7 +195,7 @@ describe("an imported key", () => {
 });
 
 describe("a text that may be an imported key", () => {
-  test("is 401 like all others, and no object is started for it", async () => {
+  test("is 401, and no object is started for it", async () => {
     await importKey();
     const [unknown, before] = [madeUp(), await countObjects()];
     const bodies = new Set();
@@ -208,7 +208,7 @@ describe("a text that may be an imported key", () => {
     expect(await received()).toEqual([]);
   });
 
-  test("is asked about once a minute, and again after an import", async () => {
+  test("is looked up once a minute, and again after an import", async () => {
     await importKey();
     const unknown = madeUp();
     await problem(await call(unknown), 401);
@@ -224,7 +224,7 @@ describe("a text that may be an imported key", () => {
     await admit({ key: unknown }, 1);
   });
 
-  test("is 503 while D1 is down, and keys that are known go on", async () => {
+  test("is 503 while D1 is down, and cached keys pass", async () => {
     const [known, other] = [await importKey(), await importKey()];
     await admit(known, 1);
     await withoutD1(async () => {
@@ -248,7 +248,7 @@ describe("a text that may be an imported key", () => {
   });
 });
 
-describe("look-ups that wait together", () => {
+describe("lookups that wait together", () => {
   const from = (address, key, init) => call(key, "/", { ...init, headers: { "CF-Connecting-IP": address } });
   const isLookup = (sql) => /FROM json_each\(\?\) AS c (CROSS )?JOIN keys/.test(sql);
   /** Counts lookups; each takes so many milliseconds, by a timer of the request that runs it. */
@@ -266,7 +266,7 @@ describe("look-ups that wait together", () => {
     return `198.51.${Math.floor(addresses / 250)}.${addresses % 250}`;
   };
 
-  test("are few queries, of whatever address they are", async () => {
+  test("are few queries, from any address", async () => {
     const lines = Array.from({ length: 60 }, () => ({ key: madeUp(), tier: "free" }));
     await importLines(...lines);
     const texts = [...lines.map(({ key }) => key), ...Array.from({ length: 440 }, madeUp)];
@@ -318,7 +318,7 @@ describe("look-ups that wait together", () => {
     expect(count()).toBeLessThanOrEqual(1 + 1 + seconds * 4);
   });
 
-  test("wait a quarter of a second then, and keys that are known do not", async () => {
+  test("wait a quarter of a second then, and cached keys do not", async () => {
     const [key, count] = [await importKey(), listen()];
     const waits = async (text) => {
       const [begun, before] = [performance.now(), count()];
@@ -352,7 +352,7 @@ describe("look-ups that wait together", () => {
     expect(count()).toBeLessThanOrEqual(leavers + 2);
   });
 
-  test("are 503 while D1 has no answer, which is logged once", async () => {
+  test("are 503 while D1 does not respond, which is logged once", async () => {
     const [a, b] = [await importKey(), await importKey()];
     const count = listen();
     await withoutD1(async () => {
@@ -369,7 +369,7 @@ describe("look-ups that wait together", () => {
     await admit(a, 1);
   });
 
-  test("see an import that is done when they come", async () => {
+  test("include an import that ended before them", async () => {
     await importKey();
     const [key, count] = [madeUp(), listen(300)];
     const early = from("203.0.113.7", key);
@@ -419,7 +419,7 @@ describe("POST /_tollgate/keys/import", () => {
     expect((await importLines(line))[0].error).toContain("revoked");
   });
 
-  test("that breaks off reports what is stored and what is not, and a repetition does the rest", async () => {
+  test("that fails midway reports what is stored and what is not, and a repetition imports the rest", async () => {
     const lines = Array.from({ length: 2500 }, (_, n) => ({ key: madeUp(), tier: "free", name: n === 1500 ? "broken" : "fine" }));
     await sql("CREATE TRIGGER broken BEFORE INSERT ON keys WHEN NEW.name = 'broken' BEGIN SELECT RAISE(ABORT, 'disk full'); END");
     const results = await importLines(...lines);
@@ -440,7 +440,7 @@ describe("POST /_tollgate/keys/import", () => {
     expect(n).toBe(1);
   });
 
-  test("takes 10,000 lines", async () => {
+  test("accepts 10,000 lines", async () => {
     const lines = Array.from({ length: 10_000 }, (_, n) => ({ key: madeUp(), tier: "free", name: `customer ${n}`, metadata: { n } }));
     const results = await importLines(...lines);
     expect(results.every(({ id }, n) => id && results[n].line === n + 1)).toBe(true);
@@ -448,7 +448,7 @@ describe("POST /_tollgate/keys/import", () => {
     for (const n of [0, 5000, 9999]) await admit(lines[n], 1);
   });
 
-  test("takes 16 MiB, and as much in heavy lines", async () => {
+  test("accepts 16 MiB, also in long lines", async () => {
     const metadata = { a: "x".repeat(4000) };
     const lines = Array.from({ length: 4000 }, () => ({ key: madeUp(), tier: "free", metadata }));
     const results = await importLines(...lines);
@@ -472,7 +472,7 @@ describe("POST /_tollgate/keys/import", () => {
   });
 });
 
-test("the results are NDJSON, and bytes for a client that asks for bytes", async () => {
+test("the results are NDJSON, and bytes for a client that accepts bytes", async () => {
   const line = JSON.stringify({ key: madeUp(), tier: "free" });
   const answers = ["*/*", "application/octet-stream", "text/plain, Application/Octet-Stream;q=0.5", "application/octet-stream;q=0"].map(
     (Accept) => admin("POST", "/keys/import", line, { Accept }),

@@ -61,7 +61,7 @@ describe("GET /_tollgate/me", () => {
 });
 
 describe("GET /_tollgate/me/usage", () => {
-  test("adds up the months over their epochs; the current one is the object's", async () => {
+  test("sums months over their epochs; the current one is from the object", async () => {
     const key = await issue("unlimited");
     for (const [month, epoch, calls] of [["2030-03", "a", 900], ["2030-04", "a", 4], ["2031-02", "a", 5], ["2031-02", "b", 6]]) {
       await addMonth(key, month, epoch, calls, 1, calls * 2);
@@ -83,7 +83,7 @@ describe("GET /_tollgate/me/usage", () => {
     expect((await meUsage(key)).months.at(-1)).toMatchObject({ month: "2031-03", calls: 104 });
   });
 
-  test("gives the current hour and the 23 before it, by class", async () => {
+  test("returns the current hour and the 23 before it, by class", async () => {
     setClock("2031-03-12T12:34:56Z");
     const key = await issue("unlimited");
     await addHour(key, "2031-03-11T12:00:00Z", "a", 1);
@@ -98,7 +98,7 @@ describe("GET /_tollgate/me/usage", () => {
     ]);
   });
 
-  test("is one key's alone", async () => {
+  test("returns the usage of one key alone", async () => {
     const [key, other] = [await issue("unlimited"), await issue("unlimited")];
     await addMonth(other, "2031-02", "a", 5, 0, 5);
     await addHour(other, "2031-03-12T12:00:00Z", "a", 1);
@@ -133,7 +133,7 @@ describe.each(PATHS)("GET %s", (path) => {
     expect(await received()).toHaveLength(4);
   });
 
-  test("takes the key as the gate does, and HEAD too", async () => {
+  test("accepts the key as the gate does, and HEAD too", async () => {
     const key = await issue();
     await ask(key, path);
     expect((await send(path, { headers: { Authorization: `Bearer ${key.key}` } })).status).toBe(200);
@@ -159,7 +159,7 @@ describe.each(PATHS)("GET %s", (path) => {
     await problem(await admin("GET", path.replace("/_tollgate", "")), 401);
   });
 
-  test("a replaced secret is known as long as its grace", async () => {
+  test("a replaced secret is valid during its grace period", async () => {
     const key = await issue();
     await admin("POST", `/keys/${key.id}/rotate`, { grace_seconds: 60 });
     await ask(key, path);
@@ -167,7 +167,7 @@ describe.each(PATHS)("GET %s", (path) => {
     await problem(await call(key, path), 401);
   });
 
-  test("400 for two credentials, and for a query that means nothing", async () => {
+  test("400 for two credentials, and for an unknown query", async () => {
     const key = await issue();
     await problem(await call(key, path, { headers: { Authorization: `Bearer ${key.key}` } }), 400);
     expect(await problem(await call(key, `${path}?id=x`), 400)).toMatchObject({ detail: expect.stringContaining("`id`") });
@@ -188,7 +188,7 @@ describe.each(PATHS)("GET %s", (path) => {
   });
 });
 
-describe.each(PATHS)("%s costs little", (path) => {
+describe.each(PATHS)("the limits of %s", (path) => {
   const flood = (key, count) => Promise.all(Array.from({ length: count }, () => call(key, path)));
 
   test("30 at once and one a second, for each secret", async () => {
@@ -221,7 +221,7 @@ describe.each(PATHS)("%s costs little", (path) => {
     expect((await usage(key)).calls).toBe(10);
   });
 
-  test("an answer is given again for a second, unless the key is called or changed", async () => {
+  test("a response is reused for a second, unless the key is called or changed", async () => {
     const key = await issue("pro");
     await admit(key, 1);
     const questions = await intercept(key);
@@ -250,7 +250,7 @@ describe.each(PATHS)("%s costs little", (path) => {
     await problem(await call(key, path), 403);
   });
 
-  test("a key that another isolate has revoked is answered as before for up to a second", async () => {
+  test("a key that another isolate has revoked gets the earlier response for up to a second", async () => {
     const key = await issue("free");
     await ask(key, path);
     await setKey(key, "status", "revoked");

@@ -36,7 +36,7 @@ async function withBatch(instead, work) {
   spy.mockRestore();
 }
 
-test("the first call that is not in D1 sets the alarm, between half of FLUSH_SECONDS and all of it ahead", async () => {
+test("the first call that is not in D1 sets the alarm, between half of FLUSH_SECONDS and all of it later", async () => {
   const delays = [];
   for (let i = 0; i < 8; i += 1) {
     const key = await issue();
@@ -51,7 +51,7 @@ test("the first call that is not in D1 sets the alarm, between half of FLUSH_SEC
   expect(new Set(delays).size).toBeGreaterThan(1);
 });
 
-test("calls that follow do not put the alarm off", async () => {
+test("later calls do not delay the alarm", async () => {
   const key = await issue();
   await admit(key, 1);
   const delay = await alarmIn(key);
@@ -60,7 +60,7 @@ test("calls that follow do not put the alarm off", async () => {
   expect(await alarmIn(key)).toBe(delay - 20_000);
 });
 
-test("a flush writes what was counted: id, month, calls and denied of one epoch, and when", async () => {
+test("a flush writes id, month, calls and denied of one epoch, and the time", async () => {
   const key = await issue();
   await admit(key, 10);
   await denied(key);
@@ -107,7 +107,7 @@ test("denials alone are metered too", async () => {
   expect(await metered(key)).toEqual({ [MARCH]: { calls: 11, denied: 3 } });
 });
 
-test("counts that an alarm finds unwritten are written before they go to D1", async () => {
+test("unwritten counts are written before they are flushed to D1", async () => {
   const key = await issue();
   await admit(key, 10);
   await denied(key);
@@ -169,7 +169,7 @@ describe("a flush", () => {
     expect(await alarmIn(key)).toBe(null);
   });
 
-  test("that fails keeps the alarm set and loses nothing, however often", async () => {
+  test("that fails any number of times keeps the alarm set and loses nothing", async () => {
     const key = await issue();
     await admit(key, 3);
     const giveBack = await takeAway("usage_monthly");
@@ -199,7 +199,7 @@ describe("a flush", () => {
     expect(during).toBeLessThanOrEqual(FLUSH_MS);
   });
 
-  test("leaves calls that arrive in its middle to the next one, and loses none", async () => {
+  test("leaves calls that arrive during it to the next one, and loses none", async () => {
     const key = await issue();
     await admit(key, 3);
     const callMeanwhile = async (batch) => {
@@ -218,7 +218,7 @@ describe("a flush", () => {
   });
 });
 
-test("a key that was counted but whose alarm is gone gets one with its next request", async () => {
+test("a counted key without an alarm gets one with its next request", async () => {
   const key = await issue();
   await admit(key, 2);
   await runInDurableObject(stub(key), (_object, state) => state.storage.deleteAlarm());
@@ -238,7 +238,7 @@ test("the calls of a month are the sum over its epochs, and equal what the objec
   expect((await usage(key)).calls).toBe(74);
 });
 
-test("the alarm comes by itself when its time has come", async () => {
+test("the alarm fires at its time", async () => {
   vi.useRealTimers();
   const key = await issue();
   await admit(key, 2);
@@ -248,7 +248,7 @@ test("the alarm comes by itself when its time has come", async () => {
   await expect.poll(() => alarmIn(key), { timeout: 4000, interval: 20 }).toBe(null);
 });
 
-test("a flush during one month reports the other months that are due with it", async () => {
+test("a flush during one month includes other months that are due", async () => {
   const key = await issue();
   await admit(key, 1);
   setClock("2031-04-02T00:00:00.000Z");
@@ -281,7 +281,7 @@ describe("hours", () => {
     await sql("DELETE FROM route_costs");
   });
 
-  test("count every spelling of a path, and HEAD, under the class of its price", async () => {
+  test("count every spelling of a path, and HEAD, in the class of its cost", async () => {
     const key = await issue();
     await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/v1/*/dear', 'GET', 2), ('/**', '*', 1)");
     for (const path of ["/v1/a/dear", "/v1/a/dear;x", "/v1/a/%2564ear"]) await (await call(key, path)).text();
@@ -336,7 +336,7 @@ describe("hours", () => {
   });
 });
 
-test("what flushing costs in D1: one row for the month and one for each class and hour, twice the first time of a month", async () => {
+test("a flush writes one row for the month and one for each class and hour, twice the first time of a month", async () => {
   const key = await issue("unlimited");
   const costs = [];
   const flush = async () => {
@@ -359,7 +359,7 @@ test("what flushing costs in D1: one row for the month and one for each class an
   expect(costs).toEqual([3, 2, 2]);
 });
 
-test("with nothing left to flush the alarm is set for the end of the day in which the audit log is over, and deletes it", async () => {
+test("with nothing left to flush the alarm is set for the end of the day in which the audit log expires, and deletes it", async () => {
   const tier = await makeTier({ quota: 5, period: "minute" });
   await sql("UPDATE tiers SET audit_days = 7 WHERE name = ?", tier);
   const key = await issue(tier);

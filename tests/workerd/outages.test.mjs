@@ -28,7 +28,7 @@ test("a key that was never issued is 503 too while D1 is down, and 401 again aft
   await problem(await call(presented), 401);
 });
 
-test("an object that has a profile decides with D1 down, for as long as that lasts and after a crash too", async () => {
+test("an object with a profile judges while D1 is down, for any time and after a crash too", async () => {
   const key = await issue();
   await admit(key, 2);
   const giveBack = await takeAway("keys", "tier_limits", "usage_monthly");
@@ -87,7 +87,7 @@ describe("a write that fails", () => {
     expect(await metered(key)).toEqual({ "2031-03": { calls: 1, denied: 0 } });
   });
 
-  test("of counts does not stop denials", async () => {
+  test("of counts does not prevent denials", async () => {
     const key = await issue();
     await admit(key, 10);
     const repair = await breakWrites(key);
@@ -97,7 +97,7 @@ describe("a write that fails", () => {
 });
 
 describe("an object whose storage was lost", () => {
-  test("counts this month on from what D1 has, in a new epoch", async () => {
+  test("continues the month from the totals in D1, in a new epoch", async () => {
     const key = await issue();
     await admit(key, 6);
     await runAlarm(key);
@@ -114,7 +114,7 @@ describe("an object whose storage was lost", () => {
     expect(await used(key)).toMatchObject({ month: 8 });
   });
 
-  test("counts on from what its calls cost, not from how many there were", async () => {
+  test("continues from the cost of its calls, not from their number", async () => {
     const tier = await makeTier({ quota: 100, period: "month" });
     await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dear', 'GET', 10)");
     const key = await issue(tier);
@@ -134,7 +134,7 @@ describe("an object whose storage was lost", () => {
     await sql("DELETE FROM route_costs");
   });
 
-  test("does not charge what repeats by an idempotency key cost nothing", async () => {
+  test("does not charge free repeats by an idempotency key", async () => {
     const key = await issue(await makeTier({ quota: 10, period: "month" }));
     const repeat = () => call(key, "/", { method: "POST", headers: { "Idempotency-Key": "order-7" } });
     for (let i = 0; i < 5; i += 1) expect((await repeat()).status).toBe(200);
@@ -146,7 +146,7 @@ describe("an object whose storage was lost", () => {
     await problem(await call(key), 429);
   });
 
-  test("takes tokens over, and a cost of 0 as it is; of versions that knew no cost, a request for each call", async () => {
+  test("includes tokens, and a cost of 0; a row of a version without costs counts 1 per call", async () => {
     const key = await issue(await makeTier({ quota: 1000, period: "month" }, { policy: "tokens", quota: 1000, period: "month" }));
     await sql("UPDATE tier_limits SET unit = 'tokens' WHERE policy = 'tokens'");
     const row = (epoch, calls, cost, tokens) =>
@@ -165,7 +165,7 @@ describe("an object whose storage was lost", () => {
     expect((await usage(key)).calls).toBe(121);
   });
 
-  test("denies when D1 says that the month is used up", async () => {
+  test("denies when the month in D1 is exhausted", async () => {
     const key = await issue();
     await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 600, 0, ''), (?, '2031-03', 'early', 398, 0, '')", key.id, key.id);
     await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-02', 'earlier', 900, 0, '')", key.id);
@@ -175,7 +175,7 @@ describe("an object whose storage was lost", () => {
     expect(rateLimit(await call(key))).toMatchObject({ month: { r: 999 } });
   });
 
-  test("takes over what D1 has once, however often it is asked before the first call", async () => {
+  test("adds the totals in D1 once, with any number of look-ups before the first call", async () => {
     const key = await issue();
     await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 400, 0, '')", key.id);
     for (let i = 0; i < 3; i += 1) {
@@ -185,7 +185,7 @@ describe("an object whose storage was lost", () => {
     expect(rateLimit(await call(key))).toMatchObject({ month: { r: 599 } });
   });
 
-  test("takes over what D1 has once, however often its key is refused before the first call", async () => {
+  test("adds the totals in D1 once, with any number of refusals before the first call", async () => {
     const key = await issue();
     await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES (?, '2031-03', 'earlier', 1000, 0, '')", key.id);
     for (let i = 0; i < 3; i += 1) {
@@ -196,7 +196,7 @@ describe("an object whose storage was lost", () => {
   });
 });
 
-test("a key that is deleted and imported again has spent of its month what it had", async () => {
+test("a key that is deleted and imported again keeps the usage of its month", async () => {
   await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/dearer', 'GET', 10)");
   const line = { key: madeUp(), tier: await makeTier({ quota: 100, period: "month" }) };
   const key = await importKey(line);
@@ -212,7 +212,7 @@ test("a key that is deleted and imported again has spent of its month what it ha
   await sql("DELETE FROM route_costs");
 });
 
-test("nothing that has been done keeps an idle object in memory", async () => {
+test("finished work keeps no idle object in memory", async () => {
   const key = await issue();
   await admit(key, 1);
   await runAlarm(key);
@@ -220,7 +220,7 @@ test("nothing that has been done keeps an idle object in memory", async () => {
   expect(await Promise.race([evict(key).then(() => "evicted"), late])).toBe("evicted");
 });
 
-test("a key that is only asked about leaves nothing stored and no alarm behind", async () => {
+test("look-ups of a key leave no stored data and no alarm", async () => {
   const key = await issue();
   await usage(key);
   expect(await objectText(key)).toBe("");

@@ -50,7 +50,7 @@ test("of the outcomes of one key between two requests, the last 256 are delivere
   expect(await endings(key)).toEqual({ GET: 0, POST: OUTCOMES_OF_KEY });
 });
 
-test("nor more of them when a question is lost that took some along", async () => {
+test("a lost request that carried some does not exceed that", async () => {
   const key = await auditedKey();
   const [first, last] = [await hold(key, "GET", 44), await hold(key, "POST", OUTCOMES_OF_KEY)];
   let lose;
@@ -68,7 +68,7 @@ test("nor more of them when a question is lost that took some along", async () =
   expect(await endings(key)).toEqual({ GET: 0, POST: OUTCOMES_OF_KEY });
 });
 
-test("an outcome that no request takes along is sent by itself after a second, and again with the next one", async () => {
+test("an outcome that no request carries is delivered alone after a second, and again with the next one", async () => {
   const key = await auditedKey();
   const { pass } = await takeTimeOver(key);
   const asked = await intercept(key);
@@ -83,7 +83,7 @@ test("an outcome that no request takes along is sent by itself after a second, a
   expect(await endings(key)).toEqual({ GET: 1, POST: 0 });
 });
 
-test("a request whose write fails gives back what it took along", async () => {
+test("a request whose write fails returns the outcomes that it carried", async () => {
   const key = await auditedKey();
   expect((await call(key)).status).toBe(200);
   const mend = await breakWrites(key);

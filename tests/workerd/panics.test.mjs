@@ -18,7 +18,7 @@ beforeEach(() => {
 });
 afterEach(() => vi.restoreAllMocks());
 
-test("the next call finds a new instance, and what was counted stays counted", async () => {
+test("the next call gets a new instance, and counted calls stay counted", async () => {
   const key = await issue();
   await admit(key, 4);
   trap();
@@ -37,13 +37,13 @@ test("nothing of an instance that has ended is called again", async () => {
   await admit(key, 1);
 });
 
-test("the admin API goes on too", async () => {
+test("the admin API continues too", async () => {
   const key = await issue();
   trap();
   expect((await admin("GET", `/keys/${key.id}`)).status).toBe(200);
 });
 
-describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns after they came", (turns) => {
+describe.each([0, 1, 3, 10])("calls that are in flight at a trap, %i turns after their arrival", (turns) => {
   test("all end, none passes uncounted, and each refused one gets a response", async () => {
     const key = await issue("basic");
     await admit(key, 1);
@@ -68,7 +68,7 @@ describe.each([0, 1, 3, 10])("calls that are under way when it happens, %i turns
   });
 });
 
-test("calls that wait for a shared write get a response, however busy their object is", async () => {
+test("calls that wait for a shared write get a response, also from a busy object", async () => {
   const key = await issue("basic");
   await admit(key, 1);
   // While an object has work, the runtime does not detect calls that will never be answered.
@@ -95,7 +95,7 @@ test("calls that wait for a shared write get a response, however busy their obje
   await admit(key, 3);
 });
 
-test("a call that is at the origin when it happens gets the origin's response", async () => {
+test("a call that is at the origin at a trap gets the origin's response", async () => {
   const tier = await makeTier();
   await sql("UPDATE tiers SET audit_days = 7 WHERE name = ?", tier);
   const key = await issue(tier);
@@ -105,7 +105,7 @@ test("a call that is at the origin when it happens gets the origin's response", 
   trap();
   await releaseOrigin();
   for (const answer of await Promise.all(answers)) expect(answer.status).toBe(200);
-  // Only the lost instance knew their outcome.
-  expect(logged.mock.calls.filter(([line]) => line.includes("the outcome of a call was not noted"))).toHaveLength(2);
+  // Only the lost instance had their outcome.
+  expect(logged.mock.calls.filter(([line]) => line.includes("the outcome of a call was not recorded"))).toHaveLength(2);
   await admit(key, 1);
 });

@@ -34,7 +34,7 @@ function addMonth(key, month, calls, { epoch = "e", denied = 0, cost = calls, to
   return sql(insert, key.id, month, epoch, calls, denied, cost, tokens, "2031-03-01T00:00:00Z");
 }
 
-test("hours of a key, by class, summed over epochs, of the last 24 hours or of a span", async () => {
+test("hours of a key, by class, summed over epochs, of the last 24 hours or of a range", async () => {
   const key = await issue();
   await addHour(key, "2031-03-11T11:00:00Z", "/a", 1);
   await addHour(key, "2031-03-11T12:00:00Z", "/a", 2, { denied: 1 });
@@ -152,7 +152,7 @@ test("a report of all keys of a month, as JSON in pages and as CSV", async () =>
   expect(text).toBe("month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n" + lines.map((entry) => entry[1]).join(""));
 });
 
-test("a CSV report has all its keys, however many", async () => {
+test("a CSV report has all keys", async () => {
   const rows = JSON.stringify(Array.from({ length: 2500 }, (_, n) => `k${String(n).padStart(5, "0")}`));
   await sql("INSERT INTO usage_monthly (key_id, month, epoch, calls, updated_at) SELECT value, '2028-01', 'e', 1, '' FROM json_each(?)", rows);
   const csv = await (await admin("GET", "/report?month=2028-01", undefined, { Accept: "text/csv" })).text();
@@ -162,7 +162,7 @@ test("a CSV report has all its keys, however many", async () => {
   await sql("DELETE FROM usage_monthly WHERE month = '2028-01'");
 });
 
-test("keys near their quota: of month policies that hold now, from D1", async () => {
+test("keys near their quota: by current month policies, from D1", async () => {
   const [near, far, raised, lowered, later] = [await issue(), await issue(), await issue(), await issue(), await issue()];
   for (const key of [near, raised]) await addMonth(key, "2031-03", 900);
   await addMonth(far, "2031-03", 799);
@@ -186,7 +186,7 @@ test("keys near their quota: of month policies that hold now, from D1", async ()
   expect(mine((await read("/alerts?threshold=0.799")).alerts)).toHaveLength(3);
 });
 
-test("what is listed of alerts, newest first, by state", async () => {
+test("the list of alerts, newest first, by state", async () => {
   await sql("DELETE FROM alerts");
   const insert = "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state, last_error) VALUES (?, 'month', ?, '2031-03', 1000, 800, ?, ?, ?)";
   await sql(insert, "k1", 0.8, "2031-03-01T00:00:00Z", "delivered", null);
@@ -204,7 +204,7 @@ test("what is listed of alerts, newest first, by state", async () => {
   await sql("DELETE FROM alerts");
 });
 
-test("reconciling flushes first, and says what D1 does not have", async () => {
+test("reconciling flushes first, and lists what D1 does not have", async () => {
   const key = await issue();
   await admit(key, 10);
   await denied(key);
@@ -234,7 +234,7 @@ test("a key whose storage was lost reconciles as its new epoch", async () => {
   expect([state, object.calls]).toEqual(["exact", 2]);
 });
 
-test("what cannot be asked is refused by name", async () => {
+test("an invalid parameter is refused by name", async () => {
   const key = await issue();
   const of = `/keys/${key.id}`;
   for (const [path, word] of [
@@ -268,7 +268,7 @@ test("what cannot be asked is refused by name", async () => {
 
 const hex = (text) => [...new TextEncoder().encode(text)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
-test("reading is enough, and needed", async () => {
+test("the scope read is enough, and needed", async () => {
   const key = await issue();
   const made = await admin("POST", "/tokens", { name: "reports", scopes: ["read"] });
   const { token } = await made.json();
@@ -280,7 +280,7 @@ test("reading is enough, and needed", async () => {
   }
 });
 
-test("what D1 cannot tell now is a 503", async () => {
+test("while D1 is down reports are 503", async () => {
   const giveBack = await takeAway("usage_monthly");
   await problem(await admin("GET", "/report"), 503);
   await problem(await admin("GET", "/report", undefined, { Accept: "text/csv" }), 503);

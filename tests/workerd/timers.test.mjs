@@ -20,7 +20,7 @@ async function usedUp() {
   return key;
 }
 
-test("a used-up key that is called every five seconds keeps its object awake for none of the hour, with a row every five seconds at most", async () => {
+test("an exhausted key that is called every five seconds for an hour keeps its object awake for none of it, with at most a row every five seconds", async () => {
   const key = await usedUp();
   const { seen, pass } = await takeTimeOver(key);
   const calls = HOUR / 5;

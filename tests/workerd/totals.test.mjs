@@ -50,7 +50,7 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
   async function one(key) {
     const method = pick(["GET", "GET", "POST"]);
     const path = pick(["/v1/users", "/v1/export", "/v2/users/7", "/"]);
-    // Mostly a key of this request alone; with GET it has no effect.
+    // Mostly a key of this request alone. With GET it has no effect.
     const order = `order-${Math.floor(next() * 3)}`;
     const headers = next() < 0.4 ? { "Idempotency-Key": next() < 0.7 ? `${order} of ${path}` : order } : {};
     const response = await call(key, path, { method, headers, ...(method === "POST" ? { body: "x" } : {}) });

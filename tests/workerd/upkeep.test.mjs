@@ -11,7 +11,7 @@ import { logged } from "./lib/setup.mjs";
 /** Runs the trigger; fails if the run does. */
 const run = () => worker.scheduled(createScheduledController(), env, createExecutionContext());
 
-test("finds keys of which D1 has something else, says so once for each, and lists them", async () => {
+test("finds keys with different totals in D1, logs each once, and lists them", async () => {
   const keys = [];
   for (let n = 0; n < 3; n += 1) {
     const key = await issue();
@@ -30,7 +30,7 @@ test("finds keys of which D1 has something else, says so once for each, and list
   await sql("DELETE FROM keys");
 });
 
-test("deletes hours that are older than 100 days, however many, and no others", async () => {
+test("deletes all hours older than 100 days, and no others", async () => {
   const insert = "INSERT INTO usage_hourly (key_id, hour, class, epoch, updated_at) SELECT 'k' || (value % 7), ?, value, 'e', '' FROM json_each(?)";
   const many = JSON.stringify(Array.from({ length: 4500 }, (_, n) => n));
   await sql(insert, "2030-12-01T00:00:00Z", many);
@@ -43,7 +43,7 @@ test("deletes hours that are older than 100 days, however many, and no others", 
   expect(await sql("SELECT * FROM drift WHERE key_id = 'k'")).toEqual([]);
 });
 
-test("a run that cannot do its work fails, and says why", async () => {
+test("a run that cannot do its work fails with the reason", async () => {
   const giveBack = await takeAway("keys");
   await expect(run()).rejects.toThrow("no such table");
   await giveBack();

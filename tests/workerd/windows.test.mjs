@@ -30,7 +30,7 @@ test("Retry-After is rounded up to whole seconds, and is at least 1", async () =
   expect(await denied(key)).toBe(1);
 });
 
-test("a minute is the clock's, not the one since the first call", async () => {
+test("a minute is that of the clock, not the one since the first call", async () => {
   setClock("2031-03-12T12:00:59.000Z");
   const key = await issue();
   await admit(key, 10);
@@ -40,14 +40,14 @@ test("a minute is the clock's, not the one since the first call", async () => {
   expect(await denied(key)).toBe(60);
 });
 
-test("a minute that was not used up leaves nothing to the next one", async () => {
+test("an unused quota is not added to the next minute", async () => {
   const key = await issue();
   await admit(key, 3);
   wait(60);
   expect(await statuses(key, 11)).toEqual([...Array(10).fill(200), 429]);
 });
 
-test("at most the quota is admitted of calls that arrive together, and not one less", async () => {
+test("exactly the quota is admitted of calls that arrive together", async () => {
   const key = await issue();
   const all = await Promise.all(Array.from({ length: 25 }, () => call(key)));
   expect(all.filter(({ status }) => status === 200)).toHaveLength(10);
@@ -130,7 +130,7 @@ test.each([
   await admit(key, 1);
 });
 
-test("the closing month is kept until D1 has it, through outage, eviction and further months", async () => {
+test("the ended month is kept until D1 has it, through outage, eviction and further months", async () => {
   const key = await issue();
   setClock("2031-01-31T23:59:50.000Z");
   await admit(key, 4);
@@ -172,7 +172,7 @@ describe("with an override that begins or ends within the wait", () => {
     await admit(key, 1);
   }
 
-  test("more room comes when the override does", async () => {
+  test("the override adds room when it begins", async () => {
     const key = await overridden({ quota: 10, period: "minute" }, { quota: 20, period: "minute" }, 8);
     await admit(key, 10);
     const response = await call(key);
@@ -183,7 +183,7 @@ describe("with an override that begins or ends within the wait", () => {
     expect(rateLimit(await call(key))).toEqual({ minute: { r: 8, t: 52 } });
   });
 
-  test("room that goes with the override is not waited for", async () => {
+  test("room that ends with the override does not count", async () => {
     const sliding = (quota) => ({ quota, period: "hour", algorithm: "sliding" });
     const key = await overridden(sliding(3), sliding(6), undefined, 3000);
     await admit(key, 3);

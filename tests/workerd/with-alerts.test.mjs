@@ -102,7 +102,7 @@ test("an alert that the receiver refuses is retried, with pauses that double, al
   expect(await alarmIn(key)).toBe(null);
 });
 
-test("a receiver that does not answer is given ten seconds, and one that does leaves no timer behind", async () => {
+test("a receiver has ten seconds to respond, and a response leaves no timer", async () => {
   const key = await alerted(80);
   const uncleared = vi.spyOn(AbortSignal, "timeout");
   const { seen, pass } = await takeTimeOver(key);

@@ -15,7 +15,7 @@ test("repeated denials count Retry-After down, and the call at its end is admitt
   await admit(key, 10);
 });
 
-test("a flood of denied calls asks the object once in DENY_CACHE_SECONDS", async () => {
+test("a flood of denied calls causes one object request per DENY_CACHE_SECONDS", async () => {
   const key = await issue();
   await admit(key, 10);
   const asked = await intercept(key);
@@ -27,7 +27,7 @@ test("a flood of denied calls asks the object once in DENY_CACHE_SECONDS", async
   expect(asked.length).toBeLessThanOrEqual(3);
 });
 
-test("repeated denials tell the same policies, and the same fields less the time that has passed", async () => {
+test("repeated denials name the same policies, with the same fields less the elapsed time", async () => {
   const key = await issue();
   await admit(key, 10);
   await denied(key);
@@ -38,14 +38,14 @@ test("repeated denials tell the same policies, and the same fields less the time
   expect(await problem(response, 429)).toMatchObject({ "violated-policies": ["minute"], retry_after: 56 });
 });
 
-test("denials of one key say nothing of another", async () => {
+test("denials of one key do not apply to another", async () => {
   const [key, other] = [await issue(), await issue()];
   await admit(key, 10);
   expect(await statuses(key, 3)).toEqual([429, 429, 429]);
   await admit(other, 10);
 });
 
-test("a denial is still none of the origin's business, and is counted as denied and not as a call", async () => {
+test("a cached denial never reaches the origin, and is counted as denied and not as a call", async () => {
   const key = await issue();
   await admit(key, 10);
   expect(await statuses(key, 6)).toEqual(Array(6).fill(429));
@@ -103,7 +103,7 @@ describe("an Idempotency-Key", () => {
     expect([repeat.status, repeat.headers.get(REPLAY)]).toEqual([200, "1"]);
   });
 
-  test("does not on a GET, even if it is none", async () => {
+  test("has no effect on a GET, even if it is malformed", async () => {
     const key = await issue();
     await admit(key, 10);
     const asked = await intercept(key);
@@ -115,7 +115,7 @@ describe("an Idempotency-Key", () => {
   const month = () => makeTier({ quota: 3, period: "month" });
   const untilApril = (Date.parse("2031-04-01T00:00:00Z") - Date.parse("2031-03-12T12:00:00Z")) / 1000;
 
-  test("of a new call is denied by the month without asking again, and a repeat passes meanwhile", async () => {
+  test("of a new call is denied by the month without another object request, and a repeat passes meanwhile", async () => {
     const key = await issue(await month());
     for (const text of ["a", "b", "c"]) expect((await pay(key, text)).status).toBe(200);
     const asked = await intercept(key);
@@ -129,7 +129,7 @@ describe("an Idempotency-Key", () => {
     expect(only(asked, "check")).toHaveLength(6);
   });
 
-  test("of ever new calls costs ten object requests a second, and all get the same response", async () => {
+  test("that is always new costs ten object requests a second, and all get the same response", async () => {
     const key = await issue(await month());
     for (const text of ["a", "b", "c"]) await pay(key, text);
     await waits(1, () => call(key));
@@ -140,7 +140,7 @@ describe("an Idempotency-Key", () => {
       wait(1);
     }
     expect(only(asked, "check").length).toBeLessThanOrEqual(31);
-    // A second later the object is asked about repeats again.
+    // A second later the object judges repeats again.
     expect((await pay(key, "a")).headers.get(REPLAY)).toBe("1");
     expect(await received()).toHaveLength(4);
   });
@@ -168,7 +168,7 @@ describe("an Idempotency-Key", () => {
     expect(only(asked, "check").length).toBeLessThanOrEqual(2);
   });
 
-  test("that is none is 400, and costs a question every three seconds", async () => {
+  test("that is malformed is 400, and costs an object request every three seconds", async () => {
     const key = await issue();
     await admit(key, 1);
     const asked = await intercept(key);
@@ -183,7 +183,7 @@ describe("an Idempotency-Key", () => {
 });
 
 describe("a key that is refused", () => {
-  test.each(["disabled", "revoked"])("because it is %s costs a question every three seconds", async (status) => {
+  test.each(["disabled", "revoked"])("because it is %s costs an object request every three seconds", async (status) => {
     const key = await issue();
     await admit(key, 1);
     await setKey(key, "status", status);
@@ -223,7 +223,7 @@ describe("a key that is refused", () => {
     await admit(key, 1);
   });
 
-  test("because it expired is admitted at once when it is given more time", async () => {
+  test("because it expired is admitted at once after a later expires_at", async () => {
     const key = await issue();
     await admit(key, 1);
     await admin("PATCH", `/keys/${key.id}`, { expires_at: "2031-03-12T12:00:10Z" });
@@ -233,7 +233,7 @@ describe("a key that is refused", () => {
     await admit(key, 1);
   });
 
-  test("is admitted with the very next request when it is enabled, however late an earlier answer comes", async () => {
+  test("is admitted with the next request when it is enabled, even if an earlier response arrives later", async () => {
     const key = await issue();
     await admit(key, 1);
     await admin("PATCH", `/keys/${key.id}`, { status: "disabled" });
@@ -255,7 +255,7 @@ describe("a key that is refused", () => {
     await admit(key, 1);
   });
 
-  test("is refused with the very next request when it is disabled", async () => {
+  test("is refused with the next request when it is disabled", async () => {
     const key = await issue();
     await admit(key, 10);
     await denied(key);
@@ -264,7 +264,7 @@ describe("a key that is refused", () => {
   });
 });
 
-test("a change of the tier is in effect with the very next request of a key that was denied", async () => {
+test("a change of the tier is in effect with the next request of a key that was denied", async () => {
   const tier = await makeTier({ quota: 1, period: "month" });
   const [one, other] = [await issue(tier), await issue(tier)];
   for (const key of [one, other]) expect(await statuses(key, 2)).toEqual([200, 429]);

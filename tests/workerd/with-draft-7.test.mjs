@@ -23,7 +23,7 @@ test("RateLimit is one policy, RateLimit-Policy all of them, in the syntax of dr
   expect(policies).toEqual([[10, 60], [1000, 2_678_400]]);
 });
 
-test("it is the policy of which the smallest share is left", async () => {
+test("it is the policy with the smallest remaining share", async () => {
   setClock("2031-03-12T12:00:00.000Z");
   const key = await issue(await makeTier({ quota: 10, period: "minute" }, { quota: 15, period: "day" }));
   await admit(key, 8);
@@ -46,7 +46,7 @@ test("a denial is of the policy that refused, from the object and from the isola
   }
 });
 
-test("the older fields, the key's own endpoints and what browsers may read are as ever", async () => {
+test("the older fields, self-service and exposed fields are unchanged", async () => {
   const key = await issue();
   const response = await call(key);
   expect(response.headers.get("x-ratelimit-remaining")).toBe("9");

@@ -14,7 +14,7 @@ test("requests go to ORIGIN, under its path", async () => {
   expect((await receivedOne()).url).toBe("https://origin.test/base/a%2Fb?x=1");
 });
 
-test("while nothing fails, calls are limited as ever and bear no mark", async () => {
+test("while nothing fails, calls are limited and have no mark", async () => {
   const key = await issue();
   const response = await call(key);
   expect(response.headers.has("x-tollgate-fail-open")).toBe(false);
@@ -57,7 +57,7 @@ test("calls let through while writes failed are counted once, with the calls tha
 test("an object that fails lets the call through, and it is counted later", async () => {
   const key = await issue();
   await intercept(key, () => {
-    throw new Error("no answer for you");
+    throw new Error("unreachable");
   });
   expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
   expect(await received()).toHaveLength(1);
@@ -74,7 +74,7 @@ test.each([
   "Your account is generating too much load on Durable Objects. Please back off and try again later.",
   "Durable Object's isolate exceeded its memory limit and was reset.",
   "Durable Object exceeded its CPU time limit and was reset.",
-])("what a flood brings about lets nobody through: %s", async (message) => {
+])("a failure that a flood can cause lets no call through: %s", async (message) => {
   const key = await issue();
   const asked = await intercept(key, () => {
     throw new Error(message);
@@ -94,7 +94,7 @@ test.each([
 test.each([
   "Exceeded the account's spending cap for Durable Objects",
   "Internal error in Durable Object storage caused object to be reset.",
-])("what no caller brings about alone is a failure like any other: %s", async (message) => {
+])("a failure that no caller can cause lets calls through: %s", async (message) => {
   const key = await issue();
   await intercept(key, () => {
     throw new Error(message);
@@ -102,12 +102,12 @@ test.each([
   expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
 });
 
-test("a call that the object had counted before its answer was lost is not counted again later", async () => {
+test("a call that was counted before its response was lost is not counted again later", async () => {
   const key = await issue();
   await intercept(key, async (answer, state) => {
     await answer();
     await state.storage.sync();
-    throw new Error("no answer for you");
+    throw new Error("unreachable");
   });
   expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
   await crash(key);
@@ -126,7 +126,7 @@ async function loseAnswers(key, count) {
     const line = await answer();
     if (!isLost) return line;
     await state.storage.sync();
-    throw new Error("no answer for you");
+    throw new Error("unreachable");
   });
   for (let i = 0; i < count; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
   isLost = false;
@@ -141,7 +141,7 @@ async function callElsewhere(key, count) {
   expect(answers.every((answer) => answer.startsWith("1 admitted"))).toBe(true);
 }
 
-test("calls that were counted before their answers were lost are not counted again 1,100 calls later", async () => {
+test("calls that were counted before their responses were lost are not counted again 1,100 calls later", async () => {
   const key = await issue("unlimited");
   await loseAnswers(key, 20);
   await callElsewhere(key, 1100);
@@ -150,7 +150,7 @@ test("calls that were counted before their answers were lost are not counted aga
   expect((await usage(key)).calls).toBe(20 + 1100 + 25);
 });
 
-test("calls that were counted before their answers were lost are not counted again after restarts and other calls", async () => {
+test("calls that were counted before their responses were lost are not counted again after restarts and other calls", async () => {
   const key = await issue("unlimited");
   await loseAnswers(key, 20);
   await crash(key);
@@ -164,7 +164,7 @@ test("calls that never arrived are counted after restarts and 100 other calls", 
   const key = await issue("unlimited");
   await admit(key, 1);
   await intercept(key, () => {
-    throw new Error("no answer for you");
+    throw new Error("unreachable");
   });
   for (let i = 0; i < 5; i += 1) expect((await call(key)).headers.get("x-tollgate-fail-open")).toBe("1");
   await crash(key);
@@ -174,7 +174,7 @@ test("calls that never arrived are counted after restarts and 100 other calls", 
   expect((await usage(key)).calls).toBe(1 + 5 + 100 + 6);
 });
 
-test("a call whose repeated question failed is not counted twice if the first was counted", async () => {
+test("a call whose repeated request failed is not counted twice if the first was counted", async () => {
   const key = await issue();
   await admit(key, 1);
   let questions = 0;
@@ -214,7 +214,7 @@ describe("with routes that cost more", () => {
     expect((await call(key, "/dear/a", { method: "DELETE" })).headers.get("x-tollgate-fail-open")).toBe("1");
   }
 
-  test("calls let through while writes fail cost what their routes do, each by itself", async () => {
+  test("calls let through while writes fail cost what their routes do", async () => {
     const key = await issue("pro");
     await admit(key, 1);
     const repair = await breakWrites(key);
@@ -230,7 +230,7 @@ describe("with routes that cost more", () => {
     expect(month).toEqual({ calls: 10, cost: 66 });
   });
 
-  test("so do calls of a key's first use while D1 is down", async () => {
+  test("calls of a key's first use while D1 is down cost what their routes do", async () => {
     const key = await issue("pro");
     const giveBack = await takeAway("keys");
     await letThrough(key);
@@ -240,14 +240,14 @@ describe("with routes that cost more", () => {
     expect(await used(key)).toEqual({ minute: 65, month: 65 });
   });
 
-  test("so do calls that never arrived, and calls that were counted are charged once", async () => {
+  test("calls that never arrived cost what their routes do, and counted ones are charged once", async () => {
     const key = await issue("pro");
     await admit(key, 1);
     let arrives = false;
     await intercept(key, async (answer, state) => {
       if (arrives) await answer();
       await state.storage.sync();
-      throw new Error("no answer for you");
+      throw new Error("unreachable");
     });
     await letThrough(key);
     arrives = true;
@@ -259,7 +259,7 @@ describe("with routes that cost more", () => {
     expect((await usage(key)).calls).toBe(20);
   });
 
-  test("calls of which there is no room for a note are 503, and those of other keys are not", async () => {
+  test("calls for which the outbox has no room are 503, and those of other keys are not", async () => {
     const [key, other] = [await issue("enterprise"), await issue("enterprise")];
     await admit(key, 1);
     await admit(other, 1);
@@ -280,7 +280,7 @@ describe("with routes that cost more", () => {
   });
 });
 
-test("a client's own X-Tollgate-Fail-Open is dropped while tollgate fails open, and the key is not forwarded", async () => {
+test("a client's X-Tollgate-Fail-Open is dropped while tollgate fails open, and the key is not forwarded", async () => {
   const key = await issue();
   const giveBack = await takeAway("keys");
   await call(key, `/?api_key=${key.key}`, { headers: { "X-Tollgate-Fail-Open": "no", "X-Tollgate-Tier": "forged", x_api_key: key.key } });
@@ -291,7 +291,7 @@ test("a client's own X-Tollgate-Fail-Open is dropped while tollgate fails open, 
   expect(JSON.stringify(headers) + url).not.toContain(key.key);
 });
 
-test("what is refused on the CPU alone is refused while everything else fails", async () => {
+test("refusals that need no I/O are given while everything else fails", async () => {
   const key = await issue();
   const giveBack = await takeAway("keys");
   const refused = [mistype(key.key), await forge({ secret: "not-the-secret" }), "hello"];
@@ -301,7 +301,7 @@ test("what is refused on the CPU alone is refused while everything else fails", 
   expect(await received()).toEqual([]);
 });
 
-test("what may be an imported key does not pass while D1 cannot be asked, and one that is known does", async () => {
+test("a possible imported key does not pass while D1 is down, and a cached one does", async () => {
   const [known, unheard] = [await importKey(), await importKey()];
   await admit(known, 1);
   await crash(known);
@@ -316,7 +316,7 @@ test("what may be an imported key does not pass while D1 cannot be asked, and on
   await admit(unheard, 1);
 });
 
-test("an object that has a profile goes on denying and refusing with D1 down", async () => {
+test("an object with a profile denies and refuses while D1 is down", async () => {
   const [key, disabled] = [await issue(), await issue()];
   await admit(key, 10);
   await setKey(disabled, "status", "disabled");

@@ -3,7 +3,7 @@ import { parseRateLimit } from "ratelimit-header-parser";
 import { expect, test } from "vitest";
 import { admit, call, issue, send, setClock } from "./lib/gate.mjs";
 
-test("there are the older fields alone, on what is admitted, denied and asked, and a parser reads them", async () => {
+test("only the older fields are on admitted and denied calls and self-service, and a parser reads them", async () => {
   setClock("2031-03-12T12:00:17.400Z");
   const key = await issue();
   await admit(key, 9);

@@ -19,7 +19,7 @@ function tollgateFields({ headers }) {
 describe("ORIGIN_SECRET", () => {
   const FORGED = { "X-Tollgate-Origin-Secret": "forged", X_Tollgate_Origin_Secret: "forged", "X.Tollgate.Origin.Secret": "forged" };
 
-  test("goes with every forwarded request, and a client's own does not", async () => {
+  test("is in every forwarded request, and a client's value is dropped", async () => {
     const key = await issue();
     await call(key, "/", { headers: FORGED });
     await call(key, "/", { headers: { ...FORGED, "Idempotency-Key": "i-1" }, method: "POST" });
@@ -30,7 +30,7 @@ describe("ORIGIN_SECRET", () => {
     expect(JSON.stringify(requests)).not.toContain("forged");
   });
 
-  test("is in no answer and in no log", async () => {
+  test("is in no response and in no log", async () => {
     const key = await issue();
     const echoed = `/headers?x-tollgate-origin-secret=${env.ORIGIN_SECRET}`;
     for (const response of [await call(key, echoed), await call(key, "/down"), await send("/down"), await admin("GET", "/tiers")]) {
@@ -40,7 +40,7 @@ describe("ORIGIN_SECRET", () => {
   });
 });
 
-test("with an empty ORIGIN a request goes on to its own URL", async () => {
+test("with an empty ORIGIN a request is forwarded to its own URL", async () => {
   const key = await issue();
   await call(key, "/a%2Fb?x=%20");
   expect((await receivedOne()).url).toBe("https://gate.test/a%2Fb?x=%20");
@@ -77,13 +77,13 @@ describe("a public path needs no key", () => {
     expect(tollgateFields(request)).toEqual({});
   });
 
-  test("for any method, and the answer has no fields", async () => {
+  test("for any method, and the response has no fields", async () => {
     const response = await send("/public", { method: "POST", body: "x" });
     expect(response.headers.has("ratelimit")).toBe(false);
     expect(await receivedOne()).toMatchObject({ method: "POST", body: "x" });
   });
 
-  test("and with a key it is not counted, and the key is not forwarded", async () => {
+  test("with a key it is not counted, and the key is not forwarded", async () => {
     const key = await issue();
     await call(key, "/public");
     await send("/public", { headers: { Authorization: `Bearer ${key.key}` } });
@@ -95,7 +95,7 @@ describe("a public path needs no key", () => {
     expect((await usage(key)).calls).toBe(0);
   });
 
-  test("and an imported key that is in use is not forwarded either", async () => {
+  test("a cached imported key is not forwarded", async () => {
     const key = await importKey();
     await admit(key, 1);
     await send("/public?a=1", { headers: { Authorization: `Bearer ${key.key}` } });
@@ -113,7 +113,7 @@ describe("a public path needs no key", () => {
     expect((await receivedOne()).headers.authorization).toBe(authorization);
   });
 
-  test("and whatever could be a credential of tollgate's does not", async () => {
+  test("nor is any text that could be a credential of tollgate", async () => {
     const [key, imported] = [(await issue()).key, (await importKey()).key];
     const { token } = await (await admin("POST", "/tokens", { name: `ci ${crypto.randomUUID()}`, scopes: ["read"] })).json();
     const values = [key, mistype(key), imported, env.ADMIN_TOKEN, token].flatMap((text) => [
@@ -126,13 +126,13 @@ describe("a public path needs no key", () => {
     expect(requests.flatMap(({ headers }, n) => ("authorization" in headers ? values[n] : []))).toEqual([]);
   });
 
-  test("and neither does one in the query", async () => {
+  test("nor is one in the query", async () => {
     const [key, imported] = [(await issue()).key, (await importKey()).key];
     await send(`/public?a=1&api_key=${imported}&x=${key}&y=${env.ADMIN_TOKEN}&b`);
     expect((await receivedOne()).path).toBe("/public?a=1&b");
   });
 
-  test("and neither does a page's URL with a key in it", async () => {
+  test("nor is a Referer with a key in it", async () => {
     const key = await issue();
     const path = `/?api_key=${key.key}`;
     await send("/public", { headers: { Referer: `https://gate.test${path}` } });
@@ -141,12 +141,12 @@ describe("a public path needs no key", () => {
     expect((await received()).map(({ headers }) => headers.referer)).toEqual([undefined, undefined, "https://gate.test/docs?a=1"]);
   });
 
-  test("and an origin that cannot be reached is 502", async () => {
+  test("an unreachable origin is 502", async () => {
     await problem(await send("/down", { method: "OPTIONS", headers: { Origin: "https://a.test", "Access-Control-Request-Method": "GET" } }), 502);
   });
 });
 
-describe("no other path slips past as a public one", () => {
+describe("no other path passes as a public one", () => {
   test.each([
     "/public/",
     "/public/x",
@@ -222,7 +222,7 @@ describe("with ALLOW_QUERY_KEY=true", () => {
     expect(await received()).toEqual([]);
   });
 
-  test("a malformed or forged key in the query is 401 with the one body, and an empty one too", async () => {
+  test("a malformed or forged key in the query is 401 with the same body, and an empty one too", async () => {
     const { key } = await issue();
     const bodies = new Set();
     for (const presented of ["", "hello", mistype(key), await forge()]) {
@@ -246,7 +246,7 @@ describe("with ALLOW_QUERY_KEY=true", () => {
   });
 });
 
-test("a key of an older KEY_SECRET stays good while KEY_SECRET_PREVIOUS has it, and new keys are of the new one", async () => {
+test("a key of an older KEY_SECRET is valid while KEY_SECRET_PREVIOUS has it, and new keys use the new one", async () => {
   const key = await issue();
   const part = key.key.split("_")[2].slice(0, 32);
   for (const secret of [env.KEY_SECRET, "an-older-secret", "the-oldest-secret"]) {
@@ -263,7 +263,7 @@ test("an imported key in the query never reaches the origin", async () => {
   expect(await receivedOne()).toMatchObject({ path: "/?a=1", headers: { "x-tollgate-key-id": id } });
 });
 
-test("a key imported under an older KEY_SECRET stays good, under its id, until it is rotated to a new one", async () => {
+test("a key imported under an older KEY_SECRET is valid, with its id, until it is rotated", async () => {
   const key = "sk_live_of_an_older_secret";
   const { id, hash } = await derive("the-oldest-secret", key);
   await sql("INSERT INTO keys (id, tier, secret_hash, created_at, imported) VALUES (?, 'free', ?, 'once', 1)", id, hash);
@@ -275,7 +275,7 @@ test("a key imported under an older KEY_SECRET stays good, under its id, until i
   await problem(await call(key), 401);
 });
 
-test("with ROUTE_CASE=insensitive a route has its price, and its denials, in capital letters too", async () => {
+test("with ROUTE_CASE=insensitive a route has its cost, and its denials, in capital letters too", async () => {
   await sql("INSERT INTO route_costs (pattern, method, cost) VALUES ('/v1/*/Export', 'GET', 4)");
   const key = await issue();
   for (const path of ["/v1/a/export", "/V1/a/%45XPORT;x"]) expect((await call(key, path)).status).toBe(200);
@@ -290,7 +290,7 @@ test("with ROUTE_CASE=insensitive a route has its price, and its denials, in cap
   await sql("DELETE FROM route_costs");
 });
 
-test("the quota is the key's, wherever the key stood", async () => {
+test("the quota is that of the key, wherever it is presented", async () => {
   const key = await issue();
   await admit(key, 8);
   expect((await send(`/?api_key=${key.key}`)).status).toBe(200);

@@ -9,7 +9,7 @@ function cors({ headers }) {
   return Object.fromEntries([...headers].filter(([name]) => name.startsWith("access-control-allow") || name === "access-control-max-age"));
 }
 
-test.each(["/thing?a=1", "/public"])("a preflight is answered with what it asks for: %s", async (path) => {
+test.each(["/thing?a=1", "/public"])("a preflight is granted the requested fields: %s", async (path) => {
   const headers = { ...PREFLIGHT, "Access-Control-Request-Headers": "authorization, x-own" };
   const response = await send(path, { method: "OPTIONS", headers, body: "x" });
   expect(response.status).toBe(204);

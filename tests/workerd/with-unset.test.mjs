@@ -7,7 +7,7 @@ test.each([
   ["with a token", { Authorization: "Bearer anything" }],
   ["with an empty token", { Authorization: "Bearer " }],
   ["without a token", {}],
-])("without ADMIN_TOKEN the admin API is 503 to everyone: %s", async (_what, headers) => {
+])("without ADMIN_TOKEN the admin API is 503 to every request: %s", async (_what, headers) => {
   for (const [method, path] of [["POST", "/keys"], ["GET", "/keys/abcdefghij234567"], ["GET", "/keys/abcdefghij234567/usage"]]) {
     const body = method === "POST" ? '{"tier":"free"}' : undefined;
     await problem(await send(`/_tollgate${path}`, { method, headers, body }), 503);

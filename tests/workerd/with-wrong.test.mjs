@@ -4,7 +4,7 @@ import { admin, call, problem, received, send } from "./lib/gate.mjs";
 import { forge } from "./lib/keys.mjs";
 import { logged } from "./lib/setup.mjs";
 
-test("a wrong value of a var is 503 to everything but health, and the log names it", async () => {
+test("an invalid value of a var is 503 to everything but health, and the log names it", async () => {
   for (const response of [await send("/"), await call(await forge()), await admin("POST", "/keys", { tier: "free" })]) {
     await problem(response, 503);
   }

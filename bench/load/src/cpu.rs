@@ -1,10 +1,9 @@
-//! CPU time of a process, where the system tells it (Linux's `/proc`).
+//! CPU time of a process, from Linux's `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
-/// What all threads of a process have used so far, to the nanosecond; `None` where there is no such
-/// file.
+/// CPU time of all threads of a process so far, to the nanosecond. `None` without such a file.
 pub fn time_of(pid: u32) -> Option<Duration> {
     let mut nanos = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {

@@ -1,6 +1,6 @@
 //! Closed-loop HTTP/1.1 load: each connection is kept alive and sends its next request when it has
-//! read the answer to the last one. One JSON object on standard input says what to do, one on
-//! standard output what came of it. One thread, so that the server keeps the other cores.
+//! read the response to the last one. The plan is a JSON object on standard input, the report one on
+//! standard output. One thread, so that the server keeps the other cores.
 
 mod cpu;
 
@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 
-/// So many failed connections or requests end the run.
+/// Number of failed connections or requests that ends the run.
 const MOST_FAILURES: u64 = 100;
-/// How long a request may stay unanswered.
+/// Timeout of a request.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
@@ -33,12 +33,12 @@ struct Plan {
     /// Load before the measurement begins.
     warmup_ms: u64,
     measure_ms: u64,
-    /// The run ends sooner when it has sent so many requests.
+    /// The run ends early when it has sent so many requests.
     most_requests: Option<u64>,
-    /// A header whose values go round over the requests of all connections.
+    /// A header whose values rotate over the requests of all connections.
     header: String,
     values: Vec<String>,
-    /// Which of them is the first.
+    /// The index of the first value.
     #[serde(default)]
     first_value: usize,
     /// The server's process, to measure its CPU time.
@@ -52,13 +52,12 @@ struct Report {
     per_second: f64,
     /// Microseconds.
     latency: Latency,
-    /// All answers, by status: those before the measurement and those that came too late for it are
-    /// among them.
+    /// All responses by status, including those before the measurement and those too late for it.
     statuses: BTreeMap<u16, u64>,
     failures: u64,
     last_failure: String,
-    /// Microseconds of CPU time per request of the server's process and of this one; null where the
-    /// system does not say.
+    /// Microseconds of CPU time per request, of the server's process and of this one. `null` without
+    /// `/proc`.
     server_cpu: Option<f64>,
     own_cpu: Option<f64>,
 }
@@ -175,7 +174,7 @@ fn report(run: &Run, measured: Duration, before: CpuTimes, after: CpuTimes) -> R
     }
 }
 
-/// Opens connections one after the other until the time is up; one is enough unless it breaks.
+/// Opens connections one after the other until the time is up. One is enough unless it breaks.
 async fn connection(run: Rc<Run>) {
     while Instant::now() < run.end && run.requests_left.get() > 0 && run.failures.get() < MOST_FAILURES {
         if let Err(fault) = requests(&run).await {
@@ -208,7 +207,7 @@ async fn requests(run: &Run) -> Result<(), Fault> {
     }
 }
 
-/// Sends one request and reads its whole answer.
+/// Sends one request and reads its whole response.
 async fn exchange(run: &Run, sender: &mut SendRequest<Empty<Bytes>>) -> Result<u16, Fault> {
     let turn = run.next_value.get() % run.values.len();
     run.next_value.set(turn + 1);

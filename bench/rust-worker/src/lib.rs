@@ -1,10 +1,11 @@
-//! Two Workers in one: with the variable `FORWARD` it sends every request on, without it it answers a constant.
+//! Two Workers in one: with the variable `FORWARD` it forwards every request, without it it answers
+//! with a constant.
 
 use std::cell::OnceCell;
 use worker::{Context, Env, Fetch, Request, Response, Result, event};
 
 thread_local! {
-    /// Looked up once in an isolate's life, so that asking costs nothing.
+    /// Read once per isolate, so that reading it costs nothing later.
     static IS_FORWARD: OnceCell<bool> = const { OnceCell::new() };
 }
 

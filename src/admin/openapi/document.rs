@@ -2,9 +2,8 @@
 
 use crate::admin::openapi::operations::{self, Description};
 use crate::admin::openapi::schemas::Schemas;
-use crate::admin::tokens::Scope;
 use crate::http::problem::ProblemBody;
-use crate::router::{Admin, Operation, RESERVED};
+use crate::router::{Admin, Operation, RESERVED, Scope};
 use serde_json::{Map, Value, json};
 
 const DESCRIPTION: &str = "Exact rate limits and monthly quotas for the keys of an API. These are the endpoints of tollgate itself; \

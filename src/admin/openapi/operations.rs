@@ -3,7 +3,7 @@
 use crate::admin::alerts::{AlertView, DeliveryState, DeliveryView};
 use crate::admin::audit::EntryView;
 use crate::admin::keys::{ChangeKey, CreateKey, IssuedKeyView, KeyView, RotateKey};
-use crate::admin::log::LogEntry;
+use crate::admin::log::LogEntryView;
 use crate::admin::openapi::schemas::Schemas;
 use crate::admin::overrides::{OverrideView, PutOverride};
 use crate::admin::parameters::{PAGE_DEFAULT, PAGE_LIMIT};
@@ -294,7 +294,7 @@ fn describe_settings(schemas: &mut Schemas) -> Vec<Description> {
     let changed = schemas.add::<ChangedTier>();
     let cost = schemas.add::<RouteCostView>();
     let token = schemas.add::<TokenView>();
-    let entry = schemas.add::<LogEntry>();
+    let entry = schemas.add::<LogEntryView>();
     let word = json!({ "type": "string" });
     schemas.body::<PutPolicy>();
     vec![

@@ -1,17 +1,16 @@
-//! How calls ended, until their objects know it.
+//! Outcomes of calls that their objects do not have yet.
 //!
-//! An object writes no row for an outcome that it gets by itself, and may lose it. So what was sent
-//! by itself is sent again with the next request about the key: an object notes an outcome once,
-//! however often it comes.
+//! An object writes no row for outcomes that arrive without a call, and may lose them. So they are
+//! sent again with the next request about the key. The object records each outcome once.
 
 use crate::gateway::outbox::delivery_timer::DeliveryTimer;
 use crate::metering::call_outcome::CallOutcome;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-/// Outcomes of one key that are kept at most; beyond it the oldest are dropped.
+/// Maximum number of outcomes that are kept per key. Beyond it the oldest are dropped.
 pub const OUTCOMES_OF_KEY: usize = 256;
-/// Keys with outcomes at most; beyond it those that were added first are dropped.
+/// Maximum number of keys with outcomes. Beyond it those that were added first are dropped.
 pub const KEYS_WITH_OUTCOMES: usize = 4_096;
 
 /// The outcomes of one isolate. Times are milliseconds on its clock.
@@ -20,7 +19,7 @@ pub struct PendingOutcomes {
     keys: HashMap<Rc<str>, KeyOutcomes>,
     /// The keys in the order in which they were added.
     order: BTreeMap<u64, Rc<str>>,
-    /// How many keys have been added so far.
+    /// Number of keys added so far.
     added: u64,
     key_limit: usize,
     outcome_limit: usize,
@@ -31,7 +30,7 @@ struct KeyOutcomes {
     /// The key's place in the order.
     place: u64,
     outcomes: VecDeque<CallOutcome>,
-    /// How many of them, the newest, have not been sent by themselves. More than there are if the
+    /// Number of the newest ones that have not been delivered alone. Exceeds their count if the
     /// oldest were dropped.
     unsent: usize,
     timer: DeliveryTimer,
@@ -44,25 +43,25 @@ impl Default for PendingOutcomes {
 }
 
 impl PendingOutcomes {
-    /// None yet, and at most so many keys and so many outcomes of each.
+    /// An empty one for at most so many keys and so many outcomes of each.
     #[must_use]
     pub fn with_limits(key_limit: usize, outcome_limit: usize) -> Self {
         Self { keys: HashMap::new(), order: BTreeMap::new(), added: 0, key_limit, outcome_limit }
     }
 
-    /// How many keys are remembered.
+    /// Number of keys that are remembered.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether none is.
+    /// Whether no key is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Adds an outcome. Returns whether a timer has to be set that sends it.
+    /// Adds an outcome. Returns whether a timer must be set that delivers it.
     pub fn add(&mut self, id: &str, now: u64, outcome: CallOutcome) -> bool {
         let limit = self.outcome_limit;
         let Some(key) = self.key(id) else { return false };
@@ -72,7 +71,7 @@ impl PendingOutcomes {
         key.timer.start(now)
     }
 
-    /// What a request about the key takes along: everything.
+    /// All outcomes of the key, for the request that carries them.
     pub fn take(&mut self, id: &str) -> Vec<CallOutcome> {
         let Some(key) = self.keys.get_mut(id) else { return Vec::new() };
         key.unsent = 0;
@@ -81,7 +80,7 @@ impl PendingOutcomes {
         outcomes.into()
     }
 
-    /// The request that took these along has failed: they go along with the next one.
+    /// The request that carried these has failed: the next one carries them.
     pub fn put_back(&mut self, id: &str, outcomes: Vec<CallOutcome>) {
         if outcomes.is_empty() {
             return;
@@ -94,7 +93,7 @@ impl PendingOutcomes {
         key.trim(limit);
     }
 
-    /// The timer of a key has ended: what is to be sent by itself. It stays here for the next
+    /// The timer of a key has ended: the outcomes to deliver alone. They stay here for the next
     /// request.
     pub fn unsent(&mut self, id: &str) -> Vec<CallOutcome> {
         let Some(key) = self.keys.get_mut(id) else { return Vec::new() };
@@ -105,7 +104,7 @@ impl PendingOutcomes {
         unsent
     }
 
-    /// The key's outcomes; makes room for them if it has none yet.
+    /// The key's outcomes. Makes room for them if it has none.
     fn key(&mut self, id: &str) -> Option<&mut KeyOutcomes> {
         if !self.keys.contains_key(id) {
             if self.keys.len() >= self.key_limit
@@ -158,10 +157,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_by_itself_goes_along_again() {
+    fn outcomes_delivered_alone_are_sent_again_with_the_next_request() {
         let mut pending = PendingOutcomes::default();
         assert!(pending.add("k", 0, outcome(1)), "the first one sets a timer");
         assert!(!pending.add("k", 999, outcome(2)));
+        assert_eq!((pending.len(), pending.is_empty()), (1, false));
         assert_eq!(pending.unsent("k"), [outcome(1), outcome(2)]);
         assert!(pending.add("k", 1000, outcome(3)), "its timer has ended");
         assert_eq!(nonces(pending.unsent("k")), [3]);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_to_send_of_what_a_request_took_along() {
+    fn outcomes_that_a_request_carries_are_not_delivered_alone() {
         let mut pending = PendingOutcomes::default();
         add(&mut pending, "k", 1..3);
         assert_eq!(nonces(pending.take("k")), [1, 2]);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_lost_request_took_along_goes_with_the_next_in_its_place() {
+    fn outcomes_of_a_lost_request_return_in_their_order() {
         let mut pending = PendingOutcomes::default();
         add(&mut pending, "k", 1..3);
         let taken = pending.take("k");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_key_the_newest_are_kept() {
+    fn the_newest_outcomes_of_a_key_are_kept() {
         let last = OUTCOMES_OF_KEY as u64;
         let mut pending = PendingOutcomes::default();
         add(&mut pending, "k", 0..last + 2);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn of_all_keys_the_newest_are_kept_whatever_fails() {
+    fn the_newest_keys_are_kept_whatever_fails() {
         let mut pending = PendingOutcomes::default();
         let ids: Vec<String> = (0..=KEYS_WITH_OUTCOMES).map(|n| n.to_string()).collect();
         for id in &ids {
@@ -222,10 +222,10 @@ mod tests {
         assert_eq!(nonces(pending.take("0")), NONE);
         assert_eq!(nonces(pending.unsent("0")), NONE);
         assert_eq!(nonces(pending.unsent("1")), [1]);
-        // A key that was emptied, and whose timer is over, is a new one when it comes again.
+        // A key without outcomes or a timer counts as new when it is added again.
         assert_eq!(nonces(pending.take("1")), [1]);
         pending.put_back("1", vec![outcome(2)]);
-        // Requests fail whose keys have been dropped meanwhile.
+        // Failed requests of keys that have been dropped meanwhile.
         for id in 0..KEYS_WITH_OUTCOMES - 1 {
             pending.put_back(&format!("late-{id}"), vec![outcome(3)]);
             assert_eq!((pending.len(), pending.order.len()), (KEYS_WITH_OUTCOMES, KEYS_WITH_OUTCOMES));

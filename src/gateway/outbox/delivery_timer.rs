@@ -1,7 +1,7 @@
-//! The timer after which something is delivered that no request about its key has taken along.
+//! The timer after which a report is delivered alone if no request about its key has carried it.
 
-/// A timer belongs to a request, and may die with it: a Worker may work for 30 s after its
-/// response. After this time in milliseconds it is taken to be dead.
+/// How long a timer counts as set, in milliseconds. It belongs to a request and may end with it: a
+/// Worker may run for 30 s after its response.
 pub const TIMER_LIFE: u64 = 30_000;
 
 /// Whether a timer is set.
@@ -12,7 +12,7 @@ pub struct DeliveryTimer {
 }
 
 impl DeliveryTimer {
-    /// Whether a timer has to be set now. It counts as set then.
+    /// Whether a timer must be set now. If so, it counts as set.
     pub fn start(&mut self, now: u64) -> bool {
         let is_set = self.since.is_some_and(|since| now.abs_diff(since) < TIMER_LIFE);
         if !is_set {
@@ -26,7 +26,7 @@ impl DeliveryTimer {
         self.since = None;
     }
 
-    /// Whether one was set and has not ended. It may be dead.
+    /// Whether one was set and has not ended. Its request may have ended without it.
     #[must_use]
     pub const fn is_set(self) -> bool {
         self.since.is_some()
@@ -38,14 +38,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_timer_at_a_time_and_another_when_it_ended_or_died() {
+    fn one_timer_at_a_time_until_it_ends_or_expires() {
         let mut timer = DeliveryTimer::default();
         assert!(!timer.is_set());
         assert_eq!(
             [0, TIMER_LIFE - 1, TIMER_LIFE, TIMER_LIFE + 1].map(|now| timer.start(now)),
             [true, false, true, false]
         );
-        // A clock that stepped back for less than that is no reason for another.
+        // A smaller step back of the clock does not set another.
         assert_eq!([1, 0].map(|now| timer.start(now)), [false, true]);
         assert!(timer.is_set());
         timer.end();

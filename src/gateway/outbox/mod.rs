@@ -1,6 +1,6 @@
-//! Everything that an isolate still has to report to the objects of keys: usage that no object has
-//! counted yet, and how calls ended. It goes along with the next request about the key, or by
-//! itself after a delay.
+//! What an isolate has not yet reported to the objects of keys: usage that no object has counted,
+//! and outcomes of calls. The next request about the key carries it; without one it is delivered
+//! alone after a delay.
 
 pub mod call_outcomes;
 pub mod delivery_timer;

@@ -1,9 +1,9 @@
-//! Usage that an isolate still has to report: calls that it let through while their object was out
-//! of reach, and denials that it answered without asking.
+//! Usage that an isolate has not yet reported: calls that it let through while their object was
+//! unreachable, and denials from its cache.
 //!
 //! A report keeps its nonce until the object has acknowledged it, so the object counts it once
-//! however often it is sent. From the second time on it says since when the object may have it: by
-//! then the object may have forgotten the nonce (see
+//! however often it is sent. From the second time on it has the age of the first attempt, because
+//! the object may have forgotten the nonce by then (see
 //! [`KeyState::can_deduplicate`](crate::key_state::state::KeyState::can_deduplicate)).
 
 use crate::gateway::outbox::delivery_timer::DeliveryTimer;
@@ -11,29 +11,29 @@ use crate::protocol::object_request::{PendingReport, UncheckedCalls};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-/// Keys at most with usage to report.
+/// Maximum number of keys with usage to report.
 pub const CAPACITY: usize = 10_000;
-/// What may be kept of one key: bytes of methods and paths, with [`ENTRY`] for each different one
-/// and for each call that may have been counted. That is about a thousand of the latter, and any
-/// number of the others if they are alike.
+/// Maximum size of what is kept per key, in bytes: methods and paths, with [`ENTRY`] for each
+/// different one and for each call that may have been counted. That is about a thousand of the
+/// latter, and any number of the others if they are alike.
 pub const KEY_BYTES: usize = 1 << 16;
-/// What may be kept of all keys.
+/// Maximum size of what is kept of all keys, in bytes.
 pub const ALL_BYTES: usize = 1 << 23;
-/// What an entry counts for beside its text, in bytes.
+/// The size of an entry besides its text, in bytes.
 pub const ENTRY: usize = 32;
-/// A report is cut when it has so many bytes.
+/// The size at which a report is cut, in bytes.
 const REPORT_BYTES: usize = 1 << 13;
 
-/// The request that an object may have counted for a call that was then let through uncounted.
+/// The request for a call that was let through uncounted, but may have been counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaybeCounted {
     /// The request's nonce, under which the call is reported.
     pub nonce: u64,
-    /// When it was first asked, in milliseconds.
-    pub asked_at: u64,
+    /// When the request was first sent, in milliseconds.
+    pub requested_at: u64,
 }
 
-/// A [`PendingReport`] on its way.
+/// A [`PendingReport`] in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SentReport {
     /// Names the report.
@@ -45,7 +45,7 @@ pub struct SentReport {
 }
 
 impl SentReport {
-    /// As it is sent.
+    /// In the form of the request.
     #[must_use]
     pub fn report(&self) -> PendingReport<'_> {
         let &Self { nonce, uncounted, denied, age, .. } = self;
@@ -57,14 +57,14 @@ impl SentReport {
 #[derive(Debug)]
 struct InFlightReport {
     nonce: u64,
-    /// What the calls asked for, and how many there are.
+    /// The targets of the calls, and their number.
     calls: Vec<(String, u64)>,
     unchecked: Rc<str>,
     denied: u64,
-    /// When the object can first have counted it, in milliseconds. `None` until it is sent, if no
-    /// request has been counted for certain.
+    /// The earliest time at which the object may have counted it, in milliseconds. `None` until it
+    /// is sent, if certainly no request has been counted.
     since: Option<u64>,
-    /// Requests with it that have not been answered.
+    /// Number of unanswered requests that carry it.
     in_flight: usize,
     /// Whether the object may have it although no request is in flight.
     is_maybe_counted: bool,
@@ -82,12 +82,12 @@ impl InFlightReport {
 struct KeyReports {
     /// The report that was sent at least once and is not acknowledged.
     sent: Option<InFlightReport>,
-    /// Calls that may have been counted, and what they asked for. Each is a report of its own.
+    /// Calls that may have been counted, and their targets. Each is a separate report.
     maybe_counted: VecDeque<(MaybeCounted, String)>,
-    /// What calls asked for that are certainly uncounted and were not sent, and how many there are.
+    /// Targets and number of the calls that are certainly uncounted and not yet sent.
     calls: BTreeMap<String, u64>,
     denied: u64,
-    /// What is kept of calls, in bytes.
+    /// Size of what is kept of calls, in bytes.
     bytes: usize,
     timer: DeliveryTimer,
 }
@@ -98,8 +98,8 @@ impl KeyReports {
     }
 
     fn next(&mut self, nonce: u64) -> Option<InFlightReport> {
-        if let Some((MaybeCounted { nonce, asked_at }, target)) = self.maybe_counted.pop_front() {
-            return Some(InFlightReport::new(nonce, vec![(target, 1)], 0, Some(asked_at)));
+        if let Some((MaybeCounted { nonce, requested_at }, target)) = self.maybe_counted.pop_front() {
+            return Some(InFlightReport::new(nonce, vec![(target, 1)], 0, Some(requested_at)));
         }
         let mut calls = Vec::new();
         let mut bytes = 0;
@@ -115,8 +115,8 @@ impl KeyReports {
     }
 }
 
-/// The usage that one isolate has to report. Times are milliseconds on its own clock, of which only
-/// differences count.
+/// The unreported usage of one isolate. Times are milliseconds on its clock; only differences
+/// matter.
 #[derive(Debug, Default)]
 pub struct UsageReports {
     accounts: HashMap<String, KeyReports>,
@@ -125,8 +125,8 @@ pub struct UsageReports {
 }
 
 impl UsageReports {
-    /// Adds a call that is let through uncounted. Returns whether a timer has to be set, or `None`
-    /// if there is no room: then the call must not be let through.
+    /// Adds a call that is let through uncounted. Returns whether a timer must be set, or `None` if
+    /// there is no room: the call must then be refused.
     pub fn add_call(
         &mut self,
         id: &str,
@@ -153,8 +153,8 @@ impl UsageReports {
         Some(needs_timer)
     }
 
-    /// Adds a call that was denied without asking. Returns whether a timer has to be set, or `None`
-    /// if there is no room.
+    /// Adds a call that was denied from the cache. Returns whether a timer must be set, or `None` if
+    /// there is no room.
     pub fn add_denied(&mut self, id: &str, now: u64) -> Option<bool> {
         let account = self.account(id)?;
         account.denied = account.denied.saturating_add(1);
@@ -182,7 +182,7 @@ impl UsageReports {
         let sent = account.sent.as_mut()?;
         sent.in_flight = sent.in_flight.saturating_add(1);
         let since = sent.since.replace(sent.since.unwrap_or(now));
-        // A clock that stepped back does not tell how long it was.
+        // The clock has stepped back: the age is unknown.
         let age = since.map(|since| now.checked_sub(since).unwrap_or(u64::MAX));
         let uncounted = sent.calls.iter().fold(0, |sum: u64, (_, count)| sum.saturating_add(*count));
         Some(SentReport {
@@ -205,8 +205,8 @@ impl UsageReports {
         self.bytes = self.bytes.saturating_sub(freed);
     }
 
-    /// The object says that it has not recorded the report of this nonce. The report may grow
-    /// again, unless another request may have delivered it.
+    /// The object has not recorded the report of this nonce. The report may grow again, unless
+    /// another request may have delivered it.
     pub fn requeue(&mut self, id: &str, nonce: u64) {
         let mut freed = 0;
         self.change(id, nonce, |account, is_maybe_counted| {
@@ -222,7 +222,7 @@ impl UsageReports {
         self.bytes = self.bytes.saturating_sub(freed);
     }
 
-    /// It is unknown whether the object has recorded the report of this nonce: it stays as it is.
+    /// It is unknown whether the object has recorded the report of this nonce. It stays as it is.
     pub fn mark_maybe_counted(&mut self, id: &str, nonce: u64) {
         self.change(id, nonce, |account, _| {
             if let Some(sent) = &mut account.sent {
@@ -231,7 +231,7 @@ impl UsageReports {
         });
     }
 
-    /// The timer that delivers has ended.
+    /// The timer of the delivery has ended.
     pub fn end_timer(&mut self, id: &str) {
         if let Some(account) = self.accounts.get_mut(id) {
             account.timer.end();
@@ -242,7 +242,7 @@ impl UsageReports {
     /// Handles the result of a request that carried the report of this nonce.
     fn change(&mut self, id: &str, nonce: u64, change: impl FnOnce(&mut KeyReports, bool)) {
         let Some(account) = self.accounts.get_mut(id) else { return };
-        // Another request may have settled it already, and a newer report may have been sent since.
+        // Another request may have delivered it, and a newer report may have been sent since.
         let Some(sent) = account.sent.as_mut().filter(|sent| sent.nonce == nonce) else { return };
         sent.in_flight = sent.in_flight.saturating_sub(1);
         let is_maybe_counted = sent.is_maybe_counted || sent.in_flight > 0;
@@ -269,7 +269,7 @@ mod tests {
 
     const GET: (&str, &str) = ("GET", "/a");
 
-    /// Nonce, calls, denials, age and what the calls asked for.
+    /// Nonce, calls, denials, age and targets.
     type Expected = (u64, u64, u64, Option<u64>, String);
 
     fn report(nonce: u64, uncounted: u64, denied: u64, age: Option<u64>) -> Expected {
@@ -284,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_certainly_uncounted_is_sent_together_until_it_is_acknowledged() {
+    fn certainly_uncounted_calls_are_one_report_until_it_is_acknowledged() {
         let mut reports = UsageReports::default();
         assert_eq!(next_report(&mut reports, 0, 1), None);
         assert_eq!(reports.add_call("k", 0, GET, None), Some(true));
         assert_eq!(reports.add_denied("k", 1), Some(false));
         assert_eq!(next_report(&mut reports, 5, 7), Some(report(7, 1, 1, None)));
         assert_eq!(reports.next_report("l", 5, 7), None);
-        // Another question takes it along while the first is under way.
+        // Another request carries it while the first is in flight.
         reports.add_call("k", 6, GET, None);
         assert_eq!(next_report(&mut reports, 9, 8), Some(report(7, 1, 1, Some(4))));
         reports.acknowledge("k", 7);
@@ -307,14 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_object_did_not_count_may_grow_again() {
+    fn a_report_that_was_not_recorded_may_grow_again() {
         let mut reports = UsageReports::default();
         reports.add_call("k", 0, GET, None);
         next_report(&mut reports, 0, 1);
         reports.requeue("k", 1);
         reports.add_call("k", 0, GET, None);
         assert_eq!(next_report(&mut reports, 3, 2), Some(report(2, 2, 0, None)));
-        // Two questions carry it now: what one of them says is not all.
+        // Two requests carry it: the response to one of them does not decide.
         next_report(&mut reports, 3, 3);
         reports.requeue("k", 2);
         reports.add_call("k", 3, GET, None);
@@ -323,7 +323,7 @@ mod tests {
         reports.requeue("k", 2);
         assert_eq!((reports.bytes, reports.accounts["k"].bytes), (38, 38), "one entry, of 6 bytes and 32");
         assert_eq!(next_report(&mut reports, 9, 5), Some(report(5, 3, 0, None)));
-        // An answer that was lost says nothing either.
+        // Nor does a lost response.
         reports.mark_maybe_counted("k", 5);
         next_report(&mut reports, 9, 6);
         reports.requeue("k", 5);
@@ -333,11 +333,11 @@ mod tests {
     }
 
     #[test]
-    fn a_doubtful_call_stays_one_and_says_since_when() {
+    fn a_maybe_counted_call_is_a_report_of_its_own_with_its_age() {
         let mut reports = UsageReports::default();
-        reports.add_call("k", 100, GET, Some(MaybeCounted { nonce: 71, asked_at: 90 }));
+        reports.add_call("k", 100, GET, Some(MaybeCounted { nonce: 71, requested_at: 90 }));
         reports.add_call("k", 100, GET, None);
-        reports.add_call("k", 200, GET, Some(MaybeCounted { nonce: 72, asked_at: 150 }));
+        reports.add_call("k", 200, GET, Some(MaybeCounted { nonce: 72, requested_at: 150 }));
         assert_eq!(next_report(&mut reports, 200, 1), Some(report(71, 1, 0, Some(110))));
         reports.requeue("k", 71);
         assert_eq!(next_report(&mut reports, 201, 2), Some(report(71, 1, 0, Some(111))));
@@ -348,12 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_told_by_what_they_asked_for() {
+    fn calls_are_grouped_by_target() {
         let mut reports = UsageReports::default();
         for target in [GET, ("POST", "/a"), ("GET", "/b,c"), GET] {
             reports.add_call("k", 0, target, None);
         }
-        reports.add_call("k", 0, ("PUT", "/d"), Some(MaybeCounted { nonce: 9, asked_at: 0 }));
+        reports.add_call("k", 0, ("PUT", "/d"), Some(MaybeCounted { nonce: 9, requested_at: 0 }));
         assert_eq!(next_report(&mut reports, 1, 1), Some((9, 1, 0, Some(1), "1:PUT:/d".to_owned())));
         reports.acknowledge("k", 9);
         let expected = "2:GET:/a,1:GET:/b%2Cc,1:POST:/a".to_owned();
@@ -373,7 +373,7 @@ mod tests {
             (nonce, calls) = (nonce + 1, calls + uncounted);
         }
         assert_eq!((nonce, calls, reports.bytes), (5, 1000, 0));
-        // Of entries of 64 bytes 128 fill a report.
+        // 128 entries of 64 bytes fill a report.
         for call in 0..200 {
             reports.add_call("k", 0, ("GET", &format!("/{call:027}")), None);
         }
@@ -381,11 +381,11 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_as_many_bytes_as_are_said() {
+    fn bytes_are_limited_exactly() {
         let mut reports = UsageReports::default();
         let path = format!("/{}", "x".repeat(27));
         let add = |reports: &mut UsageReports, nonce| {
-            reports.add_call("k", 0, ("GET", &path), Some(MaybeCounted { nonce, asked_at: 0 })).is_some()
+            reports.add_call("k", 0, ("GET", &path), Some(MaybeCounted { nonce, requested_at: 0 })).is_some()
         };
         assert_eq!((0..2_000).take_while(|nonce| add(&mut reports, *nonce)).count(), KEY_BYTES / 64);
         let mut reports = UsageReports::default();
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn usage_outlives_its_timer() {
-        let maybe_counted = Some(MaybeCounted { nonce: 9, asked_at: 0 });
+        let maybe_counted = Some(MaybeCounted { nonce: 9, requested_at: 0 });
         for (calls, doubtful, denied, is_sent) in
             [(1, 0, 0, false), (0, 1, 0, false), (0, 0, 1, false), (1, 0, 0, true)]
         {
@@ -414,9 +414,9 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_not_noted() {
+    fn a_full_outbox_adds_nothing() {
         let mut reports = UsageReports::default();
-        let maybe_counted = |nonce| Some(MaybeCounted { nonce, asked_at: 0 });
+        let maybe_counted = |nonce| Some(MaybeCounted { nonce, requested_at: 0 });
         let most = KEY_BYTES / ("GET:/a".len() + ENTRY);
         for nonce in 0..most {
             assert!(reports.add_call("k", 0, GET, maybe_counted(nonce as u64)).is_some());
@@ -426,7 +426,7 @@ mod tests {
         let (nonce, ..) = next_report(&mut reports, 0, 0).unwrap();
         assert_eq!(reports.add_call("k", 0, GET, None), None);
         reports.acknowledge("k", nonce);
-        // One kind of call needs room once, however many there are.
+        // Equal calls need room once.
         assert!((0..5000).all(|_| reports.add_call("k", 0, GET, None).is_some()));
         assert_eq!(reports.add_call("k", 0, ("GET", "/b"), None), None);
         assert_eq!(reports.add_call("l", 0, ("GET", &"/".repeat(KEY_BYTES)), None), None);
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_is_set_again_when_it_has_ended_or_died() {
+    fn a_timer_is_set_again_when_it_has_ended_or_expired() {
         let mut reports = UsageReports::default();
         let mut needs_timer = |now| reports.add_denied("k", now).unwrap();
         assert_eq!([0, TIMER_LIFE - 1, TIMER_LIFE, TIMER_LIFE + 1].map(&mut needs_timer), [true, false, true, false]);

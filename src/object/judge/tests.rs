@@ -157,6 +157,12 @@ fn a_report_that_is_too_late_is_not_counted() {
     let carried = judged(&mut memory, &Check { report: Some(late), has_malformed_key: true, ..check(1) });
     assert_eq!((carried.needs_write, carried.is_report_late), (false, true));
     assert_eq!(counts(&memory), (calls, 0, calls));
+    // Ages are milliseconds: a minute and a half later a report of ten seconds ago is counted.
+    let mut is_late = |age| {
+        let report = PendingReport { age: Some(age), ..report(age, 1, 0) };
+        record_report(&mut memory, &settings(), report, at(NOW + 90_000)).unwrap().is_late
+    };
+    assert_eq!((is_late(LATE), is_late(10_000)), (true, false));
 }
 
 #[test]
@@ -192,6 +198,17 @@ fn refusals_are_in_the_audit_log() {
 }
 
 #[test]
+fn an_outcome_that_nothing_uses_needs_no_row() {
+    for (rest, is_noted) in [("", false), (r#","audit_days":1"#, true)] {
+        let mut memory = memory(profile(10, 100, rest));
+        judged(&mut memory, &check(1));
+        commit(memory.key_state.as_mut().unwrap());
+        assert_eq!(record_outcomes(&mut memory, CallOutcomes("1.200.5"), at(NOW)), Ok(true));
+        assert_eq!(memory.has_unwritten(), is_noted, "{rest}");
+    }
+}
+
+#[test]
 fn the_object_requests_outcomes_that_it_uses() {
     let plain = |rest: &str, check: Check<'static>| admission(&judged(&mut memory(profile(10, 100, rest)), &check));
     assert_eq!(plain("", check(1)), Admission::default());
@@ -223,7 +240,7 @@ fn a_repeat_by_its_idempotency_key_is_refused_until_the_first_call_has_ended() {
 }
 
 #[test]
-fn a_denial_says_for_which_calls_it_is_true() {
+fn a_denial_has_its_extent() {
     // The minute denies replays like new calls, the month does not deny free replays.
     let denied = |minute, month, rest: &str, check: &Check<'static>| {
         let mut memory = memory(profile(minute, month, rest));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::key_state::state::judging::ReportedUsage;
 use crate::keys::profile::Status;
 use crate::object::fixtures::{NOW, SECRET, at, check, commit, memory, profile, settings};
 use crate::object::judge::{judge, record_report};
@@ -41,7 +42,7 @@ fn status_is_for_the_own_secret() {
 }
 
 #[test]
-fn the_status_of_a_key_that_may_not_be_used_says_so() {
+fn a_key_that_may_not_be_used_has_its_status() {
     let text = key_status(&mut called(r#","expires_at":1930564800000"#), "k", SECRET, at(NOW)).unwrap();
     assert!(text.starts_with("1 refused:expired free "), "{text}");
     assert!(text.contains(&format!(r#""expires_at":"{}""#, rfc3339(at(NOW)))), "{text}");
@@ -74,7 +75,14 @@ fn counts_are_those_of_months_and_hours() {
     let mut found = counts(key_state);
     found["counts"][1][1] = json!("POST");
     assert_eq!(found, expected);
-    assert_eq!(counts(&KeyState::new("f".to_owned())), json!({"epoch":"f","counts":[]}));
+    let mut other = KeyState::new("f".to_owned());
+    assert_eq!(counts(&other), json!({"epoch":"f","counts":[]}));
+    // A month without calls and denials in this epoch has no row in D1. One with denials alone has.
+    other.carry_over(Month::of(at(NOW)), serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":0}"#).unwrap());
+    assert_eq!(counts(&other)["counts"], json!([]));
+    let denials = ReportedUsage { denied: 2, ..ReportedUsage::default() };
+    other.apply_report(&[], at(NOW), &denials);
+    assert_eq!(counts(&other)["counts"][0], json!(["2031-03", "", 0, 2, 0, 0]));
 }
 
 #[test]

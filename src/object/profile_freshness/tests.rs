@@ -42,6 +42,7 @@ fn a_profile_is_used_then_read_beside_then_read_first() {
         assert_eq!(needs_read(&freshness, NOW + age), Ok(expected == Readiness::NotReady), "{age}");
     }
     assert_eq!((freshness.checked_at(), freshness.reads()), (NOW, 1));
+    assert_eq!(failed_at(freshness, NOW + LIFE).reads(), 2, "failed reads count too");
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn without_a_profile_a_failed_read_pauses_for_one_second() {
 }
 
 #[test]
-fn a_key_that_d1_does_not_have_is_asked_about_every_five_seconds() {
+fn a_key_that_d1_does_not_have_is_read_every_five_seconds() {
     let mut freshness = known();
     let awaited = freshness.prepare(false, NOW + LIFE).unwrap().unwrap();
     let read = freshness.begin_read(NOW + LIFE);

@@ -1,9 +1,8 @@
 //! Dispatches requests to operations and turns their results into responses.
 
 use crate::admin::parameters::Parameters;
-use crate::admin::tokens::Scope;
 use crate::http::problem::Problem;
-use crate::router::{Admin, Endpoint};
+use crate::router::{Admin, Endpoint, Scope};
 use crate::runtime::admin::authorize::authorize;
 use crate::runtime::admin::command::{Command, CommandResult, Failure, Success};
 use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, route_costs, tiers, tokens};

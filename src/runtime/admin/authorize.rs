@@ -1,10 +1,11 @@
 //! Admin tokens: `ADMIN_TOKEN`, named tokens and their scopes.
 
 use crate::admin::attempts::{Attempts, KNOWN, KnownTokens, Reading};
-use crate::admin::tokens::{ROOT, Scope};
+use crate::admin::tokens::ROOT;
 use crate::gateway::credential;
 use crate::http::problem::Problem;
 use crate::keys::key::{same_hash, same_secret, token_hash, token_id};
+use crate::router::Scope;
 use crate::runtime::admin::command::Failure;
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;

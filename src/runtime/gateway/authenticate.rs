@@ -6,7 +6,7 @@ use crate::http::address::Network;
 use crate::http::problem::Problem;
 use crate::keys::key::{ImportedKey, Signer, is_importable};
 use crate::runtime::clock;
-use crate::runtime::gateway::import_lookup::{self, NotAsked};
+use crate::runtime::gateway::import_lookup::{self, NotLookedUp};
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ pub(crate) struct Caller {
 pub(crate) enum Evidence {
     /// Its tag is valid.
     Tag,
-    /// This isolate knows that it was imported.
+    /// It is in the isolate's cache of imported keys.
     Memory,
     /// D1 has just returned it.
     Found,
@@ -82,12 +82,12 @@ pub(crate) fn identify(presented: &str, signer: &Signer, isolate: &Isolate, now:
             key.map_or(Presented::Invalid, |key| Presented::Key(Caller::imported(key, Evidence::Memory)))
         }
         Lookup::Unknown => Presented::Invalid,
-        Lookup::Ask => Presented::NeedsLookup(Candidate { keys }),
+        Lookup::Needed => Presented::NeedsLookup(Candidate { keys }),
     }
 }
 
 impl Candidate {
-    /// Looks the text up in D1, in its turn, and caches the answer.
+    /// Looks the text up in D1 in its turn, and caches the result.
     pub(crate) async fn look_up(
         self,
         isolate: &Rc<Isolate>,
@@ -98,7 +98,7 @@ impl Candidate {
             Ok(Some(key)) => Ok(Caller::imported(key, Evidence::Found)),
             Ok(None) => Err(Problem::InvalidKey),
             // In every fail mode: a text that may not be a key at all must not pass.
-            Err(NotAsked) => Err(Problem::Unavailable("the API key could not be looked up: try again")),
+            Err(NotLookedUp) => Err(Problem::Unavailable("the API key could not be looked up: try again")),
         }
     }
 }
@@ -119,7 +119,7 @@ impl Caller {
         let keys = vec![ImportedKey { id: self.id, secret_hash: self.secret_hash }];
         let lookup = isolate.lookups.borrow_mut().find(&ids(&keys), clock::now().as_millis());
         match lookup {
-            Lookup::Ask => Candidate { keys }.look_up(isolate, context, network).await.ok(),
+            Lookup::Needed => Candidate { keys }.look_up(isolate, context, network).await.ok(),
             Lookup::Imported(_) | Lookup::Unknown => None,
         }
     }

@@ -63,7 +63,7 @@ impl Authenticated {
 }
 
 /// Refuses the call at once, or sends a request to its object.
-pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, asked_at: u64) -> HttpResult {
+pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: u64) -> HttpResult {
     let (keyed, fingerprint) = match request.incoming.idempotency() {
         Field::Absent => (Keyed::No, None),
         Field::Key(key) => {
@@ -72,16 +72,27 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, asked_at: u64)
         }
         Field::Malformed => (Keyed::Malformed, None),
     };
-    if let Some(answer) = refuse_at_once(&isolate, &request, keyed, asked_at) {
+    if let Some(answer) = refuse_at_once(&isolate, &request, keyed, requested_at) {
         return answer;
     }
     let generation = isolate.denials.borrow().generation();
     let nonce = isolate.nonce();
-    let attachment = outbox::attach(&isolate, &request.caller.id, asked_at);
+    let attachment = outbox::attach(&isolate, &request.caller.id, requested_at);
     let in_flight = InFlight::join(&request.caller.id);
     let is_repeat = false;
-    GatedCall { request, isolate, asked_at, nonce, attachment, is_repeat, in_flight, keyed, fingerprint, generation }
-        .ask()
+    GatedCall {
+        request,
+        isolate,
+        requested_at,
+        nonce,
+        attachment,
+        is_repeat,
+        in_flight,
+        keyed,
+        fingerprint,
+        generation,
+    }
+    .send()
 }
 
 /// The cached refusal of a call, if one applies.
@@ -143,12 +154,12 @@ fn refusal_of(known: &KeyResponse) -> Option<Problem> {
     })
 }
 
-/// A call whose object has been asked. JavaScript holds it until the response arrives.
+/// A call whose request to the object is in flight. JavaScript holds it until the response arrives.
 #[wasm_bindgen]
 pub struct GatedCall {
     request: Authenticated,
     isolate: Rc<Isolate>,
-    asked_at: u64,
+    requested_at: u64,
     nonce: u64,
     /// The part of the outbox that the request carries.
     attachment: Attachment,
@@ -182,7 +193,7 @@ impl GatedCall {
 }
 
 impl GatedCall {
-    fn ask(self) -> HttpResult {
+    fn send(self) -> HttpResult {
         let line = ObjectRequest::Check(self.check()).to_url();
         // JavaScript takes ownership of the call.
         let (objects, id) = (self.isolate.objects.clone(), self.request.caller.id.clone());
@@ -208,7 +219,7 @@ impl GatedCall {
 
     /// Milliseconds since the first request. `u64::MAX` if the clock has stepped back.
     fn age(&self) -> u64 {
-        clock::now().as_millis().checked_sub(self.asked_at).unwrap_or(u64::MAX)
+        clock::now().as_millis().checked_sub(self.requested_at).unwrap_or(u64::MAX)
     }
 
     fn go_on(mut self, reply: Reply) -> HttpResult {
@@ -218,7 +229,7 @@ impl GatedCall {
             // Repeated under the same nonce, which the object counts once.
             self.is_repeat = true;
             self.attachment = outbox::attach(&self.isolate, id, clock::now().as_millis());
-            return self.ask();
+            return self.send();
         }
         match reply {
             Reply::Response(ObjectResponse::Key(known)) => {
@@ -255,8 +266,8 @@ impl GatedCall {
     fn remember(&self, known: &KeyResponse) {
         let isolate = &self.isolate;
         let cap = isolate.config.deny_cache_seconds.saturating_mul(1000);
-        let asked = self.asked_at..clock::now().as_millis();
-        isolate.denials.borrow_mut().keep(self.request.call(), self.keyed, known, asked, cap, self.generation);
+        let span = self.requested_at..clock::now().as_millis();
+        isolate.denials.borrow_mut().keep(self.request.call(), self.keyed, known, span, cap, self.generation);
         isolate.self_service.borrow_mut().forget(Some(&self.request.caller.id));
     }
 
@@ -267,9 +278,9 @@ impl GatedCall {
         match caller.clone().look_again(&self.isolate, context, incoming.network()).await {
             Some(_) => {
                 self.request.caller.evidence = Evidence::Found;
-                self.ask()
+                self.send()
             }
-            // The key is unknown to the object. That holds unless D1 says otherwise.
+            // The key is unknown to the object. It is refused unless D1 has it.
             None => self.refuse(&Problem::InvalidKey),
         }
     }
@@ -321,7 +332,8 @@ impl GatedCall {
     /// with a mark and reported later if the outbox has room.
     fn go_on_uncounted(&self, is_maybe_counted: bool) -> HttpResult {
         let Authenticated { context, caller, .. } = &self.request;
-        let maybe_counted = is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, asked_at: self.asked_at });
+        let maybe_counted =
+            is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, requested_at: self.requested_at });
         let has_room = || outbox::add_call(&self.isolate, context, self.request.call(), maybe_counted);
         match self.isolate.config.fail_mode {
             FailMode::Open if has_room() => {

@@ -9,7 +9,7 @@
 //! `tests/http/lookups.test.mjs` covers clients that leave during a query.
 
 use crate::gateway::import_cache::Found;
-use crate::gateway::import_queue::{AnswerSlot, Asked, DEADLINE, LookupAnswer, LookupBatch, Turn, Waited};
+use crate::gateway::import_queue::{AnswerSlot, DEADLINE, LookupAnswer, LookupBatch, QueriedText, Turn, Waited};
 use crate::http::address::Network;
 use crate::keys::key::ImportedKey;
 use crate::runtime::deadline::within;
@@ -26,7 +26,7 @@ use wasm_bindgen_futures::JsFuture;
 
 /// The lookup failed, or the queue is full. An error has been logged.
 #[derive(Debug)]
-pub(crate) struct NotAsked;
+pub(crate) struct NotLookedUp;
 
 /// Returns the index of the imported key's id, if any. Waits for its turn and caches the answer.
 pub(crate) async fn look_up(
@@ -34,13 +34,13 @@ pub(crate) async fn look_up(
     context: &JsValue,
     keys: Vec<ImportedKey>,
     network: Network,
-) -> Result<Option<ImportedKey>, NotAsked> {
+) -> Result<Option<ImportedKey>, NotLookedUp> {
     let keys: Rc<[ImportedKey]> = keys.into();
     let slot = Rc::new(AnswerSlot::default());
     let now = clock::now().as_millis();
     let is_deferred = isolate.refusals.borrow_mut().defers(network, now);
     let joined = isolate.queue.borrow_mut().join(Rc::clone(&keys), is_deferred, Rc::clone(&slot), now);
-    let (ticket, gone) = joined.ok_or(NotAsked)?;
+    let (ticket, gone) = joined.ok_or(NotLookedUp)?;
     for other in gone {
         other.put(LookupAnswer::None);
     }
@@ -56,15 +56,15 @@ pub(crate) async fn look_up(
                 drop(JsFuture::from(js::timer::after(milliseconds)).await);
                 waited = next;
             }
-            Turn::Ask(batch) => {
-                let query = ask(Rc::clone(isolate), batch);
+            Turn::Query(batch) => {
+                let query = run_query(Rc::clone(isolate), batch);
                 js::timer::keep_alive(context, &query);
                 drop(JsFuture::from(query).await);
             }
         }
     };
     let is_key = match answer {
-        LookupAnswer::None => return Err(NotAsked),
+        LookupAnswer::None => return Err(NotLookedUp),
         LookupAnswer::Key(_) => true,
         LookupAnswer::NoKey => false,
     };
@@ -73,7 +73,7 @@ pub(crate) async fn look_up(
 }
 
 /// Runs a query and stores the answers for the waiting requests.
-fn ask(isolate: Rc<Isolate>, batch: LookupBatch) -> Promise {
+fn run_query(isolate: Rc<Isolate>, batch: LookupBatch) -> Promise {
     wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(async move {
         run(&isolate, batch).await;
         Ok(JsValue::UNDEFINED)
@@ -82,13 +82,13 @@ fn ask(isolate: Rc<Isolate>, batch: LookupBatch) -> Promise {
 
 async fn run(isolate: &Isolate, batch: LookupBatch) {
     let mark = isolate.lookups.borrow().mark();
-    let asked_at = clock::now().as_millis();
+    let started_at = clock::now().as_millis();
     let found =
         within(DEADLINE, async { store::imports::find_imported(&Database::of(&isolate.env)?, &batch.texts).await })
             .await;
     let found = found.inspect_err(|error| {
         let count = batch.texts.len();
-        worker::console_error!("tollgate: D1 could not be asked which of {count} keys were imported: {error}");
+        worker::console_error!("tollgate: {count} possible imported keys could not be looked up in D1: {error}");
     });
     if let Ok(found) = &found {
         let mut lookups = isolate.lookups.borrow_mut();
@@ -99,11 +99,11 @@ async fn run(isolate: &Isolate, batch: LookupBatch) {
                 (FoundKeys::NoneAtAll, None) => Found::Nothing,
                 (FoundKeys::Ids(_), None) => Found::Unknown,
             };
-            lookups.keep(&ids, found, mark, asked_at);
+            lookups.keep(&ids, found, mark, started_at);
         }
     }
-    let asked = isolate.queue.borrow_mut().finish(batch.number, clock::now().as_millis());
-    for Asked { keys, waiters } in asked {
+    let finished = isolate.queue.borrow_mut().finish(batch.number, clock::now().as_millis());
+    for QueriedText { keys, waiters } in finished {
         let answer = match &found {
             Ok(found) => own(&keys, found).map_or(LookupAnswer::NoKey, |(at, _)| LookupAnswer::Key(at)),
             Err(_) => LookupAnswer::None,

@@ -1,4 +1,5 @@
-//! Counts in-flight object requests per key, so that the object can tell a lone call from a burst.
+//! Counts in-flight object requests per key, so that the object can distinguish a lone call from a
+//! burst.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

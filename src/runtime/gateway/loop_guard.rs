@@ -13,37 +13,37 @@ use wasm_bindgen::JsCast;
 use wasm_bindgen_futures::JsFuture;
 
 /// A path that is never forwarded for clients, so they cannot choose the response to a probe.
-const ASKED: &str = "/_tollgate/health";
+const PROBED: &str = "/_tollgate/health";
 /// Timeout of a probe, in milliseconds.
-const LONGEST_ASKING: u32 = 2_000;
+const PROBE_TIMEOUT: u32 = 2_000;
 
 /// The response to a request that the gate sent to itself. `None` for any other request.
 pub(crate) fn answer_own(incoming: &Incoming, isolate: &Isolate) -> Option<HttpResult> {
     let mark = incoming.mark.as_deref()?;
-    let is_own = isolate.seal.knows(mark, incoming.place()?, clock::now().as_millis());
+    let is_own = isolate.seal.verifies(mark, incoming.place()?, clock::now().as_millis());
     is_own.then(|| http::called_by_itself(&isolate.seal.proof(mark), &isolate.config.cors_allow_origin))
 }
 
-/// Passes a request on to `go_on`, or refuses it if it would return to the gate. `asked_at` is the
+/// Passes a request on to `go_on`, or refuses it if it would return to the gate. `requested_at` is the
 /// current time; `go_on` receives the time at which it is called.
 pub(crate) fn unless_looping<R: AsRef<Incoming> + 'static>(
     request: R,
     isolate: Rc<Isolate>,
-    asked_at: u64,
+    requested_at: u64,
     go_on: impl FnOnce(R, Rc<Isolate>, u64) -> HttpResult + 'static,
 ) -> HttpResult {
     let way = place(request.as_ref(), &isolate).map_or(Way::Open, |place| {
         let mut loops = isolate.loops.borrow_mut();
         if js::origin::has_seen_loop() {
-            loops.suspect(asked_at);
+            loops.suspect(requested_at);
         }
-        loops.way(place, asked_at)
+        loops.way(place, requested_at)
     });
     let refuse = |isolate: &Isolate| http::refuse(&Problem::Loop, &isolate.config.cors_allow_origin, None);
     match way {
-        Way::Open => go_on(request, isolate, asked_at),
+        Way::Open => go_on(request, isolate, requested_at),
         Way::Loop => refuse(&isolate),
-        Way::Ask => {
+        Way::Probe => {
             let work = async move {
                 if leads_back(request.as_ref(), &isolate).await {
                     return refuse(&isolate);
@@ -77,8 +77,8 @@ async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
     let Some(place) = place(incoming, isolate) else { return false };
     let mark = isolate.seal.mark(place, clock::now().as_millis(), isolate.nonce());
     let base = isolate.config.origin.as_deref().unwrap_or_else(|| own_base(&incoming.url));
-    let url = format!("{base}{ASKED}");
-    let response = JsFuture::from(js::origin::probe(&url, MARK, &mark, LONGEST_ASKING)).await.ok();
+    let url = format!("{base}{PROBED}");
+    let response = JsFuture::from(js::origin::probe(&url, MARK, &mark, PROBE_TIMEOUT)).await.ok();
     let found = match response.and_then(|response| response.dyn_into::<web_sys::Response>().ok()) {
         Some(response) if is_proof(&response, &mark, isolate) => ProbeResult::Itself,
         Some(_) => ProbeResult::Other,
@@ -87,7 +87,7 @@ async fn leads_back(incoming: &Incoming, isolate: &Isolate) -> bool {
     if found == ProbeResult::Itself {
         worker::console_error!("tollgate: {}", Problem::Loop.detail());
     }
-    isolate.loops.borrow_mut().learn(place, found, clock::now().as_millis());
+    isolate.loops.borrow_mut().record(place, found, clock::now().as_millis());
     found == ProbeResult::Itself
 }
 

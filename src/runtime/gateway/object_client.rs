@@ -43,13 +43,13 @@ impl Reply {
 pub(crate) fn read(line: &str, id: &str) -> Reply {
     match ObjectResponse::parse(line) {
         Some(response) => Reply::Response(response),
-        None => Reply::Failed(Error::new(format!("the object of key {id} answered `{line}`"))),
+        None => Reply::Failed(Error::new(format!("the response of the object of key {id} is unknown: `{line}`"))),
     }
 }
 
 /// Classifies a failure.
 pub(crate) fn no_answer(is_retryable: bool, is_overloaded: bool, message: &str, id: &str) -> Reply {
-    let error = Error::new(format!("the object of key {id} did not answer: {message}"));
+    let error = Error::new(format!("the request to the object of key {id} failed: {message}"));
     match Outage::read(is_retryable, is_overloaded, message) {
         Outage::Lost => Reply::Lost(error),
         Outage::Overloaded => Reply::Overloaded(error),
@@ -133,5 +133,5 @@ async fn fan_out_through(isolate: &Isolate, id: &str, body: &FanOut) -> Result<F
 }
 
 async fn text(promise: Promise) -> Result<String, Error> {
-    JsFuture::from(promise).await?.as_string().ok_or_else(|| Error::new("an answer that is no text"))
+    JsFuture::from(promise).await?.as_string().ok_or_else(|| Error::new("the response of an object is no text"))
 }

@@ -1,6 +1,6 @@
 //! The isolate's [`Outbox`], kept between requests, and its deliveries.
 
-use crate::gateway::outbox::queue::{Attachment, Errand, ErrandRun, LONGEST_WAIT, Outbox, Receipt};
+use crate::gateway::outbox::queue::{Attachment, Delivery, DeliveryKind, LONGEST_WAIT, Outbox, Receipt};
 use crate::gateway::outbox::usage_reports::{CAPACITY, MaybeCounted};
 use crate::metering::call_outcome::CallOutcome;
 use crate::protocol::object_request::Call;
@@ -35,7 +35,7 @@ pub(crate) fn add_call(
     let now = clock::now().as_millis();
     let needs_timer = OUTBOX.with_borrow_mut(|outbox| outbox.add_call(call, now, maybe_counted));
     if needs_timer == Some(true) {
-        OutboxDelivery::later(isolate, context, call.id, Errand::Usage);
+        OutboxDelivery::later(isolate, context, call.id, DeliveryKind::Usage);
     }
     needs_timer.is_some()
 }
@@ -43,7 +43,7 @@ pub(crate) fn add_call(
 /// Adds a call that was denied from the cache.
 pub(crate) fn add_denied(isolate: &Rc<Isolate>, context: &JsValue, id: &str, now: u64) {
     match OUTBOX.with_borrow_mut(|outbox| outbox.add_denied(id, now)) {
-        Some(true) => OutboxDelivery::later(isolate, context, id, Errand::Usage),
+        Some(true) => OutboxDelivery::later(isolate, context, id, DeliveryKind::Usage),
         Some(false) => {}
         None => {
             worker::console_error!(
@@ -84,11 +84,11 @@ impl CallEnd {
         let Self { isolate, context, id, nonce, is_awaited } = self;
         let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun) };
         if is_awaited {
-            let delivery = OutboxDelivery::new(&isolate, &context, &id, Errand::Awaited(outcome));
+            let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
             return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
         }
         if OUTBOX.with_borrow_mut(|outbox| outbox.add_outcome(&id, millis(now), outcome)) {
-            OutboxDelivery::later(&isolate, &context, &id, Errand::Outcomes);
+            OutboxDelivery::later(&isolate, &context, &id, DeliveryKind::Outcomes);
         }
         None
     }
@@ -105,16 +105,16 @@ fn millis(value: f64) -> u64 {
 pub struct OutboxDelivery {
     isolate: Rc<Isolate>,
     context: JsValue,
-    run: ErrandRun,
+    run: Delivery,
 }
 
 impl OutboxDelivery {
-    fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) -> Self {
-        Self { isolate: Rc::clone(isolate), context: context.clone(), run: ErrandRun::new(id, errand) }
+    fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) -> Self {
+        Self { isolate: Rc::clone(isolate), context: context.clone(), run: Delivery::new(id, kind) }
     }
 
-    fn later(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) {
-        deliver_later(context, errand.delay(), &isolate.objects, id, Self::new(isolate, context, id, errand));
+    fn later(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) {
+        deliver_later(context, kind.delay(), &isolate.objects, id, Self::new(isolate, context, id, kind));
     }
 
     fn handle_reply(&mut self, reply: &Reply) {
@@ -123,7 +123,7 @@ impl OutboxDelivery {
         }
         let now = clock::now().as_millis();
         if OUTBOX.with_borrow_mut(|outbox| self.run.handle_receipt(outbox, now, reply.receipt())) {
-            Self::later(&self.isolate, &self.context, self.run.id(), Errand::Outcomes);
+            Self::later(&self.isolate, &self.context, self.run.id(), DeliveryKind::Outcomes);
         }
     }
 }

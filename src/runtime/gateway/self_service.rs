@@ -62,15 +62,15 @@ async fn find(
 ) -> Result<(StatusAndUsage, Rc<str>), (Problem, Option<StatusAndUsage>)> {
     let caller = caller_of(incoming, isolate, context).await.map_err(|refusal| (refusal, None))?;
     let (id, secret_hash) = (caller.id.clone(), caller.secret_hash.clone());
-    let asked_at = clock::now().as_millis();
-    let turn = isolate.self_service.borrow_mut().begin(&id, &secret_hash, wanted, asked_at);
+    let requested_at = clock::now().as_millis();
+    let turn = isolate.self_service.borrow_mut().begin(&id, &secret_hash, wanted, requested_at);
     let mark = match turn {
-        Permit::Give(key, body) => return Ok((key, body)),
+        Permit::Cached(key, body) => return Ok((key, body)),
         Permit::Refuse { retry_after, key } => {
             let violated = vec![self_service::POLICY.to_owned()];
             return Err((Problem::QuotaExceeded { violated, retry_after }, key));
         }
-        Permit::Ask(mark) => mark,
+        Permit::LookUp(mark) => mark,
     };
     let (key, me, month) = status_of(incoming, isolate, context, caller).await.map_err(|refusal| (refusal, None))?;
     let body = match wanted {
@@ -84,7 +84,7 @@ async fn find(
             }
         },
     };
-    let answer = self_service::CachedAnswer::new(key, body, asked_at, clock::now().as_millis());
+    let answer = self_service::CachedResponse::new(key, body, requested_at, clock::now().as_millis());
     isolate.self_service.borrow_mut().keep(&id, &secret_hash, wanted, mark, &answer);
     Ok((answer.key, answer.body))
 }
@@ -114,12 +114,12 @@ async fn status_of(
     if let Some(status) = request(isolate, &caller).await? {
         return Ok(status);
     }
-    // The key is unknown to the object. That holds unless D1 says otherwise.
+    // The key is unknown to the object. It is refused unless D1 has it.
     let found = caller.look_again(isolate, context, incoming.network()).await;
     request(isolate, &found.ok_or(Problem::InvalidKey)?).await?.ok_or(Problem::InvalidKey)
 }
 
-/// Requests the status from the object; `None` if it knows no such key.
+/// Requests the status from the object. `None` if the key is unknown to it.
 async fn request(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKey>, Problem> {
     let status = object_client::key_status(isolate, caller).await;
     let status = status.and_then(|text| match KeyStatusResponse::parse(&text) {

@@ -1,6 +1,9 @@
 // Queries of D1.
 
-/** Runs statements `[[sql, values], …]` as one transaction; resolves to the rows of the last one, as JSON. */
+/**
+ * Runs statements `[[sql, values], …]` as one transaction. Resolves to the rows of the last one, as
+ * JSON.
+ */
 export async function runSql(database, statements) {
   const prepared = JSON.parse(statements).map(([sql, values]) => database.prepare(sql).bind(...values));
   const results = await database.batch(prepared);
@@ -8,8 +11,8 @@ export async function runSql(database, statements) {
 }
 
 /**
- * The `row`s of a query, after `head`, as a stream of text. The query gives pages: it runs again
- * with the `position` of the last row until it gives none.
+ * The `row`s of a query, after `head`, as a stream of text. The query returns pages: it runs
+ * again with the `position` of the last row until it returns no rows.
  */
 export async function streamRows(database, sql, value, head) {
   const statement = database.prepare(sql);

@@ -20,14 +20,14 @@ function renew() {
   state.instanceId += 1;
 }
 
-/** A trap that the crate's own hook did not see. */
+/** Notes a trap that did not reach the crate's abort hook. */
 function noteTrap(error) {
   if (error instanceof WebAssembly.RuntimeError) state.criticalError = true;
 }
 
 addEventListener("error", ({ error }) => noteTrap(error));
 
-/** Answers a request that a trap has interrupted. What the crate expects to fail it answers itself. */
+/** The response to a request that a trap has interrupted. The crate answers all other failures. */
 function fail(error, env) {
   console.error(`tollgate: ${error?.stack ?? error}`);
   noteTrap(error);
@@ -63,7 +63,7 @@ export class KeyObject extends DurableObject {
     this.#current();
   }
 
-  /** The crate's object, made again in a new instance of the wasm: it reads its storage then. */
+  /** The crate's object. A new instance of the wasm gets a new one, which reads its storage. */
   #current() {
     renew();
     if (this.#instanceId !== state.instanceId) {
@@ -82,9 +82,12 @@ export class KeyObject extends DurableObject {
     }
   }
 
-  /** A question about a call and its answer, both lines of text: no request, response and header maps are made for them. */
-  ask(question) {
-    return this.#call("ask", question);
+  /**
+   * Handles a request about a call. Request and response are lines of text, because `fetch` would
+   * build a request, a response and two header maps.
+   */
+  ask(line) {
+    return this.#call("ask", line);
   }
 
   fetch(request) {

@@ -3,8 +3,8 @@ import { currentInstance, requireInstance } from "./instance.js";
 import { after } from "./timer.js";
 
 /**
- * Asks a key's object and hands what comes back to `request`: the line to `resume`, or the error to
- * `fail`. A fresh stub each time, because a stub that has failed once may fail for ever.
+ * Sends a line to a key's object, and passes the response to `request.resume` or the error to
+ * `request.fail`. Uses a new stub each time, because a stub that has failed may fail for ever.
  */
 export function ask(namespace, name, line, request) {
   const instance = currentInstance();
@@ -23,7 +23,7 @@ export function ask(namespace, name, line, request) {
     );
 }
 
-/** Asks with each line that `delivery` has, one after the other. */
+/** Sends the lines of `delivery`, one after the other. */
 async function deliver(namespace, name, delivery, instance) {
   const next = () => {
     requireInstance(instance);
@@ -32,24 +32,25 @@ async function deliver(namespace, name, delivery, instance) {
   for (let line = next(); line !== undefined; line = next()) await ask(namespace, name, line, delivery);
 }
 
-/** Delivers some time after the response. */
+/** Delivers so many milliseconds after now, even if the response has been sent. */
 export function deliverLater(context, milliseconds, namespace, name, delivery) {
   const instance = currentInstance();
   const work = after(milliseconds).then(() => deliver(namespace, name, delivery, instance));
   // Fails only if the instance has ended: `delivery` handles all results of the object.
-  context.waitUntil(work.catch((error) => console.error(`tollgate: nothing was delivered to key ${name}: ${error?.message ?? error}`)));
+  const log = (error) => console.error(`tollgate: a delivery to key ${name} failed: ${error?.message ?? error}`);
+  context.waitUntil(work.catch(log));
 }
 
-/** Delivers now; resolves when that is done, or after that many milliseconds. */
+/** Delivers now. Resolves when that is done, or after so many milliseconds. */
 export function deliverNow(namespace, name, delivery, milliseconds) {
   return Promise.race([deliver(namespace, name, delivery, currentInstance()), after(milliseconds)]);
 }
 
-/** Asks a key's object for JSON, with a body if there is one; resolves to the text. */
+/** Sends a request with an optional body to a key's object. Resolves to the text of the response. */
 export async function askText(namespace, name, url, body) {
   const init = body === undefined ? undefined : { method: "POST", body };
   const response = await namespace.getByName(name).fetch(url, init);
-  if (!response.ok) throw new Error(`the object answered ${response.status}`);
+  if (!response.ok) throw new Error(`the object responded with ${response.status}`);
   return response.text();
 }
 
@@ -72,7 +73,7 @@ export async function postToAll(namespace, targets, body, width) {
     }
   };
   await Promise.all(Array.from({ length: width }, lane));
-  // One log line, whatever their number.
+  // One log line for all failures.
   if (failure !== undefined) console.error(`tollgate: a change did not reach every object: ${failure}`);
   return accepted;
 }

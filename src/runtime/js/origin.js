@@ -4,13 +4,12 @@ import { currentInstance, requireInstance } from "./instance.js";
 import { reply } from "./response.js";
 
 /**
- * The rules of forwarding that run here, because the header fields they apply to are only here:
- * each would otherwise cost a crossing. `reserved` and `reservedInResponses` match the names of
- * header fields.
+ * The parameters of forwarding. They are applied here because header fields are on this side, and
+ * each would otherwise cost a crossing. `reserved` and `reservedInResponses` match names of fields.
  */
 const rules = { badGateway: { status: 0, body: "", fields: "" }, loopStatus: 0, reserved: /^/, reservedInResponses: /^/ };
 
-/** Sets the rules, once for each isolate. */
+/** Sets the rules, once per isolate. */
 export function setForwardingRules(status, body, fields, loopStatus, reserved, reservedInResponses) {
   rules.badGateway = { status, body, fields };
   rules.loopStatus = loopStatus;
@@ -21,8 +20,8 @@ export function setForwardingRules(status, body, fields, loopStatus, reserved, r
 /**
  * Forwards a request: same method and streamed body, header fields less those `dropped` (one a
  * line) and reserved ones. Redirects are left to the client, and no cache is read or written. The
- * origin's response is streamed back with `answerFields`. If the origin does not answer, the
- * response is 502.
+ * origin's response is streamed back with `answerFields`. If the request fails, the response is
+ * 502.
  *
  * `call.ended(status, begun, now)` is called with the origin's status, or 0. If it returns a
  * promise, the response waits for that.
@@ -62,11 +61,14 @@ export function forwardPreflight(request, url, kept, fields) {
   return relayed(fetch(url ?? request, init), "", undefined);
 }
 
-/** What to do when the origin has answered with a status. The client gets its response whatever becomes of the outcome. */
+/**
+ * Reports the status of the origin's response to `call`. The client gets its response even if that
+ * fails.
+ */
 function onEnd(call) {
   const instance = currentInstance();
   const begun = Date.now();
-  const log = (error) => console.error(`tollgate: the outcome of a call was not noted: ${error?.message ?? error}`);
+  const log = (error) => console.error(`tollgate: the outcome of a call was not recorded: ${error?.message ?? error}`);
   return (status) => {
     try {
       requireInstance(instance);
@@ -85,7 +87,7 @@ function relayed(sent, answerFields, ended) {
       return noted === undefined ? answer : noted.then(() => answer);
     },
     (error) => {
-      console.error(`tollgate: the origin did not answer: ${error?.message ?? error}`);
+      console.error(`tollgate: the request to the origin failed: ${error?.message ?? error}`);
       const noted = ended?.(0);
       const { status, body, fields } = rules.badGateway;
       const answer = reply(status, body, answerFields + fields);
@@ -108,8 +110,8 @@ function relay(response, fields) {
 }
 
 /**
- * Exposes the added fields to scripts, if the origin lets scripts of another origin read the
- * response. Here, because wasm is not entered when the origin answers.
+ * Exposes the added fields to scripts, if the origin's response is readable by scripts of other
+ * origins. This is in JavaScript because a response of the origin does not enter the wasm.
  */
 function expose(headers, fields) {
   const listed = (headers.get("access-control-expose-headers") ?? "").split(",").map((name) => name.trim());
@@ -122,17 +124,20 @@ function expose(headers, fields) {
   headers.set("access-control-expose-headers", [...names, ...added].join(", "));
 }
 
-/** Whether a response of the origin looked like that of a gateway that was called by itself. */
+/** Whether a response had the status of a loop and a reserved field. */
 let hasLoopStatus = false;
 
-/** Whether one did since the last call of this function. */
+/** Whether there was one since the last call of this function. */
 export function hasSeenLoop() {
   const seen = hasLoopStatus;
   hasLoopStatus = false;
   return seen;
 }
 
-/** Fetches `url` with one header field. Resolves to the response without its body, or to nothing if there is none in time. */
+/**
+ * Fetches `url` with one header field. Resolves to the response without its body, or to `undefined`
+ * after a failure or a timeout.
+ */
 export async function probe(url, name, value, milliseconds) {
   try {
     const signal = AbortSignal.timeout(milliseconds);

@@ -1,9 +1,9 @@
 // Reads properties of client requests.
 
 /**
- * What the gateway needs to know of a request, in one crossing, one fact a line: ten crossings
- * would cost more than all that is computed for a request. A field or body that is present is
- * marked by "+". Fields that only some methods need are read only for these.
+ * The properties of a request that the gateway uses, one per line, in one crossing: ten crossings
+ * would cost more than all computation for a request. "+" marks a field or body that is present.
+ * Fields that only some methods need are read only for these.
  */
 export function facts(request) {
   const { method, url, headers } = request;

@@ -5,12 +5,15 @@ export function query(storage, sql) {
   return JSON.stringify(storage.sql.exec(sql).toArray());
 }
 
-/** Runs one statement; returns how many rows it wrote, indexes included. */
+/** Runs one statement. Returns how many rows it wrote, indexes included. */
 export function write(storage, sql, values) {
   return storage.sql.exec(sql, ...values).rowsWritten;
 }
 
-/** Runs statements `[sql, ...values]`, all of them or none; returns how many rows they wrote, indexes included. */
+/**
+ * Runs statements `[sql, ...values]` in one transaction. Returns how many rows they wrote, indexes
+ * included.
+ */
 export function writeAll(storage, statements) {
   return storage.transactionSync(() => {
     let rows = 0;

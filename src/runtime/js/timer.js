@@ -1,6 +1,9 @@
 // Timers, and work that outlives the response.
 
-/** Resolves after that many milliseconds. Not for objects: a timer that is left running keeps an object awake, and billed. */
+/**
+ * Resolves after so many milliseconds. Not for objects: a timer that is left running keeps an
+ * object awake, and billed.
+ */
 export function after(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
@@ -19,7 +22,9 @@ export function clearTimer(timer) {
   clearTimeout(timer.id);
 }
 
-/** Lets work go on after the response, or after the client has left. Whoever started it handles its errors. */
+/**
+ * Continues work after the response, or after the client has left. The caller handles its errors.
+ */
 export function keepAlive(context, work) {
   const ignore = () => {};
   context.waitUntil(work.then(ignore, ignore));

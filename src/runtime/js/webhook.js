@@ -1,7 +1,7 @@
 // Requests to the operator's webhook.
 import { headersOf } from "./fields.js";
 
-/** Posts `body`; resolves to nothing if the receiver accepted it, and otherwise to the reason. */
+/** Posts `body`. Resolves to `undefined` if the receiver accepted it, and to the reason if not. */
 export async function post(url, fields, body, milliseconds) {
   const controller = new AbortController();
   const { signal } = controller;

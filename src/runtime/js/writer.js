@@ -7,27 +7,29 @@ export function openBatch(writer) {
   return writer.batch;
 }
 
-/** Ends a batch. `failure` is the answer to all calls in it if the write failed. */
+/** Ends a batch. `failure` is the response to all calls in it if the write failed. */
 export function closeBatch(batch, failure) {
   batch.resolve(failure);
 }
 
-/** The object's answer once the batch is closed. */
+/** Resolves to the object's response once the batch is closed. */
 export function answerWith(batch, line) {
   return batch.promise.then((failure) => failure ?? line);
 }
 
-/** Resolves to the failure, if there is one. */
+/** Resolves to the failure, or to `undefined`, once the batch is closed. */
 export function batchClosed(batch) {
   return batch.promise;
 }
 
-/** Calls `callback`. If a trap has ended its instance of the wasm meanwhile, the calls in the open batch fail. */
+/**
+ * Calls `callback`. If a trap has ended its instance of the wasm, the calls in the open batch fail.
+ */
 function callBack(writer, callback, number, error) {
   try {
     callback(number, error);
   } catch (trap) {
-    console.error(`tollgate: an object's write lost its instance of the wasm: ${trap?.message ?? trap}`);
+    console.error(`tollgate: the instance of the wasm of an object's write has ended: ${trap?.message ?? trap}`);
     writer.batch?.reject(trap);
   }
 }
@@ -37,7 +39,9 @@ export function nextTurn(writer, callback) {
   setTimeout(callBack, 0, writer, callback, 0);
 }
 
-/** Calls back with `number` when every write so far is confirmed, and with the error if that failed. */
+/**
+ * Calls back with `number` when every write so far is confirmed, with the error if that failed.
+ */
 export function whenConfirmed(storage, writer, callback, number) {
   storage.sync().then(() => callBack(writer, callback, number), (error) => callBack(writer, callback, number, error));
 }

@@ -70,7 +70,7 @@ struct ProfileBody {
 }
 
 #[derive(Deserialize)]
-struct StateRow {
+struct StoredState {
     slot: u32,
     body: String,
     checked_at: u64,
@@ -106,7 +106,7 @@ impl Storage {
         if !has("state") {
             return Ok(None);
         }
-        let rows: Vec<StateRow> = self.rows(SELECT_STATE)?;
+        let rows: Vec<StoredState> = self.rows(SELECT_STATE)?;
         if rows.is_empty() {
             return Ok(None);
         }

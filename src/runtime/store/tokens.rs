@@ -1,7 +1,8 @@
 //! Named admin tokens.
 
 use crate::admin::parameters::Page;
-use crate::admin::tokens::{Scope, TokenView};
+use crate::admin::tokens::TokenView;
+use crate::router::Scope;
 use crate::runtime::error::Error;
 use crate::runtime::store::database::{Change, Database, Statement};
 

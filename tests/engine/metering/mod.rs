@@ -1,5 +1,5 @@
-//! Metering: hours, idempotency keys, the audit log and alerts; case by case and by properties. Stored
-//! forms are frozen, because rows of deployed objects hold them.
+//! Metering: hours, idempotency keys, the audit log and alerts; case by case and by properties.
+//! Stored forms are frozen, because rows of deployed objects hold them.
 
 mod alerts;
 mod alerts_properties;

@@ -1,4 +1,5 @@
-// A client of the types that openapi-typescript makes. `tsc` checks it, then it makes real calls and prints what came back.
+// A client with the types of openapi-typescript. `tsc` checks it; then it makes real calls and prints
+// the results.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./api.d.ts";
 

@@ -1,7 +1,7 @@
 // Operations on a gate: keys, tiers, calls, usage, and polling.
 import assert from "node:assert/strict";
 import http from "node:http";
-import { AdminClient } from "../../support/admin.mjs";
+import { AdminClient } from "../../../scripts/lib/admin.mjs";
 import { checkDenial, checkProblem } from "../../support/problem.mjs";
 
 /** The admin API of a gate: over `gate.fetch` where it has one, else over HTTP. */

@@ -1,5 +1,7 @@
-"""Runs a command on a terminal of its own: `terminal.py COMMAND…`. Each line of standard input is typed, where `^C` is Ctrl-C. What the
-terminal shows goes to standard output. Ends as the command does: with its exit code, or with 128 and the signal that ended it."""
+"""Runs a command on its own terminal: `terminal.py COMMAND…`.
+
+Types each line of standard input; `^C` is Ctrl-C. Copies what the terminal shows to standard
+output. Exits with the exit code of the command, or with 128 plus the signal that ended it."""
 
 import os
 import pty
@@ -21,7 +23,7 @@ while True:
         try:
             shown = os.read(terminal, 65536)
         except OSError:
-            # Nobody has this terminal open any more.
+            # The terminal has no open end any more.
             shown = b""
         if not shown:
             break

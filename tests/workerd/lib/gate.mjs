@@ -1,7 +1,7 @@
 // Requests to the gate as clients and operators send them, and the origin behind it.
 import { env, exports } from "cloudflare:workers";
 import { expect, vi } from "vitest";
-import { AdminClient } from "../../support/admin.mjs";
+import { AdminClient } from "../../../scripts/lib/admin.mjs";
 import { checkProblem } from "../../support/problem.mjs";
 
 /** The URL of the gate; any host works. */

@@ -24,8 +24,8 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  const told = logged.join("\n") + JSON.stringify(await received());
-  for (const key of issuedKeys) expect(told).not.toContain(secretPart(key));
+  const seen = logged.join("\n") + JSON.stringify(await received());
+  for (const key of issuedKeys) expect(seen).not.toContain(secretPart(key));
   vi.restoreAllMocks();
   vi.useRealTimers();
 });

@@ -1,4 +1,4 @@
-// A client of the admin API over any transport, for Node and workerd.
+// A client of the admin API over any transport, for Node and workerd. The tour and the tests use it.
 import assert from "node:assert/strict";
 
 export class AdminClient {
