@@ -221,6 +221,8 @@ impl DenyCache {
 /// The audience of a refusal, the cost of its call, and for how many milliseconds it may be kept.
 fn kind(verdict: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *verdict {
+        // Any settle or release makes room, and calls that need no hold are not denied.
+        KeyVerdict::Denied { lacks_hold: true, .. } => None,
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,
