@@ -511,7 +511,18 @@ describe("refusals", () => {
     await problem(await post(key, { tokens: 1 }, as), 403);
     await problem(await admin("POST", path(key, reservation.id, "settle"), { tokens: 1 }, as), 403);
     await problem(await admin("DELETE", path(key, reservation.id), undefined, as), 403);
-    await problem(await post(key, { tokens: 1 }, { Authorization: "" }), 401);
+  });
+
+  test("without an admin token, or with the API key itself, everything is 401", async () => {
+    const key = await issueWith(tokens(1000, "day"));
+    const reservation = await reserve(key, { tokens: 1 });
+    const own = { Authorization: `Bearer ${key.key}` };
+    for (const as of [{ Authorization: "" }, own]) {
+      for (const [method, parts, body] of [["GET", []], ["POST", [], { tokens: 1 }], ["POST", [reservation.id, "settle"], { tokens: 1 }], ["DELETE", [reservation.id]]]) {
+        await problem(await admin(method, path(key, ...parts), body, as), 401);
+      }
+    }
+    expect(await open(key)).toEqual([reservation]);
   });
 
   test("unknown query parameters and other methods", async () => {

@@ -4,6 +4,7 @@ use crate::limiter::cost::Cost;
 use crate::object::fixtures::{NOW, at, check, commit, memory, settings};
 use crate::object::judge::judge;
 use crate::object::memory::ProfileWrite;
+use crate::protocol::object_response::Extent;
 use crate::time::SECOND;
 use serde_json::{Value, json};
 
@@ -58,7 +59,7 @@ fn a_reservation_waits_for_a_row_and_so_does_its_repeat() {
     let (verdict, json, needs_write) = reserved(&mut memory, &reservation(2, 401, 0), NOW + MINUTE);
     let retry_after = 12 * 3_600_000 - MINUTE;
     let denied =
-        KeyVerdict::Denied { violated: vec![1], retry_after, cost: 0, extent: Default::default(), lacks_hold: false };
+        KeyVerdict::Denied { violated: vec![1], retry_after, cost: 0, extent: Extent::Unsaid, lacks_hold: false };
     assert_eq!((verdict, json, needs_write), (denied, Value::Null, false));
     assert_eq!(reserved(&mut memory, &reservation(2, 400, 0), NOW + MINUTE).0, ADMITTED);
 }
