@@ -146,7 +146,16 @@ pub enum PolicyError {
     SlidingQuota { name: String, quota: u64 },
     /// Sliding and bucket need a period of constant length.
     #[error("policy {name:?} cannot use algorithm {algorithm} with period month; use algorithm fixed")]
-    Month { name: String, algorithm: Algorithm },
+    Month {
+        /// The policy.
+        name: String,
+        /// The algorithm asked for.
+        algorithm: Algorithm,
+    },
+    /// Unused tokens of a hold go back into a window or bucket.
+    #[error("policy {name:?} cannot use algorithm sliding with unit tokens; use algorithm fixed or bucket")]
+    SlidingTokens { name: String },
+    /// Only a bucket has a burst.
     #[error("policy {name:?} has a burst, which only algorithm bucket takes")]
     BurstNotBucket { name: String },
     #[error("burst {burst} of policy {name:?} must be 1 to {MAX_QUOTA}")]
@@ -160,7 +169,7 @@ impl PolicyError {
         match self {
             Self::Name(_) => "policy",
             Self::Quota { .. } | Self::SlidingQuota { .. } => "quota",
-            Self::Month { .. } => "algorithm",
+            Self::Month { .. } | Self::SlidingTokens { .. } => "algorithm",
             Self::BurstNotBucket { .. } | Self::Burst { .. } => "burst",
         }
     }
@@ -209,6 +218,9 @@ impl Policy {
         let name = name.into();
         if !is_name(&name) {
             return Err(PolicyError::Name(name));
+        }
+        if (unit, algorithm) == (Unit::Tokens, Algorithm::Sliding) {
+            return Err(PolicyError::SlidingTokens { name });
         }
         let least = u64::from(algorithm != Algorithm::Fixed);
         if quota < least || quota > MAX_QUOTA {

@@ -245,7 +245,7 @@ pub(crate) async fn flush(shared: &Rc<Shared>, look: fn(&KeyState) -> Value) -> 
     shared.load()?;
     if let Some(key_state) = &mut shared.memory.borrow_mut().key_state {
         for total in &totals.months {
-            key_state.mark_flushed(total.month, total.calls, total.denied);
+            key_state.mark_flushed(total);
         }
         for total in &totals.hours {
             key_state.mark_hour_flushed(total);

@@ -310,6 +310,7 @@ impl Shared {
             fingerprint: check.fingerprint,
             is_audited: profile.row.audit_days > 0,
             thresholds: self.thresholds(),
+            hold: None,
         };
         let schedule = profile.schedule();
         let status = profile.status(now);
