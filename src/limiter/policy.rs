@@ -146,12 +146,7 @@ pub enum PolicyError {
     SlidingQuota { name: String, quota: u64 },
     /// Sliding and bucket need a period of constant length.
     #[error("policy {name:?} cannot use algorithm {algorithm} with period month; use algorithm fixed")]
-    Month {
-        /// The policy.
-        name: String,
-        /// The algorithm asked for.
-        algorithm: Algorithm,
-    },
+    Month { name: String, algorithm: Algorithm },
     /// Unused tokens of a hold go back into a window or bucket.
     #[error("policy {name:?} cannot use algorithm sliding with unit tokens; use algorithm fixed or bucket")]
     SlidingTokens { name: String },
@@ -393,9 +388,22 @@ mod tests {
             (1, Algorithm::Bucket, Some(1)),
             (MAX_QUOTA, Algorithm::Bucket, Some(MAX_QUOTA)),
         ] {
-            let policy = Policy::new("p", Unit::Tokens, quota, Period::Hour, algorithm, burst).unwrap();
+            let unit = if algorithm == Algorithm::Sliding { Unit::Requests } else { Unit::Tokens };
+            let policy = Policy::new("p", unit, quota, Period::Hour, algorithm, burst).unwrap();
             assert_eq!((policy.quota(), policy.burst()), (quota, burst.unwrap_or(quota)));
-            assert_eq!((policy.unit(), policy.period(), policy.algorithm()), (Unit::Tokens, Period::Hour, algorithm));
+            assert_eq!((policy.unit(), policy.period(), policy.algorithm()), (unit, Period::Hour, algorithm));
+        }
+    }
+
+    #[test]
+    fn tokens_are_not_counted_by_a_log() {
+        for period in [Period::Minute, Period::Hour, Period::Day] {
+            let error = Policy::new("p", Unit::Tokens, 10, period, Algorithm::Sliding, None).unwrap_err();
+            assert_eq!(error.field(), "algorithm");
+            assert_eq!(
+                error.to_string(),
+                r#"policy "p" cannot use algorithm sliding with unit tokens; use algorithm fixed or bucket"#
+            );
         }
     }
 

@@ -43,6 +43,12 @@ pub struct Counts {
     pub returned: Cost,
 }
 
+impl Default for Counts {
+    fn default() -> Self {
+        HourCounts::default().total()
+    }
+}
+
 /// Counts of one epoch, hour and class, which only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct HourCounts {
