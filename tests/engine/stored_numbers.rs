@@ -210,7 +210,7 @@ fn policies() -> Vec<Policy> {
         policy("minute", Unit::Requests, 1_000_000_000, Period::Minute, Algorithm::Fixed, None),
         policy("hour", Unit::Tokens, 1_000_000_000, Period::Hour, Algorithm::Fixed, None),
         policy("s", Unit::Requests, 10_000, Period::Day, Algorithm::Sliding, None),
-        policy("t", Unit::Tokens, 10, Period::Minute, Algorithm::Sliding, None),
+        policy("t", Unit::Requests, 10, Period::Minute, Algorithm::Sliding, None),
         policy("b", Unit::Requests, 1, Period::Day, Algorithm::Bucket, Some(1_000_000_000)),
         policy("c", Unit::Tokens, 1_000_000_000, Period::Minute, Algorithm::Bucket, None),
         policy("month", Unit::Requests, 1_000_000_000, Period::Month, Algorithm::Fixed, None),
@@ -246,6 +246,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
                 fingerprint: Some(Fingerprint::of("POST", "/", None)),
                 is_audited: true,
                 thresholds: &[80, 1000],
+                hold: None,
             };
             state.judge_call(&policies, now, &call);
             state.judge_once(&policies, now, &call);
@@ -260,7 +261,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     state.report_calls(&[], now, extreme, Cost { requests: extreme, tokens: extreme });
     state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme });
     for total in state.meter().unflushed_months().into_iter().chain(state.meter().kept_months()) {
-        state.mark_flushed(total.month, total.calls, total.denied);
+        state.mark_flushed(&total);
     }
     for total in state.meter().unflushed_hours().into_iter().chain(state.meter().kept_hours()) {
         assert!(!rfc3339(total.start()).is_empty());
