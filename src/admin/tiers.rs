@@ -266,6 +266,11 @@ mod tests {
             ("gold", r#"{"policies":[{"policy":"a","quota":"1","period":"day"}]}"#, "policies[0].quota"),
             ("gold", r#"{"policies":[{"policy":"A","quota":1,"period":"day"}]}"#, "policies[0].policy"),
             ("gold", r#"{"policies":[{"policy":"a","quota":1,"period":"day","burst":0}]}"#, "policies[0].burst"),
+            (
+                "gold",
+                r#"{"policies":[{"policy":"a","unit":"tokens","quota":1,"period":"day","algorithm":"sliding"}]}"#,
+                "policies[0].algorithm",
+            ),
             ("gold", twice.as_str(), "policies[1].policy"),
             ("gold", many.as_str(), "policies"),
         ] {

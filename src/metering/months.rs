@@ -28,6 +28,14 @@ pub struct Carried {
     pub cost: u64,
     /// Charged tokens.
     pub tokens: u64,
+    /// Tokens charged beyond their holds. Earlier versions neither read nor stored it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub overdraft: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The totals of one month in the current epoch.
@@ -50,6 +58,14 @@ pub struct MonthTotal {
     pub returned: Cost,
     /// Tokens charged in this epoch beyond their holds. Only grows.
     pub overdraft: u64,
+}
+
+impl MonthTotal {
+    /// Whether anything was counted in this epoch.
+    #[must_use]
+    pub fn has_counts(&self) -> bool {
+        MonthCounts::of(self) != MonthCounts::default()
+    }
 }
 
 /// Counts of one epoch and month, which only grow.

@@ -3,6 +3,7 @@
 use crate::admin::openapi::operations::{self, Description};
 use crate::admin::openapi::schemas::Schemas;
 use crate::admin::tokens::Scope;
+use crate::admin::usage::LIST_LIMITS;
 use crate::http::problem::ProblemBody;
 use crate::router::{Admin, Operation, RESERVED};
 use serde_json::{Map, Value, json};
@@ -26,6 +27,7 @@ pub fn document() -> Value {
         let parameters = || json!({ "parameters": path_parameters(endpoint.path) });
         paths.entry(path).or_insert_with(parameters)[endpoint.method.to_lowercase()] = describe(&described);
     }
+    schemas.limit(LIST_LIMITS);
     json!({
         "openapi": "3.1.0",
         "info": {
