@@ -90,7 +90,7 @@ test("what the gate posts is accepted by both, and is listed as delivered", asyn
   const [post] = posts;
   assert.deepEqual(post.statuses, [204, 204]);
   assert.deepEqual({ ...JSON.parse(post.body), at: "" }, {
-    type: "quota_threshold", key_id: key.id, policy: "month", threshold: 0.8, used: 4, quota: 5,
+    type: "quota_threshold", key_id: key.id, policy: "month", unit: "requests", threshold: 0.8, used: 4, quota: 5,
     month: new Date().toISOString().slice(0, 7), at: "",
   });
   for (const { log } of Object.values(receivers)) {

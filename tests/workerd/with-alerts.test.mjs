@@ -44,7 +44,7 @@ test("an alert is delivered within a second, signed, and once", async () => {
   const [{ method, url, headers, body }] = posts;
   expect([method, url]).toEqual(["POST", env.ALERT_WEBHOOK_URL]);
   expect(JSON.parse(body)).toEqual({
-    type: "quota_threshold", key_id: key.id, policy: "month", threshold: 0.8, used: 801, quota: 1000, month: "2031-03", at: AT,
+    type: "quota_threshold", key_id: key.id, policy: "month", unit: "requests", threshold: 0.8, used: 801, quota: 1000, month: "2031-03", at: AT,
   });
   const timestamp = headers["x-tollgate-timestamp"];
   expect(timestamp).toBe(String(Date.now() / 1000));
@@ -75,6 +75,22 @@ test("a key that reaches a threshold raises the alert: once for the month, and f
   const { alerts } = await (await admin("GET", "/alerts?threshold=1")).json();
   const [mine] = alerts.filter(({ key_id }) => key_id === key.id);
   expect(mine).toMatchObject({ policy: "month", used: 5, quota: 5, share: 1, at: "2031-03-12T12:00:00Z" });
+});
+
+test("an alert about tokens says so, to the receiver and in the list", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  await runAlarm(key);
+  const [{ body }] = await inObject(key, "SELECT body FROM state");
+  const w = `tpm|80|203103|1000|801|${Date.parse(AT) * 1000}|1;`;
+  await inObject(key, "UPDATE state SET body = ?", JSON.stringify({ ...JSON.parse(body), w }));
+  await crash(key);
+  await admit(key, 1);
+  await runAlarm(key);
+  const [{ body: posted }] = await hooks();
+  expect(JSON.parse(posted)).toMatchObject({ policy: "tpm", unit: "tokens", used: 801, quota: 1000 });
+  const { deliveries } = await (await admin("GET", "/alerts/deliveries?state=delivered")).json();
+  expect(deliveries.find(({ key_id }) => key_id === key.id)).toMatchObject({ policy: "tpm", unit: "tokens" });
 });
 
 test("an alert that the receiver refuses is retried, with pauses that double, also by an evicted object", async () => {
