@@ -23,7 +23,8 @@ pub struct PolicyLimit {
     pub quota: u64,
     /// Period of the quota.
     pub period: Period,
-    /// How the quota is enforced. Default: `fixed`, the only one for a month.
+    /// How the quota is enforced. Default: `fixed`, the only one for a month. `sliding` is only for
+    /// requests.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub algorithm: Algorithm,
     /// Units that may be spent at once, only for `bucket`. `null` (the default): the quota.

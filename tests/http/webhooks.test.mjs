@@ -94,7 +94,7 @@ test("what the gate posts is accepted by both, and is listed as delivered", asyn
     month: new Date().toISOString().slice(0, 7), at: "",
   });
   for (const { log } of Object.values(receivers)) {
-    await until("the receiver has read the alert", () => log().includes(`key ${key.id} has used 4 of 5\n`));
+    await until("the receiver has read the alert", () => log().includes(`key ${key.id} has used 4 of 5 requests\n`));
   }
   await until("the alert is delivered", async () => {
     const { deliveries } = await adminOf(gate).json("GET", "/alerts/deliveries");
