@@ -18,6 +18,7 @@ const STAGES = [
   { name: "format", command: ["cargo", "fmt", "--check"] },
   { name: "clippy", command: ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"] },
   { name: "clippy, wasm", command: ["cargo", "clippy", "--locked", ...WASM, "--", "-D", "warnings"] },
+  { name: "circles of imports", command: [process.execPath, "scripts/cycles.mjs"] },
   { name: "cargo test", command: ["cargo", "test", "--locked", "--no-fail-fast"], count: countCargo },
   { name: "docs", command: ["cargo", "doc", "--locked", "--no-deps"], env: DENY_DOC_WARNINGS },
   { name: "docs, wasm", command: ["cargo", "doc", "--locked", "--no-deps", ...WASM], env: DENY_DOC_WARNINGS },

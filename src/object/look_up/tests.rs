@@ -3,7 +3,8 @@ use crate::key_state::hold::{Reservation, UsedAmount};
 use crate::keys::profile::Status;
 use crate::limiter::cost::Cost;
 use crate::object::fixtures::{NOW, SECRET, at, check, commit, memory, profile, settings};
-use crate::object::judge::judge;
+use crate::object::judge::{judge, record_report};
+use crate::protocol::object_request::PendingReport;
 
 fn called(rest: &str) -> Memory {
     let mut memory = memory(profile(10, 1_000, rest));
@@ -94,4 +95,15 @@ fn counts_are_those_of_months_and_hours() {
     found["counts"][1][1] = json!("POST");
     assert_eq!(found, expected);
     assert_eq!(counts(&KeyState::new("f".to_owned())), json!({"epoch":"f","counts":[]}));
+}
+
+#[test]
+fn a_month_counts_if_this_epoch_has_called_or_denied() {
+    let mut memory = memory(profile(10, 1_000, ""));
+    let carried = serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":0}"#).unwrap();
+    memory.key_state.as_mut().unwrap().carry_over(Month::of(at(NOW)), carried);
+    assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"], json!([]));
+    let report = PendingReport { nonce: 1, denied: 1, ..PendingReport::default() };
+    record_report(&mut memory, &settings(), report, at(NOW)).unwrap();
+    assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"][0], json!(["2031-03", "", 0, 1, 0, 0]));
 }
