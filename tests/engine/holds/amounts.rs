@@ -15,7 +15,7 @@ use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Judgement, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::call_outcome::CallOutcome;
-use tollgate::metering::hours::RESERVATIONS;
+use tollgate::metering::hours::{HourTotal, RESERVATIONS};
 use tollgate::time::{HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 /// Used and held, of all policies.
@@ -311,7 +311,7 @@ fn a_settle_is_of_the_windows_of_the_hold() {
     assert_eq!(amounts(&mut state, &policies, december), (0, 0, 100));
     assert_eq!((state.month(november()).tokens, state.month(november()).overdraft), (80, 20));
     assert_eq!(state.month(november().next()).tokens, 0);
-    let hours: Vec<UnixMicros> = state.meter().kept_hours().iter().map(|total| total.start()).collect();
+    let hours: Vec<UnixMicros> = state.meter().kept_hours().iter().map(HourTotal::start).collect();
     assert_eq!(hours, [december.saturating_sub(HOUR)]);
 }
 

@@ -141,8 +141,12 @@ impl Tables {
             let kept = table.entry(key).or_default();
             kept.iter_mut().zip(row).for_each(|(kept, new)| *kept = (*kept).max(new));
         }
-        months.iter().for_each(|total| merge(&mut self.months, total.month, month_row(total)));
-        hours.iter().for_each(|total| merge(&mut self.hours, (total.hour, total.class.clone()), hour_row(total)));
+        for total in months {
+            merge(&mut self.months, total.month, month_row(total));
+        }
+        for total in hours {
+            merge(&mut self.hours, (total.hour, total.class.clone()), hour_row(total));
+        }
     }
 }
 
@@ -224,7 +228,7 @@ impl World {
                 match self.state.reserve(policies, now, &Reservation { id, cost, ttl }) {
                     ReservationAnswer::Open(..) => drop(self.ledger.holds.insert(id, entry(cost, None))),
                     ReservationAnswer::Refused(_) => {}
-                    other => panic!("{other:?}"),
+                    other @ ReservationAnswer::Closed(..) => panic!("{other:?}"),
                 }
             }
             Action::Call(cost, hold) => {
@@ -269,8 +273,12 @@ impl World {
 
     fn acknowledge(&mut self) {
         if let Some((months, hours)) = self.batches.last() {
-            months.iter().for_each(|total| self.state.mark_flushed(total));
-            hours.iter().for_each(|total| self.state.mark_hour_flushed(total));
+            for total in months {
+                self.state.mark_flushed(total);
+            }
+            for total in hours {
+                self.state.mark_hour_flushed(total);
+            }
         }
     }
 

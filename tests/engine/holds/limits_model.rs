@@ -340,7 +340,7 @@ impl Run {
                     ReservationAnswer::Refused(decision) => {
                         assert!(!self.compare_verdict(&decision.verdict, cost, now));
                     }
-                    other => panic!("{other:?}"),
+                    other @ ReservationAnswer::Closed(..) => panic!("{other:?}"),
                 }
             }
             Action::Call { cost, hold } => {
@@ -351,12 +351,12 @@ impl Run {
                 let call = CallToJudge { hold, ..call(id, cost) };
                 let judgement = self.state.judge_call(&self.policies, clock, &call);
                 let tollgate::limiter::decision::Judgement::Decided(decision) = judgement else { panic!() };
-                let held = super::tokens(hold.map_or(0, |hold| hold.tokens));
-                if self.compare_verdict(&decision.verdict, cost.saturating_add(held), now) {
+                let on_top = super::tokens(hold.map_or(0, |hold| hold.tokens));
+                if self.compare_verdict(&decision.verdict, cost.saturating_add(on_top), now) {
                     self.model.calls += 1;
                     self.model.add(0, false, now, 0, cost, Fate::Closed(HoldState::Settled, 0));
                     if hold.is_some() {
-                        self.model.add(id, false, now, 20 * SECOND, held, Fate::Open);
+                        self.model.add(id, false, now, 20 * SECOND, on_top, Fate::Open);
                     }
                 }
             }
