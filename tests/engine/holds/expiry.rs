@@ -184,6 +184,18 @@ fn a_clock_that_fell_back_gives_no_units_of_others_back() {
     }
 }
 
+/// A settle beyond the hold counts in the window of the hold, to which the clock comes back.
+#[test]
+fn a_clock_that_fell_back_finds_what_was_settled() {
+    let (mut state, policies) = (state(), [fixed(100, Period::Minute)]);
+    let answer = state.reserve(&policies, START, &Reservation { id: 1, cost: tokens(60), ttl: HOUR });
+    assert!(matches!(answer, ReservationAnswer::Open(..)));
+    let later = START.saturating_add(7 * MINUTE);
+    settle(&mut state, &policies, later, 1, 75);
+    assert_eq!(amounts(&mut state, &policies, later), (0, 0, 100));
+    assert_eq!(amounts(&mut state, &policies, after(20)), (75, 0, 25));
+}
+
 /// The window of the hold was forgotten and counted anew by others.
 #[test]
 fn a_window_that_was_forgotten_gives_nothing_back() {

@@ -73,6 +73,19 @@ fn step() -> impl Strategy<Value = i64> {
     ]
 }
 
+/// Many holds at once, about a bucket that drains one token a second and is near empty.
+fn overlap() -> impl Strategy<Value = (i64, Action)> {
+    let step = prop_oneof![2 => Just(0_i64), 6 => 0..6_000_000_i64, 1 => 0..40_000_000_i64];
+    let cost = || (1..12_u64).prop_map(super::tokens);
+    let action = prop_oneof![
+        5 => cost().prop_map(|cost| Action::Reserve { cost, ttl: HOUR }),
+        2 => cost().prop_map(|cost| Action::Call { cost, hold: None }),
+        6 => (any::<Index>(), prop_oneof![Just(0_u64), 0..300_u64])
+            .prop_map(|(which, tokens)| Action::Settle { which, tokens, requests: None }),
+    ];
+    (step, action)
+}
+
 fn policy(name: String) -> impl Strategy<Value = Policy> {
     let kinds = [
         (Unit::Tokens, Algorithm::Fixed, Period::Minute),
@@ -456,6 +469,12 @@ proptest! {
     #[test]
     fn limits_are_those_of_the_model(policies in policies(), steps in vec((step(), action(false)), 1..120)) {
         Run::new(policies, false).go(&steps);
+    }
+
+    #[test]
+    fn holds_of_a_bucket_do_not_disturb_each_other(steps in vec(overlap(), 1..60)) {
+        let policy = Policy::new("b", Unit::Tokens, 60, Period::Minute, Algorithm::Bucket, Some(300)).unwrap();
+        Run::new(vec![policy], false).go(&steps);
     }
 
     /// A bucket that gets holds back is a bucket that only ever got what was used.
