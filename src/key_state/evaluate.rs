@@ -181,13 +181,11 @@ impl<'a> Evaluator<'a> {
 
     /// The count of the window of `policy` that contains `at`.
     fn fixed_used(&self, policy: &Policy, at: UnixMicros) -> u64 {
-        match self.counters.windows(policy.unit(), policy.period()) {
-            Some(windows) => windows.count(policy.period().window(at).start),
-            None => {
-                let (unit, month) = (policy.unit(), Month::of(at));
-                self.months.used(unit, month).saturating_add(self.held_in_month(unit, month))
-            }
+        if let Some(windows) = self.counters.windows(policy.unit(), policy.period()) {
+            return windows.count(policy.period().window(at).start);
         }
+        let (unit, month) = (policy.unit(), Month::of(at));
+        self.months.used(unit, month).saturating_add(self.held_in_month(unit, month))
     }
 
     fn held_in_month(&self, unit: Unit, month: Month) -> u64 {
@@ -203,7 +201,7 @@ impl<'a> Evaluator<'a> {
             (Algorithm::Fixed, Period::Month) => self.held_in_month(policy.unit(), Month::of(now)),
             (Algorithm::Fixed | Algorithm::Sliding, _) => self.holds.held_of(policy, now),
             (Algorithm::Bucket, _) => {
-                let held = |id| self.holds.find(id).map_or(0, |hold| hold.cost.of(policy.unit()));
+                let held = self.holds.newest_first(policy.unit());
                 self.counters.bucket_of(policy).map_or(0, |bucket| bucket.held(now, held))
             }
         }

@@ -87,10 +87,9 @@ impl Holds {
         Some(hold)
     }
 
-    /// Takes out what has expired at `now`, in the order of expiry.
+    /// Takes out what has expired at `now`.
     pub(super) fn take_expired(&mut self, now: UnixMicros) -> Vec<Hold> {
-        let mut expired: Vec<Hold> = self.open.extract_if(.., |hold| hold.expires_at <= now).collect();
-        expired.sort_by_key(|hold| hold.expires_at);
+        let expired = self.open.extract_if(.., |hold| hold.expires_at <= now).collect();
         self.find_next_expiry();
         expired
     }
@@ -118,10 +117,18 @@ impl Holds {
 
     /// The hours in which they are or may be metered.
     pub(super) fn hours(&self) -> Vec<u64> {
-        let mut hours: Vec<u64> = self.all().map(|hold| hold.hour).collect();
-        hours.sort_unstable();
-        hours.dedup();
+        let mut hours = Vec::new();
+        for hold in self.all() {
+            if !hours.contains(&hold.hour) {
+                hours.push(hold.hour);
+            }
+        }
         hours
+    }
+
+    /// The ids of the open holds and what they set aside of `unit`, newest first.
+    pub(super) fn newest_first(&self, unit: Unit) -> impl Iterator<Item = (u64, u64)> + Clone + '_ {
+        self.open.iter().rev().map(move |hold| (hold.id, hold.cost.of(unit)))
     }
 
     /// What is set aside of `unit` in a month.

@@ -96,12 +96,20 @@ impl Bucket {
         self.floors.end(hold, 0);
     }
 
-    /// Of `held` units of each hold, at most what can be given back at `now`; all together at most
-    /// what is in the bucket.
-    pub(crate) fn held(&self, now: UnixMicros, held: impl Fn(u64) -> u64) -> u64 {
+    /// The units of some holds that can still be in the bucket at `now`. `held` are their ids and
+    /// units, newest first.
+    pub(crate) fn held(&self, now: UnixMicros, held: impl Iterator<Item = (u64, u64)> + Clone) -> u64 {
         let level = self.level_at(now);
-        let holds = self.floors.since_each().map(|floor| self.scaled(held(floor.hold)).min(floor.least));
-        narrow(holds.fold(0, u128::saturating_add).min(level) / u128::from(self.span))
+        let (mut sum, mut rest) = (0_u128, held);
+        for floor in self.floors.since_each() {
+            // A hold that is not among them has expired.
+            let mut found = rest.clone();
+            if let Some((_, units)) = found.find(|(hold, _)| *hold == floor.hold) {
+                sum = sum.saturating_add(self.scaled(units).min(floor.least));
+                rest = found;
+            }
+        }
+        narrow(sum.min(level) / u128::from(self.span))
     }
 
     /// The level in units at `now`, rounded up.

@@ -101,13 +101,12 @@ impl KeyState {
         self.apply_policies(policies, now);
         let open = self.contents.holds.take(id);
         let is_open = open.is_some();
-        let hold = match open {
-            Some(hold) => hold,
-            None => {
-                let closed = self.contents.holds.closed.find(id, now)?;
-                let Some(expired) = &closed.expired else { return Some(closed.outcome) };
-                expired.clone()
-            }
+        let hold = if let Some(hold) = open {
+            hold
+        } else {
+            let closed = self.contents.holds.closed.find(id, now)?;
+            let Some(expired) = &closed.expired else { return Some(closed.outcome) };
+            expired.clone()
         };
         let charged = used.map_or(Cost::NONE, |used| hold.charged(used));
         let state = if used.is_some() { HoldState::Settled } else { HoldState::Released };
@@ -204,7 +203,8 @@ impl KeyState {
             let calls = u64::from(hold.cost.requests > 0);
             let counts = MonthCounts { calls, charges: Charges::of(hold.cost), ..MonthCounts::default() };
             // What is corrected must be in the same class.
-            hold.class = self.contents.meter.settle(hold.hour, &hold.class, counts).to_owned();
+            let class = self.contents.meter.settle(hold.hour, &hold.class, counts).to_owned();
+            hold.class = class;
             let (charged, at) = (hold.cost, hold.expires_at);
             let outcome = HoldOutcome { id: hold.id, state: HoldState::Expired, charged, reserved: hold.cost, at };
             self.remember(ClosedHold { outcome, expired: Some(hold) });

@@ -88,7 +88,7 @@ impl KeyState {
         call: &CallToJudge<'_>,
     ) -> Judgement {
         let policies = policies.into();
-        if !self.contents.calls.is_known(call.nonce) {
+        if !self.is_known(call.nonce) {
             return self.judge_call(policies, clock, call);
         }
         let now = self.effective_time(clock);
@@ -207,7 +207,12 @@ impl KeyState {
     /// counting it could count it twice.
     pub fn can_deduplicate(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
         let now = self.effective_time(clock);
-        self.contents.calls.can_deduplicate(now, nonce, age)
+        self.contents.calls.can_deduplicate(now, nonce, age) || self.is_known(nonce)
+    }
+
+    /// Whether a call was counted under this nonce recently, or has an open hold.
+    fn is_known(&self, nonce: u64) -> bool {
+        self.contents.calls.is_known(nonce) || self.contents.holds.find(nonce).is_some()
     }
 
     /// Records in the audit log that a call was refused with this status without a judgement. The
@@ -243,7 +248,7 @@ impl KeyState {
         report: &ReportedUsage,
     ) -> ReportOutcome {
         let &ReportedUsage { nonce, age, calls, cost, denied } = report;
-        if self.contents.calls.is_known(nonce) {
+        if self.is_known(nonce) {
             return ReportOutcome::Duplicate;
         }
         let now = self.effective_time(clock);
