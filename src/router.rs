@@ -140,6 +140,10 @@ endpoints! {
         ListOverrides   GET    "keys/{id}/overrides"            Read   ["limit", "cursor"];
         PutOverride     PUT    "keys/{id}/overrides/{policy}"   Write  [] body BODY_LIMIT;
         DeleteOverride  DELETE "keys/{id}/overrides/{policy}"   Write  [];
+        ListReservations   GET    "keys/{id}/reservations"                        Read  [];
+        CreateReservation  POST   "keys/{id}/reservations"                        Write [] body BODY_LIMIT;
+        SettleReservation  POST   "keys/{id}/reservations/{reservation}/settle"   Write [] body BODY_LIMIT;
+        ReleaseReservation DELETE "keys/{id}/reservations/{reservation}"          Write [];
         ListTiers       GET    "tiers"                          Read   ["limit", "cursor"];
         ReadTier        GET    "tiers/{name}"                   Read   [];
         PutTier         PUT    "tiers/{name}"                   Write  [] body BODY_LIMIT;
@@ -230,6 +234,7 @@ mod tests {
         let key = format!("/_tollgate/keys/{id}");
         let usage = format!("{key}/usage");
         let overrides = format!("{key}/overrides");
+        let reservations = format!("{key}/reservations");
         for (method, path, expected) in [
             ("GET", "/", Err(Route::Gate)),
             ("GET", "/_tollgate", Err(Route::Gate)),
@@ -257,6 +262,14 @@ mod tests {
             ("DELETE", &format!("{overrides}/minute"), Ok(at(Admin::DeleteOverride, &[id, "minute"]))),
             ("POST", &format!("{overrides}/minute"), not_allowed("PUT, DELETE")),
             ("GET", &format!("{overrides}/minute/x"), Err(Route::NotFound)),
+            ("HEAD", &reservations, Ok(at(Admin::ListReservations, &[id]))),
+            ("POST", &reservations, Ok(at(Admin::CreateReservation, &[id]))),
+            ("DELETE", &reservations, not_allowed("GET, HEAD, POST")),
+            ("POST", &format!("{reservations}/abc/settle"), Ok(at(Admin::SettleReservation, &[id, "abc"]))),
+            ("DELETE", &format!("{reservations}/abc"), Ok(at(Admin::ReleaseReservation, &[id, "abc"]))),
+            ("GET", &format!("{reservations}/abc"), not_allowed("DELETE")),
+            ("GET", &format!("{reservations}/abc/settle"), not_allowed("POST")),
+            ("POST", &format!("{reservations}/abc/settle/x"), Err(Route::NotFound)),
             ("GET", "/_tollgate/tiers", Ok(at(Admin::ListTiers, &[]))),
             ("PUT", "/_tollgate/tiers/free", Ok(at(Admin::PutTier, &["free"]))),
             ("GET", "/_tollgate/tiers/free/x", Err(Route::NotFound)),

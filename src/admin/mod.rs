@@ -16,6 +16,7 @@ pub mod parameters;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod reconciliation;
 pub mod reports;
+pub mod reservations;
 pub mod route_costs;
 pub mod tiers;
 pub mod tokens;

@@ -73,6 +73,35 @@ pub fn unbase32(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Characters of a number in [`base32_number`].
+pub const NUMBER_LENGTH: usize = 13;
+
+/// Encodes a number as 13 lower-case characters of base32, the most significant first.
+#[must_use]
+pub fn base32_number(number: u64) -> String {
+    let digits = (0..NUMBER_LENGTH).rev().map(|digit| {
+        let [value, ..] = (number >> (5 * digit) & 31).to_le_bytes();
+        char::from(if value < 26 { b'a' + value } else { b'2' + value - 26 })
+    });
+    digits.collect()
+}
+
+/// Decodes the output of [`base32_number`]. `None` for any other text.
+#[must_use]
+pub fn unbase32_number(text: &str) -> Option<u64> {
+    if text.len() != NUMBER_LENGTH {
+        return None;
+    }
+    text.bytes().try_fold(0_u64, |number, byte| {
+        let value = match byte {
+            b'a'..=b'z' => byte - b'a',
+            b'2'..=b'7' => byte - b'2' + 26,
+            _ => return None,
+        };
+        Some(number.checked_mul(32)? | u64::from(value))
+    })
+}
+
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Encodes whole groups of 3 bytes as base64url (RFC 4648). An incomplete group at the end is
@@ -120,6 +149,17 @@ mod tests {
     use super::*;
     use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD, HEXLOWER};
     use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_spelled_in_one_way() {
+        for (number, text) in [(0, "aaaaaaaaaaaaa"), (1, "aaaaaaaaaaaab"), (32, "aaaaaaaaaaaba"), (u64::MAX, "p777777777777")]
+        {
+            assert_eq!((base32_number(number).as_str(), unbase32_number(text)), (text, Some(number)));
+        }
+        for wrong in ["", "aaaaaaaaaaaa", "aaaaaaaaaaaaaa", "qaaaaaaaaaaaa", "7777777777777", "Aaaaaaaaaaaaa", "aaaaaaaaaaaa1"] {
+            assert_eq!(unbase32_number(wrong), None, "{wrong}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -221,6 +221,8 @@ impl DenyCache {
 /// For whom a refusal is true, what its call costs, and how long it may be kept in milliseconds.
 fn kind(verdict: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *verdict {
+        // Any settle or release makes room, and calls that need no hold are not denied.
+        KeyVerdict::Denied { lacks_hold: true, .. } => None,
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,

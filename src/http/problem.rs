@@ -206,11 +206,12 @@ pub struct ProblemBody {
     /// Only with 422: name of the invalid field of the body, such as `policies[0].quota`.
     #[schema(nullable = false)]
     pub field: Option<String>,
-    /// Only with 429 of `me`: `["self-service"]`.
+    /// Only with 429: names of the policies without enough quota for a reservation; for `me`,
+    /// `["self-service"]`.
     #[serde(rename = "violated-policies")]
     #[schema(nullable = false)]
     pub violated_policies: Option<Vec<String>>,
-    /// Only with 429 of `me`: seconds to wait, as in `Retry-After`.
+    /// Only with 429 of a reservation or `me`: seconds to wait, as in `Retry-After`.
     #[schema(nullable = false)]
     pub retry_after: Option<u64>,
 }

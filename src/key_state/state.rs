@@ -188,6 +188,12 @@ impl KeyState {
         self.unwritten.changes |= self.contents.calls.keys_mut().expire(now);
     }
 
+    /// When the next open hold expires; `None` if no hold is open.
+    #[must_use]
+    pub fn next_hold_expiry(&self) -> Option<UnixMicros> {
+        self.contents.holds.next_expiry()
+    }
+
     /// When the next chunk of idempotency keys or the next hold expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<UnixMicros> {

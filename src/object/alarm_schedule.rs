@@ -8,6 +8,8 @@
 //!   pause, at random, so that keys that were called together do not flush together.
 //! - Alerts set the alarm for when they are due (see
 //!   [`alert_delivery`](crate::object::alert_delivery)).
+//! - Open holds set the alarm for when the first of them expires, because nothing else wakes an object
+//!   to charge it: a hold is not counted in the totals that are flushed.
 //! - Denials that are in memory alone may bring the alarm forward (see
 //!   [`denials`](crate::object::denials)).
 //! - The alarm is set again before it works, because the platform deletes an alarm that has failed
@@ -43,6 +45,8 @@ pub struct Backlog<'a> {
     pub alerts: &'a [Alert],
     /// Whether D1 has all counts.
     pub is_flushed: bool,
+    /// When the first open hold expires, by the clock before it leapt.
+    pub hold_expiry: Option<u64>,
     /// The time before the clock leapt; now if it did not.
     pub before_leap: u64,
 }
@@ -51,10 +55,13 @@ impl<'a> Backlog<'a> {
     /// The backlog of `key_state`.
     #[must_use]
     pub fn of(key_state: &'a KeyState, now: UnixMicros) -> Self {
+        let lead = key_state.lead(now);
+        let hold_expiry = key_state.next_hold_expiry().map(|at| at.saturating_sub(lead).as_millis_ceil());
         Self {
             alerts: key_state.pending_alerts(),
             is_flushed: key_state.meter().is_flushed(),
-            before_leap: now.saturating_sub(key_state.lead(now)).as_millis(),
+            hold_expiry,
+            before_leap: now.saturating_sub(lead).as_millis(),
         }
     }
 }
@@ -116,7 +123,7 @@ impl AlarmSchedule {
         }
     }
 
-    /// Something may have been counted. Returns the time to set the alarm to, if none is set that
+    /// Something may have been counted or held. Returns the time to set the alarm to, if none is set that
     /// comes in time. `random` returns a number from 0 to 1.
     #[must_use]
     pub fn arm(
@@ -126,16 +133,16 @@ impl AlarmSchedule {
         now: u64,
         random: impl FnOnce() -> f64,
     ) -> Option<u64> {
-        let alert_at = self.delivery.next(backlog.alerts, now);
+        let due_at = self.delivery.next(backlog.alerts, now).into_iter().chain(backlog.hold_expiry).min();
         let pause = self.pause(flush_seconds);
         let before = backlog.before_leap;
         let flush_at = (!backlog.is_flushed).then(|| before.saturating_add(pause.saturating_mul(1_000)));
-        let latest = alert_at.into_iter().chain(flush_at).min()?;
+        let latest = due_at.into_iter().chain(flush_at).min()?;
         // A later one is for something else, or was set by a clock that was ahead.
         if matches!(self.alarm, StoredAlarm::Set(at) if at <= latest) {
             return None;
         }
-        let at = if alert_at == Some(latest) { latest } else { before.saturating_add(jittered(pause, random())) };
+        let at = if due_at == Some(latest) { latest } else { before.saturating_add(jittered(pause, random())) };
         self.set_for_work(at, now);
         Some(at)
     }

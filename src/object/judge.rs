@@ -129,9 +129,9 @@ fn judge_call(
     };
     let verdict = match KeyVerdict::new(&decision.verdict, call.cost.requests) {
         KeyVerdict::Admitted(_) => KeyVerdict::Admitted(admission(replay.is_some())),
-        KeyVerdict::Denied { violated, retry_after, cost, extent: _ } => {
+        KeyVerdict::Denied { violated, retry_after, cost, extent: _, lacks_hold } => {
             let extent = extent(key_state, profile, check, call, (&decision.verdict, replay), now);
-            KeyVerdict::Denied { violated, retry_after, cost, extent }
+            KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold }
         }
         verdict => verdict,
     };

@@ -154,12 +154,14 @@ impl Memory {
         self.freshness.tier_applied();
     }
 
-    /// Whether everything can be deleted: the key is gone, D1 has all its counts, and its alerts
-    /// are delivered.
+    /// Whether everything can be deleted: the key is gone, no hold is left to be charged, D1 has all
+    /// its counts, and its alerts are delivered.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let has_delivered = |state: &KeyState| state.meter().is_flushed() && state.pending_alerts().is_empty();
-        self.is_saved && self.profile.is_none() && self.key_state.as_ref().is_some_and(has_delivered)
+        let is_done = |state: &KeyState| {
+            state.next_hold_expiry().is_none() && state.meter().is_flushed() && state.pending_alerts().is_empty()
+        };
+        self.is_saved && self.profile.is_none() && self.key_state.as_ref().is_some_and(is_done)
     }
 
     /// The time to set the alarm to, if something is due and no alarm comes in time.
@@ -180,6 +182,16 @@ impl Memory {
             key_state.trust_clock();
         }
         begun.alarm
+    }
+
+    /// Charges holds that have expired, and raises the alerts that are due then.
+    pub fn expire_holds(&mut self, thresholds: &[u16], now: UnixMicros) {
+        let Some(key_state) = self.key_state.as_mut().filter(|_| self.is_saved) else { return };
+        key_state.expire(now);
+        if let Some(profile) = &mut self.profile {
+            profile.turn_to(key_state.effective_time(now));
+            key_state.check_alerts(profile.schedule(), now, thresholds);
+        }
     }
 
     /// What becomes of the alarm after its work.

@@ -12,4 +12,5 @@ pub mod judge;
 pub mod look_up;
 pub mod memory;
 pub mod profile_freshness;
+pub mod reservations;
 pub mod settings;

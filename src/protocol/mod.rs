@@ -6,7 +6,9 @@
 //! receivers ignore unknown parameters, and new parameters must be optional.
 
 pub mod fan_out;
+pub mod hold_request;
 pub mod key_status;
 pub mod object_request;
 pub mod object_response;
+pub mod reservation;
 pub mod usage;

@@ -3,6 +3,7 @@
 use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::target::percent_decode;
 use crate::metering::call_outcome::CallOutcome;
+use crate::protocol::hold_request::HoldRequest;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -10,6 +11,7 @@ use std::fmt::Write as _;
 /// Objects are addressed by name. The host only makes the URL valid.
 const BASE: &str = "https://key.object/v1/";
 const FOUND: &str = "&found=1";
+const CONCURRENT: &str = "&g=1";
 
 /// A request to a key's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +50,14 @@ pub enum ObjectRequest<'a> {
         secret_hash: &'a str,
         /// See [`Check::is_found`].
         is_found: bool,
+    },
+    /// Make, settle, release or list reservations. The response is described at
+    /// [`HoldRequest`].
+    Hold {
+        id: &'a str,
+        request: HoldRequest,
+        /// See [`Check::is_concurrent`].
+        is_concurrent: bool,
     },
     /// Return the number of rows that the object has written, for measurements.
     Stats { id: &'a str },
@@ -202,6 +212,10 @@ impl ObjectRequest<'_> {
             Self::FanOut { id } => write!(url, "fan_out?id={id}"),
             Self::Reconcile { id } => write!(url, "reconcile?id={id}"),
             Self::Stats { id } => write!(url, "stats?id={id}"),
+            Self::Hold { id, request, is_concurrent } => {
+                let concurrent = if *is_concurrent { CONCURRENT } else { "" };
+                write!(url, "{}?id={id}{concurrent}", request.name()).and_then(|()| request.write(&mut url))
+            }
             Self::KeyStatus { id, secret_hash, is_found } => {
                 let found = if *is_found { FOUND } else { "" };
                 write!(url, "holder?id={id}&h={secret_hash}{found}")
@@ -238,7 +252,7 @@ impl Check<'_> {
             write!(url, "&a={age}")?;
         }
         if self.is_concurrent {
-            url.push_str("&g=1");
+            url.push_str(CONCURRENT);
         }
         if self.is_found {
             url.push_str(FOUND);
@@ -330,7 +344,10 @@ impl<'a> ObjectRequest<'a> {
             "holder" if !check.call.secret_hash.is_empty() => {
                 Some(Self::KeyStatus { id, secret_hash: check.call.secret_hash, is_found: check.is_found })
             }
-            _ => None,
+            _ => {
+                let request = HoldRequest::parse(name, query)?;
+                Some(Self::Hold { id, request, is_concurrent: check.is_concurrent })
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! How a key's object answers a request about a call. Responses are lines of text.
 
+use crate::key_state::hold::HOLDS_POLICY;
 use crate::keys::profile::Status;
 use crate::limiter::decision::{UsageSnapshot, Verdict};
 use crate::limiter::policy::{Period, Unit};
@@ -60,6 +61,8 @@ pub enum KeyVerdict {
         cost: u64,
         /// Which other calls it is true for.
         extent: Extent,
+        /// Whether the maximum number of holds is open. Sent only for what needs a hold.
+        lacks_hold: bool,
     },
     /// The cost is above what one policy can ever admit.
     CostExceedsQuota {
@@ -77,6 +80,9 @@ pub enum KeyVerdict {
     /// The key may not be used.
     Refused(Status),
 }
+
+/// Marks a denial for want of a hold.
+const LACKS_HOLD: &str = "h";
 
 /// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`.
 /// Sent only for calls that have one, to isolates that can read it.
@@ -173,12 +179,10 @@ impl KeyResponse {
     /// The names of the policies that refused.
     #[must_use]
     pub fn violated(&self) -> Vec<String> {
-        match &self.verdict {
-            KeyVerdict::Denied { violated, .. } => {
-                violated.iter().filter_map(|&i| self.usage.policies.get(i)).map(|policy| policy.name.clone()).collect()
-            }
-            _ => Vec::new(),
-        }
+        let KeyVerdict::Denied { violated, lacks_hold, .. } = &self.verdict else { return Vec::new() };
+        let policies = violated.iter().filter_map(|&i| self.usage.policies.get(i));
+        let holds = lacks_hold.then(|| HOLDS_POLICY.to_owned());
+        policies.map(|policy| policy.name.clone()).chain(holds).collect()
     }
 }
 
@@ -243,8 +247,9 @@ impl KeyVerdict {
         match verdict {
             Verdict::Admitted => Self::Admitted(Admission::default()),
             Verdict::Denied { violated, retry_after } | Verdict::TooManyHolds { violated, retry_after } => {
+                let lacks_hold = matches!(verdict, Verdict::TooManyHolds { .. });
                 let (violated, retry_after) = (violated.clone(), retry_after.div_ceil(1000));
-                Self::Denied { violated, retry_after, cost, extent: Extent::Unsaid }
+                Self::Denied { violated, retry_after, cost, extent: Extent::Unsaid, lacks_hold }
             }
             Verdict::CostExceedsQuota { policy } => Self::CostExceedsQuota { policy: *policy, cost },
         }
@@ -309,10 +314,11 @@ impl KeyVerdict {
             Self::Conflict => line.write_str("conflict"),
             Self::Mismatch => line.write_str("mismatch"),
             Self::Malformed => line.write_str("malformed"),
-            Self::Denied { violated, retry_after, cost, extent } => {
+            Self::Denied { violated, retry_after, cost, extent, lacks_hold } => {
                 write!(line, "denied:{retry_after}:{cost}")?;
                 violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
-                extent.letter().map_or(Ok(()), |letter| write!(line, ":{letter}"))
+                let hold = lacks_hold.then_some(LACKS_HOLD);
+                extent.letter().into_iter().chain(hold).try_for_each(|letter| write!(line, ":{letter}"))
             }
             Self::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}"),
             Self::Refused(status) => line.write_str(&refused_word(*status)),
@@ -335,15 +341,17 @@ impl KeyVerdict {
             "malformed" => Some(Self::Malformed),
             "denied" => {
                 let (retry_after, cost) = (values.next()?.parse().ok()?, values.next()?.parse().ok()?);
-                let (mut violated, mut extent) = (Vec::new(), Extent::Unsaid);
+                let (mut violated, mut extent, mut lacks_hold) = (Vec::new(), Extent::Unsaid, false);
                 for value in values {
                     if value.starts_with(|first: char| first.is_ascii_digit()) {
                         violated.push(value.parse().ok()?);
+                    } else if value == LACKS_HOLD {
+                        lacks_hold = true;
                     } else {
                         extent = Extent::of_letter(value);
                     }
                 }
-                Some(Self::Denied { violated, retry_after, cost, extent })
+                Some(Self::Denied { violated, retry_after, cost, extent, lacks_hold })
             }
             "cost" => Some(Self::CostExceedsQuota {
                 policy: values.next()?.parse().ok()?,
@@ -417,7 +425,11 @@ mod tests {
             ObjectResponse::Key(KeyResponse { verdict, usage })
         };
         let known = |verdict| changing(verdict, None);
-        let denied = |extent| known(KeyVerdict::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
+        let denied_for = |violated: &[usize], extent, lacks_hold| {
+            let violated = violated.to_vec();
+            known(KeyVerdict::Denied { violated, retry_after: 41_877, cost: 5, extent, lacks_hold })
+        };
+        let denied = |extent| denied_for(&[0, 1], extent, false);
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
             (known(KeyVerdict::Admitted(Admission::default())), format!("1 admitted {rest}")),
@@ -444,6 +456,8 @@ mod tests {
             (denied(Extent::All), format!("1 denied:41877:5:0:1:a {rest}")),
             (denied(Extent::New), format!("1 denied:41877:5:0:1:n {rest}")),
             (denied(Extent::Replays), format!("1 denied:41877:5:0:1:r {rest}")),
+            (denied_for(&[], Extent::Unsaid, true), format!("1 denied:41877:5:h {rest}")),
+            (denied_for(&[1], Extent::New, true), format!("1 denied:41877:5:1:n:h {rest}")),
             (known(KeyVerdict::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),
             (known(KeyVerdict::Refused(Status::Disabled)), format!("1 refused:disabled {rest}")),
             (known(KeyVerdict::Refused(Status::Revoked)), format!("1 refused:revoked {rest}")),

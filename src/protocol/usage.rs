@@ -44,8 +44,11 @@ pub struct PolicyUsageBody {
     /// Units that may be spent at once; only for `bucket`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u64>,
-    /// Units that count against the quota now.
+    /// Units that count against the quota now, without those of `held`.
     pub used: u64,
+    /// Units of open reservations that count against the quota now.
+    #[serde(default)]
+    pub held: u64,
     /// Units that can be spent now.
     pub remaining: u64,
     /// Period of the quota.
@@ -68,6 +71,7 @@ impl PolicyUsageBody {
             quota: policy.quota(),
             burst: (policy.algorithm() == Algorithm::Bucket).then_some(policy.burst()),
             used: standing.used,
+            held: standing.held,
             remaining: standing.remaining,
             period: policy.period(),
             algorithm: policy.algorithm(),

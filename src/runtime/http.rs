@@ -131,10 +131,10 @@ pub(crate) fn csv(rows: &JsValue, name: &str, cors: &str) -> HttpResult {
 }
 
 /// A JSON response about a key, with its rate-limit fields.
-pub(crate) fn json_of_key(body: &str, cors: &str, limits: RateLimits<'_>) -> HttpResult {
+pub(crate) fn json_of_key(status: u16, body: &str, cors: &str, limits: RateLimits<'_>) -> HttpResult {
     let mut fields = FieldLines::default();
     fields.extend(limits.fields());
-    own(200, "application/json", Some(body), cors, fields)
+    own(status, "application/json", Some(body), cors, fields)
 }
 
 /// `GET /_tollgate/openapi.json`.

@@ -151,6 +151,20 @@ fn each_command_asks_what_the_contract_has() {
             "",
         ),
         ("route-costs delete /x", "DELETE /_tollgate/route-costs?pattern=%2Fx", ""),
+        ("reservations create k --tokens 500", "POST /_tollgate/keys/k/reservations", r#"{"tokens":500}"#),
+        (
+            "reservations create k --tokens 0 --requests 2 --ttl 30",
+            "POST /_tollgate/keys/k/reservations",
+            r#"{"requests":2,"tokens":0,"ttl_seconds":30}"#,
+        ),
+        ("reservations list k", "GET /_tollgate/keys/k/reservations", ""),
+        ("reservations settle k r --tokens 70", "POST /_tollgate/keys/k/reservations/r/settle", r#"{"tokens":70}"#),
+        (
+            "reservations settle k r --tokens 70 --requests 0",
+            "POST /_tollgate/keys/k/reservations/r/settle",
+            r#"{"requests":0,"tokens":70}"#,
+        ),
+        ("reservations release k r", "DELETE /_tollgate/keys/k/reservations/r", ""),
         ("usage show k", "GET /_tollgate/keys/k/usage", ""),
         ("usage hours k --from A --to B", "GET /_tollgate/keys/k/hours?from=A&to=B", ""),
         ("usage days k --from A --all", "GET /_tollgate/keys/k/days?from=A&limit=500", ""),
@@ -178,7 +192,7 @@ fn each_command_asks_what_the_contract_has() {
     ] {
         // Every list and secret that any of these commands looks for.
         let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"hours":[],"days":[],"alerts":[],
-            "deliveries":[],"drift":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
+            "deliveries":[],"drift":[],"reservations":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
         let server = Server::start(vec![("200 OK", answer.to_owned())]);
         let (code, _, stderr) = run(&server.url, &arguments.split(' ').collect::<Vec<_>>());
         assert_eq!(code, 0, "{arguments}: {stderr}");

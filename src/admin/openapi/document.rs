@@ -119,7 +119,7 @@ pub(super) const ERRORS: [ErrorResponse; 10] = [
     ErrorResponse::new(
         429,
         "TooManyRequests",
-        "Too many wrong admin tokens from this address (10 a minute; 50 from an IPv6 /48), or too many requests for `me` with this key (bursts of 30, then one a second). Each isolate counts for itself.",
+        "Too many wrong admin tokens from this address (10 a minute; 50 from an IPv6 /48), or too many requests for `me` with this key (bursts of 30, then one a second); each isolate counts for itself. A reservation: a policy has not enough left, as for a call.",
     ),
     ErrorResponse::new(500, "InternalServerError", "Internal error of tollgate."),
     ErrorResponse::new(503, "ServiceUnavailable", "A required service is unavailable, or a setting is missing."),
@@ -204,6 +204,7 @@ fn path_parameters(path: &str) -> Value {
     let parameter = |name: &str| {
         let (pattern, description) = match name {
             "id" => ("^[a-z2-7]{16}$", "Id of the key or token."),
+            "reservation" => ("^[a-p][a-z2-7]{12}$", "Id of the reservation."),
             _ => ("^[a-z0-9_-]{1,32}$", "Name of the tier or policy."),
         };
         let schema = json!({ "type": "string", "pattern": pattern });

@@ -9,11 +9,14 @@ use crate::admin::overrides::{OverrideView, PutOverride};
 use crate::admin::parameters::{PAGE_DEFAULT, PAGE_LIMIT};
 use crate::admin::reconciliation::{Drift, Reconciliation};
 use crate::admin::reports::{MONTHS_DEFAULT, MONTHS_LIMIT};
+use crate::admin::reservations::{CreateReservation, SettleReservation};
 use crate::admin::route_costs::{PutRouteCost, RouteCostView};
 use crate::admin::tiers::{ChangedTier, PutPolicy, PutTier, Tier};
 use crate::admin::tokens::{CreateToken, IssuedTokenView, TokenView};
 use crate::admin::usage::{DayUsage, History, HourUsage, MeUsage, MonthReport};
+use crate::http::idempotency_key::MAX_KEY;
 use crate::protocol::key_status::Me;
+use crate::protocol::reservation::{ClosedReservation, ReservationList, ReservationView};
 use crate::protocol::usage::Usage;
 use crate::router::{Admin, ENDPOINTS, Endpoint, Operation, Public, SelfServiceRoute};
 use serde_json::{Value, json};
@@ -23,7 +26,7 @@ use utoipa::ToSchema;
 pub(super) struct Description {
     pub(super) endpoint: &'static Endpoint,
     pub(super) summary: &'static str,
-    /// Query parameters. Those in the path follow from the endpoint.
+    /// Query parameters and header fields. Parameters in the path follow from the endpoint.
     pub(super) parameters: Vec<Value>,
     pub(super) body: Option<Value>,
     /// Status, description, and content by media type.
@@ -44,6 +47,12 @@ impl Description {
     /// A query parameter.
     fn parameter(mut self, name: &str, schema: &Value, description: &str) -> Self {
         self.parameters.push(json!({ "name": name, "in": "query", "description": description, "schema": schema }));
+        self
+    }
+
+    /// A header field.
+    fn header(mut self, name: &str, schema: &Value, description: &str) -> Self {
+        self.parameters.push(json!({ "name": name, "in": "header", "description": description, "schema": schema }));
         self
     }
 
@@ -123,6 +132,7 @@ fn page(list: &str, entry: &Value) -> Value {
 /// Describes all endpoints, in the order of the document.
 pub(super) fn all(schemas: &mut Schemas) -> Vec<Description> {
     let mut operations = describe_keys(schemas);
+    operations.extend(describe_reservations(schemas));
     operations.extend(describe_usage(schemas));
     operations.extend(describe_reports(schemas));
     operations.extend(describe_settings(schemas));
@@ -217,6 +227,42 @@ fn describe_import() -> Description {
         json!({ "application/x-ndjson": lines, "application/octet-stream": content(result) }),
     ));
     import
+}
+
+fn describe_reservations(schemas: &mut Schemas) -> Vec<Description> {
+    let reservation = schemas.add::<ReservationView>();
+    let example = json!({ "id": "c3xkq7d2mzv5a", "tokens": 1500, "requests": 1, "expires_at": "2031-03-12T12:02:00Z" });
+    let closed = json!({
+        "id": "c3xkq7d2mzv5a", "state": "settled", "tokens": 1130, "requests": 1,
+        "reserved": { "tokens": 1500, "requests": 1 }, "overdraft": 0,
+    });
+    let idempotency_key = json!({ "type": "string", "minLength": 1, "maxLength": MAX_KEY });
+    vec![
+        Description::new(
+            Admin::CreateReservation,
+            "Reserve tokens and requests of a key, if every policy has that many left.",
+        )
+        .header("Idempotency-Key", &idempotency_key, "Names the reservation: a repeat makes no other.")
+        .accepts(&schemas.body::<CreateReservation>())
+        .returns(201, "The reservation.", &reservation)
+        .example(example.clone())
+        .errors(&[409]),
+        Description::new(Admin::ListReservations, "List a key's open reservations.")
+            .returns(200, "The open reservations.", &schemas.add::<ReservationList>())
+            .example(json!({ "reservations": [example] })),
+        Description::new(
+            Admin::SettleReservation,
+            "Charge what was used of a reservation, and give back the rest. A repeat changes nothing.",
+        )
+        .accepts(&schemas.body::<SettleReservation>())
+        .returns(200, "How the reservation was closed, now or before.", &schemas.add::<ClosedReservation>())
+        .example(closed),
+        Description::new(
+            Admin::ReleaseReservation,
+            "Give back all of a reservation. A repeat, and a release after a settle, change nothing.",
+        )
+        .returns_nothing("It is closed."),
+    ]
 }
 
 fn describe_usage(schemas: &mut Schemas) -> Vec<Description> {

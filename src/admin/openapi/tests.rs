@@ -1,6 +1,6 @@
 use crate::admin::body::{FromFields, parse};
 use crate::admin::openapi::document::{ERRORS, document};
-use crate::admin::{keys, overrides, route_costs, tiers, tokens};
+use crate::admin::{keys, overrides, reservations, route_costs, tiers, tokens};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::router::{ENDPOINTS, Route, route};
 use serde_json::{Map, Value};
@@ -20,7 +20,10 @@ fn methods() -> BTreeMap<String, Vec<String>> {
 }
 
 fn example_of(path: &str) -> String {
-    path.replace("{id}", "abcdefghij234567").replace("{policy}", "minute").replace("{name}", "free")
+    path.replace("{id}", "abcdefghij234567")
+        .replace("{reservation}", "aaaaaaaaaaaab")
+        .replace("{policy}", "minute")
+        .replace("{name}", "free")
 }
 
 #[test]
@@ -54,7 +57,8 @@ fn query_parameters_are_those_that_are_read() {
             let example = example_of(&path);
             let Route::Endpoint(endpoint) = route(&method, &example, false) else { panic!("{method} {path}") };
             let operation = &document["paths"][&path][method.to_lowercase()];
-            let named = operation["parameters"].as_array().into_iter().flatten().filter_map(|one| one["name"].as_str());
+            let parameters = operation["parameters"].as_array().into_iter().flatten();
+            let named = parameters.filter(|one| one["in"] == "query").filter_map(|one| one["name"].as_str());
             let (mut named, mut read): (Vec<&str>, Vec<&str>) = (named.collect(), endpoint.parameters.to_vec());
             named.sort_unstable();
             read.sort_unstable();
@@ -126,6 +130,8 @@ fn bodies_are_what_is_read() {
     check_body::<keys::ChangeKey>();
     check_body::<keys::RotateKey>();
     check_body::<overrides::PutOverride>();
+    check_body::<reservations::CreateReservation>();
+    check_body::<reservations::SettleReservation>();
     check_body::<tiers::PutTier>();
     check_body::<route_costs::PutRouteCost>();
     check_body::<tokens::CreateToken>();
@@ -159,6 +165,17 @@ fn limits_are_those_that_are_kept() {
     let is_cost = |body: String| parse::<route_costs::PutRouteCost>(body.as_bytes()).is_ok();
     holds(of("PutRouteCost", "pattern", "maxLength"), &|n| is_cost(cost(n, 1)));
     holds(of("PutRouteCost", "cost", "maximum"), &|n| is_cost(cost(1, n)));
+    let is_reserved = |body: String| parse::<reservations::CreateReservation>(body.as_bytes()).is_ok();
+    holds(of("CreateReservation", "tokens", "maximum"), &|n| is_reserved(format!(r#"{{"tokens":{n}}}"#)));
+    holds(of("CreateReservation", "requests", "maximum"), &|n| {
+        is_reserved(format!(r#"{{"tokens":1,"requests":{n}}}"#))
+    });
+    holds(of("CreateReservation", "ttl_seconds", "maximum"), &|n| {
+        is_reserved(format!(r#"{{"tokens":1,"ttl_seconds":{n}}}"#))
+    });
+    let is_settled = |body: String| parse::<reservations::SettleReservation>(body.as_bytes()).is_ok();
+    holds(of("SettleReservation", "tokens", "maximum"), &|n| is_settled(format!(r#"{{"tokens":{n}}}"#)));
+    holds(of("SettleReservation", "requests", "maximum"), &|n| is_settled(format!(r#"{{"tokens":1,"requests":{n}}}"#)));
     holds(of("CreateToken", "name", "maxLength"), &|n| parse::<tokens::CreateToken>(token(n).as_bytes()).is_ok());
 }
 

@@ -13,6 +13,7 @@ use crate::args::keys::{Keys, Update};
 use crate::args::lists::{Paging, Range};
 use crate::args::me::{Me, MeCommand};
 use crate::args::policies::{Overrides, RouteCosts, SetTier, Tiers};
+use crate::args::reservations::{Named, Reservations};
 use crate::args::tokens::Tokens;
 use crate::args::usage::{Alerts, AlertsCommand, Usage};
 use crate::args::values::base_url;
@@ -90,6 +91,7 @@ impl Session<'_> {
             Command::Overrides(overrides) => self.overrides(overrides),
             Command::Tiers(tiers) => self.tiers(tiers),
             Command::RouteCosts(costs) => self.route_costs(costs),
+            Command::Reservations(reservations) => self.reservations(reservations),
             Command::Usage(usage) => self.usage(usage),
             Command::Report { month, csv } => {
                 let endpoint = Endpoint::new(&["report"]).with("month", month);
@@ -220,6 +222,33 @@ impl Session<'_> {
                     "Calls of {route} will cost 1, or what another matching pattern says. Delete the cost?"
                 ))?;
                 self.delete(&endpoint.with("pattern", Some(pattern)).with("method", method))
+            }
+        }
+    }
+
+    fn reservations(&mut self, reservations: Reservations) -> Result<(), Failure> {
+        match reservations {
+            Reservations::Create { key, tokens, requests, ttl } => {
+                let body = fields([
+                    ("tokens", Some(tokens.into())),
+                    ("requests", requests.map(Value::from)),
+                    ("ttl_seconds", ttl.map(Value::from)),
+                ]);
+                self.change(&Method::POST, &Endpoint::new(&["keys", &key, "reservations"]), Some(&body))
+            }
+            Reservations::List { key } => {
+                self.whole_list(&Endpoint::new(&["keys", &key, "reservations"]), "reservations")
+            }
+            Reservations::Settle { reservation: Named { key, reservation }, tokens, requests } => {
+                let body = fields([("tokens", Some(tokens.into())), ("requests", requests.map(Value::from))]);
+                let endpoint = Endpoint::new(&["keys", &key, "reservations", &reservation, "settle"]);
+                self.change(&Method::POST, &endpoint, Some(&body))
+            }
+            Reservations::Release { reservation: Named { key, reservation } } => {
+                let endpoint = Endpoint::new(&["keys", &key, "reservations", &reservation]);
+                self.client.change(&Method::DELETE, &endpoint, None)?;
+                self.out.note("closed");
+                Ok(())
             }
         }
     }

@@ -11,7 +11,7 @@ const NOW: u64 = 1_930_564_800_000;
 const SECOND: u64 = 1_000;
 const FLUSH_SECONDS: u64 = 60;
 
-const FLUSHED: Backlog<'_> = Backlog { alerts: &[], is_flushed: true, before_leap: NOW };
+const FLUSHED: Backlog<'_> = Backlog { alerts: &[], is_flushed: true, hold_expiry: None, before_leap: NOW };
 const UNFLUSHED: Backlog<'_> = Backlog { is_flushed: false, ..FLUSHED };
 
 fn alert(threshold: u16) -> Alert {
@@ -87,6 +87,24 @@ fn after_a_leap_the_alarm_is_set_by_the_time_before_it() {
     key_state.effective_time(at(0));
     key_state.effective_time(at(48));
     assert_eq!(Backlog::of(&key_state, at(48)), FLUSHED);
+}
+
+#[test]
+fn the_expiry_of_a_hold_wakes_the_object() {
+    let held = |seconds| Backlog { hold_expiry: Some(NOW + seconds * SECOND), ..FLUSHED };
+    let schedule = AlarmSchedule::default();
+    assert_eq!(armed(&schedule, held(600), 1.0), Some(NOW + 600 * SECOND));
+    assert_eq!(armed(&with_alarm(NOW + 600 * SECOND), held(600), 1.0), None);
+    assert_eq!(armed(&with_alarm(NOW + 601 * SECOND), held(600), 1.0), Some(NOW + 600 * SECOND));
+    // The flush comes before, and the alarm is then set for the hold.
+    assert_eq!(armed(&schedule, Backlog { is_flushed: false, ..held(600) }, 0.5), Some(NOW + 45 * SECOND));
+    assert_eq!(armed(&schedule, Backlog { is_flushed: false, ..held(20) }, 0.5), Some(NOW + 20 * SECOND));
+    let alerts = [alert(80)];
+    assert_eq!(armed(&schedule, Backlog { alerts: &alerts, ..held(600) }, 0.5), Some(NOW + SECOND));
+    // While flushes fail, the alarm comes rarely.
+    let mut failing = after_failures(5);
+    failing.begin_work(FLUSH_SECONDS, NOW, || 1.0);
+    assert_eq!(armed(&failing, Backlog { is_flushed: false, ..held(20) }, 0.5), Some(NOW + 20 * SECOND));
 }
 
 #[test]
@@ -247,7 +265,8 @@ struct Run {
 
 impl Run {
     fn backlog(&self) -> (AlarmSchedule, Backlog<'_>) {
-        let backlog = Backlog { alerts: &self.alerts, is_flushed: !self.is_unflushed, before_leap: self.now };
+        let (alerts, is_flushed) = (&self.alerts, !self.is_unflushed);
+        let backlog = Backlog { alerts, is_flushed, hold_expiry: None, before_leap: self.now };
         (self.schedule.clone(), backlog)
     }
 

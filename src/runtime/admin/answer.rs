@@ -2,11 +2,12 @@
 
 use crate::admin::parameters::Parameters;
 use crate::admin::tokens::Scope;
+use crate::gateway::ratelimit_headers::RateLimits;
 use crate::http::problem::Problem;
 use crate::router::{Admin, Endpoint};
 use crate::runtime::admin::authorize::authorize;
 use crate::runtime::admin::command::{Command, CommandResult, Failure, Success};
-use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, route_costs, tiers, tokens};
+use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, reservations, route_costs, tiers, tokens};
 use crate::runtime::clock;
 use crate::runtime::error::Error;
 use crate::runtime::http::{self, HttpResult};
@@ -28,13 +29,17 @@ pub(crate) async fn answer(
     endpoint: &'static Endpoint,
     operation: Admin,
 ) -> HttpResult {
-    let cors = Rc::clone(&isolate.config.cors_allow_origin);
+    let (cors, forms) = (Rc::clone(&isolate.config.cors_allow_origin), isolate.config.forms());
     match run(incoming, isolate, &env, context, endpoint, operation).await {
         Ok(Success::Json(status, body)) => http::json(status, &body, &cors),
+        Ok(Success::OfKey(status, body, known)) => {
+            http::json_of_key(status, &body, &cors, RateLimits::of_call(&known, forms))
+        }
         Ok(Success::Lines(lines, media_type)) => http::lines(&lines, media_type, &cors),
         Ok(Success::NoContent) => http::no_content(&cors),
         Ok(Success::Csv(rows, name)) => http::csv(&rows, &name, &cors),
         Err(Failure::Refused(refusal)) => http::refuse(&refusal, &cors, None),
+        Err(Failure::OfKey(refusal, known)) => http::refuse(&refusal, &cors, Some(RateLimits::of_call(&known, forms))),
         Err(Failure::Error(error)) => {
             worker::console_error!("tollgate: admin API: {error}");
             http::refuse(&Problem::Unavailable("the request could not be completed: try again"), &cors, None)
@@ -58,14 +63,16 @@ async fn run(
         0 => Vec::new(),
         limit => read_body(&incoming, limit).await?,
     };
-    let accept = incoming.request.headers().get("accept").ok().flatten();
+    let header = |name| incoming.request.headers().get(name).ok().flatten();
+    let (accept, idempotency_key) = (header("accept"), header("idempotency-key"));
     let path = incoming.target().path;
-    let command = Command { isolate, db, context, actor, now, parameters, body, accept };
+    let command = Command { isolate, db, context, actor, now, parameters, body, accept, idempotency_key };
     dispatch(&command, operation, endpoint.captures(path).unwrap_or_default()).await
 }
 
-/// Runs an operation. The path parameters are as sent; `id` is the name for tiers.
-async fn dispatch(command: &Command, operation: Admin, [id, policy]: [&str; 2]) -> CommandResult {
+/// Runs an operation. The path parameters are as sent; `id` is the name for tiers, `part` a policy or
+/// reservation.
+async fn dispatch(command: &Command, operation: Admin, [id, part]: [&str; 2]) -> CommandResult {
     match operation {
         Admin::CreateKey => keys::create(command).await,
         Admin::ImportKeys => imports::import(command).await,
@@ -78,8 +85,12 @@ async fn dispatch(command: &Command, operation: Admin, [id, policy]: [&str; 2]) 
         Admin::ReadUsage => keys::usage(command, id).await,
         Admin::ReadAudit => audit::read(command, id).await,
         Admin::ListOverrides => overrides::list(command, id).await,
-        Admin::PutOverride => overrides::put(command, id, policy).await,
-        Admin::DeleteOverride => overrides::delete(command, id, policy).await,
+        Admin::PutOverride => overrides::put(command, id, part).await,
+        Admin::DeleteOverride => overrides::delete(command, id, part).await,
+        Admin::ListReservations => reservations::list(command, id).await,
+        Admin::CreateReservation => reservations::create(command, id).await,
+        Admin::SettleReservation => reservations::settle(command, id, part).await,
+        Admin::ReleaseReservation => reservations::release(command, id, part).await,
         Admin::ListTiers => tiers::list(command).await,
         Admin::ReadTier => tiers::read(command, id).await,
         Admin::PutTier => tiers::put(command, id).await,

@@ -3,6 +3,7 @@
 use crate::admin::body::{FromFields, parse};
 use crate::admin::parameters::Parameters;
 use crate::http::problem::Problem;
+use crate::protocol::object_response::KeyResponse;
 use crate::runtime::error::Error;
 use crate::runtime::gateway::object_client;
 use crate::runtime::isolate::Isolate;
@@ -19,6 +20,8 @@ pub(super) const TRIES: u32 = 3;
 /// Why an operation failed.
 pub(super) enum Failure {
     Refused(Problem),
+    /// The key's object refused, and its response has the usage.
+    OfKey(Problem, Box<KeyResponse>),
     Error(Error),
 }
 
@@ -34,10 +37,11 @@ impl From<Error> for Failure {
     }
 }
 
-/// The response of an operation: status and JSON, lines of JSON and their media type, nothing
-/// (204), or CSV.
+/// The response of an operation: status and JSON, the same with the usage of a key, lines of JSON
+/// and their media type, nothing (204), or CSV.
 pub(super) enum Success {
     Json(u16, String),
+    OfKey(u16, String, Box<KeyResponse>),
     Lines(String, &'static str),
     NoContent,
     /// A stream of CSV, and the name of the file.
@@ -60,6 +64,8 @@ pub(super) struct Command {
     pub(super) body: Vec<u8>,
     /// The request's `Accept`.
     pub(super) accept: Option<String>,
+    /// The request's `Idempotency-Key`.
+    pub(super) idempotency_key: Option<String>,
 }
 
 /// Work that several operations share. Boxed, so that it is compiled once and not into each of

@@ -10,6 +10,7 @@ mod log;
 mod overrides;
 pub(crate) mod reconcile;
 mod reports;
+mod reservations;
 mod route_costs;
 mod tiers;
 mod tokens;

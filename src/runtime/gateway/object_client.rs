@@ -4,10 +4,12 @@ use crate::gateway::outage::Outage;
 use crate::gateway::outbox::queue::Receipt;
 use crate::keys::profile::TierChange;
 use crate::protocol::fan_out::{FanOut, FanOutResult};
+use crate::protocol::hold_request::HoldRequest;
 use crate::protocol::object_request::{AuditPage, ObjectRequest};
 use crate::protocol::object_response::ObjectResponse;
 use crate::runtime::error::Error;
 use crate::runtime::gateway::authenticate::{Caller, Evidence};
+use crate::runtime::gateway::in_flight::InFlight;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js;
 use js_sys::Promise;
@@ -81,6 +83,27 @@ pub(crate) async fn key_status(isolate: &Isolate, caller: &Caller) -> Result<Str
     let Caller { id, secret_hash, evidence } = caller;
     let url = ObjectRequest::KeyStatus { id, secret_hash, is_found: *evidence == Evidence::Found }.to_url();
     text(js::object::ask_text(&isolate.objects, id, &url, None)).await
+}
+
+/// Sends a request about reservations. One that is lost is repeated once: the object carries it out
+/// once.
+pub(crate) async fn hold(isolate: &Isolate, id: &str, request: HoldRequest) -> Result<String, (Outage, Error)> {
+    let in_flight = InFlight::join(id);
+    let url = ObjectRequest::Hold { id, request, is_concurrent: in_flight.has_others }.to_url();
+    let ask = || JsFuture::from(js::object::ask_text(&isolate.objects, id, &url, None));
+    let mut answer = ask().await;
+    if answer.as_ref().is_err_and(|error| outage(error) == Outage::Lost) {
+        answer = ask().await;
+    }
+    let text = answer.map_err(|error| (outage(&error), Error::from(error)))?;
+    text.as_string().ok_or_else(|| (Outage::Failed, Error::new("an answer that is no text")))
+}
+
+/// Classifies an exception of the platform.
+fn outage(error: &JsValue) -> Outage {
+    let has = |name: &str| js_sys::Reflect::get(error, &name.into()).is_ok_and(|value| value == JsValue::TRUE);
+    let message = js_sys::Reflect::get(error, &"message".into()).ok().and_then(|message| message.as_string());
+    Outage::read(has("retryable"), has("overloaded"), &message.unwrap_or_default())
 }
 
 /// Notifies a key's object that the key has changed in D1.

@@ -46,7 +46,7 @@ fn refuse(config: &Config, refusal: &Problem, key: Option<&StatusAndUsage>) -> H
 fn give(config: &Config, key: &StatusAndUsage, body: &str) -> HttpResult {
     match key.status.refusal() {
         Some(reason) => refuse(config, &Problem::Forbidden(reason), Some(key)),
-        None => http::json_of_key(body, &config.cors_allow_origin, RateLimits::of_key(&key.usage, config.forms())),
+        None => http::json_of_key(200, body, &config.cors_allow_origin, RateLimits::of_key(&key.usage, config.forms())),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What the alarm does when it comes: it flushes counts to D1, delivers alerts, and deletes what
-//! has expired, as [`alarm_schedule`](crate::object::alarm_schedule) decides. It may come early for
+//! What the alarm does when it comes: it charges holds that have expired, flushes counts to D1,
+//! delivers alerts, and deletes what has expired, as [`alarm_schedule`](crate::object::alarm_schedule) decides. It may come early for
 //! denials that are in memory alone; then it only writes these.
 
 use crate::key_state::state::KeyState;
@@ -20,6 +20,7 @@ pub(super) async fn run(parts: &ObjectParts) {
     let flush_seconds = parts.context.settings().flush_seconds;
     let at = parts.context.memory.borrow_mut().begin_work(flush_seconds, clock::now(), js_sys::Math::random);
     parts.alarm.set(at).await;
+    expire_holds(parts);
     let flushed = flush(&parts.context, &parts.writer, |_| ()).await;
     parts.context.memory.borrow_mut().alarm.flush_ended(flushed.is_ok());
     if let Err(error) = &flushed {
@@ -60,6 +61,15 @@ async fn write_denials(parts: &ObjectParts) -> bool {
     // Alerts may be due before.
     parts.alarm.arm(now);
     true
+}
+
+/// Charges holds that have expired, before the flush that brings this to D1. If storage cannot be
+/// read, the flush fails too.
+fn expire_holds(parts: &ObjectParts) {
+    if parts.context.load().is_ok() {
+        let thresholds = &parts.context.settings().thresholds;
+        parts.context.memory.borrow_mut().expire_holds(thresholds, clock::now());
+    }
 }
 
 /// Deletes what has expired. Returns when something next expires.

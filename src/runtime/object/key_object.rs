@@ -14,7 +14,7 @@ use crate::runtime::error::Error;
 use crate::runtime::handler::promise;
 use crate::runtime::js::instance::install_abort_hook;
 use crate::runtime::object::parts::ObjectParts;
-use crate::runtime::object::{alarm_work, calls, look_ups, reply, tier_changes};
+use crate::runtime::object::{alarm_work, calls, look_ups, reply, reservations, tier_changes};
 use js_sys::Promise;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe};
 use std::rc::Rc;
@@ -78,6 +78,9 @@ impl KeyObject {
                 Some(ObjectRequest::Reconcile { .. }) => look_ups::counts(&parts).await,
                 Some(ObjectRequest::KeyStatus { id, secret_hash, is_found }) => {
                     look_ups::key_status(&parts, id, secret_hash, is_found).await
+                }
+                Some(ObjectRequest::Hold { id, request, is_concurrent }) => {
+                    reservations::answer(&parts, id, &request, is_concurrent).await
                 }
                 _ => Err(Error::new("not a request to a key's object")),
             }

@@ -12,6 +12,7 @@ mod look_ups;
 mod parts;
 mod profile_reader;
 mod reply;
+mod reservations;
 mod settings;
 mod storage;
 mod tier_changes;

@@ -71,7 +71,12 @@ impl Writer {
 
     /// Resolves when everything that has been counted so far is written.
     pub(super) async fn commit(self: &Rc<Self>, now: UnixMicros) -> Result<(), Error> {
-        match self.write_or_join(now, false) {
+        self.commit_beside(now, false).await
+    }
+
+    /// The same. `is_concurrent` as for [`write_or_join`](Self::write_or_join).
+    pub(super) async fn commit_beside(self: &Rc<Self>, now: UnixMicros, is_concurrent: bool) -> Result<(), Error> {
+        match self.write_or_join(now, is_concurrent) {
             Write::Done(written) => written,
             Write::Shared(batch) if JsFuture::from(js::writer::batch_closed(&batch)).await?.is_undefined() => Ok(()),
             Write::Shared(_) => Err(Error::new("the write failed, so nothing was counted")),

@@ -11,6 +11,7 @@ use crate::args::keys::Keys;
 use crate::args::lists::{Paging, Range};
 use crate::args::me::Me;
 use crate::args::policies::{Overrides, RouteCosts, Tiers};
+use crate::args::reservations::Reservations;
 use crate::args::tokens::Tokens;
 use crate::args::usage::{Alerts, Usage};
 use crate::args::values::{base_url, id};
@@ -72,6 +73,9 @@ pub(crate) enum Command {
     /// Manage the cost of calls, by path pattern and method
     #[command(subcommand)]
     RouteCosts(RouteCosts),
+    /// Reserve tokens and requests of a key for use that does not pass the gate
+    #[command(subcommand)]
+    Reservations(Reservations),
     /// Show usage of a key: now, by hour, day or month
     #[command(subcommand)]
     Usage(Usage),

@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod lists;
 pub(crate) mod me;
 pub(crate) mod policies;
+pub(crate) mod reservations;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tokens;
