@@ -2,8 +2,8 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { sql, statementsOf } from "./lib/database.mjs";
-import { admin, admit, call, issue, setClock, usage } from "./lib/gate.mjs";
-import { crash, inObject, loseStorage, runAlarm } from "./lib/object.mjs";
+import { admin, admit, api, call, issue, setClock, usage, wait } from "./lib/gate.mjs";
+import { crash, evict, inObject, loseStorage, runAlarm } from "./lib/object.mjs";
 
 const MARCH = "2031-03";
 const HOUR = "2031-03-12T12:00:00Z";
@@ -16,6 +16,10 @@ async function read(path, headers) {
   expect(response.status).toBe(200);
   return response.json();
 }
+
+/** A reservation that must be made. */
+const reserve = (key, body) => api.json("POST", `/keys/${key.id}/reservations`, body, 201);
+const settle = (key, { id }, body) => api.json("POST", `/keys/${key.id}/reservations/${id}/settle`, body);
 
 async function meUsage(key) {
   const response = await call(key, "/_tollgate/me/usage");
@@ -40,19 +44,19 @@ async function count(key, { charged, returned = 0, overdraft = 0 }) {
   await crash(key);
 }
 
-describe("in D1", () => {
-  /** mulberry32: small, seeded, good enough to shuffle. */
-  function random(seed) {
-    let state = seed >>> 0;
-    return () => {
-      state = (state + 0x6d2b79f5) >>> 0;
-      let t = state;
-      t = Math.imul(t ^ (t >>> 15), t | 1);
-      t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-      return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-    };
-  }
+/** mulberry32: small, seeded, good enough to shuffle. */
+function random(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
 
+describe("in D1", () => {
   // The statements of versions without the columns `*_charged`.
   const EARLIER = [
     `INSERT INTO usage_monthly (key_id, epoch, updated_at, month, calls, denied, cost, tokens)
@@ -211,6 +215,94 @@ describe("of a key", () => {
     await sql("UPDATE usage_hourly SET tokens = 379 WHERE key_id = ? AND class = 'reservations'", key.id);
     const { state, differences } = await read(`/keys/${key.id}/reconcile`);
     expect([state, differences.map(({ object, d1 }) => [object.class, object.tokens, d1.tokens])]).toEqual(["drift", [["reservations", 380, 379]]]);
+  });
+});
+
+describe("of reservations", () => {
+  const rowsOf = (key) => sql("SELECT calls, cost, tokens, tokens_charged, tokens_returned, overdraft FROM usage_monthly WHERE key_id = ?", key.id);
+
+  test("are in no book before they are settled", async () => {
+    const key = await issue("unlimited");
+    const held = await reserve(key, { tokens: 900 });
+    expect(await usage(key)).toMatchObject({ calls: 0, tokens: 0, overdraft: 0 });
+    await read(`/keys/${key.id}/reconcile`);
+    expect(await rowsOf(key)).toEqual([]);
+    await settle(key, held, { tokens: 1000 });
+    expect(await usage(key)).toMatchObject({ calls: 0, tokens: 1000, overdraft: 100 });
+    await runAlarm(key);
+    expect(await rowsOf(key)).toEqual([{ calls: 0, cost: 0, tokens: 1000, tokens_charged: 1000, tokens_returned: 0, overdraft: 100 }]);
+    const { state, object } = await read(`/keys/${key.id}/reconcile`);
+    expect([state, object.tokens, object.counts.length]).toEqual(["exact", 1000, 2]);
+  });
+
+  test("that expired are charged whole, and a late settle takes off in D1 what was not used", async () => {
+    const key = await issue("unlimited");
+    const held = await reserve(key, { tokens: 900, requests: 2, ttl_seconds: 60 });
+    wait(61);
+    await runAlarm(key);
+    expect(await rowsOf(key)).toEqual([{ calls: 1, cost: 2, tokens: 900, tokens_charged: 900, tokens_returned: 0, overdraft: 0 }]);
+    await settle(key, held, { tokens: 150 });
+    expect((await meUsage(key)).months).toEqual([{ month: MARCH, calls: 1, denied: 0, cost: 2, tokens: 150 }]);
+    await runAlarm(key);
+    expect(await rowsOf(key)).toEqual([{ calls: 1, cost: 2, tokens: 150, tokens_charged: 900, tokens_returned: 750, overdraft: 0 }]);
+    setClock("2031-03-12T12:30:00.000Z");
+    expect((await read(`/keys/${key.id}/hours`)).hours).toEqual([{ hour: HOUR, class: "reservations", calls: 1, denied: 0, cost: 2, tokens: 150 }]);
+    expect((await read(`/keys/${key.id}/reconcile`)).state).toBe("exact");
+  });
+
+  test("are in the month and hour in which they were made", async () => {
+    const key = await issue("unlimited");
+    setClock("2031-03-31T23:59:50.000Z");
+    const held = await reserve(key, { tokens: 40 });
+    setClock("2031-04-01T00:00:10.000Z");
+    await settle(key, held, { tokens: 30 });
+    await runAlarm(key);
+    expect(await sql("SELECT month, tokens FROM usage_monthly WHERE key_id = ?", key.id)).toEqual([{ month: MARCH, tokens: 30 }]);
+    expect(await sql("SELECT hour, tokens FROM usage_hourly WHERE key_id = ?", key.id)).toEqual([{ hour: "2031-03-31T23:00:00Z", tokens: 30 }]);
+    expect(await usage(key)).toMatchObject({ month: "2031-04", tokens: 0 });
+  });
+
+  test.each([1, 20_261_125])("add up to what was charged, whatever comes between (seed %i)", { timeout: 120_000 }, async (seed) => {
+    const next = random(seed);
+    const few = (most) => Math.floor(next() * (most + 1));
+    const pick = (list) => list[few(list.length - 1)];
+    let now = Date.parse("2031-01-31T20:00:00Z");
+    setClock(now);
+    const key = await issue("unlimited");
+    // What each reservation is charged: all of it, until an answer says otherwise.
+    const charged = new Map();
+    for (let step = 0; step < 160; step += 1) {
+      const dice = next();
+      if (dice < 0.35) {
+        const held = await reserve(key, { tokens: 1 + few(99), requests: few(2), ttl_seconds: 1 + few(3599) });
+        charged.set(held.id, held);
+      } else if (dice < 0.6 && charged.size > 0) {
+        const { id } = pick([...charged.values()]);
+        const response = await admin("POST", `/keys/${key.id}/reservations/${id}/settle`, { tokens: few(150), requests: few(2) });
+        // 404: closed more than a day ago.
+        if (response.status === 200) charged.set(id, await response.json());
+        else expect(response.status).toBe(404);
+      } else if (dice < 0.66 && charged.size > 0) {
+        const { id } = pick([...charged.values()]);
+        const response = await admin("DELETE", `/keys/${key.id}/reservations/${id}`);
+        // One that was settled or released before stays as it is.
+        if (response.status === 204 && charged.get(id).state === undefined) charged.set(id, { tokens: 0, requests: 0, state: "released" });
+      } else if (dice < 0.7) await crash(key);
+      else if (dice < 0.74) await evict(key).catch(() => {});
+      else if (dice < 0.86) await runAlarm(key);
+      else setClock((now += few(1) * few(9_000_000) + few(60_000)));
+    }
+    setClock((now += 3_600_000));
+    for (let i = 0; i < 4; i += 1) await runAlarm(key);
+    const { state, object } = await read(`/keys/${key.id}/reconcile`);
+    expect(state).toBe("exact");
+    const sum = (list, field) => list.reduce((sum, entry) => sum + entry[field], 0);
+    const expected = { tokens: sum([...charged.values()], "tokens"), cost: sum([...charged.values()], "requests") };
+    expect({ tokens: object.tokens, cost: object.cost }).toEqual(expected);
+    for (const table of ["usage_monthly", "usage_hourly"]) {
+      expect(await sql(`SELECT SUM(tokens) AS tokens, SUM(cost) AS cost FROM ${table} WHERE key_id = ?`, key.id)).toEqual([expected]);
+    }
+    expect((await sql("SELECT SUM(tokens_returned) AS back FROM usage_monthly WHERE key_id = ?", key.id))[0].back).toBeGreaterThan(0);
   });
 });
 
