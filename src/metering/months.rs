@@ -28,14 +28,9 @@ pub struct Carried {
     pub cost: u64,
     /// Charged tokens.
     pub tokens: u64,
-    /// Tokens charged beyond their holds. Earlier versions neither read nor stored it.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    /// Tokens charged beyond their holds.
+    #[serde(default)]
     pub overdraft: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// The totals of one month in the current epoch.

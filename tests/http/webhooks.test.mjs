@@ -113,7 +113,7 @@ for (const language of Object.keys(LANGUAGES)) {
 
     test("accepts what is signed with the secret, up to five minutes old", async () => {
       for (const seconds of [0, -290, 290]) assert.equal(await deliver(language, at(seconds)), 204, `${seconds} s`);
-      const body = Buffer.from('{"key_id":"ä","used":1,"quota":2}');
+      const body = Buffer.from('{"key_id":"ä","used":1,"quota":2,"unit":"tokens"}');
       const { timestamp } = at(0);
       assert.equal(await deliver(language, { timestamp, signature: sign(SECRET, timestamp, body), body }), 204);
     });
