@@ -210,15 +210,6 @@ describe("settle and release", () => {
     }
     expect(await open(other)).toHaveLength(1);
   });
-
-  test("a denial that this isolate has cached ends with a settle", async () => {
-    const key = await issueWith(requests(2, "day"));
-    const reservation = await reserve(key, { tokens: 0, requests: 2 });
-    await denied(key);
-    await settle(key, reservation, { tokens: 0, requests: 1 });
-    await admit(key, 1);
-    await denied(key);
-  });
 });
 
 describe("a reservation that nobody settles", () => {
