@@ -152,11 +152,14 @@ mod tests {
 
     #[test]
     fn numbers_are_spelled_in_one_way() {
-        for (number, text) in [(0, "aaaaaaaaaaaaa"), (1, "aaaaaaaaaaaab"), (32, "aaaaaaaaaaaba"), (u64::MAX, "p777777777777")]
+        for (number, text) in
+            [(0, "aaaaaaaaaaaaa"), (1, "aaaaaaaaaaaab"), (32, "aaaaaaaaaaaba"), (u64::MAX, "p777777777777")]
         {
             assert_eq!((base32_number(number).as_str(), unbase32_number(text)), (text, Some(number)));
         }
-        for wrong in ["", "aaaaaaaaaaaa", "aaaaaaaaaaaaaa", "qaaaaaaaaaaaa", "7777777777777", "Aaaaaaaaaaaaa", "aaaaaaaaaaaa1"] {
+        for wrong in
+            ["", "aaaaaaaaaaaa", "aaaaaaaaaaaaaa", "qaaaaaaaaaaaa", "7777777777777", "Aaaaaaaaaaaaa", "aaaaaaaaaaaa1"]
+        {
             assert_eq!(unbase32_number(wrong), None, "{wrong}");
         }
     }

@@ -305,6 +305,14 @@ mod tests {
         cache
     }
 
+    #[test]
+    fn a_denial_for_want_of_a_hold_is_not_kept() {
+        let mut cache = DenyCache::default();
+        let line = "1 denied:8500:1:h free 1000000 minute:rm:10:60:0:8500 month:rM:1000:2592000:990:9000000";
+        keep(&mut cache, CALL, &denied(line), 1_000..1_200, 60_000);
+        assert!(cache.plain(CALL, 1_300).is_none());
+    }
+
     fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, asked: Range<u64>, cap: u64) {
         cache.keep(call, Keyed::No, known, asked, cap, cache.generation());
     }

@@ -18,6 +18,10 @@ const ENDPOINTS = [
   ["GET", `/keys/${ID}/overrides`],
   ["PUT", `/keys/${ID}/overrides/minute`],
   ["DELETE", `/keys/${ID}/overrides/minute`],
+  ["GET", `/keys/${ID}/reservations`],
+  ["POST", `/keys/${ID}/reservations`],
+  ["POST", `/keys/${ID}/reservations/aaaaaaaaaaaab/settle`],
+  ["DELETE", `/keys/${ID}/reservations/aaaaaaaaaaaab`],
   ["GET", "/tiers"],
   ["GET", "/tiers/free"],
   ["PUT", "/tiers/free"],
@@ -177,7 +181,7 @@ test("a key can be issued of a tier that a user has made", async () => {
 describe("GET /_tollgate/keys/{id}/usage", () => {
   const policy = (name, quota, used, reset_at) => {
     const rest = { unit: "requests", algorithm: "fixed", period: name };
-    return { policy: name, quota, used, remaining: quota - used, reset_at, ...rest };
+    return { policy: name, quota, used, held: 0, remaining: quota - used, reset_at, ...rest };
   };
 
   test("has the shape of the contract, for a key that was never called too", async () => {

@@ -271,3 +271,15 @@ test("a change of the tier is in effect with the very next request of a key that
   await admin("PUT", `/tiers/${tier}`, { policies: [{ policy: "month", quota: 2, period: "month" }] });
   for (const key of [one, other]) expect(await statuses(key, 2)).toEqual([200, 429]);
 });
+
+test.each([
+  ["settled", (path) => admin("POST", `${path}/settle`, { tokens: 0, requests: 1 }), 200],
+  ["released", (path) => admin("DELETE", path), 204],
+])("a denied key has what is given back when a reservation is %s", async (_how, close, status) => {
+  const key = await issue(await makeTier({ quota: 2, period: "day" }));
+  const made = await admin("POST", `/keys/${key.id}/reservations`, { tokens: 0, requests: 2 });
+  const { id } = await made.json();
+  await denied(key);
+  expect((await close(`/keys/${key.id}/reservations/${id}`)).status).toBe(status);
+  await admit(key, 1);
+});

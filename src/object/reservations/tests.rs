@@ -195,9 +195,9 @@ fn the_object_of_a_key_that_is_gone_stays_until_its_reservations_are_charged() {
 fn calls_and_reservations_share_the_policies() {
     let mut memory = memory(profile(""));
     reserved(&mut memory, &reservation(1, 0, 2), NOW);
-    let judged = judge(&mut memory, &settings(), &check(1), at(NOW)).unwrap();
+    let judged = judge(&mut memory, &settings(), &check(101), at(NOW)).unwrap();
     let ObjectResponse::Key(known) = judged.response else { panic!("{judged:?}") };
     assert_eq!(known.violated(), ["minute"]);
     asked(&mut memory, &HoldRequest::Release(1), NOW);
-    assert!(judge(&mut memory, &settings(), &check(2), at(NOW)).unwrap().needs_write);
+    assert!(judge(&mut memory, &settings(), &check(102), at(NOW)).unwrap().needs_write);
 }
