@@ -255,7 +255,9 @@ proptest! {
             let (one, other) = (which.index(rest.len()), rest.len() - 1);
             rest.swap(one, other);
         }
-        rest.iter().for_each(|totals| flush(&db, totals));
+        for totals in rest {
+            flush(&db, totals);
+        }
         let found = rows(&db);
         for row in expected(&totals) {
             prop_assert!(found.contains(&row), "{row} is not among {found:#?}");
