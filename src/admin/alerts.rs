@@ -76,6 +76,7 @@ pub struct DeliveryView {
     pub threshold: f64,
     #[schema(pattern = "^[0-9]{4}-[0-9]{2}$")]
     pub month: String,
+    pub unit: crate::limiter::policy::Unit,
     /// Units per month.
     pub quota: u64,
     /// Units used when the alert was raised.

@@ -18,7 +18,7 @@ pub struct Count {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
-    /// Tokens charged for the admitted calls of a month; 0 for an hour.
+    /// Tokens charged.
     pub tokens: u64,
 }
 
@@ -37,6 +37,7 @@ pub struct Counted {
     pub calls: u64,
     pub denied: u64,
     pub cost: u64,
+    pub tokens: u64,
     /// The compared months and hours.
     pub counts: Vec<Count>,
 }

@@ -5,9 +5,11 @@ use crate::http::problem::Problem;
 use crate::time::{DAY, Month, UnixMicros, parse_rfc3339};
 
 /// Months of a key's history by default.
-pub const MONTHS_DEFAULT: u64 = 12;
+pub const MONTHS_DEFAULT: usize = 12;
 /// The most months of a key's history.
-pub const MONTHS_LIMIT: u64 = 36;
+pub const MONTHS_LIMIT: usize = 36;
+/// The most keys that a report lists as the largest.
+pub const TOP_LIMIT: usize = 10;
 /// The default share of a quota from which a key is listed, in millionths: 0.8.
 const MILLIONTHS_DEFAULT: u64 = 800_000;
 /// The largest share, in millionths: 10.
@@ -52,7 +54,7 @@ impl Span {
 ///
 /// # Errors
 /// 400 unless it is a number from 1 to 36.
-pub fn months(parameters: &Parameters) -> Result<u64, Problem> {
+pub fn months(parameters: &Parameters) -> Result<usize, Problem> {
     match parameters.number("months").map(str::parse) {
         None => Ok(MONTHS_DEFAULT),
         Some(Ok(months)) if (1..=MONTHS_LIMIT).contains(&months) => Ok(months),

@@ -23,7 +23,8 @@ pub struct PolicyLimit {
     pub quota: u64,
     /// Period of the quota.
     pub period: Period,
-    /// How the quota is enforced. Default: `fixed`, the only one for a month.
+    /// How the quota is enforced. Default: `fixed`, the only one for a month. `sliding` is only for
+    /// requests.
     #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
     pub algorithm: Algorithm,
     /// Units that may be spent at once, only for `bucket`. `null` (the default): the quota.
@@ -266,6 +267,11 @@ mod tests {
             ("gold", r#"{"policies":[{"policy":"a","quota":"1","period":"day"}]}"#, "policies[0].quota"),
             ("gold", r#"{"policies":[{"policy":"A","quota":1,"period":"day"}]}"#, "policies[0].policy"),
             ("gold", r#"{"policies":[{"policy":"a","quota":1,"period":"day","burst":0}]}"#, "policies[0].burst"),
+            (
+                "gold",
+                r#"{"policies":[{"policy":"a","unit":"tokens","quota":1,"period":"day","algorithm":"sliding"}]}"#,
+                "policies[0].algorithm",
+            ),
             ("gold", twice.as_str(), "policies[1].policy"),
             ("gold", many.as_str(), "policies"),
         ] {

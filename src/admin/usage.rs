@@ -2,6 +2,9 @@
 //! builds the JSON.
 #![expect(missing_docs, reason = "fields whose names say all; the others have descriptions for the document")]
 
+use crate::admin::parameters::PAGE_LIMIT;
+use crate::admin::reports::{MONTHS_LIMIT, TOP_LIMIT};
+use crate::gateway::self_service::MONTHS_SHOWN;
 use utoipa::ToSchema;
 
 /// Usage in a UTC month.
@@ -15,6 +18,8 @@ pub struct MonthUsage {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
+    /// Tokens charged.
+    pub tokens: u64,
 }
 
 /// Usage of one route class in an hour.
@@ -31,6 +36,8 @@ pub struct HourUsage {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
+    /// Tokens charged.
+    pub tokens: u64,
 }
 
 /// Usage of one route class in a UTC day.
@@ -46,7 +53,17 @@ pub struct DayUsage {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
+    /// Tokens charged.
+    pub tokens: u64,
 }
+
+/// The most items of lists: the schema, its list, the number.
+pub const LIST_LIMITS: &[(&str, &str, usize)] = &[
+    ("MeUsage", "months", MONTHS_SHOWN),
+    ("History", "months", MONTHS_LIMIT),
+    ("Report", "top", TOP_LIMIT),
+    ("Report", "keys", PAGE_LIMIT),
+];
 
 /// Usage of the presented key.
 #[derive(Debug, ToSchema)]
@@ -54,7 +71,6 @@ pub struct MeUsage {
     #[schema(pattern = "^[a-z2-7]{16}$")]
     pub key_id: String,
     /// The current month, as of now, and those of the 11 before it that have usage; oldest first.
-    #[schema(max_items = 12)]
     pub months: Vec<MonthUsage>,
     /// The current hour and the 23 before it by route class, as of the key's last flush to D1;
     /// oldest first.
@@ -72,8 +88,10 @@ pub struct HistoryMonth {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
-    /// Tokens charged for the admitted calls.
+    /// Tokens charged.
     pub tokens: u64,
+    /// Tokens charged beyond what was held for them.
+    pub overdraft: u64,
     /// Whether the month is over.
     pub is_complete: bool,
     /// Change of `calls` from the month before, in percent; `null` if that month had no calls.
@@ -88,7 +106,6 @@ pub struct History {
     pub key_id: String,
     /// Oldest first, from the month of issue at the earliest to the current one; months without
     /// usage included.
-    #[schema(max_items = 36)]
     pub months: Vec<HistoryMonth>,
     /// Mean of `calls` over the complete months shown; `null` if there is none.
     #[schema(required = true)]
@@ -124,8 +141,10 @@ pub struct KeyReport {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
-    /// Tokens charged for the admitted calls.
+    /// Tokens charged.
     pub tokens: u64,
+    /// Tokens charged beyond what was held for them.
+    pub overdraft: u64,
 }
 
 /// Usage of all keys together.
@@ -140,8 +159,10 @@ pub struct ReportTotals {
     pub denied: u64,
     /// Requests charged for the admitted calls.
     pub cost: u64,
-    /// Tokens charged for the admitted calls.
+    /// Tokens charged.
     pub tokens: u64,
+    /// Tokens charged beyond what was held for them.
+    pub overdraft: u64,
 }
 
 /// Usage of the keys that have a tier now.
@@ -154,9 +175,11 @@ pub struct TierReport {
     pub keys: u64,
     /// Admitted calls.
     pub calls: u64,
+    /// Tokens charged.
+    pub tokens: u64,
 }
 
-/// One of the keys with the most calls. `name` and `tier` of a deleted key are `null`.
+/// One of the keys with the most calls; those with equally many by their tokens. `name` and `tier` of a deleted key are `null`.
 #[derive(Debug, ToSchema)]
 pub struct LargestKey {
     #[schema(pattern = "^[a-z2-7]{16}$")]
@@ -167,6 +190,8 @@ pub struct LargestKey {
     pub tier: Option<String>,
     /// Admitted calls.
     pub calls: u64,
+    /// Tokens charged.
+    pub tokens: u64,
 }
 
 /// Usage of all keys in a month, and a page of them in the order of their ids.
@@ -177,16 +202,16 @@ pub struct MonthReport {
     pub month: String,
     /// In the order of their names; deleted keys are under tier `null`, last.
     pub tiers: Vec<TierReport>,
-    /// Up to ten keys with the most calls, largest first.
-    #[schema(max_items = 10)]
+    /// The keys with the most calls, largest first.
     pub top: Vec<LargestKey>,
     /// Admitted calls of all keys.
     pub calls: u64,
     /// Calls of all keys denied with 429.
     pub denied: u64,
+    /// Tokens charged to all keys.
+    pub tokens: u64,
     /// Usage of all keys, the same on every page.
     pub totals: ReportTotals,
-    #[schema(max_items = 500)]
     pub keys: Vec<KeyReport>,
     /// Cursor of the next page; `null` on the last one.
     #[schema(required = true)]

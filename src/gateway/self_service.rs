@@ -31,6 +31,8 @@ pub const USAGE_KEPT: u64 = 10_000;
 pub const KEYS: usize = 256;
 /// Maximum size of a kept response, in bytes.
 pub const RESPONSE_LIMIT: usize = 16 * 1024;
+/// Maximum number of months that `/me/usage` shows, the current one included.
+pub const MONTHS_SHOWN: usize = 12;
 
 /// The buckets and responses of one isolate. Times are milliseconds on its clock.
 #[derive(Debug)]

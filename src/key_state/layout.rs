@@ -252,13 +252,14 @@ impl MonthRow {
 }
 
 /// What a [`MonthRow`] does not say, of the months of which it is something: month; returned requests
-/// and tokens, overdraft; what D1 has of charged requests and tokens, and of these three.
+/// and tokens, overdraft; what D1 has of charged requests and tokens, and of these three; if it is not
+/// 0, the overdraft of earlier epochs.
 fn months_to_text(months: &Months) -> Option<String> {
     let mut out = String::new();
-    for (month, KeptMonth { counted, flushed, .. }) in months.iter() {
+    for (month, KeptMonth { counted, carried, flushed }) in months.iter() {
         let has_more = |counts: &MonthCounts| counts.charges.returned != Cost::NONE || counts.overdraft > 0;
         let is_said = counted.calls != flushed.calls || counted.charges.charged == flushed.charges.charged;
-        if is_said && !has_more(counted) {
+        if is_said && !has_more(counted) && carried.overdraft == 0 {
             continue;
         }
         let more = |counts: &MonthCounts| {
@@ -268,7 +269,7 @@ fn months_to_text(months: &Months) -> Option<String> {
         push_number(&mut out, month.as_number());
         let charged = flushed.charges.charged;
         let numbers = [more(counted).as_slice(), &[charged.requests, charged.tokens], &more(flushed)].concat();
-        for number in numbers {
+        for number in numbers.into_iter().chain((carried.overdraft > 0).then_some(carried.overdraft)) {
             push_number(&mut out, number);
         }
         record::end(&mut out);
@@ -286,11 +287,13 @@ fn add_from_text(months: &mut [(Month, KeptMonth)], text: &str) -> Option<()> {
         let mut cost = || Some(Cost { requests: record.number()?, tokens: record.number()? });
         let flushed = Charges { charged: cost()?, returned: cost()? };
         let flushed_overdraft = record.number()?;
+        let carried_overdraft = record.number().unwrap_or_default();
         if let Some((_, kept)) = months.iter_mut().find(|(month, _)| month.as_number() == number) {
             kept.counted.charges.returned = returned;
             kept.counted.overdraft = overdraft;
             kept.flushed.charges = flushed;
             kept.flushed.overdraft = flushed_overdraft;
+            kept.carried.overdraft = carried_overdraft;
         }
     }
     Some(())
@@ -372,7 +375,7 @@ impl LogRow {
 
 /// Carried usage of which only the number of calls is known.
 const fn of_calls(calls: u64) -> Carried {
-    Carried { calls, cost: calls, tokens: 0 }
+    Carried { calls, cost: calls, tokens: 0, overdraft: 0 }
 }
 
 fn carried_to_row(month: Month, carried: Carried) -> Option<(u64, u64, u64)> {

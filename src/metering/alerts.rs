@@ -16,6 +16,8 @@ pub struct Alert {
     /// In percent of the quota.
     pub threshold: u16,
     pub month: Month,
+    /// What quota and usage count.
+    pub unit: Unit,
     /// The quota when the alert was raised.
     pub quota: u64,
     /// The usage when the alert was raised.
@@ -49,9 +51,9 @@ impl Alert {
     /// Webhook payload.
     #[must_use]
     pub fn body(&self, key_id: &str) -> String {
-        let Self { policy, month, quota, used, at, .. } = self;
-        let body = serde_json::json!({ "type": "quota_threshold", "key_id": key_id, "policy": policy, "threshold": self.share(),
-            "used": used, "quota": quota, "month": month, "at": rfc3339(*at) });
+        let Self { policy, month, unit, quota, used, at, .. } = self;
+        let body = serde_json::json!({ "type": "quota_threshold", "key_id": key_id, "policy": policy, "unit": unit,
+            "threshold": self.share(), "used": used, "quota": quota, "month": month, "at": rfc3339(*at) });
         body.to_string()
     }
 
@@ -126,6 +128,7 @@ impl Alerts {
                     policy: mark.policy.clone(),
                     threshold,
                     month,
+                    unit: policy.unit(),
                     quota: policy.quota(),
                     used: used(policy.unit(), month),
                     at: now,
@@ -149,7 +152,8 @@ impl Alerts {
     }
 
     /// The stored form: policy, threshold and month (202611), for pending alerts also quota, usage
-    /// and microseconds since 1970. `None` if there is neither a mark nor a pending alert.
+    /// and microseconds since 1970, then `1` if they are tokens. `None` if there is neither a mark nor
+    /// a pending alert.
     pub(crate) fn to_text(&self) -> Option<String> {
         let mut out = String::new();
         let mut push = |policy: &str, threshold: u16, month: Month, more: &[u64]| {
@@ -164,8 +168,10 @@ impl Alerts {
         for AlertMark { policy, threshold, month } in &self.marks {
             push(policy, *threshold, *month, &[]);
         }
-        for Alert { policy, threshold, month, quota, used, at } in &self.pending {
-            push(policy, *threshold, *month, &[*quota, *used, at.as_micros()]);
+        for Alert { policy, threshold, month, unit, quota, used, at } in &self.pending {
+            let numbers = [*quota, *used, at.as_micros(), 1];
+            let said = if *unit == Unit::Tokens { 4 } else { 3 };
+            push(policy, *threshold, *month, numbers.get(..said).unwrap_or_default());
         }
         Some(out).filter(|out| !out.is_empty())
     }
@@ -180,7 +186,8 @@ impl Alerts {
                 None => alerts.marks.push(AlertMark { policy, threshold, month }),
                 Some(quota) => {
                     let (used, at) = (record.number()?, UnixMicros::from_micros(record.number()?));
-                    alerts.pending.push(Alert { policy, threshold, month, quota, used, at });
+                    let unit = if record.number() == Some(1) { Unit::Tokens } else { Unit::Requests };
+                    alerts.pending.push(Alert { policy, threshold, month, unit, quota, used, at });
                 }
             }
         }
@@ -204,11 +211,11 @@ mod tests {
     #[test]
     fn the_payload_and_its_signature() {
         let at = UnixMicros::from_millis(1_930_564_800_000);
-        let alert =
-            Alert { policy: "month".to_owned(), threshold: 80, month: Month::of(at), quota: 1_000, used: 801, at };
+        let (policy, unit) = ("month".to_owned(), Unit::Tokens);
+        let alert = Alert { policy, threshold: 80, month: Month::of(at), unit, quota: 1_000, used: 801, at };
         let body: serde_json::Value = serde_json::from_str(&alert.body("abc")).unwrap();
-        let expected = serde_json::json!({ "type": "quota_threshold", "key_id": "abc", "policy": "month", "threshold": 0.8,
-            "used": 801, "quota": 1000, "month": "2031-03", "at": rfc3339(at) });
+        let expected = serde_json::json!({ "type": "quota_threshold", "key_id": "abc", "policy": "month", "unit": "tokens",
+            "threshold": 0.8, "used": 801, "quota": 1000, "month": "2031-03", "at": rfc3339(at) });
         assert_eq!(body, expected);
         // Computed with `openssl dgst -sha256 -hmac key`.
         let expected = "v1=934f99a1e012c599acc8c559e3d2380817b992928697a5ece7d1ffc44b8ae0eb";

@@ -3,6 +3,7 @@
 pub mod alerts;
 pub mod call_outcome;
 pub(crate) mod charges;
+pub mod flush;
 pub mod hours;
 pub mod meter;
 pub mod months;

@@ -28,6 +28,9 @@ pub struct Carried {
     pub cost: u64,
     /// Charged tokens.
     pub tokens: u64,
+    /// Tokens charged beyond their holds.
+    #[serde(default)]
+    pub overdraft: u64,
 }
 
 /// The totals of one month in the current epoch.
@@ -50,6 +53,14 @@ pub struct MonthTotal {
     pub returned: Cost,
     /// Tokens charged in this epoch beyond their holds. Only grows.
     pub overdraft: u64,
+}
+
+impl MonthTotal {
+    /// Whether anything was counted in this epoch.
+    #[must_use]
+    pub fn has_counts(&self) -> bool {
+        MonthCounts::of(self) != MonthCounts::default()
+    }
 }
 
 /// Counts of one epoch and month, which only grow.

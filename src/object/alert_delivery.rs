@@ -122,6 +122,7 @@ const fn after(now: u64, seconds: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limiter::policy::Unit;
     use crate::time::{Month, UnixMicros};
     use proptest::prelude::*;
 
@@ -130,7 +131,8 @@ mod tests {
 
     fn alert(threshold: u16) -> Alert {
         let at = UnixMicros::from_millis(NOW);
-        Alert { policy: "month".to_owned(), threshold, month: Month::of(at), quota: 1_000, used: 801, at }
+        let (policy, unit) = ("month".to_owned(), Unit::Requests);
+        Alert { policy, threshold, month: Month::of(at), unit, quota: 1_000, used: 801, at }
     }
 
     const fn record(attempts: u32, next_attempt_at: Option<u64>) -> AlertRecord {

@@ -1,6 +1,7 @@
 //! What look-ups of a key return. They count nothing.
 
 use crate::key_state::state::KeyState;
+use crate::metering::months::MonthTotal;
 use crate::object::memory::{Memory, NotLoaded};
 use crate::protocol::key_status::{KeyStatus, KeyStatusResponse, Me, StatusAndUsage, month_json};
 use crate::protocol::object_response::KeyUsage;
@@ -25,6 +26,8 @@ pub fn usage(memory: &mut Memory, id: &str, now: UnixMicros) -> Result<Option<Us
         policies: policies.map(|(policy, usage)| PolicyUsageBody::new(policy, usage, now)).collect(),
         month: month.month.to_string(),
         calls: month.calls.saturating_add(month.carried.calls),
+        tokens: month.tokens.saturating_add(month.carried.tokens),
+        overdraft: month.overdraft.saturating_add(month.carried.overdraft),
     }))
 }
 
@@ -58,12 +61,12 @@ pub fn key_status(memory: &mut Memory, id: &str, secret_hash: &str, now: UnixMic
 #[must_use]
 pub fn counts(key_state: &KeyState) -> Value {
     let meter = key_state.meter();
-    let months = meter.kept_months().into_iter().filter(|total| total.calls > 0 || total.denied > 0);
+    let months = meter.kept_months().into_iter().filter(MonthTotal::has_counts);
     let months = months.map(|total| json!([total.month, "", total.calls, total.denied, total.cost, total.tokens]));
     let hours = meter.kept_hours();
     let hours = hours.iter().map(|total| {
         let counts = total.counts;
-        json!([rfc3339(total.start()), total.class, counts.calls, counts.denied, counts.cost, 0])
+        json!([rfc3339(total.start()), total.class, counts.calls, counts.denied, counts.cost, counts.tokens])
     });
     json!({ "epoch": key_state.epoch(), "counts": months.chain(hours).collect::<Value>() })
 }

@@ -111,12 +111,13 @@ impl<'a> KeyStatusResponse<'a> {
 /// An object's own total of a month as a row of `usage_monthly` has it.
 #[must_use]
 pub fn month_json(total: &MonthTotal, epoch: &str) -> String {
-    let row: [(&str, Value); 5] = [
+    let row: [(&str, Value); 6] = [
         ("month", total.month.to_string().into()),
         ("epoch", epoch.into()),
         ("calls", total.calls.into()),
         ("denied", total.denied.into()),
         ("cost", total.cost.into()),
+        ("tokens", total.tokens.into()),
     ];
     Value::Object(row.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).to_string()
 }
@@ -133,11 +134,14 @@ mod tests {
     fn the_lines_are_frozen() {
         let now = UnixMicros::from_millis(1_930_000_000_000);
         let mut state = KeyState::new("00ff".to_owned());
-        let cost = Cost { requests: 7, tokens: 0 };
+        let cost = Cost { requests: 7, tokens: 90 };
         state.apply_report(&[], now, &ReportedUsage { nonce: 1, age: None, calls: 2, cost, denied: 3 });
         let month = month_json(&state.month(Month::of(now)), state.epoch());
         let row: Value = serde_json::from_str(&month).unwrap();
-        assert_eq!(row, serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7}));
+        assert_eq!(
+            row,
+            serde_json::json!({"month":"2031-02","epoch":"00ff","calls":2,"denied":3,"cost":7,"tokens":90})
+        );
         for (status, word) in
             [(Status::Active, "admitted"), (Status::Expired, "refused:expired"), (Status::Disabled, "refused:disabled")]
         {

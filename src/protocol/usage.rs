@@ -25,6 +25,10 @@ pub struct Usage {
     pub month: String,
     /// Calls admitted this month.
     pub calls: u64,
+    /// Tokens charged this month.
+    pub tokens: u64,
+    /// Tokens charged this month beyond what was held for them.
+    pub overdraft: u64,
 }
 
 /// Usage of a policy.

@@ -25,10 +25,20 @@ fn empty() -> Connection {
     db
 }
 
-fn database() -> Connection {
+pub(crate) fn database() -> Connection {
     let db = empty();
     apply(&db, &migrations());
     db
+}
+
+/// A database with the migrations up to the one of this name, and the rest of them.
+pub(crate) fn after_migration(last: &str) -> (Connection, impl Fn(&Connection)) {
+    let mut older = migrations();
+    let at = older.iter().position(|(name, _)| name == last).unwrap();
+    let newer = older.split_off(at + 1);
+    let db = empty();
+    apply(&db, &older);
+    (db, move |db: &Connection| apply(db, &newer))
 }
 
 /// The whole schema, and the rows that migrations insert, as text.
@@ -61,6 +71,11 @@ fn own(values: &str) -> String {
 fn token(values: &str) -> String {
     let hash = "0".repeat(64);
     format!("INSERT INTO admin_tokens (secret_hash, created_at, id, name, scopes) VALUES ('{hash}', '', {values})")
+}
+
+/// Usage with -1 in a column.
+fn usage(table_and_period: &str, period: &str, column: &str) -> String {
+    format!("INSERT INTO {table_and_period}, key_id, epoch, updated_at, {column}) VALUES ({period}, 'k', 'e', '', -1)")
 }
 
 fn limit(values: &str) -> String {
@@ -165,6 +180,14 @@ fn invalid_limits_are_refused_with_a_reason() {
         ("UPDATE keys SET imported = 2".to_owned(), "imported is 0 or 1"),
         ("UPDATE tiers SET audit_days = 3651".to_owned(), "audit_days is"),
         ("UPDATE tiers SET idempotency = 'maybe'".to_owned(), "idempotency is on or off"),
+        (usage("usage_monthly (month", "'2026-01'", "tokens_returned"), "CHECK constraint failed: tokens_returned >= 0"),
+        (usage("usage_monthly (month", "'2026-01'", "overdraft"), "CHECK constraint failed: overdraft >= 0"),
+        (usage("usage_hourly (class, hour", "'', '2026-01-01T10:00:00Z'", "tokens"), "CHECK constraint failed: tokens >= 0"),
+        (
+            "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state, unit)
+               VALUES ('k', 'p', 1, '2026-01', 1, 1, '', 'none', 'bytes')".to_owned(),
+            "unit is requests or tokens",
+        ),
         (own("'nobody', 'p', 1, 'day', 'fixed', NULL"), "FOREIGN KEY"),
         (own("'k', 'P', 1, 'day', 'fixed', NULL"), "policy's name"),
         (own("'k', 'p', 1, 'month', 'bucket', NULL"), "a month is fixed"),

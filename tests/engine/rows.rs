@@ -86,7 +86,7 @@ fn golden_all() {
         policy("c", Unit::Tokens, 3, Period::Minute, Algorithm::Bucket, Some(70)),
     ];
     let mut state = KeyState::new("e1".into());
-    state.carry_over(Month::of(START), Carried { calls: 40, cost: 40, tokens: 0 });
+    state.carry_over(Month::of(START), Carried { calls: 40, cost: 40, ..Carried::default() });
     assert!(state.decide(&policies, START, Cost { requests: 3, tokens: 0 }).is_admitted());
     state.committed();
     assert!(state.decide(&policies, START.saturating_add(1_500), Cost { requests: 2, tokens: 30 }).is_admitted());
@@ -119,7 +119,8 @@ fn golden_all() {
 /// reads the month.
 #[test]
 fn golden_carried() {
-    let carried = |calls, cost, tokens| Carried { calls, cost, tokens };
+    let carried = |calls, cost, tokens| Carried { calls, cost, tokens, overdraft: 0 };
+    let overdrawn = Carried { overdraft: 3, ..carried(9, 9, 5) };
     let november = Month::of(START);
     for (carried, body) in [
         (carried(40, 40, 0), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,40,0,0,0,0]],"h":""}"#),
@@ -128,6 +129,13 @@ fn golden_carried() {
             r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,91,0,0,0,0]],"c":[[202611,1,0]],"h":""}"#,
         ),
         (carried(9, 9, 5), r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,9,0,0,0,0]],"c":[[202611,9,5]],"h":""}"#),
+        (
+            overdrawn,
+            concat!(
+                r#"{"v":1,"seq":1,"e":"e1","t":0,"m":[[202611,0,0,9,0,0,0,0]],"c":[[202611,9,5]],"h":"","#,
+                r#""r":"202611|0|0|0|0|0|0|0|0|3;"}"#,
+            ),
+        ),
     ] {
         let mut state = KeyState::new("e1".into());
         state.carry_over(november, carried);
@@ -174,7 +182,7 @@ fn a_golden_body_is_read() {
     let unflushed = state.meter().unflushed_months();
     assert_eq!(unflushed.len(), 1);
     assert_eq!((unflushed[0].calls, unflushed[0].denied), (17, 2));
-    assert_eq!(unflushed[0].carried, Carried { calls: 40, cost: 40, tokens: 0 });
+    assert_eq!(unflushed[0].carried, Carried { calls: 40, cost: 40, ..Carried::default() });
     let october: Month = "2026-10".parse().unwrap();
     assert_eq!((state.month(october).calls, state.month(october).denied), (90, 5));
     assert!(!state.is_dirty() && !state.has_uncommitted_denials());

@@ -284,7 +284,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     state.usage(&[], now);
     state.report_denials(&[], now, extreme);
     state.report_calls(&[], now, extreme, Cost { requests: extreme, tokens: extreme });
-    state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme });
+    state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme, overdraft: extreme });
     for total in state.meter().unflushed_months().into_iter().chain(state.meter().kept_months()) {
         state.mark_flushed(&total);
     }

@@ -88,11 +88,11 @@ test("both receivers accept what the gate posts, and it is listed as delivered",
   const [post] = posts;
   assert.deepEqual(post.statuses, [204, 204]);
   assert.deepEqual({ ...JSON.parse(post.body), at: "" }, {
-    type: "quota_threshold", key_id: key.id, policy: "month", threshold: 0.8, used: 4, quota: 5,
+    type: "quota_threshold", key_id: key.id, policy: "month", unit: "requests", threshold: 0.8, used: 4, quota: 5,
     month: new Date().toISOString().slice(0, 7), at: "",
   });
   for (const { log } of Object.values(receivers)) {
-    await until("the receiver has read the alert", () => log().includes(`key ${key.id} has used 4 of 5\n`));
+    await until("the receiver has read the alert", () => log().includes(`key ${key.id} has used 4 of 5 requests\n`));
   }
   await until("the alert is delivered", async () => {
     const { deliveries } = await adminOf(gate).json("GET", "/alerts/deliveries");
@@ -111,7 +111,7 @@ for (const language of Object.keys(LANGUAGES)) {
 
     test("accepts what is signed with the secret, up to five minutes old", async () => {
       for (const seconds of [0, -290, 290]) assert.equal(await deliver(language, at(seconds)), 204, `${seconds} s`);
-      const body = Buffer.from('{"key_id":"ä","used":1,"quota":2}');
+      const body = Buffer.from('{"key_id":"ä","used":1,"quota":2,"unit":"tokens"}');
       const { timestamp } = at(0);
       assert.equal(await deliver(language, { timestamp, signature: sign(SECRET, timestamp, body), body }), 204);
     });

@@ -132,6 +132,7 @@ describe("PUT changes nothing for", () => {
     ["a period that there is not", "minute", { quota: 1, period: "week" }, 422, "period"],
     ["an algorithm that there is not", "minute", { quota: 1, period: "day", algorithm: "leaky" }, 422, "algorithm"],
     ["a month that is sliding", "minute", { quota: 1, period: "month", algorithm: "sliding" }, 422, "algorithm"],
+    ["tokens that slide", "minute", { unit: "tokens", quota: 1, period: "day", algorithm: "sliding" }, 422, "algorithm"],
     ["a sliding quota that is too large", "minute", { quota: 10_001, period: "day", algorithm: "sliding" }, 422, "quota"],
     ["a burst without a bucket", "minute", { quota: 1, period: "day", burst: 2 }, 422, "burst"],
     ["a beginning that is no time", "minute", { quota: 1, period: "day", from: "now" }, 422, "from"],

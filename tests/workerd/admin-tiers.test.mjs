@@ -76,6 +76,7 @@ describe("PUT", () => {
     ["a policy with an unknown field", "gold", { policies: [{ policy: "a", quota: 1, period: "day", x: 1 }] }, 422, "policies[0].x"],
     ["a policy of another period", "gold", { policies: [{ policy: "a", quota: 1, period: "year" }] }, 422, "policies[0].period"],
     ["a policy that cannot be kept", "gold", { policies: [{ policy: "a", quota: 0, period: "day", algorithm: "sliding" }] }, 422, "policies[0].quota"],
+    ["tokens that slide", "gold", { policies: [{ policy: "a", unit: "tokens", quota: 1, period: "day", algorithm: "sliding" }] }, 422, "policies[0].algorithm"],
     ["two policies of one name", "gold", { policies: [...day(1).policies, ...day(2).policies] }, 422, "policies[1].policy"],
     ["17 policies", "gold", { policies: Array.from({ length: 17 }, (_, n) => ({ policy: `p${n}`, quota: 1, period: "day" })) }, 422, "policies"],
     ["a name in capitals", "Gold", { policies: [] }, 422, "name"],

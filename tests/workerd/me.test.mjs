@@ -69,9 +69,9 @@ describe("GET /_tollgate/me/usage", () => {
     await addMonth(key, "2031-03", "a", 100, 7, 300);
     await admit(key, 2);
     const current = (calls) => [
-      { month: "2030-04", calls: 4, denied: 1, cost: 8 },
-      { month: "2031-02", calls: 11, denied: 2, cost: 22 },
-      { month: "2031-03", calls: 100 + calls, denied: 7, cost: 300 + calls },
+      { month: "2030-04", calls: 4, denied: 1, cost: 8, tokens: 0 },
+      { month: "2031-02", calls: 11, denied: 2, cost: 22, tokens: 0 },
+      { month: "2031-03", calls: 100 + calls, denied: 7, cost: 300 + calls, tokens: 0 },
     ];
     expect(await meUsage(key)).toEqual({ key_id: key.id, months: current(2), hours: [] });
     await runAlarm(key);
@@ -92,9 +92,9 @@ describe("GET /_tollgate/me/usage", () => {
     await addHour(key, "2031-03-12T12:00:00Z", "a", 4);
     await addHour(key, "2031-03-12T12:00:00Z", "b", 5);
     expect((await meUsage(key)).hours).toEqual([
-      { hour: "2031-03-11T13:00:00Z", class: "GET /v1", calls: 2, denied: 1, cost: 2 },
-      { hour: "2031-03-12T12:00:00Z", class: "GET /v1", calls: 9, denied: 0, cost: 9 },
-      { hour: "2031-03-12T12:00:00Z", class: "b", calls: 3, denied: 0, cost: 9 },
+      { hour: "2031-03-11T13:00:00Z", class: "GET /v1", calls: 2, denied: 1, cost: 2, tokens: 0 },
+      { hour: "2031-03-12T12:00:00Z", class: "GET /v1", calls: 9, denied: 0, cost: 9, tokens: 0 },
+      { hour: "2031-03-12T12:00:00Z", class: "b", calls: 3, denied: 0, cost: 9, tokens: 0 },
     ]);
   });
 
@@ -103,7 +103,7 @@ describe("GET /_tollgate/me/usage", () => {
     await addMonth(other, "2031-02", "a", 5, 0, 5);
     await addHour(other, "2031-03-12T12:00:00Z", "a", 1);
     await admit(other, 1);
-    const months = [{ month: "2031-03", calls: 0, denied: 0, cost: 0 }];
+    const months = [{ month: "2031-03", calls: 0, denied: 0, cost: 0, tokens: 0 }];
     expect(await meUsage(key)).toEqual({ key_id: key.id, months, hours: [] });
   });
 

@@ -70,7 +70,8 @@ test("a flush writes id, month, calls and denied of one epoch, and the time", as
   const rows = await sql("SELECT * FROM usage_monthly WHERE key_id = ?", key.id);
   const epoch = expect.stringMatching(/^.+$/);
   const updated_at = "2031-03-12T12:00:45Z";
-  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, cost: 10, tokens: 0, updated_at }]);
+  const charges = { cost: 10, cost_charged: 10, cost_returned: 0, tokens: 0, tokens_charged: 0, tokens_returned: 0, overdraft: 0 };
+  expect(rows).toEqual([{ key_id: key.id, month: MARCH, epoch, calls: 10, denied: 2, ...charges, updated_at }]);
   expect((await usage(key)).calls).toBe(10);
 });
 
@@ -144,7 +145,7 @@ describe("a flush", () => {
     const key = await issue();
     await admit(key, 3);
     await runAlarm(key);
-    await sql("UPDATE usage_monthly SET calls = 9, denied = 9, cost = 9, updated_at = 'later' WHERE key_id = ?", key.id);
+    await sql("UPDATE usage_monthly SET calls = 9, denied = 9, cost = 9, cost_charged = 9, updated_at = 'later' WHERE key_id = ?", key.id);
     await admit(key, 1);
     await runAlarm(key);
     expect(await sql("SELECT calls, denied, updated_at FROM usage_monthly WHERE key_id = ?", key.id)).toEqual([

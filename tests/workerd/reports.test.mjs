@@ -24,27 +24,27 @@ async function readAll(path, list) {
   return entries;
 }
 
-function addHour(key, hour, klass, calls, { epoch = "e", denied = 0, cost = calls } = {}) {
-  const insert = "INSERT INTO usage_hourly (key_id, hour, class, epoch, calls, denied, cost, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, '')";
-  return sql(insert, key.id, hour, klass, epoch, calls, denied, cost);
+function addHour(key, hour, klass, calls, { epoch = "e", denied = 0, cost = calls, tokens = 0 } = {}) {
+  const insert = "INSERT INTO usage_hourly (key_id, hour, class, epoch, calls, denied, cost, tokens, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, '')";
+  return sql(insert, key.id, hour, klass, epoch, calls, denied, cost, tokens);
 }
 
-function addMonth(key, month, calls, { epoch = "e", denied = 0, cost = calls, tokens = 0 } = {}) {
-  const insert = "INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, cost, tokens, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-  return sql(insert, key.id, month, epoch, calls, denied, cost, tokens, "2031-03-01T00:00:00Z");
+function addMonth(key, month, calls, { epoch = "e", denied = 0, cost = calls, tokens = 0, overdraft = 0 } = {}) {
+  const insert = "INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, cost, tokens, overdraft, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+  return sql(insert, key.id, month, epoch, calls, denied, cost, tokens, overdraft, "2031-03-01T00:00:00Z");
 }
 
 test("hours of a key, by class, summed over epochs, of the last 24 hours or of a range", async () => {
   const key = await issue();
   await addHour(key, "2031-03-11T11:00:00Z", "/a", 1);
-  await addHour(key, "2031-03-11T12:00:00Z", "/a", 2, { denied: 1 });
-  await addHour(key, "2031-03-11T12:00:00Z", "/a", 3, { epoch: "f", cost: 30 });
+  await addHour(key, "2031-03-11T12:00:00Z", "/a", 2, { denied: 1, tokens: 60 });
+  await addHour(key, "2031-03-11T12:00:00Z", "/a", 3, { epoch: "f", cost: 30, tokens: 9 });
   await addHour(key, "2031-03-11T12:00:00Z", "/b", 4);
   await addHour(key, "2031-03-12T11:00:00Z", "/a", 5);
   await addHour(key, "2031-03-12T12:00:00Z", "/a", 6);
-  const entry = (hour, klass, calls, denied = 0, cost = calls) => ({ hour, class: klass, calls, denied, cost });
+  const entry = (hour, klass, calls, denied = 0, cost = calls, tokens = 0) => ({ hour, class: klass, calls, denied, cost, tokens });
   const day = [
-    entry("2031-03-11T12:00:00Z", "/a", 5, 1, 32),
+    entry("2031-03-11T12:00:00Z", "/a", 5, 1, 32, 69),
     entry("2031-03-11T12:00:00Z", "/b", 4),
     entry("2031-03-12T11:00:00Z", "/a", 5),
   ];
@@ -61,9 +61,9 @@ test("days of a key, by class", async () => {
   await addHour(key, "2031-03-11T23:00:00Z", "/a", 3, { denied: 2 });
   await addHour(key, "2031-03-11T23:00:00Z", "/b", 4);
   const entries = [
-    { day: "2031-03-10", class: "/a", calls: 1, denied: 0, cost: 1 },
-    { day: "2031-03-11", class: "/a", calls: 5, denied: 2, cost: 5 },
-    { day: "2031-03-11", class: "/b", calls: 4, denied: 0, cost: 4 },
+    { day: "2031-03-10", class: "/a", calls: 1, denied: 0, cost: 1, tokens: 0 },
+    { day: "2031-03-11", class: "/a", calls: 5, denied: 2, cost: 5, tokens: 0 },
+    { day: "2031-03-11", class: "/b", calls: 4, denied: 0, cost: 4, tokens: 0 },
   ];
   expect(await readAll(`/keys/${key.id}/days`, "days")).toEqual(entries);
   const span = "from=2031-03-11T05:00:00Z&to=2031-03-11T06:00:00Z";
@@ -80,7 +80,7 @@ test("the hours of a key add up to its month", async () => {
   setClock("2031-03-12T14:00:00Z");
   const { hours } = await read(`/keys/${key.id}/hours`);
   const [month] = (await read(`/keys/${key.id}/history`)).months;
-  for (const field of ["calls", "denied", "cost"]) {
+  for (const field of ["calls", "denied", "cost", "tokens"]) {
     expect(hours.reduce((sum, hour) => sum + hour[field], 0)).toBe(month[field]);
   }
   expect(month).toMatchObject({ month: "2031-03", calls: 13, denied: 1, cost: 13, is_complete: false });
@@ -90,19 +90,19 @@ test("history: the months since the key was issued, growth, average and trend", 
   setClock("2030-10-05T00:00:00Z");
   const key = await issue();
   await addMonth(key, "2030-12", 100);
-  await addMonth(key, "2031-01", 60, { denied: 1, cost: 70, tokens: 5 });
+  await addMonth(key, "2031-01", 60, { denied: 1, cost: 70, tokens: 5, overdraft: 2 });
   await addMonth(key, "2031-01", 40, { epoch: "f" });
   await addMonth(key, "2031-02", 150);
   await addMonth(key, "2031-03", 30);
   setClock("2031-03-12T12:00:00Z");
   const month = (month, calls, growth_percent, more = {}) => ({
-    month, calls, denied: 0, cost: calls, tokens: 0, is_complete: true, growth_percent, ...more,
+    month, calls, denied: 0, cost: calls, tokens: 0, overdraft: 0, is_complete: true, growth_percent, ...more,
   });
   const months = [
     month("2030-10", 0, null),
     month("2030-11", 0, null),
     month("2030-12", 100, null),
-    month("2031-01", 100, 0, { denied: 1, cost: 110, tokens: 5 }),
+    month("2031-01", 100, 0, { denied: 1, cost: 110, tokens: 5, overdraft: 2 }),
     month("2031-02", 150, 50),
     month("2031-03", 30, -80, { is_complete: false }),
   ];
@@ -124,18 +124,18 @@ test("a report of all keys of a month, as JSON in pages and as CSV", async () =>
     await sql("UPDATE keys SET name = ?, owner = '-me' WHERE id = ?", name, key.id);
     keys.push({ ...key, name });
   }
-  for (const key of keys) await addMonth(key, "2029-07", 7, { denied: 1, cost: 9, tokens: 2 });
+  for (const key of keys) await addMonth(key, "2029-07", 7, { denied: 1, cost: 9, tokens: 2, overdraft: 1 });
   await addMonth(keys[0], "2029-07", 1, { epoch: "f" });
   await addMonth({ id: "deleted" }, "2029-07", 2);
   keys.sort((a, b) => (a.id < b.id ? -1 : 1));
   const { month, totals, tiers, top, calls, denied: refused } = await read("/report?month=2029-07");
   expect([calls, refused]).toEqual([31, 4]);
   const [{ in_free: inFree }] = await sql("SELECT COUNT(*) AS in_free FROM keys WHERE tier = 'free'");
-  expect(tiers.filter((tier) => tier.calls > 0)).toEqual([{ tier: "free", keys: inFree, calls: 29 }, { tier: null, keys: 1, calls: 2 }]);
+  expect(tiers.filter((tier) => tier.calls > 0)).toEqual([{ tier: "free", keys: inFree, calls: 29, tokens: 8 }, { tier: null, keys: 1, calls: 2, tokens: 0 }]);
   expect(tiers.map(({ tier }) => tier)).toEqual(expect.arrayContaining(["basic", "enterprise", "pro", "unlimited"]));
   expect(top.map(({ calls }) => calls)).toEqual([8, 7, 7, 7, 2]);
-  expect(top[0]).toEqual({ key_id: expect.any(String), name: "plain", tier: "free", calls: 8 });
-  expect([month, totals]).toEqual(["2029-07", { keys: 5, calls: 31, denied: 4, cost: 39, tokens: 8 }]);
+  expect(top[0]).toEqual({ key_id: expect.any(String), name: "plain", tier: "free", calls: 8, tokens: 2 });
+  expect([month, totals]).toEqual(["2029-07", { keys: 5, calls: 31, denied: 4, cost: 39, tokens: 8, overdraft: 4 }]);
   const rows = await readAll("/report?month=2029-07", "keys");
   expect(rows).toHaveLength(5);
   expect(rows.find(({ key_id }) => key_id === "deleted")).toMatchObject({ name: null, owner: null, tier: null, calls: 2 });
@@ -147,9 +147,9 @@ test("a report of all keys of a month, as JSON in pages and as CSV", async () =>
   const text = await csv.text();
   const cell = { plain: "plain", '=HYPERLINK("x")': '"\'=HYPERLINK(""x"")"', "a, b\r\nc": '"a, b\r\nc"', "@x": "'@x" };
   const line = ({ id, name }) =>
-    `2029-07,${id},${cell[name]},'-me,free,${name === "plain" ? "8,1,10,2" : "7,1,9,2"}\r\n`;
-  const lines = [...keys.map((key) => [key.id, line(key)]), ["deleted", "2029-07,deleted,,,,2,0,2,0\r\n"]].sort((a, b) => (a[0] < b[0] ? -1 : 1));
-  expect(text).toBe("month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n" + lines.map((entry) => entry[1]).join(""));
+    `2029-07,${id},${cell[name]},'-me,free,${name === "plain" ? "8,1,10,2,1" : "7,1,9,2,1"}\r\n`;
+  const lines = [...keys.map((key) => [key.id, line(key)]), ["deleted", "2029-07,deleted,,,,2,0,2,0,0\r\n"]].sort((a, b) => (a[0] < b[0] ? -1 : 1));
+  expect(text).toBe("month,key_id,name,owner,tier,calls,denied,cost,tokens,overdraft\r\n" + lines.map((entry) => entry[1]).join(""));
 });
 
 test("a CSV report has all keys", async () => {
@@ -158,7 +158,7 @@ test("a CSV report has all keys", async () => {
   const csv = await (await admin("GET", "/report?month=2028-01", undefined, { Accept: "text/csv" })).text();
   const lines = csv.split("\r\n");
   expect(lines).toHaveLength(2502);
-  expect([lines[1], lines[2500]]).toEqual(["2028-01,k00000,,,,1,0,0,0", "2028-01,k02499,,,,1,0,0,0"]);
+  expect([lines[1], lines[2500]]).toEqual(["2028-01,k00000,,,,1,0,0,0,0", "2028-01,k02499,,,,1,0,0,0,0"]);
   await sql("DELETE FROM usage_monthly WHERE month = '2028-01'");
 });
 
@@ -197,7 +197,7 @@ test("the list of alerts, newest first, by state", async () => {
   const { deliveries } = await read("/alerts/deliveries?state=dead");
   expect(deliveries).toEqual([
     {
-      key_id: "k1", policy: "month", threshold: 1, month: "2031-03", quota: 1000, used: 800, at: "2031-03-02T00:00:00Z",
+      key_id: "k1", policy: "month", threshold: 1, month: "2031-03", unit: "requests", quota: 1000, used: 800, at: "2031-03-02T00:00:00Z",
       state: "dead", attempts: 0, next_attempt_at: null, last_error: "status 500",
     },
   ]);
@@ -212,7 +212,7 @@ test("reconciling flushes first, and lists what D1 does not have", async () => {
   const month = { period: "2031-03", class: null, calls: 10, denied: 1, cost: 10, tokens: 0 };
   expect(exact).toMatchObject({ key_id: key.id, state: "exact", differences: [] });
   expect(exact.object).toEqual(exact.d1);
-  expect(exact.object).toMatchObject({ calls: 10, denied: 1, cost: 10 });
+  expect(exact.object).toMatchObject({ calls: 10, denied: 1, cost: 10, tokens: 0 });
   expect(exact.object.counts[0]).toEqual(month);
   await sql("UPDATE usage_monthly SET calls = 9 WHERE key_id = ?", key.id);
   const drift = await read(`/keys/${key.id}/reconcile`);

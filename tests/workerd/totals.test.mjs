@@ -102,12 +102,12 @@ test.each(SEEDS)("all accounts agree with the origin (seed %i)", { timeout: 240_
     expect(refused).toBeGreaterThan(0);
     expect(replays).toBeGreaterThan(0);
 
-    const hourly = await sql("SELECT hour, class, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM usage_hourly WHERE key_id = ? GROUP BY hour, class", key.id);
+    const hourly = await sql("SELECT hour, class, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(cost_charged) AS cost_charged FROM usage_hourly WHERE key_id = ? GROUP BY hour, class", key.id);
     expect(sorted(new Map(hourly.map((row) => [`${row.hour} ${row.class}`, row.calls])))).toEqual(sorted(hours));
 
-    const monthly = await sql("SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM usage_monthly WHERE key_id = ? GROUP BY month", key.id);
+    const monthly = await sql("SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(cost_charged) AS cost_charged FROM usage_monthly WHERE key_id = ? GROUP BY month", key.id);
     expect(monthly.length).toBeGreaterThan(1);
-    for (const field of ["calls", "denied", "cost"]) {
+    for (const field of ["calls", "denied", "cost", "cost_charged"]) {
       const months = new Map();
       for (const row of hourly) add(months, row.hour.slice(0, 7), row[field]);
       expect(sorted(new Map(monthly.map((row) => [row.month, row[field]])))).toEqual(sorted(months));

@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, test, vi } from "vitest";
 import { makeTier, sql, takeAway } from "./lib/database.mjs";
-import { admin, admit, denied, issue, received, releaseOrigin, wait } from "./lib/gate.mjs";
+import { admin, admit, api, denied, issue, received, releaseOrigin, wait } from "./lib/gate.mjs";
 import { alarmIn, crash, inObject, runAlarm } from "./lib/object.mjs";
 import { takeTimeOver } from "./lib/timers.mjs";
 
@@ -44,7 +44,7 @@ test("an alert is delivered within a second, signed, and once", async () => {
   const [{ method, url, headers, body }] = posts;
   expect([method, url]).toEqual(["POST", env.ALERT_WEBHOOK_URL]);
   expect(JSON.parse(body)).toEqual({
-    type: "quota_threshold", key_id: key.id, policy: "month", threshold: 0.8, used: 801, quota: 1000, month: "2031-03", at: AT,
+    type: "quota_threshold", key_id: key.id, policy: "month", unit: "requests", threshold: 0.8, used: 801, quota: 1000, month: "2031-03", at: AT,
   });
   const timestamp = headers["x-tollgate-timestamp"];
   expect(timestamp).toBe(String(Date.now() / 1000));
@@ -75,6 +75,39 @@ test("a key that reaches a threshold raises the alert: once for the month, and f
   const { alerts } = await (await admin("GET", "/alerts?threshold=1")).json();
   const [mine] = alerts.filter(({ key_id }) => key_id === key.id);
   expect(mine).toMatchObject({ policy: "month", used: 5, quota: 5, share: 1, at: "2031-03-12T12:00:00Z" });
+});
+
+test("an alert about tokens says so, to the receiver and in the list", async () => {
+  const key = await issue();
+  await admit(key, 1);
+  await runAlarm(key);
+  const [{ body }] = await inObject(key, "SELECT body FROM state");
+  const w = `tpm|80|203103|1000|801|${Date.parse(AT) * 1000}|1;`;
+  await inObject(key, "UPDATE state SET body = ?", JSON.stringify({ ...JSON.parse(body), w }));
+  await crash(key);
+  await admit(key, 1);
+  await runAlarm(key);
+  const [{ body: posted }] = await hooks();
+  expect(JSON.parse(posted)).toMatchObject({ policy: "tpm", unit: "tokens", used: 801, quota: 1000 });
+  const { deliveries } = await (await admin("GET", "/alerts/deliveries?state=delivered")).json();
+  expect(deliveries.find(({ key_id }) => key_id === key.id)).toMatchObject({ policy: "tpm", unit: "tokens" });
+});
+
+test("tokens that are settled or expire raise alerts of the month", async () => {
+  const policies = [{ policy: "tpm", unit: "tokens", quota: 1000, period: "month" }];
+  expect((await admin("PUT", "/tiers/metered", { policies })).status).toBe(201);
+  const key = await issue("metered");
+  const reserve = (body) => api.json("POST", `/keys/${key.id}/reservations`, body, 201);
+  const { id } = await reserve({ tokens: 850 });
+  await runAlarm(key);
+  expect(await hooks()).toHaveLength(0);
+  await api.json("POST", `/keys/${key.id}/reservations/${id}/settle`, { tokens: 800 });
+  await runAlarm(key);
+  await reserve({ tokens: 200, ttl_seconds: 30 });
+  wait(31);
+  await runAlarm(key);
+  const told = (await hooks()).map(({ body }) => JSON.parse(body)).map(({ policy, unit, threshold, used }) => [policy, unit, threshold, used]);
+  expect(told).toEqual([["tpm", "tokens", 0.8, 800], ["tpm", "tokens", 1, 1000]]);
 });
 
 test("an alert that the receiver refuses is retried, with pauses that double, also by an evicted object", async () => {

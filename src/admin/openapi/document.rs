@@ -2,6 +2,7 @@
 
 use crate::admin::openapi::operations::{self, Description};
 use crate::admin::openapi::schemas::Schemas;
+use crate::admin::usage::LIST_LIMITS;
 use crate::http::problem::ProblemBody;
 use crate::router::{Admin, Operation, RESERVED, Scope};
 use serde_json::{Map, Value, json};
@@ -25,6 +26,7 @@ pub fn document() -> Value {
         let parameters = || json!({ "parameters": path_parameters(endpoint.path) });
         paths.entry(path).or_insert_with(parameters)[endpoint.method.to_lowercase()] = describe(&described);
     }
+    schemas.limit(LIST_LIMITS);
     json!({
         "openapi": "3.1.0",
         "info": {

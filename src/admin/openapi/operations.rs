@@ -313,7 +313,7 @@ fn describe_reports(schemas: &mut Schemas) -> Vec<Description> {
     if let Some((.., content)) = report.answers.last_mut() {
         content["text/csv"] = json!({
             "schema": { "type": "string" },
-            "example": "month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n2031-03,wtwo6x5htavejjfz,first,customer-7,free,13,1,13,0\r\n",
+            "example": "month,key_id,name,owner,tier,calls,denied,cost,tokens,overdraft\r\n2031-03,wtwo6x5htavejjfz,first,customer-7,free,13,1,13,0,0\r\n",
         });
     }
     vec![

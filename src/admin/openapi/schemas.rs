@@ -19,6 +19,16 @@ impl Schemas {
         json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
     }
 
+    /// Limits lists of schemas: each the name of a schema that was added, its list, and the most items
+    /// of that.
+    pub(super) fn limit(&mut self, lists: &[(&str, &str, usize)]) {
+        for (schema, list, most) in lists {
+            if let Some(property) = self.0.get_mut(*schema).and_then(|schema| schema["properties"].get_mut(list)) {
+                property["maxItems"] = (*most).into();
+            }
+        }
+    }
+
     /// Adds a request body with the limits of its reader; unknown fields are not allowed. Returns a
     /// reference to it.
     pub(super) fn body<T: ToSchema + FromFields>(&mut self) -> Value {

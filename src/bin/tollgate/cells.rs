@@ -54,6 +54,7 @@ const ORDER: &[&str] = &[
     "d1_cost",
     "tokens",
     "d1_tokens",
+    "overdraft",
     "growth_percent",
     "average",
     "trend",

@@ -198,6 +198,43 @@ mod tests {
     }
 
     #[test]
+    fn tokens_follow_what_calls_cost() {
+        let report = json!({
+            "month": "2026-11", "calls": 3, "denied": 1, "tokens": 90, "keys": [],
+            "totals": {"keys": 1, "calls": 3, "denied": 1, "cost": 4, "tokens": 90, "overdraft": 5},
+            "tiers": [{"tier": "free", "keys": 1, "calls": 3, "tokens": 90}],
+            "top": [{"key_id": "k", "name": "n", "tier": "free", "calls": 3, "tokens": 90}],
+        });
+        assert_eq!(
+            document(&report),
+            [
+                "month             2026-11",
+                "calls             3",
+                "denied            1",
+                "tokens            90",
+                "totals.keys       1",
+                "totals.calls      3",
+                "totals.denied     1",
+                "totals.cost       4",
+                "totals.tokens     90",
+                "totals.overdraft  5",
+                "",
+                "keys: none",
+                "",
+                "tiers:",
+                "TIER  KEYS  CALLS  TOKENS",
+                "free     1      3      90",
+                "",
+                "top:",
+                "KEY ID  TIER  NAME  CALLS  TOKENS",
+                "k       free  n         3      90",
+            ]
+        );
+        let hours = [json!({"hour": "h", "class": "c", "calls": 1, "denied": 0, "cost": 2, "tokens": 7})];
+        assert_eq!(Table::new(&[], true).lines(&hours)[0], "HOUR  CLASS  CALLS  DENIED  COST  TOKENS");
+    }
+
+    #[test]
     fn control_characters_are_escaped() {
         assert_eq!(one_line("a\u{1b}[2Jb\nc\u{202e}d ü"), "a\\u{1b}[2Jb\\nc\\u{202e}d ü");
         assert_eq!(document(&json!({"na\nme": "x\ty"})), ["na\\nme  x\\ty"]);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::key_state::state::KeyState;
+use crate::limiter::policy::Unit;
 use crate::object::denials::{BURST, PATIENCE};
 use crate::time::{HOUR, Month};
 use proptest::prelude::*;
@@ -15,7 +16,8 @@ const UNFLUSHED: Backlog<'_> = Backlog { is_flushed: false, ..FLUSHED };
 
 fn alert(threshold: u16) -> Alert {
     let at = UnixMicros::from_millis(NOW);
-    Alert { policy: "month".to_owned(), threshold, month: Month::of(at), quota: 1_000, used: 801, at }
+    let (policy, unit) = ("month".to_owned(), Unit::Requests);
+    Alert { policy, threshold, month: Month::of(at), unit, quota: 1_000, used: 801, at }
 }
 
 fn armed(schedule: &AlarmSchedule, backlog: Backlog<'_>, random: f64) -> Option<u64> {

@@ -1,6 +1,8 @@
 use super::*;
+use crate::key_state::hold::{Reservation, UsedAmount};
 use crate::key_state::state::judging::ReportedUsage;
 use crate::keys::profile::Status;
+use crate::limiter::cost::Cost;
 use crate::object::fixtures::{NOW, SECRET, at, check, commit, memory, profile, settings};
 use crate::object::judge::{judge, record_report};
 use crate::protocol::object_request::PendingReport;
@@ -15,11 +17,12 @@ fn called(rest: &str) -> Memory {
 #[test]
 fn usage_counts_what_earlier_epochs_counted_in_this_month() {
     let mut memory = called("");
-    let carried = serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":0}"#).unwrap();
+    let carried = serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":30,"overdraft":4}"#).unwrap();
     memory.key_state.as_mut().unwrap().carry_over(Month::of(at(NOW)), carried);
     let usage = usage(&mut memory, "k", at(NOW)).unwrap().unwrap();
     assert_eq!((usage.key_id.as_str(), usage.tier.as_str(), usage.status), ("k", "free", Status::Active));
     assert_eq!((usage.month.as_str(), usage.calls, usage.as_of), ("2031-03", 6, rfc3339(at(NOW))));
+    assert_eq!((usage.tokens, usage.overdraft), (30, 4));
     let used: Vec<_> = usage.policies.iter().map(|policy| (policy.policy.as_str(), policy.used)).collect();
     assert_eq!(used, [("minute", 1), ("month", 8)]);
 }
@@ -37,7 +40,7 @@ fn status_is_for_the_own_secret() {
     let me: Value = serde_json::from_str(me).unwrap();
     assert_eq!((&me["key_id"], &me["status"], &me["policies"][0]["used"]), (&json!("k"), &json!("active"), &json!(1)));
     let month: Value = serde_json::from_str(month).unwrap();
-    assert_eq!(month, json!({"month":"2031-03","epoch":"e","calls":1,"denied":0,"cost":1}));
+    assert_eq!(month, json!({"month":"2031-03","epoch":"e","calls":1,"denied":0,"cost":1,"tokens":0}));
     assert!(text.starts_with("1 admitted free "));
 }
 
@@ -66,6 +69,23 @@ fn looking_up_writes_nothing() {
     assert!(!memory.has_unwritten());
 }
 
+/// Usage without a call.
+#[test]
+fn settled_tokens_are_in_usage_and_counts() {
+    let mut memory = memory(profile(10, 1_000, ""));
+    let key_state = memory.key_state.as_mut().unwrap();
+    key_state.reserve(&[], at(NOW), &Reservation { id: 1, cost: Cost { requests: 0, tokens: 50 }, ttl: 1_000_000 });
+    assert_eq!(counts(key_state)["counts"], json!([]), "held, not used");
+    key_state.settle_hold(&[], at(NOW), 1, UsedAmount { tokens: 70, requests: None }, &[]);
+    let hour = rfc3339(at(NOW));
+    let expected = json!([["2031-03", "", 0, 0, 0, 70], [hour, "reservations", 0, 0, 0, 70]]);
+    assert_eq!(counts(key_state)["counts"], expected);
+    let text = key_status(&mut memory, "k", SECRET, at(NOW)).unwrap();
+    assert!(text.contains(r#""tokens":70"#), "{text}");
+    let usage = usage(&mut memory, "k", at(NOW)).unwrap().unwrap();
+    assert_eq!((usage.calls, usage.tokens, usage.overdraft), (0, 70, 20));
+}
+
 #[test]
 fn counts_are_those_of_months_and_hours() {
     let mut memory = called("");
@@ -83,6 +103,17 @@ fn counts_are_those_of_months_and_hours() {
     let denials = ReportedUsage { denied: 2, ..ReportedUsage::default() };
     other.apply_report(&[], at(NOW), &denials);
     assert_eq!(counts(&other)["counts"][0], json!(["2031-03", "", 0, 2, 0, 0]));
+}
+
+#[test]
+fn a_month_counts_if_this_epoch_has_called_or_denied() {
+    let mut memory = memory(profile(10, 1_000, ""));
+    let carried = serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":0}"#).unwrap();
+    memory.key_state.as_mut().unwrap().carry_over(Month::of(at(NOW)), carried);
+    assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"], json!([]));
+    let report = PendingReport { nonce: 1, denied: 1, ..PendingReport::default() };
+    record_report(&mut memory, &settings(), report, at(NOW)).unwrap();
+    assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"][0], json!(["2031-03", "", 0, 1, 0, 0]));
 }
 
 #[test]

@@ -22,8 +22,6 @@ use std::rc::Rc;
 use wasm_bindgen::JsValue;
 use worker::Env;
 
-/// Number of months before the current one that are shown.
-const MONTHS_BEFORE: usize = 11;
 /// Number of hours before the current one that are shown.
 const HOURS_BEFORE: u64 = 23;
 
@@ -138,7 +136,7 @@ async fn request(isolate: &Isolate, caller: &Caller) -> Result<Option<StatusOfKe
 /// The body of `GET /_tollgate/me/usage`. `now` is the object's clock.
 async fn usage(env: &Env, id: &str, now: u64, month: &str) -> Result<String, Error> {
     let now = UnixMicros::from_millis(now);
-    let since = (0..MONTHS_BEFORE).fold(Month::of(now), |month, _| month.previous());
+    let since = (1..self_service::MONTHS_SHOWN).fold(Month::of(now), |month, _| month.previous());
     let this_hour = now.as_micros() / HOUR * HOUR;
     let hour = rfc3339(UnixMicros::from_micros(this_hour.saturating_sub(HOURS_BEFORE * HOUR)));
     store::usage::self_service_usage(&Database::of(env)?, id, since, month, &hour).await

@@ -3,11 +3,11 @@
 //! meanwhile stay unflushed.
 
 use crate::key_state::state::KeyState;
+use crate::metering::flush::FlushTotals;
 use crate::runtime::deadline::within;
 use crate::runtime::error::Error;
 use crate::runtime::object::context::ObjectContext;
 use crate::runtime::object::writer::Writer;
-use crate::runtime::store::usage::FlushTotals;
 use crate::runtime::{clock, store};
 use std::rc::Rc;
 

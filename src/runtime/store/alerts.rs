@@ -33,12 +33,12 @@ pub(crate) async fn put_alert(
     alert: &Alert,
     has_receiver: bool,
 ) -> Result<DeliveryProgress, Error> {
-    let insert =
-        "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    let insert = "INSERT INTO alerts (key_id, policy, threshold, month, quota, used, at, state, unit)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
       ON CONFLICT DO UPDATE SET state = excluded.state WHERE state = 'pending' AND excluded.state = 'none'";
     let state = if has_receiver { DeliveryState::Pending } else { DeliveryState::None };
     let mut values = name(id, alert).to_vec();
-    values.extend([alert.used.into(), rfc3339(alert.at).into(), state.as_str().into()]);
+    values.extend([alert.used.into(), rfc3339(alert.at).into(), state.as_str().into(), alert.unit.as_str().into()]);
     let select = concat!(
         "SELECT json_object('state', state, 'attempts', attempts, 'next_attempt_at', ",
         millis!("next_attempt_at"),
@@ -69,8 +69,8 @@ pub(crate) async fn note_attempt(
 /// cursor.
 pub(crate) fn deliveries(state: Option<&str>, page: &Page) -> Option<Statement> {
     let mut select = String::from(
-        "SELECT json_object('key_id', key_id, 'policy', policy, 'threshold', threshold, 'month', month, 'quota', quota,
-           'used', used, 'at', at, 'state', state, 'attempts', attempts, 'next_attempt_at', next_attempt_at,
+        "SELECT json_object('key_id', key_id, 'policy', policy, 'threshold', threshold, 'month', month, 'unit', unit,
+           'quota', quota, 'used', used, 'at', at, 'state', state, 'attempts', attempts, 'next_attempt_at', next_attempt_at,
            'last_error', last_error) AS row,
            json_array(at, key_id, policy, threshold, month, quota) AS position FROM alerts WHERE 1",
     );

@@ -50,7 +50,7 @@ const SELECT_PROFILE: &str = concat!(
            'from', ", millis!("from_at"), ", 'until', ", millis!("until_at"), ")) FROM overrides WHERE key_id = k.id)),
        'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs))),
      'carried', (SELECT json_object('calls', COALESCE(SUM(calls), 0), 'cost', COALESCE(SUM(", cost!(), "), 0),
-         'tokens', COALESCE(SUM(tokens), 0))
+         'tokens', COALESCE(SUM(tokens), 0), 'overdraft', COALESCE(SUM(overdraft), 0))
        FROM usage_monthly u WHERE key_id = k.id AND month = ?2 AND epoch <> ?3)) AS row
      FROM keys k LEFT JOIN tiers t ON t.name = k.tier WHERE k.id = ?1"
 );

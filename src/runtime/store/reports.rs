@@ -1,7 +1,7 @@
 //! Reports of usage, summed over epochs, and comparisons with objects.
 
 use crate::admin::parameters::Page;
-use crate::admin::reports::Span;
+use crate::admin::reports::{Span, TOP_LIMIT};
 use crate::runtime::error::Error;
 use crate::runtime::js;
 use crate::runtime::store::database::{Database, Statement};
@@ -19,7 +19,7 @@ macro_rules! parts {
             "', ",
             $part,
             ", 'class', class, 'calls', SUM(calls), 'denied', SUM(denied),
-               'cost', SUM(cost)) AS row, ",
+               'cost', SUM(cost), 'tokens', SUM(tokens)) AS row, ",
             $part,
             " || char(10) || class AS position FROM usage_hourly
              WHERE key_id = ? AND hour >= ? AND hour < ? AND (",
@@ -55,57 +55,64 @@ pub(crate) fn parts(id: &str, part: Granularity, span: Span, (after, class): (&s
 /// growth of the first.
 const SELECT_HISTORY: &str = "
 WITH RECURSIVE
-  used AS (SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
-    FROM usage_monthly WHERE key_id = ?1 AND month <= ?2 GROUP BY month),
+  used AS (SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens,
+      SUM(overdraft) AS overdraft FROM usage_monthly
+    WHERE key_id = ?1 AND month <= ?2 GROUP BY month),
   born(first) AS (SELECT MIN(month) FROM (SELECT substr(created_at, 1, 7) AS month FROM keys WHERE id = ?1
     UNION ALL SELECT month FROM used)),
   span(month, n) AS (SELECT ?2, 1 UNION ALL
     SELECT strftime('%Y-%m', month || '-01', '-1 month'), n + 1 FROM span, born WHERE n <= ?3 AND month > first),
   filled AS (SELECT span.month AS month, n, COALESCE(calls, 0) AS calls, COALESCE(denied, 0) AS denied,
-      COALESCE(cost, 0) AS cost, COALESCE(tokens, 0) AS tokens, LAG(COALESCE(calls, 0)) OVER (ORDER BY span.month) AS before
+      COALESCE(cost, 0) AS cost, COALESCE(tokens, 0) AS tokens, COALESCE(overdraft, 0) AS overdraft,
+      LAG(COALESCE(calls, 0)) OVER (ORDER BY span.month) AS before
     FROM span LEFT JOIN used ON used.month = span.month),
   shown AS (SELECT * FROM filled WHERE n <= ?3 ORDER BY month),
   past AS (SELECT calls, n FROM shown WHERE n > 1),
   ends AS (SELECT (SELECT calls FROM past WHERE n = 2) AS last, (SELECT AVG(calls) FROM past WHERE n BETWEEN 3 AND 5) AS base)
 SELECT json_object('key_id', ?1, 'months', json((SELECT json_group_array(json_object('month', month, 'calls', calls,
-    'denied', denied, 'cost', cost, 'tokens', tokens, 'is_complete', json(CASE WHEN n > 1 THEN 'true' ELSE 'false' END),
+    'denied', denied, 'cost', cost, 'tokens', tokens, 'overdraft', overdraft,
+    'is_complete', json(CASE WHEN n > 1 THEN 'true' ELSE 'false' END),
     'growth_percent', CASE WHEN before > 0 THEN ROUND((calls - before) * 100.0 / before, 1) END)) FROM shown)),
   'average', (SELECT ROUND(AVG(calls), 1) FROM past),
   'trend', CASE WHEN last > base * 1.1 THEN 'up' WHEN last < base * 0.9 THEN 'down' ELSE 'flat' END) AS row FROM ends";
 
 /// A key's usage in each of the last `months`.
-pub(crate) fn history(id: &str, current: Month, months: u64) -> Statement {
+pub(crate) fn history(id: &str, current: Month, months: usize) -> Statement {
     Statement::new(SELECT_HISTORY, [id.into(), current.to_string().into(), months.into()])
 }
 
 /// Usage is grouped by the current tier of its key. Usage of deleted keys has tier NULL, so that
 /// the groups add up to the total.
 const SELECT_TOTALS: &str = "
-WITH used AS (SELECT key_id, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
-    FROM usage_monthly WHERE month = ?1 GROUP BY key_id),
-  known AS (SELECT key_id, k.name AS name, k.tier AS tier, calls FROM used LEFT JOIN keys k ON k.id = key_id),
+WITH used AS (SELECT key_id, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens,
+      SUM(overdraft) AS overdraft FROM usage_monthly WHERE month = ?1 GROUP BY key_id),
+  known AS (SELECT key_id, k.name AS name, k.tier AS tier, calls, tokens FROM used LEFT JOIN keys k ON k.id = key_id),
+  of_tiers AS (SELECT tier, COUNT(*) AS keys, SUM(calls) AS calls, SUM(tokens) AS tokens FROM known GROUP BY tier),
   by_tier AS (SELECT name AS tier, (SELECT COUNT(*) FROM keys WHERE tier = tiers.name) AS keys,
-      (SELECT COALESCE(SUM(calls), 0) FROM known WHERE tier = tiers.name) AS calls FROM tiers
-    UNION ALL SELECT NULL, COUNT(*), SUM(calls) FROM known WHERE tier IS NULL HAVING COUNT(*) > 0),
-  largest AS (SELECT * FROM known WHERE calls > 0 ORDER BY calls DESC, key_id LIMIT 10)
+      COALESCE(calls, 0) AS calls, COALESCE(tokens, 0) AS tokens FROM tiers LEFT JOIN of_tiers ON tier = name
+    UNION ALL SELECT NULL, keys, calls, tokens FROM of_tiers WHERE tier IS NULL),
+  largest AS (SELECT * FROM known WHERE calls > 0 OR tokens > 0 ORDER BY calls DESC, tokens DESC, key_id LIMIT ?2)
 SELECT json_object('month', ?1,
-  'tiers', json((SELECT json_group_array(json_object('tier', tier, 'keys', keys, 'calls', calls)) FROM
+  'tiers', json((SELECT json_group_array(json_object('tier', tier, 'keys', keys, 'calls', calls, 'tokens', tokens)) FROM
     (SELECT * FROM by_tier ORDER BY tier IS NULL, tier))),
-  'top', json((SELECT json_group_array(json_object('key_id', key_id, 'name', name, 'tier', tier, 'calls', calls)) FROM largest)),
-  'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
+  'top', json((SELECT json_group_array(json_object('key_id', key_id, 'name', name, 'tier', tier, 'calls', calls,
+    'tokens', tokens)) FROM largest)),
+  'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0), 'tokens', COALESCE(SUM(tokens), 0),
   'totals', json_object('keys', COUNT(*), 'calls', COALESCE(SUM(calls), 0), 'denied', COALESCE(SUM(denied), 0),
-    'cost', COALESCE(SUM(cost), 0), 'tokens', COALESCE(SUM(tokens), 0))) AS row FROM used";
+    'cost', COALESCE(SUM(cost), 0), 'tokens', COALESCE(SUM(tokens), 0), 'overdraft', COALESCE(SUM(overdraft), 0))) AS row
+  FROM used";
 
-/// Usage of all keys in a month: totals, by tier, and the ten keys with the most calls.
+/// Usage of all keys in a month: totals, by tier, and the keys with the most calls.
 pub(crate) fn report_totals(month: Month) -> Statement {
-    Statement::new(SELECT_TOTALS, [month.to_string().into()])
+    Statement::new(SELECT_TOTALS, [month.to_string().into(), TOP_LIMIT.into()])
 }
 
 /// A page of each key's usage in a month.
 pub(crate) fn report(month: Month, page: &Page) -> Statement {
     let select =
         "SELECT json_object('key_id', key_id, 'name', k.name, 'owner', k.owner, 'tier', k.tier, 'calls', SUM(calls),
-        'denied', SUM(denied), 'cost', SUM(cost), 'tokens', SUM(tokens)) AS row, key_id AS position
+        'denied', SUM(denied), 'cost', SUM(cost), 'tokens', SUM(tokens), 'overdraft', SUM(overdraft)) AS row,
+        key_id AS position
       FROM usage_monthly LEFT JOIN keys k ON k.id = key_id WHERE month = ? AND key_id > ?
       GROUP BY key_id ORDER BY key_id LIMIT ?";
     let after = page.after.as_deref().unwrap_or_default();
@@ -124,12 +131,13 @@ macro_rules! cell {
     };
 }
 
-const CSV_HEAD: &str = "month,key_id,name,owner,tier,calls,denied,cost,tokens\r\n";
+const CSV_HEAD: &str = "month,key_id,name,owner,tier,calls,denied,cost,tokens,overdraft\r\n";
 const SELECT_CSV: &str = concat!(
     "SELECT month || ',' || ", cell!("key_id"), " || ',' || ", cell!("name"), " || ',' || ", cell!("owner"), " || ',' || ",
-    cell!("tier"), " || ',' || calls || ',' || denied || ',' || cost || ',' || tokens || char(13, 10) AS row, key_id AS position
+    cell!("tier"), " || ',' || calls || ',' || denied || ',' || cost || ',' || tokens || ',' || overdraft || char(13, 10) AS row,
+      key_id AS position
     FROM (SELECT month, key_id, k.name AS name, k.owner AS owner, k.tier AS tier, SUM(calls) AS calls, SUM(denied) AS denied,
-        SUM(cost) AS cost, SUM(tokens) AS tokens
+        SUM(cost) AS cost, SUM(tokens) AS tokens, SUM(overdraft) AS overdraft
       FROM usage_monthly LEFT JOIN keys k ON k.id = key_id WHERE month = ? AND key_id > ?
       GROUP BY key_id ORDER BY key_id LIMIT 1000)"
 );
@@ -160,7 +168,7 @@ macro_rules! counts {
 macro_rules! sums {
     () => {
         "'calls', COALESCE(SUM(calls) FILTER (WHERE class = ''), 0), 'denied', COALESCE(SUM(denied) FILTER (WHERE class = ''), 0),
-          'cost', COALESCE(SUM(cost) FILTER (WHERE class = ''), 0)"
+          'cost', COALESCE(SUM(cost) FILTER (WHERE class = ''), 0), 'tokens', COALESCE(SUM(tokens) FILTER (WHERE class = ''), 0)"
     };
 }
 
@@ -171,7 +179,7 @@ const SELECT_RECONCILED: &str = concat!(
       value ->> 4 AS cost, value ->> 5 AS tokens FROM json_each(?2, '$.counts')),
   d AS (SELECT month AS period, '' AS class, calls, denied, cost, tokens FROM usage_monthly
       WHERE key_id = ?1 AND epoch = ?2 ->> 'epoch' AND month IN (SELECT period FROM o)
-    UNION ALL SELECT hour, class, calls, denied, cost, 0 FROM usage_hourly
+    UNION ALL SELECT hour, class, calls, denied, cost, tokens FROM usage_hourly
       WHERE key_id = ?1 AND epoch = ?2 ->> 'epoch' AND hour IN (SELECT period FROM o)),
   differences AS (SELECT json_object('object', json(", counts!("o"), "), 'd1',
       json(CASE WHEN d.calls IS NOT NULL THEN ", counts!("d"), " END)) AS difference

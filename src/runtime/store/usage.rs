@@ -1,55 +1,9 @@
 //! Usage: flushes of objects, and self-service.
 
-use crate::metering::hours::HourTotal;
-use crate::metering::months::MonthTotal;
+use crate::metering::flush::{FlushTotals, UPSERT_HOURS, UPSERT_MONTHS};
 use crate::runtime::error::Error;
 use crate::runtime::store::database::{Database, Statement};
 use crate::time::{Month, UnixMicros, rfc3339};
-use serde_json::json;
-
-const UPSERT_MONTHS: &str = "
-INSERT INTO usage_monthly (key_id, epoch, updated_at, month, calls, denied, cost, tokens)
-  SELECT ?1, ?2, ?3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?4) WHERE 1
-ON CONFLICT (key_id, month, epoch) DO UPDATE
-  SET calls = MAX(calls, excluded.calls), denied = MAX(denied, excluded.denied), cost = MAX(cost, excluded.cost),
-    tokens = MAX(tokens, excluded.tokens), updated_at = excluded.updated_at
-  WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost OR excluded.tokens > tokens";
-
-const UPSERT_HOURS: &str = "
-INSERT INTO usage_hourly (key_id, epoch, updated_at, hour, class, calls, denied, cost)
-  SELECT ?1, ?2, ?3, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?4) WHERE 1
-ON CONFLICT (key_id, hour, class, epoch) DO UPDATE
-  SET calls = MAX(calls, excluded.calls), denied = MAX(denied, excluded.denied), cost = MAX(cost, excluded.cost),
-    updated_at = excluded.updated_at
-  WHERE excluded.calls > calls OR excluded.denied > denied OR excluded.cost > cost";
-
-/// Absolute totals of an object, for a flush.
-pub(crate) struct FlushTotals {
-    pub(crate) epoch: String,
-    pub(crate) months: Vec<MonthTotal>,
-    pub(crate) hours: Vec<HourTotal>,
-}
-
-impl FlushTotals {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.months.is_empty() && self.hours.is_empty()
-    }
-
-    /// JSON rows: month, calls, denied, cost, tokens.
-    fn months(&self) -> String {
-        let row = |total: &MonthTotal| json!([total.month, total.calls, total.denied, total.cost, total.tokens]);
-        self.months.iter().map(row).collect::<serde_json::Value>().to_string()
-    }
-
-    /// JSON rows: hour, class, calls, denied, cost.
-    fn hours(&self) -> String {
-        let row = |total: &HourTotal| {
-            let counts = total.counts;
-            json!([rfc3339(total.start()), total.class, counts.calls, counts.denied, counts.cost])
-        };
-        self.hours.iter().map(row).collect::<serde_json::Value>().to_string()
-    }
-}
 
 /// Writes absolute totals in one transaction, with one statement per table. Repeating or reordering
 /// flushes changes nothing.
@@ -58,14 +12,32 @@ pub(crate) async fn flush(db: &Database, id: &str, totals: &FlushTotals, now: Un
         let values = || [id.into(), totals.epoch.as_str().into(), rfc3339(now).into(), rows(totals).into()];
         (!is_empty).then(|| Statement::new(sql, values()))
     };
-    let months = upsert(UPSERT_MONTHS, totals.months.is_empty(), FlushTotals::months);
-    let hours = upsert(UPSERT_HOURS, totals.hours.is_empty(), FlushTotals::hours);
+    let months = upsert(UPSERT_MONTHS, totals.months.is_empty(), FlushTotals::months_json);
+    let hours = upsert(UPSERT_HOURS, totals.hours.is_empty(), FlushTotals::hours_json);
     let statements: Vec<_> = months.into_iter().chain(hours).collect();
     if statements.is_empty() {
         return Ok(());
     }
     db.run(&statements).await.map(drop)
 }
+
+/// `?1` the key, `?2` the first month, `?3` the object's own row of the current month, `?4` the
+/// first hour. The object's row replaces that of D1, which is older and may have more tokens.
+const SELECT_SELF_SERVICE: &str = "
+WITH totals AS (
+  SELECT month, calls, denied, cost, tokens FROM usage_monthly WHERE key_id = ?1 AND month BETWEEN ?2 AND ?3 ->> 'month'
+    AND (month, epoch) IS NOT (?3 ->> 'month', ?3 ->> 'epoch')
+  UNION ALL SELECT ?3 ->> 'month', ?3 ->> 'calls', ?3 ->> 'denied', ?3 ->> 'cost', COALESCE(?3 ->> 'tokens', 0)
+)
+SELECT json_object('key_id', ?1,
+  'months', json((SELECT json_group_array(json_object('month', month, 'calls', calls, 'denied', denied, 'cost', cost,
+      'tokens', tokens))
+    FROM (SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens FROM totals
+      GROUP BY month ORDER BY month))),
+  'hours', json((SELECT json_group_array(json_object('hour', hour, 'class', class, 'calls', calls, 'denied', denied,
+      'cost', cost, 'tokens', tokens))
+    FROM (SELECT hour, class, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost, SUM(tokens) AS tokens
+      FROM usage_hourly WHERE key_id = ?1 AND hour >= ?4 GROUP BY hour, class ORDER BY hour, class)))) AS row";
 
 /// A key's usage as JSON: the months from `since` on and the hours from `hour` on. `month` is the
 /// object's row of the current month.
@@ -76,19 +48,7 @@ pub(crate) async fn self_service_usage(
     month: &str,
     hour: &str,
 ) -> Result<String, Error> {
-    let select = "
-WITH totals AS (
-  SELECT month, epoch, calls, denied, cost FROM usage_monthly WHERE key_id = ?1 AND month BETWEEN ?2 AND ?3 ->> 'month'
-  UNION ALL SELECT ?3 ->> 'month', ?3 ->> 'epoch', ?3 ->> 'calls', ?3 ->> 'denied', ?3 ->> 'cost'
-), epochs AS (
-  SELECT month, MAX(calls) AS calls, MAX(denied) AS denied, MAX(cost) AS cost FROM totals GROUP BY month, epoch
-)
-SELECT json_object('key_id', ?1,
-  'months', json((SELECT json_group_array(json_object('month', month, 'calls', calls, 'denied', denied, 'cost', cost)) FROM (
-    SELECT month, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM epochs GROUP BY month ORDER BY month))),
-  'hours', json((SELECT json_group_array(json_object('hour', hour, 'class', class, 'calls', calls, 'denied', denied, 'cost', cost))
-    FROM (SELECT hour, class, SUM(calls) AS calls, SUM(denied) AS denied, SUM(cost) AS cost FROM usage_hourly
-      WHERE key_id = ?1 AND hour >= ?4 GROUP BY hour, class ORDER BY hour, class)))) AS row";
     let values = [id.into(), since.to_string().into(), month.into(), hour.into()];
-    db.text(Statement::new(select, values)).await?.ok_or_else(|| Error::new("D1 gave no row"))
+    let row = db.text(Statement::new(SELECT_SELF_SERVICE, values)).await?;
+    row.ok_or_else(|| Error::new("D1 gave no row"))
 }

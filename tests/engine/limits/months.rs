@@ -44,7 +44,7 @@ fn carried_usage_counts_toward_the_month_only() {
     let november = Month::of(START);
     state.carry_over(november, Carried::default());
     assert!(!state.is_dirty());
-    let carried = |cost| Carried { calls: 91, cost, tokens: 70 };
+    let carried = |cost| Carried { calls: 91, cost, tokens: 70, overdraft: 0 };
     state.carry_over(november, carried(990));
     assert!(state.is_dirty());
     state.committed();
@@ -71,7 +71,7 @@ fn carried_usage_counts_toward_the_month_only() {
 /// The totals of a month in which each call costs a request.
 const fn flushed(month: Month, calls: u64, denied: u64) -> MonthTotal {
     let charged = Cost { requests: calls, tokens: 0 };
-    let carried = Carried { calls: 0, cost: 0, tokens: 0 };
+    let carried = Carried { calls: 0, cost: 0, tokens: 0, overdraft: 0 };
     MonthTotal { month, calls, denied, carried, cost: calls, tokens: 0, charged, returned: Cost::NONE, overdraft: 0 }
 }
 
@@ -229,7 +229,7 @@ fn a_dropped_month_that_is_carried_again_is_dropped_again() {
         flush(&mut state);
     }
     for month in &months[..2] {
-        state.carry_over(*month, Carried { calls: 1, cost: 1, tokens: 0 });
+        state.carry_over(*month, Carried { calls: 1, cost: 1, ..Carried::default() });
         state.mark_flushed(&flushed(*month, 0, 0));
         assert!(state.meter().kept_months().iter().map(|total| total.month).eq(months[2..].iter().copied()));
         let row = state.to_row();

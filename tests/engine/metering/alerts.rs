@@ -79,12 +79,13 @@ fn an_alert_is_pending_until_it_is_delivered() {
     state.judge_call(&policies, START, &call);
     let alert = |policy: &str, quota, used| {
         let (threshold, month, policy) = (80, Month::of(START), policy.to_owned());
-        Alert { policy, threshold, month, quota, used, at: START }
+        let unit = if policy == "tokens" { Unit::Tokens } else { Unit::Requests };
+        Alert { policy, threshold, month, unit, quota, used, at: START }
     };
     assert_eq!(state.pending_alerts(), [alert("tokens", 1000, 800), alert("month", 10, 9)]);
     assert!(reread(&mut state).to_row().body.ends_with(concat!(
         r#""w":"tokens|80|202611;month|80|202611;"#,
-        r#"tokens|80|202611|1000|800|1795160894000000;month|80|202611|10|9|1795160894000000;"}"#,
+        r#"tokens|80|202611|1000|800|1795160894000000|1;month|80|202611|10|9|1795160894000000;"}"#,
     )));
     // Raised and reached again before delivery: the new alert replaces the old one, whose delivery
     // changes nothing.

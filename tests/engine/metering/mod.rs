@@ -5,6 +5,7 @@ mod alerts;
 mod alerts_properties;
 mod audit_log;
 mod audit_log_properties;
+mod flush;
 mod hours;
 mod hours_properties;
 mod idempotency;

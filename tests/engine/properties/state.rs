@@ -47,7 +47,7 @@ proptest! {
                 }
             }
             if action == 2 {
-                key.state.carry_over(Month::of(key.now()), Carried { calls: 1, cost: cost.requests, tokens: cost.tokens });
+                key.state.carry_over(Month::of(key.now()), Carried { calls: 1, cost: cost.requests, tokens: cost.tokens, overdraft: 0 });
             }
             key.commit();
             prop_assert!(!key.state.is_dirty() && !key.state.has_uncommitted_denials());

@@ -69,6 +69,23 @@ export function listenToD1(instead = (answer) => answer()) {
   return asked;
 }
 
+/** The statements with values that the Worker and its objects prepare during `work`: `{ sql, values }`. */
+export async function statementsOf(work) {
+  const seen = [];
+  const spy = vi.spyOn(prototype, "prepare").mockImplementation(function (sql) {
+    const statement = prepare.call(this, sql);
+    const { bind } = statement;
+    statement.bind = (...values) => {
+      seen.push({ sql, values });
+      return bind.apply(statement, values);
+    };
+    return statement;
+  });
+  await work();
+  spy.mockRestore();
+  return seen;
+}
+
 /** The key's rows of usage: `{ month, epoch, calls, denied }`, oldest month first. */
 export function usageRows(key) {
   return sql("SELECT month, epoch, calls, denied FROM usage_monthly WHERE key_id = ? ORDER BY month, epoch", key.id);
