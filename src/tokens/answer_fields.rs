@@ -150,7 +150,10 @@ impl AnswerFields {
             (UsageFormat::Gemini, [S::UsageMetadata, name]) => counts.read_gemini(*name, count),
             _ => return,
         }
-        if matches!(path.last(), Some(S::OutputTokens | S::CandidatesTokenCount | S::ThoughtsTokenCount)) {
+        if matches!(
+            path.last(),
+            Some(S::CompletionTokens | S::OutputTokens | S::CandidatesTokenCount | S::ThoughtsTokenCount)
+        ) {
             self.text = 0;
             self.event.has_output_count = true;
         }
@@ -221,8 +224,8 @@ impl AnswerFields {
 impl NamedCounts {
     fn read_openai(&mut self, name: S, count: Option<u64>) {
         match name {
-            S::InputTokens => self.input = count,
-            S::OutputTokens => self.output = count,
+            S::PromptTokens | S::InputTokens => self.input = count,
+            S::CompletionTokens | S::OutputTokens => self.output = count,
             S::TotalTokens => self.total = count,
             _ => {}
         }

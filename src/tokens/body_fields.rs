@@ -4,7 +4,7 @@
 //! the last, some take `"5"`, `5.0` or `null` for a number and some do not, some compare names
 //! without regard to case. So a value that some may read otherwise never makes a hold smaller.
 
-use crate::tokens::json::{JsonContainer, JsonNumber, JsonPlace, JsonScanner, JsonSink, JsonToken};
+use crate::tokens::json::{JsonContainer, JsonNumber, JsonPlace, JsonScanner, JsonSink, JsonToken, NUMBER_LIMIT};
 use crate::tokens::names::JsonStep as S;
 use crate::tokens::token_route::TokenRoute;
 use std::ops::Range;
@@ -23,6 +23,8 @@ pub enum Amount {
     Unsure(u64),
     /// Less than zero: no limit, to some.
     Negative,
+    /// A text that may be any number, such as `1_000` in quotes.
+    Anything,
     /// `null`.
     Null,
 }
@@ -35,9 +37,10 @@ impl Amount {
                 0 => Self::Unsure(0),
                 amount => Self::Number(amount),
             },
-            JsonToken::Text(text) => match text.whole().and_then(JsonNumber::parse) {
+            JsonToken::Text(text) | JsonToken::Word(text) => match text.whole().and_then(JsonNumber::parse) {
                 Some(number) if number.is_negative() => Self::Negative,
-                number => Self::Unsure(number.map_or(0, |number| number.ceiling())),
+                Some(number) => Self::Unsure(number.ceiling()),
+                None => Self::Anything,
             },
             JsonToken::Null => Self::Null,
             _ => Self::Unsure(0),
@@ -49,6 +52,7 @@ impl Amount {
         match self {
             Self::Number(answers) | Self::Unsure(answers) => answers,
             Self::Negative | Self::Null => 0,
+            Self::Anything => NUMBER_LIMIT,
         }
     }
 }
@@ -106,7 +110,7 @@ impl BodyCall {
                 self.largest = self.largest.max(cap);
                 self.is_unsure = true;
             }
-            Amount::Negative => self.is_unlimited = true,
+            Amount::Negative | Amount::Anything => self.is_unlimited = true,
             Amount::Null => {
                 if let Some((_, has_null)) = self.caps.get_mut(field as usize) {
                     *has_null = true;

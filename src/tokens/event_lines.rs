@@ -56,6 +56,11 @@ impl EventLines {
             LinePart::Name(_) if is_end => (1, self.end_line(first, EventPiece::Other)),
             LinePart::Colon | LinePart::Data if is_end => (1, self.end_line(first, EventPiece::DataEnd)),
             LinePart::Name(0) if self.is_first && matches!(first, 0xef | 0xbb | 0xbf) => (1, EventPiece::Other),
+            LinePart::Name(0) if bytes.starts_with(b"data: ") => {
+                self.is_first = false;
+                self.part = LinePart::Data;
+                (6, EventPiece::Other)
+            }
             LinePart::Name(letters) => {
                 self.is_first = false;
                 self.part = match FIELD.get(letters) {

@@ -65,8 +65,8 @@ impl JsonText {
     fn push_kept(&mut self, bytes: &[u8]) {
         let room = self.bytes.get_mut(self.length..).unwrap_or_default();
         let kept = bytes.len().min(room.len());
-        for (to, from) in room.iter_mut().zip(bytes) {
-            *to = *from;
+        if let (Some((to, _)), Some((from, _))) = (room.split_at_mut_checked(kept), bytes.split_at_checked(kept)) {
+            to.copy_from_slice(from);
         }
         self.length += kept;
         self.is_whole &= kept == bytes.len();
@@ -247,7 +247,8 @@ pub enum JsonToken<'a> {
 
 /// What takes the findings of a [`JsonScanner`].
 pub trait JsonSink {
-    /// Something was found at a path of at most [`LEVELS`] steps.
+    /// Something was found at a path of at most [`LEVELS`] steps. Left out are names without a
+    /// meaning below the root's own, what is no container at the end of one, and numbers in arrays.
     fn token(&mut self, place: &JsonPlace<'_>, token: &JsonToken<'_>);
 
     /// So many more bytes of a text were read. Of a text that is deeper than [`LEVELS`] the path is the beginning, and names
@@ -285,6 +286,8 @@ pub struct JsonScanner {
     steps: [JsonStep; LEVELS],
     state: ScanState,
     is_key: bool,
+    /// Whether the value that is being read is reported.
+    is_wanted: bool,
     text: JsonText,
     number: JsonNumber,
     separator: Option<u64>,
@@ -305,6 +308,7 @@ impl JsonScanner {
             steps: [JsonStep::Other; LEVELS],
             state: ScanState::Between,
             is_key: false,
+            is_wanted: false,
             text: JsonText::EMPTY,
             number: JsonNumber::START,
             separator: None,
@@ -334,12 +338,9 @@ impl JsonScanner {
         let mut at = at;
         while let Some((byte, after)) = rest.split_first() {
             let taken = match self.state {
-                ScanState::Between => {
-                    self.between(at, *byte, sink);
-                    1
-                }
+                ScanState::Between => self.between(at, *byte, sink),
                 ScanState::Text => self.read_text(at, rest, sink),
-                ScanState::Number | ScanState::Word => self.read_word(at, *byte, sink),
+                ScanState::Number | ScanState::Word => self.read_word(at, rest, sink),
                 ScanState::Escape => {
                     self.escape(*byte, sink);
                     1
@@ -358,7 +359,8 @@ impl JsonScanner {
         }
     }
 
-    fn between<S: JsonSink>(&mut self, at: u64, byte: u8, sink: &mut S) {
+    /// Takes a byte of the structure, or begins a word before it: then none is taken.
+    fn between<S: JsonSink>(&mut self, at: u64, byte: u8, sink: &mut S) -> usize {
         match byte {
             b' ' | b'\n' | b'\r' | b'\t' | b':' => {}
             b',' => {
@@ -372,20 +374,20 @@ impl JsonScanner {
             b'[' => self.open(at, JsonContainer::Array, sink),
             b'}' | b']' => self.close(at, sink),
             b'"' => {
-                let is_key = self.level().is_some_and(|level| level.expects_key);
+                self.is_key = self.level().is_some_and(|level| level.expects_key);
                 self.begin(at, ScanState::Text);
-                self.is_key = is_key;
             }
             b'-' | b'0'..=b'9' => {
                 self.begin(at, ScanState::Number);
                 self.number = JsonNumber::START;
-                self.read_word(at, byte, sink);
+                return 0;
             }
             _ => {
                 self.begin(at, ScanState::Word);
-                self.read_word(at, byte, sink);
+                return 0;
             }
         }
+        1
     }
 
     /// The innermost container, unless it is too deep.
@@ -402,6 +404,14 @@ impl JsonScanner {
         self.end = at;
         self.state = state;
         self.text.clear();
+        let is_text = state == ScanState::Text;
+        self.is_wanted = match self.path().last() {
+            _ if self.depth > LEVELS => false,
+            _ if is_text && self.is_key => true,
+            Some(JsonStep::Other) => false,
+            Some(JsonStep::Item) => state != ScanState::Number,
+            _ => true,
+        };
         if let Some(level) = self.level() {
             level.is_empty = false;
         }
@@ -409,7 +419,7 @@ impl JsonScanner {
 
     fn report<S: JsonSink>(&self, start: u64, end: u64, token: &JsonToken<'_>, sink: &mut S) {
         if self.depth <= LEVELS {
-            let is_exact = self.levels.iter().take(self.depth).all(|level| level.is_exact);
+            let is_exact = !self.folds_case || self.levels.iter().take(self.depth).all(|level| level.is_exact);
             sink.token(&JsonPlace { path: self.path(), is_exact, key: self.key, start, end }, token);
         }
     }
@@ -438,47 +448,70 @@ impl JsonScanner {
         self.report(at, at + 1, &JsonToken::Close { is_empty }, sink);
     }
 
-    /// Reads a text up to its end or an escape, and says how many bytes that were.
+    /// Reads a text up to its end or an escape that may go on in the next piece, and says how many
+    /// bytes that were.
     fn read_text<S: JsonSink>(&mut self, at: u64, bytes: &[u8], sink: &mut S) -> usize {
-        let end = memchr::memchr2(b'"', b'\\', bytes);
-        let run = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
-        if !run.is_empty() {
-            if self.depth <= LEVELS {
+        let mut rest = bytes;
+        let mut length = 0;
+        loop {
+            let end = find_special(rest);
+            let (run, after) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, &[]));
+            length += run.len();
+            if self.is_wanted && !run.is_empty() {
                 self.text.push(run);
             }
-            self.count_text(run.len(), sink);
+            rest = match after {
+                [b'\\', escaped, after @ ..] if *escaped != b'u' => {
+                    length += 1;
+                    self.push_escaped(*escaped);
+                    after
+                }
+                _ => {
+                    self.count_text(length, sink);
+                    let taken = bytes.len() - after.len();
+                    return match after.first() {
+                        None => taken,
+                        Some(b'"') => {
+                            self.state = ScanState::Between;
+                            self.end_text(at + taken as u64 + 1, sink);
+                            taken + 1
+                        }
+                        Some(_) => {
+                            self.state = ScanState::Escape;
+                            taken + 1
+                        }
+                    };
+                }
+            };
         }
-        let Some(end) = end else { return run.len() };
-        if bytes.get(end) == Some(&b'\\') {
-            self.state = ScanState::Escape;
-        } else {
-            self.state = ScanState::Between;
-            self.end_text(at + end as u64 + 1, sink);
-        }
-        end + 1
     }
 
     fn count_text<S: JsonSink>(&self, bytes: usize, sink: &mut S) {
-        if !self.is_key {
+        if !self.is_key && bytes > 0 {
             sink.text(self.path(), bytes);
         }
     }
 
+    fn push_escaped(&mut self, byte: u8) {
+        if self.is_wanted {
+            self.text.push(&[match byte {
+                b'n' => b'\n',
+                b't' => b'\t',
+                b'r' => b'\r',
+                b'b' => 8,
+                b'f' => 12,
+                other => other,
+            }]);
+        }
+    }
+
     fn escape<S: JsonSink>(&mut self, byte: u8, sink: &mut S) {
+        if byte == b'u' {
+            self.state = ScanState::Hex { digits: 0, unit: 0 };
+            return;
+        }
         self.state = ScanState::Text;
-        let char = match byte {
-            b'u' => {
-                self.state = ScanState::Hex { digits: 0, unit: 0 };
-                return;
-            }
-            b'n' => b'\n',
-            b't' => b'\t',
-            b'r' => b'\r',
-            b'b' => 8,
-            b'f' => 12,
-            other => other,
-        };
-        self.text.push(&[char]);
+        self.push_escaped(byte);
         self.count_text(1, sink);
     }
 
@@ -502,10 +535,9 @@ impl JsonScanner {
     fn end_text<S: JsonSink>(&mut self, end: u64, sink: &mut S) {
         self.text.push(&[]);
         if !self.is_key {
-            if let Some(level) = self.level() {
-                level.expects_key = false;
+            if self.is_wanted {
+                self.report(self.start, end, &JsonToken::Text(&self.text), sink);
             }
-            self.report(self.start, end, &JsonToken::Text(&self.text), sink);
             return;
         }
         let name = self.text.whole().unwrap_or_default();
@@ -522,26 +554,38 @@ impl JsonScanner {
         }
         self.key = Some(JsonKey { start: self.start, separator: self.separator });
         self.is_key = false;
-        self.report(self.start, end, &JsonToken::Key, sink);
+        if found != JsonStep::Other || self.depth == 1 {
+            self.report(self.start, end, &JsonToken::Key, sink);
+        }
     }
 
-    /// Takes a byte of a number or a word, or ends it before the byte: then none is taken.
-    fn read_word<S: JsonSink>(&mut self, at: u64, byte: u8, sink: &mut S) -> usize {
-        if matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' | b'{' | b'}' | b'[' | b']' | b'"') {
+    /// Reads a number or a word up to the byte that ends it, and says how many bytes that were.
+    fn read_word<S: JsonSink>(&mut self, at: u64, bytes: &[u8], sink: &mut S) -> usize {
+        let is_end =
+            |byte: &u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' | b'{' | b'}' | b'[' | b']' | b'"');
+        let end = bytes.iter().position(is_end);
+        let run = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
+        if !run.is_empty() {
+            self.end = at + run.len() as u64;
+        }
+        if self.is_wanted {
+            self.text.push(run);
+            if self.state == ScanState::Number && !run.iter().all(|byte| self.number.push(*byte)) {
+                self.state = ScanState::Word;
+            }
+        }
+        if end.is_some() {
             self.end_word(sink);
-            return 0;
         }
-        self.end = at + 1;
-        self.text.push(&[byte]);
-        if self.state == ScanState::Number && !self.number.push(byte) {
-            self.state = ScanState::Word;
-        }
-        1
+        run.len()
     }
 
     fn end_word<S: JsonSink>(&mut self, sink: &mut S) {
         let is_number = self.state == ScanState::Number;
         self.state = ScanState::Between;
+        if !self.is_wanted {
+            return;
+        }
         let token = match self.text.whole() {
             _ if is_number => JsonToken::Number(self.number),
             Some(b"true") => JsonToken::True,
@@ -551,6 +595,16 @@ impl JsonScanner {
         };
         self.report(self.start, self.end, &token, sink);
     }
+}
+
+/// Where a text's next quote or backslash is. Most texts end soon, and a search of many bytes at a
+/// time takes longer to begin.
+fn find_special(bytes: &[u8]) -> Option<usize> {
+    const NEAR: usize = 24;
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
+    let (near, far) = bytes.split_at_checked(NEAR).unwrap_or((bytes, &[]));
+    let in_far = || memchr::memchr2(b'"', b'\\', far).map(|at| at + NEAR);
+    near.iter().position(is_special).or_else(in_far)
 }
 
 impl Default for JsonScanner {

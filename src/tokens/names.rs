@@ -59,9 +59,13 @@ pub enum JsonStep {
     Output,
     /// `candidates`.
     Candidates,
-    /// `prompt_tokens`, `input_tokens`.
+    /// `prompt_tokens`.
+    PromptTokens,
+    /// `completion_tokens`.
+    CompletionTokens,
+    /// `input_tokens`.
     InputTokens,
-    /// `completion_tokens`, `output_tokens`.
+    /// `output_tokens`.
     OutputTokens,
     /// `total_tokens`.
     TotalTokens,
@@ -142,8 +146,10 @@ impl JsonStep {
             b"content" => Self::Content,
             b"output" => Self::Output,
             b"candidates" => Self::Candidates,
-            b"prompt_tokens" | b"input_tokens" => Self::InputTokens,
-            b"completion_tokens" | b"output_tokens" => Self::OutputTokens,
+            b"prompt_tokens" => Self::PromptTokens,
+            b"completion_tokens" => Self::CompletionTokens,
+            b"input_tokens" => Self::InputTokens,
+            b"output_tokens" => Self::OutputTokens,
             b"total_tokens" => Self::TotalTokens,
             b"cache_creation_input_tokens" => Self::CacheCreationInputTokens,
             b"cache_read_input_tokens" => Self::CacheReadInputTokens,

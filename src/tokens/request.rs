@@ -122,7 +122,7 @@ impl TokenRequest {
         let seems_json = content_type.to_ascii_lowercase().contains("json") || begins_like_json(text);
         let at = start.len().saturating_sub(text.len()) as u64;
         let fields = seems_json.then(|| BodyFields::read(route, at, text));
-        let is_json = is_whole && seems_json && serde_json::from_slice::<IgnoredAny>(text).is_ok();
+        let is_json = is_whole && seems_json && is_json_text(text);
         let output_per_answer = match &fields {
             Some(fields) if is_json => fields.output,
             None if length == 0 => route.default_output.min(route.max_output),
@@ -205,6 +205,11 @@ fn is_like_ascii(content_type: &str) -> bool {
     };
     let charsets = content_type.split([';', ',']).filter_map(|parameter| parameter.split_once('='));
     charsets.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset")).all(|(_, charset)| is_known(charset))
+}
+
+/// Whether a text is JSON. Ignored strings are not checked to be UTF-8, so all of it is.
+fn is_json_text(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
 }
 
 fn begins_like_json(body: &[u8]) -> bool {

@@ -178,6 +178,8 @@ data: {"type":"message_stop"}
 fn anthropic() {
     let answer = r#"{"id":"msg_01XFDUDYJgAACzvnptvVoYEL","type":"message","role":"assistant","content":[{"type":"text","text":"Hello! \"usage\":{\"input_tokens\":1}"}],"model":"claude-opus-4-1","stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":2095,"cache_creation_input_tokens":100,"cache_read_input_tokens":20,"output_tokens":503,"server_tool_use":{"web_search_requests":1,"input_tokens":7},"service_tier":"standard"}}"#;
     assert_eq!(usage(Anthropic, JSON, answer), Some((Some(2215), Some(503), 2718, true)));
+    let other = r#"{"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#;
+    assert_eq!(usage(Anthropic, JSON, other), None);
     // A message within is not the answer's own.
     let nested = r#"{"type":"x","message":{"usage":{"input_tokens":1,"output_tokens":2}}}"#;
     assert_eq!(usage(Anthropic, JSON, nested), None);

@@ -61,6 +61,10 @@ fn the_largest_cap_is_held() {
     }
 }
 
+/// 3000 in quotes, with more digits than are kept of a text.
+const ZEROS: &str =
+    r#"{"max_tokens":"0000000000000000000000000000000000000000000000000000000000000000000000000000003000"}"#;
+
 #[test]
 fn a_cap_that_origins_read_differently_makes_no_hold_smaller() {
     for (body, output) in [
@@ -85,7 +89,11 @@ fn a_cap_that_origins_read_differently_makes_no_hold_smaller() {
         // What is no number in JSON is one to some.
         (r#"{"max_tokens":"5"}"#, 1_000),
         (r#"{"max_tokens":" 2000 "}"#, 2_000),
-        (r#"{"max_tokens":"x"}"#, 1_000),
+        (r#"{"max_tokens":"3_000"}"#, 4_096),
+        (r#"{"max_tokens":"+5"}"#, 4_096),
+        (r#"{"max_tokens":"0x5"}"#, 4_096),
+        (r#"{"max_tokens":""}"#, 4_096),
+        (ZEROS, 4_096),
         (r#"{"max_tokens":true}"#, 1_000),
         (r#"{"max_tokens":[5]}"#, 1_000),
         (r#"{"max_tokens":{"max_tokens":5}}"#, 1_000),
@@ -146,6 +154,10 @@ fn all_answers_are_held() {
     }
     assert_eq!(held(r#"[{"n":2,"max_tokens":5},{"n":3,"max_tokens":50}]"#), (50, 5));
     assert_eq!(held(r#"[{"max_tokens":5},{}]"#), (1_000, 2));
+    // What may be any number of answers fits into no quota.
+    for body in [r#"{"n":"1_0"}"#, r#"{"n":"x"}"#, &ZEROS.replace("max_tokens", "n")] {
+        assert_eq!(held(body), (1_000, (1 << 53) - 1), "{body}");
+    }
     let huge = openai(r#"{"n":1e300,"prompt":["a","b"]}"#).hold;
     assert_eq!(huge.total(), (1 << 53) - 1);
 }
@@ -179,6 +191,10 @@ fn an_unreadable_body_holds_the_most() {
     ] {
         assert_eq!(of(content_type, body), most(body, 1), "{body}");
     }
+    // JSON but for its bytes.
+    let body = RequestBody::Whole(b"{\"max_tokens\":5,\"x\":\"\xff\"}".to_vec());
+    let request = TokenRequest::read(&route(UsageFormat::OpenAi), JSON, body).unwrap();
+    assert_eq!((request.hold.output_per_answer, request.can_be_clamped()), (4_096, false));
     // Lenient parsers read these, and give as many answers as they ask for.
     for body in [r#"{"n":7,"max_tokens":5,"x":NaN}"#, r#"{"n":7,}"#, r#"{"n":7"#, r#"{"n":07}"#] {
         assert_eq!(of(None, body), most(body, 7), "{body}");
