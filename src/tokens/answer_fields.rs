@@ -63,6 +63,7 @@ pub enum EventFate {
 
 /// What an answer has said so far.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct AnswerFields {
     format: UsageFormat,
     is_stream: bool,

@@ -191,7 +191,8 @@ proptest! {
         end in proptest::sample::select(&["\n", "\r\n", "\r"][..]),
         cuts in vec(any::<usize>(), 0..20),
     ) {
-        let events: String = answers.iter().map(|answer| format!("event: x{end}data: {answer}{end}{end}")).collect();
+        let event = |answer: &Value| format!("event: x{end}data: {answer}{end}{end}");
+        let events = answers.iter().map(event).collect::<Vec<_>>().concat();
         let read_in = |cuts: &[usize]| {
             let mut reader = UsageReader::new(format, Some(EVENTS), false);
             let out = feed(&mut reader, &pieces(events.as_bytes(), cuts));

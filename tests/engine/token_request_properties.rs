@@ -1,5 +1,7 @@
 //! However an origin reads a body, it generates no more than was held.
 
+#![allow(clippy::cast_precision_loss)]
+
 use crate::token_requests::{request, route};
 use proptest::collection::vec;
 use proptest::prelude::*;
