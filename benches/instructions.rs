@@ -17,6 +17,9 @@ use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::protocol::object_request::{Call, CallOutcomes, Check, ObjectRequest};
 use tollgate::protocol::object_response::{KeyResponse, KeyUsage, KeyVerdict, ObjectResponse};
 use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
+use tollgate::tokens::request::{BodyHead, RequestBody, TokenRequest};
+use tollgate::tokens::token_route::{TokenRoute, UsageFormat};
+use tollgate::tokens::usage_reader::UsageReader;
 
 /// 2026-11-20T07:48:14Z, in microseconds.
 const START: u64 = 1_795_160_894 * SECOND;
@@ -49,6 +52,11 @@ fn run(case: &str, times: u64) -> Option<()> {
         "key" => key(times),
         "key-hash" => key_hash(times),
         "deny-cache" => deny_cache(times),
+        "answer-events" => answer("text/event-stream", &chat_events(), false, times),
+        "answer-events-filtered" => answer("text/event-stream", &chat_events(), true, times),
+        "answer-text" => answer("application/json", &chat_answer(), false, times),
+        "answer-embeddings" => answer("application/json", &embeddings(), false, times),
+        "token-request" => token_request(times),
         decision => {
             let (algorithm, rest) = decision.split_once('-')?;
             let algorithm = algorithm.parse().ok()?;
@@ -214,4 +222,59 @@ fn deny_cache(times: u64) {
     let mut denials = DenyCache::default();
     denials.keep(CALL, Keyed::No, &denial, 0..1, 10_000, denials.generation());
     repeat(times, || denials.find(black_box(CALL), Keyed::No, 2).is_some());
+}
+
+/// A piece of an origin's answer, as the runtime hands them over.
+const PIECE: usize = 1_024;
+/// Bytes of an answer, about.
+const ANSWER: usize = 8 * 1024;
+
+/// A streamed chat of short events, with the usage asked for.
+fn chat_events() -> String {
+    let event = r#"data: {"id":"chatcmpl-123","object":"chat.completion.chunk","created":1694268190,"model":"gpt-4o-mini","system_fingerprint":"fp_44709d6fcb","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}],"usage":null}"#;
+    [event, "\n\n"].concat().repeat(ANSWER / event.len())
+}
+
+/// A long text in one answer.
+fn chat_answer() -> String {
+    let text = r#"Some words, \"quoted\" and not,\nin lines. "#;
+    let text = text.repeat(ANSWER / text.len());
+    format!(r#"{{"choices":[{{"message":{{"role":"assistant","content":"{text}"}}}}],"usage":{{"total_tokens":9}}}}"#)
+}
+
+/// Numbers.
+fn embeddings() -> String {
+    let numbers = "-0.0069292834,".repeat(ANSWER / 14);
+    format!(r#"{{"data":[{{"embedding":[{numbers}0.5]}}],"usage":{{"total_tokens":8}}}}"#)
+}
+
+/// The reading of an answer while it passes.
+fn answer(content_type: &str, answer: &str, strips: bool, times: u64) {
+    repeat(times, || {
+        let mut reader = UsageReader::new(UsageFormat::OpenAi, Some(content_type), strips);
+        for piece in answer.as_bytes().chunks(PIECE) {
+            black_box(reader.feed(piece));
+        }
+        reader.finish()
+    });
+}
+
+/// A request of a chat: what it holds, and a question for its usage.
+fn token_request(times: u64) {
+    let route = TokenRoute {
+        pattern: "/v1/chat/completions".into(),
+        method: "POST".into(),
+        format: UsageFormat::OpenAi,
+        default_output: 1_000,
+        max_output: 4_096,
+        bytes_per_token: 1,
+        max_input: None,
+    };
+    let text = "Some words of a conversation. ".repeat(100);
+    let body = format!(r#"{{"model":"gpt-4o-mini","messages":[{{"role":"user","content":"{text}"}}],"stream":true}}"#);
+    let head = BodyHead { content_type: Some("application/json"), content_encoding: None };
+    repeat(times, || {
+        let request = TokenRequest::read(&route, head, RequestBody::Whole(body.clone().into())).unwrap();
+        request.rewritten(None)
+    });
 }

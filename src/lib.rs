@@ -32,6 +32,7 @@ pub mod object;
 pub mod protocol;
 pub mod router;
 pub mod time;
+pub mod tokens;
 
 #[cfg(target_arch = "wasm32")]
 mod runtime;

@@ -28,6 +28,11 @@ const OTHERS = [
   ["key", "tag of a presented key verified"],
   ["key-hash", "its secret hashed"],
   ["deny-cache", "denial found in the cache"],
+  ["token-request", "request of 3 KB on a token route: its hold, and the usage asked for"],
+  ["answer-events", "usage of a streamed answer of 8 KB"],
+  ["answer-events-filtered", "the same, with the usage taken out"],
+  ["answer-text", "usage of an answer of 8 KB: a text"],
+  ["answer-embeddings", "usage of an answer of 8 KB: numbers"],
 ];
 
 async function hasValgrind() {

@@ -3,16 +3,13 @@
 use crate::admin::body::{FromFields, JsonFields, Limits};
 use crate::admin::parameters::{Page, Parameters, bad_cursor};
 use crate::http::problem::Problem;
+use crate::keys::route_key::{ANY_METHOD, PATTERN_LENGTH, method_fault, pattern_fault};
 use serde::Serialize;
 
 /// The most route costs. Each key's object keeps all of them and matches each call against them.
 pub const ROUTE_COSTS_LIMIT: usize = 500;
-/// The longest pattern, in characters, as in the schema.
-const PATTERN_LENGTH: usize = 512;
 /// The highest cost, as in the schema.
 const COST_LIMIT: u64 = 10_000;
-/// The method of a row that applies to all methods.
-const ANY: &str = "*";
 
 /// The body that sets the cost of calls whose path and method match. If several patterns match, the
 /// longest one decides.
@@ -38,16 +35,12 @@ impl FromFields for PutRouteCost {
     fn read(fields: &mut JsonFields) -> Result<Self, Problem> {
         let pattern = fields.string("pattern")?;
         let pattern = fields.required("pattern", pattern)?;
-        if !pattern.starts_with('/')
-            || pattern.chars().count() > PATTERN_LENGTH
-            || pattern.chars().any(char::is_control)
-        {
-            let reason = format!("must be a path such as /v1/*/export, of at most {PATTERN_LENGTH} characters");
+        if let Some(reason) = pattern_fault(&pattern) {
             return Err(fields.wrong("pattern", reason));
         }
-        let method = fields.string("method")?.unwrap_or_else(|| ANY.to_owned());
-        if method != ANY && (method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
-            return Err(fields.wrong("method", "must be * (all methods) or upper-case letters"));
+        let method = fields.string("method")?.unwrap_or_else(|| ANY_METHOD.to_owned());
+        if let Some(reason) = method_fault(&method) {
+            return Err(fields.wrong("method", reason));
         }
         let cost = fields.number("cost")?;
         let cost = fields.required("cost", cost)?;
@@ -85,7 +78,7 @@ pub fn row_of(parameters: &Parameters) -> Result<(&str, &str), Problem> {
     let pattern = parameters.get("pattern");
     let pattern =
         pattern.ok_or_else(|| Problem::BadRequest("pattern: is missing; name the pattern of the row".to_owned()))?;
-    Ok((pattern, parameters.get("method").unwrap_or(ANY)))
+    Ok((pattern, parameters.get("method").unwrap_or(ANY_METHOD)))
 }
 
 /// Pattern and method of the row before a page. In a cursor the method comes first, because it

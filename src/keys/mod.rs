@@ -3,4 +3,5 @@
 pub mod key;
 pub mod profile;
 pub mod route_cost;
+pub mod route_key;
 pub mod route_pattern;

@@ -15,3 +15,7 @@ mod rows;
 mod schedule;
 mod stored_numbers;
 mod support;
+mod token_answer_properties;
+mod token_answers;
+mod token_request_properties;
+mod token_requests;
