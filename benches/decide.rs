@@ -36,6 +36,7 @@ const fn call_of(cost: Cost) -> CallToJudge<'static> {
         fingerprint: None,
         is_audited: false,
         thresholds: &[],
+        hold: None,
     }
 }
 
@@ -116,6 +117,7 @@ fn call(c: &mut Criterion) {
                     fingerprint: None,
                     is_audited,
                     thresholds,
+                    hold: None,
                 };
                 let now = UnixMicros::from_micros(clock);
                 let judgement = state.judge_once(&policies, now, &call);

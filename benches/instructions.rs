@@ -98,6 +98,7 @@ fn judge(state: &mut KeyState, policies: &[Policy], clock: UnixMicros, nonce: u6
         fingerprint: None,
         is_audited: false,
         thresholds: &[],
+        hold: None,
     };
     let Judgement::Decided(decision) = state.judge_call(policies, clock, &call) else {
         // Without an idempotency key a call is no repeat.

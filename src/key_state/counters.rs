@@ -10,6 +10,7 @@
 //! the old rate before it and at the new rate after it. So a `Retry-After` that was computed
 //! earlier stays correct, whichever calls arrive in between.
 
+use crate::key_state::hold::Hold;
 use crate::key_state::ring::CHUNK;
 use crate::limiter::cost::Cost;
 use crate::limiter::fixed_window::{FixedWindows, Windows};
@@ -31,11 +32,23 @@ pub(super) struct Counters {
     fixed: FixedWindows,
     logs: Vec<SlidingLog>,
     buckets: Vec<Bucket>,
+    /// Logs and buckets that began to count since the holds of the key were told of it.
+    begun: Vec<Begun>,
+}
+
+/// A log or bucket that was made of the windows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Begun {
+    /// The log of this unit and period.
+    Log(Unit, Period),
+    /// The bucket of this unit and name holds what was spent in the window of `period` that starts
+    /// at `start`; of everything if there is none.
+    Bucket { unit: Unit, name: String, period: Period, start: Option<UnixMicros> },
 }
 
 impl Counters {
     pub(super) fn new(last: UnixMicros, fixed: FixedWindows, logs: Vec<SlidingLog>, buckets: Vec<Bucket>) -> Self {
-        Self { last, applied: UnixMicros::default(), fixed, logs, buckets }
+        Self { last, applied: UnixMicros::default(), fixed, logs, buckets, begun: Vec::new() }
     }
 
     /// The lower bound of the judged time, unless the clock steps back.
@@ -77,6 +90,57 @@ impl Counters {
         }
         for bucket in &mut self.buckets {
             bucket.add(now, cost.of(bucket.unit));
+        }
+    }
+
+    /// Counts what a hold sets aside, as [`spend`](Self::spend) has just done for what its call
+    /// costs: buckets note that they have got it.
+    pub(super) fn begin_hold(&mut self, id: u64, cost: Cost) {
+        for bucket in self.buckets.iter_mut().filter(|bucket| cost.of(bucket.unit) > 0) {
+            bucket.begin_hold(id);
+        }
+    }
+
+    /// Ends a hold: gives `less` of it back to where it was counted, and counts `more`.
+    pub(super) fn end_hold(&mut self, now: UnixMicros, hold: &Hold, (less, more): (Cost, Cost), next_row: u64) {
+        self.advance_to(now);
+        let is_there = |period| !hold.lost.has(period, Algorithm::Fixed);
+        self.fixed.correct(hold.at, now, (less, more), is_there);
+        for log in &mut self.logs {
+            if less.of(log.unit) > 0 && !hold.lost.has(log.period, Algorithm::Sliding) {
+                log.take(hold.at, less.of(log.unit), next_row);
+            }
+            log.push(now, more.of(log.unit));
+        }
+        for bucket in &mut self.buckets {
+            bucket.end_hold(now, hold.id, less.of(bucket.unit));
+            if more.of(bucket.unit) > 0 {
+                bucket.add(now, more.of(bucket.unit));
+            }
+        }
+    }
+
+    /// Gives nothing back of a hold that is never corrected.
+    pub(super) fn forget_hold(&mut self, id: u64) {
+        for bucket in &mut self.buckets {
+            bucket.forget_hold(id);
+        }
+    }
+
+    /// Whether the aligned window that starts at `start` is kept.
+    pub(super) fn keeps(&self, unit: Unit, period: Period, start: UnixMicros) -> bool {
+        self.fixed.windows(unit, period).is_some_and(|windows| windows.is_kept(start))
+    }
+
+    /// Logs and buckets that began to count since this was last asked.
+    pub(super) fn take_begun(&mut self) -> Vec<Begun> {
+        std::mem::take(&mut self.begun)
+    }
+
+    /// Has a bucket that began to count take up a hold whose units it holds.
+    pub(super) fn take_up(&mut self, unit: Unit, name: &str, id: u64) {
+        if let Some(bucket) = self.buckets.iter_mut().find(|bucket| bucket.unit == unit && bucket.name == name) {
+            bucket.begin_hold(id);
         }
     }
 
@@ -152,6 +216,7 @@ impl Counters {
             log.push(at, units);
         }
         log.forget(self.last);
+        self.begun.push(Begun::Log(log.unit, log.period));
         self.logs.push(log);
         true
     }
@@ -170,6 +235,7 @@ impl Counters {
             return retired || changed;
         }
         let mut bucket = Bucket::new(policy.name(), policy.unit(), period, span, quota);
+        let mut from = None;
         if let Some(windows) = self.fixed.windows(policy.unit(), period) {
             let current = windows.iter().filter(|(start, _)| *start <= self.last).last().map(|(start, _)| start);
             for (at, units) in latest_moments(windows, span, self.last) {
@@ -177,7 +243,10 @@ impl Counters {
                     bucket.add(at, units);
                 }
             }
+            from = current;
         }
+        let (unit, name) = (bucket.unit, bucket.name.clone());
+        self.begun.push(Begun::Bucket { unit, name, period, start: from });
         self.buckets.push(bucket);
         true
     }

@@ -2,9 +2,10 @@
 //! Evaluation spends nothing.
 
 use crate::key_state::counters::Counters;
+use crate::key_state::holds::Holds;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{PolicyUsage, UsageSnapshot, Verdict};
-use crate::limiter::policy::{Algorithm, Period, Policy};
+use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::limiter::schedule::Schedule;
 use crate::metering::months::Months;
 use crate::time::{Month, SECOND, UnixMicros};
@@ -39,11 +40,12 @@ impl Demand {
 pub(super) struct Evaluator<'a> {
     counters: &'a mut Counters,
     months: &'a Months,
+    holds: &'a Holds,
 }
 
 impl<'a> Evaluator<'a> {
-    pub(super) const fn new(counters: &'a mut Counters, months: &'a Months) -> Self {
-        Self { counters, months }
+    pub(super) const fn new(counters: &'a mut Counters, months: &'a Months, holds: &'a Holds) -> Self {
+        Self { counters, months, holds }
     }
 
     /// The verdict of all policies together.
@@ -99,7 +101,7 @@ impl<'a> Evaluator<'a> {
             found = found.filter(|at| *at < begin);
             // Projected counters are never stored, so the row number is irrelevant.
             projected.apply_stage(&stage.policies, begin, 0);
-            let mut later = Evaluator::new(&mut projected, self.months);
+            let mut later = Evaluator::new(&mut projected, self.months, self.holds);
             let next = later.first_agreement(&stage.policies, begin, demand);
             if found.is_none() || next != Some(begin) {
                 found = next;
@@ -179,9 +181,29 @@ impl<'a> Evaluator<'a> {
 
     /// The count of the window of `policy` that contains `at`.
     fn fixed_used(&self, policy: &Policy, at: UnixMicros) -> u64 {
-        match self.counters.windows(policy.unit(), policy.period()) {
-            Some(windows) => windows.count(policy.period().window(at).start),
-            None => self.months.used(policy.unit(), Month::of(at)),
+        if let Some(windows) = self.counters.windows(policy.unit(), policy.period()) {
+            return windows.count(policy.period().window(at).start);
+        }
+        let (unit, month) = (policy.unit(), Month::of(at));
+        self.months.used(unit, month).saturating_add(self.held_in_month(unit, month))
+    }
+
+    fn held_in_month(&self, unit: Unit, month: Month) -> u64 {
+        if self.holds.open_count() == 0 { 0 } else { self.holds.held_in(unit, self.months.place(month)) }
+    }
+
+    /// What open holds set aside of what counts against `policy` at `now`.
+    fn held(&mut self, policy: &Policy, now: UnixMicros) -> u64 {
+        if self.holds.open_count() == 0 {
+            return 0;
+        }
+        match (policy.algorithm(), policy.period()) {
+            (Algorithm::Fixed, Period::Month) => self.held_in_month(policy.unit(), Month::of(now)),
+            (Algorithm::Fixed | Algorithm::Sliding, _) => self.holds.held_of(policy, now),
+            (Algorithm::Bucket, _) => {
+                let held = self.holds.newest_first(policy.unit());
+                self.counters.bucket_of(policy).map_or(0, |bucket| bucket.held(now, held))
+            }
         }
     }
 
@@ -209,6 +231,7 @@ impl<'a> Evaluator<'a> {
         };
         let unused = used == 0 && policy.algorithm() != Algorithm::Fixed;
         let reset_after = if unused { 0 } else { schedule.end_of(policy, reset).since(clock) };
-        PolicyUsage { remaining, used, reset_after }
+        let held = self.held(policy, now).min(used);
+        PolicyUsage { remaining, used: used - held, held, reset_after }
     }
 }

@@ -3,21 +3,27 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::record::{self, push_number, records};
 use crate::key_state::audit_log::tail::AuditLog;
 use crate::key_state::call_memory::CallMemory;
+use crate::key_state::closed_holds::{ClosedHolds, RunRow};
 use crate::key_state::counters::Counters;
+use crate::key_state::holds::Holds;
 use crate::key_state::idempotency::IdempotencyKeys;
 use crate::key_state::nonces::{Nonces, RowNonces};
 use crate::key_state::ring::CHUNK;
 use crate::key_state::row::{DecodeError, VERSION};
+use crate::limiter::cost::Cost;
 use crate::limiter::fixed_window::{FixedWindows, Windows, WindowsByPeriod};
+use crate::limiter::floors::{Floor, Floors};
 use crate::limiter::gcra::Bucket;
 use crate::limiter::policy::{Period, Unit};
 use crate::limiter::sliding_log::{MAX_MILLIS, SlidingLog};
 use crate::metering::alerts::Alerts;
+use crate::metering::charges::Charges;
 use crate::metering::hours::Hours;
 use crate::metering::meter::Meter;
-use crate::metering::months::{Carried, Dropped, MonthCounts, Months};
+use crate::metering::months::{Carried, Dropped, KeptMonth, MonthCounts, Months};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
 /// The version alone, which decides whether the rest can be read.
@@ -70,9 +76,19 @@ pub(super) struct RowBody {
     /// Alerts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     w: Option<String>,
+    /// Open holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    o: Option<String>,
+    /// The open run of closed holds: the first row that can hold it, and its entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    d: Option<RunRow>,
+    /// What `m` does not say of months.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    r: Option<String>,
 }
 
-/// Month (202611), calls, denied, carried calls, requests, tokens, flushed calls, flushed denied.
+/// Month (202611), calls, denied, carried calls, charged requests, charged tokens, flushed calls,
+/// flushed denied.
 #[derive(Serialize, Deserialize)]
 pub(super) struct MonthRow(u64, u64, u64, u64, u64, u64, u64, u64);
 
@@ -88,6 +104,10 @@ pub(super) struct BucketRow {
     /// See [`Bucket::until`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     x: Option<u64>,
+    /// Of each hold, in the order in which they were made, its id and its floor: units and span-ths
+    /// of a unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    g: Vec<(u64, u64, u64)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +122,9 @@ pub(super) struct LogRow {
     /// See [`SlidingLog::until`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     x: Option<u64>,
+    /// What was taken out of entries that older rows hold: milliseconds and units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    g: Vec<(u64, u64)>,
 }
 
 /// The part of a key's state that rows store.
@@ -113,12 +136,13 @@ pub(super) struct Contents {
     pub(super) calls: CallMemory,
     pub(super) audit: AuditLog,
     pub(super) alerts: Alerts,
+    pub(super) holds: Holds,
 }
 
 impl RowBody {
     /// The body of the row with the number `seq`.
     pub(super) fn of(seq: u64, contents: &Contents) -> Self {
-        let Contents { epoch, counters, meter, calls, audit, alerts } = contents;
+        let Contents { epoch, counters, meter, calls, audit, alerts, holds } = contents;
         let (months, nonces) = (meter.months(), calls.nonces());
         Self {
             v: VERSION,
@@ -137,6 +161,9 @@ impl RowBody {
             i: calls.keys().to_text(),
             a: audit.to_text(),
             w: alerts.to_text(),
+            o: holds.to_text(),
+            d: holds.closed_row(),
+            r: months_to_text(months),
         }
     }
 
@@ -172,6 +199,9 @@ impl RowBody {
         let audit = self.a.map_or_else(|| Some(AuditLog::default()), |text| AuditLog::from_text(&text));
         let audit = audit.ok_or_else(|| malformed("not an audit log"))?;
         let alerts = Alerts::from_text(&or_empty(self.w)).ok_or_else(|| malformed("not alerts"))?;
+        let closed = older.iter().filter_map(|(slot, body)| Some((*slot, body.d.as_ref()?)));
+        let closed = ClosedHolds::from_rows(closed, self.d.as_ref()).ok_or_else(|| malformed("not closed holds"))?;
+        let holds = Holds::from_text(&or_empty(self.o), closed).ok_or_else(|| malformed("not holds"))?;
         let mut months = Vec::new();
         for row in &self.m {
             let (month, mut counts) = row.read().ok_or_else(|| malformed("not a month"))?;
@@ -180,35 +210,90 @@ impl RowBody {
             }
             months.push((month, counts));
         }
+        add_from_text(&mut months, &or_empty(self.r)).ok_or_else(|| malformed("not months"))?;
         let dropped = self.y.map(|row| Dropped::from_row(row).ok_or_else(|| malformed("not a month"))).transpose()?;
         let last = clamp(self.t);
         let buckets = self.b.into_iter().map(|row| row.read().ok_or_else(|| malformed("not a bucket")));
         let buckets = buckets.collect::<Result<_, _>>()?;
         let logs = self.l.iter().map(|row| row.read(last, older).ok_or_else(|| malformed("not a log")));
         let logs = logs.collect::<Result<_, _>>()?;
+        let mut meter = Meter::new(Months::from_kept(months, dropped), hours);
+        meter.pin_hours(holds.hours());
         Ok(Contents {
             epoch: self.e,
             counters: Counters::new(last, fixed_from_rows(self.f), logs, buckets),
-            meter: Meter::new(Months::from_kept(months, dropped), hours),
+            meter,
             calls: CallMemory::new(nonces, keys),
             audit,
             alerts,
+            holds,
         })
     }
 }
 
 impl MonthRow {
-    fn of(month: Month, t: &MonthCounts) -> Self {
-        let flushed = (t.flushed_calls, t.flushed_denied);
-        Self(month.as_number(), t.calls, t.denied, t.carried.calls, t.requests, t.tokens, flushed.0, flushed.1)
+    fn of(month: Month, kept: &KeptMonth) -> Self {
+        let KeptMonth { counted, carried, flushed } = kept;
+        let Cost { requests, tokens } = counted.charges.charged;
+        let calls = (counted.calls, counted.denied, carried.calls);
+        Self(month.as_number(), calls.0, calls.1, calls.2, requests, tokens, flushed.calls, flushed.denied)
     }
 
-    fn read(&self) -> Option<(Month, MonthCounts)> {
+    /// Without what another field says of the month. Code that did not know it charged nothing
+    /// without a call, so D1 has all charges of a month of which it has all calls.
+    fn read(&self) -> Option<(Month, KeptMonth)> {
         let Self(month, calls, denied, carried, requests, tokens, flushed_calls, flushed_denied) = *self;
-        let carried = of_calls(carried);
-        let totals = MonthCounts { calls, denied, carried, requests, tokens, flushed_calls, flushed_denied };
-        Some((Month::from_number(month)?, totals))
+        let charges = Charges::of(Cost { requests, tokens });
+        let counted = MonthCounts { calls, denied, charges, overdraft: 0 };
+        let flushed = if flushed_calls == calls { charges } else { Charges::default() };
+        let flushed = MonthCounts { calls: flushed_calls, denied: flushed_denied, charges: flushed, overdraft: 0 };
+        Some((Month::from_number(month)?, KeptMonth { counted, carried: of_calls(carried), flushed }))
     }
+}
+
+/// What a [`MonthRow`] does not say, of the months of which it is something: month; returned requests
+/// and tokens, overdraft; what D1 has of charged requests and tokens, and of these three.
+fn months_to_text(months: &Months) -> Option<String> {
+    let mut out = String::new();
+    for (month, KeptMonth { counted, flushed, .. }) in months.iter() {
+        let has_more = |counts: &MonthCounts| counts.charges.returned != Cost::NONE || counts.overdraft > 0;
+        let is_said = counted.calls != flushed.calls || counted.charges.charged == flushed.charges.charged;
+        if is_said && !has_more(counted) {
+            continue;
+        }
+        let more = |counts: &MonthCounts| {
+            let Cost { requests, tokens } = counts.charges.returned;
+            [requests, tokens, counts.overdraft]
+        };
+        push_number(&mut out, month.as_number());
+        let charged = flushed.charges.charged;
+        let numbers = [more(counted).as_slice(), &[charged.requests, charged.tokens], &more(flushed)].concat();
+        for number in numbers {
+            push_number(&mut out, number);
+        }
+        record::end(&mut out);
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Adds what [`months_to_text`] gives to months that were read without it.
+fn add_from_text(months: &mut [(Month, KeptMonth)], text: &str) -> Option<()> {
+    for mut record in records(text) {
+        let number = record.number()?;
+        let mut cost = || Some(Cost { requests: record.number()?, tokens: record.number()? });
+        let returned = cost()?;
+        let overdraft = record.number()?;
+        let mut cost = || Some(Cost { requests: record.number()?, tokens: record.number()? });
+        let flushed = Charges { charged: cost()?, returned: cost()? };
+        let flushed_overdraft = record.number()?;
+        if let Some((_, kept)) = months.iter_mut().find(|(month, _)| month.as_number() == number) {
+            kept.counted.charges.returned = returned;
+            kept.counted.overdraft = overdraft;
+            kept.flushed.charges = flushed;
+            kept.flushed.overdraft = flushed_overdraft;
+        }
+    }
+    Some(())
 }
 
 impl BucketRow {
@@ -220,6 +305,7 @@ impl BucketRow {
             q: bucket.quota,
             l: (units, fraction, bucket.at().as_micros()),
             x: bucket.until.map(UnixMicros::as_micros),
+            g: bucket.floors.iter().map(|floor| floor_to_row(bucket, floor)).collect(),
         }
     }
 
@@ -228,8 +314,15 @@ impl BucketRow {
         let (units, fraction, at) = self.l;
         let mut bucket = Bucket::new(&self.n, unit, period, span, self.q).with_level(units, fraction, clamp(at));
         bucket.until = self.x.map(UnixMicros::from_micros);
+        let floor = |(hold, units, fraction): (u64, u64, u64)| Floor { hold, least: bucket.amount(units, fraction) };
+        bucket.floors = Floors::from_kept(self.g.into_iter().map(floor).collect());
         Some(bucket)
     }
+}
+
+fn floor_to_row(bucket: &Bucket, floor: Floor) -> (u64, u64, u64) {
+    let (units, fraction) = bucket.in_units(floor.least);
+    (floor.hold, units, fraction)
 }
 
 impl LogRow {
@@ -245,6 +338,7 @@ impl LogRow {
             s: log.since,
             e: entries,
             x: log.until.map(UnixMicros::as_micros),
+            g: log.taken.clone(),
         }
     }
 
@@ -260,6 +354,7 @@ impl LogRow {
                 log.close(*slot);
             }
         }
+        log.take_again(&self.g);
         self.add_to(&mut log);
         log.forget(last);
         Some(log)

@@ -4,8 +4,11 @@
 pub mod audit_log;
 pub mod call_memory;
 pub mod clock;
+pub mod closed_holds;
 mod counters;
 mod evaluate;
+pub mod hold;
+mod holds;
 pub mod idempotency;
 mod layout;
 mod nonces;

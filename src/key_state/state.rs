@@ -4,6 +4,7 @@
 //! deciding and counting are one atomic step. All methods are pure: the clock reading is an argument,
 //! and the caller stores the rows that [`KeyState::to_rows`] returns.
 
+pub mod holding;
 pub mod judging;
 mod storing;
 
@@ -13,6 +14,7 @@ use crate::key_state::audit_log::tail::AuditLog;
 use crate::key_state::call_memory::CallMemory;
 use crate::key_state::clock::JudgedClock;
 use crate::key_state::counters::Counters;
+use crate::key_state::holds::Holds;
 use crate::key_state::idempotency::IdempotencyKeys;
 use crate::key_state::layout::Contents;
 use crate::key_state::nonces::Nonces;
@@ -57,6 +59,7 @@ impl KeyState {
             calls: CallMemory::new(Nonces::new(), IdempotencyKeys::default()),
             audit: AuditLog::default(),
             alerts: Alerts::default(),
+            holds: Holds::default(),
         };
         Self { contents, clock: JudgedClock::default(), ring: RowRing::default(), unwritten: Unwritten::default() }
     }
@@ -72,9 +75,13 @@ impl KeyState {
     pub fn effective_time(&mut self, clock: UnixMicros) -> UnixMicros {
         let now = self.clock.read(clock, self.contents.counters.last());
         if now < self.contents.counters.last() {
+            self.rebase_holds(now);
             self.contents.counters.rebase(now, self.ring.next_seq());
             self.contents.calls.rebase(now);
             self.unwritten.changes = true;
+        }
+        if self.contents.holds.is_due(now) {
+            self.expire_holds(now);
         }
         now
     }
@@ -159,11 +166,12 @@ impl KeyState {
         self.contents.meter.month(month)
     }
 
-    /// Records that D1 has these totals of `month`. Anything counted since stays unflushed. Then
-    /// drops flushed months, except the current one, the one before and the three newest.
-    pub fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64) {
+    /// Records that D1 has these totals of a month. Anything counted since stays unflushed. Then
+    /// drops flushed months, except the current one, the one before, the three newest, and those of
+    /// holds.
+    pub fn mark_flushed(&mut self, total: &MonthTotal) {
         let current = Month::of(self.clock.seen());
-        self.unwritten.changes |= self.contents.meter.mark_month_flushed(month, calls, denied, current);
+        self.unwritten.changes |= self.contents.meter.mark_month_flushed(total, current);
     }
 
     /// Records that D1 has this total. Then drops flushed hours that have ended.
@@ -172,15 +180,17 @@ impl KeyState {
     }
 
     /// Drops chunks of idempotency keys that have expired at `clock`. The next commit deletes their
-    /// rows.
+    /// rows. Charges holds that have expired.
     pub fn expire(&mut self, clock: UnixMicros) {
+        let before = self.contents.holds.open_count();
         let now = self.effective_time(clock);
+        self.unwritten.changes |= self.contents.holds.open_count() < before;
         self.unwritten.changes |= self.contents.calls.keys_mut().expire(now);
     }
 
-    /// When the next chunk of idempotency keys expires.
+    /// When the next chunk of idempotency keys or the next hold expires.
     #[must_use]
     pub fn next_expiry(&self) -> Option<UnixMicros> {
-        self.contents.calls.keys().next_expiry()
+        [self.contents.calls.keys().next_expiry(), self.contents.holds.next_expiry()].into_iter().flatten().min()
     }
 }

@@ -77,9 +77,14 @@ pub struct PolicyRow {
 }
 
 impl PolicyRow {
+    /// Earlier versions took tokens with algorithm sliding, and a migration still can, because a
+    /// table's constraints cannot be extended. Such a row limits tokens by aligned windows, so that
+    /// the keys of its tier stay limited and in use; what the row says cannot be done.
     fn policy(&self) -> Result<Policy, PolicyError> {
         let burst = self.burst.filter(|_| self.algorithm == Algorithm::Bucket);
-        Policy::new(self.policy.clone(), self.unit, self.quota, self.period, self.algorithm, burst)
+        let is_log_of_tokens = (self.unit, self.algorithm) == (Unit::Tokens, Algorithm::Sliding);
+        let algorithm = if is_log_of_tokens { Algorithm::Fixed } else { self.algorithm };
+        Policy::new(self.policy.clone(), self.unit, self.quota, self.period, algorithm, burst)
     }
 }
 
@@ -340,6 +345,22 @@ mod tests {
         ] {
             assert_eq!(limits(&mut profile, now), expected, "{now}");
         }
+    }
+
+    #[test]
+    fn a_row_of_tokens_with_algorithm_sliding_limits_by_windows() {
+        let mut profile = profile(
+            r#","overrides":[
+            {"policy":{"policy":"t","unit":"tokens","quota":5,"period":"day","algorithm":"sliding"},"until":200}]"#,
+        );
+        let own = |profile: &mut Profile, now| {
+            profile.turn_to(UnixMicros::from_millis(now));
+            profile.policies.iter().find(|policy| policy.name() == "t").map(|own| (own.quota(), own.algorithm()))
+        };
+        assert_eq!(own(&mut profile, 0), Some((5, Algorithm::Fixed)));
+        assert_eq!(own(&mut profile, 200), None);
+        // The row is kept as it is, so that an equal one is found to be equal.
+        assert_eq!(profile.row.overrides.first().unwrap().policy.algorithm, Algorithm::Sliding);
     }
 
     #[test]

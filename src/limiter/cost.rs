@@ -19,6 +19,27 @@ impl Default for Cost {
 }
 
 impl Cost {
+    /// Nothing.
+    pub const NONE: Self = Self { requests: 0, tokens: 0 };
+
+    /// The sum, in each unit.
+    #[must_use]
+    pub const fn saturating_add(self, more: Self) -> Self {
+        Self { requests: self.requests.saturating_add(more.requests), tokens: self.tokens.saturating_add(more.tokens) }
+    }
+
+    /// What is left if `less` is taken away, in each unit.
+    #[must_use]
+    pub const fn saturating_sub(self, less: Self) -> Self {
+        Self { requests: self.requests.saturating_sub(less.requests), tokens: self.tokens.saturating_sub(less.tokens) }
+    }
+
+    /// The larger of two costs, in each unit.
+    #[must_use]
+    pub fn max_of_each(self, other: Self) -> Self {
+        Self { requests: self.requests.max(other.requests), tokens: self.tokens.max(other.tokens) }
+    }
+
     /// The cost in `unit`.
     #[must_use]
     pub const fn of(self, unit: Unit) -> u64 {

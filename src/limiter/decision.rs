@@ -72,6 +72,14 @@ pub enum Verdict {
         /// last scheduled policies never admit it, the time of their start. Never 0.
         retry_after: u64,
     },
+    /// The call or reservation needs a hold, and the maximum number of holds is open. Nothing is
+    /// spent.
+    TooManyHolds {
+        /// The indices of all policies that refuse it as well, ascending.
+        violated: Vec<usize>,
+        /// As in [`Denied`](Self::Denied), and at least the time until a hold expires.
+        retry_after: u64,
+    },
     /// The call costs more than a policy can ever admit, and no scheduled change lifts that limit.
     /// Waiting does not help. Nothing is spent.
     CostExceedsQuota {
@@ -85,9 +93,12 @@ pub enum Verdict {
 pub struct PolicyUsage {
     /// The units that can be spent at once now. At most the quota, or the burst of a bucket.
     pub remaining: u64,
-    /// The units that count against the quota now. For a bucket, its level, rounded up. More than
-    /// the quota if the quota was lowered since.
+    /// The units that count against the quota now, except those of [`held`](Self::held). For a
+    /// bucket, its level, rounded up. More than the quota if the quota was lowered since, or if a
+    /// hold was settled beyond its amount.
     pub used: u64,
+    /// The units that open holds set aside and that count against the quota now.
+    pub held: u64,
     /// Microseconds from the clock reading to the reset: for a fixed window its end, for a log or a
     /// bucket the time at which more than `remaining` can be spent, or 0 if it is unused. At most
     /// the time until the policy is replaced.
@@ -102,6 +113,12 @@ impl Verdict {
     #[must_use]
     pub const fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted)
+    }
+
+    /// Whether a later call like this may be admitted.
+    #[must_use]
+    pub const fn is_denied(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::TooManyHolds { .. })
     }
 }
 

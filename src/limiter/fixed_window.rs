@@ -37,6 +37,27 @@ impl Windows {
         self.kept.drain(..(until + 1).saturating_sub(KEPT));
     }
 
+    /// Whether anything is counted in the window that starts at `start`.
+    pub(crate) fn is_kept(&self, start: UnixMicros) -> bool {
+        self.kept.iter().any(|(kept, _)| *kept == start)
+    }
+
+    /// Takes `units` out of the window that starts at `start`, if it is kept.
+    fn take(&mut self, start: UnixMicros, units: u64) {
+        if let Some((_, count)) = self.kept.iter_mut().find(|(kept, _)| *kept == start) {
+            *count = count.saturating_sub(units);
+        }
+        self.kept.retain(|(_, count)| *count > 0);
+    }
+
+    /// Counts `units` in the window that starts at `start`, if it is kept. Unlike
+    /// [`add`](Self::add) it forgets no window.
+    fn add_if_kept(&mut self, start: UnixMicros, units: u64) {
+        if let Some((_, count)) = self.kept.iter_mut().find(|(kept, _)| *kept == start) {
+            *count = count.saturating_add(units);
+        }
+    }
+
     /// Adjusts windows of length `span` to a clock that stepped back from `last` to `now`: units
     /// counted less than `span` before the step count in the window of `now`, too.
     fn rebase(&mut self, now: UnixMicros, last: UnixMicros, span: u64) {
@@ -97,6 +118,36 @@ impl FixedWindows {
     pub(crate) fn rebase(&mut self, now: UnixMicros, last: UnixMicros) {
         for spans in [&mut self.requests, &mut self.tokens] {
             spans.all().into_iter().for_each(|(windows, span)| windows.rebase(now, last, span));
+        }
+    }
+
+    /// Corrects what was counted at `at`: counts `more`, and gives `less` back in the windows of
+    /// those periods in which it `is_there`. What is over at `now` and not kept is left alone.
+    pub(crate) fn correct(
+        &mut self,
+        at: UnixMicros,
+        now: UnixMicros,
+        (less, more): (Cost, Cost),
+        is_there: impl Fn(Period) -> bool,
+    ) {
+        for unit in [Unit::Requests, Unit::Tokens] {
+            let (less, more) = (less.of(unit), more.of(unit));
+            let spans = match unit {
+                Unit::Requests => &mut self.requests,
+                Unit::Tokens => &mut self.tokens,
+            };
+            let periods = [Period::Minute, Period::Hour, Period::Day];
+            for ((windows, _), period) in spans.all().into_iter().zip(periods) {
+                let (start, current) = (period.window(at).start, period.window(now).start);
+                if less > 0 && is_there(period) {
+                    windows.take(start, less);
+                }
+                if start == current {
+                    windows.add(start, more);
+                } else {
+                    windows.add_if_kept(start, more);
+                }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! The level is scaled by the length of the period in microseconds, `span`. So one unit is `span`,
 //! the bucket drains by `quota` per microsecond, and nothing is rounded.
 
+use crate::limiter::floors::Floors;
 use crate::limiter::policy::{Period, Unit};
 use crate::time::UnixMicros;
 
@@ -25,25 +26,38 @@ pub(crate) struct Bucket {
     at: UnixMicros,
     /// When the bucket may be dropped. Set while no policy uses it.
     pub(crate) until: Option<UnixMicros>,
+    /// How much of each hold can still be in the bucket.
+    pub(crate) floors: Floors,
 }
 
 impl Bucket {
     pub(crate) fn new(name: &str, unit: Unit, period: Period, span: u64, quota: u64) -> Self {
         let name = name.to_owned();
-        Self { name, unit, period, span, quota, level: 0, at: UnixMicros::default(), until: None }
+        let (at, floors) = (UnixMicros::default(), Floors::default());
+        Self { name, unit, period, span, quota, level: 0, at, until: None, floors }
     }
 
     /// Sets the level at `at` to `units` and `fraction` / `span` of a unit.
     pub(crate) fn with_level(mut self, units: u64, fraction: u64, at: UnixMicros) -> Self {
-        self.level = self.scaled(units) + u128::from(fraction.min(self.span));
+        self.level = self.amount(units, fraction);
         self.at = at;
         self
     }
 
     /// The level at [`at`](Self::at): whole units, and the fraction in 1/`span` units.
     pub(crate) fn level(&self) -> (u64, u64) {
+        self.in_units(self.level)
+    }
+
+    /// An amount in whole units, and span-ths of one.
+    pub(crate) fn in_units(&self, amount: u128) -> (u64, u64) {
         let span = u128::from(self.span);
-        (narrow(self.level / span), narrow(self.level % span))
+        (narrow(amount / span), narrow(amount % span))
+    }
+
+    /// The amount of whole units, and span-ths of one.
+    pub(crate) fn amount(&self, units: u64, fraction: u64) -> u128 {
+        self.scaled(units) + u128::from(fraction.min(self.span))
     }
 
     /// The time that [`level`](Self::level) is for.
@@ -54,8 +68,48 @@ impl Bucket {
     /// Adds `units` at `now`.
     pub(crate) fn add(&mut self, now: UnixMicros, units: u64) {
         let full = u128::from(self.span) * MAX_UNITS;
-        self.level = self.level_at(now).saturating_add(self.scaled(units)).min(full);
+        let level = self.level_at(now);
+        self.floors.note(level);
+        self.level = level.saturating_add(self.scaled(units)).min(full);
         self.at = self.at.max(now);
+    }
+
+    /// From here on the hold can be given back to the bucket, which has got its units.
+    pub(crate) fn begin_hold(&mut self, hold: u64) {
+        self.floors.begin(hold, self.level);
+    }
+
+    /// Gives back `units` of a hold at `now`, as far as they can still be in the bucket: the level is
+    /// then that of a bucket that never got them. The hold is over.
+    pub(crate) fn end_hold(&mut self, now: UnixMicros, hold: u64, units: u64) {
+        if self.floors.is_empty() {
+            return;
+        }
+        let level = self.level_at(now);
+        self.floors.note(level);
+        self.level = level.saturating_sub(self.floors.end(hold, self.scaled(units)));
+        self.at = self.at.max(now);
+    }
+
+    /// Nothing will be given back of this hold.
+    pub(crate) fn forget_hold(&mut self, hold: u64) {
+        self.floors.end(hold, 0);
+    }
+
+    /// The units of some holds that can still be in the bucket at `now`. `held` are their ids and
+    /// units, newest first.
+    pub(crate) fn held(&self, now: UnixMicros, held: impl Iterator<Item = (u64, u64)> + Clone) -> u64 {
+        let level = self.level_at(now);
+        let (mut sum, mut rest) = (0_u128, held);
+        for floor in self.floors.since_each() {
+            // A hold that is not among them has expired.
+            let mut found = rest.clone();
+            if let Some((_, units)) = found.find(|(hold, _)| *hold == floor.hold) {
+                sum = sum.saturating_add(self.scaled(units).min(floor.least));
+                rest = found;
+            }
+        }
+        narrow(sum.min(level) / u128::from(self.span))
     }
 
     /// The level in units at `now`, rounded up.
@@ -84,8 +138,10 @@ impl Bucket {
     /// new scale.
     pub(crate) fn change(&mut self, now: UnixMicros, period: Period, span: u64, quota: u64) {
         let level = self.level_at(now);
+        self.floors.note(level);
         let (old, new) = (u128::from(self.span), u128::from(span));
         self.level = level / old * new + (level % old * new).div_ceil(old);
+        self.floors.rescale(old, new);
         self.at = self.at.max(now);
         self.period = period;
         self.span = span;

@@ -5,6 +5,7 @@
 pub mod cost;
 pub mod decision;
 pub(crate) mod fixed_window;
+pub(crate) mod floors;
 pub(crate) mod gcra;
 pub mod policy;
 pub mod schedule;

@@ -147,6 +147,10 @@ pub enum PolicyError {
     /// Sliding and bucket need a period of constant length.
     #[error("policy {name:?} cannot use algorithm {algorithm} with period month; use algorithm fixed")]
     Month { name: String, algorithm: Algorithm },
+    /// Unused tokens of a hold go back into a window or bucket.
+    #[error("policy {name:?} cannot use algorithm sliding with unit tokens; use algorithm fixed or bucket")]
+    SlidingTokens { name: String },
+    /// Only a bucket has a burst.
     #[error("policy {name:?} has a burst, which only algorithm bucket takes")]
     BurstNotBucket { name: String },
     #[error("burst {burst} of policy {name:?} must be 1 to {MAX_QUOTA}")]
@@ -160,7 +164,7 @@ impl PolicyError {
         match self {
             Self::Name(_) => "policy",
             Self::Quota { .. } | Self::SlidingQuota { .. } => "quota",
-            Self::Month { .. } => "algorithm",
+            Self::Month { .. } | Self::SlidingTokens { .. } => "algorithm",
             Self::BurstNotBucket { .. } | Self::Burst { .. } => "burst",
         }
     }
@@ -209,6 +213,9 @@ impl Policy {
         let name = name.into();
         if !is_name(&name) {
             return Err(PolicyError::Name(name));
+        }
+        if (unit, algorithm) == (Unit::Tokens, Algorithm::Sliding) {
+            return Err(PolicyError::SlidingTokens { name });
         }
         let least = u64::from(algorithm != Algorithm::Fixed);
         if quota < least || quota > MAX_QUOTA {
@@ -381,9 +388,22 @@ mod tests {
             (1, Algorithm::Bucket, Some(1)),
             (MAX_QUOTA, Algorithm::Bucket, Some(MAX_QUOTA)),
         ] {
-            let policy = Policy::new("p", Unit::Tokens, quota, Period::Hour, algorithm, burst).unwrap();
+            let unit = if algorithm == Algorithm::Sliding { Unit::Requests } else { Unit::Tokens };
+            let policy = Policy::new("p", unit, quota, Period::Hour, algorithm, burst).unwrap();
             assert_eq!((policy.quota(), policy.burst()), (quota, burst.unwrap_or(quota)));
-            assert_eq!((policy.unit(), policy.period(), policy.algorithm()), (Unit::Tokens, Period::Hour, algorithm));
+            assert_eq!((policy.unit(), policy.period(), policy.algorithm()), (unit, Period::Hour, algorithm));
+        }
+    }
+
+    #[test]
+    fn tokens_are_not_counted_by_a_log() {
+        for period in [Period::Minute, Period::Hour, Period::Day] {
+            let error = Policy::new("p", Unit::Tokens, 10, period, Algorithm::Sliding, None).unwrap_err();
+            assert_eq!(error.field(), "algorithm");
+            assert_eq!(
+                error.to_string(),
+                r#"policy "p" cannot use algorithm sliding with unit tokens; use algorithm fixed or bucket"#
+            );
         }
     }
 

@@ -4,6 +4,7 @@
 //! `t` + period, and less than a millisecond longer.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::limiter::policy::{MAX_QUOTA, MAX_SLIDING_QUOTA, Period, Unit};
 use crate::time::UnixMicros;
@@ -16,6 +17,8 @@ pub(crate) const MAX_MILLIS: u64 = (1 << (u64::BITS - UNIT_BITS)) - 1;
 /// Maximum number of entries. Dropping the oldest beyond it changes no decision: each entry has at
 /// least one unit, so the newest ones alone exhaust the largest quota, and they expire last.
 const MAX_ENTRIES: usize = 10_000;
+/// Corrections of closed entries that a row holds at most.
+const MAX_TAKEN: usize = 64;
 const _: () = assert!(MAX_ENTRIES as u64 == MAX_SLIDING_QUOTA);
 
 /// Units admitted in one millisecond, in 8 bytes.
@@ -96,6 +99,8 @@ pub(crate) struct SlidingLog {
     pub(crate) since: u64,
     /// When the log may be dropped. Set while no policy uses it.
     pub(crate) until: Option<UnixMicros>,
+    /// Milliseconds and units of what was taken out of entries that older rows hold.
+    pub(crate) taken: Vec<(u64, u64)>,
     /// The first entry that has not expired.
     live: LogCursor,
     /// The entry whose expiry made room in the last search.
@@ -114,6 +119,7 @@ impl SlidingLog {
             closed: VecDeque::new(),
             since,
             until: None,
+            taken: Vec::new(),
             live: LogCursor::default(),
             release: LogCursor::default(),
         }
@@ -155,6 +161,61 @@ impl SlidingLog {
         while self.closed.front().is_some_and(|chunk| self.expiry(chunk.last_millis) <= now) {
             self.closed.pop_front();
         }
+        if !self.taken.is_empty() {
+            let span = self.span;
+            self.taken.retain(|(millis, _)| UnixMicros::from_millis(*millis).saturating_add(span) > now);
+        }
+    }
+
+    /// Takes out up to `units` of what was admitted at `at`. If older rows cannot hold any more of
+    /// what is taken out of them, all entries go into the next row, `next_row`.
+    pub(crate) fn take(&mut self, at: UnixMicros, units: u64, next_row: u64) {
+        let millis = at.as_millis_ceil();
+        let closed = self.entries.len() - self.open;
+        let of_closed = self.take_from(millis, 0..closed, units);
+        if of_closed > 0 {
+            self.taken.push((millis, of_closed));
+        }
+        let closed = self.entries.len() - self.open;
+        self.take_from(millis, closed..self.entries.len(), units - of_closed);
+        if self.taken.len() > MAX_TAKEN {
+            self.taken.clear();
+            self.closed.clear();
+            self.open = self.entries.len();
+            self.since = next_row;
+        }
+    }
+
+    /// Takes out of closed entries what a row says was taken. Call it before any entry is open.
+    pub(crate) fn take_again(&mut self, taken: &[(u64, u64)]) {
+        for (millis, units) in taken {
+            self.take_from(*millis, 0..self.entries.len(), *units);
+        }
+        self.taken = taken.to_vec();
+    }
+
+    /// Takes up to `units` of this millisecond out of a range of entries; says how many.
+    fn take_from(&mut self, millis: u64, range: Range<usize>, units: u64) -> u64 {
+        let first = self.entries.partition_point(|entry| entry.millis() < millis).max(range.start);
+        let (mut index, mut end, mut left) = (first, range.end, units);
+        while let Some(entry) = self.entries.get_mut(index).filter(|entry| index < end && entry.millis() == millis) {
+            let taken = left.min(entry.units());
+            *entry = LogEntry::new(millis, entry.units() - taken);
+            left -= taken;
+            if entry.units() > 0 {
+                index += 1;
+                continue;
+            }
+            self.entries.remove(index);
+            self.open -= usize::from(index >= self.entries.len() + 1 - self.open);
+            end -= 1;
+        }
+        if left < units {
+            self.total -= units - left;
+            self.live = LogCursor::default();
+            self.release = LogCursor::default();
+        }
+        units - left
     }
 
     /// The units that count at `now`.

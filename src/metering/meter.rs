@@ -1,8 +1,9 @@
 //! The usage of one key, by month and by hour and class.
 
 use crate::limiter::cost::Cost;
-use crate::metering::hours::{Counts, HourTotal, Hours};
-use crate::metering::months::{Carried, MonthTotal, Months};
+use crate::metering::charges::Charges;
+use crate::metering::hours::{HourCounts, HourTotal, Hours, start_of_hour};
+use crate::metering::months::{Carried, MonthCounts, MonthTotal, Months};
 use crate::time::{Month, UnixMicros};
 
 /// Months and hours, counted together: the hours of a month add up to its total.
@@ -29,23 +30,44 @@ impl Meter {
 
     /// Counts `calls` admitted calls of one class, charged `charged` in total.
     pub(crate) fn admit(&mut self, now: UnixMicros, class: &str, calls: u64, charged: Cost) {
-        let month = Month::of(now);
-        self.months.count(month, calls, charged);
-        self.count_hour(now, month, class, Counts { calls, denied: 0, cost: charged.requests });
+        self.count(now, class, MonthCounts { calls, charges: Charges::of(charged), ..MonthCounts::default() });
     }
 
     /// Counts `denied` denied calls of one class.
     pub(crate) fn deny(&mut self, now: UnixMicros, class: &str, denied: u64) {
-        let month = Month::of(now);
-        self.months.deny(month, denied);
-        self.count_hour(now, month, class, Counts { calls: 0, denied, cost: 0 });
+        self.count(now, class, MonthCounts { denied, ..MonthCounts::default() });
     }
 
-    /// Adds to the hour what was just added to the month. `month` is the month of `now`.
-    fn count_hour(&mut self, now: UnixMicros, month: Month, class: &str, counts: Counts) {
+    /// Counts something by month and by hour. Gives the class that it was counted in.
+    fn count<'a>(&mut self, now: UnixMicros, class: &'a str, counts: MonthCounts) -> &'a str {
+        let month = Month::of(now);
+        self.months.count(month, counts);
+        let MonthCounts { calls, denied, charges, .. } = counts;
+        let at = self.hour_of(now, month);
+        self.hours.count(at, class, HourCounts { calls, denied, charges }, |month| self.months.is_kept(month))
+    }
+
+    /// The time by which an hour takes what is counted at `now`, so that it is of the month that
+    /// does; `month` is that of `now`.
+    fn hour_of(&self, now: UnixMicros, month: Month) -> UnixMicros {
         let counted_in = self.months.place(month);
-        let at = if counted_in == month { now } else { counted_in.start() };
-        self.hours.count(at, class, counts, |month| self.months.is_kept(month));
+        if counted_in == month { now } else { counted_in.start() }
+    }
+
+    /// Opens the hour of a hold that is made at `now`, and says which it is. It must be pinned for
+    /// as long as anything may be counted for the hold.
+    pub(crate) fn open_hour(&mut self, now: UnixMicros) -> u64 {
+        self.hours.open_for(self.hour_of(now, Month::of(now)))
+    }
+
+    /// Keeps these hours, and no others, until they are pinned no more.
+    pub(crate) fn pin_hours(&mut self, hours: Vec<u64>) {
+        self.hours.pin(hours);
+    }
+
+    /// Counts in a pinned hour and its month. Gives the class that it was counted in.
+    pub(crate) fn settle<'a>(&mut self, hour: u64, class: &'a str, counts: MonthCounts) -> &'a str {
+        self.count(start_of_hour(hour), class, counts)
     }
 
     /// Sets the usage of earlier epochs in `month`.
@@ -65,7 +87,7 @@ impl Meter {
         self.months.iter().map(|(month, _)| self.months.total(month)).collect()
     }
 
-    /// The months with calls or denials that D1 does not have, oldest first.
+    /// The months with counts that D1 does not have, oldest first.
     #[must_use]
     pub fn unflushed_months(&self) -> Vec<MonthTotal> {
         self.months.unflushed()
@@ -89,8 +111,8 @@ impl Meter {
         self.months.is_flushed() && self.hours.is_flushed()
     }
 
-    pub(crate) fn mark_month_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
-        self.months.mark_flushed(month, calls, denied, current)
+    pub(crate) fn mark_month_flushed(&mut self, total: &MonthTotal, current: Month) -> bool {
+        self.months.mark_flushed(total, current, |month| self.hours.is_pinned(month))
     }
 
     pub(crate) fn mark_hour_flushed(&mut self, total: &HourTotal) -> bool {

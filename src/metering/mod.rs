@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod call_outcome;
+pub(crate) mod charges;
 pub mod hours;
 pub mod meter;
 pub mod months;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limiter::cost::Cost;
 use crate::limiter::policy::Unit;
+use crate::metering::charges::Charges;
 use crate::time::Month;
 
 /// Minimum number of months that are kept, the newest ones.
@@ -39,26 +40,61 @@ pub struct MonthTotal {
     pub denied: u64,
     /// The usage of earlier epochs. Month policies count it; the other counts do not include it.
     pub carried: Carried,
-    /// Charged requests.
+    /// Requests that remain charged.
     pub cost: u64,
-    /// Charged tokens.
+    /// Tokens that remain charged.
     pub tokens: u64,
+    /// What was ever charged in this epoch. Only grows.
+    pub charged: Cost,
+    /// What was returned of it. Only grows.
+    pub returned: Cost,
+    /// Tokens charged in this epoch beyond their holds. Only grows.
+    pub overdraft: u64,
 }
 
+/// Counts of one epoch and month, which only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct MonthCounts {
     pub(crate) calls: u64,
     pub(crate) denied: u64,
-    pub(crate) carried: Carried,
-    pub(crate) requests: u64,
-    pub(crate) tokens: u64,
-    pub(crate) flushed_calls: u64,
-    pub(crate) flushed_denied: u64,
+    pub(crate) charges: Charges,
+    pub(crate) overdraft: u64,
 }
 
 impl MonthCounts {
+    fn of(total: &MonthTotal) -> Self {
+        let &MonthTotal { calls, denied, charged, returned, overdraft, .. } = total;
+        Self { calls, denied, charges: Charges { charged, returned }, overdraft }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.calls = self.calls.saturating_add(more.calls);
+        self.denied = self.denied.saturating_add(more.denied);
+        self.charges.add(more.charges);
+        self.overdraft = self.overdraft.saturating_add(more.overdraft);
+    }
+
+    /// The larger of each, as D1 merges them too.
+    fn merge(&mut self, other: Self) {
+        self.calls = self.calls.max(other.calls);
+        self.denied = self.denied.max(other.denied);
+        self.charges.merge(other.charges);
+        self.overdraft = self.overdraft.max(other.overdraft);
+    }
+}
+
+/// What is kept of a month.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct KeptMonth {
+    pub(crate) counted: MonthCounts,
+    pub(crate) carried: Carried,
+    /// What D1 has.
+    pub(crate) flushed: MonthCounts,
+}
+
+impl KeptMonth {
     fn is_flushed(&self) -> bool {
-        (self.calls, self.denied) == (self.flushed_calls, self.flushed_denied)
+        self.counted == self.flushed
     }
 }
 
@@ -99,12 +135,12 @@ impl Dropped {
 /// The kept months, oldest first. A list, because there are only a few.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Months {
-    kept: Vec<(Month, MonthCounts)>,
+    kept: Vec<(Month, KeptMonth)>,
     dropped: Option<Dropped>,
 }
 
 impl Months {
-    pub(crate) fn from_kept(months: impl IntoIterator<Item = (Month, MonthCounts)>, dropped: Option<Dropped>) -> Self {
+    pub(crate) fn from_kept(months: impl IntoIterator<Item = (Month, KeptMonth)>, dropped: Option<Dropped>) -> Self {
         let mut read = Self { dropped, ..Self::default() };
         for (month, totals) in months {
             read.change(month, |kept| *kept = totals);
@@ -112,7 +148,7 @@ impl Months {
         read
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Month, &MonthCounts)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Month, &KeptMonth)> {
         self.kept.iter().map(|(month, totals)| (*month, totals))
     }
 
@@ -132,31 +168,22 @@ impl Months {
         self.kept.iter().map(|(kept, _)| *kept).find(|kept| *kept >= month).unwrap_or(month)
     }
 
-    fn get(&self, month: Month) -> Option<&MonthCounts> {
+    fn get(&self, month: Month) -> Option<&KeptMonth> {
         self.kept.iter().find(|(kept, _)| *kept == month).map(|(_, totals)| totals)
     }
 
-    fn change(&mut self, month: Month, change: impl FnOnce(&mut MonthCounts)) {
+    fn change(&mut self, month: Month, change: impl FnOnce(&mut KeptMonth)) {
         if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
             return change(totals);
         }
-        let mut totals = MonthCounts::default();
+        let mut totals = KeptMonth::default();
         change(&mut totals);
         let at = self.kept.partition_point(|(kept, _)| *kept < month);
         self.kept.insert(at, (month, totals));
     }
 
-    /// Counts `calls` admitted calls that cost `cost` in total.
-    pub(crate) fn count(&mut self, month: Month, calls: u64, cost: Cost) {
-        self.change(self.place(month), |totals| {
-            totals.calls = totals.calls.saturating_add(calls);
-            totals.requests = totals.requests.saturating_add(cost.requests);
-            totals.tokens = totals.tokens.saturating_add(cost.tokens);
-        });
-    }
-
-    pub(crate) fn deny(&mut self, month: Month, denied: u64) {
-        self.change(self.place(month), |totals| totals.denied = totals.denied.saturating_add(denied));
+    pub(crate) fn count(&mut self, month: Month, counts: MonthCounts) {
+        self.change(self.place(month), |kept| kept.counted.add(counts));
     }
 
     /// Sets the usage of earlier epochs. Returns whether it changed.
@@ -171,15 +198,16 @@ impl Months {
     /// The usage that a month policy of `unit` counts in `month`.
     pub(crate) fn used(&self, unit: Unit, month: Month) -> u64 {
         self.get(self.place(month)).map_or(0, |totals| match unit {
-            Unit::Requests => totals.requests.saturating_add(totals.carried.cost),
-            Unit::Tokens => totals.tokens.saturating_add(totals.carried.tokens),
+            Unit::Requests => totals.counted.charges.net().requests.saturating_add(totals.carried.cost),
+            Unit::Tokens => totals.counted.charges.net().tokens.saturating_add(totals.carried.tokens),
         })
     }
 
     pub(crate) fn total(&self, month: Month) -> MonthTotal {
-        let totals = self.get(month).copied().unwrap_or_default();
-        let MonthCounts { calls, denied, carried, requests, tokens, .. } = totals;
-        MonthTotal { month, calls, denied, carried, cost: requests, tokens }
+        let KeptMonth { counted, carried, .. } = self.get(month).copied().unwrap_or_default();
+        let MonthCounts { calls, denied, charges, overdraft } = counted;
+        let (Charges { charged, returned }, Cost { requests, tokens }) = (charges, charges.net());
+        MonthTotal { month, calls, denied, carried, cost: requests, tokens, charged, returned, overdraft }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
@@ -191,20 +219,25 @@ impl Months {
     }
 
     /// Records totals that D1 has, then drops months that need not be kept if the month is
-    /// `current`. Returns whether anything changed.
-    pub(crate) fn mark_flushed(&mut self, month: Month, calls: u64, denied: u64, current: Month) -> bool {
+    /// `current`, except pinned ones. Returns whether anything changed.
+    pub(crate) fn mark_flushed(
+        &mut self,
+        total: &MonthTotal,
+        current: Month,
+        is_pinned: impl Fn(Month) -> bool,
+    ) -> bool {
         let mut is_changed = false;
-        if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == month) {
+        if let Some((_, totals)) = self.kept.iter_mut().find(|(kept, _)| *kept == total.month) {
             // Counts only grow, so a late acknowledgement has no effect.
-            is_changed = calls > totals.flushed_calls || denied > totals.flushed_denied;
-            totals.flushed_calls = totals.flushed_calls.max(calls);
-            totals.flushed_denied = totals.flushed_denied.max(denied);
+            let before = totals.flushed;
+            totals.flushed.merge(MonthCounts::of(total));
+            is_changed = totals.flushed != before;
         }
         let mut newer = self.kept.len();
         let dropped = &mut self.dropped;
         self.kept.retain(|(month, totals)| {
             newer -= 1;
-            let is_needed = newer < KEPT || *month >= current.previous() || !totals.is_flushed();
+            let is_needed = newer < KEPT || *month >= current.previous() || !totals.is_flushed() || is_pinned(*month);
             if !is_needed {
                 let before = dropped.unwrap_or(Dropped { newest: *month, mask: 0 });
                 *dropped = Some(before.with(*month));

@@ -79,6 +79,7 @@ pub fn judge(
         fingerprint: check.fingerprint,
         is_audited: profile.row.audit_days > 0,
         thresholds: &settings.thresholds,
+        hold: None,
     };
     let refusal = match profile.status(now) {
         Status::Active if check.has_malformed_key && has_idempotency => Some((KeyVerdict::Malformed, 400)),

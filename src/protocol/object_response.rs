@@ -242,7 +242,7 @@ impl KeyVerdict {
     pub fn new(verdict: &Verdict, cost: u64) -> Self {
         match verdict {
             Verdict::Admitted => Self::Admitted(Admission::default()),
-            Verdict::Denied { violated, retry_after } => {
+            Verdict::Denied { violated, retry_after } | Verdict::TooManyHolds { violated, retry_after } => {
                 let (violated, retry_after) = (violated.clone(), retry_after.div_ceil(1000));
                 Self::Denied { violated, retry_after, cost, extent: Extent::Unsaid }
             }

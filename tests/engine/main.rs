@@ -1,6 +1,7 @@
 //! Tests of the engine and other pure rules, through their public surface.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable)]
 
+mod holds;
 mod import_queue;
 mod limits;
 mod metering;

@@ -296,7 +296,7 @@ impl Model {
             Algorithm::Fixed => {
                 let used = self.window(policy, now);
                 let reset_after = end(policy.period(), now) - clock;
-                PolicyUsage { remaining: policy.quota().saturating_sub(used), used, reset_after }
+                PolicyUsage { remaining: policy.quota().saturating_sub(used), used, held: 0, reset_after }
             }
             Algorithm::Sliding => {
                 let used = self.rolling(policy, now);
@@ -304,7 +304,7 @@ impl Model {
                 let expiries = self.admissions.iter().map(|a| a.expiry(policy.period())).filter(|expiry| *expiry > now);
                 let grows = |t: &u64| policy.quota().saturating_sub(self.rolling(policy, *t)) > remaining;
                 let reset_after = if used == 0 { 0 } else { expiries.filter(grows).min().unwrap() - clock };
-                PolicyUsage { remaining, used, reset_after }
+                PolicyUsage { remaining, used, held: 0, reset_after }
             }
             Algorithm::Bucket => {
                 let span = u128::from(micros(policy.period()));
@@ -316,6 +316,7 @@ impl Model {
                 PolicyUsage {
                     remaining: u64::try_from(room / span).unwrap(),
                     used: u64::try_from(level.div_ceil(span)).unwrap(),
+                    held: 0,
                     reset_after: if level == 0 { 0 } else { grows - clock },
                 }
             }
@@ -344,7 +345,9 @@ fn policies(random: &mut Random, algorithms: &[Algorithm]) -> Vec<Policy> {
                 periods.push(Period::Month);
             }
             let period = random.pick(&periods);
-            let unit = random.pick(&[Unit::Requests, Unit::Requests, Unit::Tokens]);
+            // Logs are of requests alone.
+            let units = [Unit::Requests, Unit::Requests, Unit::Tokens];
+            let unit = random.pick(if algorithm == Algorithm::Sliding { &units[..1] } else { &units });
             policy(random, &format!("p{index}"), algorithm, period, unit)
         })
         .collect()

@@ -380,6 +380,7 @@ proptest! {
             let verdict = patient.decide(clock + seconds * SECOND, requests).verdict;
             match verdict {
                 Verdict::Admitted => {}
+                Verdict::TooManyHolds { .. } => prop_assert!(false, "there are no holds"),
                 // It exceeds the quota of all later policies.
                 Verdict::CostExceedsQuota { .. } => {
                     prop_assert_eq!(key.profile.at(at(clock + retry_after)).until, None);

@@ -9,6 +9,7 @@ use tollgate::admin::audit::AuditView;
 use tollgate::http::idempotency_key::Fingerprint;
 use tollgate::key_state::audit_log::reader::{AuditCursor, AuditQuery, AuditReader};
 use tollgate::key_state::audit_log::retention::{audit_cutoff, next_audit_deletion};
+use tollgate::key_state::hold::{Reservation, UsedAmount};
 use tollgate::key_state::row::StateRow;
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::CallToJudge;
@@ -96,8 +97,8 @@ fn mostly(right: impl Strategy<Value = String> + 'static) -> BoxedStrategy<Strin
 }
 
 fn hours() -> impl Strategy<Value = String> {
-    let record =
-        (number(), numbers(6)).prop_map(|(hour, counts)| (hour, format!("{hour}|GET /v1|{};", counts.join("|"))));
+    let record = (number(), prop_oneof![numbers(6), numbers(12), numbers(8)])
+        .prop_map(|(hour, counts)| (hour, format!("{hour}|GET /v1|{};", counts.join("|"))));
     mostly(vec(record, 0..5).prop_map(|mut records| {
         records.sort();
         records.into_iter().map(|(_, record)| record).collect()
@@ -155,6 +156,22 @@ fn lines() -> impl Strategy<Value = String> {
     (number(), vec(line, 0..8)).prop_map(|(base, lines)| format!("{base};{}", lines.concat()))
 }
 
+/// The fields of a hold, and of a closed one with or without them.
+fn hold() -> impl Strategy<Value = String> {
+    let time = || prop_oneof![4 => START - HOUR..START + HOUR, 1 => number()];
+    let rest = vec(number().prop_map(|number| format!("|{number:x}")), 0..4);
+    (number(), time(), number(), (number(), number()), rest).prop_map(|(id, at, ttl, (requests, tokens), rest)| {
+        format!("{:x}|{at:x}|{ttl:x}|{requests}|{tokens}|GET /v1|1{}", id % 4, rest.concat())
+    })
+}
+
+fn closed_hold() -> impl Strategy<Value = String> {
+    (hold(), 0..4_u64, vec(number(), 4), number()).prop_map(|(hold, state, costs, at)| {
+        let costs: Vec<String> = costs.iter().map(u64::to_string).collect();
+        format!("{:x}|{at:x}|{state}|{}|{hold};", at % 5, costs.join("|"))
+    })
+}
+
 fn month() -> impl Strategy<Value = u64> {
     prop_oneof![20 => select(&[197_001, 202_610, 202_611, 202_612, 999_912][..]), 1 => number()]
 }
@@ -183,21 +200,29 @@ fn body() -> impl Strategy<Value = String> {
         number(),
         [number(), number(), number()],
         maybe(number().prop_map(Value::from)),
+        vec((number(), number(), number()).prop_map(|(id, units, fraction)| (id % 4, units, fraction)), 0..4),
     )
         .prop_map(
-            |(name, kind, quota, level, until)| json!({"n": name, "k": kind, "q": quota, "l": level, "x": until}),
+            |(name, kind, quota, level, until, floors)| json!({"n": name, "k": kind, "q": quota, "l": level, "x": until, "g": floors}),
         );
-    let log = (kind(), number(), vec(number(), 0..140), maybe(number().prop_map(Value::from)))
-        .prop_map(|(kind, since, entries, until)| json!({"k": kind, "s": since, "e": entries, "x": until}));
+    let taken = vec((number(), number()), 0..4);
+    let log = (kind(), number(), vec(number(), 0..140), maybe(number().prop_map(Value::from)), taken).prop_map(
+        |(kind, since, entries, until, taken)| json!({"k": kind, "s": since, "e": entries, "x": until, "g": taken}),
+    );
+    let holds = vec(hold().prop_map(|hold| hold + ";"), 0..5).prop_map(|holds| holds.concat());
+    let closed =
+        maybe((number(), vec(closed_hold(), 0..70)).prop_map(|(since, closed)| json!([since % 3, closed.concat()])));
+    let more = (month(), numbers(8)).prop_map(|(month, more)| format!("{month}|{};", more.join("|")));
     let text = |text: BoxedStrategy<String>| maybe(text.prop_map(Value::from));
     (
         [number(), number()],
         (fixed, months, vec(bucket, 0..3), vec(log, 0..3), vec(number(), 0..12)),
         [text(hours().boxed()), text(replays().boxed()), text((number(), lines()).prop_map(|(seq, lines)| format!("{seq};{lines}")).boxed()), text(alerts().boxed())],
+        (text(mostly(holds)), closed, text(mostly(more))),
     )
-        .prop_map(|([seq, last], (fixed, months, buckets, logs, nonces), [hours, replays, audit, alerts])| {
+        .prop_map(|([seq, last], (fixed, months, buckets, logs, nonces), [hours, replays, audit, alerts], (holds, closed, more))| {
             let body = json!({"v": 1, "seq": seq, "e": "e", "t": last, "f": fixed, "m": months, "b": buckets, "l": logs, "n": nonces,
-                "h": hours, "i": replays, "a": audit, "w": alerts});
+                "h": hours, "i": replays, "a": audit, "w": alerts, "o": holds, "d": closed, "r": more});
             body.to_string()
         })
 }
@@ -210,7 +235,7 @@ fn policies() -> Vec<Policy> {
         policy("minute", Unit::Requests, 1_000_000_000, Period::Minute, Algorithm::Fixed, None),
         policy("hour", Unit::Tokens, 1_000_000_000, Period::Hour, Algorithm::Fixed, None),
         policy("s", Unit::Requests, 10_000, Period::Day, Algorithm::Sliding, None),
-        policy("t", Unit::Tokens, 10, Period::Minute, Algorithm::Sliding, None),
+        policy("t", Unit::Requests, 10, Period::Minute, Algorithm::Sliding, None),
         policy("b", Unit::Requests, 1, Period::Day, Algorithm::Bucket, Some(1_000_000_000)),
         policy("c", Unit::Tokens, 1_000_000_000, Period::Minute, Algorithm::Bucket, None),
         policy("month", Unit::Requests, 1_000_000_000, Period::Month, Algorithm::Fixed, None),
@@ -246,6 +271,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
                 fingerprint: Some(Fingerprint::of("POST", "/", None)),
                 is_audited: true,
                 thresholds: &[80, 1000],
+                hold: None,
             };
             state.judge_call(&policies, now, &call);
             state.judge_once(&policies, now, &call);
@@ -260,7 +286,7 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     state.report_calls(&[], now, extreme, Cost { requests: extreme, tokens: extreme });
     state.carry_over(Month::of(now), Carried { calls: extreme, cost: extreme, tokens: extreme });
     for total in state.meter().unflushed_months().into_iter().chain(state.meter().kept_months()) {
-        state.mark_flushed(total.month, total.calls, total.denied);
+        state.mark_flushed(&total);
     }
     for total in state.meter().unflushed_hours().into_iter().chain(state.meter().kept_hours()) {
         assert!(!rfc3339(total.start()).is_empty());
@@ -273,6 +299,20 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
     for (seq, text) in state.audit_tail() {
         read_audit(&text, seq);
     }
+    for id in 0..5 {
+        state.reserve(&policies, now, &Reservation { id, cost: Cost { requests: 1, tokens: extreme }, ttl: extreme });
+        state.renew_hold(now, id, extreme);
+        let used = UsedAmount { tokens: extreme / (id + 1), requests: (id > 2).then_some(id) };
+        state.settle_hold(&policies, now, id, used, &[80]);
+        state.release_hold(&policies, now, id);
+        state.reserve(
+            &policies[..6],
+            now,
+            &Reservation { id: 10 + id, cost: Cost { requests: id, tokens: 4 }, ttl: 9 },
+        );
+    }
+    state.check_alerts(&policies, now, &[80]);
+    assert!(state.open_holds(now).len() < 1_010);
     state.expire(now);
     assert!(state.next_expiry().map(rfc3339).is_none_or(|at| !at.is_empty()));
     state.forget_audit(audit_cutoff(now, u32::MAX));

@@ -44,6 +44,7 @@ pub(crate) const fn call(nonce: u64, cost: Cost) -> CallToJudge<'static> {
         fingerprint: None,
         is_audited: false,
         thresholds: &[],
+        hold: None,
     }
 }
 

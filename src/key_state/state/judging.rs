@@ -4,8 +4,10 @@ use crate::http::idempotency_key::Fingerprint;
 use crate::key_state::audit_log::tail::LoggedCall;
 use crate::key_state::call_memory::CallKey;
 use crate::key_state::evaluate::{Demand, Evaluator};
+use crate::key_state::hold::{HoldKind, HoldTerms};
 use crate::key_state::idempotency::PriorCall;
 use crate::key_state::state::KeyState;
+use crate::key_state::state::holding::NewHold;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{Decision, Judgement, UsageSnapshot, Verdict};
 use crate::limiter::schedule::Schedule;
@@ -37,6 +39,9 @@ pub struct CallToJudge<'a> {
     pub is_audited: bool,
     /// Percentages of a monthly quota at which alerts are raised.
     pub thresholds: &'a [u16],
+    /// What the call sets aside besides its cost, judged together with it. The hold's id is the
+    /// call's nonce. A free replay sets nothing aside.
+    pub hold: Option<HoldTerms>,
 }
 
 impl<'a> CallToJudge<'a> {
@@ -83,7 +88,7 @@ impl KeyState {
         call: &CallToJudge<'_>,
     ) -> Judgement {
         let policies = policies.into();
-        if !self.contents.calls.is_known(call.nonce) {
+        if !self.is_known(call.nonce) {
             return self.judge_call(policies, clock, call);
         }
         let now = self.effective_time(clock);
@@ -127,7 +132,13 @@ impl KeyState {
             PriorCall::Complete { is_free } => (true, is_free),
         };
         let demand = Demand::new(call.cost, is_free);
-        let decision = self.decide(policies, now, clock, demand, call.class);
+        let hold = call.hold.filter(|_| !is_free).map(|HoldTerms { tokens, ttl }| NewHold {
+            id: call.nonce,
+            kind: HoldKind::Call,
+            cost: Cost { requests: 0, tokens },
+            ttl,
+        });
+        let decision = self.decide(policies, now, clock, demand, call.class, hold);
         if decision.is_admitted() {
             self.contents.calls.admit(call.nonce, key, prior, now);
             if call.is_audited {
@@ -135,33 +146,43 @@ impl KeyState {
                 self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay);
             }
         } else {
-            let is_denial = matches!(decision.verdict, Verdict::Denied { .. });
-            self.log_refusal(now, call, if is_denial { TOO_MANY_REQUESTS } else { BAD_REQUEST });
+            self.log_refusal(now, call, if decision.verdict.is_denied() { TOO_MANY_REQUESTS } else { BAD_REQUEST });
         }
-        if !call.thresholds.is_empty() {
-            let months = self.contents.meter.months();
-            let (used, is_kept) = (|unit, month| months.used(unit, month), |month| months.is_kept(month));
-            let alerts = &mut self.contents.alerts;
-            self.unwritten.changes |= alerts.check(policies.now, call.thresholds, now, used, is_kept);
-        }
+        self.raise_alerts(policies, now, call.thresholds);
         if is_replay { Judgement::Replay { decision, is_free } } else { Judgement::Decided(decision) }
     }
 
-    /// Judges by the policies and counts the call. Ignores idempotency keys.
-    fn decide(
+    /// Judges by the policies, then counts the call and makes its hold, or makes a reservation. The
+    /// amount of a call's hold adds to `demand`; of a reservation it is `demand`. Ignores
+    /// idempotency keys.
+    pub(super) fn decide(
         &mut self,
         policies: Schedule<'_>,
         now: UnixMicros,
         clock: UnixMicros,
         demand: Demand,
         class: &str,
+        hold: Option<NewHold>,
     ) -> Decision {
         self.apply_policies(policies, now);
-        let verdict = self.evaluator().verdict(policies, now, clock, demand);
+        let is_call = hold.is_none_or(|hold| hold.kind == HoldKind::Call);
+        let on_top = hold.filter(|_| is_call).map_or(Cost::NONE, |hold| hold.cost);
+        let all = Demand { cost: demand.cost.saturating_add(on_top), ..demand };
+        let mut verdict = self.evaluator().verdict(policies, now, clock, all);
+        if hold.is_some() {
+            verdict = self.limit_holds(verdict, clock);
+        }
         if verdict.is_admitted() {
-            let charged = if demand.is_free { Cost { requests: 0, tokens: 0 } } else { demand.cost };
-            self.spend(now, 1, demand.cost, charged, class);
-        } else if matches!(verdict, Verdict::Denied { .. }) {
+            self.contents.counters.spend(now, all.cost);
+            if is_call {
+                let charged = if demand.is_free { Cost::NONE } else { demand.cost };
+                self.contents.meter.admit(now, class, 1, charged);
+            }
+            if let Some(hold) = hold {
+                self.begin_hold(now, hold, class);
+            }
+            self.unwritten.changes = true;
+        } else if verdict.is_denied() {
             // A cost above the quota is an error in the request, not a denial.
             self.deny(now, 1, class);
         }
@@ -186,7 +207,12 @@ impl KeyState {
     /// counting it could count it twice.
     pub fn can_deduplicate(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
         let now = self.effective_time(clock);
-        self.contents.calls.can_deduplicate(now, nonce, age)
+        self.contents.calls.can_deduplicate(now, nonce, age) || self.is_known(nonce)
+    }
+
+    /// Whether a call was counted under this nonce recently, or has an open hold.
+    fn is_known(&self, nonce: u64) -> bool {
+        self.contents.calls.is_known(nonce) || self.contents.holds.find(nonce).is_some()
     }
 
     /// Records in the audit log that a call was refused with this status without a judgement. The
@@ -209,7 +235,7 @@ impl KeyState {
         self.usage_at(policies.into(), now, clock)
     }
 
-    fn usage_at(&mut self, policies: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> UsageSnapshot {
+    pub(super) fn usage_at(&mut self, policies: Schedule<'_>, now: UnixMicros, clock: UnixMicros) -> UsageSnapshot {
         self.apply_policies(policies, now);
         self.evaluator().usage(policies, now, clock)
     }
@@ -222,7 +248,7 @@ impl KeyState {
         report: &ReportedUsage,
     ) -> ReportOutcome {
         let &ReportedUsage { nonce, age, calls, cost, denied } = report;
-        if self.contents.calls.is_known(nonce) {
+        if self.is_known(nonce) {
             return ReportOutcome::Duplicate;
         }
         let now = self.effective_time(clock);
@@ -242,12 +268,15 @@ impl KeyState {
         ReportOutcome::Counted
     }
 
-    fn apply_policies(&mut self, policies: Schedule<'_>, now: UnixMicros) {
+    pub(super) fn apply_policies(&mut self, policies: Schedule<'_>, now: UnixMicros) {
         let next_row = self.ring.next_seq();
-        self.unwritten.changes |= self.contents.counters.apply_policies(policies, now, next_row);
+        if self.contents.counters.apply_policies(policies, now, next_row) {
+            self.unwritten.changes = true;
+            self.take_up_holds();
+        }
     }
 
     const fn evaluator(&mut self) -> Evaluator<'_> {
-        Evaluator::new(&mut self.contents.counters, self.contents.meter.months())
+        Evaluator::new(&mut self.contents.counters, self.contents.meter.months(), &self.contents.holds)
     }
 }

@@ -37,7 +37,8 @@ impl KeyState {
         self.contents.calls.keys_mut().committed();
         self.contents.audit.committed();
         self.unwritten = Unwritten::default();
-        if self.contents.calls.nonces().is_full() || self.contents.counters.has_full_chunk() {
+        let has_full_run = self.contents.calls.nonces().is_full() || self.contents.holds.closed.is_full();
+        if has_full_run || self.contents.counters.has_full_chunk() {
             self.leave_slot();
         }
     }
@@ -108,7 +109,7 @@ impl KeyState {
         let contents = newest.into_contents(slot, &older)?;
         let clock = JudgedClock::starting_at(contents.counters.last());
         let mut state = Self { contents, clock, ring, unwritten: Unwritten::default() };
-        if is_full || state.contents.calls.nonces().is_full() {
+        if is_full || state.contents.calls.nonces().is_full() || state.contents.holds.closed.is_full() {
             state.leave_slot();
         }
         Ok(state)
@@ -132,8 +133,12 @@ impl KeyState {
         let full = self.ring.slot();
         self.contents.counters.close_chunks(full);
         self.contents.calls.nonces_mut().close(full);
+        if self.contents.holds.closed.is_full() {
+            self.contents.holds.closed.close(full);
+        }
         let (counters, nonces) = (&self.contents.counters, self.contents.calls.nonces());
-        self.ring.leave_slot(counters.slots().chain(nonces.slots()));
+        let closed_holds = self.contents.holds.closed.slots();
+        self.ring.leave_slot(counters.slots().chain(nonces.slots()).chain(closed_holds));
     }
 }
 

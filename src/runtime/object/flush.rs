@@ -41,7 +41,7 @@ pub(super) async fn flush<T>(
     context.load()?;
     if let Some(key_state) = &mut context.memory.borrow_mut().key_state {
         for total in &totals.months {
-            key_state.mark_flushed(total.month, total.calls, total.denied);
+            key_state.mark_flushed(total);
         }
         for total in &totals.hours {
             key_state.mark_hour_flushed(total);

@@ -5,7 +5,7 @@ use crate::support::{Decide, Report, START, after};
 use tollgate::key_state::state::KeyState;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::metering::months::Carried;
+use tollgate::metering::months::{Carried, MonthTotal};
 use tollgate::time::{Month, SECOND};
 
 #[test]
@@ -68,10 +68,17 @@ fn carried_usage_counts_toward_the_month_only() {
     }
 }
 
+/// The totals of a month in which each call costs a request.
+const fn flushed(month: Month, calls: u64, denied: u64) -> MonthTotal {
+    let charged = Cost { requests: calls, tokens: 0 };
+    let carried = Carried { calls: 0, cost: 0, tokens: 0 };
+    MonthTotal { month, calls, denied, carried, cost: calls, tokens: 0, charged, returned: Cost::NONE, overdraft: 0 }
+}
+
 fn flush(state: &mut KeyState) -> Vec<(Month, u64, u64)> {
     let totals = state.meter().unflushed_months();
     for total in &totals {
-        state.mark_flushed(total.month, total.calls, total.denied);
+        state.mark_flushed(total);
     }
     for total in state.meter().unflushed_hours() {
         state.mark_hour_flushed(&total);
@@ -94,23 +101,23 @@ fn months_stay_until_they_are_over_and_flushed() {
     admit(&mut state, &[], START, 1);
     admit(&mut state, &[], START, 1);
     // Counts after the totals were sent remain unflushed.
-    state.mark_flushed(november, 1, 0);
+    state.mark_flushed(&flushed(november, 1, 0));
     assert_eq!(unflushed(&state), [(november, 2)]);
-    state.mark_flushed(november, 2, 0);
+    state.mark_flushed(&flushed(november, 2, 0));
     assert_eq!(unflushed(&state), []);
     state.committed();
-    state.mark_flushed(november, 1, 0);
-    state.mark_flushed(november, 2, 0);
+    state.mark_flushed(&flushed(november, 1, 0));
+    state.mark_flushed(&flushed(november, 2, 0));
     assert!(unflushed(&state).is_empty() && !state.is_dirty());
     admit(&mut state, &[], START, 1);
     state.committed();
-    state.mark_flushed(november, 3, 0);
+    state.mark_flushed(&flushed(november, 3, 0));
     assert!(state.is_dirty(), "what D1 has is part of the row");
     state.committed();
     state.report_denials(&[], START, 1);
     assert_eq!(unflushed(&state), [(november, 4)]);
     state.committed();
-    state.mark_flushed(november, 3, 1);
+    state.mark_flushed(&flushed(november, 3, 1));
     assert!(state.is_dirty());
     for month in &months[1..] {
         admit(&mut state, &[], month.start(), 1);
@@ -119,17 +126,17 @@ fn months_stay_until_they_are_over_and_flushed() {
     let kept = |state: &KeyState| state.meter().kept_months().iter().map(|total| total.month).collect::<Vec<_>>();
     assert_eq!(unflushed(&state), [1, 2, 3, 4].map(|index| (months[index], 1)));
     // December is not among the three newest, but not flushed.
-    state.mark_flushed(months[4], 1, 0);
+    state.mark_flushed(&flushed(months[4], 1, 0));
     assert_eq!(kept(&state), &months[1..]);
-    state.mark_flushed(months[3], 1, 0);
+    state.mark_flushed(&flushed(months[3], 1, 0));
     assert_eq!(kept(&state), &months[1..]);
     state.committed();
-    state.mark_flushed(months[1], 1, 0);
+    state.mark_flushed(&flushed(months[1], 1, 0));
     assert_eq!(kept(&state), &months[2..]);
     assert!(state.is_dirty());
-    state.mark_flushed(months[1], 1, 0);
+    state.mark_flushed(&flushed(months[1], 1, 0));
     assert_eq!(unflushed(&state), [(months[2], 1)]);
-    state.mark_flushed(months[2], 1, 0);
+    state.mark_flushed(&flushed(months[2], 1, 0));
     assert_eq!((kept(&state).as_slice(), unflushed(&state)), (&months[2..], Vec::new()));
 }
 
@@ -223,7 +230,7 @@ fn a_dropped_month_that_is_carried_again_is_dropped_again() {
     }
     for month in &months[..2] {
         state.carry_over(*month, Carried { calls: 1, cost: 1, tokens: 0 });
-        state.mark_flushed(*month, 0, 0);
+        state.mark_flushed(&flushed(*month, 0, 0));
         assert!(state.meter().kept_months().iter().map(|total| total.month).eq(months[2..].iter().copied()));
         let row = state.to_row();
         assert!(row.body.contains(r#""y":[202612,3]"#), "{}", row.body);

@@ -73,7 +73,10 @@ fn a_bucket_keeps_its_level_when_the_period_changes() {
     let hourly = bucket(60, Period::Hour, 10);
     // Half a unit has drained.
     let at = START.saturating_add(SECOND / 2);
-    assert_eq!(usage_of(&mut state, &hourly, at), PolicyUsage { remaining: 0, used: 10, reset_after: 30 * SECOND });
+    assert_eq!(
+        usage_of(&mut state, &hourly, at),
+        PolicyUsage { remaining: 0, used: 10, held: 0, reset_after: 30 * SECOND }
+    );
     assert_eq!(wait(&mut state, &hourly, at, 1), 30 * SECOND);
     assert_eq!(wait(&mut state, &bucket(60, Period::Minute, 10), at, 1), SECOND / 2);
 }
@@ -85,7 +88,10 @@ fn a_scaled_level_is_rounded_up() {
     // The smallest fraction of a day's unit has drained, a 1440th of a minute's.
     let at = START.saturating_add(1);
     let minutely = bucket(1, Period::Minute, 10);
-    assert_eq!(usage_of(&mut state, &minutely, at), PolicyUsage { remaining: 9, used: 1, reset_after: MINUTE });
+    assert_eq!(
+        usage_of(&mut state, &minutely, at),
+        PolicyUsage { remaining: 9, used: 1, held: 0, reset_after: MINUTE }
+    );
 }
 
 #[test]
@@ -157,6 +163,9 @@ fn counters_are_separate_by_unit_name_and_period() {
         [("a", Unit::Requests, 6), ("b", Unit::Requests, 6), ("a", Unit::Tokens, 0), ("c", Unit::Tokens, 0)]
     {
         for algorithm in [Algorithm::Bucket, Algorithm::Sliding] {
+            if (unit, algorithm) == (Unit::Tokens, Algorithm::Sliding) {
+                continue;
+            }
             for period in [Period::Minute, Period::Hour] {
                 assert_eq!(used(&mut state, &named(name, unit, period, algorithm), START), expected);
             }

@@ -57,7 +57,7 @@ fn an_alert_comes_once_and_again_after_a_raise() {
     for month in 2..6 {
         assert_eq!(alerts(&mut state, 5, december.saturating_add(month * 31 * DAY), 1), none);
         for total in state.meter().unflushed_months() {
-            state.mark_flushed(total.month, total.calls, total.denied);
+            state.mark_flushed(&total);
         }
         assert_eq!(state.to_row().body.contains(r#","w":"#), month < 5);
     }

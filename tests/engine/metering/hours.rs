@@ -3,6 +3,7 @@
 use crate::metering::{metered, of_class, reread, unflushed};
 use crate::support::{Decide, Report, START, fixed_policy};
 use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::Period;
 use tollgate::metering::MAX_CLASS_BYTES;
@@ -63,7 +64,7 @@ fn counts_since_a_flush_remain_unflushed() {
     state.mark_hour_flushed(&sent[0]);
     assert!(!state.is_dirty() && !state.meter().is_flushed());
     let body = state.to_row().body;
-    assert!(body.contains(r#""h":"498656|GET /a|1|0|2|1|0|2;"}"#), "{body}");
+    assert!(body.contains(r#""h":"498656|GET /a|1|0|2|1|0|2|5|0|0|5|0|0;"}"#), "{body}");
 }
 
 /// D1 keeps the larger of two totals, so a dropped hour must not be reopened.
@@ -157,7 +158,7 @@ fn hours_that_d1_does_not_have_are_not_flushed() {
     state.judge_call(&[], START, &of_class("/v1"));
     assert!(!state.meter().is_flushed());
     let month = state.month(Month::of(START));
-    state.mark_flushed(month.month, month.calls, month.denied);
+    state.mark_flushed(&month);
     assert!(!state.meter().is_flushed());
     for total in state.meter().unflushed_hours() {
         state.mark_hour_flushed(&total);
@@ -168,21 +169,44 @@ fn hours_that_d1_does_not_have_are_not_flushed() {
 #[test]
 fn the_stored_form_of_hours_is_frozen() {
     let policies = [fixed_policy("month", 3, Period::Month)];
-    let mut state = metered();
-    state.judge_call(&policies, START, &of_class("POST /v1/*"));
-    state.committed();
-    state.confirmed(state.last_commit());
-    let sent = state.meter().unflushed_hours();
-    state.mark_hour_flushed(&sent[0]);
-    state.judge_call(&policies, START, &of_class("GET /a"));
+    for (tokens, windows, months, hours) in [
+        (0, "", "[[202611,1,1,0,2,0,0,0]]", "498655|POST /v1/*|1|0|2|1|0|2;"),
+        (
+            5,
+            ",[[[29919348,5]],[[498655,5]],[[20777,5]]]",
+            "[[202611,1,1,0,2,5,0,0]]",
+            "498655|POST /v1/*|1|0|2|1|0|2|5|0|0|5|0|0;",
+        ),
+    ] {
+        let mut state = metered();
+        let of_class = |class| CallToJudge { cost: Cost { requests: 2, tokens }, ..of_class(class) };
+        state.judge_call(&policies, START, &of_class("POST /v1/*"));
+        state.committed();
+        state.confirmed(state.last_commit());
+        let sent = state.meter().unflushed_hours();
+        state.mark_hour_flushed(&sent[0]);
+        state.judge_call(&policies, START, &of_class("GET /a"));
+        let body = format!(
+            concat!(
+                r#"{{"v":1,"seq":2,"e":"e1","t":1795160894000000,"#,
+                r#""f":[[[[29919348,2]],[[498655,2]],[[20777,2]]]{}],"m":{},"n":[7],"#,
+                r#""h":"{}498655|GET /a|0|1|0|0|0|0;"}}"#
+            ),
+            windows, months, hours
+        );
+        assert_eq!(state.to_row().body, body);
+        assert_eq!(unflushed(&reread(&mut state)), unflushed(&state));
+    }
+    // A version that did not count the tokens of an hour counted those of its month and windows.
     let body = concat!(
         r#"{"v":1,"seq":2,"e":"e1","t":1795160894000000,"#,
         r#""f":[[[[29919348,2]],[[498655,2]],[[20777,2]]],[[[29919348,5]],[[498655,5]],[[20777,5]]]],"#,
         r#""m":[[202611,1,1,0,2,5,0,0]],"n":[7],"#,
         r#""h":"498655|POST /v1/*|1|0|2|1|0|2;498655|GET /a|0|1|0|0|0|0;"}"#,
     );
-    assert_eq!(state.to_row().body, body);
-    assert_eq!(unflushed(&reread(&mut state)), unflushed(&state));
+    let state = KeyState::from_rows([(0, body.to_owned())]).unwrap();
+    assert_eq!(state.to_row().body, body.replace(r#""seq":2"#, r#""seq":3"#));
+    assert_eq!(unflushed(&state), [(0, "GET /a".to_owned(), 0, 1, 0)]);
     assert_eq!(metered().to_row().body, r#"{"v":1,"seq":1,"e":"e1","t":0,"h":""}"#);
     for wrong in ["x", "1", "1|a", "1|a|0|0|0|0|0", "2|a|0|0|0|0|0|0;1|a|0|0|0|0|0|0;"] {
         let row = format!(r#"{{"v":1,"seq":1,"e":"e","t":0,"h":"{wrong}"}}"#);

@@ -272,7 +272,8 @@ fn marks_of_the_future_are_moved_back() {
 #[test]
 fn the_stored_form_of_idempotency_keys_is_frozen() {
     let mut state = KeyState::new("e".into());
-    assert_eq!(judge(&mut state, START.saturating_add(1), &keyed(7, "order-7")), 'a');
+    let call = CallToJudge { cost: Cost { requests: 2, tokens: 0 }, ..keyed(7, "order-7") };
+    assert_eq!(judge(&mut state, START.saturating_add(1), &call), 'a');
     let row = state.to_row();
     let end = r#""n":[7],"h":"498655|POST /a|1|0|2|0|0|0;","i":"DAwnbvvzT6Vq__s_LykELYA_RcMAAAAA|0|2;7|868112185802575781|1795160894000;"}"#;
     assert!(row.body.ends_with(end), "{}", row.body);

@@ -30,6 +30,7 @@ pub(crate) const CALL: CallToJudge<'_> = CallToJudge {
     fingerprint: None,
     is_audited: false,
     thresholds: &[],
+    hold: None,
 };
 
 pub(crate) fn ended(nonce: u64) -> CallOutcome {
@@ -59,7 +60,7 @@ pub(crate) fn of_class(class: &str) -> CallToJudge<'_> {
 pub(crate) fn unflushed(state: &KeyState) -> Vec<(u64, String, u64, u64, u64)> {
     let first = START.as_micros() / HOUR;
     let row = |total: HourTotal| {
-        let Counts { calls, denied, cost } = total.counts;
+        let Counts { calls, denied, cost, .. } = total.counts;
         (total.hour - first, total.class, calls, denied, cost)
     };
     state.meter().unflushed_hours().into_iter().map(row).collect()

@@ -19,6 +19,7 @@ pub(crate) const CALL: CallToJudge<'_> = CallToJudge {
     fingerprint: None,
     is_audited: false,
     thresholds: &[],
+    hold: None,
 };
 
 pub(crate) fn policies() -> impl Strategy<Value = Vec<Policy>> {

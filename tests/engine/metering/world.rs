@@ -123,14 +123,14 @@ impl World {
             merge(&mut self.months, total.month, [total.calls, total.denied, total.cost]);
         }
         for total in &self.sent.1 {
-            let Counts { calls, denied, cost } = total.counts;
+            let Counts { calls, denied, cost, .. } = total.counts;
             merge(&mut self.hours, (total.hour, total.class.clone()), [calls, denied, cost]);
         }
     }
 
     pub(crate) fn acknowledge(&mut self) {
         for total in &self.sent.0 {
-            self.state.mark_flushed(total.month, total.calls, total.denied);
+            self.state.mark_flushed(total);
         }
         for total in &self.sent.1 {
             self.state.mark_hour_flushed(total);

@@ -330,6 +330,7 @@ proptest! {
                         }
                     }
                 }
+                Verdict::TooManyHolds { .. } => prop_assert!(false, "there are no holds"),
                 Verdict::CostExceedsQuota { policy } => {
                     prop_assert!(cost.of(policies[policy].unit()) > most(&policies[policy]));
                     let first = alone.iter().position(|v| matches!(v, Verdict::CostExceedsQuota { .. }));

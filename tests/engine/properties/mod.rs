@@ -30,6 +30,7 @@ pub(crate) fn policy(name: String) -> impl Strategy<Value = Policy> {
     );
     (shape, 1..30_u64, proptest::option::of(1..30_u64)).prop_map(move |((algorithm, period, unit), quota, burst)| {
         let period = if algorithm == Algorithm::Fixed || period != Period::Month { period } else { Period::Minute };
+        let unit = if algorithm == Algorithm::Sliding { Unit::Requests } else { unit };
         let burst = burst.filter(|_| algorithm == Algorithm::Bucket);
         Policy::new(name.clone(), unit, quota, period, algorithm, burst).unwrap()
     })

@@ -43,7 +43,7 @@ proptest! {
             let decision = key.state.decide_as(index as u64, policies, key.now(), cost);
             if action == 1 {
                 for total in key.state.meter().unflushed_months() {
-                    key.state.mark_flushed(total.month, total.calls, total.denied);
+                    key.state.mark_flushed(&total);
                 }
             }
             if action == 2 {

@@ -1,0 +1,254 @@
+//! Holds: made, settled, released, renewed, expired.
+//!
+//! A hold counts against all policies from the moment at which it is made, whole, in the windows of
+//! that moment. The meter has nothing of it before it is closed: policies of months count what is
+//! metered and what is held. So none of both is ever missed or counted twice.
+//!
+//! A hold expires at its time, whatever event comes first after that. Losing that is harmless: it
+//! happens again. What is charged then can be corrected once, by a settle or release that comes
+//! late.
+
+use crate::key_state::closed_holds::ClosedHold;
+use crate::key_state::counters::Begun;
+use crate::key_state::evaluate::Demand;
+use crate::key_state::hold::{
+    Hold, HoldKind, HoldOutcome, HoldState, Lost, MAX_OPEN_HOLDS, MAX_TTL, OpenHold, Reservation, ReservationAnswer,
+    UsedAmount,
+};
+use crate::key_state::holds::difference;
+use crate::key_state::state::KeyState;
+use crate::limiter::cost::Cost;
+use crate::limiter::decision::Verdict;
+use crate::limiter::policy::{Algorithm, Unit};
+use crate::limiter::schedule::Schedule;
+use crate::metering::charges::Charges;
+use crate::metering::cut;
+use crate::metering::hours;
+use crate::metering::months::MonthCounts;
+use crate::time::UnixMicros;
+
+/// A hold that is made if it is admitted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewHold {
+    pub(super) id: u64,
+    pub(super) kind: HoldKind,
+    pub(super) cost: Cost,
+    pub(super) ttl: u64,
+}
+
+impl KeyState {
+    /// Sets an amount aside: from all policies, or from none.
+    pub fn reserve<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        reservation: &Reservation,
+    ) -> ReservationAnswer {
+        let policies = policies.into();
+        let now = self.effective_time(clock);
+        let &Reservation { id, cost, ttl } = reservation;
+        if let Some(open) = self.contents.holds.find(id).map(Hold::view) {
+            return ReservationAnswer::Open(open, self.usage_at(policies, now, clock));
+        }
+        if let Some(outcome) = self.contents.holds.closed.find(id, now).map(|closed| closed.outcome) {
+            return ReservationAnswer::Closed(outcome, self.usage_at(policies, now, clock));
+        }
+        let hold = NewHold { id, kind: HoldKind::Reservation, cost, ttl };
+        let decision = self.decide(policies, now, clock, Demand::new(cost, false), hours::RESERVATIONS, Some(hold));
+        match self.contents.holds.find(id).map(Hold::view) {
+            Some(open) => ReservationAnswer::Open(open, decision.usage),
+            None => ReservationAnswer::Refused(decision),
+        }
+    }
+
+    /// Charges what was used of a hold, in the windows in which it was made, and gives back the
+    /// rest. More than was held is charged, too, whatever policies say. `None` if there is no hold
+    /// of this id, or none any more; of a call's hold that includes one that is settled.
+    ///
+    /// A hold that is closed stays as it is, except that one which has expired is corrected.
+    /// `thresholds` are as in [`CallToJudge`](crate::key_state::state::judging::CallToJudge).
+    pub fn settle_hold<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        id: u64,
+        used: UsedAmount,
+        thresholds: &[u16],
+    ) -> Option<HoldOutcome> {
+        self.close_hold(policies.into(), clock, id, Some(used), thresholds)
+    }
+
+    /// Gives back all of a hold. Otherwise like [`settle_hold`](Self::settle_hold).
+    pub fn release_hold<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        id: u64,
+    ) -> Option<HoldOutcome> {
+        self.close_hold(policies.into(), clock, id, None, &[])
+    }
+
+    fn close_hold(
+        &mut self,
+        policies: Schedule<'_>,
+        clock: UnixMicros,
+        id: u64,
+        used: Option<UsedAmount>,
+        thresholds: &[u16],
+    ) -> Option<HoldOutcome> {
+        let now = self.effective_time(clock);
+        // Buckets drain at the rate of their times, also when a hold is given back to them.
+        self.apply_policies(policies, now);
+        let open = self.contents.holds.take(id);
+        let is_open = open.is_some();
+        let hold = if let Some(hold) = open {
+            hold
+        } else {
+            let closed = self.contents.holds.closed.find(id, now)?;
+            let Some(expired) = &closed.expired else { return Some(closed.outcome) };
+            expired.clone()
+        };
+        let charged = used.map_or(Cost::NONE, |used| hold.charged(used));
+        let state = if used.is_some() { HoldState::Settled } else { HoldState::Released };
+        let outcome = HoldOutcome { id, state, charged, reserved: hold.cost, at: now };
+        let (next_row, limits) = (self.ring.next_seq(), difference(hold.cost, charged));
+        self.contents.counters.end_hold(now, &hold, limits, next_row);
+        // Of one that expired, all is metered already.
+        let (returned, more) = difference(if is_open { Cost::NONE } else { hold.cost }, charged);
+        let is_call = charged.requests > 0 && (is_open || hold.cost.requests == 0);
+        let counts = MonthCounts {
+            calls: u64::from(is_call),
+            charges: Charges { charged: more, returned },
+            overdraft: outcome.overdraft(),
+            ..MonthCounts::default()
+        };
+        self.contents.meter.settle(hold.hour, &hold.class, counts);
+        if !is_open || hold.kind == HoldKind::Reservation {
+            self.remember(ClosedHold { outcome, expired: None });
+        }
+        self.pin_hours();
+        self.raise_alerts(policies, now, thresholds);
+        self.unwritten.changes = true;
+        Some(outcome)
+    }
+
+    /// Keeps a hold open for `ttl` microseconds from now on, at least; `None` if it is not open.
+    pub fn renew_hold(&mut self, clock: UnixMicros, id: u64, ttl: u64) -> Option<OpenHold> {
+        let now = self.effective_time(clock);
+        let renewed = self.contents.holds.renew(id, now.saturating_add(ttl.clamp(1, MAX_TTL)));
+        self.unwritten.changes |= renewed.is_some();
+        renewed
+    }
+
+    /// The open hold of this id.
+    pub fn open_hold(&mut self, clock: UnixMicros, id: u64) -> Option<OpenHold> {
+        self.effective_time(clock);
+        self.contents.holds.find(id).map(Hold::view)
+    }
+
+    /// All open holds, oldest first.
+    pub fn open_holds(&mut self, clock: UnixMicros) -> Vec<OpenHold> {
+        self.effective_time(clock);
+        self.contents.holds.views().collect()
+    }
+
+    /// Raises alerts about what was charged without a question, as by holds that expired.
+    /// `thresholds` are as in [`CallToJudge`](crate::key_state::state::judging::CallToJudge).
+    pub fn check_alerts<'a>(&mut self, policies: impl Into<Schedule<'a>>, clock: UnixMicros, thresholds: &[u16]) {
+        let now = self.effective_time(clock);
+        self.raise_alerts(policies.into(), now, thresholds);
+    }
+
+    pub(super) fn raise_alerts(&mut self, policies: Schedule<'_>, now: UnixMicros, thresholds: &[u16]) {
+        if thresholds.is_empty() {
+            return;
+        }
+        let months = self.contents.meter.months();
+        let (used, is_kept) = (|unit, month| months.used(unit, month), |month| months.is_kept(month));
+        self.unwritten.changes |= self.contents.alerts.check(policies.now, thresholds, now, used, is_kept);
+    }
+
+    /// The verdict on another hold, of which policies say `verdict`.
+    pub(super) fn limit_holds(&self, verdict: Verdict, clock: UnixMicros) -> Verdict {
+        let Some(expiry) = self.contents.holds.next_expiry() else { return verdict };
+        if self.contents.holds.open_count() < MAX_OPEN_HOLDS {
+            return verdict;
+        }
+        let wait = expiry.since(clock).max(1);
+        match verdict {
+            Verdict::Admitted => Verdict::TooManyHolds { violated: Vec::new(), retry_after: wait },
+            Verdict::Denied { violated, retry_after } => {
+                Verdict::TooManyHolds { violated, retry_after: retry_after.max(wait) }
+            }
+            other => other,
+        }
+    }
+
+    /// Makes a hold whose cost has just been spent from all counters.
+    pub(super) fn begin_hold(&mut self, now: UnixMicros, new: NewHold, class: &str) {
+        let NewHold { id, kind, cost, ttl } = new;
+        let ttl = ttl.clamp(1, MAX_TTL);
+        self.contents.counters.begin_hold(id, cost);
+        let hour = self.contents.meter.open_hour(now);
+        let (class, lost) = (cut(class).to_owned(), Lost::default());
+        let expires_at = now.saturating_add(ttl);
+        self.contents.holds.add(Hold { id, kind, cost, at: now, ttl, expires_at, hour, class, lost });
+        self.pin_hours();
+        self.unwritten.changes = true;
+    }
+
+    /// Charges all holds that have expired.
+    pub(super) fn expire_holds(&mut self, now: UnixMicros) {
+        for mut hold in self.contents.holds.take_expired(now) {
+            let calls = u64::from(hold.cost.requests > 0);
+            let counts = MonthCounts { calls, charges: Charges::of(hold.cost), ..MonthCounts::default() };
+            // What is corrected must be in the same class.
+            let class = self.contents.meter.settle(hold.hour, &hold.class, counts).to_owned();
+            hold.class = class;
+            let (charged, at) = (hold.cost, hold.expires_at);
+            let outcome = HoldOutcome { id: hold.id, state: HoldState::Expired, charged, reserved: hold.cost, at };
+            self.remember(ClosedHold { outcome, expired: Some(hold) });
+        }
+        self.pin_hours();
+        self.unwritten.denials = true;
+    }
+
+    fn remember(&mut self, closed: ClosedHold) {
+        for forgotten in self.contents.holds.closed.push(closed, self.ring.next_seq()) {
+            self.contents.counters.forget_hold(forgotten);
+        }
+    }
+
+    fn pin_hours(&mut self) {
+        self.contents.meter.pin_hours(self.contents.holds.hours());
+    }
+
+    /// The clock stepped back to `now`; the counters have not moved yet.
+    pub(super) fn rebase_holds(&mut self, now: UnixMicros) {
+        let counters = &self.contents.counters;
+        let keeps = |unit, period, start| counters.keeps(unit, period, start);
+        self.contents.holds.rebase(now, self.ring.next_seq(), keeps);
+    }
+
+    /// Has logs and buckets that began to count take up the holds that they hold units of.
+    pub(super) fn take_up_holds(&mut self) {
+        for begun in self.contents.counters.take_begun() {
+            match begun {
+                // What of its entries is of a hold cannot be said.
+                Begun::Log(Unit::Requests, period) => {
+                    let next_row = self.ring.next_seq();
+                    self.contents.holds.change_all(next_row, |hold| hold.lost.add(period, Algorithm::Sliding));
+                }
+                Begun::Log(Unit::Tokens, _) => {}
+                Begun::Bucket { unit, name, period, start } => {
+                    for hold in self.contents.holds.all().filter(|hold| hold.cost.of(unit) > 0) {
+                        let is_there = start.is_none_or(|start| period.window(hold.at).start == start);
+                        if is_there && !hold.lost.has(period, Algorithm::Fixed) {
+                            self.contents.counters.take_up(unit, &name, hold.id);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
