@@ -4,9 +4,9 @@
 //! the last, some take `"5"`, `5.0` or `null` for a number and some do not, some compare names
 //! without regard to case. So a value that some may read otherwise never makes a hold smaller.
 
+use crate::keys::token_route::TokenRoute;
 use crate::tokens::json::{JsonContainer, JsonNumber, JsonPlace, JsonScanner, JsonSink, JsonToken, NUMBER_LIMIT};
 use crate::tokens::names::JsonStep as S;
-use crate::tokens::token_route::TokenRoute;
 use std::ops::Range;
 
 /// Places in a body at most that are noted to be changed. A body with more is not changed.

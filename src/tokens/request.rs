@@ -1,8 +1,8 @@
 //! How many tokens a request may use at most: what is held before the origin is asked.
 
+use crate::keys::token_route::{TokenRoute, UsageFormat};
 use crate::tokens::body_fields::{BodyFields, CapField};
 use crate::tokens::json::NUMBER_LIMIT;
-use crate::tokens::token_route::{TokenRoute, UsageFormat};
 use serde::de::IgnoredAny;
 
 /// The byte order mark of UTF-8.

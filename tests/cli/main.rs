@@ -151,6 +151,22 @@ fn each_command_asks_what_the_contract_has() {
             "",
         ),
         ("route-costs delete /x", "DELETE /_tollgate/route-costs?pattern=%2Fx", ""),
+        ("token-routes list", "GET /_tollgate/token-routes", ""),
+        (
+            "token-routes set /v1/* --format openai --default-output 5 --max-output 9",
+            "PUT /_tollgate/token-routes",
+            r#"{"default_output":5,"format":"openai","max_output":9,"pattern":"/v1/*"}"#,
+        ),
+        (
+            "token-routes set /x --format header --default-output 0 --max-output 0 --bytes-per-token 3 --max-input 7 --method POST",
+            "PUT /_tollgate/token-routes",
+            r#"{"bytes_per_token":3,"default_output":0,"format":"header","max_input":7,"max_output":0,"method":"POST","pattern":"/x"}"#,
+        ),
+        (
+            "token-routes delete /v1/*?a --method GET",
+            "DELETE /_tollgate/token-routes?pattern=%2Fv1%2F%2A%3Fa&method=GET",
+            "",
+        ),
         ("usage show k", "GET /_tollgate/keys/k/usage", ""),
         ("usage hours k --from A --to B", "GET /_tollgate/keys/k/hours?from=A&to=B", ""),
         ("usage days k --from A --all", "GET /_tollgate/keys/k/days?from=A&limit=500", ""),
@@ -177,7 +193,7 @@ fn each_command_asks_what_the_contract_has() {
         ("tokens delete t", "DELETE /_tollgate/tokens/t", ""),
     ] {
         // Every list and secret that any of these commands looks for.
-        let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"hours":[],"days":[],"alerts":[],
+        let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"token_routes":[],"hours":[],"days":[],"alerts":[],
             "deliveries":[],"drift":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
         let server = Server::start(vec![("200 OK", answer.to_owned())]);
         let (code, _, stderr) = run(&server.url, &arguments.split(' ').collect::<Vec<_>>());
@@ -344,8 +360,12 @@ fn bash_completes_commands_and_options() {
             words[last],
             words[last - 1]
         );
-        let output = Command::new("bash").args(["--norc", "-c", &ask]).output().unwrap();
-        told(&output).1.trim().to_owned()
+        // As standard input: one argument has at most 128 KiB.
+        let mut bash = Command::new("bash");
+        let bash = bash.args(["--norc", "-s"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = bash.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(ask.as_bytes()).unwrap();
+        told(&child.wait_with_output().unwrap()).1.trim().to_owned()
     };
     assert_eq!(complete(&["tollgate", "rou"]), "route-costs");
     assert_eq!(complete(&["tollgate", "tiers", "de"]), "delete");

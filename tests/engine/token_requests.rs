@@ -1,7 +1,7 @@
 //! What requests hold, and how their bodies are changed.
 
+use tollgate::keys::token_route::{TokenRoute, UsageFormat};
 use tollgate::tokens::request::{BodyHead, RequestBody, TokenHold, TokenRequest, UnboundedBody};
-use tollgate::tokens::token_route::{TokenRoute, UsageFormat};
 
 const JSON: BodyHead<'_> = BodyHead { content_type: Some("application/json"), content_encoding: None };
 

@@ -148,7 +148,8 @@ fn an_object_is_done_when_its_key_is_gone_and_everything_is_delivered() {
     answer(&mut memory, NOW, None);
     assert!(!memory.is_done(), "a call is not flushed");
     let key_state = memory.key_state.as_mut().unwrap();
-    key_state.mark_flushed(Month::of(at(NOW)), 1, 0);
+    let month = key_state.month(Month::of(at(NOW)));
+    key_state.mark_flushed(&month);
     for hour in key_state.meter().unflushed_hours() {
         key_state.mark_hour_flushed(&hour);
     }

@@ -12,4 +12,5 @@ pub(crate) mod reconcile;
 mod reports;
 mod route_costs;
 mod tiers;
+mod token_routes;
 mod tokens;

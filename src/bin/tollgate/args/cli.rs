@@ -10,7 +10,7 @@ use ureq::http::Uri;
 use crate::args::keys::Keys;
 use crate::args::lists::{Paging, Range};
 use crate::args::me::Me;
-use crate::args::policies::{Overrides, RouteCosts, Tiers};
+use crate::args::policies::{Overrides, RouteCosts, Tiers, TokenRoutes};
 use crate::args::tokens::Tokens;
 use crate::args::usage::{Alerts, Usage};
 use crate::args::values::{base_url, id};
@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Manage the cost of calls, by path pattern and method
     #[command(subcommand)]
     RouteCosts(RouteCosts),
+    /// Manage the routes that spend tokens, by path pattern and method
+    #[command(subcommand)]
+    TokenRoutes(TokenRoutes),
     /// Show usage of a key: now, by hour, day or month
     #[command(subcommand)]
     Usage(Usage),
@@ -109,8 +112,8 @@ pub(crate) enum Command {
     },
     /// Show the admin log: each change, its time and its author
     Log {
-        /// Only changes of this target: keys/ID, keys/ID/overrides/POLICY, tiers/NAME, tokens/ID or
-        /// route-costs
+        /// Only changes of this target: keys/ID, keys/ID/overrides/POLICY, tiers/NAME, tokens/ID,
+        /// route-costs or token-routes
         #[arg(long)]
         target: Option<String>,
         /// Only changes by the token of this name; root is ADMIN_TOKEN

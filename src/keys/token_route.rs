@@ -3,7 +3,7 @@
 use crate::keys::route_key::{ANY_METHOD, method_fault, pattern_fault};
 use crate::keys::route_pattern::{RouteCase, Routes};
 use crate::limiter::policy::MAX_QUOTA;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 
 /// Tokens of a row's fields at most: no policy has more.
@@ -12,7 +12,7 @@ pub const ROUTE_TOKENS_LIMIT: u64 = MAX_QUOTA;
 pub const BYTES_PER_TOKEN_LIMIT: u64 = 10_000;
 
 /// Where the origin's answer says how many tokens were used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum UsageFormat {
@@ -54,6 +54,7 @@ pub struct TokenRoute {
     pub pattern: String,
     /// The method that it is for, or `*` for all.
     #[serde(default = "any_method")]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub method: String,
     /// Where the answer says how many tokens were used.
     pub format: UsageFormat,
@@ -63,10 +64,21 @@ pub struct TokenRoute {
     pub max_output: u64,
     /// Bytes of a request's body that are held as one token of input: 1 is a bound for text, more is an estimate.
     #[serde(default = "one")]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub bytes_per_token: u64,
     /// Tokens of input that are held at least; `null` if the input is all in the body, as text.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub max_input: Option<u64>,
+}
+
+/// A format of a later version is read as [`UsageFormat::Header`], so that the key stays in use: its
+/// calls are held, and charged whole unless the field says what was used.
+impl<'de> Deserialize<'de> for UsageFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(Self::parse(&word).unwrap_or(Self::Header))
+    }
 }
 
 fn any_method() -> String {
@@ -170,6 +182,12 @@ mod tests {
         assert_eq!(serde_json::from_str::<TokenRoute>(text).unwrap(), row("/v1/chat/*", "POST"));
         let short = r#"{"pattern":"/v1/chat/*","format":"openai","default_output":100,"max_output":4096,"later":1}"#;
         assert_eq!(serde_json::from_str::<TokenRoute>(short).unwrap(), row("/v1/chat/*", "*"));
+    }
+
+    #[test]
+    fn a_format_of_a_later_version_is_read_as_header() {
+        let later = r#"{"pattern":"/v1/chat/*","format":"other","default_output":100,"max_output":4096}"#;
+        assert_eq!(serde_json::from_str::<TokenRoute>(later).unwrap().format, UsageFormat::Header);
     }
 
     #[test]
