@@ -183,6 +183,7 @@ fn protocol(times: u64) {
         idempotency_key: None,
         fingerprint: None,
         has_malformed_key: false,
+        held: None,
         outcomes: CallOutcomes::default(),
     });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);

@@ -24,6 +24,7 @@
 //! and does not keep responses to earlier requests.
 
 use crate::keys::key::same_hash;
+use crate::limiter::policy::Unit;
 use crate::protocol::object_request::Call;
 use crate::protocol::object_response::{Extent, KeyResponse, KeyVerdict};
 use std::collections::HashMap;
@@ -118,6 +119,10 @@ impl DenyCache {
         generation: Generation,
     ) {
         let Some((audience, cost, longest)) = kind(&known.verdict, keyed) else { return };
+        // True only of calls that hold as much. A settle may make room at any time, too.
+        if known.is_violated(Unit::Tokens) {
+            return;
+        }
         let resets = known.usage.policies.iter().map(|policy| policy.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain(known.usage.changes_after).chain([longest, cap]).min().unwrap_or_default();
         // A clock that stepped back in between tells nothing about how long the answer took.
@@ -301,6 +306,19 @@ mod tests {
         let mut cache = DenyCache::default();
         keep(&mut cache, CALL, &minute_denied(cost), 1_000..1_200, 60_000);
         cache
+    }
+
+    #[test]
+    fn a_denial_by_tokens_is_not_kept() {
+        let policies = |violated: &str| {
+            let usage = "minute:rm:10:60:0:8500 day:td:1000:86400:5:9000000";
+            denied(&format!("1 denied:8500:1:{violated}:a free 1000000 {usage}"))
+        };
+        for (violated, is_kept) in [("0", true), ("1", false), ("0:1", false)] {
+            let mut cache = DenyCache::default();
+            keep(&mut cache, CALL, &policies(violated), 1_000..1_200, 60_000);
+            assert_eq!(cache.plain(CALL, 1_300).is_some(), is_kept, "{violated}");
+        }
     }
 
     fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, asked: Range<u64>, cap: u64) {

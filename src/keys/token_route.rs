@@ -81,6 +81,28 @@ impl<'de> Deserialize<'de> for UsageFormat {
     }
 }
 
+/// What of a row decides how much a call holds and where its answer says what was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenTerms {
+    /// See [`TokenRoute::format`].
+    pub format: UsageFormat,
+    /// See [`TokenRoute::default_output`].
+    pub default_output: u64,
+    /// See [`TokenRoute::max_output`].
+    pub max_output: u64,
+    /// See [`TokenRoute::bytes_per_token`].
+    pub bytes_per_token: u64,
+    /// See [`TokenRoute::max_input`].
+    pub max_input: Option<u64>,
+}
+
+impl From<&TokenRoute> for TokenTerms {
+    fn from(row: &TokenRoute) -> Self {
+        let &TokenRoute { format, default_output, max_output, bytes_per_token, max_input, .. } = row;
+        Self { format, default_output, max_output, bytes_per_token, max_input }
+    }
+}
+
 fn any_method() -> String {
     ANY_METHOD.to_owned()
 }
@@ -127,7 +149,9 @@ impl TokenRoute {
         }
         Ok(())
     }
+}
 
+impl TokenTerms {
     /// Tokens of input that a body of so many bytes has at most. The bytes of a text are a bound,
     /// since a token is at least one byte; so is `max_input`, since input may be named by few bytes
     /// (an image by its URL, a file or an earlier conversation by its id). The larger one is held.
@@ -239,7 +263,11 @@ mod tests {
             (0, None, 100, 100),
             (10_000, Some(5_000), 1_000_000, 5_000),
         ] {
-            assert_eq!(route(bytes_per_token, max_input).input_of(bytes), input, "{bytes} / {bytes_per_token}");
+            assert_eq!(
+                TokenTerms::from(&route(bytes_per_token, max_input)).input_of(bytes),
+                input,
+                "{bytes} / {bytes_per_token}"
+            );
         }
     }
 

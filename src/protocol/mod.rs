@@ -6,6 +6,7 @@
 //! receivers ignore unknown parameters, and new parameters must be optional.
 
 pub mod fan_out;
+pub mod held_call;
 pub mod key_status;
 pub mod object_request;
 pub mod object_response;

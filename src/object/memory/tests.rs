@@ -179,7 +179,7 @@ fn counts_and_notes_are_unwritten_until_a_row_holds_them() {
     assert_eq!(memory.counted(at(NOW)), Later::Write);
     commit(memory.key_state.as_mut().unwrap());
     memory.profile = Some(profile(1, 100, r#","audit_days":1"#));
-    record_outcomes(&mut memory, CallOutcomes("1.200.5"), at(NOW)).unwrap();
+    record_outcomes(&mut memory, &settings(), CallOutcomes("1.200.5"), at(NOW)).unwrap();
     assert!(!memory.has_unwritten_counts() && memory.has_unwritten(), "a note");
 }
 

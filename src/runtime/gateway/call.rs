@@ -17,6 +17,7 @@ use crate::gateway::outbox::usage_reports::MaybeCounted;
 use crate::gateway::ratelimit_headers::{REPLAY, RateLimits};
 use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
 use crate::http::problem::Problem;
+use crate::limiter::policy::Unit;
 use crate::protocol::object_request::{Call, Check, ObjectRequest};
 use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
 use crate::runtime::clock;
@@ -128,11 +129,22 @@ fn refusal_of(known: &KeyResponse) -> Option<Problem> {
         KeyVerdict::Admitted(_) => return None,
         KeyVerdict::Denied { .. } => http::quota_exceeded(known)?,
         KeyVerdict::CostExceedsQuota { policy, cost } => {
-            let (name, quota) =
-                known.usage.policies.get(*policy).map_or(("", 0), |policy| (policy.name.as_str(), policy.quota));
+            let (name, quota, unit) = known
+                .usage
+                .policies
+                .get(*policy)
+                .map_or(("", 0, Unit::Requests), |policy| (policy.name.as_str(), policy.quota, policy.unit));
+            let costs = match unit {
+                Unit::Requests => format!("costs {cost}"),
+                Unit::Tokens => format!("may use {cost} tokens"),
+            };
             Problem::BadRequest(format!(
-                "this call costs {cost}, more than the quota of {quota} of policy {name}: it can never be admitted"
+                "this call {costs}, more than the quota of {quota} of policy {name}: it can never be admitted"
             ))
+        }
+        // The object does not know what to hold, so it has counted nothing.
+        KeyVerdict::LacksHold(_) => {
+            Problem::Unavailable("the tokens of the call could not be counted, so it was not forwarded: try again")
         }
         KeyVerdict::Conflict => Problem::InFlight,
         KeyVerdict::Mismatch => Problem::OtherRequest,
@@ -201,6 +213,7 @@ impl GatedCall {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
+            held: None,
             outcomes: self.attachment.outcomes(),
         };
         check.with_field(self.request.incoming.idempotency(), self.fingerprint)
@@ -280,6 +293,7 @@ impl GatedCall {
             KeyVerdict::Admitted(admission) => Ok(self.forward_admitted(known, *admission)),
             KeyVerdict::Denied { .. }
             | KeyVerdict::CostExceedsQuota { .. }
+            | KeyVerdict::LacksHold(_)
             | KeyVerdict::Conflict
             | KeyVerdict::Mismatch
             | KeyVerdict::Malformed

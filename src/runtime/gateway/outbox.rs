@@ -82,7 +82,7 @@ impl CallEnd {
     /// origin did not respond. Returns the promise that the response must wait for, if any.
     pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
         let Self { isolate, context, id, nonce, is_awaited } = self;
-        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun) };
+        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun), used: None };
         if is_awaited {
             let delivery = OutboxDelivery::new(&isolate, &context, &id, Errand::Awaited(outcome));
             return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
