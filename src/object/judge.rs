@@ -8,7 +8,7 @@ use crate::keys::route_pattern::RouteCase;
 use crate::keys::token_route::TokenTerms;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{Judgement, UsageSnapshot, Verdict};
-use crate::limiter::policy::Unit;
+use crate::limiter::policy::{Policy, Unit};
 use crate::metering::call_outcome::UsedTokens;
 use crate::object::memory::{Memory, NotLoaded};
 use crate::object::settings::Settings;
@@ -130,10 +130,10 @@ fn judge_held(
     let verdict = match verdict {
         KeyVerdict::Admitted(admission) => {
             // A free replay has none. That of a repeated request may be smaller than computed now.
-            let hold = key_state.open_hold(now, check.nonce);
-            let held = hold.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < asked.total());
-            let cap = held.and_then(|tokens| asked.within(tokens)).map(|hold| hold.output_per_answer);
-            KeyVerdict::Admitted(Admission { has_hold: hold.is_some(), cap, ..admission })
+            let open = key_state.open_hold(now, check.nonce);
+            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < asked.total());
+            let cap = less.and_then(|tokens| asked.within(tokens)).map(|hold| hold.output_per_answer);
+            KeyVerdict::Admitted(Admission { has_hold: open.is_some(), cap, ..admission })
         }
         verdict => verdict,
     };
@@ -186,7 +186,7 @@ fn judge_call(
             KeyVerdict::Denied { violated, retry_after, cost, extent }
         }
         KeyVerdict::CostExceedsQuota { policy, .. } => {
-            let unit = schedule.policies().get(policy).map_or(Unit::Requests, |policy| policy.unit());
+            let unit = schedule.policies().get(policy).map_or(Unit::Requests, Policy::unit);
             let held = call.hold.map_or(0, |hold| hold.tokens);
             let cost = Cost { tokens: held, ..call.cost }.of(unit);
             KeyVerdict::CostExceedsQuota { policy, cost }

@@ -119,6 +119,7 @@ impl Extent {
 
 /// How to forward an admitted call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Admission {
     /// Whether it repeats an earlier call by its idempotency key. It is marked, and not charged to
     /// months or tokens.

@@ -126,7 +126,7 @@ impl TokenRequest {
         let is_json = is_whole && seems_json && is_json_text(text);
         let output_per_answer = match &fields {
             Some(fields) if is_json => fields.output,
-            None if length == 0 => terms.default_output.min(terms.max_output),
+            _ if length == 0 => terms.default_output.min(terms.max_output),
             _ => terms.max_output,
         };
         let answers = fields.as_ref().map_or(1, |fields| fields.answers).max(1);

@@ -136,6 +136,12 @@ impl UsageReader {
         }
     }
 
+    /// What the answer has said so far.
+    #[must_use]
+    pub fn usage(&self) -> Option<TokenUsage> {
+        self.fields.usage()
+    }
+
     /// Ends the answer: what of it was held back, and what it says was used.
     #[must_use]
     pub fn finish(mut self) -> (Passed, Option<TokenUsage>) {

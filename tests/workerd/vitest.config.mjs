@@ -78,6 +78,7 @@ export default defineConfig({
         ALERT_WEBHOOK_URL: "https://hooks.test/hook?for=tollgate",
         ALERT_WEBHOOK_SECRET: "webhook-secret-of-the-tests",
       }),
+      project("clamp", { TOKEN_CLAMP: "true", TOKEN_BODY_BYTES: "300", DENY_CACHE_SECONDS: "0" }),
       project("wrong", { FAIL_MODE: "maybe" }),
     ],
   },

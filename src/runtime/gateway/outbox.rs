@@ -17,7 +17,7 @@ extern "C" {
     #[wasm_bindgen(js_name = deliverLater)]
     fn deliver_later(context: &JsValue, milliseconds: u32, namespace: &JsValue, name: &str, delivery: OutboxDelivery);
     #[wasm_bindgen(js_name = deliverNow)]
-    fn deliver_now(namespace: &JsValue, name: &str, delivery: OutboxDelivery, milliseconds: u32) -> Promise;
+    pub(crate) fn deliver_now(namespace: &JsValue, name: &str, delivery: OutboxDelivery, milliseconds: u32) -> Promise;
 }
 
 thread_local! {
@@ -96,7 +96,7 @@ impl CallEnd {
 
 /// Milliseconds from JavaScript. Negative values, after a step back of the clock, become 0.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds, below 2^53")]
-fn millis(value: f64) -> u64 {
+pub(crate) fn millis(value: f64) -> u64 {
     value as u64
 }
 
@@ -109,7 +109,7 @@ pub struct OutboxDelivery {
 }
 
 impl OutboxDelivery {
-    fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) -> Self {
+    pub(crate) fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) -> Self {
         Self { isolate: Rc::clone(isolate), context: context.clone(), run: ErrandRun::new(id, errand) }
     }
 

@@ -45,6 +45,12 @@ export function deliverNow(namespace, name, delivery, milliseconds) {
   return Promise.race([deliver(namespace, name, delivery, currentInstance()), after(milliseconds)]);
 }
 
+/** Asks with one line. Nothing depends on the answer. */
+export function askOnce(namespace, name, line) {
+  const log = (error) => console.error(`tollgate: the object of key ${name} did not answer: ${error?.message ?? error}`);
+  namespace.getByName(name).ask(line).catch(log);
+}
+
 /** Asks a key's object for JSON, with a body if there is one; resolves to the text. */
 export async function askText(namespace, name, url, body) {
   const init = body === undefined ? undefined : { method: "POST", body };
