@@ -90,7 +90,7 @@ pub fn judge(
         hold: None,
     };
     let spends = profile.token_route(check.call.method, check.call.path, settings.route_case).map(TokenTerms::from);
-    let held = check.held.filter(|held| spends == Some(held.terms));
+    let held = check.held.as_deref().filter(|held| spends == Some(held.terms));
     let refusal = match profile.status(now) {
         Status::Active if check.has_malformed_key && has_idempotency => Some((KeyVerdict::Malformed, 400)),
         Status::Active => None,

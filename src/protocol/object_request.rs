@@ -93,7 +93,7 @@ pub struct Check<'a> {
     /// Whether the call has an invalid `Idempotency-Key`. The tier decides whether that matters.
     pub has_malformed_key: bool,
     /// What the call holds, once its isolate knows that its route spends tokens.
-    pub held: Option<HeldCall>,
+    pub held: Option<Box<HeldCall>>,
     /// Outcomes of other calls of the key.
     pub outcomes: CallOutcomes<'a>,
 }
@@ -287,7 +287,7 @@ impl Check<'_> {
         if self.has_malformed_key {
             url.push_str("&b=1");
         }
-        if let Some(held) = self.held {
+        if let Some(held) = &self.held {
             url.push_str("&k=");
             held.write(url)?;
         }
@@ -342,7 +342,7 @@ impl<'a> ObjectRequest<'a> {
                 "q" => check.fingerprint = Fingerprint::parse(value),
                 "b" => check.has_malformed_key = value == "1",
                 // Terms of a later version are as none: the object says its own.
-                "k" => check.held = HeldCall::parse(value),
+                "k" => check.held = HeldCall::parse(value).map(Box::new),
                 "m" => check.call.method = value,
                 "w" => is_awaited = value == "1",
                 "f" => page.from = value.parse().ok()?,
@@ -441,18 +441,6 @@ mod tests {
             held: None,
             outcomes: CallOutcomes::default(),
         };
-        let terms = TokenTerms {
-            format: UsageFormat::OpenAi,
-            default_output: 1024,
-            max_output: 4096,
-            bytes_per_token: 1,
-            max_input: None,
-        };
-        let hold = TokenHold { input: 120, output_per_answer: 1024, answers: 2 };
-        let held = Check { held: Some(HeldCall { hold, terms, can_be_clamped: false }), ..plain.clone() };
-        let named_input = TokenTerms { format: UsageFormat::Header, max_input: Some(9), ..terms };
-        let clamped = HeldCall { hold, terms: named_input, can_be_clamped: true };
-        let clamped = Check { held: Some(clamped), outcomes: CallOutcomes("5.200.31.r7"), ..plain.clone() };
         let report = PendingReport { nonce: 9, uncounted: 2, denied: 3, ..PendingReport::default() };
         let old = PendingReport { age: Some(1500), ..report };
         let text =
@@ -497,15 +485,6 @@ mod tests {
                 "https://key.object/v1/check?id=abc&h=00ff&n=7&r=1&a=40&o=9:2:3:1500&m=GET&p=/a&p=b%2F",
             ),
             (ObjectRequest::Check(found), "https://key.object/v1/check?id=abc&h=00ff&n=7&found=1&m=GET&p=/a&p=b%2F"),
-            (
-                ObjectRequest::Check(held),
-                "https://key.object/v1/check?id=abc&h=00ff&n=7&k=120:1024:2:openai:1024:4096:1:0&m=GET&p=/a&p=b%2F",
-            ),
-            (
-                ObjectRequest::Check(clamped),
-                "https://key.object/v1/check?id=abc&h=00ff&n=7&k=120:1024:2:header:1024:4096:1:9:c&m=GET&p=/a&p=b%2F#5.200.31.r7",
-            ),
-            (ObjectRequest::RenewHold { id: "abc", nonce: 7 }, "https://key.object/v1/renew?id=abc&n=7"),
             (ObjectRequest::Report { id: "abc", report }, "https://key.object/v1/settle?id=abc&o=9:2:3"),
             (
                 ObjectRequest::Report { id: "abc", report: named },
@@ -535,6 +514,40 @@ mod tests {
                 ObjectRequest::KeyStatus { id: "abc", secret_hash: HASH, is_found: true },
                 "https://key.object/v1/holder?id=abc&h=00ff&found=1",
             ),
+        ] {
+            assert_eq!(request.to_url(), url);
+            assert_eq!(ObjectRequest::parse(url), Some(request));
+        }
+    }
+
+    /// As above.
+    #[test]
+    fn requests_about_holds_are_frozen() {
+        let terms = TokenTerms {
+            format: UsageFormat::OpenAi,
+            default_output: 1024,
+            max_output: 4096,
+            bytes_per_token: 1,
+            max_input: None,
+        };
+        let hold = TokenHold { input: 120, output_per_answer: 1024, answers: 2 };
+        let plain = ObjectRequest::parse("https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/");
+        let Some(ObjectRequest::Check(plain)) = plain else { panic!("{plain:?}") };
+        let check = |held, outcomes| {
+            let outcomes = CallOutcomes(outcomes);
+            ObjectRequest::Check(Check { held: Some(Box::new(held)), outcomes, ..plain.clone() })
+        };
+        let named_input = TokenTerms { format: UsageFormat::Header, max_input: Some(9), ..terms };
+        for (request, url) in [
+            (
+                check(HeldCall { hold, terms, can_be_clamped: false }, ""),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&k=120:1024:2:openai:1024:4096:1:0&m=GET&p=/",
+            ),
+            (
+                check(HeldCall { hold, terms: named_input, can_be_clamped: true }, "5.200.31.r7"),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&k=120:1024:2:header:1024:4096:1:9:c&m=GET&p=/#5.200.31.r7",
+            ),
+            (ObjectRequest::RenewHold { id: "abc", nonce: 7 }, "https://key.object/v1/renew?id=abc&n=7"),
         ] {
             assert_eq!(request.to_url(), url);
             assert_eq!(ObjectRequest::parse(url), Some(request));

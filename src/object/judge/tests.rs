@@ -271,11 +271,12 @@ const TERMS: TokenTerms = TokenTerms {
 
 fn held(nonce: u64, input: u64, output_per_answer: u64, answers: u64) -> Check<'static> {
     let hold = TokenHold { input, output_per_answer, answers };
-    Check { held: Some(HeldCall { hold, terms: TERMS, can_be_clamped: false }), ..check(nonce) }
+    let call = HeldCall { hold, terms: TERMS, can_be_clamped: false };
+    Check { held: Some(Box::new(call)), ..check(nonce) }
 }
 
 fn clampable(check: Check<'static>) -> Check<'static> {
-    Check { held: check.held.map(|held| HeldCall { can_be_clamped: true, ..held }), ..check }
+    Check { held: check.held.map(|held| Box::new(HeldCall { can_be_clamped: true, ..*held })), ..check }
 }
 
 /// Tokens left of the budget, and those that are held, at a time.
@@ -299,7 +300,7 @@ fn charged(memory: &Memory) -> u64 {
 fn a_call_that_spends_tokens_is_sent_back_for_its_hold_and_counts_nothing() {
     let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
     let later = TokenTerms { max_output: 401, ..TERMS };
-    let by_other_terms = held(2, 10, 10, 1).held.map(|held| HeldCall { terms: later, ..held });
+    let by_other_terms = held(2, 10, 10, 1).held.map(|held| Box::new(HeldCall { terms: later, ..*held }));
     for check in [check(1), Check { held: by_other_terms, ..check(2) }] {
         let sent_back = judged(&mut memory, &check);
         assert_eq!(verdict(&sent_back), &KeyVerdict::LacksHold(TERMS));

@@ -263,7 +263,7 @@ impl GatedCall {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
-            held: self.tokens.as_ref().map(|tokens| tokens.held(self.isolate.config.token_clamp)),
+            held: self.tokens.as_ref().map(|tokens| Box::new(tokens.held(self.isolate.config.token_clamp))),
             outcomes: self.attachment.outcomes(),
         };
         check.with_field(self.request.incoming.idempotency(), self.fingerprint)

@@ -1,0 +1,106 @@
+// Token budgets over real connections: clients that leave, compressed and large answers.
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import { after, before, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { startGate, startOrigin } from "../../scripts/lib/gate.mjs";
+import { until } from "../support/until.mjs";
+import { call, issueKey, send } from "./lib/client.mjs";
+import { connect, head } from "./lib/raw.mjs";
+
+const BUDGET = 100_000_000;
+const LARGE = 20 * 1024 * 1024;
+const BODY = JSON.stringify({ model: "m", messages: [{ role: "user", content: "Hello" }], max_tokens: 200 });
+const USAGE = { prompt_tokens: 10, completion_tokens: 32, total_tokens: 42 };
+const DELTA = `data: {"choices":[{"delta":{"content":"four"}}]}\n\n`;
+const LARGE_BODY = JSON.stringify({ filler: "x".repeat(LARGE), usage: USAGE });
+
+let origin;
+let gate;
+/** Connections of the origin on which an answer was cut off. */
+let cuts = 0;
+
+before(async () => {
+  origin = await startOrigin({ respond });
+  gate = await startGate({ origin: origin.url });
+  await gate.d1(`INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/v1/*', 'POST', 'openai', 100, 400);
+    INSERT INTO tiers (name) VALUES ('budget');
+    INSERT INTO tier_limits (tier, policy, unit, quota, period) VALUES ('budget', 'budget', 'tokens', ${BUDGET}, 'day')`);
+});
+
+after(async () => {
+  await gate?.stop();
+  await origin?.stop();
+});
+
+function respond(req, res) {
+  if (req.url === "/v1/stream" || req.url === "/v1/silent") {
+    res.on("close", () => (cuts += res.writableEnded ? 0 : 1));
+    if (req.url === "/v1/silent") return;
+    res.writeHead(200, { "content-type": "text/event-stream" });
+    return res.write(DELTA);
+  }
+  const json = { "content-type": "application/json" };
+  if (req.url === "/v1/gzip") return res.writeHead(200, { ...json, "content-encoding": "gzip" }).end(gzipSync(JSON.stringify({ usage: USAGE })));
+  if (req.url === "/v1/large") return res.writeHead(200, { ...json, "content-length": LARGE_BODY.length }).end(LARGE_BODY);
+  res.writeHead(200, json).end("{}");
+}
+
+async function spent(key) {
+  const { headers } = await call(gate, key, "/free");
+  return BUDGET - Number(/"budget";r=(\d+)/.exec(headers.ratelimit)[1]);
+}
+
+const ask = (key, target, options) =>
+  call(gate, key, target, { method: "POST", body: BODY, headers: { "content-type": "application/json" }, ...options });
+
+/** Sends a call and leaves once `has` holds of what has come. */
+async function leave(key, target, has) {
+  const socket = await connect(gate);
+  const fields = ["Host: api.test", `X-API-Key: ${key.key}`, "Content-Type: application/json", `Content-Length: ${BODY.length}`];
+  let text = "";
+  socket.on("data", (data) => (text += data));
+  socket.write(head(`POST ${target} HTTP/1.1`, fields) + BODY);
+  await until("the gate has got so far", () => has(text));
+  socket.resetAndDestroy();
+}
+
+test("a client that leaves in mid-stream is charged the input and what was delivered, and the origin's answer ends", async () => {
+  const key = await issueKey(gate, "budget");
+  cuts = 0;
+  await leave(key, "/v1/stream", (text) => text.includes("four"));
+  await until("the origin's answer is cut off", () => cuts === 1);
+  await until("the hold is settled", async () => (await spent(key)) === BODY.length + 4);
+});
+
+test("one that leaves before the answer begins is charged the input", async () => {
+  const key = await issueKey(gate, "budget");
+  cuts = 0;
+  origin.reset();
+  await leave(key, "/v1/silent", () => origin.count() === 1);
+  await until("the origin's answer is cut off", () => cuts === 1);
+  await until("the hold is settled", async () => (await spent(key)) === BODY.length);
+});
+
+test("the usage of an answer that is compressed all the same is read, and the client can read the answer", async () => {
+  const key = await issueKey(gate, "budget");
+  const response = await fetch(new URL("/v1/gzip", gate.url), { method: "POST", body: BODY, headers: { "x-api-key": key.key, "content-type": "application/json" } });
+  assert.deepEqual(await response.json(), { usage: USAGE });
+  assert.equal(await spent(key), 42);
+});
+
+test("a large answer comes back as it was, with its length", async () => {
+  const key = await issueKey(gate, "budget");
+  const response = await fetch(new URL("/v1/large", gate.url), { method: "POST", body: BODY, headers: { "x-api-key": key.key, "accept-encoding": "identity" } });
+  const digest = (bytes) => createHash("sha256").update(bytes).digest("hex");
+  assert.equal(digest(Buffer.from(await response.arrayBuffer())), digest(LARGE_BODY));
+  assert.equal(response.headers.get("content-length"), String(LARGE_BODY.length));
+  assert.equal(await spent(key), 42);
+});
+
+test("what does not fit is refused as other policies refuse", async () => {
+  const key = await issueKey(gate, "budget");
+  const answer = await ask(key, "/v1/x", { body: BODY.replace('"m"', `"m","n":${BUDGET}`) });
+  assert.equal(answer.status, 400);
+  assert.equal((await send(gate, "/v1/x", { method: "POST", body: BODY })).status, 401);
+});
