@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { sql } from "./lib/database.mjs";
 import { call, issue, problem, rateLimit, received, receivedOne, releaseOrigin, wait } from "./lib/gate.mjs";
+import { crash } from "./lib/object.mjs";
 
 const BUDGET = 1_000;
 let tiers = 0;
@@ -11,7 +12,7 @@ let key;
 beforeAll(() =>
   sql(
     `INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES
-       ('/answer', 'POST', 'openai', 100, 400), ('/answer', 'PUT', 'header', 100, 400), ('/answer', 'PATCH', 'anthropic', 100, 400)`,
+       ('/answer', 'POST', 'openai', 100, 400), ('/answer', 'PUT', 'header', 100, 400), ('/answer', 'PATCH', 'anthropic', 100, 400), ('/answer', 'DELETE', 'gemini', 100, 400)`,
   ),
 );
 
@@ -183,6 +184,69 @@ test("a hold that nobody settles is charged whole after ten minutes, and correct
   await releaseOrigin();
   await body;
   expect(await left()).toBe(BUDGET - 20);
+});
+
+describe("usage is read at any chunk borders", () => {
+  const anthropic =
+    `event: message_start\r\ndata: {"type":"message_start","message":{"usage":{"input_tokens":25,"output_tokens":1}}}\r\n\r\n` +
+    `event: content_block_delta\r\ndata: {"type":"content_block_delta","delta":{"type":"text_delta","text":"\\"usage\\": é"}}\r\n\r\n` +
+    `event: message_delta\r\ndata: {"type":"message_delta","delta":{},"usage":{"output_tokens":15}}\r\n\r\n`;
+  const gemini = '[{"candidates":[],"usageMetadata":{"promptTokenCount":9,"totalTokenCount":9}},\r\n{"candidates":[],"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":4,"totalTokenCount":13}}]';
+  const openai = JSON.stringify({ object: "response", output: [], usage: { input_tokens: 30, output_tokens: 6, total_tokens: 36 } });
+
+  test.each([
+    ["anthropic, streamed", "PATCH", anthropic, EVENTS, 40],
+    ["anthropic, whole", "PATCH", '{"usage":{"input_tokens":5,"cache_read_input_tokens":3,"output_tokens":2}}', {}, 10],
+    ["gemini, a list", "DELETE", gemini, { "content-type": "application/json" }, 13],
+    ["gemini, streamed", "DELETE", `data: ${gemini.slice(1, -1).split(",\r\n").join("\r\n\r\ndata: ")}\r\n\r\n`, EVENTS, 13],
+    ["openai, a response", "POST", openai, { "content-type": "application/json" }, 36],
+  ])("%s", async (_what, method, answer, headers, total) => {
+    for (const size of [1, 7, 64]) {
+      const parts = answer.match(new RegExp(`[^]{1,${size}}`, "g"));
+      const before = await left();
+      const response = await ask(CHAT, parts, { method, headers });
+      expect(await response.text()).toBe(answer);
+      expect(before - (await left())).toBe(total);
+    }
+  });
+});
+
+test("a hold outlives its object", async () => {
+  const response = await ask(CHAT, [null, JSON.stringify(usage(20))]);
+  await crash(key);
+  expect(await left()).toBe(BUDGET - LENGTH - 200);
+  await releaseOrigin();
+  await response.text();
+  await crash(key);
+  expect(await left()).toBe(BUDGET - 20);
+});
+
+test("a free repeat by its idempotency key is forwarded and holds nothing", async () => {
+  const fields = { "Idempotency-Key": "once" };
+  await (await ask(CHAT, [JSON.stringify(usage(20))], { fields })).text();
+  const again = await ask(CHAT, [JSON.stringify(usage(20))], { fields });
+  expect(again.headers.get("x-tollgate-idempotent-replay")).toBe("1");
+  await again.text();
+  expect(await left()).toBe(BUDGET - 20);
+  const bodies = (await received()).filter(({ method }) => method === "POST").map(({ body }) => body);
+  expect(bodies).toEqual([JSON.stringify(CHAT), JSON.stringify(CHAT)]);
+});
+
+test("a change of a row holds within 60 seconds, also in an isolate that remembers another", async () => {
+  await (await ask(CHAT, [JSON.stringify(usage(20))])).text();
+  await sql("UPDATE token_routes SET max_output = 50, default_output = 10 WHERE pattern = '/answer' AND method = 'POST'");
+  wait(60);
+  await left();
+  const response = await ask(CHAT, [JSON.stringify(usage(20))]);
+  expect(rateLimit(response).budget.r).toBe(BUDGET - 20 - LENGTH - 50);
+  await response.text();
+  await sql("DELETE FROM token_routes WHERE method = 'POST'");
+  wait(60);
+  await left();
+  for (let i = 0; i < 2; i += 1) await (await ask(CHAT, [JSON.stringify(usage(20))])).text();
+  expect(await left()).toBe(BUDGET - 40);
+  expect((await received()).filter(({ method }) => method === "POST").map(({ body }) => body)).toEqual(Array(4).fill(JSON.stringify(CHAT)));
+  await sql("INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/answer', 'POST', 'openai', 100, 400)");
 });
 
 describe("a body", () => {
