@@ -51,7 +51,7 @@ describe("a hold", () => {
     expect(headers["accept-encoding"]).toBe("identity");
   });
 
-  test("is made in one request, once the isolate knows the route", async () => {
+  test("is made by every call, also once the isolate knows the route", async () => {
     for (let i = 0; i < 3; i += 1) await (await ask(CHAT, [JSON.stringify(usage(10))])).text();
     expect(await left()).toBe(BUDGET - 30);
   });
