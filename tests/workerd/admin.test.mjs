@@ -40,6 +40,9 @@ const BODIES = {
 };
 
 describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method, path) => {
+  // Each has the attempts of an address of its own.
+  const address = `192.0.2.${1 + ENDPOINTS.findIndex((endpoint) => endpoint[0] === method && endpoint[1] === path)}`;
+
   test.each([
     ["without a token", {}],
     ["with a wrong token", { Authorization: "Bearer wrong" }],
@@ -52,7 +55,7 @@ describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method
     ["with the token as an API key", { "X-API-Key": "admin-token-of-the-tests" }],
   ])("%s", async (_what, headers) => {
     const body = BODIES[method] && JSON.stringify(BODIES[method]);
-    const response = await send(`/_tollgate${path}`, { method, headers, body });
+    const response = await send(`/_tollgate${path}`, { method, headers: { "CF-Connecting-IP": address, ...headers }, body });
     expect(response.headers.get("www-authenticate")).toMatch(/^Bearer realm=/);
     await problem(response, 401);
   });
