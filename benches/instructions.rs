@@ -10,6 +10,7 @@ use tollgate::gateway::deny_cache::{DenyCache, Keyed};
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::keys::key::{self, ENTROPY_BYTES, PresentedKey, Signer};
+use tollgate::keys::token_route::{TokenRoute, UsageFormat};
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::Decision;
 use tollgate::limiter::decision::Judgement;
@@ -18,7 +19,6 @@ use tollgate::protocol::object_request::{Call, CallOutcomes, Check, ObjectReques
 use tollgate::protocol::object_response::{KeyResponse, KeyUsage, KeyVerdict, ObjectResponse};
 use tollgate::time::{DAY, MINUTE, SECOND, UnixMicros};
 use tollgate::tokens::request::{BodyHead, RequestBody, TokenRequest};
-use tollgate::tokens::token_route::{TokenRoute, UsageFormat};
 use tollgate::tokens::usage_reader::UsageReader;
 
 /// 2026-11-20T07:48:14Z, in microseconds.
@@ -183,6 +183,7 @@ fn protocol(times: u64) {
         idempotency_key: None,
         fingerprint: None,
         has_malformed_key: false,
+        held: None,
         outcomes: CallOutcomes::default(),
     });
     let policies = policies(Algorithm::Fixed, QUOTA, 2);

@@ -7,6 +7,7 @@ use crate::gateway::ratelimit_headers::{Forms, RateLimitFields};
 use crate::http::target::Target;
 use crate::keys::key::Signer;
 use crate::keys::route_pattern::RouteCase;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// How to handle a call when the key's object is unreachable.
@@ -27,9 +28,15 @@ pub enum Preflight {
     Answer,
 }
 
+/// The default of `TOKEN_BODY_BYTES`: 1 MiB.
+const TOKEN_BODY_BYTES: usize = 1 << 20;
+/// An isolate has 128 MB for all its requests.
+const TOKEN_BODY_RANGE: RangeInclusive<usize> = 1..=8 << 20;
+
 /// The settings of a deployment.
 #[derive(Clone)]
 #[allow(missing_docs)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Config {
     /// The base URL of the origin, without a trailing slash. `None` forwards requests to their own
     /// URL.
@@ -47,6 +54,10 @@ pub struct Config {
     pub legacy_headers: bool,
     /// Maximum time in seconds for which an isolate denies calls by itself. 0 disables this.
     pub deny_cache_seconds: u64,
+    /// Maximum length in bytes of a body that is read to count its tokens.
+    pub token_body_bytes: usize,
+    /// Whether a call that asks for more tokens than are left gets a smaller cap.
+    pub token_clamp: bool,
     /// `Access-Control-Allow-Origin` of tollgate's own responses.
     pub cors_allow_origin: Rc<str>,
     /// `None` without `KEY_SECRET`: no key can be issued or verified.
@@ -107,6 +118,8 @@ impl Config {
             allow_imported_keys: flag("ALLOW_IMPORTED_KEYS", text("ALLOW_IMPORTED_KEYS").as_deref(), true)?,
             legacy_headers: flag("LEGACY_HEADERS", text("LEGACY_HEADERS").as_deref(), true)?,
             deny_cache_seconds: seconds("DENY_CACHE_SECONDS", text("DENY_CACHE_SECONDS"), 10, 0..=3600)?,
+            token_body_bytes: token_body_bytes(text("TOKEN_BODY_BYTES").as_deref())?,
+            token_clamp: flag("TOKEN_CLAMP", text("TOKEN_CLAMP").as_deref(), false)?,
             cors_allow_origin: cors_origin(text("CORS_ALLOW_ORIGIN").as_deref().unwrap_or("*"))?,
             signer: text("KEY_SECRET").and_then(|current| Signer::new(&current, previous.split(',').map(str::trim))),
             admin_token: text("ADMIN_TOKEN"),
@@ -214,6 +227,15 @@ fn flag(name: &'static str, value: Option<&str>, default: bool) -> Result<bool, 
     }
 }
 
+fn token_body_bytes(value: Option<&str>) -> Result<usize, ConfigError> {
+    let Some(value) = value else { return Ok(TOKEN_BODY_BYTES) };
+    let bytes = value.parse().ok().filter(|bytes| TOKEN_BODY_RANGE.contains(bytes));
+    bytes.ok_or_else(|| {
+        let (least, most) = (TOKEN_BODY_RANGE.start(), TOKEN_BODY_RANGE.end());
+        wrong("TOKEN_BODY_BYTES", format!("must be a whole number from {least} to {most}"))
+    })
+}
+
 fn seconds(
     name: &'static str,
     value: Option<String>,
@@ -275,6 +297,7 @@ mod tests {
         assert!(config.legacy_headers);
         assert!(config.allow_imported_keys);
         assert_eq!(config.deny_cache_seconds, 10);
+        assert_eq!((config.token_body_bytes, config.token_clamp), (1_048_576, false));
         assert_eq!(&*config.cors_allow_origin, "*");
         assert!(config.signer.is_none());
         assert!(config.admin_token.is_none() && config.origin_secret.is_none());
@@ -293,6 +316,8 @@ mod tests {
             ("ALLOW_IMPORTED_KEYS", "false"),
             ("LEGACY_HEADERS", "false"),
             ("DENY_CACHE_SECONDS", "0"),
+            ("TOKEN_BODY_BYTES", "8388608"),
+            ("TOKEN_CLAMP", "true"),
             ("KEY_SECRET", "s"),
             ("ADMIN_TOKEN", "t"),
             ("ORIGIN_SECRET", "sixteen-or-more!"),
@@ -306,6 +331,7 @@ mod tests {
         assert_eq!(config.fail_mode, FailMode::Open);
         assert!(config.allow_query_key && !config.legacy_headers && !config.allow_imported_keys);
         assert_eq!(config.deny_cache_seconds, 0);
+        assert_eq!((config.token_body_bytes, config.token_clamp), (8_388_608, true));
         assert!(config.signer.is_some() && config.admin_token.is_some());
         assert_eq!(config.origin_secret.as_deref(), Some("sixteen-or-more!"));
         assert_eq!((config.preflight, config.ratelimit_fields), (Preflight::Answer, RateLimitFields::Draft7));
@@ -331,6 +357,10 @@ mod tests {
             ("DENY_CACHE_SECONDS", "-1"),
             ("DENY_CACHE_SECONDS", "1.5"),
             ("DENY_CACHE_SECONDS", "3601"),
+            ("TOKEN_BODY_BYTES", "0"),
+            ("TOKEN_BODY_BYTES", "8388609"),
+            ("TOKEN_BODY_BYTES", "1 MiB"),
+            ("TOKEN_CLAMP", "yes"),
             ("CORS_ALLOW_ORIGIN", "a b"),
             ("PREFLIGHT", "deny"),
             ("ROUTE_CASE", "lower"),

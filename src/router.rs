@@ -167,6 +167,9 @@ endpoints! {
         ListRouteCosts  GET    "route-costs"                    Read   ["limit", "cursor"];
         PutRouteCost    PUT    "route-costs"                    Write  [] body BODY_LIMIT;
         DeleteRouteCost DELETE "route-costs"                    Write  ["pattern", "method"];
+        ListTokenRoutes  GET    "token-routes"                  Read   ["limit", "cursor"];
+        PutTokenRoute    PUT    "token-routes"                  Write  [] body BODY_LIMIT;
+        DeleteTokenRoute DELETE "token-routes"                  Write  ["pattern", "method"];
         ListTokens      GET    "tokens"                         Root   ["limit", "cursor"];
         CreateToken     POST   "tokens"                         Root   [] body BODY_LIMIT;
         DeleteToken     DELETE "tokens/{id}"                    Root   [];
@@ -296,6 +299,10 @@ mod tests {
             ("DELETE", "/_tollgate/route-costs", Ok(at(Admin::DeleteRouteCost, &[]))),
             ("POST", "/_tollgate/route-costs", not_allowed("GET, HEAD, PUT, DELETE")),
             ("GET", "/_tollgate/route-costs/x", Err(Route::NotFound)),
+            ("HEAD", "/_tollgate/token-routes", Ok(at(Admin::ListTokenRoutes, &[]))),
+            ("PUT", "/_tollgate/token-routes", Ok(at(Admin::PutTokenRoute, &[]))),
+            ("DELETE", "/_tollgate/token-routes", Ok(at(Admin::DeleteTokenRoute, &[]))),
+            ("POST", "/_tollgate/token-routes", not_allowed("GET, HEAD, PUT, DELETE")),
             ("POST", "/_tollgate/tokens", Ok(at(Admin::CreateToken, &[]))),
             ("GET", "/_tollgate/tokens", Ok(at(Admin::ListTokens, &[]))),
             ("DELETE", &format!("/_tollgate/tokens/{id}"), Ok(at(Admin::DeleteToken, &[id]))),

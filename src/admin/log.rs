@@ -17,7 +17,7 @@ pub struct LogEntryView {
     /// `create`, `import`, `change`, `rotate`, `revoke`, `put` or `delete`.
     pub action: String,
     /// Path of what was changed: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`,
-    /// `route-costs` or `tokens/{id}`.
+    /// `route-costs`, `token-routes` or `tokens/{id}`.
     pub target: String,
     /// State before the change, without secrets; `null` if the target was created.
     #[schema(value_type = Option<Object>, required = true)]

@@ -19,6 +19,7 @@ pub mod reports;
 pub mod reservations;
 pub mod route_costs;
 pub mod tiers;
+pub mod token_routes;
 pub mod tokens;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod usage;

@@ -24,6 +24,7 @@
 //! and does not keep responses to earlier requests.
 
 use crate::keys::key::same_hash;
+use crate::limiter::policy::Unit;
 use crate::protocol::object_request::Call;
 use crate::protocol::object_response::{Extent, KeyResponse, KeyVerdict};
 use std::collections::HashMap;
@@ -118,6 +119,10 @@ impl DenyCache {
         generation: Generation,
     ) {
         let Some((audience, cost, longest)) = kind(&known.verdict, keyed) else { return };
+        // True only of calls that hold as much. A settle may make room at any time, too.
+        if known.is_violated(Unit::Tokens) {
+            return;
+        }
         let resets = known.usage.policies.iter().map(|policy| policy.reset_after).filter(|&reset| reset > 0);
         let life = resets.chain(known.usage.changes_after).chain([longest, cap]).min().unwrap_or_default();
         // The clock stepped back in between: the duration of the request is unknown.
@@ -306,6 +311,7 @@ mod tests {
     }
 
     #[test]
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     fn a_denial_for_want_of_a_hold_is_not_kept() {
         let mut cache = DenyCache::default();
         let line = "1 denied:8500:1:h free 1000000 minute:rm:10:60:0:8500 month:rM:1000:2592000:990:9000000";
@@ -315,6 +321,22 @@ mod tests {
 
     fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, span: Range<u64>, cap: u64) {
         cache.keep(call, Keyed::No, known, span, cap, cache.generation());
+=======
+    fn a_denial_by_tokens_is_not_kept() {
+        let policies = |violated: &str| {
+            let usage = "minute:rm:10:60:0:8500 day:td:1000:86400:5:9000000";
+            denied(&format!("1 denied:8500:1:{violated}:a free 1000000 {usage}"))
+        };
+        for (violated, is_kept) in [("0", true), ("1", false), ("0:1", false)] {
+            let mut cache = DenyCache::default();
+            keep(&mut cache, CALL, &policies(violated), 1_000..1_200, 60_000);
+            assert_eq!(cache.plain(CALL, 1_300).is_some(), is_kept, "{violated}");
+        }
+    }
+
+    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, asked: Range<u64>, cap: u64) {
+        cache.keep(call, Keyed::No, known, asked, cap, cache.generation());
+>>>>>>> gate
     }
 
     impl DenyCache {

@@ -7,9 +7,11 @@ use std::fmt::Write as _;
 
 /// Names of all the fields of [`RateLimits::fields`] and of `Retry-After`, for
 /// `Access-Control-Expose-Headers`.
-pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay";
+pub const EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Monthly-Remaining, X-Tollgate-Idempotent-Replay, X-Tollgate-Token-Cap";
 /// Marks a replay, in the request to the origin and in the response.
 pub const REPLAY: &str = "X-Tollgate-Idempotent-Replay";
+/// The output to which a call was limited that asked for more than is left of its budget.
+pub const TOKEN_CAP: &str = "X-Tollgate-Token-Cap";
 
 /// The form of the rate-limit fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -33,6 +33,10 @@ pub enum Problem {
     InFlight,
     /// 422: the idempotency key was used for another request.
     OtherRequest,
+    /// 411: a body without a length that is larger than this many bytes.
+    LengthRequired(usize),
+    /// 415: a body in a form that the route does not take.
+    UnsupportedMedia(String),
     /// 413: the body is larger than this many bytes.
     TooLarge(usize),
     /// 413: the body has more than this many lines.
@@ -75,7 +79,9 @@ impl Problem {
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed(_) => 405,
             Self::Conflict(_) | Self::InFlight => 409,
+            Self::LengthRequired(_) => 411,
             Self::TooLarge(_) | Self::TooManyLines(_) => 413,
+            Self::UnsupportedMedia(_) => 415,
             Self::Invalid(..) | Self::OtherRequest => 422,
             Self::QuotaExceeded { .. } | Self::TooManyAttempts(_) => 429,
             Self::Internal => 500,
@@ -94,7 +100,9 @@ impl Problem {
             Self::MethodNotAllowed(_) => "Method Not Allowed",
             Self::Conflict(_) | Self::InFlight => "Conflict",
             Self::TooManyAttempts(_) => "Too Many Requests",
+            Self::LengthRequired(_) => "Length Required",
             Self::TooLarge(_) | Self::TooManyLines(_) => "Content Too Large",
+            Self::UnsupportedMedia(_) => "Unsupported Media Type",
             Self::Invalid(..) | Self::OtherRequest => "Unprocessable Content",
             Self::QuotaExceeded { .. } => "Quota Exceeded",
             Self::Internal => "Internal Server Error",
@@ -108,8 +116,13 @@ impl Problem {
     #[must_use]
     pub fn detail(&self) -> String {
         match self {
-            Self::BadRequest(detail) | Self::NoCredential(detail) | Self::NotFound(detail) | Self::Conflict(detail) => {
-                detail.clone()
+            Self::BadRequest(detail)
+            | Self::NoCredential(detail)
+            | Self::NotFound(detail)
+            | Self::Conflict(detail)
+            | Self::UnsupportedMedia(detail) => detail.clone(),
+            Self::LengthRequired(limit) => {
+                format!("this route counts tokens: a body of more than {limit} bytes must have a Content-Length")
             }
             Self::InvalidKey => "the API key is not valid".to_owned(),
             Self::NoAdminToken => "the admin API needs Authorization: Bearer <admin token>".to_owned(),

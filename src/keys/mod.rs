@@ -5,3 +5,4 @@ pub mod profile;
 pub mod route_cost;
 pub mod route_key;
 pub mod route_pattern;
+pub mod token_route;

@@ -4,6 +4,7 @@ use crate::http::idempotency_key::Idempotency;
 use crate::keys::key::same_hash;
 use crate::keys::route_cost::{self, Price, RouteCost, RouteCosts};
 use crate::keys::route_pattern::RouteCase;
+use crate::keys::token_route::{TokenRoute, TokenRoutes};
 use crate::limiter::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::limiter::schedule::{Schedule, Stage, Timetable};
 use crate::time::UnixMicros;
@@ -158,6 +159,9 @@ pub struct ProfileRow {
     /// The costs of routes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteCost>,
+    /// The routes that spend tokens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_routes: Vec<TokenRoute>,
 }
 
 /// A validated profile.
@@ -168,6 +172,7 @@ pub struct Profile {
     /// The current policies, in the order of the response fields. See [`Profile::turn_to`].
     pub policies: Vec<Policy>,
     costs: RouteCosts,
+    token_routes: TokenRoutes,
     /// The time range in milliseconds for which `policies` are current. An override begins or ends
     /// at its end.
     holds: Range<u64>,
@@ -182,8 +187,8 @@ impl Profile {
         for policy in row.policies.iter().chain(row.overrides.iter().map(|own| &own.policy)) {
             policy.policy()?;
         }
-        let costs = RouteCosts::new(&row.routes);
-        let mut profile = Self { row, policies: Vec::new(), costs, holds: 0..0 };
+        let (costs, token_routes) = (RouteCosts::new(&row.routes), TokenRoutes::new(&row.token_routes));
+        let mut profile = Self { row, policies: Vec::new(), costs, token_routes, holds: 0..0 };
         profile.turn_to(UnixMicros::default());
         Ok(profile)
     }
@@ -260,8 +265,19 @@ impl Profile {
         self.costs.price(method, path, case)
     }
 
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     /// The total cost of `calls`. `targets` has the counts, methods and paths of those that are known.
     /// A call without a target costs [`DEFAULT_COST`](route_cost::DEFAULT_COST).
+=======
+    /// The row of a call that spends tokens; `None` if it spends none.
+    #[must_use]
+    pub fn token_route(&self, method: &str, path: &str, case: RouteCase) -> Option<&TokenRoute> {
+        self.token_routes.find(method, path, case)
+    }
+
+    /// The total cost of the calls of a report. A call without a target costs
+    /// [`DEFAULT_COST`](route_cost::DEFAULT_COST).
+>>>>>>> gate
     #[must_use]
     pub fn cost_of<'a>(
         &self,
@@ -301,6 +317,11 @@ fn moment(millis: u64) -> Option<UnixMicros> {
 #[cfg(test)]
 mod tests {
     use super::*;
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
+=======
+    use crate::keys::token_route::UsageFormat;
+    use crate::protocol::object_request::UncheckedCalls;
+>>>>>>> gate
 
     /// Deployed objects hold rows of this form.
     #[test]
@@ -314,6 +335,16 @@ mod tests {
         let sorted = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let printed = serde_json::to_string(&row).unwrap();
         assert_eq!(sorted(&printed), sorted(&text.replace(r#""routes":[],"#, "")));
+        let routes = r#""token_routes":[{"pattern":"/v1/*","method":"POST","format":"openai","default_output":1,"max_output":2,"bytes_per_token":1,"max_input":null}]"#;
+        let text = text.replace(r#""routes":[]"#, routes);
+        let row: ProfileRow = serde_json::from_str(&text).unwrap();
+        assert_eq!(sorted(&serde_json::to_string(&row).unwrap()), sorted(&text));
+        // A format that this version does not have.
+        let later: ProfileRow = serde_json::from_str(&text.replace("openai", "later")).unwrap();
+        let profile = Profile::new(later).unwrap();
+        let of = |method, path| profile.token_route(method, path, RouteCase::Sensitive).map(|row| row.format);
+        assert_eq!(of("POST", "/v1/chat"), Some(UsageFormat::Header));
+        assert_eq!((of("GET", "/v1/chat"), of("POST", "/v2")), (None, None));
     }
 
     const TIER: &str = r#"{"id":"k","tier":"free","status":"active","secret_hash":"hh","policies":[

@@ -10,4 +10,17 @@ pub struct CallOutcome {
     pub status: u16,
     /// Milliseconds from the request to the origin until its response.
     pub duration_ms: u64,
+    /// What is charged of the hold of the call. `None` without a hold.
+    pub used: Option<UsedTokens>,
+}
+
+/// The tokens that a call has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsedTokens {
+    /// So many, as the origin says.
+    Reported(u64),
+    /// At most so many: the answer was cut off.
+    Estimated(u64),
+    /// As many as were held, because the answer does not say.
+    Held,
 }

@@ -50,6 +50,7 @@ pub(crate) const fn check(nonce: u64) -> Check<'static> {
         idempotency_key: None,
         fingerprint: None,
         has_malformed_key: false,
+        held: None,
         outcomes: CallOutcomes(""),
     }
 }

@@ -1,16 +1,24 @@
 //! How calls are judged, and reports and outcomes of calls recorded.
 
+use crate::key_state::hold::{HoldTerms, UsedAmount};
 use crate::key_state::state::KeyState;
 use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
 use crate::keys::route_pattern::RouteCase;
+use crate::keys::token_route::TokenTerms;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{Judgement, UsageSnapshot, Verdict};
+use crate::limiter::policy::{Policy, Unit};
+use crate::metering::call_outcome::UsedTokens;
 use crate::object::memory::{Memory, NotLoaded};
 use crate::object::settings::Settings;
 use crate::protocol::object_request::{CallOutcomes, Check, PendingReport};
 use crate::protocol::object_response::{Admission, Extent, KeyResponse, KeyUsage, KeyVerdict, ObjectResponse};
-use crate::time::UnixMicros;
+use crate::time::{MINUTE, UnixMicros};
+use crate::tokens::request::TokenHold;
+
+/// How long the hold of a call stays open unless it is settled or renewed, in microseconds.
+pub const HOLD_TTL: u64 = 10 * MINUTE;
 
 /// A judged call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +75,7 @@ pub fn judge(
     }
     let recorded = check.report.map(|report| apply_report(key_state, profile, settings.route_case, report, now));
     let recorded = recorded.unwrap_or_default();
-    complete(key_state, profile, check.outcomes, now);
+    complete(key_state, profile, settings, check.outcomes, now);
     let price = profile.price(check.call.method, check.call.path, settings.route_case);
     let has_idempotency = profile.row.idempotency.applies_to(check.call.method);
     let call = CallToJudge {
@@ -81,6 +89,8 @@ pub fn judge(
         thresholds: &settings.thresholds,
         hold: None,
     };
+    let spends = profile.token_route(check.call.method, check.call.path, settings.route_case).map(TokenTerms::from);
+    let held = check.held.as_deref().filter(|held| spends == Some(held.terms));
     let refusal = match profile.status(now) {
         Status::Active if check.has_malformed_key && has_idempotency => Some((KeyVerdict::Malformed, 400)),
         Status::Active => None,
@@ -89,15 +99,55 @@ pub fn judge(
     let (verdict, usage, is_admitted) = if let Some((verdict, status)) = refusal {
         key_state.refuse_call(now, &call, status);
         (verdict, key_state.usage(profile.schedule(), now), false)
+    } else if let (Some(terms), None) = (spends, held) {
+        (KeyVerdict::LacksHold(terms), key_state.usage(profile.schedule(), now), false)
+    } else if let Some(held) = held {
+        judge_held(key_state, profile, check, call, now, (held.hold, held.can_be_clamped))
     } else {
         judge_call(key_state, profile, check, &call, now)
     };
     let usage = KeyUsage::new(&profile.row.tier, profile.schedule(), &usage);
     Ok(Judged {
         response: ObjectResponse::Key(KeyResponse { verdict, usage }),
-        needs_write: recorded.needs_write || is_admitted,
+        needs_write: recorded.needs_write || is_admitted || check.outcomes.close_holds(),
         is_report_late: recorded.is_late,
     })
+}
+
+/// The verdict on a call of an active key that holds tokens, and the rest as [`judge_call`].
+fn judge_held(
+    key_state: &mut KeyState,
+    profile: &Profile,
+    check: &Check<'_>,
+    call: CallToJudge<'_>,
+    now: UnixMicros,
+    (asked, can_be_clamped): (TokenHold, bool),
+) -> (KeyVerdict, UsageSnapshot, bool) {
+    let clamped = if can_be_clamped { clamp(key_state, profile, asked, now) } else { None };
+    let tokens = clamped.unwrap_or(asked).total();
+    let call = CallToJudge { hold: Some(HoldTerms { tokens, ttl: HOLD_TTL }), ..call };
+    let (verdict, usage, is_admitted) = judge_call(key_state, profile, check, &call, now);
+    let verdict = match verdict {
+        KeyVerdict::Admitted(admission) => {
+            // A free replay has none. That of a repeated request may be smaller than computed now.
+            let open = key_state.open_hold(now, check.nonce);
+            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < asked.total());
+            let cap = less.and_then(|tokens| asked.within(tokens)).map(|hold| hold.output_per_answer);
+            KeyVerdict::Admitted(Admission { has_hold: open.is_some(), cap, ..admission })
+        }
+        verdict => verdict,
+    };
+    (verdict, usage, is_admitted)
+}
+
+/// The hold with as much output as every policy has tokens left for; `None` if all of it fits, or
+/// not one token of output does.
+fn clamp(key_state: &mut KeyState, profile: &Profile, asked: TokenHold, now: UnixMicros) -> Option<TokenHold> {
+    let schedule = profile.schedule();
+    let usage = key_state.usage(schedule, now);
+    let of_tokens = schedule.policies().iter().zip(&usage.policies).filter(|(policy, _)| policy.unit() == Unit::Tokens);
+    let left = of_tokens.map(|(_, usage)| usage.remaining).min()?;
+    asked.within(left).filter(|hold| hold.total() < asked.total())
 }
 
 /// The verdict on a call of an active key, the usage after it, and whether it is admitted. A repeat
@@ -117,6 +167,8 @@ fn judge_call(
         // The end of a replay unblocks nothing: it is for the audit log alone.
         wants_outcome: call.is_audited || (has_key && !is_replay),
         ignores_key: check.fingerprint.is_some() && !has_key,
+        has_hold: false,
+        cap: None,
     };
     let judgement = key_state.judge_once(schedule, now, call);
     let is_admitted = judgement.is_admitted();
@@ -132,6 +184,12 @@ fn judge_call(
         KeyVerdict::Denied { violated, retry_after, cost, extent: _, lacks_hold } => {
             let extent = extent(key_state, profile, check, call, (&decision.verdict, replay), now);
             KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold }
+        }
+        KeyVerdict::CostExceedsQuota { policy, .. } => {
+            let unit = schedule.policies().get(policy).map_or(Unit::Requests, Policy::unit);
+            let held = call.hold.map_or(0, |hold| hold.tokens);
+            let cost = Cost { tokens: held, ..call.cost }.of(unit);
+            KeyVerdict::CostExceedsQuota { policy, cost }
         }
         verdict => verdict,
     };
@@ -177,10 +235,24 @@ pub fn record_report(
 ///
 /// # Errors
 /// [`NotLoaded`].
-pub fn record_outcomes(memory: &mut Memory, outcomes: CallOutcomes<'_>, now: UnixMicros) -> Result<bool, NotLoaded> {
+pub fn record_outcomes(
+    memory: &mut Memory,
+    settings: &Settings,
+    outcomes: CallOutcomes<'_>,
+    now: UnixMicros,
+) -> Result<bool, NotLoaded> {
     let Some((key_state, profile)) = memory.key(now)? else { return Ok(false) };
-    complete(key_state, profile, outcomes, now);
+    complete(key_state, profile, settings, outcomes, now);
     Ok(true)
+}
+
+/// Keeps the hold of a call open for another [`HOLD_TTL`]; `false` if it is not open.
+///
+/// # Errors
+/// [`NotLoaded`].
+pub fn renew_hold(memory: &mut Memory, nonce: u64, now: UnixMicros) -> Result<bool, NotLoaded> {
+    let Some((key_state, _)) = memory.key(now)? else { return Ok(false) };
+    Ok(key_state.renew_hold(now, nonce, HOLD_TTL).is_some())
 }
 
 fn apply_report(
@@ -200,9 +272,26 @@ fn apply_report(
     }
 }
 
-fn complete(key_state: &mut KeyState, profile: &Profile, outcomes: CallOutcomes<'_>, now: UnixMicros) {
+fn complete(
+    key_state: &mut KeyState,
+    profile: &Profile,
+    settings: &Settings,
+    outcomes: CallOutcomes<'_>,
+    now: UnixMicros,
+) {
     for outcome in outcomes.iter() {
         key_state.complete(now, outcome, profile.row.audit_days > 0);
+        let tokens = match outcome.used {
+            None => continue,
+            Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => tokens,
+            // One that is not open any more is charged whole already, or settled.
+            Some(UsedTokens::Held) => match key_state.open_hold(now, outcome.nonce) {
+                None => continue,
+                Some(hold) => hold.cost.tokens,
+            },
+        };
+        let used = UsedAmount { tokens, requests: None };
+        key_state.settle_hold(profile.schedule(), now, outcome.nonce, used, &settings.thresholds);
     }
 }
 

@@ -2,8 +2,13 @@
 
 use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::target::percent_decode;
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
 use crate::metering::call_outcome::CallOutcome;
 use crate::protocol::hold_request::HoldRequest;
+=======
+use crate::metering::call_outcome::{CallOutcome, UsedTokens};
+use crate::protocol::held_call::HeldCall;
+>>>>>>> gate
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -28,6 +33,8 @@ pub enum ObjectRequest<'a> {
         is_awaited: bool,
         outcomes: CallOutcomes<'a>,
     },
+    /// Keep the hold of the call of this nonce open.
+    RenewHold { id: &'a str, nonce: u64 },
     /// Read a page of the audit log. The response is JSON.
     Audit { id: &'a str, page: AuditPage<'a> },
     /// Read the key's usage. The response is JSON, a [`Usage`](crate::protocol::usage::Usage).
@@ -99,12 +106,16 @@ pub struct Check<'a> {
     pub fingerprint: Option<Fingerprint>,
     /// Whether the call has an invalid `Idempotency-Key`. The tier decides whether that matters.
     pub has_malformed_key: bool,
+    /// What the call holds, once its isolate knows that its route spends tokens.
+    pub held: Option<Box<HeldCall>>,
     /// Outcomes of other calls of the key.
     pub outcomes: CallOutcomes<'a>,
 }
 
 /// How calls ended: `nonce.status.milliseconds`, separated by commas. Sent after a `#` at the end
-/// of a request. The status is 0 if the origin did not respond.
+/// of a request. The status is 0 if the origin did not respond. The outcome of a call with a hold
+/// has one more field, which earlier versions ignore: `r` and the tokens that were reported, `e`
+/// and those that were estimated, or `h` for the whole hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallOutcomes<'a>(pub &'a str);
 
@@ -113,10 +124,16 @@ impl<'a> CallOutcomes<'a> {
     #[must_use]
     pub fn text(outcomes: &[CallOutcome]) -> String {
         let mut text = String::new();
-        for CallOutcome { nonce, status, duration_ms } in outcomes {
+        for CallOutcome { nonce, status, duration_ms, used } in outcomes {
             let separator = if text.is_empty() { "" } else { "," };
             // Writing to a String cannot fail.
             let _ = write!(text, "{separator}{nonce}.{status}.{duration_ms}");
+            let _ = match used {
+                None => Ok(()),
+                Some(UsedTokens::Reported(tokens)) => write!(text, ".r{tokens}"),
+                Some(UsedTokens::Estimated(tokens)) => write!(text, ".e{tokens}"),
+                Some(UsedTokens::Held) => write!(text, ".h"),
+            };
         }
         text
     }
@@ -130,8 +147,26 @@ impl<'a> CallOutcomes<'a> {
                 nonce: nonce.parse().ok()?,
                 status: status.parse().ok()?,
                 duration_ms: duration.parse().ok()?,
+                used: numbers.next().and_then(used_tokens),
             })
         })
+    }
+
+    /// Whether they close a hold.
+    #[must_use]
+    pub fn close_holds(self) -> bool {
+        self.iter().any(|outcome| outcome.used.is_some())
+    }
+}
+
+/// Reads what was used. `None` if a later version sends something else: the hold then expires.
+fn used_tokens(field: &str) -> Option<UsedTokens> {
+    let (kind, tokens) = field.split_at_checked(1)?;
+    match kind {
+        "r" => tokens.parse().ok().map(UsedTokens::Reported),
+        "e" => tokens.parse().ok().map(UsedTokens::Estimated),
+        "h" => Some(UsedTokens::Held),
+        _ => None,
     }
 }
 
@@ -203,6 +238,7 @@ impl ObjectRequest<'_> {
                 let awaited = if *is_awaited { "&w=1" } else { "" };
                 write!(url, "end?id={id}{awaited}#{}", outcomes.0)
             }
+            Self::RenewHold { id, nonce } => write!(url, "renew?id={id}&n={nonce}"),
             Self::Audit { id, page: AuditPage { from, to, cursor, limit } } => {
                 write!(url, "audit?id={id}&f={from}&t={to}&c={cursor}&l={limit}")
             }
@@ -269,6 +305,10 @@ impl Check<'_> {
         if self.has_malformed_key {
             url.push_str("&b=1");
         }
+        if let Some(held) = &self.held {
+            url.push_str("&k=");
+            held.write(url)?;
+        }
         // The path is last and needs no escapes, because it can contain any character except `?`
         // and `#`.
         write!(url, "&m={method}&p={path}")?;
@@ -298,6 +338,7 @@ impl<'a> ObjectRequest<'a> {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
+            held: None,
             outcomes: CallOutcomes(outcomes),
         };
         let mut page = AuditPage { from: 0, to: 0, cursor: "", limit: 0 };
@@ -318,6 +359,8 @@ impl<'a> ObjectRequest<'a> {
                 "i" => check.idempotency_key = Some(percent_decode(value)),
                 "q" => check.fingerprint = Fingerprint::parse(value),
                 "b" => check.has_malformed_key = value == "1",
+                // Terms of a later version are as none: the object says its own.
+                "k" => check.held = HeldCall::parse(value).map(Box::new),
                 "m" => check.call.method = value,
                 "w" => is_awaited = value == "1",
                 "f" => page.from = value.parse().ok()?,
@@ -334,6 +377,7 @@ impl<'a> ObjectRequest<'a> {
             "check" if !check.call.secret_hash.is_empty() => Some(Self::Check(check)),
             "settle" => Some(Self::Report { id, report: check.report? }),
             "end" => Some(Self::CallOutcomes { id, is_awaited, outcomes: check.outcomes }),
+            "renew" => Some(Self::RenewHold { id, nonce: check.nonce }),
             "audit" => Some(Self::Audit { id, page }),
             "usage" => Some(Self::Usage { id }),
             "refresh" => Some(Self::Refresh { id }),
@@ -377,13 +421,27 @@ impl PendingReport<'_> {
 mod tests {
     use super::*;
 
+    use crate::keys::token_route::{TokenTerms, UsageFormat};
+    use crate::tokens::request::TokenHold;
+
     const HASH: &str = "00ff";
 
     #[test]
     fn outcomes_are_written_as_they_are_read() {
-        for text in ["", "5.200.31", "5.200.31,6.0.9,18446744073709551615.599.0"] {
+        for text in [
+            "",
+            "5.200.31",
+            "5.200.31,6.0.9,18446744073709551615.599.0",
+            "5.200.31.r0,6.0.9.e18446744073709551615,7.200.1.h,8.200.1",
+        ] {
             assert_eq!(CallOutcomes::text(&CallOutcomes(text).iter().collect::<Vec<_>>()), text);
         }
+        let used = |text| CallOutcomes(text).iter().map(|outcome| outcome.used).collect::<Vec<_>>();
+        assert_eq!(
+            used("1.200.3.r,2.200.3.z9,3.200.3.,4.200.3.r9.new"),
+            [None, None, None, Some(UsedTokens::Reported(9))]
+        );
+        assert!(CallOutcomes("1.200.3,2.200.3.h").close_holds() && !CallOutcomes("1.200.3").close_holds());
     }
 
     /// During a deployment old and new versions exchange these lines.
@@ -401,6 +459,7 @@ mod tests {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
+            held: None,
             outcomes: CallOutcomes::default(),
         };
         let report = PendingReport { nonce: 9, uncounted: 2, denied: 3, ..PendingReport::default() };
@@ -482,10 +541,50 @@ mod tests {
         }
     }
 
+    /// As above.
+    #[test]
+    fn requests_about_holds_are_frozen() {
+        let terms = TokenTerms {
+            format: UsageFormat::OpenAi,
+            default_output: 1024,
+            max_output: 4096,
+            bytes_per_token: 1,
+            max_input: None,
+        };
+        let hold = TokenHold { input: 120, output_per_answer: 1024, answers: 2 };
+        let plain = ObjectRequest::parse("https://key.object/v1/check?id=abc&h=00ff&n=7&m=GET&p=/");
+        let Some(ObjectRequest::Check(plain)) = plain else { panic!("{plain:?}") };
+        let check = |held, outcomes| {
+            let outcomes = CallOutcomes(outcomes);
+            ObjectRequest::Check(Check { held: Some(Box::new(held)), outcomes, ..plain.clone() })
+        };
+        let named_input = TokenTerms { format: UsageFormat::Header, max_input: Some(9), ..terms };
+        for (request, url) in [
+            (
+                check(HeldCall { hold, terms, can_be_clamped: false }, ""),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&k=120:1024:2:openai:1024:4096:1:0&m=GET&p=/",
+            ),
+            (
+                check(HeldCall { hold, terms: named_input, can_be_clamped: true }, "5.200.31.r7"),
+                "https://key.object/v1/check?id=abc&h=00ff&n=7&k=120:1024:2:header:1024:4096:1:9:c&m=GET&p=/#5.200.31.r7",
+            ),
+            (ObjectRequest::RenewHold { id: "abc", nonce: 7 }, "https://key.object/v1/renew?id=abc&n=7"),
+        ] {
+            assert_eq!(request.to_url(), url);
+            assert_eq!(ObjectRequest::parse(url), Some(request));
+        }
+    }
+
     #[test]
     fn unknown_parameters_are_ignored_and_malformed_requests_refused() {
         let newer = ObjectRequest::parse("https://key.object/v1/usage?id=abc&new=1");
         assert_eq!(newer, Some(ObjectRequest::Usage { id: "abc" }));
+        // Terms of a later version.
+        for terms in ["1:2:3:later:4:5:6:7", "1:2", ""] {
+            let url = format!("https://key.object/v1/check?id=abc&h=00ff&k={terms}&m=GET&p=/");
+            let Some(ObjectRequest::Check(check)) = ObjectRequest::parse(&url) else { panic!("{terms}") };
+            assert_eq!(check.held, None, "{terms}");
+        }
         for wrong in [
             "",
             "https://key.object/v2/usage?id=a",

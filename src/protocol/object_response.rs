@@ -2,9 +2,11 @@
 
 use crate::key_state::hold::HOLDS_POLICY;
 use crate::keys::profile::Status;
+use crate::keys::token_route::TokenTerms;
 use crate::limiter::decision::{UsageSnapshot, Verdict};
 use crate::limiter::policy::{Period, Unit};
 use crate::limiter::schedule::Schedule;
+use crate::protocol::held_call::{parse_terms, write_terms};
 use std::fmt::Write as _;
 
 /// The first word of every line.
@@ -71,6 +73,10 @@ pub enum KeyVerdict {
         /// The cost of the call.
         cost: u64,
     },
+    /// Its route spends tokens, and the request names no hold, or one by other terms. Nothing is
+    /// counted: ask again with a hold by these terms. Earlier versions do not read this, and handle
+    /// it as a failure.
+    LacksHold(TokenTerms),
     /// It repeats a call, by its idempotency key, that is still in flight.
     Conflict,
     /// Its idempotency key was used for another request.
@@ -119,6 +125,7 @@ impl Extent {
 
 /// How to forward an admitted call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags")]
 pub struct Admission {
     /// Whether it repeats an earlier call by its idempotency key. It is marked, and not charged to
     /// months or tokens.
@@ -127,6 +134,11 @@ pub struct Admission {
     pub wants_outcome: bool,
     /// Whether the call's tier ignores idempotency keys. Earlier versions never send this.
     pub ignores_key: bool,
+    /// Whether the call has a hold: its outcome must say what was used.
+    pub has_hold: bool,
+    /// The output that is held for each answer, if it is less than the request asks for: the cap to
+    /// write into it.
+    pub cap: Option<u64>,
 }
 
 /// The usage of one policy.
@@ -174,6 +186,13 @@ impl KeyResponse {
             *retry_after = retry_after.saturating_sub(milliseconds);
         }
         Self { verdict, usage: self.usage.later(milliseconds) }
+    }
+
+    /// Whether a policy of this unit refused.
+    #[must_use]
+    pub fn is_violated(&self, unit: Unit) -> bool {
+        let KeyVerdict::Denied { violated, .. } = &self.verdict else { return false };
+        violated.iter().filter_map(|&i| self.usage.policies.get(i)).any(|policy| policy.unit == unit)
     }
 
     /// The names of the policies that refused.
@@ -304,12 +323,17 @@ pub(super) fn parse_refused(status: &str) -> Option<Status> {
 impl KeyVerdict {
     fn write(&self, line: &mut String) -> std::fmt::Result {
         match self {
-            Self::Admitted(Admission { is_replay, wants_outcome, ignores_key }) => {
+            Self::Admitted(Admission { is_replay, wants_outcome, ignores_key, has_hold, cap }) => {
                 line.push_str("admitted");
-                for (letter, holds) in [(":r", is_replay), (":e", wants_outcome), (":u", ignores_key)] {
+                let letters = [(":r", is_replay), (":e", wants_outcome), (":u", ignores_key), (":h", has_hold)];
+                for (letter, holds) in letters {
                     line.push_str(if *holds { letter } else { "" });
                 }
-                Ok(())
+                cap.map_or(Ok(()), |cap| write!(line, ":c{cap}"))
+            }
+            Self::LacksHold(terms) => {
+                line.push_str("spends:");
+                write_terms(*terms, line)
             }
             Self::Conflict => line.write_str("conflict"),
             Self::Mismatch => line.write_str("mismatch"),
@@ -334,8 +358,15 @@ impl KeyVerdict {
             // Unknown letters do not change the verdict.
             "admitted" => {
                 let has = |letter| word.split(':').skip(1).any(|value| value == letter);
-                Some(Self::Admitted(Admission { is_replay: has("r"), wants_outcome: has("e"), ignores_key: has("u") }))
+                Some(Self::Admitted(Admission {
+                    is_replay: has("r"),
+                    wants_outcome: has("e"),
+                    ignores_key: has("u"),
+                    has_hold: has("h"),
+                    cap: values.find_map(|value| value.strip_prefix('c')?.parse().ok()),
+                }))
             }
+            "spends" => parse_terms(&mut values).map(Self::LacksHold),
             "conflict" => Some(Self::Conflict),
             "mismatch" => Some(Self::Mismatch),
             "malformed" => Some(Self::Malformed),
@@ -402,6 +433,7 @@ impl PolicyStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::token_route::UsageFormat;
 
     /// Old and new versions of these lines meet during every deployment.
     #[test]
@@ -425,11 +457,22 @@ mod tests {
             ObjectResponse::Key(KeyResponse { verdict, usage })
         };
         let known = |verdict| changing(verdict, None);
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         let denied_for = |violated: &[usize], extent, lacks_hold| {
             let violated = violated.to_vec();
             known(KeyVerdict::Denied { violated, retry_after: 41_877, cost: 5, extent, lacks_hold })
         };
         let denied = |extent| denied_for(&[0, 1], extent, false);
+=======
+        let denied = |extent| known(KeyVerdict::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
+        let terms = TokenTerms {
+            format: UsageFormat::Gemini,
+            default_output: 1024,
+            max_output: 4096,
+            bytes_per_token: 3,
+            max_input: None,
+        };
+>>>>>>> gate
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
             (known(KeyVerdict::Admitted(Admission::default())), format!("1 admitted {rest}")),
@@ -442,12 +485,34 @@ mod tests {
                 format!("1 conflict {}", rest.replace("41877 month", "41877:1500 month")),
             ),
             (
-                known(KeyVerdict::Admitted(Admission { is_replay: true, wants_outcome: true, ignores_key: false })),
+                known(KeyVerdict::Admitted(Admission { is_replay: true, wants_outcome: true, ..Admission::default() })),
                 format!("1 admitted:r:e {rest}"),
             ),
             (
-                known(KeyVerdict::Admitted(Admission { is_replay: false, wants_outcome: true, ignores_key: true })),
+                known(KeyVerdict::Admitted(Admission {
+                    wants_outcome: true,
+                    ignores_key: true,
+                    ..Admission::default()
+                })),
                 format!("1 admitted:e:u {rest}"),
+            ),
+            (
+                known(KeyVerdict::Admitted(Admission { has_hold: true, ..Admission::default() })),
+                format!("1 admitted:h {rest}"),
+            ),
+            (
+                known(KeyVerdict::Admitted(Admission {
+                    wants_outcome: true,
+                    has_hold: true,
+                    cap: Some(64),
+                    ..Admission::default()
+                })),
+                format!("1 admitted:e:h:c64 {rest}"),
+            ),
+            (known(KeyVerdict::LacksHold(terms)), format!("1 spends:gemini:1024:4096:3:0 {rest}")),
+            (
+                known(KeyVerdict::LacksHold(TokenTerms { max_input: Some(9), ..terms })),
+                format!("1 spends:gemini:1024:4096:3:9 {rest}"),
             ),
             (known(KeyVerdict::Conflict), format!("1 conflict {rest}")),
             (known(KeyVerdict::Mismatch), format!("1 mismatch {rest}")),

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::gateway::deny_cache::DenyCache;
 use crate::gateway::import_cache::KeyLookups;
 use crate::gateway::import_queue::{AnswerSlot, LookupQueue};
+use crate::gateway::known_terms::KnownTerms;
 use crate::gateway::loop_guard::{Loops, Seal};
 use crate::gateway::refused_addresses::Refusals;
 use crate::gateway::self_service::SelfService;
@@ -39,6 +40,7 @@ pub(crate) struct Isolate {
     pub(crate) queue: RefCell<LookupQueue<Rc<AnswerSlot>>>,
     pub(crate) refusals: RefCell<Refusals>,
     pub(crate) verified: RefCell<VerifiedKeys>,
+    pub(crate) token_terms: RefCell<KnownTerms>,
     pub(crate) seal: Seal,
     pub(crate) loops: RefCell<Loops>,
     pub(crate) self_service: RefCell<SelfService>,
@@ -74,6 +76,7 @@ impl Isolate {
             queue: RefCell::default(),
             refusals: RefCell::default(),
             verified: RefCell::default(),
+            token_terms: RefCell::default(),
             seal,
             loops: RefCell::default(),
             self_service: RefCell::default(),

@@ -1,8 +1,8 @@
 //! Where each protocol says how many tokens a call has used, and where its text stands.
 
+use crate::keys::token_route::UsageFormat;
 use crate::tokens::json::{JsonContainer, JsonNumber, JsonPlace, JsonSink, JsonToken};
 use crate::tokens::names::JsonStep as S;
-use crate::tokens::token_route::UsageFormat;
 use std::ops::Range;
 
 /// The latest counts that an answer has named.

@@ -4,9 +4,9 @@
 //! the last, some take `"5"`, `5.0` or `null` for a number and some do not, some compare names
 //! without regard to case. So a value that some may read otherwise never makes a hold smaller.
 
+use crate::keys::token_route::TokenTerms;
 use crate::tokens::json::{JsonContainer, JsonNumber, JsonPlace, JsonScanner, JsonSink, JsonToken, NUMBER_LIMIT};
 use crate::tokens::names::JsonStep as S;
-use crate::tokens::token_route::TokenRoute;
 use std::ops::Range;
 
 /// Places in a body at most that are noted to be changed. A body with more is not changed.
@@ -206,10 +206,10 @@ pub struct BodyFields {
 impl BodyFields {
     /// Reads a body whose first byte has the offset `at`.
     #[must_use]
-    pub fn read(route: &TokenRoute, at: u64, body: &[u8]) -> Self {
+    pub fn read(terms: TokenTerms, at: u64, body: &[u8]) -> Self {
         let mut fields = Self {
-            default_output: route.default_output,
-            max_output: route.max_output,
+            default_output: terms.default_output,
+            max_output: terms.max_output,
             output: 0,
             answers: 0,
             root: None,

@@ -8,5 +8,4 @@ pub mod json;
 pub mod names;
 pub mod request;
 pub mod rewrite;
-pub mod token_route;
 pub mod usage_reader;

@@ -1,8 +1,8 @@
 //! How many tokens a request may use at most: what is held before the origin is asked.
 
+use crate::keys::token_route::{TokenTerms, UsageFormat};
 use crate::tokens::body_fields::{BodyFields, CapField};
 use crate::tokens::json::NUMBER_LIMIT;
-use crate::tokens::token_route::{TokenRoute, UsageFormat};
 use serde::de::IgnoredAny;
 
 /// The byte order mark of UTF-8.
@@ -92,7 +92,8 @@ impl TokenRequest {
     ///
     /// # Errors
     /// If nothing bounds its tokens.
-    pub fn read(route: &TokenRoute, head: BodyHead<'_>, body: RequestBody) -> Result<Self, UnboundedBody> {
+    pub fn read(terms: impl Into<TokenTerms>, head: BodyHead<'_>, body: RequestBody) -> Result<Self, UnboundedBody> {
+        let terms = terms.into();
         let (start, length) = match body {
             RequestBody::Whole(body) => {
                 let length = body.len() as u64;
@@ -121,16 +122,16 @@ impl TokenRequest {
         let text = start.strip_prefix(MARK).unwrap_or(&start);
         let seems_json = content_type.to_ascii_lowercase().contains("json") || begins_like_json(text);
         let at = start.len().saturating_sub(text.len()) as u64;
-        let fields = seems_json.then(|| BodyFields::read(route, at, text));
+        let fields = seems_json.then(|| BodyFields::read(terms, at, text));
         let is_json = is_whole && seems_json && is_json_text(text);
         let output_per_answer = match &fields {
             Some(fields) if is_json => fields.output,
-            None if length == 0 => route.default_output.min(route.max_output),
-            _ => route.max_output,
+            _ if length == 0 => terms.default_output.min(terms.max_output),
+            _ => terms.max_output,
         };
         let answers = fields.as_ref().map_or(1, |fields| fields.answers).max(1);
-        let hold = TokenHold { input: route.input_of(length), output_per_answer, answers };
-        Ok(Self { hold, body: start, format: route.format, fields, is_json })
+        let hold = TokenHold { input: terms.input_of(length), output_per_answer, answers };
+        Ok(Self { hold, body: start, format: terms.format, fields, is_json })
     }
 
     /// Whether it asks for a stream.

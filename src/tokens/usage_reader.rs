@@ -4,11 +4,11 @@
 //! Bytes are taken in pieces of any size. What is kept is at most one event of [`EVENT_LIMIT`]
 //! bytes, and that only where an event may have to be taken out; otherwise it is a few counters.
 
+use crate::keys::token_route::UsageFormat;
 use crate::tokens::answer_fields::{AnswerFields, EventFate, TokenUsage};
 use crate::tokens::event_lines::{EventLines, EventPiece};
 use crate::tokens::json::{JsonScanner, NUMBER_LIMIT};
 use crate::tokens::request::TokenHold;
-use crate::tokens::token_route::UsageFormat;
 use std::ops::Range;
 
 /// Bytes of an event that is taken out or changed at most; a longer one passes as it is.
@@ -134,6 +134,12 @@ impl UsageReader {
             output: output.max(u64::from(self.bytes > 0)),
             counted: usage.map_or(0, |usage| usage.total),
         }
+    }
+
+    /// What the answer has said so far.
+    #[must_use]
+    pub fn usage(&self) -> Option<TokenUsage> {
+        self.fields.usage()
     }
 
     /// Ends the answer: what of it was held back, and what it says was used.

@@ -62,6 +62,10 @@ fn key(values: &str) -> String {
     )
 }
 
+fn token_route(values: &str) -> String {
+    format!("INSERT INTO token_routes VALUES ({values})")
+}
+
 fn own(values: &str) -> String {
     format!(
         "INSERT INTO overrides (created_at, key_id, policy, quota, period, algorithm, until_at) VALUES ('', {values})"
@@ -168,6 +172,16 @@ fn invalid_limits_are_refused_with_a_reason() {
         ("INSERT INTO route_costs (pattern, cost) VALUES ('export', 2)".to_owned(), "a pattern is a path"),
         ("INSERT INTO route_costs (pattern, method, cost) VALUES ('/x', 'get', 2)".to_owned(), "method is"),
         ("INSERT INTO route_costs (pattern, cost) VALUES ('/x', 0)".to_owned(), "cost is"),
+        (token_route("'chat', 'GET', 'openai', 1, 2, 1, NULL"), "a pattern is a path"),
+        (token_route("'/x', 'get', 'openai', 1, 2, 1, NULL"), "method is"),
+        (token_route("'/x', 'GET', 'OpenAI', 1, 2, 1, NULL"), "format is"),
+        (token_route("'/x', 'GET', 'openai', 3, 2, 1, NULL"), "default_output is"),
+        (token_route("'/x', 'GET', 'openai', -1, 2, 1, NULL"), "default_output is"),
+        (token_route("'/x', 'GET', 'openai', 1, 1000000001, 1, NULL"), "max_output is"),
+        (token_route("'/x', 'GET', 'openai', 1, 2, 0, NULL"), "bytes_per_token is"),
+        (token_route("'/x', 'GET', 'openai', 1, 2, 10001, NULL"), "bytes_per_token is"),
+        (token_route("'/x', 'GET', 'openai', 1, 2, 1, 0"), "max_input is"),
+        (token_route("'/x', 'GET', 'openai', 1, 2, 1, 1000000001"), "max_input is"),
         ("INSERT INTO usage_monthly (key_id, month, epoch, calls, denied, updated_at) VALUES ('k', '2026-1', 'e', 1, 0, 'now')".to_owned(), "month is"),
         (
             "INSERT INTO keys (id, tier, secret_hash, created_at) VALUES ('k', 'free', 'short', 'now')".to_owned(),

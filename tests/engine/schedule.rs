@@ -53,6 +53,7 @@ fn profile(policies: Vec<PolicyRow>, overrides: Vec<OverrideRow>) -> Profile {
         audit_days: 0,
         idempotency: Idempotency::default(),
         routes: Vec::new(),
+        token_routes: Vec::new(),
     };
     Profile::new(row).unwrap()
 }

@@ -4,7 +4,7 @@ use crate::token_answers::{EVENTS, JSON, read};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use tollgate::tokens::token_route::UsageFormat::{self, Anthropic, Gemini, OpenAi};
+use tollgate::keys::token_route::UsageFormat::{self, Anthropic, Gemini, OpenAi};
 use tollgate::tokens::usage_reader::{EVENT_LIMIT, Passed, UsageReader};
 
 /// Names that mean something somewhere, and some that never do.

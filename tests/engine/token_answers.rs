@@ -1,7 +1,7 @@
 //! Answers as the vendors' documentation shows them, and what is read of them.
 
+use tollgate::keys::token_route::UsageFormat::{self, Anthropic, Gemini, Header, OpenAi};
 use tollgate::tokens::request::TokenHold;
-use tollgate::tokens::token_route::UsageFormat::{self, Anthropic, Gemini, Header, OpenAi};
 use tollgate::tokens::usage_reader::{DeliveredAnswer, EVENT_LIMIT, Passed, UsageReader, reported_by_header};
 
 pub(crate) const EVENTS: &str = "text/event-stream; charset=utf-8";

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
+use tollgate::keys::token_route::UsageFormat;
 use tollgate::tokens::request::{BodyHead, RequestBody, TokenRequest};
-use tollgate::tokens::token_route::UsageFormat;
 
 const VALUES: [&str; 16] = [
     "null",

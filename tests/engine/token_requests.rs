@@ -1,7 +1,7 @@
 //! What requests hold, and how their bodies are changed.
 
+use tollgate::keys::token_route::{TokenRoute, UsageFormat};
 use tollgate::tokens::request::{BodyHead, RequestBody, TokenHold, TokenRequest, UnboundedBody};
-use tollgate::tokens::token_route::{TokenRoute, UsageFormat};
 
 const JSON: BodyHead<'_> = BodyHead { content_type: Some("application/json"), content_encoding: None };
 
@@ -501,5 +501,13 @@ fn a_body_that_cannot_be_capped_says_so() {
     }
     for format in [UsageFormat::Anthropic, UsageFormat::Gemini] {
         assert!(!request(format, "{}").can_be_clamped());
+    }
+}
+
+#[test]
+fn an_empty_body_holds_the_default_whatever_its_fields_say() {
+    for head in [JSON, BodyHead::default(), BodyHead { content_encoding: Some("gzip"), ..JSON }] {
+        let request = TokenRequest::read(&route(UsageFormat::OpenAi), head, RequestBody::Whole(Vec::new())).unwrap();
+        assert_eq!(request.hold, TokenHold { input: 0, output_per_answer: 1_000, answers: 1 }, "{head:?}");
     }
 }

@@ -29,6 +29,9 @@ const ENDPOINTS = [
   ["GET", "/route-costs"],
   ["PUT", "/route-costs"],
   ["DELETE", "/route-costs?pattern=/x"],
+  ["GET", "/token-routes"],
+  ["PUT", "/token-routes"],
+  ["DELETE", "/token-routes?pattern=/x"],
   ["GET", "/tokens"],
   ["POST", "/tokens"],
   ["DELETE", `/tokens/${ID}`],
@@ -41,7 +44,11 @@ const BODIES = {
 };
 
 describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method, path) => {
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
   // Each endpoint has the attempts of an address of its own.
+=======
+  // Each has the attempts of an address of its own.
+>>>>>>> gate
   const address = `192.0.2.${1 + ENDPOINTS.findIndex((endpoint) => endpoint[0] === method && endpoint[1] === path)}`;
 
   test.each([
@@ -273,6 +280,7 @@ test("other methods are 405 with Allow", async () => {
     ["GET", `/keys/${ID}/overrides/minute`, "PUT, DELETE"],
     ["POST", "/tiers/free", "GET, HEAD, PUT, DELETE"],
     ["POST", "/route-costs", "GET, HEAD, PUT, DELETE"],
+    ["POST", "/token-routes", "GET, HEAD, PUT, DELETE"],
     ["DELETE", "/log", "GET, HEAD"],
     ["PATCH", `/tokens/${ID}`, "DELETE"],
     ["POST", `/keys/${ID}/usage`, "GET, HEAD"],

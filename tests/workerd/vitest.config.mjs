@@ -11,7 +11,7 @@ const originScript = await readFile(path.join(import.meta.dirname, "lib/origin-w
 
 /** Tests that pass with and without the deny cache. */
 const SEEN_BY_CLIENTS = [
-  "algorithms", "changes", "clock", "cors", "credentials", "fields", "forwarding", "idempotency", "imports", "me", "outages", "panics", "windows",
+  "algorithms", "changes", "clock", "cors", "credentials", "fields", "forwarding", "idempotency", "imports", "me", "outages", "panics", "tokens", "windows",
 ].map((name) => `${name}.test.mjs`);
 
 // An isolate reads its vars once, so each set of vars is a project: `gate` runs every other test
@@ -78,6 +78,7 @@ export default defineConfig({
         ALERT_WEBHOOK_URL: "https://hooks.test/hook?for=tollgate",
         ALERT_WEBHOOK_SECRET: "webhook-secret-of-the-tests",
       }),
+      project("clamp", { TOKEN_CLAMP: "true", TOKEN_BODY_BYTES: "300", DENY_CACHE_SECONDS: "0" }),
       project("wrong", { FAIL_MODE: "maybe" }),
     ],
   },

@@ -326,3 +326,17 @@ test("an object with a profile denies and refuses while D1 is down", async () =>
   await problem(await call(disabled), 403);
   await giveBack();
 });
+
+test("a call on a token route that the isolate has seen is 503 while its object is out of reach, and nothing is held", async () => {
+  await sql("INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/llm', 'POST', 'openai', 100, 400)");
+  const ask = (key) => call(key, "/llm", { method: "POST", body: '{"messages":[]}' });
+  expect((await ask(await issue())).status).toBe(200);
+  const key = await issue();
+  const giveBack = await takeAway("keys");
+  const before = (await received()).length;
+  await problem(await ask(key), 503);
+  expect((await call(key, "/other")).headers.get("x-tollgate-fail-open")).toBe("1");
+  expect(await received()).toHaveLength(before + 1);
+  await giveBack();
+  await sql("DELETE FROM token_routes");
+});

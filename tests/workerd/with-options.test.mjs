@@ -297,3 +297,17 @@ test("the quota is that of the key, wherever it is presented", async () => {
   expect((await send("/", { headers: { Authorization: `Bearer ${key.key}` } })).status).toBe(200);
   await denied(key);
 });
+
+test("without ORIGIN, calls that spend tokens go to the request's own URL, with and without a body", async () => {
+  await sql("INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/llm', '*', 'openai', 100, 400)");
+  const key = await issue();
+  const body = '{"messages":[]}';
+  for (const init of [{ method: "POST", body }, { method: "GET" }, { method: "HEAD" }, { method: "DELETE" }]) {
+    for (let i = 0; i < 2; i += 1) expect((await call(key, "/LLM?x=%2F1", init)).status).toBe(200);
+  }
+  const all = await received();
+  expect(all.map(({ method }) => method)).toEqual(["POST", "POST", "GET", "GET", "HEAD", "HEAD", "DELETE", "DELETE"]);
+  expect(new Set(all.map(({ url }) => url))).toEqual(new Set(["https://gate.test/LLM?x=%2F1"]));
+  expect(all.map(({ body }) => body)).toEqual([body, body, ...Array(6).fill("")]);
+  await sql("DELETE FROM token_routes");
+});

@@ -12,9 +12,14 @@ use crate::admin::reports::{MONTHS_DEFAULT, MONTHS_LIMIT};
 use crate::admin::reservations::{CreateReservation, SettleReservation};
 use crate::admin::route_costs::{PutRouteCost, RouteCostView};
 use crate::admin::tiers::{ChangedTier, PutPolicy, PutTier, Tier};
+use crate::admin::token_routes::PutTokenRoute;
 use crate::admin::tokens::{CreateToken, IssuedTokenView, TokenView};
 use crate::admin::usage::{DayUsage, History, HourUsage, MeUsage, MonthReport};
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
 use crate::http::idempotency_key::MAX_KEY;
+=======
+use crate::keys::token_route::TokenRoute;
+>>>>>>> gate
 use crate::protocol::key_status::Me;
 use crate::protocol::reservation::{ClosedReservation, ReservationList, ReservationView};
 use crate::protocol::usage::Usage;
@@ -339,6 +344,7 @@ fn describe_settings(schemas: &mut Schemas) -> Vec<Description> {
     let tier = schemas.add::<Tier>();
     let changed = schemas.add::<ChangedTier>();
     let cost = schemas.add::<RouteCostView>();
+    let token_route = schemas.add::<TokenRoute>();
     let token = schemas.add::<TokenView>();
     let entry = schemas.add::<LogEntryView>();
     let word = json!({ "type": "string" });
@@ -379,9 +385,28 @@ fn describe_settings(schemas: &mut Schemas) -> Vec<Description> {
         .parameter("method", &json!({ "type": "string", "default": "*" }), "Method of the row.")
         .returns_nothing("Deleted.")
         .errors(&[404, 409]),
+        Description::new(Admin::ListTokenRoutes, "List the routes that spend tokens by pattern and method.")
+            .paged()
+            .returns(200, "A page of token routes.", &page("token_routes", &token_route)),
+        Description::new(
+            Admin::PutTokenRoute,
+            "Make calls that match a pattern and method spend tokens; at most 500 rows. Takes effect within 60 seconds.",
+        )
+        .accepts(&schemas.body::<PutTokenRoute>())
+        .returns(200, "The row was replaced.", &token_route)
+        .returns(201, "The row was added.", &token_route)
+        .errors(&[409]),
+        Description::new(
+            Admin::DeleteTokenRoute,
+            "Delete the token route of a pattern and method. Takes effect within 60 seconds.",
+        )
+        .required("pattern", &word, "Pattern of the row.")
+        .parameter("method", &json!({ "type": "string", "default": "*" }), "Method of the row.")
+        .returns_nothing("Deleted.")
+        .errors(&[404, 409]),
         Description::new(Admin::ReadLog, "List changes made through the admin API, newest first.")
             .paged()
-            .parameter("target", &word, "Only changes of this target: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`, `route-costs` or `tokens/{id}`.")
+            .parameter("target", &word, "Only changes of this target: `keys/{id}`, `keys/{id}/overrides/{policy}`, `tiers/{name}`, `route-costs`, `token-routes` or `tokens/{id}`.")
             .parameter("actor", &word, "Only changes by the token of this name; `root` is `ADMIN_TOKEN`.")
             .returns(200, "A page of the log.", &page("entries", &entry)),
         Description::new(Admin::ListTokens, "List admin tokens by name.").paged().returns(

@@ -12,8 +12,12 @@ use crate::args::cli::{Cli, Command};
 use crate::args::keys::{Keys, Update};
 use crate::args::lists::{Paging, Range};
 use crate::args::me::{Me, MeCommand};
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
 use crate::args::policies::{Overrides, RouteCosts, SetTier, Tiers};
 use crate::args::reservations::{Named, Reservations};
+=======
+use crate::args::policies::{Overrides, RouteCosts, SetTier, SetTokenRoute, Tiers, TokenRoutes};
+>>>>>>> gate
 use crate::args::tokens::Tokens;
 use crate::args::usage::{Alerts, AlertsCommand, Usage};
 use crate::args::values::base_url;
@@ -91,7 +95,11 @@ impl Session<'_> {
             Command::Overrides(overrides) => self.overrides(overrides),
             Command::Tiers(tiers) => self.tiers(tiers),
             Command::RouteCosts(costs) => self.route_costs(costs),
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
             Command::Reservations(reservations) => self.reservations(reservations),
+=======
+            Command::TokenRoutes(routes) => self.token_routes(routes),
+>>>>>>> gate
             Command::Usage(usage) => self.usage(usage),
             Command::Report { month, csv } => {
                 let endpoint = Endpoint::new(&["report"]).with("month", month);
@@ -226,6 +234,7 @@ impl Session<'_> {
         }
     }
 
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     fn reservations(&mut self, reservations: Reservations) -> Result<(), Failure> {
         match reservations {
             Reservations::Create { key, tokens, requests, ttl } => {
@@ -249,6 +258,32 @@ impl Session<'_> {
                 self.client.change(&Method::DELETE, &endpoint, None)?;
                 self.out.note("closed");
                 Ok(())
+=======
+    fn token_routes(&mut self, routes: TokenRoutes) -> Result<(), Failure> {
+        let endpoint = Endpoint::new(&["token-routes"]);
+        match routes {
+            TokenRoutes::List => self.whole_list(&endpoint, "token_routes"),
+            TokenRoutes::Set(row) => {
+                let SetTokenRoute { pattern, format, default_output, max_output, bytes_per_token, max_input, method } =
+                    row;
+                let body = fields([
+                    ("pattern", Some(pattern.into())),
+                    ("method", method.map(Value::from)),
+                    ("format", Some(format.into())),
+                    ("default_output", Some(default_output.into())),
+                    ("max_output", Some(max_output.into())),
+                    ("bytes_per_token", bytes_per_token.map(Value::from)),
+                    ("max_input", max_input.map(Value::from)),
+                ]);
+                self.change(&Method::PUT, &endpoint, Some(&body))
+            }
+            TokenRoutes::Delete { pattern, method } => {
+                let route = format!("{} {pattern}", method.as_deref().unwrap_or("*"));
+                self.confirm(&format!(
+                    "Calls of {route} will spend no tokens, or what another matching pattern says. Delete the row?"
+                ))?;
+                self.delete(&endpoint.with("pattern", Some(pattern)).with("method", method))
+>>>>>>> gate
             }
         }
     }

@@ -45,7 +45,7 @@ fn change(before: &Value, after: &Value, target: &str) -> String {
     shorten(&parts, CHANGE_WIDTH)
 }
 
-/// Pattern and method of a row of `route_costs`, which its target does not contain.
+/// Pattern and method of a row of `route_costs` or `token_routes`, which its target does not contain.
 fn route(fields: &Map<String, Value>) -> String {
     match (fields.get("method"), fields.get("pattern")) {
         (Some(method), Some(pattern)) => format!("{} {}: ", cell(method), cell(pattern)),

@@ -147,7 +147,10 @@ impl AuditLine {
         let at = time(&mut record)?;
         if kind == "c" {
             let (nonce, status) = (record.hex()?, record.number()?.try_into().ok()?);
-            return Some(Self::Ended { at, outcome: CallOutcome { nonce, status, duration_ms: record.number()? } });
+            return Some(Self::Ended {
+                at,
+                outcome: CallOutcome { nonce, status, duration_ms: record.number()?, used: None },
+            });
         }
         let method = record.text()?;
         let class = record.raw()?;

@@ -118,7 +118,7 @@ impl AuditReader {
         for run in runs {
             self.take(&mut place, run.into_entry());
         }
-        for (at, CallOutcome { nonce, status, duration_ms }) in outcomes {
+        for (at, CallOutcome { nonce, status, duration_ms, .. }) in outcomes {
             let is_of = |entry: &&mut AuditEntry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
             if let Some(entry) = self.entries.iter_mut().rev().find(is_of) {
                 entry.end.get_or_insert((status, duration_ms));

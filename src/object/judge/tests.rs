@@ -1,6 +1,8 @@
 use super::*;
 use crate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
+use crate::keys::token_route::UsageFormat;
 use crate::object::fixtures::{NOW, at, check, commit, memory, profile, settings};
+use crate::protocol::held_call::HeldCall;
 use crate::protocol::object_request::{Call, UncheckedCalls};
 use crate::time::Month;
 use std::borrow::Cow;
@@ -49,7 +51,7 @@ fn keyed(nonce: u64, key: &'static str) -> Check<'static> {
 fn ended(memory: &mut Memory, nonce: u64, key: &'static str) {
     assert!(judged(memory, &keyed(nonce, key)).needs_write);
     let outcome = format!("{nonce}.200.5");
-    assert_eq!(record_outcomes(memory, CallOutcomes(&outcome), at(NOW)), Ok(true));
+    assert_eq!(record_outcomes(memory, &settings(), CallOutcomes(&outcome), at(NOW)), Ok(true));
 }
 
 /// The nonce of the first call of [`busy`].
@@ -75,7 +77,7 @@ fn nothing_is_judged_before_storage_is_read() {
     let memory = &mut Memory::default();
     assert_eq!(judge(memory, &settings(), &check(1), at(NOW)), Err(JudgeError::NotLoaded(NotLoaded)));
     assert_eq!(record_report(memory, &settings(), report(1, 1, 0), at(NOW)), Err(NotLoaded));
-    assert_eq!(record_outcomes(memory, CallOutcomes("1.200.5"), at(NOW)), Err(NotLoaded));
+    assert_eq!(record_outcomes(memory, &settings(), CallOutcomes("1.200.5"), at(NOW)), Err(NotLoaded));
 }
 
 #[test]
@@ -86,7 +88,7 @@ fn a_key_that_d1_does_not_have_and_a_wrong_secret_are_unknown() {
     let with_report = Check { report: Some(report(7, 3, 2)), ..check(1) };
     assert_eq!(judged(&mut gone, &with_report), unknown);
     assert_eq!(record_report(&mut gone, &settings(), report(7, 3, 2), at(NOW)), Ok(Recorded::default()));
-    assert_eq!(record_outcomes(&mut gone, CallOutcomes("1.200.5"), at(NOW)), Ok(false));
+    assert_eq!(record_outcomes(&mut gone, &settings(), CallOutcomes("1.200.5"), at(NOW)), Ok(false));
     assert!(!gone.has_unwritten());
     let mut memory = memory(profile(10, 100, ""));
     let call = Call { secret_hash: "other", ..check(1).call };
@@ -271,4 +273,181 @@ fn a_cost_above_a_quota_is_named() {
     let judged = judged(&mut memory, &check(1));
     assert_eq!(verdict(&judged), &KeyVerdict::CostExceedsQuota { policy: 0, cost: 3 });
     assert!(!judged.needs_write);
+}
+
+const TOKEN_ROUTE: &str = r#","overrides":[{"policy":{"policy":"budget","unit":"tokens","quota":1000,"period":"day","algorithm":"fixed"}}],
+    "token_routes":[{"pattern":"/a","method":"POST","format":"openai","default_output":100,"max_output":400}]"#;
+
+const TERMS: TokenTerms = TokenTerms {
+    format: UsageFormat::OpenAi,
+    default_output: 100,
+    max_output: 400,
+    bytes_per_token: 1,
+    max_input: None,
+};
+
+fn held(nonce: u64, input: u64, output_per_answer: u64, answers: u64) -> Check<'static> {
+    let hold = TokenHold { input, output_per_answer, answers };
+    let call = HeldCall { hold, terms: TERMS, can_be_clamped: false };
+    Check { held: Some(Box::new(call)), ..check(nonce) }
+}
+
+fn clampable(check: Check<'static>) -> Check<'static> {
+    Check { held: check.held.map(|held| Box::new(HeldCall { can_be_clamped: true, ..*held })), ..check }
+}
+
+/// Tokens left of the budget, and those that are held, at a time.
+fn budget(memory: &mut Memory, now: UnixMicros) -> (u64, u64) {
+    let (key_state, profile) = memory.key(now).unwrap().unwrap();
+    let usage = key_state.usage(profile.schedule(), now);
+    let at = profile.policies.iter().position(|policy| policy.name() == "budget").unwrap();
+    (usage.policies[at].remaining, usage.policies[at].held)
+}
+
+fn end(memory: &mut Memory, outcome: &str, now: UnixMicros) {
+    assert_eq!(record_outcomes(memory, &settings(), CallOutcomes(outcome), now), Ok(true));
+}
+
+/// Tokens that the month is charged.
+fn charged(memory: &Memory) -> u64 {
+    memory.key_state.as_ref().unwrap().month(Month::of(at(NOW))).tokens
+}
+
+#[test]
+fn a_call_that_spends_tokens_is_sent_back_for_its_hold_and_counts_nothing() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    let later = TokenTerms { max_output: 401, ..TERMS };
+    let by_other_terms = held(2, 10, 10, 1).held.map(|held| Box::new(HeldCall { terms: later, ..*held }));
+    for check in [check(1), Check { held: by_other_terms, ..check(2) }] {
+        let sent_back = judged(&mut memory, &check);
+        assert_eq!(verdict(&sent_back), &KeyVerdict::LacksHold(TERMS));
+        assert!(!sent_back.needs_write);
+    }
+    assert_eq!((counts(&memory), budget(&mut memory, at(NOW))), ((0, 0, 0), (1000, 0)));
+    // What it carried is recorded.
+    let reporting = Check { report: Some(report(9, 2, 0)), ..check(3) };
+    assert!(judged(&mut memory, &reporting).needs_write);
+    assert_eq!(counts(&memory), (2, 0, 2));
+    // A key that may not be used is refused without one.
+    let mut disabled = memory_of_disabled();
+    assert_eq!(verdict(&judged(&mut disabled, &check(1))), &KeyVerdict::Refused(Status::Disabled));
+}
+
+fn memory_of_disabled() -> Memory {
+    let mut row = profile(10, 100, TOKEN_ROUTE).row;
+    row.status = Status::Disabled;
+    memory(Profile::new(row).unwrap())
+}
+
+#[test]
+fn a_hold_counts_at_once_and_its_settle_gives_back_the_rest_once() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    let first = judged(&mut memory, &held(1, 200, 100, 2));
+    assert_eq!(admission(&first), Admission { has_hold: true, ..Admission::default() });
+    assert!(first.needs_write);
+    assert_eq!((budget(&mut memory, at(NOW)), charged(&memory)), ((600, 400), 0));
+    for outcome in ["1.200.9.r150", "1.200.9.r150", "1.200.9.r1", "1.200.9.h"] {
+        end(&mut memory, outcome, at(NOW));
+        assert_eq!((budget(&mut memory, at(NOW)), charged(&memory)), ((850, 0), 150), "{outcome}");
+    }
+    assert_eq!(counts(&memory), (1, 0, 1));
+}
+
+#[test]
+fn what_is_charged_follows_from_the_outcome() {
+    for (outcome, left) in
+        [("1.502.9.r0", 1000), ("1.200.9.h", 600), ("1.200.9.e70", 930), ("1.200.9.r900", 100), ("1.200.9.r1500", 0)]
+    {
+        let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+        judged(&mut memory, &held(1, 200, 200, 1));
+        // Travels with another call, which may spend at once what it gives back.
+        let other = Check { outcomes: CallOutcomes(outcome), ..check(2) };
+        let other = judged(&mut memory, &Check { call: Call { path: "/free", ..other.call }, ..other });
+        assert!(other.needs_write);
+        assert_eq!(budget(&mut memory, at(NOW)), (left, 0), "{outcome}");
+    }
+}
+
+#[test]
+fn a_denied_call_that_brings_a_settle_waits_for_its_row() {
+    let mut memory = memory(profile(1, 100, TOKEN_ROUTE));
+    judged(&mut memory, &held(1, 200, 200, 1));
+    let denied = judged(&mut memory, &Check { outcomes: CallOutcomes("1.200.9.r1"), ..held(2, 1, 1, 1) });
+    assert!(matches!(verdict(&denied), KeyVerdict::Denied { .. }) && denied.needs_write);
+    let denied = judged(&mut memory, &Check { outcomes: CallOutcomes("1.200.9"), ..held(3, 1, 1, 1) });
+    assert!(!denied.needs_write);
+}
+
+#[test]
+fn tokens_deny_and_refuse_as_requests_do() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    judged(&mut memory, &held(1, 500, 400, 1));
+    let denied = judged(&mut memory, &held(2, 1, 100, 1));
+    let ObjectResponse::Key(response) = &denied.response else { panic!("{denied:?}") };
+    assert_eq!(response.violated(), ["budget"]);
+    assert!(response.is_violated(Unit::Tokens) && !response.is_violated(Unit::Requests));
+    assert_eq!(counts(&memory), (1, 1, 1));
+    let too_large = judged(&mut memory, &held(3, 801, 100, 2));
+    let KeyVerdict::CostExceedsQuota { cost, .. } = verdict(&too_large) else { panic!("{too_large:?}") };
+    assert_eq!(*cost, 1001);
+}
+
+#[test]
+fn a_call_is_clamped_to_what_every_policy_has_left() {
+    let hour = r#"{"policy":{"policy":"hour","unit":"tokens","quota":700,"period":"hour","algorithm":"fixed"}},"#;
+    let rest = TOKEN_ROUTE.replace("\"overrides\":[", &format!("\"overrides\":[{hour}"));
+    let mut memory = memory(profile(10, 100, &rest));
+    let whole = judged(&mut memory, &clampable(held(1, 100, 100, 1)));
+    assert_eq!(admission(&whole).cap, None);
+    let check = clampable(held(2, 100, 300, 2));
+    let expected = Admission { has_hold: true, cap: Some(200), ..Admission::default() };
+    assert_eq!(admission(&judged(&mut memory, &check)), expected);
+    // The first response was lost: the cap stays, though nothing is left now.
+    assert_eq!(admission(&judged(&mut memory, &check)), expected);
+    assert_eq!((counts(&memory), budget(&mut memory, at(NOW))), ((2, 0, 2), (300, 700)));
+    for nothing_left in [clampable(held(3, 0, 100, 1)), held(4, 0, 100, 1)] {
+        assert!(matches!(verdict(&judged(&mut memory, &nothing_left)), KeyVerdict::Denied { .. }));
+    }
+    assert_eq!(counts(&memory), (2, 2, 2));
+    // More than any quota, cut to what is left.
+    end(&mut memory, "2.200.1.r0", at(NOW));
+    let huge = judged(&mut memory, &clampable(held(5, 100, 9_000, 4)));
+    assert_eq!(admission(&huge).cap, Some(100));
+}
+
+#[test]
+fn a_hold_expires_after_ten_minutes_unless_it_is_renewed() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    let after = |minutes: u64| at(NOW + minutes * 60_000);
+    judged(&mut memory, &held(1, 200, 200, 1));
+    assert_eq!(renew_hold(&mut memory, 1, after(9)), Ok(true));
+    assert_eq!(renew_hold(&mut memory, 77, after(9)), Ok(false));
+    assert_eq!((budget(&mut memory, after(18)), charged(&memory)), ((600, 400), 0));
+    assert_eq!((budget(&mut memory, after(19)), charged(&memory)), ((600, 0), 400));
+    assert_eq!(renew_hold(&mut memory, 1, after(19)), Ok(false));
+    end(&mut memory, "1.200.9.h", after(20));
+    assert_eq!(charged(&memory), 400);
+    // Whoever settles late corrects it.
+    end(&mut memory, "1.200.9.r30", after(20));
+    assert_eq!((budget(&mut memory, after(20)), charged(&memory)), ((970, 0), 30));
+}
+
+#[test]
+fn a_call_without_a_token_route_holds_nothing_whatever_it_names() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    let elsewhere = Call { path: "/b", ..check(1).call };
+    let judged = judged(&mut memory, &Check { call: elsewhere, ..held(1, 200, 200, 1) });
+    assert_eq!(admission(&judged), Admission::default());
+    assert_eq!(budget(&mut memory, at(NOW)), (1000, 0));
+}
+
+#[test]
+fn a_free_replay_holds_nothing() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    let keyed = |nonce| Check { held: held(0, 200, 200, 1).held, ..keyed(nonce, "a") };
+    assert!(admission(&judged(&mut memory, &keyed(1))).has_hold);
+    end(&mut memory, "1.200.9.r150", at(NOW));
+    let replay = admission(&judged(&mut memory, &keyed(2)));
+    assert!(replay.is_replay && !replay.has_hold);
+    assert_eq!(budget(&mut memory, at(NOW)), (850, 0));
 }

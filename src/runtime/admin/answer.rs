@@ -6,7 +6,11 @@ use crate::http::problem::Problem;
 use crate::router::{Admin, Endpoint, Scope};
 use crate::runtime::admin::authorize::authorize;
 use crate::runtime::admin::command::{Command, CommandResult, Failure, Success};
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
 use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, reservations, route_costs, tiers, tokens};
+=======
+use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, route_costs, tiers, token_routes, tokens};
+>>>>>>> gate
 use crate::runtime::clock;
 use crate::runtime::error::Error;
 use crate::runtime::http::{self, HttpResult};
@@ -97,6 +101,9 @@ async fn dispatch(command: &Command, operation: Admin, [id, part]: [&str; 2]) ->
         Admin::ListRouteCosts => route_costs::list(command).await,
         Admin::PutRouteCost => route_costs::put(command).await,
         Admin::DeleteRouteCost => route_costs::delete(command).await,
+        Admin::ListTokenRoutes => token_routes::list(command).await,
+        Admin::PutTokenRoute => token_routes::put(command).await,
+        Admin::DeleteTokenRoute => token_routes::delete(command).await,
         Admin::ListTokens => tokens::list(command).await,
         Admin::CreateToken => tokens::create(command).await,
         Admin::DeleteToken => tokens::delete(command, id).await,

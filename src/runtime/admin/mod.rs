@@ -13,4 +13,5 @@ mod reports;
 mod reservations;
 mod route_costs;
 mod tiers;
+mod token_routes;
 mod tokens;

@@ -14,9 +14,11 @@ use crate::gateway::credential::Credential;
 use crate::gateway::deny_cache::{Generation, Keyed};
 use crate::gateway::outbox::queue::Attachment;
 use crate::gateway::outbox::usage_reports::MaybeCounted;
-use crate::gateway::ratelimit_headers::{REPLAY, RateLimits};
+use crate::gateway::ratelimit_headers::{REPLAY, RateLimits, TOKEN_CAP};
 use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
 use crate::http::problem::Problem;
+use crate::keys::token_route::TokenTerms;
+use crate::limiter::policy::Unit;
 use crate::protocol::object_request::{Call, Check, ObjectRequest};
 use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
 use crate::runtime::clock;
@@ -24,11 +26,13 @@ use crate::runtime::gateway::authenticate::{Caller, Evidence};
 use crate::runtime::gateway::in_flight::InFlight;
 use crate::runtime::gateway::object_client::{self, Reply};
 use crate::runtime::gateway::outbox::CallEnd;
+use crate::runtime::gateway::token_call::{HeldAnswer, TokenCall};
 use crate::runtime::gateway::{origin, outbox};
 use crate::runtime::handler::{or_internal_error, promise};
 use crate::runtime::http::{self, HttpResult};
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::{Isolate, RENDERED};
+use crate::runtime::js;
 use crate::runtime::js::fields::FieldLines;
 use js_sys::Promise;
 use std::rc::Rc;
@@ -39,6 +43,10 @@ extern "C" {
     #[wasm_bindgen(catch)]
     fn ask(namespace: &JsValue, name: &str, line: &str, request: GatedCall) -> Result<Promise, JsValue>;
 }
+
+/// How often a call is asked about again because its object holds it by other terms. They change
+/// with a row of `token_routes`, so that twice is once too many.
+const SENT_BACK: u8 = 2;
 
 /// A request with a valid key.
 pub(crate) struct Authenticated {
@@ -77,6 +85,7 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
     }
     let generation = isolate.denials.borrow().generation();
     let nonce = isolate.nonce();
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     let attachment = outbox::attach(&isolate, &request.caller.id, requested_at);
     let in_flight = InFlight::join(&request.caller.id);
     let is_repeat = false;
@@ -87,12 +96,39 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
         nonce,
         attachment,
         is_repeat,
+=======
+    let in_flight = InFlight::join(&request.caller.id);
+    let call = request.call();
+    let terms = isolate.token_terms.borrow().find(call.method, call.path);
+    let attachment = match terms {
+        None => outbox::attach(&isolate, call.id, asked_at),
+        // The body is read first.
+        Some(_) => Attachment::default(),
+    };
+    let call = GatedCall {
+        request,
+        isolate,
+        asked_at,
+        nonce,
+        attachment,
+        is_repeat: false,
+>>>>>>> gate
         in_flight,
         keyed,
         fingerprint,
         generation,
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     }
     .send()
+=======
+        tokens: None,
+        sent_back: 0,
+    };
+    match terms {
+        None => call.ask(),
+        Some(terms) => Ok(promise(call.ask_with_hold(terms)).into()),
+    }
+>>>>>>> gate
 }
 
 /// The cached refusal of a call, if one applies.
@@ -139,11 +175,22 @@ fn refusal_of(known: &KeyResponse) -> Option<Problem> {
         KeyVerdict::Admitted(_) => return None,
         KeyVerdict::Denied { .. } => http::quota_exceeded(known)?,
         KeyVerdict::CostExceedsQuota { policy, cost } => {
-            let (name, quota) =
-                known.usage.policies.get(*policy).map_or(("", 0), |policy| (policy.name.as_str(), policy.quota));
+            let (name, quota, unit) = known
+                .usage
+                .policies
+                .get(*policy)
+                .map_or(("", 0, Unit::Requests), |policy| (policy.name.as_str(), policy.quota, policy.unit));
+            let costs = match unit {
+                Unit::Requests => format!("costs {cost}"),
+                Unit::Tokens => format!("may use {cost} tokens"),
+            };
             Problem::BadRequest(format!(
-                "this call costs {cost}, more than the quota of {quota} of policy {name}: it can never be admitted"
+                "this call {costs}, more than the quota of {quota} of policy {name}: it can never be admitted"
             ))
+        }
+        // The object does not know what to hold, so it has counted nothing.
+        KeyVerdict::LacksHold(_) => {
+            Problem::Unavailable("the tokens of the call could not be counted, so it was not forwarded: try again")
         }
         KeyVerdict::Conflict => Problem::InFlight,
         KeyVerdict::Mismatch => Problem::OtherRequest,
@@ -169,6 +216,10 @@ pub struct GatedCall {
     fingerprint: Option<Fingerprint>,
     /// The generation of the deny cache when the request was sent.
     generation: Generation,
+    /// The body, once it is known that the call spends tokens.
+    tokens: Option<TokenCall>,
+    /// How often the object has sent the call back for its hold.
+    sent_back: u8,
 }
 
 #[wasm_bindgen]
@@ -200,6 +251,24 @@ impl GatedCall {
         Ok(ask(&objects, &id, &line, self)?.into())
     }
 
+    /// Asks with the hold of the call, by these terms.
+    async fn ask_with_hold(mut self, terms: TokenTerms) -> HttpResult {
+        let request = &self.request.incoming.request;
+        let read = match self.tokens.take() {
+            Some(tokens) => tokens.read_again(request, terms),
+            None => TokenCall::read(request, terms, self.isolate.config.token_body_bytes).await,
+        };
+        match read {
+            Ok(tokens) => self.tokens = Some(tokens),
+            Err(problem) => return self.refuse(&problem),
+        }
+        // The body may have taken its time.
+        self.asked_at = clock::now().as_millis();
+        self.attachment = outbox::attach(&self.isolate, &self.request.caller.id, self.asked_at);
+        self.generation = self.isolate.denials.borrow().generation();
+        self.ask()
+    }
+
     fn check(&self) -> Check<'_> {
         let check = Check {
             call: self.request.call(),
@@ -212,6 +281,7 @@ impl GatedCall {
             idempotency_key: None,
             fingerprint: None,
             has_malformed_key: false,
+            held: self.tokens.as_ref().map(|tokens| Box::new(tokens.held(self.isolate.config.token_clamp))),
             outcomes: self.attachment.outcomes(),
         };
         check.with_field(self.request.incoming.idempotency(), self.fingerprint)
@@ -232,6 +302,14 @@ impl GatedCall {
             return self.send();
         }
         match reply {
+            Reply::Response(ObjectResponse::Key(KeyResponse { verdict: KeyVerdict::LacksHold(terms), .. }))
+                if self.sent_back < SENT_BACK =>
+            {
+                self.sent_back += 1;
+                let Call { method, path, .. } = self.request.call();
+                self.isolate.token_terms.borrow_mut().note(method, path, Some(terms));
+                Ok(promise(self.ask_with_hold(terms)).into())
+            }
             Reply::Response(ObjectResponse::Key(known)) => {
                 self.remember(&known);
                 self.forward_or_refuse(&known)
@@ -291,6 +369,7 @@ impl GatedCall {
             KeyVerdict::Admitted(admission) => Ok(self.forward_admitted(known, *admission)),
             KeyVerdict::Denied { .. }
             | KeyVerdict::CostExceedsQuota { .. }
+            | KeyVerdict::LacksHold(_)
             | KeyVerdict::Conflict
             | KeyVerdict::Mismatch
             | KeyVerdict::Malformed
@@ -308,6 +387,9 @@ impl GatedCall {
         request_fields.set("X-Tollgate-Tier", &known.usage.tier);
         let mut answer_fields = FieldLines::default();
         answer_fields.extend(RateLimits::of_call(known, self.isolate.config.forms()).fields());
+        if let Some(cap) = admission.cap {
+            answer_fields.set(TOKEN_CAP, &cap.to_string());
+        }
         if admission.is_replay {
             request_fields.set(REPLAY, "1");
             answer_fields.set(REPLAY, "1");
@@ -319,7 +401,46 @@ impl GatedCall {
             nonce: self.nonce,
             is_awaited: self.is_repeatable(admission),
         });
+        if let Some(tokens) = &self.tokens {
+            return self.forward_read(tokens, admission, (&mut request_fields, &answer_fields), end);
+        }
         self.forward(&request_fields, &answer_fields, end)
+    }
+
+    /// Forwards a call whose body has been read. If it has a hold, its answer settles it.
+    fn forward_read(
+        &self,
+        tokens: &TokenCall,
+        admission: Admission,
+        (request_fields, answer_fields): (&mut FieldLines, &FieldLines),
+        end: Option<CallEnd>,
+    ) -> JsValue {
+        let Authenticated { incoming, context, credential, .. } = &self.request;
+        let (body, answer) = if admission.has_hold {
+            // What is compressed cannot be read.
+            request_fields.set("Accept-Encoding", "identity");
+            (tokens.rewritten(admission.cap), Some(self.held_answer(tokens, admission.cap)))
+        } else {
+            if !admission.is_replay {
+                let Call { method, path, .. } = self.request.call();
+                self.isolate.token_terms.borrow_mut().note(method, path, None);
+            }
+            (tokens.body().clone(), None)
+        };
+        let fields = (&*request_fields, answer_fields);
+        origin::forward_read(incoming, &self.isolate, credential, fields, end, (&body, answer), context)
+    }
+
+    fn held_answer(&self, tokens: &TokenCall, cap: Option<u64>) -> HeldAnswer {
+        HeldAnswer {
+            isolate: Rc::clone(&self.isolate),
+            context: self.request.context.clone(),
+            id: self.request.caller.id.clone(),
+            nonce: self.nonce,
+            begun: clock::now().as_millis(),
+            meter: tokens.meter(cap),
+            changes_length: tokens.request.needs_usage(),
+        }
     }
 
     /// Whether the object holds this call in flight, and refuses others with its idempotency key
@@ -332,11 +453,20 @@ impl GatedCall {
     /// with a mark and reported later if the outbox has room.
     fn go_on_uncounted(&self, is_maybe_counted: bool) -> HttpResult {
         let Authenticated { context, caller, .. } = &self.request;
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         let maybe_counted =
             is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, requested_at: self.requested_at });
+=======
+        let maybe_counted = is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, asked_at: self.asked_at });
+        if let (Some(tokens), true) = (&self.tokens, is_maybe_counted) {
+            // If there is a hold, its call is not made.
+            js::timer::keep_alive(context, &self.held_answer(tokens, None).give_up());
+        }
+>>>>>>> gate
         let has_room = || outbox::add_call(&self.isolate, context, self.request.call(), maybe_counted);
         match self.isolate.config.fail_mode {
-            FailMode::Open if has_room() => {
+            // Tokens that nobody holds cannot be counted later.
+            FailMode::Open if self.tokens.is_none() && has_room() => {
                 let mut request_fields = FieldLines::default();
                 request_fields.set("X-Tollgate-Key-Id", &caller.id);
                 request_fields.set("X-Tollgate-Fail-Open", "1");

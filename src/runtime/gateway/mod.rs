@@ -10,3 +10,4 @@ pub(crate) mod object_client;
 pub(crate) mod origin;
 pub(crate) mod outbox;
 pub(crate) mod self_service;
+pub(crate) mod token_call;

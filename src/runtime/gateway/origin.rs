@@ -10,11 +10,12 @@ use crate::runtime::clock;
 use crate::runtime::gateway::authenticate::{Presented, identify};
 use crate::runtime::gateway::loop_guard;
 use crate::runtime::gateway::outbox::CallEnd;
+use crate::runtime::gateway::token_call::{HeldAnswer, RENEWAL};
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js;
 use crate::runtime::js::fields::FieldLines;
-use js_sys::Promise;
+use js_sys::{Array, Promise};
 use wasm_bindgen::prelude::*;
 
 #[wasm_bindgen(module = "/src/runtime/js/origin.js")]
@@ -27,6 +28,19 @@ extern "C" {
         fields: &str,
         answer_fields: &str,
         call: Option<CallEnd>,
+    ) -> Promise;
+    #[wasm_bindgen(js_name = forwardRead)]
+    fn js_forward_read(
+        request: &web_sys::Request,
+        url: Option<&str>,
+        dropped: &str,
+        fields: &str,
+        answer_fields: &str,
+        call: Option<CallEnd>,
+        body: &Array,
+        answer: Option<HeldAnswer>,
+        context: &JsValue,
+        renewal: u32,
     ) -> Promise;
 }
 
@@ -47,6 +61,30 @@ pub(crate) fn forward(
     let response = js_forward(&incoming.request, url, &out.dropped, fields, answer_fields.as_str(), end);
     if let Some(context) = kept_alive {
         js::timer::keep_alive(&context, &response);
+    }
+    response.into()
+}
+
+/// Forwards a request whose body has been read, as [`forward`] does. `answer` reads the response of
+/// a call with a hold.
+pub(crate) fn forward_read(
+    incoming: &Incoming,
+    isolate: &Isolate,
+    credential: &Credential<'_>,
+    (request_fields, answer_fields): (&FieldLines, &FieldLines),
+    end: Option<CallEnd>,
+    (body, answer): (&Array, Option<HeldAnswer>),
+    context: &JsValue,
+) -> JsValue {
+    let mut out = Outbound::new(incoming, isolate, Some(credential));
+    out.fields.append(request_fields);
+    let is_awaited = end.as_ref().is_some_and(|end| end.is_awaited);
+    let (url, fields) = (out.url.as_deref(), out.fields.as_str());
+    let (request, answer_fields) = (&incoming.request, answer_fields.as_str());
+    let response =
+        js_forward_read(request, url, &out.dropped, fields, answer_fields, end, body, answer, context, RENEWAL);
+    if is_awaited {
+        js::timer::keep_alive(context, &response);
     }
     response.into()
 }

@@ -17,7 +17,7 @@ extern "C" {
     #[wasm_bindgen(js_name = deliverLater)]
     fn deliver_later(context: &JsValue, milliseconds: u32, namespace: &JsValue, name: &str, delivery: OutboxDelivery);
     #[wasm_bindgen(js_name = deliverNow)]
-    fn deliver_now(namespace: &JsValue, name: &str, delivery: OutboxDelivery, milliseconds: u32) -> Promise;
+    pub(crate) fn deliver_now(namespace: &JsValue, name: &str, delivery: OutboxDelivery, milliseconds: u32) -> Promise;
 }
 
 thread_local! {
@@ -82,7 +82,7 @@ impl CallEnd {
     /// origin did not respond. Returns the promise that the response must wait for, if any.
     pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
         let Self { isolate, context, id, nonce, is_awaited } = self;
-        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun) };
+        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun), used: None };
         if is_awaited {
             let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
             return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
@@ -96,7 +96,7 @@ impl CallEnd {
 
 /// Milliseconds from JavaScript. Negative values, after a step back of the clock, become 0.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds, below 2^53")]
-fn millis(value: f64) -> u64 {
+pub(crate) fn millis(value: f64) -> u64 {
     value as u64
 }
 
@@ -109,8 +109,13 @@ pub struct OutboxDelivery {
 }
 
 impl OutboxDelivery {
+<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) -> Self {
         Self { isolate: Rc::clone(isolate), context: context.clone(), run: Delivery::new(id, kind) }
+=======
+    pub(crate) fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) -> Self {
+        Self { isolate: Rc::clone(isolate), context: context.clone(), run: ErrandRun::new(id, errand) }
+>>>>>>> gate
     }
 
     fn later(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) {

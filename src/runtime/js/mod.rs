@@ -15,5 +15,6 @@ pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod storage;
 pub(crate) mod timer;
+pub(crate) mod tokens;
 pub(crate) mod webhook;
 pub(crate) mod writer;

@@ -2,6 +2,7 @@
 import { namesOf, setAll } from "./fields.js";
 import { currentInstance, requireInstance } from "./instance.js";
 import { reply } from "./response.js";
+import { AnswerWatch, continued } from "./tokens.js";
 
 /**
  * The parameters of forwarding. They are applied here because header fields are on this side, and
@@ -30,11 +31,7 @@ export function forward(request, url, dropped, fields, answerFields, call) {
   const ended = call === undefined ? undefined : onEnd(call);
   let sent;
   try {
-    const headers = new Headers(request.headers);
-    const names = dropped === "" ? [] : dropped.split("\n");
-    for (const name of headers.keys()) if (rules.reserved.test(name)) names.push(name);
-    for (const name of names) headers.delete(name);
-    setAll(headers, fields);
+    const headers = headersToOrigin(request, dropped, fields);
     // `fetch` copies the request. Its own URL is not changed.
     const { method } = request;
     const init = { headers, redirect: "manual", cache: "no-store" };
@@ -49,6 +46,44 @@ export function forward(request, url, dropped, fields, answerFields, call) {
     sent = Promise.reject(error);
   }
   return relayed(sent, answerFields, ended);
+}
+
+function headersToOrigin(request, dropped, fields) {
+  const headers = new Headers(request.headers);
+  const names = dropped === "" ? [] : dropped.split("\n");
+  for (const name of headers.keys()) if (rules.reserved.test(name)) names.push(name);
+  for (const name of names) headers.delete(name);
+  setAll(headers, fields);
+  return headers;
+}
+
+/**
+ * Forwards a request whose body has been read, as `forward` does: with `bytes` as its body, or with
+ * as many bytes as `length` says, of which `rest` reads those after `bytes`. `answer` reads the
+ * response, if the call has a hold, and keeps it open every `renewal` milliseconds.
+ */
+export function forwardRead(request, url, dropped, fields, answerFields, call, [bytes, length, rest], answer, context, renewal) {
+  const ended = call === undefined ? undefined : onEnd(call);
+  const watch = answer === undefined ? undefined : new AnswerWatch(answer, request, context, renewal);
+  let sent;
+  try {
+    const headers = headersToOrigin(request, dropped, fields);
+    // The runtime sets it, for the body that is sent.
+    headers.delete("content-length");
+    const { method } = request;
+    const hasBody = method !== "GET" && method !== "HEAD" && request.body !== null;
+    const body = rest === undefined ? bytes : continued(bytes, length, rest);
+    const init = { method, headers, redirect: "manual", cache: "no-store", signal: watch?.signal };
+    sent = fetch(url ?? request.url, hasBody ? { ...init, body } : init);
+  } catch (error) {
+    sent = Promise.reject(error);
+  }
+  if (watch === undefined) return relayed(sent, answerFields, ended);
+  const read = sent.then(
+    (response) => watch.begin(response),
+    (error) => watch.fail().then(() => Promise.reject(error)),
+  );
+  return relayed(read, answerFields, ended);
 }
 
 /** Forwards a CORS preflight with the fields `kept` (one a line) and `fields`, and no others. */

@@ -1,7 +1,7 @@
 //! Answers requests about calls: judged by [`judge`](crate::object::judge), and answered when what
 //! was counted is written.
 
-use crate::object::judge::{judge, record_outcomes, record_report};
+use crate::object::judge::{judge, record_outcomes, record_report, renew_hold};
 use crate::protocol::object_request::{CallOutcomes, Check, ObjectRequest, PendingReport};
 use crate::protocol::object_response::ObjectResponse;
 use crate::runtime::error::Error;
@@ -52,6 +52,7 @@ pub(super) async fn answer_later(parts: &ObjectParts, request: &str) -> JsValue 
         Some(ObjectRequest::CallOutcomes { id, is_awaited, outcomes }) => {
             (id, complete(parts, id, is_awaited, outcomes).await)
         }
+        Some(ObjectRequest::RenewHold { id, nonce }) => (id, renew(parts, id, nonce).await),
         _ => ("", Err(Error::new("not a request about calls"))),
     };
     recorded.map_or_else(|error| failed(id, &error), |()| ObjectResponse::Recorded.to_line().into())
@@ -73,11 +74,22 @@ async fn record(parts: &ObjectParts, id: &str, report: PendingReport<'_>) -> Res
     Ok(())
 }
 
-/// Only the end of a call that others may repeat waits until it is written.
+/// The end of a call waits until it is written if others may repeat it, or if it closes a hold.
 async fn complete(parts: &ObjectParts, id: &str, is_awaited: bool, outcomes: CallOutcomes<'_>) -> Result<(), Error> {
     let now = parts.reader.prepare(id, None).await?;
-    let is_recorded = record_outcomes(&mut parts.context.memory.borrow_mut(), outcomes, now).map_err(Error::new)?;
-    if is_recorded && is_awaited { parts.writer.commit(now).await } else { Ok(()) }
+    let is_recorded = {
+        let mut memory = parts.context.memory.borrow_mut();
+        record_outcomes(&mut memory, parts.context.settings(), outcomes, now).map_err(Error::new)?
+    };
+    let must_wait = is_awaited || outcomes.close_holds();
+    if is_recorded && must_wait { parts.writer.commit(now).await } else { Ok(()) }
+}
+
+/// A hold that is not open any more has expired: its call is charged when it ends, all the same.
+async fn renew(parts: &ObjectParts, id: &str, nonce: u64) -> Result<(), Error> {
+    let now = parts.reader.prepare(id, None).await?;
+    let is_open = renew_hold(&mut parts.context.memory.borrow_mut(), nonce, now).map_err(Error::new)?;
+    if is_open { parts.writer.commit(now).await } else { Ok(()) }
 }
 
 /// Nothing was counted: the cause is logged here alone.

@@ -52,7 +52,12 @@ impl KeyObject {
             Some(ObjectRequest::Check(check)) if parts.reader.is_ready(check.call.id, calls::found(&check), now) => {
                 Ok(calls::answer(parts, &check, now))
             }
-            Some(ObjectRequest::Check(_) | ObjectRequest::Report { .. } | ObjectRequest::CallOutcomes { .. }) => {
+            Some(
+                ObjectRequest::Check(_)
+                | ObjectRequest::Report { .. }
+                | ObjectRequest::CallOutcomes { .. }
+                | ObjectRequest::RenewHold { .. },
+            ) => {
                 let parts = Rc::clone(parts);
                 let line = async move { Ok(calls::answer_later(&parts, &request).await) };
                 Ok(wasm_bindgen_futures::future_to_promise(AssertUnwindSafe(line)).into())

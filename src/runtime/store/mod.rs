@@ -11,5 +11,6 @@ pub(crate) mod reports;
 pub(crate) mod route_costs;
 mod sql;
 pub(crate) mod tiers;
+pub(crate) mod token_routes;
 pub(crate) mod tokens;
 pub(crate) mod usage;

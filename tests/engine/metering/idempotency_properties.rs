@@ -226,7 +226,7 @@ impl RepeatWorld {
                     let call = CallToJudge { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
                     self.model.admit('n', 1000 + nonce, 0, nonce, now, 1);
-                    self.state.complete(clock, CallOutcome { nonce, status: 200, duration_ms: 1 }, false);
+                    self.state.complete(clock, CallOutcome { nonce, status: 200, duration_ms: 1, used: None }, false);
                     self.model.firsts.last_mut().unwrap().is_complete = true;
                 }
             }
@@ -235,7 +235,11 @@ impl RepeatWorld {
                 let clock = UnixMicros::from_micros(self.clock);
                 if let Some(first) = self.model.firsts.iter_mut().rev().nth(back) {
                     first.is_complete = true;
-                    self.state.complete(clock, CallOutcome { nonce: first.nonce, status: 200, duration_ms: 1 }, false);
+                    self.state.complete(
+                        clock,
+                        CallOutcome { nonce: first.nonce, status: 200, duration_ms: 1, used: None },
+                        false,
+                    );
                 } else {
                     self.state.expire(clock);
                 }

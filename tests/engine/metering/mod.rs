@@ -35,7 +35,7 @@ pub(crate) const CALL: CallToJudge<'_> = CallToJudge {
 };
 
 pub(crate) fn ended(nonce: u64) -> CallOutcome {
-    CallOutcome { nonce, status: 201, duration_ms: 190 }
+    CallOutcome { nonce, status: 201, duration_ms: 190, used: None }
 }
 
 pub(crate) fn end(state: &mut KeyState, nonce: u64) {

@@ -57,7 +57,7 @@ export async function startDirectGate({ vars = {}, outbound, d1Takes = 0, clock,
         await builtModule("ESModule", "openapi.js", "utf8"),
         await builtModule("CompiledWasm", "index_bg.wasm"),
       ],
-      compatibilityDate: await compatibilityDate(),
+      ...(await compatibility()),
       bindings: { ADMIN_TOKEN: adminToken, KEY_SECRET: freshSecret(), ...vars },
       d1Databases: { DB: "tollgate" },
       durableObjects: { KEYS: { className: "KeyObject", useSQLite: true } },
@@ -154,9 +154,10 @@ export function makeClock({ from, speed = 1 }) {
   return { now: () => first + (Date.now() - begun) * speed, speed, module };
 }
 
-async function compatibilityDate() {
+async function compatibility() {
   const toml = await readFile(path.join(ROOT, "wrangler.toml"), "utf8");
-  return toml.match(/^compatibility_date = "(.*)"$/m)[1];
+  const value = (name) => JSON.parse(toml.match(new RegExp(`^${name} = (.*)$`, "m"))[1]);
+  return { compatibilityDate: value("compatibility_date"), compatibilityFlags: value("compatibility_flags") };
 }
 
 async function migrate(db) {

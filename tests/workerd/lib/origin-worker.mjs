@@ -3,6 +3,8 @@
 // `control.test`.
 let requests = [];
 let release = () => {};
+/** How many answers were cut off by the gate. */
+let cuts = 0;
 let hookStatus = 200;
 
 const ANSWERS = {
@@ -35,6 +37,8 @@ const ANSWERS = {
     throw new Error("the origin is down");
   },
   "/hook": (request, url) => hookStatus === 0 ? ANSWERS["/held"](request, url) : new Response(null, { status: hookStatus, headers: { location: "https://elsewhere.test/" } }),
+  // The parts of a body, each as one chunk; a part that is null waits for the test's release.
+  "/answer": (_request, url) => answerInParts(url.searchParams),
   "/socket": () => {
     const [client, server] = Object.values(new WebSocketPair());
     server.accept();
@@ -60,6 +64,26 @@ function inTwoParts() {
   return new Response(readable);
 }
 
+function answerInParts(parameters) {
+  const parts = JSON.parse(parameters.get("parts") ?? "[]");
+  const headers = new Headers(JSON.parse(parameters.get("headers") ?? "{}"));
+  const status = Number(parameters.get("status") ?? 200);
+  const { readable, writable } = new TransformStream();
+  let isHeld = true;
+  release = () => (isHeld = false);
+  // A timer, as for /held.
+  const released = async () => {
+    while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  const writer = writable.getWriter();
+  const encoder = new TextEncoder();
+  (async () => {
+    for (const part of parts) await (part === null ? released() : writer.write(encoder.encode(part)));
+    await writer.close();
+  })().catch(() => (cuts += 1));
+  return new Response(readable, { status, headers });
+}
+
 function control(url) {
   if (url.pathname === "/reset") {
     requests = [];
@@ -67,6 +91,7 @@ function control(url) {
   }
   if (url.pathname === "/release") release(url.search);
   if (url.pathname === "/hook") hookStatus = Number(url.searchParams.get("status"));
+  if (url.pathname === "/cuts") return Response.json(cuts);
   return Response.json(requests);
 }
 

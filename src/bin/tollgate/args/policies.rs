@@ -1,4 +1,4 @@
-//! `tollgate tiers`, `tollgate overrides` and `tollgate route-costs`.
+//! `tollgate tiers`, `tollgate overrides`, `tollgate route-costs` and `tollgate token-routes`.
 
 use std::path::PathBuf;
 
@@ -140,4 +140,48 @@ pub(crate) enum RouteCosts {
         #[arg(long)]
         method: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenRoutes {
+    /// List the routes that spend tokens
+    List,
+    /// Make calls that match a pattern and method spend tokens; takes effect within 60 seconds
+    Set(SetTokenRoute),
+    /// Delete a token route; takes effect within 60 seconds
+    Delete {
+        /// Pattern of the row, as listed
+        #[arg(value_parser = id())]
+        pattern: String,
+        /// Method of the row [default: the row for all methods]
+        #[arg(long)]
+        method: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetTokenRoute {
+    /// Path whose segments are literal, * (one segment) or ** (any number), such as
+    /// '/v1/chat/completions'
+    #[arg(value_parser = id())]
+    pub(crate) pattern: String,
+    /// Where the response reports the tokens used: header, openai, anthropic or gemini
+    #[arg(long)]
+    pub(crate) format: String,
+    /// Tokens of output held for a request without a cap
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) default_output: u64,
+    /// Tokens of output held at most
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_output: u64,
+    /// Bytes of the body held as one token of input: 1 is a bound for text, more is an estimate
+    /// [default: 1]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes_per_token: Option<u64>,
+    /// Tokens of input held at least, for input that the body only names
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_input: Option<u64>,
+    /// Method in upper case [default: all methods]
+    #[arg(long)]
+    pub(crate) method: Option<String>,
 }

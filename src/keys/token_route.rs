@@ -3,7 +3,7 @@
 use crate::keys::route_key::{ANY_METHOD, method_fault, pattern_fault};
 use crate::keys::route_pattern::{RouteCase, Routes};
 use crate::limiter::policy::MAX_QUOTA;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 
 /// Tokens of a row's fields at most: no policy has more.
@@ -12,7 +12,7 @@ pub const ROUTE_TOKENS_LIMIT: u64 = MAX_QUOTA;
 pub const BYTES_PER_TOKEN_LIMIT: u64 = 10_000;
 
 /// Where the origin's answer says how many tokens were used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
 pub enum UsageFormat {
@@ -54,6 +54,7 @@ pub struct TokenRoute {
     pub pattern: String,
     /// The method that it is for, or `*` for all.
     #[serde(default = "any_method")]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub method: String,
     /// Where the answer says how many tokens were used.
     pub format: UsageFormat,
@@ -63,10 +64,43 @@ pub struct TokenRoute {
     pub max_output: u64,
     /// Bytes of a request's body that are held as one token of input: 1 is a bound for text, more is an estimate.
     #[serde(default = "one")]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub bytes_per_token: u64,
     /// Tokens of input that are held at least; `null` if the input is all in the body, as text.
     #[serde(default)]
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
     pub max_input: Option<u64>,
+}
+
+/// A format of a later version is read as [`UsageFormat::Header`], so that the key stays in use: its
+/// calls are held, and charged whole unless the field says what was used.
+impl<'de> Deserialize<'de> for UsageFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(Self::parse(&word).unwrap_or(Self::Header))
+    }
+}
+
+/// What of a row decides how much a call holds and where its answer says what was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenTerms {
+    /// See [`TokenRoute::format`].
+    pub format: UsageFormat,
+    /// See [`TokenRoute::default_output`].
+    pub default_output: u64,
+    /// See [`TokenRoute::max_output`].
+    pub max_output: u64,
+    /// See [`TokenRoute::bytes_per_token`].
+    pub bytes_per_token: u64,
+    /// See [`TokenRoute::max_input`].
+    pub max_input: Option<u64>,
+}
+
+impl From<&TokenRoute> for TokenTerms {
+    fn from(row: &TokenRoute) -> Self {
+        let &TokenRoute { format, default_output, max_output, bytes_per_token, max_input, .. } = row;
+        Self { format, default_output, max_output, bytes_per_token, max_input }
+    }
 }
 
 fn any_method() -> String {
@@ -115,7 +149,9 @@ impl TokenRoute {
         }
         Ok(())
     }
+}
 
+impl TokenTerms {
     /// Tokens of input that a body of so many bytes has at most. The bytes of a text are a bound,
     /// since a token is at least one byte; so is `max_input`, since input may be named by few bytes
     /// (an image by its URL, a file or an earlier conversation by its id). The larger one is held.
@@ -173,6 +209,12 @@ mod tests {
     }
 
     #[test]
+    fn a_format_of_a_later_version_is_read_as_header() {
+        let later = r#"{"pattern":"/v1/chat/*","format":"other","default_output":100,"max_output":4096}"#;
+        assert_eq!(serde_json::from_str::<TokenRoute>(later).unwrap().format, UsageFormat::Header);
+    }
+
+    #[test]
     fn formats_are_words() {
         for word in ["header", "openai", "anthropic", "gemini"] {
             let format = UsageFormat::parse(word).unwrap();
@@ -221,7 +263,11 @@ mod tests {
             (0, None, 100, 100),
             (10_000, Some(5_000), 1_000_000, 5_000),
         ] {
-            assert_eq!(route(bytes_per_token, max_input).input_of(bytes), input, "{bytes} / {bytes_per_token}");
+            assert_eq!(
+                TokenTerms::from(&route(bytes_per_token, max_input)).input_of(bytes),
+                input,
+                "{bytes} / {bytes_per_token}"
+            );
         }
     }
 

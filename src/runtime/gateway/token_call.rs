@@ -1,0 +1,194 @@
+//! Calls that spend tokens: their bodies, and what their answers are charged.
+
+use crate::gateway::outbox::queue::{Errand, LONGEST_WAIT};
+use crate::gateway::token_answer::AnswerMeter;
+use crate::http::problem::Problem;
+use crate::keys::token_route::TokenTerms;
+use crate::metering::call_outcome::{CallOutcome, UsedTokens};
+use crate::protocol::held_call::HeldCall;
+use crate::protocol::object_request::ObjectRequest;
+use crate::runtime::gateway::outbox::{OutboxDelivery, deliver_now, millis};
+use crate::runtime::isolate::Isolate;
+use crate::runtime::js;
+use crate::tokens::request::{BodyHead, RequestBody, TokenHold, TokenRequest};
+use crate::tokens::usage_reader::Passed;
+use js_sys::{Array, Promise, Uint8Array};
+use std::rc::Rc;
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+/// How often the hold of a call that has not ended is renewed, in milliseconds: a third of
+/// [`HOLD_TTL`](crate::object::judge::HOLD_TTL), so that one renewal may be lost.
+pub(crate) const RENEWAL: u32 = 200_000;
+
+/// A body that has been read, of a call that may spend tokens.
+pub(crate) struct TokenCall {
+    pub(crate) terms: TokenTerms,
+    pub(crate) request: TokenRequest,
+    /// The bytes, the length and the reader of the rest, as `tokens.js` has them.
+    body: Array,
+    /// Of a longer body than is read.
+    length: Option<u64>,
+}
+
+/// The header fields of a request that say how its body is read.
+pub(crate) struct BodyFields {
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+}
+
+impl BodyFields {
+    pub(crate) fn of(request: &web_sys::Request) -> Self {
+        let field = |name| js::request::header(request, name);
+        Self { content_type: field("content-type"), content_encoding: field("content-encoding") }
+    }
+
+    fn head(&self) -> BodyHead<'_> {
+        BodyHead { content_type: self.content_type.as_deref(), content_encoding: self.content_encoding.as_deref() }
+    }
+}
+
+impl TokenCall {
+    /// Reads the body of a request.
+    pub(crate) async fn read(request: &web_sys::Request, terms: TokenTerms, limit: usize) -> Result<Self, Problem> {
+        let broken = || Problem::BadRequest("the body ended before its end".to_owned());
+        let body = JsFuture::from(js::tokens::read_token_body(request, limit)).await.map_err(|_| broken())?;
+        let body = body.dyn_into::<Array>().map_err(|_| Problem::Internal)?;
+        let bytes = body.get(0).dyn_into::<Uint8Array>().map_err(|_| Problem::Internal)?;
+        let length = body.get(1).as_f64().unwrap_or(-1.0);
+        if length < 0.0 {
+            return Err(Problem::LengthRequired(limit));
+        }
+        let is_whole = body.get(2).is_undefined();
+        let length = (!is_whole).then(|| millis(length));
+        let read = match length {
+            None => RequestBody::Whole(bytes.to_vec()),
+            Some(length) => {
+                let end = u32::try_from(limit).unwrap_or(u32::MAX);
+                RequestBody::Longer { start: bytes.subarray(0, end).to_vec(), length }
+            }
+        };
+        let request = judge_body(terms, &BodyFields::of(request), read)?;
+        Ok(Self { terms, request, body, length })
+    }
+
+    /// Reads it again, by other terms.
+    pub(crate) fn read_again(self, request: &web_sys::Request, terms: TokenTerms) -> Result<Self, Problem> {
+        let Self { request: TokenRequest { body: start, .. }, body, length, .. } = self;
+        let read = match length {
+            None => RequestBody::Whole(start),
+            Some(length) => RequestBody::Longer { start, length },
+        };
+        Ok(Self { terms, request: judge_body(terms, &BodyFields::of(request), read)?, body, length })
+    }
+
+    pub(crate) fn held(&self, clamps: bool) -> HeldCall {
+        let can_be_clamped = clamps && self.request.can_be_clamped();
+        HeldCall { hold: self.request.hold, terms: self.terms, can_be_clamped }
+    }
+
+    /// The body as it came.
+    pub(crate) const fn body(&self) -> &Array {
+        &self.body
+    }
+
+    /// The body that is sent for a call with a hold.
+    pub(crate) fn rewritten(&self, cap: Option<u64>) -> Array {
+        match self.request.rewritten(cap) {
+            None => self.body.clone(),
+            Some(bytes) => {
+                let bytes = Uint8Array::from(bytes.as_slice());
+                Array::of3(&bytes, &bytes.length().into(), &JsValue::UNDEFINED)
+            }
+        }
+    }
+
+    /// The meter of the answer to a call with a hold.
+    pub(crate) fn meter(&self, cap: Option<u64>) -> AnswerMeter {
+        let asked = self.request.hold;
+        let hold = TokenHold { output_per_answer: cap.unwrap_or(asked.output_per_answer), ..asked };
+        AnswerMeter::new(hold, self.terms.format, self.request.needs_usage())
+    }
+}
+
+fn judge_body(terms: TokenTerms, fields: &BodyFields, body: RequestBody) -> Result<TokenRequest, Problem> {
+    TokenRequest::read(terms, fields.head(), body).map_err(|error| Problem::UnsupportedMedia(error.to_string()))
+}
+
+/// The answer of a call with a hold. JavaScript holds it until the hold is settled.
+#[wasm_bindgen]
+pub struct HeldAnswer {
+    pub(crate) isolate: Rc<Isolate>,
+    /// The request's `ExecutionContext`.
+    pub(crate) context: JsValue,
+    pub(crate) id: String,
+    pub(crate) nonce: u64,
+    pub(crate) begun: u64,
+    pub(crate) meter: AnswerMeter,
+    pub(crate) changes_length: bool,
+}
+
+#[wasm_bindgen]
+#[expect(clippy::needless_pass_by_value, reason = "wasm-bindgen passes optional texts by value")]
+impl HeldAnswer {
+    /// The answer has begun. `tokens` is its field `X-Tollgate-Tokens`.
+    pub fn begin(&mut self, status: u16, content_type: Option<String>, tokens: Option<String>) {
+        self.meter.begin(status, content_type.as_deref(), tokens.as_deref());
+    }
+
+    /// Whether the client may get fewer bytes than the origin sends.
+    pub fn changes_length(&self) -> bool {
+        self.changes_length
+    }
+
+    /// Reads bytes of the answer. Returns those that the client gets, unless it gets these.
+    pub fn pass(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        replaced(self.meter.pass(bytes))
+    }
+
+    /// Ends the answer. Returns bytes that were held back.
+    pub fn last(&mut self) -> Option<Vec<u8>> {
+        replaced(self.meter.end())
+    }
+
+    /// Settles the hold after the end of the answer, or without one. The promise resolves when that is durable.
+    pub fn end(self, now: f64) -> Promise {
+        let used = self.meter.used();
+        self.settle(used, millis(now))
+    }
+
+    /// Settles the hold of an answer that was cut off.
+    pub fn cut(self, now: f64) -> Promise {
+        let used = self.meter.used_when_cut();
+        self.settle(used, millis(now))
+    }
+
+    /// Keeps the hold open.
+    pub fn renew(&self) {
+        let line = ObjectRequest::RenewHold { id: &self.id, nonce: self.nonce }.to_url();
+        js::object::ask_once(&self.isolate.objects, &self.id, &line);
+    }
+}
+
+impl HeldAnswer {
+    /// Gives the hold back, if there is one, of a call that is not made.
+    pub(crate) fn give_up(self) -> Promise {
+        let begun = self.begun;
+        self.settle(UsedTokens::Reported(0), begun)
+    }
+
+    fn settle(self, used: UsedTokens, now: u64) -> Promise {
+        let Self { isolate, context, id, nonce, begun, meter, .. } = self;
+        let duration_ms = now.saturating_sub(begun);
+        let outcome = CallOutcome { nonce, status: meter.status(), duration_ms, used: Some(used) };
+        let delivery = OutboxDelivery::new(&isolate, &context, &id, Errand::Awaited(outcome));
+        deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT)
+    }
+}
+
+fn replaced(passed: Passed) -> Option<Vec<u8>> {
+    match passed {
+        Passed::Unchanged => None,
+        Passed::Replaced(bytes) => Some(bytes),
+    }
+}
