@@ -311,7 +311,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     fn a_denial_for_want_of_a_hold_is_not_kept() {
         let mut cache = DenyCache::default();
         let line = "1 denied:8500:1:h free 1000000 minute:rm:10:60:0:8500 month:rM:1000:2592000:990:9000000";
@@ -319,9 +318,7 @@ mod tests {
         assert!(cache.plain(CALL, 1_300).is_none());
     }
 
-    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, span: Range<u64>, cap: u64) {
-        cache.keep(call, Keyed::No, known, span, cap, cache.generation());
-=======
+    #[test]
     fn a_denial_by_tokens_is_not_kept() {
         let policies = |violated: &str| {
             let usage = "minute:rm:10:60:0:8500 day:td:1000:86400:5:9000000";
@@ -334,9 +331,8 @@ mod tests {
         }
     }
 
-    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, asked: Range<u64>, cap: u64) {
-        cache.keep(call, Keyed::No, known, asked, cap, cache.generation());
->>>>>>> gate
+    fn keep(cache: &mut DenyCache, call: Call<'_>, known: &KeyResponse, span: Range<u64>, cap: u64) {
+        cache.keep(call, Keyed::No, known, span, cap, cache.generation());
     }
 
     impl DenyCache {

@@ -265,19 +265,14 @@ impl Profile {
         self.costs.price(method, path, case)
     }
 
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-    /// The total cost of `calls`. `targets` has the counts, methods and paths of those that are known.
-    /// A call without a target costs [`DEFAULT_COST`](route_cost::DEFAULT_COST).
-=======
     /// The row of a call that spends tokens; `None` if it spends none.
     #[must_use]
     pub fn token_route(&self, method: &str, path: &str, case: RouteCase) -> Option<&TokenRoute> {
         self.token_routes.find(method, path, case)
     }
 
-    /// The total cost of the calls of a report. A call without a target costs
-    /// [`DEFAULT_COST`](route_cost::DEFAULT_COST).
->>>>>>> gate
+    /// The total cost of `calls`. `targets` has the counts, methods and paths of those that are known.
+    /// A call without a target costs [`DEFAULT_COST`](route_cost::DEFAULT_COST).
     #[must_use]
     pub fn cost_of<'a>(
         &self,
@@ -317,11 +312,7 @@ fn moment(millis: u64) -> Option<UnixMicros> {
 #[cfg(test)]
 mod tests {
     use super::*;
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-=======
     use crate::keys::token_route::UsageFormat;
-    use crate::protocol::object_request::UncheckedCalls;
->>>>>>> gate
 
     /// Deployed objects hold rows of this form.
     #[test]

@@ -6,11 +6,8 @@
 //! receivers ignore unknown parameters, and new parameters must be optional.
 
 pub mod fan_out;
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-pub mod hold_request;
-=======
 pub mod held_call;
->>>>>>> gate
+pub mod hold_request;
 pub mod key_status;
 pub mod object_request;
 pub mod object_response;

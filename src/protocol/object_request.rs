@@ -2,13 +2,9 @@
 
 use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::target::percent_decode;
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-use crate::metering::call_outcome::CallOutcome;
-use crate::protocol::hold_request::HoldRequest;
-=======
 use crate::metering::call_outcome::{CallOutcome, UsedTokens};
 use crate::protocol::held_call::HeldCall;
->>>>>>> gate
+use crate::protocol::hold_request::HoldRequest;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::borrow::Cow;
 use std::fmt::Write as _;

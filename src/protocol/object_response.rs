@@ -457,14 +457,11 @@ mod tests {
             ObjectResponse::Key(KeyResponse { verdict, usage })
         };
         let known = |verdict| changing(verdict, None);
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         let denied_for = |violated: &[usize], extent, lacks_hold| {
             let violated = violated.to_vec();
             known(KeyVerdict::Denied { violated, retry_after: 41_877, cost: 5, extent, lacks_hold })
         };
         let denied = |extent| denied_for(&[0, 1], extent, false);
-=======
-        let denied = |extent| known(KeyVerdict::Denied { violated: vec![0, 1], retry_after: 41_877, cost: 5, extent });
         let terms = TokenTerms {
             format: UsageFormat::Gemini,
             default_output: 1024,
@@ -472,7 +469,6 @@ mod tests {
             bytes_per_token: 3,
             max_input: None,
         };
->>>>>>> gate
         let rest = "free 1763624894123 minute:rm:10:60:9:41877 month:rM:10:2592000:9:41877";
         for (answer, line) in [
             (known(KeyVerdict::Admitted(Admission::default())), format!("1 admitted {rest}")),

@@ -151,7 +151,6 @@ fn each_command_sends_the_request_of_the_contract() {
             "",
         ),
         ("route-costs delete /x", "DELETE /_tollgate/route-costs?pattern=%2Fx", ""),
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         ("reservations create k --tokens 500", "POST /_tollgate/keys/k/reservations", r#"{"tokens":500}"#),
         (
             "reservations create k --tokens 0 --requests 2 --ttl 30",
@@ -166,7 +165,6 @@ fn each_command_sends_the_request_of_the_contract() {
             r#"{"requests":0,"tokens":70}"#,
         ),
         ("reservations release k r", "DELETE /_tollgate/keys/k/reservations/r", ""),
-=======
         ("token-routes list", "GET /_tollgate/token-routes", ""),
         (
             "token-routes set /v1/* --format openai --default-output 5 --max-output 9",
@@ -183,7 +181,6 @@ fn each_command_sends_the_request_of_the_contract() {
             "DELETE /_tollgate/token-routes?pattern=%2Fv1%2F%2A%3Fa&method=GET",
             "",
         ),
->>>>>>> gate
         ("usage show k", "GET /_tollgate/keys/k/usage", ""),
         ("usage hours k --from A --to B", "GET /_tollgate/keys/k/hours?from=A&to=B", ""),
         ("usage days k --from A --all", "GET /_tollgate/keys/k/days?from=A&limit=500", ""),
@@ -209,15 +206,9 @@ fn each_command_sends_the_request_of_the_contract() {
         ),
         ("tokens delete t", "DELETE /_tollgate/tokens/t", ""),
     ] {
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         // Every list and secret that any of these commands reads.
-        let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"hours":[],"days":[],"alerts":[],
-            "deliveries":[],"drift":[],"reservations":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
-=======
-        // Every list and secret that any of these commands looks for.
         let answer = r#"{"keys":[],"overrides":[],"tiers":[],"route_costs":[],"token_routes":[],"hours":[],"days":[],"alerts":[],
-            "deliveries":[],"drift":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
->>>>>>> gate
+            "deliveries":[],"drift":[],"reservations":[],"entries":[],"tokens":[],"key":"s","token":"s"}"#;
         let server = Server::start(vec![("200 OK", answer.to_owned())]);
         let (code, _, stderr) = run(&server.url, &arguments.split(' ').collect::<Vec<_>>());
         assert_eq!(code, 0, "{arguments}: {stderr}");
@@ -383,20 +374,12 @@ fn bash_completes_commands_and_options() {
             words[last],
             words[last - 1]
         );
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         // As standard input: an argument has at most 128 KiB.
-=======
-        // As standard input: one argument has at most 128 KiB.
->>>>>>> gate
         let mut bash = Command::new("bash");
         let bash = bash.args(["--norc", "-s"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = bash.spawn().unwrap();
         child.stdin.take().unwrap().write_all(ask.as_bytes()).unwrap();
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         output_of(&child.wait_with_output().unwrap()).1.trim().to_owned()
-=======
-        told(&child.wait_with_output().unwrap()).1.trim().to_owned()
->>>>>>> gate
     };
     assert_eq!(complete(&["tollgate", "rou"]), "route-costs");
     assert_eq!(complete(&["tollgate", "tiers", "de"]), "delete");

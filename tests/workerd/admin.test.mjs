@@ -44,11 +44,7 @@ const BODIES = {
 };
 
 describe.each(ENDPOINTS)("%s /_tollgate%s is 401 with WWW-Authenticate", (method, path) => {
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
   // Each endpoint has the attempts of an address of its own.
-=======
-  // Each has the attempts of an address of its own.
->>>>>>> gate
   const address = `192.0.2.${1 + ENDPOINTS.findIndex((endpoint) => endpoint[0] === method && endpoint[1] === path)}`;
 
   test.each([

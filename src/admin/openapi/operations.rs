@@ -15,11 +15,8 @@ use crate::admin::tiers::{ChangedTier, PutPolicy, PutTier, Tier};
 use crate::admin::token_routes::PutTokenRoute;
 use crate::admin::tokens::{CreateToken, IssuedTokenView, TokenView};
 use crate::admin::usage::{DayUsage, History, HourUsage, MeUsage, MonthReport};
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
 use crate::http::idempotency_key::MAX_KEY;
-=======
 use crate::keys::token_route::TokenRoute;
->>>>>>> gate
 use crate::protocol::key_status::Me;
 use crate::protocol::reservation::{ClosedReservation, ReservationList, ReservationView};
 use crate::protocol::usage::Usage;

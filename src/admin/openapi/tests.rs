@@ -1,10 +1,6 @@
 use crate::admin::body::{FromFields, parse};
 use crate::admin::openapi::document::{ERRORS, document};
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-use crate::admin::{keys, overrides, reservations, route_costs, tiers, tokens};
-=======
-use crate::admin::{keys, overrides, route_costs, tiers, token_routes, tokens};
->>>>>>> gate
+use crate::admin::{keys, overrides, reservations, route_costs, tiers, token_routes, tokens};
 use crate::http::problem::{Problem, ProblemBody};
 use crate::router::{ENDPOINTS, Route, route};
 use serde_json::{Map, Value};
@@ -170,7 +166,6 @@ fn limits_are_those_that_are_kept() {
     let is_cost = |body: String| parse::<route_costs::PutRouteCost>(body.as_bytes()).is_ok();
     holds(of("PutRouteCost", "pattern", "maxLength"), &|n| is_cost(cost(n, 1)));
     holds(of("PutRouteCost", "cost", "maximum"), &|n| is_cost(cost(1, n)));
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     let is_reserved = |body: String| parse::<reservations::CreateReservation>(body.as_bytes()).is_ok();
     holds(of("CreateReservation", "tokens", "maximum"), &|n| is_reserved(format!(r#"{{"tokens":{n}}}"#)));
     holds(of("CreateReservation", "requests", "maximum"), &|n| {
@@ -182,7 +177,6 @@ fn limits_are_those_that_are_kept() {
     let is_settled = |body: String| parse::<reservations::SettleReservation>(body.as_bytes()).is_ok();
     holds(of("SettleReservation", "tokens", "maximum"), &|n| is_settled(format!(r#"{{"tokens":{n}}}"#)));
     holds(of("SettleReservation", "requests", "maximum"), &|n| is_settled(format!(r#"{{"tokens":1,"requests":{n}}}"#)));
-=======
     let route = |output: u64, bytes: u64, input: u64| {
         let row = format!(
             r#"{{"pattern":"/","format":"header","default_output":0,"max_output":{output},"bytes_per_token":{bytes},"max_input":{input}}}"#
@@ -192,7 +186,6 @@ fn limits_are_those_that_are_kept() {
     holds(of("PutTokenRoute", "max_output", "maximum"), &|n| route(n, 1, 1));
     holds(of("PutTokenRoute", "bytes_per_token", "maximum"), &|n| route(0, n, 1));
     holds(of("PutTokenRoute", "max_input", "maximum"), &|n| route(0, 1, n));
->>>>>>> gate
     holds(of("CreateToken", "name", "maxLength"), &|n| parse::<tokens::CreateToken>(token(n).as_bytes()).is_ok());
 }
 

@@ -12,12 +12,8 @@ use crate::args::cli::{Cli, Command};
 use crate::args::keys::{Keys, Update};
 use crate::args::lists::{Paging, Range};
 use crate::args::me::{Me, MeCommand};
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-use crate::args::policies::{Overrides, RouteCosts, SetTier, Tiers};
-use crate::args::reservations::{Named, Reservations};
-=======
 use crate::args::policies::{Overrides, RouteCosts, SetTier, SetTokenRoute, Tiers, TokenRoutes};
->>>>>>> gate
+use crate::args::reservations::{Named, Reservations};
 use crate::args::tokens::Tokens;
 use crate::args::usage::{Alerts, AlertsCommand, Usage};
 use crate::args::values::base_url;
@@ -95,11 +91,8 @@ impl Session<'_> {
             Command::Overrides(overrides) => self.overrides(overrides),
             Command::Tiers(tiers) => self.tiers(tiers),
             Command::RouteCosts(costs) => self.route_costs(costs),
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
             Command::Reservations(reservations) => self.reservations(reservations),
-=======
             Command::TokenRoutes(routes) => self.token_routes(routes),
->>>>>>> gate
             Command::Usage(usage) => self.usage(usage),
             Command::Report { month, csv } => {
                 let endpoint = Endpoint::new(&["report"]).with("month", month);
@@ -234,7 +227,6 @@ impl Session<'_> {
         }
     }
 
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     fn reservations(&mut self, reservations: Reservations) -> Result<(), Failure> {
         match reservations {
             Reservations::Create { key, tokens, requests, ttl } => {
@@ -258,7 +250,10 @@ impl Session<'_> {
                 self.client.change(&Method::DELETE, &endpoint, None)?;
                 self.out.note("closed");
                 Ok(())
-=======
+            }
+        }
+    }
+
     fn token_routes(&mut self, routes: TokenRoutes) -> Result<(), Failure> {
         let endpoint = Endpoint::new(&["token-routes"]);
         match routes {
@@ -283,7 +278,6 @@ impl Session<'_> {
                     "Calls of {route} will spend no tokens, or what another matching pattern says. Delete the row?"
                 ))?;
                 self.delete(&endpoint.with("pattern", Some(pattern)).with("method", method))
->>>>>>> gate
             }
         }
     }

@@ -148,13 +148,8 @@ fn an_object_is_done_when_its_key_is_gone_and_everything_is_delivered() {
     answer(&mut memory, NOW, None);
     assert!(!memory.is_done(), "a call is not flushed");
     let key_state = memory.key_state.as_mut().unwrap();
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     let total = key_state.month(Month::of(at(NOW)));
     key_state.mark_flushed(&total);
-=======
-    let month = key_state.month(Month::of(at(NOW)));
-    key_state.mark_flushed(&month);
->>>>>>> gate
     for hour in key_state.meter().unflushed_hours() {
         key_state.mark_hour_flushed(&hour);
     }

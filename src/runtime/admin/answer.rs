@@ -6,11 +6,9 @@ use crate::http::problem::Problem;
 use crate::router::{Admin, Endpoint, Scope};
 use crate::runtime::admin::authorize::authorize;
 use crate::runtime::admin::command::{Command, CommandResult, Failure, Success};
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, reservations, route_costs, tiers, tokens};
-=======
-use crate::runtime::admin::{audit, imports, keys, log, overrides, reports, route_costs, tiers, token_routes, tokens};
->>>>>>> gate
+use crate::runtime::admin::{
+    audit, imports, keys, log, overrides, reports, reservations, route_costs, tiers, token_routes, tokens,
+};
 use crate::runtime::clock;
 use crate::runtime::error::Error;
 use crate::runtime::http::{self, HttpResult};

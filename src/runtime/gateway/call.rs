@@ -85,42 +85,25 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
     }
     let generation = isolate.denials.borrow().generation();
     let nonce = isolate.nonce();
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-    let attachment = outbox::attach(&isolate, &request.caller.id, requested_at);
-    let in_flight = InFlight::join(&request.caller.id);
-    let is_repeat = false;
-    GatedCall {
-        request,
-        isolate,
-        requested_at,
-        nonce,
-        attachment,
-        is_repeat,
-=======
     let in_flight = InFlight::join(&request.caller.id);
     let call = request.call();
     let terms = isolate.token_terms.borrow().find(call.method, call.path);
     let attachment = match terms {
-        None => outbox::attach(&isolate, call.id, asked_at),
+        None => outbox::attach(&isolate, call.id, requested_at),
         // The body is read first.
         Some(_) => Attachment::default(),
     };
     let call = GatedCall {
         request,
         isolate,
-        asked_at,
+        requested_at,
         nonce,
         attachment,
         is_repeat: false,
->>>>>>> gate
         in_flight,
         keyed,
         fingerprint,
         generation,
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-    }
-    .send()
-=======
         tokens: None,
         sent_back: 0,
     };
@@ -128,7 +111,6 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
         None => call.ask(),
         Some(terms) => Ok(promise(call.ask_with_hold(terms)).into()),
     }
->>>>>>> gate
 }
 
 /// The cached refusal of a call, if one applies.
@@ -453,16 +435,12 @@ impl GatedCall {
     /// with a mark and reported later if the outbox has room.
     fn go_on_uncounted(&self, is_maybe_counted: bool) -> HttpResult {
         let Authenticated { context, caller, .. } = &self.request;
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
         let maybe_counted =
             is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, requested_at: self.requested_at });
-=======
-        let maybe_counted = is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, asked_at: self.asked_at });
         if let (Some(tokens), true) = (&self.tokens, is_maybe_counted) {
             // If there is a hold, its call is not made.
             js::timer::keep_alive(context, &self.held_answer(tokens, None).give_up());
         }
->>>>>>> gate
         let has_room = || outbox::add_call(&self.isolate, context, self.request.call(), maybe_counted);
         match self.isolate.config.fail_mode {
             // Tokens that nobody holds cannot be counted later.

@@ -109,13 +109,8 @@ pub struct OutboxDelivery {
 }
 
 impl OutboxDelivery {
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-    fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) -> Self {
+    pub(crate) fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) -> Self {
         Self { isolate: Rc::clone(isolate), context: context.clone(), run: Delivery::new(id, kind) }
-=======
-    pub(crate) fn new(isolate: &Rc<Isolate>, context: &JsValue, id: &str, errand: Errand) -> Self {
-        Self { isolate: Rc::clone(isolate), context: context.clone(), run: ErrandRun::new(id, errand) }
->>>>>>> gate
     }
 
     fn later(isolate: &Rc<Isolate>, context: &JsValue, id: &str, kind: DeliveryKind) {

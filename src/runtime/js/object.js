@@ -46,17 +46,13 @@ export function deliverNow(namespace, name, delivery, milliseconds) {
   return Promise.race([deliver(namespace, name, delivery, currentInstance()), after(milliseconds)]);
 }
 
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-/** Sends a request with an optional body to a key's object. Resolves to the text of the response. */
-=======
-/** Asks with one line. Nothing depends on the answer. */
+/** Sends one line. Nothing depends on the response. */
 export function askOnce(namespace, name, line) {
-  const log = (error) => console.error(`tollgate: the object of key ${name} did not answer: ${error?.message ?? error}`);
+  const log = (error) => console.error(`tollgate: the object of key ${name} did not respond: ${error?.message ?? error}`);
   namespace.getByName(name).ask(line).catch(log);
 }
 
-/** Asks a key's object for JSON, with a body if there is one; resolves to the text. */
->>>>>>> gate
+/** Sends a request with an optional body to a key's object. Resolves to the text of the response. */
 export async function askText(namespace, name, url, body) {
   const init = body === undefined ? undefined : { method: "POST", body };
   const response = await namespace.getByName(name).fetch(url, init);

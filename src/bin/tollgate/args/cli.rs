@@ -10,12 +10,8 @@ use ureq::http::Uri;
 use crate::args::keys::Keys;
 use crate::args::lists::{Paging, Range};
 use crate::args::me::Me;
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
-use crate::args::policies::{Overrides, RouteCosts, Tiers};
-use crate::args::reservations::Reservations;
-=======
 use crate::args::policies::{Overrides, RouteCosts, Tiers, TokenRoutes};
->>>>>>> gate
+use crate::args::reservations::Reservations;
 use crate::args::tokens::Tokens;
 use crate::args::usage::{Alerts, Usage};
 use crate::args::values::{base_url, id};
@@ -77,15 +73,12 @@ pub(crate) enum Command {
     /// Manage the cost of calls, by path pattern and method
     #[command(subcommand)]
     RouteCosts(RouteCosts),
-<<<<<<< 44f4e048426924b0f2e2aead739c5449c7570405
     /// Reserve tokens and requests of a key for use that does not pass the gate
     #[command(subcommand)]
     Reservations(Reservations),
-=======
     /// Manage the routes that spend tokens, by path pattern and method
     #[command(subcommand)]
     TokenRoutes(TokenRoutes),
->>>>>>> gate
     /// Show usage of a key: now, by hour, day or month
     #[command(subcommand)]
     Usage(Usage),
