@@ -115,14 +115,3 @@ fn a_month_counts_if_this_epoch_has_called_or_denied() {
     record_report(&mut memory, &settings(), report, at(NOW)).unwrap();
     assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"][0], json!(["2031-03", "", 0, 1, 0, 0]));
 }
-
-#[test]
-fn a_month_counts_if_this_epoch_has_called_or_denied() {
-    let mut memory = memory(profile(10, 1_000, ""));
-    let carried = serde_json::from_str(r#"{"calls":5,"cost":7,"tokens":0}"#).unwrap();
-    memory.key_state.as_mut().unwrap().carry_over(Month::of(at(NOW)), carried);
-    assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"], json!([]));
-    let report = PendingReport { nonce: 1, denied: 1, ..PendingReport::default() };
-    record_report(&mut memory, &settings(), report, at(NOW)).unwrap();
-    assert_eq!(counts(memory.key_state.as_ref().unwrap())["counts"][0], json!(["2031-03", "", 0, 1, 0, 0]));
-}
