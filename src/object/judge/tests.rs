@@ -205,7 +205,7 @@ fn an_outcome_that_nothing_uses_needs_no_row() {
         let mut memory = memory(profile(10, 100, rest));
         judged(&mut memory, &check(1));
         commit(memory.key_state.as_mut().unwrap());
-        assert_eq!(record_outcomes(&mut memory, CallOutcomes("1.200.5"), at(NOW)), Ok(true));
+        assert_eq!(record_outcomes(&mut memory, &settings(), CallOutcomes("1.200.5"), at(NOW)), Ok(true));
         assert_eq!(memory.has_unwritten(), is_noted, "{rest}");
     }
 }

@@ -44,8 +44,13 @@ fn settle(id: u64, tokens: u64) -> HoldRequest {
     HoldRequest::Settle(id, UsedAmount { tokens, requests: None })
 }
 
-const ADMITTED: KeyVerdict =
-    KeyVerdict::Admitted(Admission { is_replay: false, wants_outcome: false, ignores_key: false });
+const ADMITTED: KeyVerdict = KeyVerdict::Admitted(Admission {
+    is_replay: false,
+    wants_outcome: false,
+    ignores_key: false,
+    has_hold: false,
+    cap: None,
+});
 
 #[test]
 fn a_reservation_waits_for_a_row_and_so_does_its_repeat() {

@@ -53,6 +53,8 @@ fn refusal_of(create: &CreateReservation, known: &KeyResponse) -> Option<Problem
         KeyVerdict::Mismatch => {
             Problem::invalid("Idempotency-Key", "was used for a reservation of another amount: use a new key")
         }
+        // Of calls only.
+        KeyVerdict::LacksHold(_) => Problem::Internal,
         KeyVerdict::Conflict | KeyVerdict::Malformed => Problem::Conflict(
             "the reservation of this Idempotency-Key is settled or released: use a new key".to_owned(),
         ),

@@ -108,8 +108,8 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
         sent_back: 0,
     };
     match terms {
-        None => call.ask(),
-        Some(terms) => Ok(promise(call.ask_with_hold(terms)).into()),
+        None => call.send(),
+        Some(terms) => Ok(promise(call.send_with_hold(terms)).into()),
     }
 }
 
@@ -233,8 +233,8 @@ impl GatedCall {
         Ok(ask(&objects, &id, &line, self)?.into())
     }
 
-    /// Asks with the hold of the call, by these terms.
-    async fn ask_with_hold(mut self, terms: TokenTerms) -> HttpResult {
+    /// Sends the request with the hold of the call, by these terms.
+    async fn send_with_hold(mut self, terms: TokenTerms) -> HttpResult {
         let request = &self.request.incoming.request;
         let read = match self.tokens.take() {
             Some(tokens) => tokens.read_again(request, terms),
@@ -245,10 +245,10 @@ impl GatedCall {
             Err(problem) => return self.refuse(&problem),
         }
         // The body may have taken its time.
-        self.asked_at = clock::now().as_millis();
-        self.attachment = outbox::attach(&self.isolate, &self.request.caller.id, self.asked_at);
+        self.requested_at = clock::now().as_millis();
+        self.attachment = outbox::attach(&self.isolate, &self.request.caller.id, self.requested_at);
         self.generation = self.isolate.denials.borrow().generation();
-        self.ask()
+        self.send()
     }
 
     fn check(&self) -> Check<'_> {
@@ -290,7 +290,7 @@ impl GatedCall {
                 self.sent_back += 1;
                 let Call { method, path, .. } = self.request.call();
                 self.isolate.token_terms.borrow_mut().note(method, path, Some(terms));
-                Ok(promise(self.ask_with_hold(terms)).into())
+                Ok(promise(self.send_with_hold(terms)).into())
             }
             Reply::Response(ObjectResponse::Key(known)) => {
                 self.remember(&known);

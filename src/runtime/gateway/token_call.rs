@@ -1,6 +1,6 @@
 //! Calls that spend tokens: their bodies, and what their answers are charged.
 
-use crate::gateway::outbox::queue::{Errand, LONGEST_WAIT};
+use crate::gateway::outbox::queue::{DeliveryKind, LONGEST_WAIT};
 use crate::gateway::token_answer::AnswerMeter;
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
@@ -181,7 +181,7 @@ impl HeldAnswer {
         let Self { isolate, context, id, nonce, begun, meter, .. } = self;
         let duration_ms = now.saturating_sub(begun);
         let outcome = CallOutcome { nonce, status: meter.status(), duration_ms, used: Some(used) };
-        let delivery = OutboxDelivery::new(&isolate, &context, &id, Errand::Awaited(outcome));
+        let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
         deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT)
     }
 }
