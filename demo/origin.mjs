@@ -1,34 +1,41 @@
 // A small origin for tollgate: it answers every request with what it received, as JSON, and counts
-// requests. `npm run origin` starts it alone (PORT=… for a fixed port). The tour and the HTTP tests
-// start it in their own process.
+// requests. On the paths of models.mjs it answers as a model's API and counts tokens. `npm run
+// origin` starts it alone (PORT=… for a fixed port). The tour and the HTTP tests start it in their
+// own process.
 import { createHash } from "node:crypto";
 import { once } from "node:events";
 import http from "node:http";
 import { pathToFileURL } from "node:url";
+import { createModels } from "./models.mjs";
 
 const KEPT_REQUESTS = 1000;
 
 /**
  * Starts the origin on a loopback port (0: any free one). `respond(req, res, received)` replaces
- * the echo once the body has arrived; `upgrade(req, socket, head)` takes WebSocket upgrades, which
- * are refused otherwise.
+ * models and echo once the body has arrived; `upgrade(req, socket, head)` takes WebSocket upgrades,
+ * which are refused otherwise.
  */
-export async function startOrigin({ port = 0, respond = echo, upgrade } = {}) {
+export async function startOrigin({ port = 0, respond, upgrade } = {}) {
   let count = 0;
   let requests = [];
+  const models = createModels();
 
   const server = http.createServer(async (req, res) => {
     count += 1;
     const received = describe(req, count);
     if (requests.push(received) > KEPT_REQUESTS) requests.shift();
     try {
+      const model = respond ? undefined : models.find(req);
+      const body = [];
       const hash = createHash("sha256");
       for await (const chunk of req) {
         received.body_bytes += chunk.length;
         hash.update(chunk);
+        if (model) body.push(chunk);
       }
       received.body_sha256 = hash.digest("hex");
-      await respond(req, res, received);
+      if (model) await model(res, Buffer.concat(body));
+      else await (respond ?? echo)(req, res, received);
     } catch (error) {
       // The client left during the body, or `respond` failed.
       res.destroy(error);
@@ -54,9 +61,12 @@ export async function startOrigin({ port = 0, respond = echo, upgrade } = {}) {
     count: () => count,
     /** The requests, oldest first: method, path, headers, raw_headers, body_bytes, body_sha256. */
     requests: () => [...requests],
+    /** Tokens that the models have spent for a key. */
+    tokens: ({ id }) => models.tokens(id),
     reset() {
       count = 0;
       requests = [];
+      models.reset();
     },
     async stop() {
       server.close();

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # `setup.sh` installs what building and running needs: the Rust toolchain by rustup, npm tools into
 # node_modules/, the bindings generator into .tools/. `setup.sh test` adds what only the tests need
-# (Python tools in .tools/venv), `setup.sh bench` what only the benchmarks need (worker-build, which
-# builds a Worker to compare with). Every pin is in scripts/versions.env or a lock file. What is
-# installed is left alone, so that a second run does nothing.
+# (Python tools in .tools/venv, npm clients of model APIs in tests/http/clients/node_modules),
+# `setup.sh bench` what only the benchmarks need (worker-build, which builds a Worker to compare
+# with). Every pin is in scripts/versions.env or a lock file. What is installed is left alone, so
+# that a second run does nothing.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
@@ -106,6 +107,14 @@ if [ "$FOR" = bench ]; then
       cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force
   fi
   exit 0
+fi
+
+clients=tests/http/clients
+clients_key=$(cat "$clients/package-lock.json" "$clients/.npmrc" | sha256)
+if [ "$(cat "$TOOLS/clients.key" 2>/dev/null)" != "$clients_key" ] || [ ! -d "$clients/node_modules/openai" ]; then
+  rm -f "$TOOLS/clients.key"
+  step "npm clients of model APIs" env PATH="$PWD/node_modules/.bin:$PATH" npm ci --prefix "$clients" --loglevel=error
+  echo "$clients_key" >"$TOOLS/clients.key"
 fi
 
 need python3 "install Python 3.11 or newer (Debian, Ubuntu: apt-get install python3 python3-venv)"
