@@ -1,25 +1,22 @@
 // `make dev` and, with --once, `make demo`: builds, prepares local state, starts an origin and
 // `wrangler dev`, and shows the gate at work on real HTTP. `dev` then stays up until Ctrl-C; `demo`
-// ends, with a failure if the tour did not show what it should. The tour is the free tier: 10 of 12
-// requests pass, and D1 has 10 calls. PORT is the gate's port, ORIGIN_PORT that of the origin; with
-// ORIGIN, a URL, `dev` forwards to that instead, and sends it no requests of its own.
+// ends, with a failure if the tour (lib/tour.mjs) did not show what it should. PORT is the gate's
+// port, ORIGIN_PORT that of the origin; with ORIGIN, a URL, `dev` forwards to that instead, and sends
+// it no requests of its own.
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { AdminClient } from "./lib/admin.mjs";
 import {
-  applyMigrations, build, freePort, freshSecret, isHealthy, queryD1, ROOT, startOrigin, startWrangler,
+  applyMigrations, build, freePort, freshSecret, isHealthy, ROOT, startOrigin, startWrangler,
 } from "./lib/gate.mjs";
 import { isPortFree } from "./lib/processes.mjs";
+import { Failure, showBudget, showLimit } from "./lib/tour.mjs";
 
 const ONCE = process.argv.includes("--once");
 const PORT = Number(process.env.PORT || 8787);
 const ORIGIN_PORT = Number(process.env.ORIGIN_PORT || 0);
 const ORIGIN = ONCE ? "" : (process.env.ORIGIN ?? "");
 const FLUSH_SECONDS = 2;
-const REQUESTS = 12;
-const QUOTA = 10;
-const ROW_WAIT_MS = 30_000;
 
 // `make dev` uses wrangler's own state directory, which plain wrangler commands see too. `make
 // demo` has a separate one, so that it can run beside a `wrangler dev`: two on one state would write
@@ -30,8 +27,6 @@ const DEV_VARS = path.join(ROOT, ".dev.vars");
 
 /** An error that the user can mend. Printed without a stack. */
 class Refusal extends Error {}
-
-class Failure extends Error {}
 
 const toStop = [];
 let stopping;
@@ -92,7 +87,10 @@ async function main() {
     const admin = new AdminClient({ fetch: (route, init) => fetch(gate.url + route, init), token: adminToken });
     const key = await admin.issueKey("free", "demo");
     console.log(`issued a key of tier free: id ${key.id}\n`);
-    if (origin) await tour(gate, origin, key);
+    if (origin) {
+      await showLimit(gate, origin, key, { persistTo: STATE });
+      await showBudget(gate, origin, admin);
+    }
     printCurl(gate.url, key);
   } catch (error) {
     if (stopping) return;
@@ -169,56 +167,6 @@ async function devVar(name) {
   const value = (await readFile(DEV_VARS, "utf8")).match(new RegExp(`^${name}\\s*=\\s*["']?([^"'\\s]+)`, "m"))?.[1];
   if (!value) throw new Refusal(`.dev.vars has no ${name}: add it, or remove the file to create it again`);
   return value;
-}
-
-/** Uses a key past its quota, and reads the count in D1. */
-async function tour(gate, origin, { id, key }) {
-  const left = 60 - (Date.now() / 1000) % 60;
-  if (left < 5) {
-    console.log(`the UTC minute ends in ${left.toFixed(1)} s, and a new one gives a new quota: waiting for it\n`);
-    await sleep(left * 1000 + 100);
-  }
-
-  origin.reset();
-  const answers = [];
-  for (let n = 1; n <= REQUESTS; n += 1) {
-    const response = await fetch(`${gate.url}/hello?n=${n}`, { headers: { "x-api-key": key } });
-    await response.arrayBuffer();
-    const retryAfter = response.headers.get("retry-after");
-    const remaining = response.headers.get("ratelimit")?.match(/"minute";r=(\d+)/)?.[1];
-    answers.push({ status: response.status, remaining, retryAfter });
-    console.log(
-      `request ${String(n).padStart(2)}: ${response.status}, ${remaining ?? "?"} left in this minute` +
-        (retryAfter === null ? "" : `, Retry-After ${retryAfter}`),
-    );
-  }
-  const passed = answers.filter((answer) => answer.status === 200).length;
-  const denied = answers.filter((answer) => answer.status === 429 && Number(answer.retryAfter) >= 1).length;
-  console.log(`\nthe origin saw ${origin.count()} requests`);
-
-  const row = await flushedRow(id);
-  console.log(`D1 usage_monthly: ${row ? JSON.stringify(row) : `no row after ${ROW_WAIT_MS / 1000} s`}\n`);
-
-  const wrong = [
-    passed !== QUOTA && `${passed} requests were answered 200, not ${QUOTA}`,
-    denied !== REQUESTS - QUOTA && `${denied} were answered 429 with Retry-After, not ${REQUESTS - QUOTA}`,
-    answers.some(({ remaining }) => remaining === undefined) && "an answer had no RateLimit field",
-    origin.count() !== QUOTA && `the origin saw ${origin.count()} requests, not ${QUOTA}`,
-    row?.calls !== QUOTA && `D1 has ${row?.calls ?? "no"} calls, not ${QUOTA}`,
-  ].filter(Boolean);
-  if (wrong.length > 0) throw new Failure(wrong.join("; "));
-}
-
-/** The key's row in D1 once the object has flushed it, or what D1 has after the wait. */
-async function flushedRow(id) {
-  if (!/^[A-Za-z0-9_-]+$/.test(id)) throw new Failure(`a key id of unexpected form: ${id}`);
-  const sql = `SELECT key_id, month, calls, denied, updated_at FROM usage_monthly WHERE key_id = '${id}'`;
-  const deadline = Date.now() + ROW_WAIT_MS;
-  for (;;) {
-    const [row] = await queryD1(sql, { persistTo: STATE });
-    if (row?.calls === QUOTA || Date.now() > deadline) return row;
-    await sleep(500);
-  }
 }
 
 function printCurl(url, { id, key }) {
