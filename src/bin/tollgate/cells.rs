@@ -38,6 +38,7 @@ const ORDER: &[&str] = &[
     "unit",
     "quota",
     "used",
+    "held",
     "remaining",
     "period",
     "algorithm",
