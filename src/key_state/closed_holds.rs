@@ -6,8 +6,8 @@
 //! newest counts.
 //!
 //! # In rows
-//! Like nonces, they are in runs (see [`ring`](crate::key_state::ring)). The open run is part of each
-//! row, whatever slot it is in; with [`CHUNK`] entries it is left to the row that it was last written
+//! Like nonces, they are in runs (see `ring`). The open run is part of each
+//! row, whatever slot it is in; with `CHUNK` entries it is left to the row that it was last written
 //! to. A run is named by the number of the first row that could hold it, so that of several rows of
 //! one run the last is recognised: it has all of them.
 
