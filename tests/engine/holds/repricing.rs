@@ -182,3 +182,25 @@ fn tokens_and_requests_are_settled_together() {
     let month = state.month(Month::of(START));
     assert_eq!((month.calls, month.cost, month.tokens), (1, 1, 20));
 }
+
+/// A class that was not counted by name when the call was made may be later. What is given back
+/// belongs to the class that was charged.
+#[test]
+fn a_refund_goes_to_the_class_that_was_charged() {
+    let mut state = state();
+    let hour = |hour: u64| START.saturating_add(hour * 60 * MINUTE);
+    for at in 0..16 {
+        for class in 0..32 {
+            let class = format!("GET /{class}");
+            let _ = state.judge_call(&[], hour(at), &CallToJudge { class: &class, ..call(at * 32, requests(1)) });
+        }
+    }
+    admit(&mut state, &[], hour(16), &CallToJudge { class: "GET /late", ..repriced(0xabc, 6) });
+    for total in state.meter().unflushed_hours() {
+        state.mark_hour_flushed(&total);
+    }
+    assert_eq!(end(&mut state, &[], hour(16), 0xabc, Some(1)), Some(5));
+    let hours = state.meter().unflushed_hours();
+    let counts: Vec<_> = hours.iter().map(|it| (it.class.as_str(), it.counts.charged, it.counts.returned)).collect();
+    assert_eq!(counts, [("other", requests(6), requests(5))]);
+}
