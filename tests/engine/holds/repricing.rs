@@ -108,7 +108,7 @@ fn a_row_has_what_a_refund_needs_and_nothing_of_it_otherwise() {
     assert_eq!(read.to_row(), state.to_row());
     // As a call of the cost that it has in the end, but for what was returned.
     let body = state.to_row().body;
-    assert!(!body.contains(r#""o""#) && body.contains(r#""r":"202611|0|0|4|0|0|0|0|0;""#), "{body}");
+    assert!(!body.contains(r#""o""#) && body.contains(r#""r":"202611|4|0|0|0|0|0|0|0;""#), "{body}");
 }
 
 const GOLDEN: &str = r#""o":"abc|660b07766cb80|23c34600|0|0|other|0|0|79bdf|660b09b2a1180|6;""#;
