@@ -204,3 +204,20 @@ fn a_refund_goes_to_the_class_that_was_charged() {
     let counts: Vec<_> = hours.iter().map(|it| (it.class.as_str(), it.counts.charged, it.counts.returned)).collect();
     assert_eq!(counts, [("other", requests(6), requests(5))]);
 }
+
+/// The minute of the call is forgotten, and begins anew after the clock fell back.
+#[test]
+fn a_refund_takes_nothing_from_a_window_that_never_had_the_call() {
+    let policies = [policy(10, Period::Minute, Algorithm::Fixed)];
+    let mut state = state();
+    admit(&mut state, &policies, START, &repriced(1, 6));
+    for minute in 1..8 {
+        let at = START.saturating_add(minute * MINUTE);
+        admit(&mut state, &policies, at, &call(1 + minute, requests(1)));
+    }
+    admit(&mut state, &policies, START, &call(20, requests(8)));
+    let before = amounts(&mut state, &policies, START);
+    assert!(before.0 >= 8);
+    assert_eq!(end(&mut state, &policies, START, 1, Some(0)), Some(6));
+    assert_eq!(amounts(&mut state, &policies, START), before);
+}
