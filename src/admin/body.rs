@@ -122,6 +122,18 @@ impl JsonFields {
         word.parse().map(Some).map_err(|error: T::Err| self.wrong(name, error.to_string()))
     }
 
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// 422 for another type.
+    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, Problem> {
+        match self.map.remove(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(self.wrong(name, "must be true or false")),
+        }
+    }
+
     /// A whole number of at least 0.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ const COST_LIMIT: u64 = 10_000;
 /// longest one decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
-#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25})))]
+#[cfg_attr(not(target_arch = "wasm32"), schema(example = json!({"pattern": "/v1/*/export", "method": "GET", "cost": 25, "reprice": false})))]
 pub struct PutRouteCost {
     /// Path pattern. Each segment is literal, `*` (one segment; as the last one, one or more) or
     /// `**` (any number of segments, also none).
@@ -26,6 +26,9 @@ pub struct PutRouteCost {
     pub method: String,
     /// Requests that a matching call is charged.
     pub cost: u64,
+    /// Whether the origin's response may lower that with `X-Tollgate-Cost`; `false` is the default.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = false))]
+    pub reprice: bool,
 }
 
 impl FromFields for PutRouteCost {
@@ -47,7 +50,8 @@ impl FromFields for PutRouteCost {
         if !(1..=COST_LIMIT).contains(&cost) {
             return Err(fields.wrong("cost", format!("must be 1 to {COST_LIMIT}")));
         }
-        Ok(Self { pattern, method, cost })
+        let reprice = fields.boolean("reprice")?.unwrap_or_default();
+        Ok(Self { pattern, method, cost, reprice })
     }
 }
 
@@ -62,11 +66,13 @@ pub struct RouteCostView {
     pub method: String,
     /// Requests that a matching call is charged.
     pub cost: u64,
+    /// Whether the origin's response may lower that with `X-Tollgate-Cost`.
+    pub reprice: bool,
 }
 
 impl From<PutRouteCost> for RouteCostView {
-    fn from(PutRouteCost { pattern, method, cost }: PutRouteCost) -> Self {
-        Self { pattern, method, cost }
+    fn from(PutRouteCost { pattern, method, cost, reprice }: PutRouteCost) -> Self {
+        Self { pattern, method, cost, reprice }
     }
 }
 
@@ -105,6 +111,8 @@ mod tests {
     fn a_row_is_for_all_methods_unless_it_names_one() {
         let row = read(r#"{"pattern":"/v1/*/export","cost":25}"#).unwrap();
         assert_eq!((row.pattern.as_str(), row.method.as_str(), row.cost), ("/v1/*/export", "*", 25));
+        assert!(!row.reprice);
+        assert!(read(r#"{"pattern":"/v1/*/export","cost":25,"reprice":true}"#).unwrap().reprice);
         assert_eq!(read(r#"{"pattern":"/","method":"GET","cost":10000}"#).unwrap().method, "GET");
     }
 
@@ -122,6 +130,8 @@ mod tests {
             (r#"{"pattern":"/"}"#, "cost"),
             (r#"{"pattern":"/","cost":0}"#, "cost"),
             (r#"{"pattern":"/","cost":10001}"#, "cost"),
+            (r#"{"pattern":"/","cost":1,"reprice":1}"#, "reprice"),
+            (r#"{"pattern":"/","cost":1,"reprice":null}"#, "reprice"),
             (r#"{"pattern":"/","cost":1,"x":1}"#, "x"),
         ] {
             match read(body) {

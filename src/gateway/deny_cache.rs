@@ -228,6 +228,7 @@ fn kind(verdict: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *verdict {
         // Any settle or release makes room, and calls that need no hold are not denied.
         KeyVerdict::Denied { lacks_hold: true, .. } => None,
+        KeyVerdict::Denied { may_end_early: true, .. } => None,
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,
@@ -316,6 +317,16 @@ mod tests {
         let line = "1 denied:8500:1:h free 1000000 minute:rm:10:60:0:8500 month:rM:1000:2592000:990:9000000";
         keep(&mut cache, CALL, &denied(line), 1_000..1_200, 60_000);
         assert!(cache.plain(CALL, 1_300).is_none());
+    }
+
+    #[test]
+    fn a_denial_that_may_end_early_is_not_kept() {
+        for (mark, is_kept) in [("", true), (":f", false)] {
+            let mut cache = DenyCache::default();
+            let line = format!("1 denied:8500:1:0{mark}:a free 1000000 minute:rm:10:60:0:8500");
+            keep(&mut cache, CALL, &denied(&line), 1_000..1_200, 60_000);
+            assert_eq!(cache.plain(CALL, 1_300).is_some(), is_kept, "{mark}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod credential;
 pub mod credential_filter;
 pub mod deny_cache;
+pub mod final_cost;
 pub mod import_cache;
 pub mod import_queue;
 pub mod known_terms;

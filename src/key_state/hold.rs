@@ -8,7 +8,8 @@ use crate::limiter::sliding_log::MAX_MILLIS;
 use crate::metering::hours::start_of_hour;
 use crate::time::{HOUR, Month, UnixMicros};
 
-/// Open holds of one key at most. Beyond that, holds are denied.
+/// Open holds of one key at most. Beyond that, holds are denied. As many more calls can be re-priced
+/// at a time; beyond that, a call keeps its cost.
 pub const MAX_OPEN_HOLDS: usize = 1_000;
 /// The longest time to live of a hold, in microseconds: an hour.
 pub const MAX_TTL: u64 = HOUR;
@@ -42,6 +43,15 @@ pub struct UsedAmount {
     /// Tokens. More than were held are charged, too.
     pub tokens: u64,
     /// Requests; `None` for as many as were held.
+    pub requests: Option<u64>,
+}
+
+/// What an ended call used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallUse {
+    /// Tokens; `None` for as many as were held. More than were held are charged, too.
+    pub tokens: Option<u64>,
+    /// Its final cost in requests; `None` for what was charged, which is also the most.
     pub requests: Option<u64>,
 }
 
@@ -161,6 +171,9 @@ pub(super) struct Hold {
     pub(super) id: u64,
     pub(super) kind: HoldKind,
     pub(super) cost: Cost,
+    /// Requests that its call was charged, and that are given back if the call turns out to be
+    /// cheaper. They are spent and metered like those of any call, and are not held.
+    pub(super) returnable: u64,
     /// The judged time when it was made: where it counts against policies.
     pub(super) at: UnixMicros,
     pub(super) ttl: u64,
@@ -182,9 +195,26 @@ impl Hold {
         OpenHold { id, cost, at, expires_at }
     }
 
-    /// What is charged of it if this was used.
-    pub(super) fn charged(&self, used: UsedAmount) -> Cost {
-        Cost { requests: used.requests.unwrap_or(self.cost.requests), tokens: used.tokens }
+    /// Whether it sets nothing aside and only waits for the final cost of its call.
+    pub(super) fn is_for_price_alone(&self) -> bool {
+        is_for_price_alone(self.cost, self.returnable)
+    }
+
+    /// What limits count because of it.
+    pub(super) const fn counted(&self) -> Cost {
+        self.cost.saturating_add(Cost { requests: self.returnable, tokens: 0 })
+    }
+
+    /// What is charged of it if this was used, and what its call gets back.
+    pub(super) fn charged(&self, used: CallUse) -> (Cost, u64) {
+        let tokens = used.tokens.unwrap_or(self.cost.tokens);
+        match self.kind {
+            HoldKind::Reservation => (Cost { requests: used.requests.unwrap_or(self.cost.requests), tokens }, 0),
+            HoldKind::Call => {
+                let back = used.requests.map_or(0, |requests| self.returnable.saturating_sub(requests));
+                (Cost { tokens, ..self.cost }, back)
+            }
+        }
     }
 
     /// Whether policies of this period and algorithm count it at `now`.
@@ -210,7 +240,12 @@ impl Hold {
         push_number(out, u64::from(self.kind == HoldKind::Reservation));
         let hour = self.at.as_micros() / HOUR;
         let expiry = self.at.saturating_add(self.ttl);
-        let rest = [(self.lost.0, 0), (self.hour, hour), (self.expires_at.as_micros(), expiry.as_micros())];
+        let rest = [
+            (self.lost.0, 0),
+            (self.hour, hour),
+            (self.expires_at.as_micros(), expiry.as_micros()),
+            (self.returnable, 0),
+        ];
         let said = rest.iter().rposition(|(value, default)| value != default).map_or(0, |last| last + 1);
         for (value, _) in rest.iter().take(said) {
             push_hex(out, *value);
@@ -227,6 +262,11 @@ impl Hold {
         let hour = record.hex().unwrap_or(at.as_micros() / HOUR).min(MAX_MILLIS / (HOUR / 1000));
         let expires_at = record.hex().map_or(at.saturating_add(ttl), UnixMicros::from_micros);
         let expires_at = expires_at.min(UnixMicros::from_millis(MAX_MILLIS));
-        Some(Self { id, kind, cost, at, ttl, expires_at, hour, class, lost })
+        let returnable = record.hex().unwrap_or_default();
+        Some(Self { id, kind, cost, returnable, at, ttl, expires_at, hour, class, lost })
     }
+}
+
+pub(super) fn is_for_price_alone(cost: Cost, returnable: u64) -> bool {
+    cost == Cost::NONE && returnable > 0
 }

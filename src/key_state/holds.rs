@@ -2,7 +2,7 @@
 
 use crate::encoding::record::{self, records};
 use crate::key_state::closed_holds::{ClosedHolds, RunRow};
-use crate::key_state::hold::{Hold, OpenHold};
+use crate::key_state::hold::{Hold, MAX_OPEN_HOLDS, OpenHold};
 use crate::limiter::cost::Cost;
 use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::{Month, UnixMicros};
@@ -56,6 +56,21 @@ impl Holds {
         self.open.len()
     }
 
+    /// When the next of the holds that are for a price alone, or of the others, expires, if no more
+    /// of these may be open.
+    pub(super) fn expiry_if_full(&self, for_price_alone: bool) -> Option<UnixMicros> {
+        if self.open.len() < MAX_OPEN_HOLDS {
+            return None;
+        }
+        let of_kind = || self.open.iter().filter(|hold| hold.is_for_price_alone() == for_price_alone);
+        if of_kind().count() < MAX_OPEN_HOLDS { None } else { of_kind().map(|hold| hold.expires_at).min() }
+    }
+
+    /// Whether units of limits may be given back at any time.
+    pub(super) fn may_return(&self, unit: Unit) -> bool {
+        self.open.iter().any(|hold| hold.counted().of(unit) > 0)
+    }
+
     /// When the next hold expires, if one is open.
     pub(super) fn next_expiry(&self) -> Option<UnixMicros> {
         (!self.open.is_empty()).then_some(self.next_expiry)
@@ -66,8 +81,9 @@ impl Holds {
         self.next_expiry <= now
     }
 
+    /// Those that set something aside.
     pub(super) fn views(&self) -> impl Iterator<Item = OpenHold> + '_ {
-        self.open.iter().map(Hold::view)
+        self.open.iter().filter(|hold| !hold.is_for_price_alone()).map(Hold::view)
     }
 
     pub(super) fn find(&self, id: u64) -> Option<&Hold> {
@@ -154,7 +170,7 @@ impl Holds {
         self.change_all(next_row, |hold| {
             for period in [Period::Minute, Period::Hour, Period::Day] {
                 let (start, current) = (period.window(hold.at).start, period.window(now).start);
-                let is_kept = |unit| hold.cost.of(unit) == 0 || keeps(unit, period, start);
+                let is_kept = |unit| hold.counted().of(unit) == 0 || keeps(unit, period, start);
                 if start > current || !is_kept(Unit::Requests) || !is_kept(Unit::Tokens) {
                     hold.lost.add(period, Algorithm::Fixed);
                 }

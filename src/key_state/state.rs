@@ -117,10 +117,15 @@ impl KeyState {
     /// Records how a call ended; in the audit log only if `is_audited`. This can wait for the next
     /// row.
     pub fn complete(&mut self, clock: UnixMicros, outcome: CallOutcome, is_audited: bool) {
+        self.complete_cheaper(clock, outcome, 0, is_audited);
+    }
+
+    /// The same of a call that got back so many of the requests that it was charged.
+    pub fn complete_cheaper(&mut self, clock: UnixMicros, outcome: CallOutcome, back: u64, is_audited: bool) {
         let now = self.effective_time(clock);
         self.unwritten.notes |= self.contents.calls.keys_mut().complete(outcome.nonce) || is_audited;
         if is_audited {
-            self.contents.audit.end(now, outcome);
+            self.contents.audit.end(now, outcome, back);
         }
     }
 

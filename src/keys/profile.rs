@@ -326,6 +326,11 @@ mod tests {
         let sorted = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let printed = serde_json::to_string(&row).unwrap();
         assert_eq!(sorted(&printed), sorted(&text.replace(r#""routes":[],"#, "")));
+        let priced = r#"{"id":"k","tier":"free","status":"active","secret_hash":"h","policies":[],"tier_version":0,"audit_days":0,"routes":[{"pattern":"/a","method":"*","cost":2},{"pattern":"/b","method":"*","cost":3,"reprice":1}]}"#;
+        let priced: ProfileRow = serde_json::from_str(priced).unwrap();
+        assert_eq!(priced.routes.iter().map(|route| route.reprice).collect::<Vec<_>>(), [false, true]);
+        let printed = serde_json::to_string(&priced).unwrap();
+        assert!(printed.contains(r#""cost":2},{"pattern":"/b","method":"*","cost":3,"reprice":1}]"#), "{printed}");
         let routes = r#""token_routes":[{"pattern":"/v1/*","method":"POST","format":"openai","default_output":1,"max_output":2,"bytes_per_token":1,"max_input":null}]"#;
         let text = text.replace(r#""routes":[]"#, routes);
         let row: ProfileRow = serde_json::from_str(&text).unwrap();

@@ -3,7 +3,7 @@
 use crate::http::target::percent_decode;
 use crate::keys::route_pattern::{RouteCase, Routes};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 
 /// The cost of calls that match no pattern.
@@ -18,6 +18,23 @@ pub struct RouteCost {
     pub method: String,
     /// The number of requests that a call counts as. At least 1.
     pub cost: u64,
+    /// Whether the origin's answer may lower the cost. 1 or 0, as in D1.
+    #[serde(default, deserialize_with = "flag", serialize_with = "number", skip_serializing_if = "is_false")]
+    pub reprice: bool,
+}
+
+fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(u64::deserialize(deserializer)? > 0)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn number<S: Serializer>(flag: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::from(*flag))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl RouteCost {
@@ -32,7 +49,14 @@ impl RouteCost {
 
 /// The compiled table of `route_costs`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteCosts(Routes<(u64, String)>);
+pub struct RouteCosts(Routes<Charge>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Charge {
+    cost: u64,
+    class: String,
+    reprice: bool,
+}
 
 /// The cost of a call, and the class in which it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,21 +67,26 @@ pub struct Price<'a> {
     /// the method and the first segment of the path; any method that is not a few capital letters
     /// is `OTHER`.
     pub class: Cow<'a, str>,
+    /// Whether the origin's answer may lower the cost.
+    pub is_repriced: bool,
 }
 
 impl RouteCosts {
     /// Compiles the table.
     #[must_use]
     pub fn new(rows: &[RouteCost]) -> Self {
-        Self(Routes::new(rows.iter().map(|row| (row.pattern.as_str(), row.method.as_str(), (row.cost, row.class())))))
+        let charge = |row: &RouteCost| Charge { cost: row.cost, class: row.class(), reprice: row.reprice };
+        Self(Routes::new(rows.iter().map(|row| (row.pattern.as_str(), row.method.as_str(), charge(row)))))
     }
 
     /// The price of a call.
     #[must_use]
     pub fn price(&self, method: &str, path: &str, case: RouteCase) -> Price<'_> {
-        match self.0.dearest(method, path, case, |(cost, _)| *cost) {
-            Some((cost, class)) => Price { cost: *cost, class: Cow::Borrowed(class) },
-            None => Price { cost: DEFAULT_COST, class: Cow::Owned(unpriced_class(method, path)) },
+        match self.0.dearest(method, path, case, |charge| charge.cost, |charge| charge.reprice) {
+            Some((Charge { cost, class, .. }, is_repriced)) => {
+                Price { cost: *cost, class: Cow::Borrowed(class), is_repriced }
+            }
+            None => Price { cost: DEFAULT_COST, class: Cow::Owned(unpriced_class(method, path)), is_repriced: false },
         }
     }
 }
@@ -95,7 +124,7 @@ mod tests {
     }
 
     fn row(pattern: &str, method: &str, cost: u64) -> RouteCost {
-        RouteCost { pattern: pattern.into(), method: method.into(), cost }
+        RouteCost { pattern: pattern.into(), method: method.into(), cost, reprice: false }
     }
 
     fn cost(rows: &[RouteCost], method: &str, path: &str) -> u64 {
@@ -213,6 +242,46 @@ mod tests {
         ] {
             assert_eq!(cost(&table, "GET", path), 1, "{path}");
         }
+    }
+
+    /// A client picks the spelling of a path. One that some origin reads as another route must not
+    /// let that route's answer lower the cost.
+    #[test]
+    fn a_cost_may_be_lowered_only_if_every_reading_says_so() {
+        let repriced = |row| RouteCost { reprice: true, ..row };
+        let table = [
+            repriced(row("/ai/*", "*", 5)),
+            row("/ai/echo", "*", 2),
+            row("/public/*", "*", 1),
+            repriced(row("/dear", "POST", 9)),
+        ];
+        let is_repriced = |rows: &[RouteCost], method: &str, path: &str| {
+            RouteCosts::new(rows).price(method, path, RouteCase::Sensitive).is_repriced
+        };
+        for (method, path, expected) in [
+            ("GET", "/ai/chat", true),
+            ("GET", "/ai/chat/", true),
+            ("GET", "/ai/a%20b", true),
+            ("POST", "/dear", true),
+            ("GET", "/dear", false),
+            ("GET", "/other", false),
+            ("GET", "/ai/echo", false),
+            // Some origins read these as `/ai/echo`, as `/echo` and as `/ai`.
+            ("GET", "/ai/echo;x", false),
+            ("GET", "/ai/%2565cho", false),
+            ("GET", "/ai/echo%20", false),
+            ("GET", "/ai;x%2fecho", false),
+            ("GET", "/ai;/echo/chat", false),
+            ("GET", "/ai/;x", false),
+            ("GET", "/ai%2fchat", false),
+        ] {
+            assert_eq!(is_repriced(&table, method, path), expected, "{method} {path}");
+        }
+        let everything = [repriced(row("/**", "*", 5))];
+        for path in ["/", "/ai/echo;x", "/ai%2fchat", "/ai/;x"] {
+            assert!(is_repriced(&everything, "GET", path), "{path}");
+        }
+        assert!(!is_repriced(&everything, "GET", &"/%2f".repeat(300)), "its readings are not compared");
     }
 
     #[test]

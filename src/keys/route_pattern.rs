@@ -411,8 +411,16 @@ impl<T> Routes<T> {
     }
 
     /// The value for a request. Each reading of its path has a closest match; of these, the one
-    /// with the highest price.
-    pub fn dearest(&self, method: &str, path: &str, case: RouteCase, price: impl Fn(&T) -> u64) -> Option<&T> {
+    /// with the highest price. Also returns whether each reading has a closest match, and `holds` is
+    /// true of all of them: an origin may read the path in any of these ways.
+    pub fn dearest(
+        &self,
+        method: &str,
+        path: &str,
+        case: RouteCase,
+        price: impl Fn(&T) -> u64,
+        holds: impl Fn(&T) -> bool,
+    ) -> Option<(&T, bool)> {
         if self.rows.is_empty() {
             return None;
         }
@@ -430,7 +438,10 @@ impl<T> Routes<T> {
         let is_certain =
             |(closeness, agreement, _): &(Closeness, Match, &T)| (*agreement == Match::Certain).then_some(*closeness);
         let furthest = matches.iter().filter_map(is_certain).max();
+        let mut holds_for_all = furthest.is_some();
         let candidates = matches.into_iter().filter(|(closeness, ..)| furthest.is_none_or(|it| *closeness >= it));
-        candidates.max_by_key(|(closeness, _, value)| (price(value), *closeness)).map(|(.., value)| value)
+        let candidates = candidates.inspect(|(.., value)| holds_for_all &= holds(value));
+        let dearest = candidates.max_by_key(|(closeness, _, value)| (price(value), *closeness));
+        dearest.map(|(.., value)| (value, holds_for_all))
     }
 }

@@ -179,7 +179,7 @@ impl TokenRoutes {
     #[must_use]
     pub fn find(&self, method: &str, path: &str, case: RouteCase) -> Option<&TokenRoute> {
         let most = |row: &TokenRoute| row.max_output.saturating_add(row.max_input.unwrap_or(0)).saturating_add(1);
-        self.0.dearest(method, path, case, most)
+        self.0.dearest(method, path, case, most, |_| false).map(|(row, _)| row)
     }
 }
 

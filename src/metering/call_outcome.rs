@@ -12,6 +12,17 @@ pub struct CallOutcome {
     pub duration_ms: u64,
     /// What is charged of the hold of the call. `None` without a hold.
     pub used: Option<UsedTokens>,
+    /// What the call costs in the end, if its cost may be lowered.
+    pub cost: Option<FinalCost>,
+}
+
+/// The final cost of a call, in requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinalCost {
+    /// What it was charged, because the answer does not say.
+    AsCharged,
+    /// So many, and at most what it was charged.
+    Requests(u64),
 }
 
 /// The tokens that a call has used.

@@ -28,9 +28,10 @@ impl Meter {
         &self.hours
     }
 
-    /// Counts `calls` admitted calls of one class, charged `charged` in total.
-    pub(crate) fn admit(&mut self, now: UnixMicros, class: &str, calls: u64, charged: Cost) {
-        self.count(now, class, MonthCounts { calls, charges: Charges::of(charged), ..MonthCounts::default() });
+    /// Counts `calls` admitted calls of one class, charged `charged` in total. Gives the class that
+    /// they were counted in.
+    pub(crate) fn admit<'a>(&mut self, now: UnixMicros, class: &'a str, calls: u64, charged: Cost) -> &'a str {
+        self.count(now, class, MonthCounts { calls, charges: Charges::of(charged), ..MonthCounts::default() })
     }
 
     /// Counts `denied` denied calls of one class.

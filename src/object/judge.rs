@@ -1,6 +1,6 @@
 //! How calls are judged, and reports and outcomes of calls recorded.
 
-use crate::key_state::hold::{HoldTerms, UsedAmount};
+use crate::key_state::hold::{CallUse, HoldTerms};
 use crate::key_state::state::KeyState;
 use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
@@ -9,7 +9,7 @@ use crate::keys::token_route::TokenTerms;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{Judgement, UsageSnapshot, Verdict};
 use crate::limiter::policy::{Policy, Unit};
-use crate::metering::call_outcome::UsedTokens;
+use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
 use crate::object::memory::{Memory, NotLoaded};
 use crate::object::settings::Settings;
 use crate::protocol::object_request::{CallOutcomes, Check, PendingReport};
@@ -88,6 +88,7 @@ pub fn judge(
         is_audited: profile.row.audit_days > 0,
         thresholds: &settings.thresholds,
         hold: None,
+        reprice: price.is_repriced.then_some(HOLD_TTL),
     };
     let spends = profile.token_route(check.call.method, check.call.path, settings.route_case).map(TokenTerms::from);
     let held = check.held.as_deref().filter(|held| spends == Some(held.terms));
@@ -168,10 +169,13 @@ fn judge_call(
         wants_outcome: call.is_audited || (has_key && !is_replay),
         ignores_key: check.fingerprint.is_some() && !has_key,
         has_hold: false,
+        is_repriced: false,
         cap: None,
     };
     let judgement = key_state.judge_once(schedule, now, call);
     let is_admitted = judgement.is_admitted();
+    let is_repriced = is_admitted && call.reprice.is_some() && key_state.can_be_repriced(now, call.nonce);
+    let admission = |is_replay: bool| Admission { is_repriced, ..admission(is_replay) };
     let (decision, replay) = match judgement {
         Judgement::Conflict(usage) => return (KeyVerdict::Conflict, usage, false),
         Judgement::Mismatch(usage) => return (KeyVerdict::Mismatch, usage, false),
@@ -181,9 +185,12 @@ fn judge_call(
     };
     let verdict = match KeyVerdict::new(&decision.verdict, call.cost.requests) {
         KeyVerdict::Admitted(_) => KeyVerdict::Admitted(admission(replay.is_some())),
-        KeyVerdict::Denied { violated, retry_after, cost, extent: _, lacks_hold } => {
+        KeyVerdict::Denied { violated, retry_after, cost, lacks_hold, .. } => {
             let extent = extent(key_state, profile, check, call, (&decision.verdict, replay), now);
-            KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold }
+            let of_requests =
+                |index: &usize| schedule.policies().get(*index).is_some_and(|policy| policy.unit() == Unit::Requests);
+            let may_end_early = violated.iter().any(of_requests) && key_state.may_return(Unit::Requests);
+            KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early }
         }
         KeyVerdict::CostExceedsQuota { policy, .. } => {
             let unit = schedule.policies().get(policy).map_or(Unit::Requests, Policy::unit);
@@ -280,19 +287,37 @@ fn complete(
     now: UnixMicros,
 ) {
     for outcome in outcomes.iter() {
-        key_state.complete(now, outcome, profile.row.audit_days > 0);
-        let tokens = match outcome.used {
-            None => continue,
-            Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => tokens,
-            // One that is not open any more is charged whole already, or settled.
-            Some(UsedTokens::Held) => match key_state.open_hold(now, outcome.nonce) {
-                None => continue,
-                Some(hold) => hold.cost.tokens,
-            },
-        };
-        let used = UsedAmount { tokens, requests: None };
-        key_state.settle_hold(profile.schedule(), now, outcome.nonce, used, &settings.thresholds);
+        let back = settle_call(key_state, profile, settings, outcome, now);
+        key_state.complete_cheaper(now, outcome, back, profile.row.audit_days > 0);
     }
+}
+
+/// Settles the hold of a call, if it has one. Returns the requests that the call got back.
+fn settle_call(
+    key_state: &mut KeyState,
+    profile: &Profile,
+    settings: &Settings,
+    outcome: CallOutcome,
+    now: UnixMicros,
+) -> u64 {
+    if outcome.used.is_none() && outcome.cost.is_none() {
+        return 0;
+    }
+    let tokens = match outcome.used {
+        None | Some(UsedTokens::Held) => None,
+        Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => Some(tokens),
+    };
+    let requests = match outcome.cost {
+        None | Some(FinalCost::AsCharged) => None,
+        Some(FinalCost::Requests(requests)) => Some(requests),
+    };
+    // One that is not open any more is charged whole already, or settled.
+    if (tokens, requests) == (None, None) && key_state.open_hold(now, outcome.nonce).is_none() {
+        return 0;
+    }
+    let used = CallUse { tokens, requests };
+    let back = key_state.end_call(profile.schedule(), now, outcome.nonce, used, &settings.thresholds);
+    back.unwrap_or_default()
 }
 
 /// Microseconds from milliseconds.

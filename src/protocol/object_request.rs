@@ -2,7 +2,7 @@
 
 use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::target::percent_decode;
-use crate::metering::call_outcome::{CallOutcome, UsedTokens};
+use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
 use crate::protocol::held_call::HeldCall;
 use crate::protocol::hold_request::HoldRequest;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -111,7 +111,8 @@ pub struct Check<'a> {
 /// How calls ended: `nonce.status.milliseconds`, separated by commas. Sent after a `#` at the end
 /// of a request. The status is 0 if the origin did not respond. The outcome of a call with a hold
 /// has one more field, which earlier versions ignore: `r` and the tokens that were reported, `e`
-/// and those that were estimated, or `h` for the whole hold.
+/// and those that were estimated, or `h` for the whole hold. That of a call whose cost may be lowered
+/// has another: `c` and its final cost in requests, or `c` alone for what it was charged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallOutcomes<'a>(pub &'a str);
 
@@ -120,7 +121,7 @@ impl<'a> CallOutcomes<'a> {
     #[must_use]
     pub fn text(outcomes: &[CallOutcome]) -> String {
         let mut text = String::new();
-        for CallOutcome { nonce, status, duration_ms, used } in outcomes {
+        for CallOutcome { nonce, status, duration_ms, used, cost } in outcomes {
             let separator = if text.is_empty() { "" } else { "," };
             // Writing to a String cannot fail.
             let _ = write!(text, "{separator}{nonce}.{status}.{duration_ms}");
@@ -129,6 +130,11 @@ impl<'a> CallOutcomes<'a> {
                 Some(UsedTokens::Reported(tokens)) => write!(text, ".r{tokens}"),
                 Some(UsedTokens::Estimated(tokens)) => write!(text, ".e{tokens}"),
                 Some(UsedTokens::Held) => write!(text, ".h"),
+            };
+            let _ = match cost {
+                None => Ok(()),
+                Some(FinalCost::AsCharged) => write!(text, ".c"),
+                Some(FinalCost::Requests(requests)) => write!(text, ".c{requests}"),
             };
         }
         text
@@ -143,15 +149,17 @@ impl<'a> CallOutcomes<'a> {
                 nonce: nonce.parse().ok()?,
                 status: status.parse().ok()?,
                 duration_ms: duration.parse().ok()?,
-                used: numbers.next().and_then(used_tokens),
+                used: numbers.clone().find_map(used_tokens),
+                cost: numbers.find_map(final_cost),
             })
         })
     }
 
-    /// Whether they close a hold.
+    /// Whether they close a hold, or lower the cost of a call. If one is lost that does neither,
+    /// nothing but the audit log depends on it.
     #[must_use]
     pub fn close_holds(self) -> bool {
-        self.iter().any(|outcome| outcome.used.is_some())
+        self.iter().any(|outcome| outcome.used.is_some() || matches!(outcome.cost, Some(FinalCost::Requests(_))))
     }
 }
 
@@ -163,6 +171,14 @@ fn used_tokens(field: &str) -> Option<UsedTokens> {
         "e" => tokens.parse().ok().map(UsedTokens::Estimated),
         "h" => Some(UsedTokens::Held),
         _ => None,
+    }
+}
+
+/// Reads a final cost. `None` if the field says something else.
+fn final_cost(field: &str) -> Option<FinalCost> {
+    match field.strip_prefix('c')? {
+        "" => Some(FinalCost::AsCharged),
+        requests => requests.parse().ok().map(FinalCost::Requests),
     }
 }
 
@@ -429,6 +445,7 @@ mod tests {
             "5.200.31",
             "5.200.31,6.0.9,18446744073709551615.599.0",
             "5.200.31.r0,6.0.9.e18446744073709551615,7.200.1.h,8.200.1",
+            "5.200.31.c,6.200.9.c0,7.200.1.r7.c18446744073709551615,8.200.1.h.c",
         ] {
             assert_eq!(CallOutcomes::text(&CallOutcomes(text).iter().collect::<Vec<_>>()), text);
         }
@@ -437,7 +454,13 @@ mod tests {
             used("1.200.3.r,2.200.3.z9,3.200.3.,4.200.3.r9.new"),
             [None, None, None, Some(UsedTokens::Reported(9))]
         );
-        assert!(CallOutcomes("1.200.3,2.200.3.h").close_holds() && !CallOutcomes("1.200.3").close_holds());
+        assert!(CallOutcomes("1.200.3,2.200.3.h").close_holds() && !CallOutcomes("1.200.3,2.200.3.c").close_holds());
+        assert!(CallOutcomes("1.200.3,2.200.3.c9").close_holds());
+        let costs = |text| CallOutcomes(text).iter().map(|outcome| outcome.cost).collect::<Vec<_>>();
+        assert_eq!(
+            costs("1.200.3.c7.new,2.200.3.new.c,3.200.3.cx,4.200.3.c-1,5.200.3.h"),
+            [Some(FinalCost::Requests(7)), Some(FinalCost::AsCharged), None, None, None]
+        );
     }
 
     /// During a deployment old and new versions exchange these lines.

@@ -65,6 +65,8 @@ pub enum KeyVerdict {
         extent: Extent,
         /// Whether the maximum number of holds is open. Sent only for what needs a hold.
         lacks_hold: bool,
+        /// Whether what is missing may be given back at any time, before the wait is over.
+        may_end_early: bool,
     },
     /// The cost is above what one policy can ever admit.
     CostExceedsQuota {
@@ -89,6 +91,9 @@ pub enum KeyVerdict {
 
 /// Marks a denial for want of a hold.
 const LACKS_HOLD: &str = "h";
+/// Marks a denial that may end early. Earlier versions take it for an unknown extent, so it precedes
+/// the extent.
+const MAY_END_EARLY: &str = "f";
 
 /// For which calls a denial is true, beside those of the same key without an `Idempotency-Key`.
 /// Sent only for calls that have one, to isolates that can read it.
@@ -136,6 +141,8 @@ pub struct Admission {
     pub ignores_key: bool,
     /// Whether the call has a hold: its outcome must say what was used.
     pub has_hold: bool,
+    /// Whether the origin may lower its cost: its outcome must say what it costs in the end.
+    pub is_repriced: bool,
     /// The output that is held for each answer, if it is less than the request asks for: the cap to
     /// write into it.
     pub cap: Option<u64>,
@@ -268,7 +275,8 @@ impl KeyVerdict {
             Verdict::Denied { violated, retry_after } | Verdict::TooManyHolds { violated, retry_after } => {
                 let lacks_hold = matches!(verdict, Verdict::TooManyHolds { .. });
                 let (violated, retry_after) = (violated.clone(), retry_after.div_ceil(1000));
-                Self::Denied { violated, retry_after, cost, extent: Extent::Unsaid, lacks_hold }
+                let extent = Extent::Unsaid;
+                Self::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early: false }
             }
             Verdict::CostExceedsQuota { policy } => Self::CostExceedsQuota { policy: *policy, cost },
         }
@@ -323,9 +331,15 @@ pub(super) fn parse_refused(status: &str) -> Option<Status> {
 impl KeyVerdict {
     fn write(&self, line: &mut String) -> std::fmt::Result {
         match self {
-            Self::Admitted(Admission { is_replay, wants_outcome, ignores_key, has_hold, cap }) => {
+            Self::Admitted(Admission { is_replay, wants_outcome, ignores_key, has_hold, is_repriced, cap }) => {
                 line.push_str("admitted");
-                let letters = [(":r", is_replay), (":e", wants_outcome), (":u", ignores_key), (":h", has_hold)];
+                let letters = [
+                    (":r", is_replay),
+                    (":e", wants_outcome),
+                    (":u", ignores_key),
+                    (":h", has_hold),
+                    (":p", is_repriced),
+                ];
                 for (letter, holds) in letters {
                     line.push_str(if *holds { letter } else { "" });
                 }
@@ -338,11 +352,11 @@ impl KeyVerdict {
             Self::Conflict => line.write_str("conflict"),
             Self::Mismatch => line.write_str("mismatch"),
             Self::Malformed => line.write_str("malformed"),
-            Self::Denied { violated, retry_after, cost, extent, lacks_hold } => {
+            Self::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early } => {
                 write!(line, "denied:{retry_after}:{cost}")?;
                 violated.iter().try_for_each(|i| write!(line, ":{i}"))?;
-                let hold = lacks_hold.then_some(LACKS_HOLD);
-                extent.letter().into_iter().chain(hold).try_for_each(|letter| write!(line, ":{letter}"))
+                let (early, hold) = (may_end_early.then_some(MAY_END_EARLY), lacks_hold.then_some(LACKS_HOLD));
+                early.into_iter().chain(extent.letter()).chain(hold).try_for_each(|letter| write!(line, ":{letter}"))
             }
             Self::CostExceedsQuota { policy, cost } => write!(line, "cost:{policy}:{cost}"),
             Self::Refused(status) => line.write_str(&refused_word(*status)),
@@ -363,6 +377,7 @@ impl KeyVerdict {
                     wants_outcome: has("e"),
                     ignores_key: has("u"),
                     has_hold: has("h"),
+                    is_repriced: has("p"),
                     cap: values.find_map(|value| value.strip_prefix('c')?.parse().ok()),
                 }))
             }
@@ -372,17 +387,20 @@ impl KeyVerdict {
             "malformed" => Some(Self::Malformed),
             "denied" => {
                 let (retry_after, cost) = (values.next()?.parse().ok()?, values.next()?.parse().ok()?);
-                let (mut violated, mut extent, mut lacks_hold) = (Vec::new(), Extent::Unsaid, false);
+                let (mut violated, mut extent) = (Vec::new(), Extent::Unsaid);
+                let (mut lacks_hold, mut may_end_early) = (false, false);
                 for value in values {
                     if value.starts_with(|first: char| first.is_ascii_digit()) {
                         violated.push(value.parse().ok()?);
                     } else if value == LACKS_HOLD {
                         lacks_hold = true;
+                    } else if value == MAY_END_EARLY {
+                        may_end_early = true;
                     } else {
                         extent = Extent::of_letter(value);
                     }
                 }
-                Some(Self::Denied { violated, retry_after, cost, extent, lacks_hold })
+                Some(Self::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early })
             }
             "cost" => Some(Self::CostExceedsQuota {
                 policy: values.next()?.parse().ok()?,
@@ -457,10 +475,11 @@ mod tests {
             ObjectResponse::Key(KeyResponse { verdict, usage })
         };
         let known = |verdict| changing(verdict, None);
-        let denied_for = |violated: &[usize], extent, lacks_hold| {
-            let violated = violated.to_vec();
-            known(KeyVerdict::Denied { violated, retry_after: 41_877, cost: 5, extent, lacks_hold })
+        let denied_so = |violated: &[usize], extent, lacks_hold, may_end_early| {
+            let (violated, retry_after, cost) = (violated.to_vec(), 41_877, 5);
+            known(KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early })
         };
+        let denied_for = |violated: &[usize], extent, lacks_hold| denied_so(violated, extent, lacks_hold, false);
         let denied = |extent| denied_for(&[0, 1], extent, false);
         let terms = TokenTerms {
             format: UsageFormat::Gemini,
@@ -505,6 +524,19 @@ mod tests {
                 })),
                 format!("1 admitted:e:h:c64 {rest}"),
             ),
+            (
+                known(KeyVerdict::Admitted(Admission { is_repriced: true, ..Admission::default() })),
+                format!("1 admitted:p {rest}"),
+            ),
+            (
+                known(KeyVerdict::Admitted(Admission {
+                    has_hold: true,
+                    is_repriced: true,
+                    cap: Some(64),
+                    ..Admission::default()
+                })),
+                format!("1 admitted:h:p:c64 {rest}"),
+            ),
             (known(KeyVerdict::LacksHold(terms)), format!("1 spends:gemini:1024:4096:3:0 {rest}")),
             (
                 known(KeyVerdict::LacksHold(TokenTerms { max_input: Some(9), ..terms })),
@@ -517,6 +549,8 @@ mod tests {
             (denied(Extent::All), format!("1 denied:41877:5:0:1:a {rest}")),
             (denied(Extent::New), format!("1 denied:41877:5:0:1:n {rest}")),
             (denied(Extent::Replays), format!("1 denied:41877:5:0:1:r {rest}")),
+            (denied_so(&[1], Extent::Unsaid, false, true), format!("1 denied:41877:5:1:f {rest}")),
+            (denied_so(&[1], Extent::All, true, true), format!("1 denied:41877:5:1:f:a:h {rest}")),
             (denied_for(&[], Extent::Unsaid, true), format!("1 denied:41877:5:h {rest}")),
             (denied_for(&[1], Extent::New, true), format!("1 denied:41877:5:1:n:h {rest}")),
             (known(KeyVerdict::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),

@@ -144,6 +144,11 @@ fn each_command_sends_the_request_of_the_contract() {
             "PUT /_tollgate/route-costs",
             r#"{"cost":25,"method":"GET","pattern":"/v1/*/export"}"#,
         ),
+        (
+            "route-costs set /x --cost 2 --reprice",
+            "PUT /_tollgate/route-costs",
+            r#"{"cost":2,"pattern":"/x","reprice":true}"#,
+        ),
         ("route-costs set /x --cost 2", "PUT /_tollgate/route-costs", r#"{"cost":2,"pattern":"/x"}"#),
         (
             "route-costs delete /v1/*?a --method GET",

@@ -47,7 +47,7 @@ fn contents(db: &Connection) -> String {
         SELECT name || ' ' || sql AS value FROM sqlite_master WHERE sql IS NOT NULL
         UNION ALL SELECT 'tier ' || name || ' ' || description || ' ' || audit_days FROM tiers
         UNION ALL SELECT 'limit ' || tier || ' ' || policy || ' ' || quota || ' ' || period || ' ' || algorithm FROM tier_limits
-        UNION ALL SELECT 'cost ' || pattern || ' ' || method || ' ' || cost FROM route_costs ORDER BY value)";
+        UNION ALL SELECT 'cost ' || pattern || ' ' || method || ' ' || cost || ' ' || reprice FROM route_costs ORDER BY value)";
     db.query_row(rows, [], |row| row.get(0)).unwrap()
 }
 
@@ -172,6 +172,8 @@ fn invalid_limits_are_refused_with_a_reason() {
         ("INSERT INTO route_costs (pattern, cost) VALUES ('export', 2)".to_owned(), "a pattern is a path"),
         ("INSERT INTO route_costs (pattern, method, cost) VALUES ('/x', 'get', 2)".to_owned(), "method is"),
         ("INSERT INTO route_costs (pattern, cost) VALUES ('/x', 0)".to_owned(), "cost is"),
+        ("INSERT INTO route_costs (pattern, cost, reprice) VALUES ('/x', 2, 2)".to_owned(), "reprice is 0 or 1"),
+        ("INSERT INTO route_costs (pattern, cost, reprice) VALUES ('/x', 2, NULL)".to_owned(), "NOT NULL"),
         (token_route("'chat', 'GET', 'openai', 1, 2, 1, NULL"), "a pattern is a path"),
         (token_route("'/x', 'get', 'openai', 1, 2, 1, NULL"), "method is"),
         (token_route("'/x', 'GET', 'OpenAI', 1, 2, 1, NULL"), "format is"),

@@ -18,7 +18,7 @@ fn name(key: usize) -> String {
 }
 
 fn outcome(nonce: u64) -> CallOutcome {
-    CallOutcome { nonce, status: 200, duration_ms: 1, used: None }
+    CallOutcome { nonce, status: 200, duration_ms: 1, used: None, cost: None }
 }
 
 fn nonces(outcomes: &[CallOutcome]) -> Vec<u64> {

@@ -16,7 +16,12 @@ fn table() -> impl Strategy<Value = Vec<RouteCost>> {
     vec(row, 0..6).prop_map(|rows| {
         let mut table: Vec<RouteCost> = Vec::new();
         for (segments, method, cost) in rows {
-            let row = RouteCost { pattern: format!("/{}", segments.join("/")), method: method.to_owned(), cost };
+            let row = RouteCost {
+                pattern: format!("/{}", segments.join("/")),
+                method: method.to_owned(),
+                cost,
+                reprice: false,
+            };
             if table.iter().all(|other| (&other.pattern, &other.method) != (&row.pattern, &row.method)) {
                 table.push(row);
             }

@@ -272,11 +272,12 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
                 is_audited: true,
                 thresholds: &[80, 1000],
                 hold: None,
+                reprice: None,
             };
             state.judge_call(&policies, now, &call);
             state.judge_once(&policies, now, &call);
             state.refuse_call(now, &call, 403);
-            state.complete(now, CallOutcome { nonce, status: 200, duration_ms: extreme, used: None }, true);
+            state.complete(now, CallOutcome { nonce, status: 200, duration_ms: extreme, used: None, cost: None }, true);
         }
     }
     // A tier with other limits, then none.

@@ -45,6 +45,7 @@ pub(crate) const fn call(nonce: u64, cost: Cost) -> CallToJudge<'static> {
         is_audited: false,
         thresholds: &[],
         hold: None,
+        reprice: None,
     }
 }
 

@@ -132,8 +132,9 @@ test("a tier that no key has is deleted", async () => {
 test("route costs are set, listed and deleted, and logged with the route", async () => {
   await cli.ok("route-costs", "set", "/v1/*/export", "--cost", "5", "--method", "GET");
   await cli.ok("route-costs", "set", "/v1/*/export", "--cost", "25", "--method", "GET");
-  await cli.ok("route-costs", "set", "/a b?/*", "--cost", "2");
-  assert.equal(await cli.ok("route-costs", "list"), "METHOD  PATTERN       COST\n*       /a b?/*          2\nGET     /v1/*/export    25\n");
+  await cli.ok("route-costs", "set", "/a b?/*", "--cost", "2", "--reprice");
+  const list = "METHOD  PATTERN       COST  REPRICE\n*       /a b?/*          2  true\nGET     /v1/*/export    25  false\n";
+  assert.equal(await cli.ok("route-costs", "list"), list);
   // A key that was not in use before has the new prices at once.
   const key = await issueKey(gate, "pro");
   assert.equal((await call(gate, key, "/v1/x/export")).headers["x-ratelimit-remaining"], "175");

@@ -6,7 +6,7 @@ import { evict } from "./lib/object.mjs";
 
 beforeEach(() => sql("DELETE FROM route_costs"));
 
-const put = (pattern, method, cost) => admin("PUT", "/route-costs", { pattern, ...(method && { method }), cost });
+const put = (pattern, method, cost, more) => admin("PUT", "/route-costs", { pattern, ...(method && { method }), cost, ...more });
 const remove = (pattern, method) =>
   admin("DELETE", `/route-costs?${new URLSearchParams({ pattern, ...(method && { method }) })}`);
 
@@ -20,7 +20,7 @@ const logged = async () => (await (await admin("GET", "/log?target=route-costs")
 
 describe("PUT", () => {
   test("adds a row with 201 and replaces it with 200, by pattern and method", async () => {
-    const row = (method, cost) => ({ pattern: "/v1/*/export", method, cost });
+    const row = (method, cost) => ({ pattern: "/v1/*/export", method, cost, reprice: false });
     const answers = [await put("/v1/*/export", "GET", 25), await put("/v1/*/export", undefined, 5), await put("/v1/*/export", "GET", 30)];
     expect(answers.map(({ status }) => status)).toEqual([201, 201, 200]);
     expect(await Promise.all(answers.map((answer) => answer.json()))).toEqual([row("GET", 25), row("*", 5), row("GET", 30)]);
@@ -42,6 +42,8 @@ describe("PUT", () => {
     ["a cost of 0", { pattern: "/x", cost: 0 }, 422, "cost"],
     ["a cost of 10,001", { pattern: "/x", cost: 10_001 }, 422, "cost"],
     ["a cost that is no whole number", { pattern: "/x", cost: 1.5 }, 422, "cost"],
+    ["a flag that is a number", { pattern: "/x", cost: 2, reprice: 1 }, 422, "reprice"],
+    ["a flag that is null", { pattern: "/x", cost: 2, reprice: null }, 422, "reprice"],
     ["an unknown field", { pattern: "/x", cost: 2, price: 2 }, 422, "price"],
   ])("makes no row from %s", async (_what, body, status, field) => {
     const before = await logged();
@@ -54,6 +56,16 @@ describe("PUT", () => {
     for (const [pattern, method, cost] of [["/", "*", 1], [`/${"x".repeat(511)}`, "PROPFIND", 10_000], ["/ä/%2f?", "GET", 2]]) {
       expect((await put(pattern, method, cost)).status).toBe(201);
     }
+  });
+
+  test("sets reprice, which a later PUT without it takes back", async () => {
+    for (const [more, reprice] of [[{ reprice: true }, true], [{ reprice: true }, true], [{}, false], [{ reprice: false }, false]]) {
+      expect(await (await put("/x", "*", 2, more)).json()).toEqual({ pattern: "/x", method: "*", cost: 2, reprice });
+      expect(await list()).toMatchObject({ route_costs: [{ reprice }] });
+      expect(await sql("SELECT reprice FROM route_costs")).toEqual([{ reprice: Number(reprice) }]);
+    }
+    const entry = (before, after) => expect.objectContaining({ before: expect.objectContaining({ reprice: before }), after: expect.objectContaining({ reprice: after }) });
+    expect((await logged()).slice(0, 2)).toEqual([entry(false, false), entry(true, false)]);
   });
 
   test("adds no 501st row, and still replaces the others", async () => {
@@ -103,7 +115,7 @@ test("every change is logged, with the state before and after", async () => {
   await put("/logged", "GET", 2);
   await put("/logged", "GET", 3);
   await remove("/logged", "GET");
-  const row = (cost) => ({ pattern: "/logged", method: "GET", cost });
+  const row = (cost) => ({ pattern: "/logged", method: "GET", cost, reprice: false });
   const entry = (action, before, after) => expect.objectContaining({ actor: "root", action, target: "route-costs", before, after });
   expect((await logged()).slice(0, 3)).toEqual([entry("delete", row(3), null), entry("put", row(2), row(3)), entry("put", null, row(2))]);
 });

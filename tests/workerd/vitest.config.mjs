@@ -11,7 +11,7 @@ const originScript = await readFile(path.join(import.meta.dirname, "lib/origin-w
 
 /** Tests that pass with and without the deny cache. */
 const SEEN_BY_CLIENTS = [
-  "algorithms", "changes", "clock", "cors", "credentials", "fields", "forwarding", "idempotency", "imports", "me", "outages", "panics", "tokens", "windows",
+  "algorithms", "changes", "clock", "cors", "credentials", "fields", "forwarding", "idempotency", "imports", "me", "outages", "panics", "reprice", "tokens", "windows",
 ].map((name) => `${name}.test.mjs`);
 
 // An isolate reads its vars once, so each set of vars is a project: `gate` runs every other test

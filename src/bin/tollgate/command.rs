@@ -209,11 +209,12 @@ impl Session<'_> {
         let endpoint = Endpoint::new(&["route-costs"]);
         match costs {
             RouteCosts::List => self.whole_list(&endpoint, "route_costs"),
-            RouteCosts::Set { pattern, cost, method } => {
+            RouteCosts::Set { pattern, cost, method, reprice } => {
                 let body = fields([
                     ("pattern", Some(pattern.into())),
                     ("method", method.map(Value::from)),
                     ("cost", Some(cost.into())),
+                    ("reprice", reprice.then(|| true.into())),
                 ]);
                 self.change(&Method::PUT, &endpoint, Some(&body))
             }

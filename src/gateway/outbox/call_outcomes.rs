@@ -143,7 +143,7 @@ mod tests {
     const NONE: [u64; 0] = [];
 
     fn outcome(nonce: u64) -> CallOutcome {
-        CallOutcome { nonce, status: 200, duration_ms: 3, used: None }
+        CallOutcome { nonce, status: 200, duration_ms: 3, used: None, cost: None }
     }
 
     fn add(pending: &mut PendingOutcomes, id: &str, nonces: std::ops::Range<u64>) {

@@ -197,7 +197,7 @@ fn outcomes_url(id: &str, is_awaited: bool, outcomes: &[CallOutcome]) -> String 
 mod tests {
     use super::*;
 
-    const OUTCOME: CallOutcome = CallOutcome { nonce: 7, status: 201, duration_ms: 30, used: None };
+    const OUTCOME: CallOutcome = CallOutcome { nonce: 7, status: 201, duration_ms: 30, used: None, cost: None };
     const CALL: Call<'static> = Call { id: "k", secret_hash: "", method: "GET", path: "/a" };
 
     fn attached(outbox: &mut Outbox, now: u64) -> (Attachment, Option<(u64, u64)>, String) {

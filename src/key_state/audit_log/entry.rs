@@ -8,6 +8,7 @@
 //! a|120|GET|~/v1|1|order-7|9f3;       admitted: time, method, class, cost, key, nonce
 //! r|130|GET|/v1/*|0||9f4;             admitted as a replay: the same fields
 //! c|310|9f3|201|190;                  outcome: time, nonce, origin's status, duration in ms
+//! c|330|9f4|200|9|4;                  the same of a call that got back 4 of its cost
 //! d|500|GET|~/v1|1||429|17|2|980;     refused: as admitted up to the key, then status, count,
 //!                                     calls admitted before it in this chunk, last time
 //! ```
@@ -40,7 +41,7 @@ pub struct AuditEntry {
     /// The gate's status: 200 for admitted calls.
     pub status: u16,
     pub is_replay: bool,
-    /// The units charged, or for a refused call those that it would have cost.
+    /// The requests charged in the end, or for a refused call those that it would have cost.
     pub cost: u64,
     /// A key that takes more than 64 bytes in storage is shown as its beginning, an ellipsis and
     /// the first 16 hexadecimal digits of its SHA-256.
@@ -135,9 +136,17 @@ pub(super) fn push_subject(out: &mut String, method: &str, class: &str, cost: u6
 /// One record of a chunk.
 #[derive(Debug)]
 pub(super) enum AuditLine {
-    Admitted { at: u64, entry: AuditEntry },
+    Admitted {
+        at: u64,
+        entry: AuditEntry,
+    },
     Refused(RefusalRun),
-    Ended { at: u64, outcome: CallOutcome },
+    /// `back` is how many requests the call got back.
+    Ended {
+        at: u64,
+        outcome: CallOutcome,
+        back: u64,
+    },
 }
 
 impl AuditLine {
@@ -147,10 +156,8 @@ impl AuditLine {
         let at = time(&mut record)?;
         if kind == "c" {
             let (nonce, status) = (record.hex()?, record.number()?.try_into().ok()?);
-            return Some(Self::Ended {
-                at,
-                outcome: CallOutcome { nonce, status, duration_ms: record.number()?, used: None },
-            });
+            let outcome = CallOutcome { nonce, status, duration_ms: record.number()?, used: None, cost: None };
+            return Some(Self::Ended { at, outcome, back: record.number().unwrap_or_default() });
         }
         let method = record.text()?;
         let class = record.raw()?;

@@ -102,7 +102,7 @@ impl AuditReader {
             match line {
                 AuditLine::Admitted { entry, .. } => admitted.push(entry),
                 AuditLine::Refused(run) => runs.push(run),
-                AuditLine::Ended { at, outcome } => outcomes.push((UnixMicros::from_millis(at), outcome)),
+                AuditLine::Ended { at, outcome, back } => outcomes.push((UnixMicros::from_millis(at), outcome, back)),
             }
         }
         // The order of entries must not change when the tail grows, because cursors count them:
@@ -118,10 +118,11 @@ impl AuditReader {
         for run in runs {
             self.take(&mut place, run.into_entry());
         }
-        for (at, CallOutcome { nonce, status, duration_ms, .. }) in outcomes {
+        for (at, CallOutcome { nonce, status, duration_ms, .. }, back) in outcomes {
             let is_of = |entry: &&mut AuditEntry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
             if let Some(entry) = self.entries.iter_mut().rev().find(is_of) {
                 entry.end.get_or_insert((status, duration_ms));
+                entry.cost = entry.cost.saturating_sub(back);
             }
         }
         Ok(self.wants_more(base, last))

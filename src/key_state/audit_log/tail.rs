@@ -120,7 +120,8 @@ impl AuditLog {
         });
     }
 
-    pub(crate) fn end(&mut self, now: UnixMicros, outcome: CallOutcome) {
+    /// `back` is how many requests the call got back.
+    pub(crate) fn end(&mut self, now: UnixMicros, outcome: CallOutcome, back: u64) {
         self.extend_to(now);
         let base = self.base;
         let out = &mut self.text;
@@ -128,6 +129,9 @@ impl AuditLog {
         push_hex(out, outcome.nonce);
         push_number(out, outcome.status.into());
         push_number(out, outcome.duration_ms);
+        if back > 0 {
+            push_number(out, back);
+        }
         record::end(out);
         self.spill();
     }

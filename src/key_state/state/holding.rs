@@ -12,8 +12,8 @@ use crate::key_state::closed_holds::ClosedHold;
 use crate::key_state::counters::Begun;
 use crate::key_state::evaluate::Demand;
 use crate::key_state::hold::{
-    Hold, HoldKind, HoldOutcome, HoldState, Lost, MAX_OPEN_HOLDS, MAX_TTL, OpenHold, Reservation, ReservationAnswer,
-    UsedAmount,
+    CallUse, Hold, HoldKind, HoldOutcome, HoldState, Lost, MAX_TTL, OpenHold, Reservation, ReservationAnswer,
+    UsedAmount, is_for_price_alone,
 };
 use crate::key_state::holds::difference;
 use crate::key_state::state::KeyState;
@@ -33,7 +33,17 @@ pub(super) struct NewHold {
     pub(super) id: u64,
     pub(super) kind: HoldKind,
     pub(super) cost: Cost,
+    /// Of what its call is charged: see [`Hold`].
+    pub(super) returnable: u64,
     pub(super) ttl: u64,
+    /// Whether the call must not be made without it.
+    pub(super) is_required: bool,
+}
+
+impl NewHold {
+    pub(super) fn is_for_price_alone(&self) -> bool {
+        is_for_price_alone(self.cost, self.returnable)
+    }
 }
 
 impl KeyState {
@@ -53,7 +63,7 @@ impl KeyState {
         if let Some(outcome) = self.contents.holds.closed.find(id, now).map(|closed| closed.outcome) {
             return ReservationAnswer::Closed(outcome, self.usage_at(policies, now, clock));
         }
-        let hold = NewHold { id, kind: HoldKind::Reservation, cost, ttl };
+        let hold = NewHold { id, kind: HoldKind::Reservation, cost, returnable: 0, ttl, is_required: true };
         let decision = self.decide(policies, now, clock, Demand::new(cost, false), hours::RESERVATIONS, Some(hold));
         match self.contents.holds.find(id).map(Hold::view) {
             Some(open) => ReservationAnswer::Open(open, decision.usage),
@@ -75,7 +85,34 @@ impl KeyState {
         used: UsedAmount,
         thresholds: &[u16],
     ) -> Option<HoldOutcome> {
-        self.close_hold(policies.into(), clock, id, Some(used), thresholds)
+        let used = CallUse { tokens: Some(used.tokens), requests: used.requests };
+        Some(self.close_hold(policies.into(), clock, id, Some(used), thresholds)?.0)
+    }
+
+    /// Settles the hold of a call that has ended. Says how many requests the call got back; `None`
+    /// as for [`settle_hold`](Self::settle_hold).
+    pub fn end_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        nonce: u64,
+        used: CallUse,
+        thresholds: &[u16],
+    ) -> Option<u64> {
+        Some(self.close_hold(policies.into(), clock, nonce, Some(used), thresholds)?.1)
+    }
+
+    /// Whether the cost of the call of this nonce can still be lowered.
+    pub fn can_be_repriced(&mut self, clock: UnixMicros, nonce: u64) -> bool {
+        self.effective_time(clock);
+        self.contents.holds.find(nonce).is_some_and(|hold| hold.returnable > 0)
+    }
+
+    /// Whether units may be given back to limits at any time, because holds or calls whose cost may
+    /// be lowered are open.
+    #[must_use]
+    pub fn may_return(&self, unit: Unit) -> bool {
+        self.contents.holds.may_return(unit)
     }
 
     /// Gives back all of a hold. Otherwise like [`settle_hold`](Self::settle_hold).
@@ -85,7 +122,7 @@ impl KeyState {
         clock: UnixMicros,
         id: u64,
     ) -> Option<HoldOutcome> {
-        self.close_hold(policies.into(), clock, id, None, &[])
+        Some(self.close_hold(policies.into(), clock, id, None, &[])?.0)
     }
 
     fn close_hold(
@@ -93,9 +130,9 @@ impl KeyState {
         policies: Schedule<'_>,
         clock: UnixMicros,
         id: u64,
-        used: Option<UsedAmount>,
+        used: Option<CallUse>,
         thresholds: &[u16],
-    ) -> Option<HoldOutcome> {
+    ) -> Option<(HoldOutcome, u64)> {
         let now = self.effective_time(clock);
         // Buckets drain at the rate of their times, also when a hold is given back to them.
         self.apply_policies(policies, now);
@@ -105,20 +142,21 @@ impl KeyState {
             hold
         } else {
             let closed = self.contents.holds.closed.find(id, now)?;
-            let Some(expired) = &closed.expired else { return Some(closed.outcome) };
+            let Some(expired) = &closed.expired else { return Some((closed.outcome, 0)) };
             expired.clone()
         };
-        let charged = used.map_or(Cost::NONE, |used| hold.charged(used));
+        let (charged, back) = used.map_or((Cost::NONE, 0), |used| hold.charged(used));
+        let back = Cost { requests: back, tokens: 0 };
         let state = if used.is_some() { HoldState::Settled } else { HoldState::Released };
         let outcome = HoldOutcome { id, state, charged, reserved: hold.cost, at: now };
-        let (next_row, limits) = (self.ring.next_seq(), difference(hold.cost, charged));
-        self.contents.counters.end_hold(now, &hold, limits, next_row);
+        let (next_row, (less, more)) = (self.ring.next_seq(), difference(hold.cost, charged));
+        self.contents.counters.end_hold(now, &hold, (less.saturating_add(back), more), next_row);
         // Of one that expired, all is metered already.
         let (returned, more) = difference(if is_open { Cost::NONE } else { hold.cost }, charged);
         let is_call = charged.requests > 0 && (is_open || hold.cost.requests == 0);
         let counts = MonthCounts {
             calls: u64::from(is_call),
-            charges: Charges { charged: more, returned },
+            charges: Charges { charged: more, returned: returned.saturating_add(back) },
             overdraft: outcome.overdraft(),
             ..MonthCounts::default()
         };
@@ -128,8 +166,11 @@ impl KeyState {
         }
         self.pin_hours();
         self.raise_alerts(policies, now, thresholds);
-        self.unwritten.changes = true;
-        Some(outcome)
+        // A call that keeps its cost is counted already. If this is lost, it is so again.
+        let is_lasting = !is_open || !hold.is_for_price_alone() || back != Cost::NONE;
+        self.unwritten.changes |= is_lasting;
+        self.unwritten.notes = true;
+        Some((outcome, back.requests))
     }
 
     /// Keeps a hold open for `ttl` microseconds from now on, at least; `None` if it is not open.
@@ -169,11 +210,8 @@ impl KeyState {
     }
 
     /// The verdict on another hold, of which policies say `verdict`.
-    pub(super) fn limit_holds(&self, verdict: Verdict, clock: UnixMicros) -> Verdict {
-        let Some(expiry) = self.contents.holds.next_expiry() else { return verdict };
-        if self.contents.holds.open_count() < MAX_OPEN_HOLDS {
-            return verdict;
-        }
+    pub(super) fn limit_holds(&self, verdict: Verdict, clock: UnixMicros, new: &NewHold) -> Verdict {
+        let Some(expiry) = self.contents.holds.expiry_if_full(new.is_for_price_alone()) else { return verdict };
         let wait = expiry.since(clock).max(1);
         match verdict {
             Verdict::Admitted => Verdict::TooManyHolds { violated: Vec::new(), retry_after: wait },
@@ -186,13 +224,14 @@ impl KeyState {
 
     /// Makes a hold whose cost has just been spent from all counters.
     pub(super) fn begin_hold(&mut self, now: UnixMicros, new: NewHold, class: &str) {
-        let NewHold { id, kind, cost, ttl } = new;
+        let NewHold { id, kind, cost, returnable, ttl, is_required: _ } = new;
         let ttl = ttl.clamp(1, MAX_TTL);
-        self.contents.counters.begin_hold(id, cost);
         let hour = self.contents.meter.open_hour(now);
         let (class, lost) = (cut(class).to_owned(), Lost::default());
         let expires_at = now.saturating_add(ttl);
-        self.contents.holds.add(Hold { id, kind, cost, at: now, ttl, expires_at, hour, class, lost });
+        let hold = Hold { id, kind, cost, returnable, at: now, ttl, expires_at, hour, class, lost };
+        self.contents.counters.begin_hold(id, hold.counted());
+        self.contents.holds.add(hold);
         self.pin_hours();
         self.unwritten.changes = true;
     }
@@ -241,7 +280,7 @@ impl KeyState {
                 }
                 Begun::Log(Unit::Tokens, _) => {}
                 Begun::Bucket { unit, name, period, start } => {
-                    for hold in self.contents.holds.all().filter(|hold| hold.cost.of(unit) > 0) {
+                    for hold in self.contents.holds.all().filter(|hold| hold.counted().of(unit) > 0) {
                         let is_there = start.is_none_or(|start| period.window(hold.at).start == start);
                         if is_there && !hold.lost.has(period, Algorithm::Fixed) {
                             self.contents.counters.take_up(unit, &name, hold.id);

@@ -42,9 +42,24 @@ pub struct CallToJudge<'a> {
     /// What the call sets aside besides its cost, judged together with it. The hold's id is the
     /// call's nonce. A free replay sets nothing aside.
     pub hold: Option<HoldTerms>,
+    /// For how many microseconds the cost in requests may be lowered by
+    /// [`end_call`](KeyState::end_call), if it may. With a hold, as long as with that. Nothing is
+    /// given back of a free replay.
+    pub reprice: Option<u64>,
 }
 
 impl<'a> CallToJudge<'a> {
+    fn new_hold(&self) -> Option<NewHold> {
+        let returnable = self.reprice.map_or(0, |_| self.cost.requests);
+        let (tokens, ttl) = match (self.hold, self.reprice) {
+            (Some(HoldTerms { tokens, ttl }), _) => (tokens, ttl),
+            (None, Some(ttl)) => (0, ttl),
+            (None, None) => return None,
+        };
+        let cost = Cost { requests: 0, tokens };
+        Some(NewHold { id: self.nonce, kind: HoldKind::Call, cost, returnable, ttl, is_required: self.hold.is_some() })
+    }
+
     const fn logged(&self, cost: u64) -> LoggedCall<'a> {
         LoggedCall { method: self.method, class: self.class, cost, key: self.idempotency_key }
     }
@@ -132,12 +147,7 @@ impl KeyState {
             PriorCall::Complete { is_free } => (true, is_free),
         };
         let demand = Demand::new(call.cost, is_free);
-        let hold = call.hold.filter(|_| !is_free).map(|HoldTerms { tokens, ttl }| NewHold {
-            id: call.nonce,
-            kind: HoldKind::Call,
-            cost: Cost { requests: 0, tokens },
-            ttl,
-        });
+        let hold = call.new_hold().filter(|_| !is_free);
         let decision = self.decide(policies, now, clock, demand, call.class, hold);
         if decision.is_admitted() {
             self.contents.calls.admit(call.nonce, key, prior, now);
@@ -169,14 +179,20 @@ impl KeyState {
         let on_top = hold.filter(|_| is_call).map_or(Cost::NONE, |hold| hold.cost);
         let all = Demand { cost: demand.cost.saturating_add(on_top), ..demand };
         let mut verdict = self.evaluator().verdict(policies, now, clock, all);
-        if hold.is_some() {
-            verdict = self.limit_holds(verdict, clock);
+        let mut hold = hold;
+        if let Some(new) = &hold {
+            match self.limit_holds(verdict.clone(), clock, new) {
+                // The call keeps its cost.
+                Verdict::TooManyHolds { .. } if !new.is_required => hold = None,
+                limited => verdict = limited,
+            }
         }
         if verdict.is_admitted() {
             self.contents.counters.spend(now, all.cost);
+            let mut class = class;
             if is_call {
                 let charged = if demand.is_free { Cost::NONE } else { demand.cost };
-                self.contents.meter.admit(now, class, 1, charged);
+                class = self.contents.meter.admit(now, class, 1, charged);
             }
             if let Some(hold) = hold {
                 self.begin_hold(now, hold, class);

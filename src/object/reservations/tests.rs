@@ -49,6 +49,7 @@ const ADMITTED: KeyVerdict = KeyVerdict::Admitted(Admission {
     wants_outcome: false,
     ignores_key: false,
     has_hold: false,
+    is_repriced: false,
     cap: None,
 });
 
@@ -63,8 +64,14 @@ fn a_reservation_waits_for_a_row_and_so_does_its_repeat() {
     assert_eq!((line.as_str(), list, needs_write), ("1 found", json!({"reservations": [view]}), false));
     let (verdict, json, needs_write) = reserved(&mut memory, &reservation(2, 401, 0), NOW + MINUTE);
     let retry_after = 12 * 3_600_000 - MINUTE;
-    let denied =
-        KeyVerdict::Denied { violated: vec![1], retry_after, cost: 0, extent: Extent::Unsaid, lacks_hold: false };
+    let denied = KeyVerdict::Denied {
+        violated: vec![1],
+        retry_after,
+        cost: 0,
+        extent: Extent::Unsaid,
+        lacks_hold: false,
+        may_end_early: false,
+    };
     assert_eq!((verdict, json, needs_write), (denied, Value::Null, false));
     assert_eq!(reserved(&mut memory, &reservation(2, 400, 0), NOW + MINUTE).0, ADMITTED);
 }

@@ -19,6 +19,7 @@ use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
 use crate::limiter::policy::Unit;
+use crate::metering::call_outcome::FinalCost;
 use crate::protocol::object_request::{Call, Check, ObjectRequest};
 use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
 use crate::runtime::clock;
@@ -376,12 +377,15 @@ impl GatedCall {
             request_fields.set(REPLAY, "1");
             answer_fields.set(REPLAY, "1");
         }
-        let end = admission.wants_outcome.then(|| CallEnd {
+        // The outcome of a hold has the cost too.
+        let is_repriced = admission.is_repriced && !admission.has_hold;
+        let end = (admission.wants_outcome || is_repriced).then(|| CallEnd {
             isolate: Rc::clone(&self.isolate),
             context: context.clone(),
             id: caller.id.clone(),
             nonce: self.nonce,
-            is_awaited: self.is_repeatable(admission),
+            is_awaited: admission.wants_outcome && self.is_repeatable(admission),
+            is_repriced,
         });
         if let Some(tokens) = &self.tokens {
             return self.forward_read(tokens, admission, (&mut request_fields, &answer_fields), end);
@@ -401,7 +405,7 @@ impl GatedCall {
         let (body, answer) = if admission.has_hold {
             // What is compressed cannot be read.
             request_fields.set("Accept-Encoding", "identity");
-            (tokens.rewritten(admission.cap), Some(self.held_answer(tokens, admission.cap)))
+            (tokens.rewritten(admission.cap), Some(self.held_answer(tokens, admission)))
         } else {
             if !admission.is_replay {
                 let Call { method, path, .. } = self.request.call();
@@ -413,14 +417,15 @@ impl GatedCall {
         origin::forward_read(incoming, &self.isolate, credential, fields, end, (&body, answer), context)
     }
 
-    fn held_answer(&self, tokens: &TokenCall, cap: Option<u64>) -> HeldAnswer {
+    fn held_answer(&self, tokens: &TokenCall, admission: Admission) -> HeldAnswer {
         HeldAnswer {
             isolate: Rc::clone(&self.isolate),
             context: self.request.context.clone(),
             id: self.request.caller.id.clone(),
             nonce: self.nonce,
             begun: clock::now().as_millis(),
-            meter: tokens.meter(cap),
+            meter: tokens.meter(admission.cap),
+            cost: admission.is_repriced.then_some(FinalCost::AsCharged),
             changes_length: tokens.request.needs_usage(),
         }
     }
@@ -439,7 +444,7 @@ impl GatedCall {
             is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, requested_at: self.requested_at });
         if let (Some(tokens), true) = (&self.tokens, is_maybe_counted) {
             // If there is a hold, its call is not made.
-            js::timer::keep_alive(context, &self.held_answer(tokens, None).give_up());
+            js::timer::keep_alive(context, &self.held_answer(tokens, Admission::default()).give_up());
         }
         let has_room = || outbox::add_call(&self.isolate, context, self.request.call(), maybe_counted);
         match self.isolate.config.fail_mode {

@@ -56,7 +56,7 @@ pub(crate) fn forward(
     let mut out = Outbound::new(incoming, isolate, credential);
     out.fields.append(request_fields);
     // The outcome is delivered even if the client leaves early.
-    let kept_alive = end.as_ref().filter(|end| end.is_awaited).map(|end| end.context.clone());
+    let kept_alive = end.as_ref().filter(|end| end.is_awaited || end.is_repriced).map(|end| end.context.clone());
     let (url, fields) = (out.url.as_deref(), out.fields.as_str());
     let response = js_forward(&incoming.request, url, &out.dropped, fields, answer_fields.as_str(), end);
     if let Some(context) = kept_alive {
@@ -78,12 +78,12 @@ pub(crate) fn forward_read(
 ) -> JsValue {
     let mut out = Outbound::new(incoming, isolate, Some(credential));
     out.fields.append(request_fields);
-    let is_awaited = end.as_ref().is_some_and(|end| end.is_awaited);
+    let is_kept_alive = end.as_ref().is_some_and(|end| end.is_awaited || end.is_repriced);
     let (url, fields) = (out.url.as_deref(), out.fields.as_str());
     let (request, answer_fields) = (&incoming.request, answer_fields.as_str());
     let response =
         js_forward_read(request, url, &out.dropped, fields, answer_fields, end, body, answer, context, RENEWAL);
-    if is_awaited {
+    if is_kept_alive {
         js::timer::keep_alive(context, &response);
     }
     response.into()

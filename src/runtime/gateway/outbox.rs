@@ -1,8 +1,9 @@
 //! The isolate's [`Outbox`], kept between requests, and its deliveries.
 
+use crate::gateway::final_cost::final_cost;
 use crate::gateway::outbox::queue::{Attachment, Delivery, DeliveryKind, LONGEST_WAIT, Outbox, Receipt};
 use crate::gateway::outbox::usage_reports::{CAPACITY, MaybeCounted};
-use crate::metering::call_outcome::CallOutcome;
+use crate::metering::call_outcome::{CallOutcome, FinalCost};
 use crate::protocol::object_request::Call;
 use crate::runtime::clock;
 use crate::runtime::gateway::object_client::{self, Reply};
@@ -74,16 +75,22 @@ pub struct CallEnd {
     /// Whether the call may be repeated under its idempotency key. If so, its response waits until
     /// the object has the outcome, so that a repeat is never refused as in flight after a response.
     pub(crate) is_awaited: bool,
+    /// Whether the response may lower the cost of the call.
+    pub(crate) is_repriced: bool,
 }
 
 #[wasm_bindgen]
 impl CallEnd {
     /// Adds the outcome to the outbox. `begun` and `now` are milliseconds; the status is 0 if the
-    /// origin did not respond. Returns the promise that the response must wait for, if any.
-    pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
-        let Self { isolate, context, id, nonce, is_awaited } = self;
-        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun), used: None };
-        if is_awaited {
+    /// origin did not respond; `cost` is the field `X-Tollgate-Cost` of its response. Returns the
+    /// promise that the response must wait for, if any.
+    #[expect(clippy::needless_pass_by_value, reason = "wasm-bindgen passes optional texts by value")]
+    pub fn ended(self, status: u16, begun: f64, now: f64, cost: Option<String>) -> Option<Promise> {
+        let Self { isolate, context, id, nonce, is_awaited, is_repriced } = self;
+        let cost = is_repriced.then(|| final_cost(cost.as_deref()));
+        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun), used: None, cost };
+        // The client's next call finds what is given back.
+        if is_awaited || matches!(cost, Some(FinalCost::Requests(_))) {
             let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
             return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
         }

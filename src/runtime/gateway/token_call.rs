@@ -1,10 +1,11 @@
 //! Calls that spend tokens: their bodies, and what their answers are charged.
 
+use crate::gateway::final_cost::final_cost;
 use crate::gateway::outbox::queue::{DeliveryKind, LONGEST_WAIT};
 use crate::gateway::token_answer::AnswerMeter;
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
-use crate::metering::call_outcome::{CallOutcome, UsedTokens};
+use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
 use crate::protocol::held_call::HeldCall;
 use crate::protocol::object_request::ObjectRequest;
 use crate::runtime::gateway::outbox::{OutboxDelivery, deliver_now, millis};
@@ -125,14 +126,17 @@ pub struct HeldAnswer {
     pub(crate) nonce: u64,
     pub(crate) begun: u64,
     pub(crate) meter: AnswerMeter,
+    /// What the call costs in the end, if its answer may lower that.
+    pub(crate) cost: Option<FinalCost>,
     pub(crate) changes_length: bool,
 }
 
 #[wasm_bindgen]
 #[expect(clippy::needless_pass_by_value, reason = "wasm-bindgen passes optional texts by value")]
 impl HeldAnswer {
-    /// The answer has begun. `tokens` is its field `X-Tollgate-Tokens`.
-    pub fn begin(&mut self, status: u16, content_type: Option<String>, tokens: Option<String>) {
+    /// The answer has begun. `tokens` is its field `X-Tollgate-Tokens`, `cost` `X-Tollgate-Cost`.
+    pub fn begin(&mut self, status: u16, content_type: Option<String>, tokens: Option<String>, cost: Option<String>) {
+        self.cost = self.cost.map(|_| final_cost(cost.as_deref()));
         self.meter.begin(status, content_type.as_deref(), tokens.as_deref());
     }
 
@@ -178,9 +182,9 @@ impl HeldAnswer {
     }
 
     fn settle(self, used: UsedTokens, now: u64) -> Promise {
-        let Self { isolate, context, id, nonce, begun, meter, .. } = self;
+        let Self { isolate, context, id, nonce, begun, meter, cost, .. } = self;
         let duration_ms = now.saturating_sub(begun);
-        let outcome = CallOutcome { nonce, status: meter.status(), duration_ms, used: Some(used) };
+        let outcome = CallOutcome { nonce, status: meter.status(), duration_ms, used: Some(used), cost };
         let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
         deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT)
     }

@@ -24,8 +24,8 @@ export function setForwardingRules(status, body, fields, loopStatus, reserved, r
  * origin's response is streamed back with `answerFields`. If the request fails, the response is
  * 502.
  *
- * `call.ended(status, begun, now)` is called with the origin's status, or 0. If it returns a
- * promise, the response waits for that.
+ * `call.ended(status, begun, now, cost)` is called with the origin's status, or 0, and its field
+ * `X-Tollgate-Cost`. If it returns a promise, the response waits for that.
  */
 export function forward(request, url, dropped, fields, answerFields, call) {
   const ended = call === undefined ? undefined : onEnd(call);
@@ -104,10 +104,10 @@ function onEnd(call) {
   const instance = currentInstance();
   const begun = Date.now();
   const log = (error) => console.error(`tollgate: the outcome of a call was not recorded: ${error?.message ?? error}`);
-  return (status) => {
+  return (status, cost) => {
     try {
       requireInstance(instance);
-      return call.ended(status, begun, Date.now())?.catch(log);
+      return call.ended(status, begun, Date.now(), cost)?.catch(log);
     } catch (error) {
       return void log(error);
     }
@@ -117,7 +117,7 @@ function onEnd(call) {
 function relayed(sent, answerFields, ended) {
   return sent.then(
     (response) => {
-      const noted = ended?.(response.status);
+      const noted = ended?.(response.status, response.headers.get("x-tollgate-cost") ?? undefined);
       const answer = relay(response, answerFields);
       return noted === undefined ? answer : noted.then(() => answer);
     },

@@ -124,7 +124,7 @@ export class AnswerWatch {
     requireInstance(this.#instance);
     const { headers } = response;
     const field = (name) => headers.get(name) ?? undefined;
-    this.#answer.begin(response.status, field("content-type"), field("x-tollgate-tokens"));
+    this.#answer.begin(response.status, field("content-type"), field("x-tollgate-tokens"), field("x-tollgate-cost"));
     if (response.body === null || response.webSocket) {
       this.#answer.last();
       await this.#settle("end");

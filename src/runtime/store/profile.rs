@@ -49,7 +49,7 @@ const SELECT_PROFILE: &str = concat!(
          ORDER BY CASE period WHEN 'minute' THEN 0 WHEN 'hour' THEN 1 WHEN 'day' THEN 2 ELSE 3 END, policy))),
        'overrides', json((SELECT json_group_array(json_object('policy', ", policy!(), ",
            'from', ", millis!("from_at"), ", 'until', ", millis!("until_at"), ")) FROM overrides WHERE key_id = k.id)),
-       'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost)) FROM route_costs)),
+       'routes', json((SELECT json_group_array(json_object('pattern', pattern, 'method', method, 'cost', cost, 'reprice', reprice)) FROM route_costs)),
        'token_routes', json((SELECT json_group_array(", token_route!(), ") FROM token_routes))),
      'carried', (SELECT json_object('calls', COALESCE(SUM(calls), 0), 'cost', COALESCE(SUM(", cost!(), "), 0),
          'tokens', COALESCE(SUM(tokens), 0), 'overdraft', COALESCE(SUM(overdraft), 0))

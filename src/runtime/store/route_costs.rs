@@ -9,7 +9,7 @@ use crate::runtime::store::database::{Change, Database, Statement};
 /// from.
 macro_rules! route_cost_row {
     () => {
-        "json_object('pattern', pattern, 'method', method, 'cost', cost)"
+        "json_object('pattern', pattern, 'method', method, 'cost', cost, 'reprice', json(iif(reprice, 'true', 'false')))"
     };
 }
 
@@ -44,8 +44,8 @@ pub(crate) async fn put_route_cost(
     change: Change<'_>,
 ) -> Result<bool, Error> {
     let (pattern, method) = (row.pattern.as_str(), row.method.as_str());
-    let upsert = "INSERT INTO route_costs (pattern, method, cost) VALUES (?, ?, ?)
-                  ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost";
+    let upsert = "INSERT INTO route_costs (pattern, method, cost, reprice) VALUES (?, ?, ?, ?)
+                  ON CONFLICT (pattern, method) DO UPDATE SET cost = excluded.cost, reprice = excluded.reprice";
     // The limit applies only to new rows.
     let guard = concat!(
         "(SELECT ",
@@ -54,7 +54,8 @@ pub(crate) async fn put_route_cost(
          AND (?3 IS NOT NULL OR (SELECT COUNT(*) FROM route_costs) < ?4)"
     );
     let guard_values = [pattern.into(), method.into(), stored.into(), ROUTE_COSTS_LIMIT.into()];
-    let upsert = Statement::new(upsert, [pattern.into(), method.into(), row.cost.into()]);
+    let upsert =
+        Statement::new(upsert, [pattern.into(), method.into(), row.cost.into(), u64::from(row.reprice).into()]);
     db.change(change, Statement::new(guard, guard_values), vec![upsert]).await
 }
 

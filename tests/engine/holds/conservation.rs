@@ -9,6 +9,7 @@ use proptest::sample::Index;
 use std::collections::{BTreeMap, BTreeSet};
 use tollgate::key_state::hold::{Reservation, ReservationAnswer, UsedAmount};
 use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::metering::hours::HourTotal;
@@ -21,14 +22,17 @@ const START: u64 = 1_796_077_800 * SECOND;
 #[derive(Debug, Clone)]
 enum Action {
     Reserve(Cost, u64),
-    Call(Cost, Option<u64>),
+    /// With a hold; and whether its cost may be lowered.
+    Call(Cost, Option<u64>, bool),
     Settle(Index, u64, Option<u64>),
     Release(Index),
     Renew(Index),
     Tier(Index),
     Commit,
     Crash,
-    Flush { is_acknowledged: bool },
+    Flush {
+        is_acknowledged: bool,
+    },
     LateAcknowledgement,
 }
 
@@ -36,7 +40,8 @@ fn action() -> impl Strategy<Value = Action> {
     let cost = (0..3_u64, 0..40_u64).prop_map(|(requests, tokens)| Cost { requests, tokens });
     prop_oneof![
         8 => (cost.clone(), 1..HOUR).prop_map(|(cost, ttl)| Action::Reserve(cost, ttl)),
-        5 => (cost, proptest::option::of(0..40_u64)).prop_map(|(cost, hold)| Action::Call(cost, hold)),
+        5 => (cost, proptest::option::of(0..40_u64), any::<bool>())
+            .prop_map(|(cost, hold, reprices)| Action::Call(cost, hold, reprices)),
         9 => (any::<Index>(), 0..60_u64, proptest::option::of(0..4_u64))
             .prop_map(|(which, tokens, requests)| Action::Settle(which, tokens, requests)),
         3 => any::<Index>().prop_map(Action::Release),
@@ -100,6 +105,8 @@ impl Entry {
 struct Ledger {
     holds: BTreeMap<u64, Entry>,
     calls: Vec<Entry>,
+    /// Of holds: the call whose cost they may still lower.
+    priced: BTreeMap<u64, usize>,
 }
 
 /// Sums as D1 has them: calls, denied, charged, returned, overdraft.
@@ -208,7 +215,14 @@ impl World {
         let first = close(used);
         let entry = self.ledger.holds.get_mut(&id).unwrap();
         match first {
-            Some(outcome) => entry.metered = Some(outcome.charged),
+            Some(outcome) => {
+                entry.metered = Some(outcome.charged);
+                if let Some(call) = self.ledger.priced.remove(&id) {
+                    let cost = self.ledger.calls[call].metered.as_mut().unwrap();
+                    let requests = used.and_then(|used| used.requests);
+                    cost.requests = requests.map_or(cost.requests, |requests| requests.min(cost.requests));
+                }
+            }
             None => assert!(entry.metered.is_some(), "an open hold is known"),
         }
         // Repeats say the same, if the hold is remembered.
@@ -231,14 +245,21 @@ impl World {
                     other @ ReservationAnswer::Closed(..) => panic!("{other:?}"),
                 }
             }
-            Action::Call(cost, hold) => {
+            Action::Call(cost, hold, reprices) => {
                 let nonce = self.next;
                 self.next += 1;
                 let call = hold.map_or(call(nonce, cost), |tokens| with_hold(nonce, cost, tokens));
+                let call = CallToJudge { reprice: reprices.then_some(super::TTL), ..call };
                 if self.state.judge_call(policies, now, &call).is_admitted() {
                     self.ledger.calls.push(entry(cost, Some(cost)));
-                    if let Some(tokens) = hold {
-                        self.ledger.holds.insert(nonce, entry(super::tokens(tokens), None));
+                    if hold.is_some() || reprices {
+                        // What holds nothing is not listed, as if it were closed.
+                        let held = super::tokens(hold.unwrap_or(0));
+                        let is_listed = held != Cost::NONE || !reprices || cost.requests == 0;
+                        self.ledger.holds.insert(nonce, entry(held, (!is_listed).then_some(Cost::NONE)));
+                    }
+                    if reprices {
+                        self.ledger.priced.insert(nonce, self.ledger.calls.len() - 1);
                     }
                 }
             }
@@ -331,7 +352,9 @@ impl World {
         let (policies, now) = (&tiers()[self.tier], self.now());
         assert_eq!(read.usage(policies, now).policies, self.state.clone().usage(policies, now).policies);
         for id in self.ledger.holds.keys() {
-            let settle = |state: &mut KeyState| state.settle_hold(policies, now, *id, super::used(3), &[]);
+            let settle = |state: &mut KeyState| {
+                state.settle_hold(policies, now, *id, UsedAmount { tokens: 3, requests: Some(1) }, &[])
+            };
             let mut state = self.state.clone();
             assert_eq!(settle(&mut read), settle(&mut state), "{id}");
             assert_eq!(read.usage(policies, now).policies, state.usage(policies, now).policies);

@@ -29,6 +29,7 @@ enum Action {
     Call {
         cost: Cost,
         hold: Option<u64>,
+        reprices: bool,
     },
     /// Of one that was made before, whatever became of it. Shares of 256 of what was held.
     Settle {
@@ -49,7 +50,8 @@ fn action(is_bounded: bool) -> impl Strategy<Value = Action> {
     let share = move || prop_oneof![2 => Just(0_u64), 4 => 0..256_u64, 2 => Just(256), 2 => 0..if is_bounded { 257_u64 } else { 700 }];
     prop_oneof![
         6 => (cost.clone(), ttl.clone()).prop_map(|(cost, ttl)| Action::Reserve { cost, ttl }),
-        5 => (cost, proptest::option::of(0..40_u64)).prop_map(|(cost, hold)| Action::Call { cost, hold }),
+        5 => (cost, proptest::option::of(0..40_u64), any::<bool>())
+            .prop_map(|(cost, hold, reprices)| Action::Call { cost, hold, reprices }),
         7 => (any::<Index>(), share(), proptest::option::of(share()))
             .prop_map(|(which, tokens, requests)| Action::Settle { which, tokens, requests }),
         2 => any::<Index>().prop_map(Action::Release),
@@ -79,7 +81,7 @@ fn overlap() -> impl Strategy<Value = (i64, Action)> {
     let cost = || (1..12_u64).prop_map(super::tokens);
     let action = prop_oneof![
         5 => cost().prop_map(|cost| Action::Reserve { cost, ttl: HOUR }),
-        2 => cost().prop_map(|cost| Action::Call { cost, hold: None }),
+        2 => cost().prop_map(|cost| Action::Call { cost, hold: None, reprices: false }),
         6 => (any::<Index>(), prop_oneof![Just(0_u64), 0..300_u64])
             .prop_map(|(which, tokens)| Action::Settle { which, tokens, requests: None }),
     ];
@@ -124,6 +126,9 @@ enum Fate {
 struct Entry {
     id: u64,
     is_reservation: bool,
+    /// Of a call's hold: the entry of its cost, if that may be lowered.
+    priced: Option<usize>,
+    is_call: bool,
     at: u64,
     expires_at: u64,
     held: Cost,
@@ -221,10 +226,25 @@ impl Model {
     }
 
     fn add(&mut self, id: u64, is_reservation: bool, now: u64, ttl: u64, held: Cost, fate: Fate) {
-        let entry =
-            Entry { id, is_reservation, at: now, expires_at: now + ttl, held, value: held, settled_at: now, fate };
+        let entry = Entry {
+            id,
+            is_reservation,
+            priced: None,
+            is_call: !is_reservation,
+            at: now,
+            expires_at: now + ttl,
+            held,
+            value: held,
+            settled_at: now,
+            fate,
+        };
         self.entries.push(entry);
         self.last = now;
+    }
+
+    /// The requests that the call of a hold may get back.
+    fn returnable(&self, index: usize) -> u64 {
+        self.entries[index].priced.map_or(0, |priced| self.entries[priced].held.requests)
     }
 
     /// What is held in the window of a fixed policy, or in the period of a sliding one.
@@ -297,11 +317,12 @@ impl Run {
     fn close(&mut self, index: usize, amount: Option<(u64, Option<u64>)>) {
         let now = self.model.judged(self.clock);
         let entry = &self.model.entries[index];
-        let (id, held) = (entry.id, entry.held);
+        let (id, held, is_call) = (entry.id, entry.held, entry.is_call);
+        let (priced, price) = (entry.priced, self.model.returnable(index));
         let part = |share: u64, of: u64| if share > 256 { of * share / 256 + share } else { of * share / 256 };
         let used = amount.map(|(tokens, requests)| UsedAmount {
             tokens: part(tokens, held.tokens),
-            requests: requests.map(|share| part(share, held.requests)),
+            requests: requests.map(|share| part(share, if is_call { price } else { held.requests })),
         });
         let outcome = match used {
             Some(used) => self.state.settle_hold(&self.policies, at(self.clock), id, used, &[]),
@@ -313,10 +334,8 @@ impl Run {
             Fate::Expired if !is_known(entry.expires_at) => assert_eq!(outcome, None),
             Fate::Open | Fate::Expired => {
                 let outcome = outcome.expect("there is such a hold");
-                let value = used.map_or(Cost::NONE, |used| Cost {
-                    requests: used.requests.unwrap_or(held.requests),
-                    tokens: used.tokens,
-                });
+                let requests = |used: UsedAmount| used.requests.filter(|_| !is_call).unwrap_or(held.requests);
+                let value = used.map_or(Cost::NONE, |used| Cost { requests: requests(used), tokens: used.tokens });
                 let state = if used.is_some() { HoldState::Settled } else { HoldState::Released };
                 super::expect(outcome, state, value, held);
                 assert_eq!(outcome.at, at(now));
@@ -328,6 +347,9 @@ impl Run {
                 entry.fate = Fate::Closed(state, now);
                 entry.is_reservation |= was_expired;
                 self.model.last = now;
+                if let (Some(priced), Some(requests)) = (priced, used.and_then(|used| used.requests)) {
+                    self.model.entries[priced].value.requests = requests.min(price);
+                }
             }
             Fate::Closed(state, since) if entry.is_reservation && is_known(since) => {
                 super::expect(outcome.expect("it is remembered"), state, entry.value, held);
@@ -356,20 +378,23 @@ impl Run {
                     other @ ReservationAnswer::Closed(..) => panic!("{other:?}"),
                 }
             }
-            Action::Call { cost, hold } => {
+            Action::Call { cost, hold, reprices } => {
                 let now = self.model.judged(self.clock);
                 let id = self.next;
                 self.next += 1;
                 let hold = hold.map(|tokens| HoldTerms { tokens, ttl: 20 * SECOND });
-                let call = CallToJudge { hold, ..call(id, cost) };
+                let reprice = reprices.then_some(20 * SECOND);
+                let call = CallToJudge { hold, reprice, ..call(id, cost) };
                 let judgement = self.state.judge_call(&self.policies, clock, &call);
                 let tollgate::limiter::decision::Judgement::Decided(decision) = judgement else { panic!() };
                 let on_top = super::tokens(hold.map_or(0, |hold| hold.tokens));
                 if self.compare_verdict(&decision.verdict, cost.saturating_add(on_top), now) {
                     self.model.calls += 1;
                     self.model.add(0, false, now, 0, cost, Fate::Closed(HoldState::Settled, 0));
-                    if hold.is_some() {
+                    if hold.is_some() || reprices {
+                        let priced = reprices.then_some(self.model.entries.len() - 1);
                         self.model.add(id, false, now, 20 * SECOND, on_top, Fate::Open);
+                        self.model.entries.last_mut().unwrap().priced = priced;
                     }
                 }
             }
@@ -420,7 +445,10 @@ impl Run {
                 assert!(level <= u128::from(policy.burst()) * scale, "{policy:?}");
             }
         }
-        let open = self.model.entries.iter().filter(|entry| entry.fate == Fate::Open).map(|entry| entry.id);
+        let entries = &self.model.entries;
+        let is_listed = |index: &usize| entries[*index].held != Cost::NONE || self.model.returnable(*index) == 0;
+        let open = (0..entries.len()).filter(|index| entries[*index].fate == Fate::Open && is_listed(index));
+        let open = open.map(|index| entries[index].id);
         assert!(self.state.open_holds(at(self.clock)).iter().map(|open| open.id).eq(open));
         let mut calls = 0;
         for total in self.state.meter().kept_months() {

@@ -4,6 +4,7 @@ mod amounts;
 mod conservation;
 mod expiry;
 mod limits_model;
+mod repricing;
 mod rows;
 
 use std::collections::BTreeMap;

@@ -74,10 +74,10 @@ fn calls_are_in_the_audit_log() {
     assert!(state.has_uncommitted_notes());
     state = reread(&mut state);
     assert!(!state.has_uncommitted_notes());
-    state.complete(at(90), CallOutcome { nonce: 1, status: 502, duration_ms: 90, used: None }, true);
+    state.complete(at(90), CallOutcome { nonce: 1, status: 502, duration_ms: 90, used: None, cost: None }, true);
     assert!(state.has_uncommitted_notes() && !state.is_dirty());
-    state.complete(at(95), CallOutcome { nonce: 1, status: 200, duration_ms: 95, used: None }, true);
-    state.complete(at(95), CallOutcome { nonce: 77, status: 200, duration_ms: 95, used: None }, true);
+    state.complete(at(95), CallOutcome { nonce: 1, status: 200, duration_ms: 95, used: None, cost: None }, true);
+    state.complete(at(95), CallOutcome { nonce: 77, status: 200, duration_ms: 95, used: None, cost: None }, true);
     // The next window.
     judge(
         &mut state,

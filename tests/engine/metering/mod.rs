@@ -32,10 +32,11 @@ pub(crate) const CALL: CallToJudge<'_> = CallToJudge {
     is_audited: false,
     thresholds: &[],
     hold: None,
+    reprice: None,
 };
 
 pub(crate) fn ended(nonce: u64) -> CallOutcome {
-    CallOutcome { nonce, status: 201, duration_ms: 190, used: None }
+    CallOutcome { nonce, status: 201, duration_ms: 190, used: None, cost: None }
 }
 
 pub(crate) fn end(state: &mut KeyState, nonce: u64) {

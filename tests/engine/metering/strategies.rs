@@ -20,6 +20,7 @@ pub(crate) const CALL: CallToJudge<'_> = CallToJudge {
     is_audited: false,
     thresholds: &[],
     hold: None,
+    reprice: None,
 };
 
 pub(crate) fn policies() -> impl Strategy<Value = Vec<Policy>> {

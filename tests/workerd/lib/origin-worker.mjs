@@ -31,7 +31,7 @@ const ANSWERS = {
     };
     // A timer, because the runtime aborts a request that waits for nothing of its own as hanging.
     while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
-    return new Response("ok");
+    return new Response("ok", { headers: [...url.searchParams].filter(([name]) => name.startsWith("x-tollgate-")) });
   },
   "/down": () => {
     throw new Error("the origin is down");

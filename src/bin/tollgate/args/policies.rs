@@ -130,6 +130,9 @@ pub(crate) enum RouteCosts {
         /// Method in upper case [default: all methods]
         #[arg(long)]
         method: Option<String>,
+        /// Let the origin's response lower the cost with X-Tollgate-Cost
+        #[arg(long)]
+        reprice: bool,
     },
     /// Delete a route cost; takes effect within 60 seconds
     Delete {
