@@ -1,0 +1,133 @@
+// The section on token routes of docs/benchmarks.md.
+import { ratio } from "./compare.mjs";
+import { markdownTable, number, text } from "./tables.mjs";
+
+/** The place of the section in docs/benchmarks.md. */
+const BLOCK = /<!-- tokens -->\n[\s\S]*?<!-- \/tokens -->/;
+
+const FORMS = { events: "each event in a chunk of its own", blocks: "32 KiB of events in a chunk" };
+const few = (value) => number(value, value < 10 ? 2 : value < 100 ? 1 : 0);
+const tollgateOf = (results) => results.find(({ name }) => name === "tollgate");
+/** How many times more, for answers that may be of other lengths. */
+const times = (one, other, field) => {
+  const factor = one.answerBytes ? one.answerBytes / other.answerBytes : 1;
+  return ratio(one, other, field) * (field === "perSecond" ? factor : 1 / factor);
+};
+
+function ratios(results, one) {
+  const ours = tollgateOf(results);
+  if (one === ours) return ["", ""];
+  // The upstream is no gate, and its process another one.
+  return [number(times(ours, one, "perSecond"), 2), one.name === "upstream" ? "" : number(times(one, ours, "serverCpu"), 2)];
+}
+
+export function shortTable({ results }) {
+  return {
+    head: ["", "calls/s", "first byte p50 µs", "first byte p99 µs", "whole p50 µs", "CPU µs/call", "rows/call", "tollgate ÷ this", "CPU this ÷ tollgate"],
+    rows: results.map((one) => [
+      one.title,
+      number(one.perSecond),
+      number(one.firstByteP50),
+      number(one.firstByteP99),
+      number(one.p50),
+      number(one.serverCpu),
+      number(one.rowsPerCall, 3),
+      ...ratios(results, one),
+    ]),
+  };
+}
+
+export function longTable({ results }) {
+  return {
+    head: ["", "MB", "MB/s", "CPU ms/MB", "rows/call", "tollgate ÷ this", "CPU this ÷ tollgate"],
+    rows: results.map((one) => [
+      one.title,
+      number(one.answerBytes / 1e6, 1),
+      few((one.perSecond * one.answerBytes) / 1e6),
+      few(one.serverCpu / 1e3 / (one.answerBytes / 1e6)),
+      number(one.rowsPerCall),
+      ...ratios(results, one),
+    ]),
+  };
+}
+
+export function crossingsTable(rows) {
+  return {
+    head: ["answer", "usage asked for by", "chunks read", "read by wasm, each", "calls into wasm, each", "calls out of it, each", "bytes copied in, of each", "bytes copied back, of each"],
+    rows: rows.map(({ form, asksUsage, chunks, passes, callsIn, callsOut, bytesIn, bytesOut, bytes }) => [
+      FORMS[form],
+      asksUsage ? "the client" : "tollgate",
+      number(chunks),
+      number(passes / chunks, 2),
+      number(callsIn / chunks, 2),
+      number(callsOut / chunks, 2),
+      number(bytesIn / bytes, 2),
+      number(bytesOut / bytes, 2),
+    ]),
+  };
+}
+
+const tables = ({ short, long, crossings }) => [
+  ...short.tables.map((one) => [`short answers, ${one.connections === 1 ? "1 connection" : `${one.connections} connections`}`, shortTable(one)]),
+  ...long.tables.map((one) => [`long answers, ${FORMS[one.form]}`, longTable(one)]),
+  ["crossings", crossingsTable(crossings)],
+];
+
+export const tokensText = (results) => tables(results).map(([title, table]) => `${title}\n${text(table)}`).join("\n\n");
+
+/** The section, with its marks. */
+export function tokensSection(results) {
+  const { date, machine, sizes, minutes, load, loadAfter, rounds, seconds, longRounds, storage, litellm, short, long, crossings } = results;
+  const other = litellm ? `, LiteLLM ${litellm} on Python ${results.python}` : "";
+  const facts = [
+    ...machine.slice(0, 3),
+    ["measured", `${date.slice(0, 16).replace("T", " ")} UTC, in ${number(minutes, 1)} minutes; load of the machine ${number(load, 1)} before and ${number(loadAfter, 1)} after`],
+    ["each number", `the median of ${rounds} rounds of ${number(seconds, 1)} s, and of ${longRounds} long answers; storage on ${storage}`],
+    ["tollgate", `wasm and script with SHA-256 ${sizes.hash}…${other}`],
+  ];
+  const heading = (text) => `**${text}**`;
+  const sections = [
+    "## Token routes",
+    `Streamed chat completions in the form of OpenAI through a route that spends tokens: budgets of a day\nand a month beside request policies of a minute and a month. \`npm run bench -- --only tokens\` writes\nthis section alone, and \`make bench\` with the others. This is of its own run:`,
+    markdownTable({ head: ["", ""], rows: facts }).replaceAll("--:", "---"),
+    METHOD,
+    litellm ? LITELLM : "LiteLLM's proxy is left out, because it is not installed (`make setup-bench`).",
+    `### Short answers\n\n${number(short.tokens)} tokens, each event in a chunk of its own. Load of the machine before: ${number(short.load, 1)}.`,
+    ...short.tables.flatMap((one) => [heading(one.connections === 1 ? "1 connection" : `${one.connections} connections`), markdownTable(shortTable(one))]),
+    `### Long answers\n\nOne after the other, as fast as they are read. A model's answer comes as in the first table, but\nslower. Load of the machine before: ${number(long.load, 1)}.`,
+    ...long.tables.flatMap((one) => [heading(sentence(FORMS[one.form])), markdownTable(longTable(one))]),
+    `### What crosses into the wasm\n\n${CROSSINGS}`,
+    markdownTable(crossingsTable(crossings)),
+  ];
+  return `<!-- tokens -->\n${sections.join("\n\n")}\n<!-- /tokens -->`;
+}
+
+const sentence = (words) => words[0].toUpperCase() + words.slice(1);
+
+
+/** The document with the section in it. */
+export function withTokens(document, results) {
+  if (!BLOCK.test(document)) throw new Error("docs/benchmarks.md: there is no place for token routes");
+  return document.replace(BLOCK, () => tokensSection(results));
+}
+
+const METHOD = `- The upstream (\`bench/load/src/bin/upstream.rs\`) is a native process of one thread. It sends one event
+  for each token, as fast as they are taken; its first row shows that it is no bottleneck.
+- Every gate is on a loopback socket. All Workers run in one workerd process, and CPU is that of the
+  whole process, objects and D1's stand-in included, and not of the upstream.
+- “tollgate, token route” gets the request as clients send it: it asks the upstream for the usage and
+  takes that out of every event. In the row above it the client asks, and no byte is changed.
+- “Forward, chunks handed on in JavaScript” reads and writes each chunk and does nothing else
+  (\`bench/workers/pass.js\`). A gate that reads an answer in a Worker cannot cost less.
+- The time to the first byte includes the hold: a row in the key's object that is durable before the
+  upstream is asked. The second row is the settle, which the end of the answer waits for.
+- MB are those that the upstream sends.`;
+
+const LITELLM = `- LiteLLM's proxy runs with one worker process, one master key and no budget: its key budgets need a
+  database. Its long answers are shorter, so that the run ends.`;
+
+const CROSSINGS = `Counted by a copy of tollgate in which a few lines of JavaScript wrap the reader and the wasm's
+functions. The run fails if a chunk is read more or less than once, if more than three calls go into
+the wasm for it (its memory, itself, the memory of what replaces it) or any out of it, or if more
+bytes come back than have come. The runtime itself cuts what the upstream sends: a chunk that is
+read has at most 4 KiB, and an event that comes alone is read in two.`;
