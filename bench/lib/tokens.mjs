@@ -4,6 +4,7 @@ import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
 import { caseOf, compare, warm } from "./compare.mjs";
 import { FORWARD, PASS, services, tollgate } from "./contenders.mjs";
+import { excess, startCounted } from "./crossings.mjs";
 import { hasLitellm, litellmVersion, pythonVersion, startLitellm } from "./litellm.mjs";
 import { load, startUpstream } from "./load.mjs";
 import { machine, machineLoad, sizes } from "./machine.mjs";
@@ -25,14 +26,11 @@ const LONG_LITELLM = 3_000;
 /** Tokens of the answers whose crossings are counted. */
 const COUNTED = 4_000;
 
-/** Exports that a chunk calls at most: its memory, itself, and the memory of what replaces it. */
-const MOST_CALLS_IN = 3;
-
 const SQL = [
   `INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('${ROUTE}', 'POST', 'openai', 1000, 1000000)`,
 ];
 
-const gate = (more) => tollgate({ sets: TOKEN_SETS, sql: SQL, ...more });
+const OURS = { sets: TOKEN_SETS, sql: SQL };
 
 /** A request for an answer of so many tokens. `asksUsage` says that the client asks for its usage. */
 function completion({ form = "events", tokens, asksUsage = true, route = ROUTE }) {
@@ -112,42 +110,26 @@ function expectBytes({ name, bytesPerCall, answerBytes: whole }) {
   if (isChanged ? bytesPerCall < whole / 2 : bytesPerCall !== whole) throw new Error(`${name}: answers of ${bytesPerCall} bytes, and not of ${whole}`);
 }
 
-/** What crosses into the wasm for each chunk, on a copy of tollgate that counts. */
+/** What crosses into the wasm for each chunk. */
 async function crossings({ upstream, stateIn }) {
-  const counted = gate({ name: "tollgate-crossings", scripts: ["crossings.js", "crossings-count.js"] });
-  const runtime = await startWorkerd(services([counted], upstream.address), { stateIn });
+  const counted = await startCounted({ upstream: upstream.address, stateIn, ...OURS });
   try {
-    await counted.prepare(runtime);
-    const address = runtime.address(counted.name);
-    const look = async () => (await fetch(`http://${address}/crossings`)).json();
-    const plan = { address, values: counted.keys[SET], connections: 1, warmup_ms: 0, measure_ms: 30_000, most_requests: 1 };
+    const ask = (more) => (address, key) =>
+      load({ address, values: [key], connections: 1, warmup_ms: 0, measure_ms: 30_000, most_requests: 1, ...completion(more) });
     const rows = [];
     for (const form of FORMS) {
       for (const asksUsage of [true, false]) {
-        const request = completion({ form, tokens: COUNTED, asksUsage });
-        // The first call of a route is sent twice to the object.
-        await load({ ...plan, ...completion({ tokens: 1 }) });
-        const before = await look();
-        await load({ ...plan, ...request });
-        const counts = Object.fromEntries(Object.entries(await look()).map(([name, count]) => [name, count - before[name]]));
-        // One chunk is the request's own body.
-        const row = { form, asksUsage, ...counts, chunks: counts.chunks - 1, bytes: await answerBytes(upstream, form, COUNTED) };
-        expectCrossings(row);
+        const counts = await counted.call(ask({ form, tokens: COUNTED, asksUsage }));
+        const row = { form, asksUsage, ...counts, bytes: await answerBytes(upstream, form, COUNTED) };
+        const wrong = excess(row, row.bytes) ?? (asksUsage && row.bytesOut > 0 ? `${row.bytesOut} bytes were copied back unchanged` : undefined);
+        if (wrong) throw new Error(`crossings, ${form}: ${wrong}`);
         rows.push(row);
       }
     }
     return rows;
   } finally {
-    await runtime.stop();
+    await counted.stop();
   }
-}
-
-/** Each chunk crosses once, whole; what comes back is at most what has come. */
-function expectCrossings(row) {
-  const { chunks, passes, callsIn, callsOut, bytesIn, bytesOut, bytes, asksUsage } = row;
-  const isBounded = passes === chunks && callsIn <= MOST_CALLS_IN * chunks && callsOut === 0 && bytesIn === bytes;
-  const isBoundedBack = asksUsage ? bytesOut === 0 : bytesOut <= bytesIn;
-  if (!isBounded || !isBoundedBack) throw new Error(`crossings of chunks: ${JSON.stringify(row)}`);
 }
 
 /** The whole group. */
@@ -164,7 +146,7 @@ export async function tokens({ storage, rounds, seconds, say }) {
     const hasOther = await hasLitellm();
     if (!hasOther) say("LiteLLM is not installed in .tools/litellm (`make setup-bench` installs it): left out");
     const litellm = hasOther ? { ...(await open(startLitellm({ upstream: upstream.address, models: FORMS }))), version: await litellmVersion(), python: await pythonVersion() } : undefined;
-    const ours = gate();
+    const ours = tollgate(OURS);
     const workerd = await open(startWorkerd(services([FORWARD, PASS, ours], upstream.address), { stateIn: storage.directory }));
     await ours.prepare(workerd);
     const all = contenders({ workerd, upstream, litellm, ours });
