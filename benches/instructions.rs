@@ -73,9 +73,11 @@ fn run(case: &str, times: u64) -> Option<()> {
     Some(())
 }
 
-/// Up to six policies: minute, hour and day, of requests and of tokens.
+/// Up to six policies: minute, hour and day, of requests and of tokens. Sliding ones are all of
+/// requests.
 fn policies(algorithm: Algorithm, quota: u64, count: usize) -> Vec<Policy> {
-    let all = [Unit::Requests, Unit::Tokens].into_iter().flat_map(|unit| PERIODS.map(|period| (unit, period)));
+    let second = if algorithm == Algorithm::Sliding { Unit::Requests } else { Unit::Tokens };
+    let all = [Unit::Requests, second].into_iter().flat_map(|unit| PERIODS.map(|period| (unit, period)));
     let policy =
         |(index, (unit, period))| Policy::new(format!("p{index}"), unit, quota, period, algorithm, None).unwrap();
     all.enumerate().take(count).map(policy).collect()

@@ -2,7 +2,7 @@
 // docs/benchmarks.md and its plot.
 //
 //   npm run bench -- --only admit      groups of measurements: admit, deny, calls, keys, policies,
-//                                      quota, start, instructions (needs valgrind), cost
+//                                      quota, tokens, start, instructions (needs valgrind), cost
 //     --contenders tollgate,js-memory  contenders of admit and deny
 //     --connections 64                 numbers of connections of admit and deny (of 1,64)
 //     --rounds 5 --seconds 1.2         rounds, and seconds of each (also BENCH_SECONDS)
@@ -16,6 +16,7 @@
 //     --docs some/directory            output directory; a run of all groups writes into docs/
 //     --inspector 9229                 workerd's inspector on that loopback port
 //
+// `--only tokens` measures token routes, and writes their section of docs/benchmarks.md alone.
 // `--only cost` counts what mixes of calls cost, and writes docs/cost.md and the table in README.md.
 // It takes ten minutes and is not part of a run of all groups. Times never decide the exit code;
 // wrong statuses and wrong numbers of rows do.
@@ -36,6 +37,8 @@ import { plot } from "../bench/lib/plot.mjs";
 import { markdown } from "../bench/lib/report.mjs";
 import { buildRustWorker } from "../bench/lib/rust.mjs";
 import { callsText, comparisonText, instructionsText, keysText, policiesText, quotaText, startText } from "../bench/lib/tables.mjs";
+import { tokens } from "../bench/lib/tokens.mjs";
+import { tokensText, withTokens } from "../bench/lib/tokens-report.mjs";
 import { build, ROOT } from "./lib/gate.mjs";
 
 const MEMORY_DIRECTORY = "/dev/shm";
@@ -62,7 +65,7 @@ const { values: options } = parseArgs({
 });
 
 /** Groups that load Workers, and groups that do not. */
-const LOADS = ["admit", "deny", "calls", "keys", "policies", "quota", "start"];
+const LOADS = ["admit", "deny", "calls", "keys", "policies", "quota", "tokens", "start"];
 const GROUPS = [...LOADS, "instructions"];
 /** Groups that a run of all groups leaves out. */
 const ASKED_FOR = ["cost"];
@@ -145,6 +148,7 @@ async function measure() {
     keys: [() => byKeys({ storage: light, seconds }), keysText],
     policies: [() => byPolicies({ storage: light, seconds }), policiesText],
     quota: [() => byQuota({ storage: light, seconds }), quotaText],
+    tokens: [() => tokens({ storage: headline, rounds, seconds, say }), tokensText],
     start: [() => start({ storage: headline }), startText],
     cost: [() => cost({ storage: headline, onMix: ({ title }) => say(`counted: ${title}`) }), costText],
     instructions: [async () => ({ load: machineLoad(), counted: await instructions() }), ({ counted }) => instructionsText(counted)],
@@ -162,6 +166,12 @@ async function measure() {
     await writeFile(readme, withCostTable(await readFile(readme, "utf8"), results.cost));
     await writeFile(path.join(ROOT, "docs/cost.md"), await costDocument({ date: results.date, ...results.cost }));
     say("\nwritten: docs/cost.md and the table in README.md");
+  }
+
+  if (kinds.join() === "tokens" && !options["no-build"] && !options.state && headline === DISK) {
+    const document = path.join(ROOT, "docs/benchmarks.md");
+    await writeFile(document, withTokens(await readFile(document, "utf8"), { date: results.date, ...results.tokens }));
+    say("\nwritten: the section on token routes in docs/benchmarks.md");
   }
 
   const isWhole = GROUPS.every((name) => results[name]) && !wanted && others.length === 0 && !options.state && headline === DISK;

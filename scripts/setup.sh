@@ -3,8 +3,9 @@
 # node_modules/, the bindings generator into .tools/. `setup.sh test` adds what only the tests need
 # (Python tools in .tools/venv, npm clients of model APIs in tests/http/clients/node_modules),
 # `setup.sh bench` what only the benchmarks need (worker-build, which builds a Worker to compare
-# with). Every pin is in scripts/versions.env or a lock file. What is installed is left alone, so
-# that a second run does nothing.
+# with, and LiteLLM's proxy in .tools/litellm, which they do without if it cannot be installed).
+# Every pin is in scripts/versions.env or a lock file. What is installed is left alone, so that a
+# second run does nothing.
 set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
@@ -105,6 +106,19 @@ if [ "$FOR" = bench ]; then
   if ! has_tool worker-build "$WORKER_BUILD"; then
     step "worker-build $WORKER_BUILD (compiles for a few minutes)" \
       cargo "+$stable" install worker-build --version "$WORKER_BUILD" --root "$TOOLS" --force
+  fi
+  python="$TOOLS/litellm/bin/python"
+  if [ "$("$python" -c 'from importlib.metadata import version; print(version("litellm"))' 2>/dev/null)" != "$LITELLM" ]; then
+    rm -rf "$TOOLS/litellm"
+    # A subshell, because a failed step ends its shell.
+    if ! (
+      step "Python environment of LiteLLM" python3 -m venv "$TOOLS/litellm"
+      step "LiteLLM $LITELLM (150 MB)" "$python" -m pip install --quiet --disable-pip-version-check --no-input \
+        --constraint scripts/litellm-constraints.txt "litellm[proxy]==$LITELLM"
+    ); then
+      rm -rf "$TOOLS/litellm"
+      echo "setup: without LiteLLM, which is left out of the benchmarks"
+    fi
   fi
   exit 0
 fi

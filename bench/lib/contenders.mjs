@@ -1,5 +1,5 @@
 // What is compared. Every contender runs in the same workerd, before the same constant origin.
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { ROOT } from "../../scripts/lib/gate.mjs";
@@ -12,6 +12,9 @@ const KEY_SECRET = "bench";
 export const ORIGIN = "origin";
 /** Rows of one INSERT into D1. */
 const ROWS_AT_ONCE = 500;
+
+/** The compatibility flags of a deployed tollgate. */
+const FLAGS = JSON.parse(readFileSync(path.join(ROOT, "wrangler.toml"), "utf8").match(/^compatibility_flags = (.*)$/m)[1]);
 
 const file = (name) => path.join(ROOT, "bench/workers", name);
 const script = (...names) => Object.fromEntries(names.map((name) => [name, file(name)]));
@@ -51,6 +54,9 @@ export const FORWARD_RUST = constant("forward-rust", "bare forward, Rust", {
   vars: { FORWARD: "1" },
   outbound: ORIGIN,
 });
+
+/** Forwards whose responses' bodies pass through JavaScript. */
+export const PASS = constant("pass-js", "forward, chunks handed on in JavaScript", { modules: script("pass.js"), outbound: ORIGIN });
 
 export const HONO = {
   name: "hono-rate-limiter",
@@ -103,9 +109,18 @@ export const scripted = (name, file) => ({ ...counting({ name, modules: { "idea.
 
 /**
  * tollgate as built in a directory. Several builds can be compared in one run. With `isCounted` its
- * objects count their requests, which takes time.
+ * objects count their requests, which takes time. `scripts` are modules before those of the build,
+ * `sql` statements that D1 runs last.
  */
-export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), sets = BASIC_SETS, isCounted = false, vars = {} } = {}) {
+export function tollgate({
+  name = "tollgate",
+  build = path.join(ROOT, "build"),
+  sets = BASIC_SETS,
+  isCounted = false,
+  scripts = isCounted ? ["counted.js"] : [],
+  sql = [],
+  vars = {},
+} = {}) {
   const issued = new Map(sets.map((set) => [set.name, Array.from({ length: set.keys }, () => issueKey(KEY_SECRET))]));
   const ids = (set) => issued.get(set).map(({ id }) => id);
   const database = `${name}-d1`;
@@ -116,7 +131,8 @@ export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), 
     // One call at a time shares its row with no other.
     isOneRowEach: true,
     service: {
-      modules: { ...(isCounted ? script("counted.js") : {}), ...wasmWorker(build) },
+      modules: { ...script(...scripts), ...wasmWorker(build) },
+      flags: FLAGS,
       vars: { KEY_SECRET, ORIGIN: "", ...vars },
       objects: ["KeyObject"],
       bindings: [
@@ -139,7 +155,7 @@ export function tollgate({ name = "tollgate", build = path.join(ROOT, "build"), 
         const some = rows.slice(at, at + ROWS_AT_ONCE).join(", ");
         statements.push(`INSERT INTO keys (id, tier, secret_hash, created_at) VALUES ${some}`);
       }
-      await query(runtime.address(database), statements);
+      await query(runtime.address(database), [...statements, ...sql]);
     },
     /** Rows written so far by the objects of some keys of a set, given by index. */
     rows: isCounted ? undefined : (runtime, set, indexes) => rowsWritten(runtime.address(inspect.name), indexes.map((i) => ids(set)[i])),
@@ -196,8 +212,8 @@ async function query(address, statements) {
   if (failed) throw new Error(`D1: ${failed.error}`);
 }
 
-/** All services of some contenders, with the origin. */
-export function services(contenders) {
+/** All services of some contenders, with an origin: a constant Worker, or the server at an address. */
+export function services(contenders, external) {
   const own = contenders.flatMap(({ name, service, beside = [] }) => [{ name, ...service }, ...beside]);
-  return [{ name: ORIGIN, modules: script("constant.js") }, ...own];
+  return [external === undefined ? { name: ORIGIN, modules: script("constant.js") } : { name: ORIGIN, external }, ...own];
 }

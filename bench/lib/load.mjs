@@ -1,9 +1,10 @@
-// The native load generator: built once, run per measurement.
+// The native load generator: built once, run per measurement; and the upstream built with it.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ROOT } from "../../scripts/lib/gate.mjs";
-import { run } from "../../scripts/lib/processes.mjs";
+import { run, startGroup } from "../../scripts/lib/processes.mjs";
 
 const TARGET = path.join(ROOT, "target/bench-load");
 const HOME_BIN = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME ?? "", ".cargo"), "bin");
@@ -12,6 +13,17 @@ const HOME_BIN = path.join(process.env.CARGO_HOME ?? path.join(process.env.HOME 
 export async function buildLoad() {
   const env = { ...process.env, CARGO_TARGET_DIR: TARGET, PATH: `${process.env.PATH}${path.delimiter}${HOME_BIN}` };
   await run("cargo", ["build", "--release", "--locked", "--quiet"], { cwd: path.join(ROOT, "bench/load"), env });
+}
+
+/** The streaming upstream: see bench/load/src/bin/upstream.rs. */
+export async function startUpstream() {
+  const group = startGroup(path.join(TARGET, "release/upstream"), []);
+  const deadline = Date.now() + 10_000;
+  while (!group.log().includes("\n")) {
+    if (group.exited() || Date.now() > deadline) throw new Error(`the upstream did not start: ${group.log()}`);
+    await sleep(5);
+  }
+  return { address: `127.0.0.1:${group.log().trim()}`, pid: group.pid, log: group.log, stop: () => group.stop({ hard: true }) };
 }
 
 /** Runs one measurement: see `Plan` and `Report` in bench/load/src/main.rs. */

@@ -14,6 +14,7 @@ import {
   startTable,
 } from "./tables.mjs";
 import { targetsTable } from "./targets.mjs";
+import { tokensSection } from "./tokens-report.mjs";
 
 const STORED = {
   disk: "files on this machine's disk, in `.bench/`",
@@ -76,6 +77,7 @@ export function markdown(results, findings) {
     "### Quota",
     `One policy of a day. The smaller the quota, the more keys take turns, so that every cell has equally\nmany admitted calls; read along a row to compare algorithms. Two calls share a row only if they have\nthe same key. ${load(quota)}`,
     markdownTable(quotaTable(quota)),
+    tokensSection({ date: results.date, ...results.tokens }),
     "## Size and start",
     `workerd started anew ${start.first[0].times} times for each, medians. tollgate's first request is\nadmitted: it wakes the object and reads its storage. ${load(start)}`,
     markdownTable(startTable(start)),

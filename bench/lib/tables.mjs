@@ -104,7 +104,7 @@ export function otherWorkTable({ others }) {
 export const callsSentence = ({ asked, denied, seconds, perDenied }) =>
   `${number(asked)} object requests for ${number(denied)}\ndenied calls in ${number(seconds)} s: ${number(perDenied, 5)} per denied call`;
 
-function text({ head, rows }) {
+export function text({ head, rows }) {
   const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i].length)));
   const line = (row) => row.map((cell, i) => (i ? cell.padStart(widths[i]) : cell.padEnd(widths[i]))).join("  ").trimEnd();
   return [head, ...rows].map(line).join("\n");

@@ -3,7 +3,13 @@
 /** A quota that no run reaches. */
 const ENDLESS = 1_000_000_000;
 
-const policy = (period, { name = period, quota = ENDLESS, algorithm = "fixed" } = {}) => ({ name, quota, period, algorithm });
+const policy = (period, { name = period, quota = ENDLESS, algorithm = "fixed", unit = "requests" } = {}) => ({
+  name,
+  unit,
+  quota,
+  period,
+  algorithm,
+});
 
 /** The policies of most tiers: a minute and a month. */
 const USUAL = [policy("minute"), policy("month")];
@@ -56,14 +62,18 @@ export const costSets = (counts) => [
   set("knocking", [policy("minute"), EXHAUSTED], counts.knocking, 7),
 ];
 
+/** Keys with token budgets beside the usual policies. */
+const BUDGETS = ["day", "month"].map((period) => policy(period, { name: `tokens-${period}`, unit: "tokens" }));
+export const TOKEN_SETS = [set("tokens", [...USUAL, ...BUDGETS])];
+
 /** The SQL that creates the tiers of some sets. */
 export function insertTiers(sets) {
   const tiers = sets.map(({ tier, auditDays }) => `('${tier}', ${auditDays})`);
   const limits = sets.flatMap(({ tier, policies }) =>
-    policies.map(({ name, quota, period, algorithm }) => `('${tier}', '${name}', ${quota}, '${period}', '${algorithm}')`),
+    policies.map(({ name, unit, quota, period, algorithm }) => `('${tier}', '${name}', '${unit}', ${quota}, '${period}', '${algorithm}')`),
   );
   return [
     `INSERT INTO tiers (name, audit_days) VALUES ${tiers.join(", ")}`,
-    `INSERT INTO tier_limits (tier, policy, quota, period, algorithm) VALUES ${limits.join(", ")}`,
+    `INSERT INTO tier_limits (tier, policy, unit, quota, period, algorithm) VALUES ${limits.join(", ")}`,
   ];
 }

@@ -22,7 +22,8 @@ const text = JSON.stringify;
  * A service is `{ name, modules, vars, bindings, objects, outbound }`: `modules` maps a module's
  * name (`.js` or `.wasm`) to a file, the first is the main one; `bindings` are capnp texts;
  * `objects` are the class names of its Durable Objects, bound under `KEYS`; `outbound` is the
- * service that its `fetch` reaches (none by default). `stateIn` is the directory in which the state
+ * service that its `fetch` reaches (none by default); `flags` are compatibility flags. A service
+ * `{ name, external }` is an HTTP server at that address. `stateIn` is the directory in which the state
  * directory is created; `state` is an existing one, which is kept. `keepAwake` leaves idle
  * objects in memory. Returns `address(name)`, `pid`, `log()` and `stop()`.
  */
@@ -34,6 +35,7 @@ export async function startWorkerd(services, { inspectorPort, stateIn = tmpdir()
   try {
     const directory = state ?? path.join(scratch, "state");
     await mkdir(directory, { recursive: true });
+    const inside = services.filter(({ external }) => external === undefined);
     const definitions = [];
     for (const service of services) definitions.push(await define({ keepAwake, ...service }, scratch));
     const config = `using Workerd = import "/workerd/workerd.capnp";
@@ -43,14 +45,14 @@ const config :Workerd.Config = (
     (name = "nowhere", network = (allow = [])),
     ${definitions.join(",\n    ")}
   ],
-  sockets = [${services.map(({ name }) => `(name = ${text(name)}, address = "127.0.0.1:0", http = (), service = ${text(name)})`).join(", ")}],
+  sockets = [${inside.map(({ name }) => `(name = ${text(name)}, address = "127.0.0.1:0", http = (), service = ${text(name)})`).join(", ")}],
 );
 `;
     const file = path.join(scratch, "config.capnp");
     await writeFile(file, config);
     const inspector = inspectorPort ? [`--inspector-addr=127.0.0.1:${inspectorPort}`] : [];
     const group = startGroup(WORKERD, ["serve", "--experimental", "--control-fd=1", ...inspector, file]);
-    const ports = await listening(group, services.length);
+    const ports = await listening(group, inside.length);
     return {
       address: (name) => `127.0.0.1:${ports.get(name)}`,
       pid: group.pid,
@@ -70,7 +72,8 @@ const config :Workerd.Config = (
 
 /** A service's definition. Its modules are copied, so that a build during the run changes none. */
 async function define(service, scratch) {
-  const { name, modules, vars = {}, bindings = [], objects = [], outbound = "nowhere", keepAwake } = service;
+  const { name, external, modules, vars = {}, bindings = [], objects = [], flags = [], outbound = "nowhere", keepAwake } = service;
+  if (external !== undefined) return `(name = ${text(name)}, external = (address = ${text(external)}, http = ()))`;
   await mkdir(path.join(scratch, name));
   const embedded = [];
   for (const [module, file] of Object.entries(modules)) {
@@ -88,6 +91,7 @@ async function define(service, scratch) {
   );
   return `(name = ${text(name)}, worker = (
       compatibilityDate = ${text(COMPATIBILITY_DATE)},
+      compatibilityFlags = [${flags.map((flag) => text(flag)).join(", ")}],
       modules = [${embedded.join(", ")}],
       bindings = [${bound.join(", ")}],
       durableObjectNamespaces = [${namespaces.join(", ")}],

@@ -4,11 +4,11 @@
 
 mod cpu;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{HOST, HeaderName, HeaderValue};
-use hyper::{Request, Uri};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
@@ -29,6 +29,8 @@ struct Plan {
     /// `host:port`.
     address: String,
     path: String,
+    /// The JSON of each request, which is a POST then.
+    body: Option<String>,
     connections: usize,
     /// Load before the measurement begins.
     warmup_ms: u64,
@@ -50,8 +52,11 @@ struct Report {
     requests: u64,
     seconds: f64,
     per_second: f64,
-    /// Microseconds.
+    /// Microseconds until the whole response was read, and until the first byte of its body was.
     latency: Latency,
+    first_byte: Latency,
+    /// Bytes of the responses' bodies.
+    bytes: u64,
     /// All responses by status, including those before the measurement and those too late for it.
     statuses: BTreeMap<u16, u64>,
     failures: u64,
@@ -71,12 +76,27 @@ struct Latency {
     max: f64,
 }
 
+impl Latency {
+    /// Of times in nanoseconds.
+    fn of(times: &hdrhistogram::Histogram<u64>) -> Self {
+        let micros = |quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+        Self {
+            mean: times.mean() / 1e3,
+            p50: micros(0.5),
+            p90: micros(0.9),
+            p99: micros(0.99),
+            max: times.max() as f64 / 1e3,
+        }
+    }
+}
+
 struct Run {
     plan: Plan,
     header: HeaderName,
     values: Vec<HeaderValue>,
     host: HeaderValue,
     path: Uri,
+    body: Option<Bytes>,
     measure_from: Instant,
     end: Instant,
     requests_left: Cell<u64>,
@@ -86,6 +106,8 @@ struct Run {
     statuses: RefCell<BTreeMap<u16, u64>>,
     /// Nanoseconds.
     latencies: RefCell<hdrhistogram::Histogram<u64>>,
+    first_bytes: RefCell<hdrhistogram::Histogram<u64>>,
+    bytes: Cell<u64>,
 }
 
 type Fault = Box<dyn Error>;
@@ -108,6 +130,7 @@ async fn run(plan: Plan) -> Result<Report, Fault> {
         values: plan.values.iter().map(|value| value.parse()).collect::<Result<_, _>>()?,
         host: plan.address.parse()?,
         path: plan.path.parse()?,
+        body: plan.body.clone().map(Bytes::from),
         measure_from,
         end: measure_from + Duration::from_millis(plan.measure_ms),
         requests_left: Cell::new(plan.most_requests.unwrap_or(u64::MAX)),
@@ -116,6 +139,8 @@ async fn run(plan: Plan) -> Result<Report, Fault> {
         last_failure: RefCell::default(),
         statuses: RefCell::default(),
         latencies: RefCell::new(hdrhistogram::Histogram::new(3)?),
+        first_bytes: RefCell::new(hdrhistogram::Histogram::new(3)?),
+        bytes: Cell::new(0),
         plan,
     });
     let mut connections = JoinSet::new();
@@ -151,7 +176,6 @@ fn report(run: &Run, measured: Duration, before: CpuTimes, after: CpuTimes) -> R
     let latencies = run.latencies.borrow();
     let seconds = measured.as_secs_f64();
     let requests = latencies.len();
-    let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let per_request = |before: Option<Duration>, after: Option<Duration>| {
         Some((after?.saturating_sub(before?)).as_secs_f64() * 1e6 / requests.max(1) as f64)
     };
@@ -159,13 +183,9 @@ fn report(run: &Run, measured: Duration, before: CpuTimes, after: CpuTimes) -> R
         requests,
         seconds,
         per_second: requests as f64 / seconds,
-        latency: Latency {
-            mean: latencies.mean() / 1e3,
-            p50: micros(0.5),
-            p90: micros(0.9),
-            p99: micros(0.99),
-            max: latencies.max() as f64 / 1e3,
-        },
+        latency: Latency::of(&latencies),
+        first_byte: Latency::of(&run.first_bytes.borrow()),
+        bytes: run.bytes.get(),
         statuses: run.statuses.borrow().clone(),
         failures: run.failures.get(),
         last_failure: run.last_failure.borrow().clone(),
@@ -197,30 +217,46 @@ async fn requests(run: &Run) -> Result<(), Fault> {
             return Ok(());
         }
         run.requests_left.set(left - 1);
-        let status = tokio::time::timeout(PATIENCE, exchange(run, &mut sender)).await??;
+        let answer = tokio::time::timeout(PATIENCE, exchange(run, &mut sender)).await??;
         let answered_at = Instant::now();
-        *run.statuses.borrow_mut().entry(status).or_insert(0) += 1;
+        *run.statuses.borrow_mut().entry(answer.status).or_insert(0) += 1;
         if answered_at >= run.measure_from && answered_at < run.end {
-            let nanos = u64::try_from((answered_at - sent_at).as_nanos())?;
-            run.latencies.borrow_mut().record(nanos)?;
+            let nanos = |until: Instant| u64::try_from((until - sent_at).as_nanos());
+            run.latencies.borrow_mut().record(nanos(answered_at)?)?;
+            run.first_bytes.borrow_mut().record(nanos(answer.first_byte_at.unwrap_or(answered_at))?)?;
+            run.bytes.set(run.bytes.get() + answer.bytes);
         }
     }
 }
 
+/// A response that was read.
+struct Answer {
+    status: u16,
+    first_byte_at: Option<Instant>,
+    bytes: u64,
+}
+
 /// Sends one request and reads its whole response.
-async fn exchange(run: &Run, sender: &mut SendRequest<Empty<Bytes>>) -> Result<u16, Fault> {
+async fn exchange(run: &Run, sender: &mut SendRequest<Full<Bytes>>) -> Result<Answer, Fault> {
     let turn = run.next_value.get() % run.values.len();
     run.next_value.set(turn + 1);
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::new(run.body.clone().unwrap_or_default()));
     *request.uri_mut() = run.path.clone();
     request.headers_mut().insert(HOST, run.host.clone());
     request.headers_mut().insert(run.header.clone(), run.values[turn].clone());
+    if run.body.is_some() {
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     sender.ready().await?;
     let answer = sender.send_request(request).await?;
-    let status = answer.status().as_u16();
+    let mut read = Answer { status: answer.status().as_u16(), first_byte_at: None, bytes: 0 };
     let mut body = answer.into_body();
     while let Some(frame) = body.frame().await {
-        frame?;
+        if let Ok(data) = frame?.into_data() {
+            read.bytes += data.len() as u64;
+            read.first_byte_at.get_or_insert_with(Instant::now);
+        }
     }
-    Ok(status)
+    Ok(read)
 }
