@@ -190,6 +190,16 @@ test("a call whose outcome never comes keeps its cost", async () => {
   expect((await left())[1]).toBe(MONTH - COST);
 });
 
+test("a client that leaves before the answer does not keep it from lowering the cost", async () => {
+  const leave = new AbortController();
+  const gone = costing("3", { signal: leave.signal }, "/held").catch(() => "gone");
+  await vi.waitFor(async () => expect(await received()).toHaveLength(1));
+  leave.abort();
+  expect(await gone).toBe("gone");
+  await releaseOrigin();
+  await vi.waitFor(async () => expect((await usage(key)).policies.map(({ used }) => used)).toEqual([3, 3]), { timeout: 5_000 });
+});
+
 test("a first call with an idempotency key is refunded, free replays keep their cost, later ones are re-priced", async () => {
   const init = { headers: { "Idempotency-Key": "a" } };
   await costing("0", init);
