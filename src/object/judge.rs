@@ -1,6 +1,6 @@
 //! How calls are judged, and reports and outcomes of calls recorded.
 
-use crate::key_state::hold::{HoldTerms, UsedAmount};
+use crate::key_state::hold::HoldTerms;
 use crate::key_state::state::KeyState;
 use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
@@ -9,7 +9,6 @@ use crate::keys::token_route::TokenTerms;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{Judgement, UsageSnapshot, Verdict};
 use crate::limiter::policy::{Policy, Unit};
-use crate::metering::call_outcome::UsedTokens;
 use crate::object::memory::{Memory, NotLoaded};
 use crate::object::settings::Settings;
 use crate::protocol::object_request::{CallOutcomes, Check, PendingReport};
@@ -280,18 +279,10 @@ fn complete(
     now: UnixMicros,
 ) {
     for outcome in outcomes.iter() {
-        key_state.complete(now, outcome, profile.row.audit_days > 0);
-        let tokens = match outcome.used {
-            None => continue,
-            Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => tokens,
-            // One that is not open any more is charged whole already, or settled.
-            Some(UsedTokens::Held) => match key_state.open_hold(now, outcome.nonce) {
-                None => continue,
-                Some(hold) => hold.cost.tokens,
-            },
-        };
-        let used = UsedAmount { tokens, requests: None };
-        key_state.settle_hold(profile.schedule(), now, outcome.nonce, used, &settings.thresholds);
+        let charge = outcome
+            .used
+            .and_then(|used| key_state.settle_call(profile.schedule(), now, outcome.nonce, used, &settings.thresholds));
+        key_state.complete(now, outcome, charge, profile.row.audit_days > 0);
     }
 }
 

@@ -8,6 +8,7 @@
 //! happens again. What is charged then can be corrected once, by a settle or release that comes
 //! late.
 
+use crate::key_state::audit_log::entry::EndedCall;
 use crate::key_state::closed_holds::ClosedHold;
 use crate::key_state::counters::Begun;
 use crate::key_state::evaluate::Demand;
@@ -21,10 +22,11 @@ use crate::limiter::cost::Cost;
 use crate::limiter::decision::Verdict;
 use crate::limiter::policy::{Algorithm, Unit};
 use crate::limiter::schedule::Schedule;
+use crate::metering::call_outcome::{ChargeBasis, TokenCharge, UsedTokens};
 use crate::metering::charges::Charges;
 use crate::metering::cut;
 use crate::metering::hours;
-use crate::metering::months::MonthCounts;
+use crate::metering::months::{MonthCounts, TokenMarks};
 use crate::time::UnixMicros;
 
 /// A hold that is made if it is admitted.
@@ -34,6 +36,7 @@ pub(super) struct NewHold {
     pub(super) kind: HoldKind,
     pub(super) cost: Cost,
     pub(super) ttl: u64,
+    pub(super) is_audited: bool,
 }
 
 impl KeyState {
@@ -53,7 +56,7 @@ impl KeyState {
         if let Some(outcome) = self.contents.holds.closed.find(id, now).map(|closed| closed.outcome) {
             return ReservationAnswer::Closed(outcome, self.usage_at(policies, now, clock));
         }
-        let hold = NewHold { id, kind: HoldKind::Reservation, cost, ttl };
+        let hold = NewHold { id, kind: HoldKind::Reservation, cost, ttl, is_audited: false };
         let decision = self.decide(policies, now, clock, Demand::new(cost, false), hours::RESERVATIONS, Some(hold));
         match self.contents.holds.find(id).map(Hold::view) {
             Some(open) => ReservationAnswer::Open(open, decision.usage),
@@ -75,7 +78,27 @@ impl KeyState {
         used: UsedAmount,
         thresholds: &[u16],
     ) -> Option<HoldOutcome> {
-        self.close_hold(policies.into(), clock, id, Some(used), thresholds)
+        self.close_hold(policies.into(), clock, id, Some(used), thresholds, ChargeBasis::Reported)
+    }
+
+    /// Settles the hold of a call, as [`settle_hold`](Self::settle_hold) does, and gives what is
+    /// charged. A call that is charged its whole hold and whose hold is not open is charged already.
+    pub fn settle_call<'a>(
+        &mut self,
+        policies: impl Into<Schedule<'a>>,
+        clock: UnixMicros,
+        nonce: u64,
+        used: UsedTokens,
+        thresholds: &[u16],
+    ) -> Option<TokenCharge> {
+        let tokens = match used {
+            UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens) => tokens,
+            UsedTokens::Held => self.open_hold(clock, nonce)?.cost.tokens,
+        };
+        let amount = UsedAmount { tokens, requests: None };
+        let basis = used.basis();
+        let outcome = self.close_hold(policies.into(), clock, nonce, Some(amount), thresholds, basis)?;
+        Some(TokenCharge { tokens: outcome.charged.tokens, basis })
     }
 
     /// Gives back all of a hold. Otherwise like [`settle_hold`](Self::settle_hold).
@@ -85,7 +108,7 @@ impl KeyState {
         clock: UnixMicros,
         id: u64,
     ) -> Option<HoldOutcome> {
-        self.close_hold(policies.into(), clock, id, None, &[])
+        self.close_hold(policies.into(), clock, id, None, &[], ChargeBasis::Reported)
     }
 
     fn close_hold(
@@ -95,6 +118,7 @@ impl KeyState {
         id: u64,
         used: Option<UsedAmount>,
         thresholds: &[u16],
+        basis: ChargeBasis,
     ) -> Option<HoldOutcome> {
         let now = self.effective_time(clock);
         // Buckets drain at the rate of their times, also when a hold is given back to them.
@@ -123,6 +147,14 @@ impl KeyState {
             ..MonthCounts::default()
         };
         self.contents.meter.settle(hold.hour, &hold.class, counts);
+        self.contents.meter.mark(hold.hour, |marks| {
+            if !is_open {
+                marks.expired = marks.expired.saturating_sub(hold.cost.tokens);
+            }
+            if basis == ChargeBasis::Estimated {
+                marks.estimated = marks.estimated.saturating_add(charged.tokens);
+            }
+        });
         if !is_open || hold.kind == HoldKind::Reservation {
             self.remember(ClosedHold { outcome, expired: None });
         }
@@ -186,13 +218,13 @@ impl KeyState {
 
     /// Makes a hold whose cost has just been spent from all counters.
     pub(super) fn begin_hold(&mut self, now: UnixMicros, new: NewHold, class: &str) {
-        let NewHold { id, kind, cost, ttl } = new;
+        let NewHold { id, kind, cost, ttl, is_audited } = new;
         let ttl = ttl.clamp(1, MAX_TTL);
         self.contents.counters.begin_hold(id, cost);
         let hour = self.contents.meter.open_hour(now);
         let (class, lost) = (cut(class).to_owned(), Lost::default());
         let expires_at = now.saturating_add(ttl);
-        self.contents.holds.add(Hold { id, kind, cost, at: now, ttl, expires_at, hour, class, lost });
+        self.contents.holds.add(Hold { id, kind, cost, at: now, ttl, expires_at, hour, class, lost, is_audited });
         self.pin_hours();
         self.unwritten.changes = true;
     }
@@ -206,6 +238,12 @@ impl KeyState {
             let class = self.contents.meter.settle(hold.hour, &hold.class, counts).to_owned();
             hold.class = class;
             let (charged, at) = (hold.cost, hold.expires_at);
+            let add = |marks: &mut TokenMarks| marks.expired = marks.expired.saturating_add(charged.tokens);
+            self.contents.meter.mark(hold.hour, add);
+            if hold.is_audited {
+                let charge = TokenCharge { tokens: charged.tokens, basis: ChargeBasis::Expired };
+                self.contents.audit.end(now, &EndedCall { nonce: hold.id, end: None, charge: Some(charge) });
+            }
             let outcome = HoldOutcome { id: hold.id, state: HoldState::Expired, charged, reserved: hold.cost, at };
             self.remember(ClosedHold { outcome, expired: Some(hold) });
         }

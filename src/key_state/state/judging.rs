@@ -137,13 +137,15 @@ impl KeyState {
             kind: HoldKind::Call,
             cost: Cost { requests: 0, tokens },
             ttl,
+            is_audited: call.is_audited,
         });
         let decision = self.decide(policies, now, clock, demand, call.class, hold);
         if decision.is_admitted() {
             self.contents.calls.admit(call.nonce, key, prior, now);
             if call.is_audited {
                 let charged = if is_free { 0 } else { call.cost.requests };
-                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay);
+                let held = hold.map(|hold| hold.cost.tokens);
+                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay, held);
             }
         } else {
             self.log_refusal(now, call, if decision.verdict.is_denied() { TOO_MANY_REQUESTS } else { BAD_REQUEST });

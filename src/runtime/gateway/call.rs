@@ -15,6 +15,7 @@ use crate::gateway::deny_cache::{Generation, Keyed};
 use crate::gateway::outbox::queue::Attachment;
 use crate::gateway::outbox::usage_reports::MaybeCounted;
 use crate::gateway::ratelimit_headers::{REPLAY, RateLimits, TOKEN_CAP};
+use crate::gateway::token_answer::HoldRenewal;
 use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
@@ -237,7 +238,7 @@ impl GatedCall {
     async fn send_with_hold(mut self, terms: TokenTerms) -> HttpResult {
         let request = &self.request.incoming.request;
         let read = match self.tokens.take() {
-            Some(tokens) => tokens.read_again(request, terms),
+            Some(tokens) => tokens.read_again(request, terms, self.isolate.config.token_body_bytes),
             None => TokenCall::read(request, terms, self.isolate.config.token_body_bytes).await,
         };
         match read {
@@ -376,12 +377,15 @@ impl GatedCall {
             request_fields.set(REPLAY, "1");
             answer_fields.set(REPLAY, "1");
         }
-        let end = admission.wants_outcome.then(|| CallEnd {
+        let is_awaited = self.is_repeatable(admission);
+        // The settle of a hold says how the call ended, but only after the last byte.
+        let wants_end = admission.wants_outcome && (is_awaited || !admission.has_hold);
+        let end = wants_end.then(|| CallEnd {
             isolate: Rc::clone(&self.isolate),
             context: context.clone(),
             id: caller.id.clone(),
             nonce: self.nonce,
-            is_awaited: self.is_repeatable(admission),
+            is_awaited,
         });
         if let Some(tokens) = &self.tokens {
             return self.forward_read(tokens, admission, (&mut request_fields, &answer_fields), end);
@@ -414,12 +418,15 @@ impl GatedCall {
     }
 
     fn held_answer(&self, tokens: &TokenCall, cap: Option<u64>) -> HeldAnswer {
+        let begun = clock::now().as_millis();
         HeldAnswer {
             isolate: Rc::clone(&self.isolate),
             context: self.request.context.clone(),
             id: self.request.caller.id.clone(),
             nonce: self.nonce,
-            begun: clock::now().as_millis(),
+            begun,
+            responded: None,
+            renewal: HoldRenewal::new(begun),
             meter: tokens.meter(cap),
             changes_length: tokens.request.needs_usage(),
         }

@@ -82,21 +82,21 @@ impl CallEnd {
     /// origin did not respond. Returns the promise that the response must wait for, if any.
     pub fn ended(self, status: u16, begun: f64, now: f64) -> Option<Promise> {
         let Self { isolate, context, id, nonce, is_awaited } = self;
-        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun), used: None };
+        let outcome = CallOutcome { nonce, status, duration_ms: whole_number(now - begun), used: None };
         if is_awaited {
             let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
             return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
         }
-        if OUTBOX.with_borrow_mut(|outbox| outbox.add_outcome(&id, millis(now), outcome)) {
+        if OUTBOX.with_borrow_mut(|outbox| outbox.add_outcome(&id, whole_number(now), outcome)) {
             OutboxDelivery::later(&isolate, &context, &id, DeliveryKind::Outcomes);
         }
         None
     }
 }
 
-/// Milliseconds from JavaScript. Negative values, after a step back of the clock, become 0.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds, below 2^53")]
-pub(crate) fn millis(value: f64) -> u64 {
+/// Milliseconds or bytes from JavaScript. Negative values, as after a step back of the clock, become 0.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers, below 2^53")]
+pub(crate) fn whole_number(value: f64) -> u64 {
     value as u64
 }
 

@@ -226,7 +226,12 @@ impl RepeatWorld {
                     let call = CallToJudge { nonce, idempotency_key: Some(&text), ..CALL };
                     prop_assert!(matches!(self.state.judge_call(&[], clock, &call), Judgement::Decided(_)));
                     self.model.admit('n', 1000 + nonce, 0, nonce, now, 1);
-                    self.state.complete(clock, CallOutcome { nonce, status: 200, duration_ms: 1, used: None }, false);
+                    self.state.complete(
+                        clock,
+                        CallOutcome { nonce, status: 200, duration_ms: 1, used: None },
+                        None,
+                        false,
+                    );
                     self.model.firsts.last_mut().unwrap().is_complete = true;
                 }
             }
@@ -238,6 +243,7 @@ impl RepeatWorld {
                     self.state.complete(
                         clock,
                         CallOutcome { nonce: first.nonce, status: 200, duration_ms: 1, used: None },
+                        None,
                         false,
                     );
                 } else {
