@@ -1,4 +1,4 @@
-//! What is charged of a call's hold, from what its answer says while it passes.
+//! What is charged of a call's hold, read from its answer while that passes.
 
 use crate::keys::token_route::UsageFormat;
 use crate::metering::call_outcome::UsedTokens;
@@ -47,7 +47,7 @@ pub struct AnswerMeter {
 
 #[derive(Debug)]
 enum AnswerState {
-    /// The origin has not answered.
+    /// The origin has not responded.
     Waiting,
     Passing {
         status: u16,
@@ -76,7 +76,7 @@ impl AnswerMeter {
         self.state = AnswerState::Passing { status, reported, reader };
     }
 
-    /// Reads on, and says what of it the client gets.
+    /// Reads on. Gives what of it the client gets.
     pub fn pass(&mut self, bytes: &[u8]) -> Passed {
         match &mut self.state {
             AnswerState::Passing { reader, .. } => reader.feed(bytes),
@@ -108,7 +108,7 @@ impl AnswerMeter {
         }
     }
 
-    /// What is charged if nothing more comes because the origin did not answer, or has ended.
+    /// What is charged if nothing more comes because the origin did not respond, or has ended.
     #[must_use]
     pub fn used(&self) -> UsedTokens {
         match &self.state {

@@ -120,18 +120,18 @@ fn judge_held(
     check: &Check<'_>,
     call: CallToJudge<'_>,
     now: UnixMicros,
-    (asked, can_be_clamped): (TokenHold, bool),
+    (requested, can_be_clamped): (TokenHold, bool),
 ) -> (KeyVerdict, UsageSnapshot, bool) {
-    let clamped = if can_be_clamped { clamp(key_state, profile, asked, now) } else { None };
-    let tokens = clamped.unwrap_or(asked).total();
+    let clamped = if can_be_clamped { clamp(key_state, profile, requested, now) } else { None };
+    let tokens = clamped.unwrap_or(requested).total();
     let call = CallToJudge { hold: Some(HoldTerms { tokens, ttl: HOLD_TTL }), ..call };
     let (verdict, usage, is_admitted) = judge_call(key_state, profile, check, &call, now);
     let verdict = match verdict {
         KeyVerdict::Admitted(admission) => {
             // A free replay has none. That of a repeated request may be smaller than computed now.
             let open = key_state.open_hold(now, check.nonce);
-            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < asked.total());
-            let cap = less.and_then(|tokens| asked.within(tokens)).map(|hold| hold.output_per_answer);
+            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < requested.total());
+            let cap = less.and_then(|tokens| requested.within(tokens)).map(|hold| hold.output_per_answer);
             KeyVerdict::Admitted(Admission { has_hold: open.is_some(), cap, ..admission })
         }
         verdict => verdict,
@@ -141,12 +141,12 @@ fn judge_held(
 
 /// The hold with as much output as every policy has tokens left for; `None` if all of it fits, or
 /// not one token of output does.
-fn clamp(key_state: &mut KeyState, profile: &Profile, asked: TokenHold, now: UnixMicros) -> Option<TokenHold> {
+fn clamp(key_state: &mut KeyState, profile: &Profile, requested: TokenHold, now: UnixMicros) -> Option<TokenHold> {
     let schedule = profile.schedule();
     let usage = key_state.usage(schedule, now);
     let of_tokens = schedule.policies().iter().zip(&usage.policies).filter(|(policy, _)| policy.unit() == Unit::Tokens);
     let left = of_tokens.map(|(_, usage)| usage.remaining).min()?;
-    asked.within(left).filter(|hold| hold.total() < asked.total())
+    requested.within(left).filter(|hold| hold.total() < requested.total())
 }
 
 /// The verdict on a call of an active key, the usage after it, and whether it is admitted. A repeat

@@ -138,8 +138,8 @@ impl TokenCall {
 
     /// The meter of the answer to a call with a hold.
     pub(crate) fn meter(&self, cap: Option<u64>) -> AnswerMeter {
-        let asked = self.request.hold;
-        let hold = TokenHold { output_per_answer: cap.unwrap_or(asked.output_per_answer), ..asked };
+        let requested = self.request.hold;
+        let hold = TokenHold { output_per_answer: cap.unwrap_or(requested.output_per_answer), ..requested };
         AnswerMeter::new(hold, self.terms.format, self.request.needs_usage())
     }
 }
