@@ -144,8 +144,8 @@ impl KeyState {
             self.contents.calls.admit(call.nonce, key, prior, now);
             if call.is_audited {
                 let charged = if is_free { 0 } else { call.cost.requests };
-                let held = hold.map(|hold| hold.cost.tokens);
-                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay, held);
+                let tokens = hold.map(|hold| hold.cost.tokens);
+                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay, tokens);
             }
         } else {
             self.log_refusal(now, call, if decision.verdict.is_denied() { TOO_MANY_REQUESTS } else { BAD_REQUEST });
