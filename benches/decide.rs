@@ -120,7 +120,7 @@ fn call(c: &mut Criterion) {
                 };
                 let now = UnixMicros::from_micros(clock);
                 let judgement = state.judge_once(&policies, now, &call);
-                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 90, used: None }, is_audited);
+                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 90, used: None }, None, is_audited);
                 state.committed();
                 judgement
             });

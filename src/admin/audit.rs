@@ -5,6 +5,7 @@ use crate::encoding::hex;
 use crate::http::problem::Problem;
 use crate::key_state::audit_log::entry::AuditEntry;
 use crate::key_state::audit_log::reader::AuditCursor;
+use crate::metering::call_outcome::ChargeBasis;
 use crate::time::{UnixMicros, parse_rfc3339, rfc3339};
 use serde::Serialize;
 
@@ -43,6 +44,18 @@ pub struct EntryView {
     pub replay: bool,
     /// Number of calls in this entry: more than 1 only for refused calls.
     pub count: u64,
+    /// Tokens that the call held; `null` if it held none.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
+    pub tokens_held: Option<u64>,
+    /// Tokens charged for the call; `null` if it held none, has not ended, or ended more than 15
+    /// minutes after it began.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
+    pub tokens: Option<u64>,
+    /// What `tokens` is: the usage that the origin has `reported`; `estimated` from what was
+    /// delivered of an answer that was cut off; all that was `held`, because the answer has no
+    /// usage; or all of a hold that `expired` because nothing settled it. `null` like `tokens`.
+    #[cfg_attr(not(target_arch = "wasm32"), schema(required = true))]
+    pub tokens_basis: Option<ChargeBasis>,
 }
 
 impl From<AuditEntry> for EntryView {
@@ -63,6 +76,9 @@ impl From<AuditEntry> for EntryView {
             idempotency_key: entry.idempotency_key,
             replay: entry.is_replay,
             count: entry.count,
+            tokens_held: entry.held,
+            tokens: entry.charge.map(|charge| charge.tokens),
+            tokens_basis: entry.charge.map(|charge| charge.basis),
         }
     }
 }

@@ -11,7 +11,7 @@ pub const CAPACITY: usize = 1_000;
 /// Maximum length of a method and path together, in bytes. Longer ones are not remembered.
 const LENGTH: usize = 1_024;
 
-/// The terms of methods and paths, as the objects have said last.
+/// The terms of methods and paths in the latest responses of the objects.
 #[derive(Debug, Default)]
 pub struct KnownTerms {
     terms: HashMap<String, TokenTerms>,

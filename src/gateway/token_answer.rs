@@ -1,10 +1,40 @@
-//! What is charged of a call's hold, from what its answer says while it passes.
+//! What is charged of a call's hold, read from its answer while that passes.
 
 use crate::keys::token_route::UsageFormat;
 use crate::metering::call_outcome::UsedTokens;
 use crate::tokens::answer_fields::TokenUsage;
 use crate::tokens::request::TokenHold;
 use crate::tokens::usage_reader::{Passed, UsageReader, reported_by_header};
+
+/// How often the hold of a call is renewed while its answer passes, in milliseconds: a third of what
+/// it stays open for, so that one renewal may be lost.
+pub const RENEWAL: u64 = 200_000;
+
+/// When the hold of a call is renewed: with bytes of its answer, at most once in [`RENEWAL`]. So an
+/// answer that goes on keeps its hold, and one of which nothing comes does not.
+#[derive(Debug)]
+pub struct HoldRenewal {
+    /// When the hold was made or renewed last, in milliseconds.
+    since: u64,
+}
+
+impl HoldRenewal {
+    /// Of a hold that was made at `now`.
+    #[must_use]
+    pub const fn new(now: u64) -> Self {
+        Self { since: now }
+    }
+
+    /// Whether the hold is to be renewed with bytes that pass at `now`; it then counts as renewed. A
+    /// clock that steps back delays no renewal.
+    pub const fn is_due(&mut self, now: u64) -> bool {
+        let is_due = now.abs_diff(self.since) >= RENEWAL;
+        if is_due {
+            self.since = now;
+        }
+        is_due
+    }
+}
 
 /// Reads one answer.
 #[derive(Debug)]
@@ -17,7 +47,7 @@ pub struct AnswerMeter {
 
 #[derive(Debug)]
 enum AnswerState {
-    /// The origin has not answered.
+    /// The origin has not responded.
     Waiting,
     Passing {
         status: u16,
@@ -46,7 +76,7 @@ impl AnswerMeter {
         self.state = AnswerState::Passing { status, reported, reader };
     }
 
-    /// Reads on, and says what of it the client gets.
+    /// Reads on. Gives what of it the client gets.
     pub fn pass(&mut self, bytes: &[u8]) -> Passed {
         match &mut self.state {
             AnswerState::Passing { reader, .. } => reader.feed(bytes),
@@ -78,7 +108,7 @@ impl AnswerMeter {
         }
     }
 
-    /// What is charged if nothing more comes because the origin did not answer, or has ended.
+    /// What is charged if nothing more comes because the origin did not respond, or has ended.
     #[must_use]
     pub fn used(&self) -> UsedTokens {
         match &self.state {
@@ -130,6 +160,19 @@ mod tests {
         assert_eq!((meter.status(), meter.end()), (status, Passed::Unchanged));
         assert_eq!(meter.used(), meter.used_when_cut());
         meter.used()
+    }
+
+    #[test]
+    fn a_hold_is_renewed_with_bytes_that_pass_and_not_more_often_than_needed() {
+        let mut renewal = HoldRenewal::new(1_000_000);
+        let due = |renewal: &mut HoldRenewal, times: &[u64]| -> Vec<bool> {
+            times.iter().map(|now| renewal.is_due(1_000_000 + now)).collect()
+        };
+        assert_eq!(due(&mut renewal, &[0, 199_999, 200_000, 200_001, 399_999]), [false, false, true, false, false]);
+        // Nothing has passed for a long time.
+        assert_eq!(due(&mut renewal, &[900_000, 900_001]), [true, false]);
+        // The clock steps back.
+        assert_eq!(due(&mut renewal, &[800_000, 700_000, 899_000]), [false, true, false]);
     }
 
     #[test]

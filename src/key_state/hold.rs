@@ -183,7 +183,12 @@ pub(super) struct Hold {
     pub(super) hour: u64,
     pub(super) class: String,
     pub(super) lost: Lost,
+    /// Whether the audit log has the call.
+    pub(super) is_audited: bool,
 }
+
+/// The bit of [`Hold::is_audited`] in the number that rows have of [`Lost`].
+const AUDITED: u64 = 1 << 6;
 
 impl Hold {
     pub(super) fn month(&self) -> Month {
@@ -240,12 +245,9 @@ impl Hold {
         push_number(out, u64::from(self.kind == HoldKind::Reservation));
         let hour = self.at.as_micros() / HOUR;
         let expiry = self.at.saturating_add(self.ttl);
-        let rest = [
-            (self.lost.0, 0),
-            (self.hour, hour),
-            (self.expires_at.as_micros(), expiry.as_micros()),
-            (self.returnable, 0),
-        ];
+        let flags = self.lost.0 | if self.is_audited { AUDITED } else { 0 };
+        let rest =
+            [(flags, 0), (self.hour, hour), (self.expires_at.as_micros(), expiry.as_micros()), (self.returnable, 0)];
         let said = rest.iter().rposition(|(value, default)| value != default).map_or(0, |last| last + 1);
         for (value, _) in rest.iter().take(said) {
             push_hex(out, *value);
@@ -258,12 +260,13 @@ impl Hold {
         let cost = Cost { requests: record.number()?, tokens: record.number()? };
         let (class, kind) = (record.text()?, record.number()?);
         let kind = if kind == 0 { HoldKind::Call } else { HoldKind::Reservation };
-        let lost = Lost(record.hex().unwrap_or_default());
+        let flags = record.hex().unwrap_or_default();
+        let (lost, is_audited) = (Lost(flags & !AUDITED), flags & AUDITED != 0);
         let hour = record.hex().unwrap_or(at.as_micros() / HOUR).min(MAX_MILLIS / (HOUR / 1000));
         let expires_at = record.hex().map_or(at.saturating_add(ttl), UnixMicros::from_micros);
         let expires_at = expires_at.min(UnixMicros::from_millis(MAX_MILLIS));
         let returnable = record.hex().unwrap_or_default();
-        Some(Self { id, kind, cost, returnable, at, ttl, expires_at, hour, class, lost })
+        Some(Self { id, kind, cost, returnable, at, ttl, expires_at, hour, class, lost, is_audited })
     }
 }
 

@@ -23,7 +23,7 @@ use crate::metering::alerts::Alerts;
 use crate::metering::charges::Charges;
 use crate::metering::hours::Hours;
 use crate::metering::meter::Meter;
-use crate::metering::months::{Carried, Dropped, KeptMonth, MonthCounts, Months};
+use crate::metering::months::{Carried, Dropped, KeptMonth, MonthCounts, Months, TokenMarks};
 use crate::time::{DAY, HOUR, MINUTE, Month, UnixMicros};
 
 /// The version alone, which decides whether the rest can be read.
@@ -233,7 +233,7 @@ impl RowBody {
 
 impl MonthRow {
     fn of(month: Month, kept: &KeptMonth) -> Self {
-        let KeptMonth { counted, carried, flushed } = kept;
+        let KeptMonth { counted, carried, flushed, .. } = kept;
         let Cost { requests, tokens } = counted.charges.charged;
         let calls = (counted.calls, counted.denied, carried.calls);
         Self(month.as_number(), calls.0, calls.1, calls.2, requests, tokens, flushed.calls, flushed.denied)
@@ -247,19 +247,20 @@ impl MonthRow {
         let counted = MonthCounts { calls, denied, charges, overdraft: 0 };
         let flushed = if flushed_calls == calls { charges } else { Charges::default() };
         let flushed = MonthCounts { calls: flushed_calls, denied: flushed_denied, charges: flushed, overdraft: 0 };
-        Some((Month::from_number(month)?, KeptMonth { counted, carried: of_calls(carried), flushed }))
+        let kept = KeptMonth { counted, marks: TokenMarks::default(), carried: of_calls(carried), flushed };
+        Some((Month::from_number(month)?, kept))
     }
 }
 
 /// What a [`MonthRow`] does not say, of the months of which it is something: month; returned requests
-/// and tokens, overdraft; what D1 has of charged requests and tokens, and of these three; if it is not
-/// 0, the overdraft of earlier epochs.
+/// and tokens, overdraft; what D1 has of charged requests and tokens, and of these three; then, up to the
+/// last that is not 0, the overdraft of earlier epochs and the [`TokenMarks`].
 fn months_to_text(months: &Months) -> Option<String> {
     let mut out = String::new();
-    for (month, KeptMonth { counted, carried, flushed }) in months.iter() {
+    for (month, KeptMonth { counted, marks, carried, flushed }) in months.iter() {
         let has_more = |counts: &MonthCounts| counts.charges.returned != Cost::NONE || counts.overdraft > 0;
         let is_said = counted.calls != flushed.calls || counted.charges.charged == flushed.charges.charged;
-        if is_said && !has_more(counted) && carried.overdraft == 0 {
+        if is_said && !has_more(counted) && carried.overdraft == 0 && *marks == TokenMarks::default() {
             continue;
         }
         let more = |counts: &MonthCounts| {
@@ -269,7 +270,9 @@ fn months_to_text(months: &Months) -> Option<String> {
         push_number(&mut out, month.as_number());
         let charged = flushed.charges.charged;
         let numbers = [more(counted).as_slice(), &[charged.requests, charged.tokens], &more(flushed)].concat();
-        for number in numbers.into_iter().chain((carried.overdraft > 0).then_some(carried.overdraft)) {
+        let rest = [carried.overdraft, marks.estimated, marks.expired];
+        let said = rest.iter().rposition(|number| *number > 0).map_or(0, |last| last + 1);
+        for number in numbers.into_iter().chain(rest.into_iter().take(said)) {
             push_number(&mut out, number);
         }
         record::end(&mut out);
@@ -287,13 +290,15 @@ fn add_from_text(months: &mut [(Month, KeptMonth)], text: &str) -> Option<()> {
         let mut cost = || Some(Cost { requests: record.number()?, tokens: record.number()? });
         let flushed = Charges { charged: cost()?, returned: cost()? };
         let flushed_overdraft = record.number()?;
-        let carried_overdraft = record.number().unwrap_or_default();
+        let mut or_zero = || record.number().unwrap_or_default();
+        let (carried_overdraft, marks) = (or_zero(), TokenMarks { estimated: or_zero(), expired: or_zero() });
         if let Some((_, kept)) = months.iter_mut().find(|(month, _)| month.as_number() == number) {
             kept.counted.charges.returned = returned;
             kept.counted.overdraft = overdraft;
             kept.flushed.charges = flushed;
             kept.flushed.overdraft = flushed_overdraft;
             kept.carried.overdraft = carried_overdraft;
+            kept.marks = marks;
         }
     }
     Some(())

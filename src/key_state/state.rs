@@ -10,6 +10,7 @@ mod storing;
 
 use std::borrow::Cow;
 
+use crate::key_state::audit_log::entry::EndedCall;
 use crate::key_state::audit_log::tail::AuditLog;
 use crate::key_state::call_memory::CallMemory;
 use crate::key_state::clock::JudgedClock;
@@ -21,7 +22,7 @@ use crate::key_state::nonces::Nonces;
 use crate::key_state::ring::RowRing;
 use crate::limiter::cost::Cost;
 use crate::metering::alerts::{Alert, Alerts};
-use crate::metering::call_outcome::CallOutcome;
+use crate::metering::call_outcome::{CallCharge, CallOutcome};
 use crate::metering::hours::HourTotal;
 use crate::metering::meter::Meter;
 use crate::metering::months::{Carried, MonthTotal};
@@ -115,17 +116,15 @@ impl KeyState {
     }
 
     /// Records how a call ended; in the audit log only if `is_audited`. This can wait for the next
-    /// row.
-    pub fn complete(&mut self, clock: UnixMicros, outcome: CallOutcome, is_audited: bool) {
-        self.complete_cheaper(clock, outcome, 0, is_audited);
-    }
-
-    /// The same of a call that got back so many of the requests that it was charged.
-    pub fn complete_cheaper(&mut self, clock: UnixMicros, outcome: CallOutcome, back: u64, is_audited: bool) {
+    /// row. `charge` is what [`end_call`](Self::end_call) gave.
+    pub fn complete(&mut self, clock: UnixMicros, outcome: CallOutcome, charge: Option<CallCharge>, is_audited: bool) {
         let now = self.effective_time(clock);
         self.unwritten.notes |= self.contents.calls.keys_mut().complete(outcome.nonce) || is_audited;
         if is_audited {
-            self.contents.audit.end(now, outcome, back);
+            let CallOutcome { nonce, status, duration_ms, .. } = outcome;
+            let CallCharge { tokens, returned } = charge.unwrap_or_default();
+            let ended = EndedCall { nonce, end: Some((status, duration_ms)), charge: tokens, returned };
+            self.contents.audit.end(now, &ended);
         }
     }
 

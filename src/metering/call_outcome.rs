@@ -1,5 +1,7 @@
 //! How calls ended.
 
+use serde::Serialize;
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -34,4 +36,48 @@ pub enum UsedTokens {
     Estimated(u64),
     /// As many as were held, because the answer does not say.
     Held,
+}
+
+/// The tokens that are charged for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TokenCharge {
+    pub tokens: u64,
+    pub basis: ChargeBasis,
+}
+
+/// What a call that has ended is charged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallCharge {
+    /// `None` of a call without a hold of tokens.
+    pub tokens: Option<TokenCharge>,
+    /// How many of the requests that it was charged it got back.
+    pub returned: u64,
+}
+
+/// What the tokens that are charged for a call are based on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(not(target_arch = "wasm32"), derive(utoipa::ToSchema))]
+pub enum ChargeBasis {
+    /// The usage that the origin reports.
+    Reported,
+    /// What was delivered of an answer that was cut off.
+    Estimated,
+    /// The whole hold, because the answer does not report its usage.
+    Held,
+    /// The whole hold, because nothing has settled it.
+    Expired,
+}
+
+impl UsedTokens {
+    /// What a charge of these tokens is based on.
+    #[must_use]
+    pub const fn basis(self) -> ChargeBasis {
+        match self {
+            Self::Reported(_) => ChargeBasis::Reported,
+            Self::Estimated(_) => ChargeBasis::Estimated,
+            Self::Held => ChargeBasis::Held,
+        }
+    }
 }

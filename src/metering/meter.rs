@@ -3,7 +3,7 @@
 use crate::limiter::cost::Cost;
 use crate::metering::charges::Charges;
 use crate::metering::hours::{HourCounts, HourTotal, Hours, start_of_hour};
-use crate::metering::months::{Carried, MonthCounts, MonthTotal, Months};
+use crate::metering::months::{Carried, MonthCounts, MonthTotal, Months, TokenMarks};
 use crate::time::{Month, UnixMicros};
 
 /// Months and hours, counted together: the hours of a month add up to its total.
@@ -69,6 +69,17 @@ impl Meter {
     /// Counts in a pinned hour and its month. Gives the class that it was counted in.
     pub(crate) fn settle<'a>(&mut self, hour: u64, class: &'a str, counts: MonthCounts) -> &'a str {
         self.count(start_of_hour(hour), class, counts)
+    }
+
+    /// Changes the marks of the month of a pinned hour.
+    pub(crate) fn mark(&mut self, hour: u64, change: impl FnOnce(&mut TokenMarks)) {
+        self.months.mark(Month::of(start_of_hour(hour)), change);
+    }
+
+    /// The charged tokens of this epoch in `month` that no origin has reported.
+    #[must_use]
+    pub fn marks(&self, month: Month) -> TokenMarks {
+        self.months.marks(month)
     }
 
     /// Sets the usage of earlier epochs in `month`.

@@ -94,10 +94,20 @@ impl MonthCounts {
     }
 }
 
+/// Charged tokens that no origin has reported. Only the object keeps these sums.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TokenMarks {
+    /// Charged for what was delivered of answers that were cut off.
+    pub estimated: u64,
+    /// Charged for holds that expired, without those that were settled or released later.
+    pub expired: u64,
+}
+
 /// What is kept of a month.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct KeptMonth {
     pub(crate) counted: MonthCounts,
+    pub(crate) marks: TokenMarks,
     pub(crate) carried: Carried,
     /// What D1 has.
     pub(crate) flushed: MonthCounts,
@@ -195,6 +205,14 @@ impl Months {
 
     pub(crate) fn count(&mut self, month: Month, counts: MonthCounts) {
         self.change(self.place(month), |kept| kept.counted.add(counts));
+    }
+
+    pub(crate) fn mark(&mut self, month: Month, change: impl FnOnce(&mut TokenMarks)) {
+        self.change(self.place(month), |kept| change(&mut kept.marks));
+    }
+
+    pub(crate) fn marks(&self, month: Month) -> TokenMarks {
+        self.get(month).map(|kept| kept.marks).unwrap_or_default()
     }
 
     /// Sets the usage of earlier epochs. Returns whether it changed.

@@ -1,6 +1,6 @@
 //! How calls are judged, and reports and outcomes of calls recorded.
 
-use crate::key_state::hold::{CallUse, HoldTerms};
+use crate::key_state::hold::HoldTerms;
 use crate::key_state::state::KeyState;
 use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
@@ -9,7 +9,6 @@ use crate::keys::token_route::TokenTerms;
 use crate::limiter::cost::Cost;
 use crate::limiter::decision::{Judgement, UsageSnapshot, Verdict};
 use crate::limiter::policy::{Policy, Unit};
-use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
 use crate::object::memory::{Memory, NotLoaded};
 use crate::object::settings::Settings;
 use crate::protocol::object_request::{CallOutcomes, Check, PendingReport};
@@ -122,18 +121,18 @@ fn judge_held(
     check: &Check<'_>,
     call: CallToJudge<'_>,
     now: UnixMicros,
-    (asked, can_be_clamped): (TokenHold, bool),
+    (requested, can_be_clamped): (TokenHold, bool),
 ) -> (KeyVerdict, UsageSnapshot, bool) {
-    let clamped = if can_be_clamped { clamp(key_state, profile, asked, now) } else { None };
-    let tokens = clamped.unwrap_or(asked).total();
+    let clamped = if can_be_clamped { clamp(key_state, profile, requested, now) } else { None };
+    let tokens = clamped.unwrap_or(requested).total();
     let call = CallToJudge { hold: Some(HoldTerms { tokens, ttl: HOLD_TTL }), ..call };
     let (verdict, usage, is_admitted) = judge_call(key_state, profile, check, &call, now);
     let verdict = match verdict {
         KeyVerdict::Admitted(admission) => {
             // A free replay has none. That of a repeated request may be smaller than computed now.
             let open = key_state.open_hold(now, check.nonce);
-            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < asked.total());
-            let cap = less.and_then(|tokens| asked.within(tokens)).map(|hold| hold.output_per_answer);
+            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < requested.total());
+            let cap = less.and_then(|tokens| requested.within(tokens)).map(|hold| hold.output_per_answer);
             KeyVerdict::Admitted(Admission { has_hold: open.is_some(), cap, ..admission })
         }
         verdict => verdict,
@@ -143,12 +142,12 @@ fn judge_held(
 
 /// The hold with as much output as every policy has tokens left for; `None` if all of it fits, or
 /// not one token of output does.
-fn clamp(key_state: &mut KeyState, profile: &Profile, asked: TokenHold, now: UnixMicros) -> Option<TokenHold> {
+fn clamp(key_state: &mut KeyState, profile: &Profile, requested: TokenHold, now: UnixMicros) -> Option<TokenHold> {
     let schedule = profile.schedule();
     let usage = key_state.usage(schedule, now);
     let of_tokens = schedule.policies().iter().zip(&usage.policies).filter(|(policy, _)| policy.unit() == Unit::Tokens);
     let left = of_tokens.map(|(_, usage)| usage.remaining).min()?;
-    asked.within(left).filter(|hold| hold.total() < asked.total())
+    requested.within(left).filter(|hold| hold.total() < requested.total())
 }
 
 /// The verdict on a call of an active key, the usage after it, and whether it is admitted. A repeat
@@ -287,37 +286,9 @@ fn complete(
     now: UnixMicros,
 ) {
     for outcome in outcomes.iter() {
-        let back = settle_call(key_state, profile, settings, outcome, now);
-        key_state.complete_cheaper(now, outcome, back, profile.row.audit_days > 0);
+        let charge = key_state.end_call(profile.schedule(), now, &outcome, &settings.thresholds);
+        key_state.complete(now, outcome, charge, profile.row.audit_days > 0);
     }
-}
-
-/// Settles the hold of a call, if it has one. Returns the requests that the call got back.
-fn settle_call(
-    key_state: &mut KeyState,
-    profile: &Profile,
-    settings: &Settings,
-    outcome: CallOutcome,
-    now: UnixMicros,
-) -> u64 {
-    if outcome.used.is_none() && outcome.cost.is_none() {
-        return 0;
-    }
-    let tokens = match outcome.used {
-        None | Some(UsedTokens::Held) => None,
-        Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => Some(tokens),
-    };
-    let requests = match outcome.cost {
-        None | Some(FinalCost::AsCharged) => None,
-        Some(FinalCost::Requests(requests)) => Some(requests),
-    };
-    // One that is not open any more is charged whole already, or settled.
-    if (tokens, requests) == (None, None) && key_state.open_hold(now, outcome.nonce).is_none() {
-        return 0;
-    }
-    let used = CallUse { tokens, requests };
-    let back = key_state.end_call(profile.schedule(), now, outcome.nonce, used, &settings.thresholds);
-    back.unwrap_or_default()
 }
 
 /// Microseconds from milliseconds.

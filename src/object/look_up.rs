@@ -17,6 +17,7 @@ pub fn usage(memory: &mut Memory, id: &str, now: UnixMicros) -> Result<Option<Us
     let Some((key_state, profile)) = memory.key(now)? else { return Ok(None) };
     let snapshot = key_state.usage(profile.schedule(), now);
     let month = key_state.month(Month::of(now));
+    let marks = key_state.meter().marks(month.month);
     let policies = profile.policies.iter().zip(&snapshot.policies);
     Ok(Some(Usage {
         key_id: id.to_owned(),
@@ -28,6 +29,8 @@ pub fn usage(memory: &mut Memory, id: &str, now: UnixMicros) -> Result<Option<Us
         calls: month.calls.saturating_add(month.carried.calls),
         tokens: month.tokens.saturating_add(month.carried.tokens),
         overdraft: month.overdraft.saturating_add(month.carried.overdraft),
+        tokens_estimated: marks.estimated,
+        tokens_expired: marks.expired,
     }))
 }
 

@@ -29,6 +29,13 @@ pub struct Usage {
     pub tokens: u64,
     /// Tokens charged this month beyond what was held for them.
     pub overdraft: u64,
+    /// Of `tokens`, those charged for what was delivered of answers that were cut off.
+    #[serde(default)]
+    pub tokens_estimated: u64,
+    /// Of `tokens`, those charged for holds and reservations that expired, without those that were
+    /// settled or released since.
+    #[serde(default)]
+    pub tokens_expired: u64,
 }
 
 /// Usage of a policy.

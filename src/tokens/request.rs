@@ -29,9 +29,17 @@ pub enum RequestBody {
         /// Its length.
         length: u64,
     },
+    /// Of one that is too long to be read, and whose length is known only at its end.
+    Unmeasured {
+        /// What was read of it.
+        start: Vec<u8>,
+        /// The bytes that have come so far.
+        received: u64,
+    },
 }
 
-/// A body of which nothing bounds the tokens. It is refused with 415.
+/// A body of which nothing bounds the tokens. It is refused with 415, or 411 if it is
+/// [`Unmeasured`](Self::Unmeasured).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnboundedBody {
     /// A few compressed bytes may be any number of tokens, and ask for any number of answers.
@@ -41,6 +49,10 @@ pub enum UnboundedBody {
     /// answers than the gate.
     #[error("this route counts tokens and takes text as UTF-8 only")]
     Charset,
+    /// Its bytes bound nothing before they have all come, and the row does not say what its origin
+    /// accepts.
+    #[error("this route counts tokens and takes a long body only with its Content-Length")]
+    Unmeasured,
 }
 
 /// The tokens that a call holds.
@@ -94,6 +106,7 @@ impl TokenRequest {
     /// If nothing bounds its tokens.
     pub fn read(terms: impl Into<TokenTerms>, head: BodyHead<'_>, body: RequestBody) -> Result<Self, UnboundedBody> {
         let terms = terms.into();
+        let mut is_measured = true;
         let (start, length) = match body {
             RequestBody::Whole(body) => {
                 let length = body.len() as u64;
@@ -103,8 +116,14 @@ impl TokenRequest {
                 let length = length.max(start.len() as u64);
                 (start, length)
             }
+            RequestBody::Unmeasured { .. } if terms.max_input.is_none() => return Err(UnboundedBody::Unmeasured),
+            RequestBody::Unmeasured { start, received } => {
+                is_measured = false;
+                let length = received.max(start.len() as u64);
+                (start, length)
+            }
         };
-        let is_whole = start.len() as u64 == length;
+        let is_whole = is_measured && start.len() as u64 == length;
         let has_coding = head.content_encoding.is_some_and(|coding| {
             coding
                 .split(',')
@@ -112,7 +131,7 @@ impl TokenRequest {
                 .any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
         });
         // An empty body has no coding, whatever its field says.
-        if has_coding && length > 0 {
+        if has_coding && (length > 0 || !is_measured) {
             return Err(UnboundedBody::Compressed);
         }
         let content_type = head.content_type.unwrap_or_default();
@@ -126,7 +145,7 @@ impl TokenRequest {
         let is_json = is_whole && seems_json && is_json_text(text);
         let output_per_answer = match &fields {
             Some(fields) if is_json => fields.output,
-            _ if length == 0 => terms.default_output.min(terms.max_output),
+            _ if is_measured && length == 0 => terms.default_output.min(terms.max_output),
             _ => terms.max_output,
         };
         let answers = fields.as_ref().map_or(1, |fields| fields.answers).max(1);

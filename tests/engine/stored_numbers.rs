@@ -277,7 +277,12 @@ fn work_with(state: &mut KeyState, clock: u64, extreme: u64) {
             state.judge_call(&policies, now, &call);
             state.judge_once(&policies, now, &call);
             state.refuse_call(now, &call, 403);
-            state.complete(now, CallOutcome { nonce, status: 200, duration_ms: extreme, used: None, cost: None }, true);
+            state.complete(
+                now,
+                CallOutcome { nonce, status: 200, duration_ms: extreme, used: None, cost: None },
+                None,
+                true,
+            );
         }
     }
     // A tier with other limits, then none.

@@ -9,6 +9,7 @@ use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Decision, Judgement};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use tollgate::limiter::schedule::Schedule;
+use tollgate::metering::call_outcome::CallOutcome;
 use tollgate::time::{SECOND, UnixMicros};
 
 /// 2026-11-20T07:48:14Z: 46 s before the end of the minute.
@@ -134,4 +135,9 @@ pub(crate) fn knows_all(state: &KeyState, nonces: impl IntoIterator<Item = u64> 
 pub(crate) fn window_seconds(policy: &Policy, now: UnixMicros) -> u64 {
     let window = policy.period().window(now);
     window.end.since(window.start) / SECOND
+}
+
+/// The outcome of a call with status 200.
+pub const fn outcome(nonce: u64) -> CallOutcome {
+    CallOutcome { nonce, status: 200, duration_ms: 1, used: None, cost: None }
 }

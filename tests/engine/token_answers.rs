@@ -1,6 +1,8 @@
 //! Answers as the vendors' documentation shows them, and what is read of them.
 
+use tollgate::gateway::token_answer::RENEWAL;
 use tollgate::keys::token_route::UsageFormat::{self, Anthropic, Gemini, Header, OpenAi};
+use tollgate::object::judge::HOLD_TTL;
 use tollgate::tokens::request::TokenHold;
 use tollgate::tokens::usage_reader::{DeliveredAnswer, EVENT_LIMIT, Passed, UsageReader, reported_by_header};
 
@@ -460,4 +462,10 @@ fn an_answer_that_was_cut_off_is_charged() {
     assert_eq!(of(Some(30), 1_000, 31), 200);
     assert_eq!(of(Some(300), 5, 301), 301);
     assert_eq!(of(Some(0), 0, 0), 1);
+}
+
+/// One renewal of a hold may be lost while its answer goes on.
+#[test]
+fn a_hold_is_renewed_long_before_it_expires() {
+    assert_eq!(RENEWAL * 3 * 1_000, HOLD_TTL);
 }

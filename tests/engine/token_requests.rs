@@ -227,6 +227,30 @@ fn a_long_body_holds_its_whole_length_and_the_most() {
     assert_eq!(of("0123456789", 3), most(10, 1));
 }
 
+/// `max_input` is the most that the origin accepts. What has come already counts, as it would of a
+/// body with a length.
+#[test]
+fn a_long_body_without_a_length_needs_the_rows_bound() {
+    let of = |start: &str, received, max_input| {
+        let route = TokenRoute { max_input, bytes_per_token: 100, ..route(UsageFormat::OpenAi) };
+        let body = RequestBody::Unmeasured { start: start.into(), received };
+        TokenRequest::read(&route, JSON, body).map(|request| {
+            assert!(!request.can_be_clamped() && !request.needs_usage());
+            request.hold
+        })
+    };
+    let most = |input, answers| Ok(TokenHold { input, output_per_answer: 4_096, answers });
+    assert_eq!(of(r#"{"n":9,"max_tokens":5,"messages":["#, 1_100_000, None), Err(UnboundedBody::Unmeasured));
+    assert_eq!(of(r#"{"n":9,"max_tokens":5,"messages":["#, 1_100_000, Some(90_000)), most(90_000, 9));
+    assert_eq!(of(r#"{"n":9,"max_tokens":5,"messages":["#, 1_100_000, Some(900)), most(11_000, 9));
+    // Nothing says that this is all of it.
+    assert_eq!(of(r#"{"max_tokens":5}"#, 16, Some(900)), most(900, 1));
+    let head = BodyHead { content_type: None, content_encoding: Some("gzip") };
+    let route = TokenRoute { max_input: Some(900), ..route(UsageFormat::OpenAi) };
+    let body = RequestBody::Unmeasured { start: Vec::new(), received: 0 };
+    assert_eq!(TokenRequest::read(&route, head, body).err(), Some(UnboundedBody::Compressed));
+}
+
 #[test]
 fn input_is_bounded_by_bytes_and_by_the_row() {
     let body = r#"{"max_tokens":5,"messages":[{"content":[{"image_url":{"url":"https://example.com/a.png"}}]}]}"#;

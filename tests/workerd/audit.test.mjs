@@ -47,7 +47,7 @@ test("it has every call: time, target, verdict and outcome", async () => {
   await denied(key);
   await vi.waitFor(async () => expect((await log(key)).every(({ status, origin_status }) => status !== 200 || origin_status)).toBe(true), { timeout: 8000 });
   const entries = await log(key);
-  const entry = { cost: 1, idempotency_key: null, replay: false, count: 1, duration_ms: expect.any(Number) };
+  const entry = { cost: 1, idempotency_key: null, replay: false, count: 1, duration_ms: expect.any(Number), tokens_held: null, tokens: null, tokens_basis: null };
   expect(entries.slice(0, 3)).toEqual([
     { ...entry, at: "2031-03-10T12:00:00Z", method: "GET", class: "GET /v1", status: 200, origin_status: 200 },
     { ...entry, at: "2031-03-10T12:00:01Z", method: "POST", class: "POST /status", status: 404, origin_status: 404, idempotency_key: "order-7" },

@@ -175,14 +175,15 @@ describe("a client that leaves", () => {
 
 test("a hold that nobody settles is charged whole after ten minutes, and corrected by a late settle", async () => {
   const response = await ask({ ...CHAT, stream: true, stream_options: { include_usage: true } }, ["data: {}\n\n", null, `data: ${JSON.stringify(usage(20))}\n\n`], { headers: EVENTS });
-  const body = response.text();
   const held = BUDGET - rateLimit(response).budget.r;
+  const reader = response.body.getReader();
+  await reader.read();
   wait(599);
   expect(await left()).toBe(BUDGET - held);
   wait(2);
   expect(await left()).toBe(BUDGET - held);
   await releaseOrigin();
-  await body;
+  while (!(await reader.read()).done);
   expect(await left()).toBe(BUDGET - 20);
 });
 

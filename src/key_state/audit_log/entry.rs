@@ -5,10 +5,13 @@
 //!
 //! ```text
 //! 1795160894000;                      base
-//! a|120|GET|~/v1|1|order-7|9f3;       admitted: time, method, class, cost, key, nonce
+//! a|120|GET|~/v1|1|order-7|9f3;       admitted: time, method, class, cost, key, nonce; of a call
+//!                                     with a hold, the tokens held
 //! r|130|GET|/v1/*|0||9f4;             admitted as a replay: the same fields
-//! c|310|9f3|201|190;                  outcome: time, nonce, origin's status, duration in ms
-//! c|330|9f4|200|9|4;                  the same of a call that got back 4 of its cost
+//! c|310|9f3|201|190;                  outcome: time, nonce, origin's status, duration in ms; of a
+//!                                     call with a hold, how and what was charged: r42, e42, h42;
+//!                                     of one that got requests back, how many: b4
+//! c|900|9f5|0|0|x300;                 a hold that expired
 //! d|500|GET|~/v1|1||429|17|2|980;     refused: as admitted up to the key, then status, count,
 //!                                     calls admitted before it in this chunk, last time
 //! ```
@@ -19,8 +22,8 @@
 use sha2::{Digest, Sha256};
 
 use crate::encoding::hex;
-use crate::encoding::record::{self, Record, decode, encode, push_number, push_raw, push_text};
-use crate::metering::call_outcome::CallOutcome;
+use crate::encoding::record::{self, Record, decode, encode, push_hex, push_number, push_raw, push_text};
+use crate::metering::call_outcome::{ChargeBasis, TokenCharge};
 use crate::metering::cut;
 use crate::time::UnixMicros;
 
@@ -50,8 +53,75 @@ pub struct AuditEntry {
     pub count: u64,
     /// The origin's status and the duration in milliseconds, if known.
     pub end: Option<(u16, u64)>,
+    /// The tokens that the call held.
+    pub held: Option<u64>,
+    /// The tokens that were charged for it, if known.
+    pub charge: Option<TokenCharge>,
     /// Set for admitted calls only.
     pub(super) nonce: Option<u64>,
+}
+
+/// How a call ended, or that its hold expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EndedCall {
+    pub(crate) nonce: u64,
+    /// The origin's status and the duration in milliseconds.
+    pub(crate) end: Option<(u16, u64)>,
+    pub(crate) charge: Option<TokenCharge>,
+    /// How many requests the call got back.
+    pub(crate) returned: u64,
+}
+
+impl EndedCall {
+    pub(super) fn push(&self, out: &mut String) {
+        let (status, duration_ms) = self.end.unwrap_or_default();
+        push_hex(out, self.nonce);
+        push_number(out, status.into());
+        push_number(out, duration_ms);
+        if let Some(TokenCharge { tokens, basis }) = self.charge {
+            out.push(basis_to_row(basis));
+            push_number(out, tokens);
+        }
+        if self.returned > 0 {
+            out.push('b');
+            push_number(out, self.returned);
+        }
+    }
+
+    fn read(record: &mut Record<'_>) -> Option<Self> {
+        let nonce = record.hex()?;
+        let end = (record.number()?.try_into().ok()?, record.number()?);
+        let (mut charge, mut returned) = (None, 0);
+        while let Some(field) = record.raw() {
+            match field.strip_prefix('b') {
+                Some(requests) => returned = requests.parse().unwrap_or_default(),
+                None => charge = read_charge(field).or(charge),
+            }
+        }
+        let is_expired = charge.is_some_and(|charge| charge.basis == ChargeBasis::Expired);
+        Some(Self { nonce, end: (!is_expired).then_some(end), charge, returned })
+    }
+}
+
+const fn basis_to_row(basis: ChargeBasis) -> char {
+    match basis {
+        ChargeBasis::Reported => 'r',
+        ChargeBasis::Estimated => 'e',
+        ChargeBasis::Held => 'h',
+        ChargeBasis::Expired => 'x',
+    }
+}
+
+fn read_charge(field: &str) -> Option<TokenCharge> {
+    let (kind, tokens) = field.split_at_checked(1)?;
+    let basis = match kind {
+        "r" => ChargeBasis::Reported,
+        "e" => ChargeBasis::Estimated,
+        "h" => ChargeBasis::Held,
+        "x" => ChargeBasis::Expired,
+        _ => return None,
+    };
+    Some(TokenCharge { tokens: tokens.parse().ok()?, basis })
 }
 
 /// Refused calls that share one entry.
@@ -136,17 +206,9 @@ pub(super) fn push_subject(out: &mut String, method: &str, class: &str, cost: u6
 /// One record of a chunk.
 #[derive(Debug)]
 pub(super) enum AuditLine {
-    Admitted {
-        at: u64,
-        entry: AuditEntry,
-    },
+    Admitted { at: u64, entry: AuditEntry },
     Refused(RefusalRun),
-    /// `back` is how many requests the call got back.
-    Ended {
-        at: u64,
-        outcome: CallOutcome,
-        back: u64,
-    },
+    Ended { at: u64, ended: EndedCall },
 }
 
 impl AuditLine {
@@ -155,9 +217,7 @@ impl AuditLine {
         let time = |record: &mut Record<'_>| base.checked_add_signed(record.raw()?.parse().ok()?);
         let at = time(&mut record)?;
         if kind == "c" {
-            let (nonce, status) = (record.hex()?, record.number()?.try_into().ok()?);
-            let outcome = CallOutcome { nonce, status, duration_ms: record.number()?, used: None, cost: None };
-            return Some(Self::Ended { at, outcome, back: record.number().unwrap_or_default() });
+            return Some(Self::Ended { at, ended: EndedCall::read(&mut record)? });
         }
         let method = record.text()?;
         let class = record.raw()?;
@@ -185,6 +245,8 @@ impl AuditLine {
             count: 1,
             end: None,
             nonce: Some(record.hex()?),
+            held: record.number(),
+            charge: None,
         };
         matches!(kind, "a" | "r").then_some(Self::Admitted { at, entry })
     }
@@ -210,6 +272,8 @@ impl RefusalRun {
             idempotency_key: self.key.as_deref().map(shown_key),
             count: self.count,
             end: None,
+            held: None,
+            charge: None,
             nonce: None,
         }
     }

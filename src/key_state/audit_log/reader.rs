@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::encoding::record::records;
-use crate::key_state::audit_log::entry::{AuditEntry, AuditLine, read_base};
-use crate::metering::call_outcome::CallOutcome;
+use crate::key_state::audit_log::entry::{AuditEntry, AuditLine, EndedCall, read_base};
+use crate::metering::call_outcome::ChargeBasis;
 use crate::time::{MINUTE, UnixMicros};
 
 /// How long after a call its outcome is searched for, in microseconds: 15 minutes.
@@ -102,7 +102,7 @@ impl AuditReader {
             match line {
                 AuditLine::Admitted { entry, .. } => admitted.push(entry),
                 AuditLine::Refused(run) => runs.push(run),
-                AuditLine::Ended { at, outcome, back } => outcomes.push((UnixMicros::from_millis(at), outcome, back)),
+                AuditLine::Ended { at, ended } => outcomes.push((UnixMicros::from_millis(at), ended)),
             }
         }
         // The order of entries must not change when the tail grows, because cursors count them:
@@ -118,11 +118,13 @@ impl AuditReader {
         for run in runs {
             self.take(&mut place, run.into_entry());
         }
-        for (at, CallOutcome { nonce, status, duration_ms, .. }, back) in outcomes {
+        for (at, EndedCall { nonce, end, charge, returned }) in outcomes {
             let is_of = |entry: &&mut AuditEntry| entry.nonce == Some(nonce) && at.since(entry.at) <= MAX_DURATION;
             if let Some(entry) = self.entries.iter_mut().rev().find(is_of) {
-                entry.end.get_or_insert((status, duration_ms));
-                entry.cost = entry.cost.saturating_sub(back);
+                entry.end = entry.end.or(end);
+                // A late settle corrects what expired.
+                entry.charge = charge.or(entry.charge);
+                entry.cost = entry.cost.saturating_sub(returned);
             }
         }
         Ok(self.wants_more(base, last))
@@ -148,7 +150,9 @@ impl AuditReader {
         let is_past = UnixMicros::from_millis(base) >= self.query.to;
         let may_end = |entry: &AuditEntry| {
             let until = entry.at.saturating_add(MAX_DURATION);
-            entry.nonce.is_some() && entry.end.is_none() && UnixMicros::from_millis(last) <= until
+            let is_charged = entry.charge.is_some_and(|charge| charge.basis != ChargeBasis::Expired);
+            let is_complete = entry.end.is_some() && (entry.held.is_none() || is_charged);
+            entry.nonce.is_some() && !is_complete && UnixMicros::from_millis(last) <= until
         };
         (self.next.is_none() && !is_past) || self.entries.iter().any(may_end)
     }

@@ -13,9 +13,8 @@ use std::borrow::Cow;
 
 use crate::encoding::record::{self, push_hex, push_number, records};
 use crate::key_state::audit_log::entry::{
-    AuditLine, RefusalRun, cut_method, push_base, push_head, push_subject, push_time, read_base, stored_key,
+    AuditLine, EndedCall, RefusalRun, cut_method, push_base, push_head, push_subject, push_time, read_base, stored_key,
 };
-use crate::metering::call_outcome::CallOutcome;
 use crate::metering::cut;
 use crate::metering::hours::OTHER;
 use crate::time::UnixMicros;
@@ -72,13 +71,24 @@ pub(crate) struct AuditLog {
 }
 
 impl AuditLog {
-    pub(crate) fn admit(&mut self, now: UnixMicros, call: LoggedCall<'_>, nonce: u64, is_replay: bool) {
+    /// `held` are the tokens that the call holds.
+    pub(crate) fn admit(
+        &mut self,
+        now: UnixMicros,
+        call: LoggedCall<'_>,
+        nonce: u64,
+        is_replay: bool,
+        held: Option<u64>,
+    ) {
         self.extend_to(now);
         let base = self.base;
         let out = &mut self.text;
         push_head(out, if is_replay { "r" } else { "a" }, now.as_millis(), base);
         push_subject(out, call.method, call.class, call.cost, call.key.map(stored_key).as_deref());
         push_hex(out, nonce);
+        if let Some(held) = held {
+            push_number(out, held);
+        }
         record::end(out);
         self.admitted += 1;
         self.spill();
@@ -120,19 +130,11 @@ impl AuditLog {
         });
     }
 
-    /// `back` is how many requests the call got back.
-    pub(crate) fn end(&mut self, now: UnixMicros, outcome: CallOutcome, back: u64) {
+    pub(crate) fn end(&mut self, now: UnixMicros, ended: &EndedCall) {
         self.extend_to(now);
-        let base = self.base;
-        let out = &mut self.text;
-        push_head(out, "c", now.as_millis(), base);
-        push_hex(out, outcome.nonce);
-        push_number(out, outcome.status.into());
-        push_number(out, outcome.duration_ms);
-        if back > 0 {
-            push_number(out, back);
-        }
-        record::end(out);
+        push_head(&mut self.text, "c", now.as_millis(), self.base);
+        ended.push(&mut self.text);
+        record::end(&mut self.text);
         self.spill();
     }
 

@@ -8,6 +8,7 @@
 //! happens again. What is charged then can be corrected once, by a settle or release that comes
 //! late.
 
+use crate::key_state::audit_log::entry::EndedCall;
 use crate::key_state::closed_holds::ClosedHold;
 use crate::key_state::counters::Begun;
 use crate::key_state::evaluate::Demand;
@@ -21,10 +22,11 @@ use crate::limiter::cost::Cost;
 use crate::limiter::decision::Verdict;
 use crate::limiter::policy::{Algorithm, Unit};
 use crate::limiter::schedule::Schedule;
+use crate::metering::call_outcome::{CallCharge, CallOutcome, ChargeBasis, FinalCost, TokenCharge, UsedTokens};
 use crate::metering::charges::Charges;
 use crate::metering::cut;
 use crate::metering::hours;
-use crate::metering::months::MonthCounts;
+use crate::metering::months::{MonthCounts, TokenMarks};
 use crate::time::UnixMicros;
 
 /// A hold that is made if it is admitted.
@@ -38,6 +40,7 @@ pub(super) struct NewHold {
     pub(super) ttl: u64,
     /// Whether the call must not be made without it.
     pub(super) is_required: bool,
+    pub(super) is_audited: bool,
 }
 
 impl NewHold {
@@ -63,7 +66,8 @@ impl KeyState {
         if let Some(outcome) = self.contents.holds.closed.find(id, now).map(|closed| closed.outcome) {
             return ReservationAnswer::Closed(outcome, self.usage_at(policies, now, clock));
         }
-        let hold = NewHold { id, kind: HoldKind::Reservation, cost, returnable: 0, ttl, is_required: true };
+        let kind = HoldKind::Reservation;
+        let hold = NewHold { id, kind, cost, returnable: 0, ttl, is_required: true, is_audited: false };
         let decision = self.decide(policies, now, clock, Demand::new(cost, false), hours::RESERVATIONS, Some(hold));
         match self.contents.holds.find(id).map(Hold::view) {
             Some(open) => ReservationAnswer::Open(open, decision.usage),
@@ -86,20 +90,40 @@ impl KeyState {
         thresholds: &[u16],
     ) -> Option<HoldOutcome> {
         let used = CallUse { tokens: Some(used.tokens), requests: used.requests };
-        Some(self.close_hold(policies.into(), clock, id, Some(used), thresholds)?.0)
+        Some(self.close_hold(policies.into(), clock, id, Some(used), thresholds, ChargeBasis::Reported)?.0)
     }
 
-    /// Settles the hold of a call that has ended. Says how many requests the call got back; `None`
-    /// as for [`settle_hold`](Self::settle_hold).
+    /// Settles the hold of a call that has ended, as [`settle_hold`](Self::settle_hold) does. `None`
+    /// if there is nothing to settle: one that is charged what it holds, and is not open, is charged
+    /// already.
     pub fn end_call<'a>(
         &mut self,
         policies: impl Into<Schedule<'a>>,
         clock: UnixMicros,
-        nonce: u64,
-        used: CallUse,
+        outcome: &CallOutcome,
         thresholds: &[u16],
-    ) -> Option<u64> {
-        Some(self.close_hold(policies.into(), clock, nonce, Some(used), thresholds)?.1)
+    ) -> Option<CallCharge> {
+        let CallOutcome { nonce, used, cost, .. } = *outcome;
+        if used.is_none() && cost.is_none() {
+            return None;
+        }
+        let tokens = match used {
+            None | Some(UsedTokens::Held) => None,
+            Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => Some(tokens),
+        };
+        let requests = match cost {
+            None | Some(FinalCost::AsCharged) => None,
+            Some(FinalCost::Requests(requests)) => Some(requests),
+        };
+        if (tokens, requests) == (None, None) && self.open_hold(clock, nonce).is_none() {
+            return None;
+        }
+        let basis = used.map_or(ChargeBasis::Reported, UsedTokens::basis);
+        let used_amount = CallUse { tokens, requests };
+        let (closed, returned) =
+            self.close_hold(policies.into(), clock, nonce, Some(used_amount), thresholds, basis)?;
+        let tokens = used.map(|_| TokenCharge { tokens: closed.charged.tokens, basis });
+        Some(CallCharge { tokens, returned })
     }
 
     /// Whether the cost of the call of this nonce can still be lowered.
@@ -122,7 +146,7 @@ impl KeyState {
         clock: UnixMicros,
         id: u64,
     ) -> Option<HoldOutcome> {
-        Some(self.close_hold(policies.into(), clock, id, None, &[])?.0)
+        Some(self.close_hold(policies.into(), clock, id, None, &[], ChargeBasis::Reported)?.0)
     }
 
     fn close_hold(
@@ -132,6 +156,7 @@ impl KeyState {
         id: u64,
         used: Option<CallUse>,
         thresholds: &[u16],
+        basis: ChargeBasis,
     ) -> Option<(HoldOutcome, u64)> {
         let now = self.effective_time(clock);
         // Buckets drain at the rate of their times, also when a hold is given back to them.
@@ -161,6 +186,14 @@ impl KeyState {
             ..MonthCounts::default()
         };
         self.contents.meter.settle(hold.hour, &hold.class, counts);
+        self.contents.meter.mark(hold.hour, |marks| {
+            if !is_open {
+                marks.expired = marks.expired.saturating_sub(hold.cost.tokens);
+            }
+            if basis == ChargeBasis::Estimated {
+                marks.estimated = marks.estimated.saturating_add(charged.tokens);
+            }
+        });
         if !is_open || hold.kind == HoldKind::Reservation {
             self.remember(ClosedHold { outcome, expired: None });
         }
@@ -224,12 +257,12 @@ impl KeyState {
 
     /// Makes a hold whose cost has just been spent from all counters.
     pub(super) fn begin_hold(&mut self, now: UnixMicros, new: NewHold, class: &str) {
-        let NewHold { id, kind, cost, returnable, ttl, is_required: _ } = new;
+        let NewHold { id, kind, cost, returnable, ttl, is_required: _, is_audited } = new;
         let ttl = ttl.clamp(1, MAX_TTL);
         let hour = self.contents.meter.open_hour(now);
         let (class, lost) = (cut(class).to_owned(), Lost::default());
         let expires_at = now.saturating_add(ttl);
-        let hold = Hold { id, kind, cost, returnable, at: now, ttl, expires_at, hour, class, lost };
+        let hold = Hold { id, kind, cost, returnable, at: now, ttl, expires_at, hour, class, lost, is_audited };
         self.contents.counters.begin_hold(id, hold.counted());
         self.contents.holds.add(hold);
         self.pin_hours();
@@ -245,6 +278,14 @@ impl KeyState {
             let class = self.contents.meter.settle(hold.hour, &hold.class, counts).to_owned();
             hold.class = class;
             let (charged, at) = (hold.cost, hold.expires_at);
+            let add = |marks: &mut TokenMarks| marks.expired = marks.expired.saturating_add(charged.tokens);
+            self.contents.meter.mark(hold.hour, add);
+            if hold.is_audited && !hold.is_for_price_alone() {
+                let charge = TokenCharge { tokens: charged.tokens, basis: ChargeBasis::Expired };
+                self.contents
+                    .audit
+                    .end(now, &EndedCall { nonce: hold.id, end: None, charge: Some(charge), returned: 0 });
+            }
             let outcome = HoldOutcome { id: hold.id, state: HoldState::Expired, charged, reserved: hold.cost, at };
             self.remember(ClosedHold { outcome, expired: Some(hold) });
         }

@@ -57,7 +57,15 @@ impl<'a> CallToJudge<'a> {
             (None, None) => return None,
         };
         let cost = Cost { requests: 0, tokens };
-        Some(NewHold { id: self.nonce, kind: HoldKind::Call, cost, returnable, ttl, is_required: self.hold.is_some() })
+        Some(NewHold {
+            id: self.nonce,
+            kind: HoldKind::Call,
+            cost,
+            returnable,
+            ttl,
+            is_required: self.hold.is_some(),
+            is_audited: self.is_audited,
+        })
     }
 
     const fn logged(&self, cost: u64) -> LoggedCall<'a> {
@@ -153,7 +161,8 @@ impl KeyState {
             self.contents.calls.admit(call.nonce, key, prior, now);
             if call.is_audited {
                 let charged = if is_free { 0 } else { call.cost.requests };
-                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay);
+                let tokens = hold.map(|hold| hold.cost.tokens);
+                self.contents.audit.admit(now, call.logged(charged), call.nonce, is_replay, tokens);
             }
         } else {
             self.log_refusal(now, call, if decision.verdict.is_denied() { TOO_MANY_REQUESTS } else { BAD_REQUEST });

@@ -3,6 +3,7 @@ use crate::key_state::hold::{Reservation, UsedAmount};
 use crate::key_state::state::judging::ReportedUsage;
 use crate::keys::profile::Status;
 use crate::limiter::cost::Cost;
+use crate::metering::call_outcome::{CallOutcome, UsedTokens};
 use crate::object::fixtures::{NOW, SECRET, at, check, commit, memory, profile, settings};
 use crate::object::judge::{judge, record_report};
 use crate::protocol::object_request::PendingReport;
@@ -84,6 +85,25 @@ fn settled_tokens_are_in_usage_and_counts() {
     assert!(text.contains(r#""tokens":70"#), "{text}");
     let usage = usage(&mut memory, "k", at(NOW)).unwrap().unwrap();
     assert_eq!((usage.calls, usage.tokens, usage.overdraft), (0, 70, 20));
+}
+
+#[test]
+fn usage_says_what_was_charged_without_a_report() {
+    let mut memory = memory(profile(10, 1_000, ""));
+    let key_state = memory.key_state.as_mut().unwrap();
+    for id in [1, 2, 3] {
+        key_state.reserve(&[], at(NOW), &Reservation { id, cost: Cost { requests: 0, tokens: 50 }, ttl: 1_000_000 });
+    }
+    let used = Some(UsedTokens::Estimated(20));
+    key_state.end_call(&[], at(NOW), &CallOutcome { nonce: 1, status: 200, duration_ms: 1, used, cost: None }, &[]);
+    let marks = |memory: &mut Memory, now| {
+        let usage = usage(memory, "k", at(now)).unwrap().unwrap();
+        (usage.tokens, usage.tokens_estimated, usage.tokens_expired)
+    };
+    assert_eq!(marks(&mut memory, NOW), (20, 20, 0));
+    assert_eq!(marks(&mut memory, NOW + 1_000), (120, 20, 100));
+    memory.key_state.as_mut().unwrap().release_hold(&[], at(NOW + 1_000), 2);
+    assert_eq!(marks(&mut memory, NOW + 1_000), (70, 20, 50));
 }
 
 #[test]

@@ -15,10 +15,10 @@ use crate::gateway::deny_cache::{Generation, Keyed};
 use crate::gateway::outbox::queue::Attachment;
 use crate::gateway::outbox::usage_reports::MaybeCounted;
 use crate::gateway::ratelimit_headers::{REPLAY, RateLimits, TOKEN_CAP};
-use crate::http::idempotency_key::{Field, Fingerprint, MAX_KEY};
+use crate::gateway::token_answer::HoldRenewal;
+use crate::http::idempotency_key::{Field, Fingerprint};
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
-use crate::limiter::policy::Unit;
 use crate::metering::call_outcome::FinalCost;
 use crate::protocol::object_request::{Call, Check, ObjectRequest};
 use crate::protocol::object_response::{Admission, KeyResponse, KeyVerdict, ObjectResponse};
@@ -27,12 +27,13 @@ use crate::runtime::gateway::authenticate::{Caller, Evidence};
 use crate::runtime::gateway::in_flight::InFlight;
 use crate::runtime::gateway::object_client::{self, Reply};
 use crate::runtime::gateway::outbox::CallEnd;
+use crate::runtime::gateway::refusal::{refusal_of, refuse_at_once};
 use crate::runtime::gateway::token_call::{HeldAnswer, TokenCall};
 use crate::runtime::gateway::{origin, outbox};
 use crate::runtime::handler::{or_internal_error, promise};
 use crate::runtime::http::{self, HttpResult};
 use crate::runtime::incoming::Incoming;
-use crate::runtime::isolate::{Isolate, RENDERED};
+use crate::runtime::isolate::Isolate;
 use crate::runtime::js;
 use crate::runtime::js::fields::FieldLines;
 use js_sys::Promise;
@@ -45,7 +46,7 @@ extern "C" {
     fn ask(namespace: &JsValue, name: &str, line: &str, request: GatedCall) -> Result<Promise, JsValue>;
 }
 
-/// How often a call is asked about again because its object holds it by other terms. They change
+/// How often a call is sent to its object again because that holds it by other terms. They change
 /// with a row of `token_routes`, so that twice is once too many.
 const SENT_BACK: u8 = 2;
 
@@ -81,7 +82,7 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
         }
         Field::Malformed => (Keyed::Malformed, None),
     };
-    if let Some(answer) = refuse_at_once(&isolate, &request, keyed, requested_at) {
+    if let Some(answer) = refuse_at_once(&isolate, (&request.context, request.call()), keyed, requested_at) {
         return answer;
     }
     let generation = isolate.denials.borrow().generation();
@@ -112,76 +113,6 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
         None => call.send(),
         Some(terms) => Ok(promise(call.send_with_hold(terms)).into()),
     }
-}
-
-/// The cached refusal of a call, if one applies.
-fn refuse_at_once(isolate: &Rc<Isolate>, request: &Authenticated, keyed: Keyed, now: u64) -> Option<HttpResult> {
-    let (context, call) = (&request.context, request.call());
-    let mut denials = isolate.denials.borrow_mut();
-    let denial = denials.find(call, keyed, now)?;
-    let (number, until) = (denial.number(), now.saturating_add(denial.unchanged_for(now)));
-    let mut rendered = isolate.rendered.borrow_mut();
-    if let Some(rendered) = rendered.get(call.id).filter(|rendered| rendered.number == number && now < rendered.until) {
-        // Other refusals are not counted.
-        if rendered.status == 429 {
-            outbox::add_denied(isolate, context, call.id, now);
-        }
-        return Some(http::give(rendered));
-    }
-    let config = &isolate.config;
-    let known = denial.at(now);
-    if let KeyVerdict::Denied { .. } = known.verdict {
-        outbox::add_denied(isolate, context, call.id, now);
-    }
-    let refusal = refusal_of(&known)?;
-    let fresh = match http::render(
-        &refusal,
-        &config.cors_allow_origin,
-        RateLimits::of_call(&known, config.forms()),
-        number,
-        until,
-    ) {
-        Ok(fresh) => fresh,
-        Err(error) => return Some(Err(error)),
-    };
-    let answer = http::give(&fresh);
-    if rendered.len() >= RENDERED {
-        rendered.clear();
-    }
-    rendered.insert(call.id.to_owned(), fresh);
-    Some(answer)
-}
-
-/// The response to a call that is not admitted.
-fn refusal_of(known: &KeyResponse) -> Option<Problem> {
-    Some(match &known.verdict {
-        KeyVerdict::Admitted(_) => return None,
-        KeyVerdict::Denied { .. } => http::quota_exceeded(known)?,
-        KeyVerdict::CostExceedsQuota { policy, cost } => {
-            let (name, quota, unit) = known
-                .usage
-                .policies
-                .get(*policy)
-                .map_or(("", 0, Unit::Requests), |policy| (policy.name.as_str(), policy.quota, policy.unit));
-            let costs = match unit {
-                Unit::Requests => format!("costs {cost}"),
-                Unit::Tokens => format!("may use {cost} tokens"),
-            };
-            Problem::BadRequest(format!(
-                "this call {costs}, more than the quota of {quota} of policy {name}: it can never be admitted"
-            ))
-        }
-        // The object does not know what to hold, so it has counted nothing.
-        KeyVerdict::LacksHold(_) => {
-            Problem::Unavailable("the tokens of the call could not be counted, so it was not forwarded: try again")
-        }
-        KeyVerdict::Conflict => Problem::InFlight,
-        KeyVerdict::Mismatch => Problem::OtherRequest,
-        KeyVerdict::Malformed => Problem::BadRequest(format!(
-            "Idempotency-Key must be 1 to {MAX_KEY} characters of visible ASCII and spaces"
-        )),
-        KeyVerdict::Refused(status) => Problem::Forbidden(status.refusal().unwrap_or("the API key may not be used")),
-    })
 }
 
 /// A call whose request to the object is in flight. JavaScript holds it until the response arrives.
@@ -238,7 +169,7 @@ impl GatedCall {
     async fn send_with_hold(mut self, terms: TokenTerms) -> HttpResult {
         let request = &self.request.incoming.request;
         let read = match self.tokens.take() {
-            Some(tokens) => tokens.read_again(request, terms),
+            Some(tokens) => tokens.read_again(request, terms, self.isolate.config.token_body_bytes),
             None => TokenCall::read(request, terms, self.isolate.config.token_body_bytes).await,
         };
         match read {
@@ -377,14 +308,17 @@ impl GatedCall {
             request_fields.set(REPLAY, "1");
             answer_fields.set(REPLAY, "1");
         }
-        // The outcome of a hold has the cost too.
+        let is_awaited = self.is_repeatable(admission);
+        // The settle of a hold says how the call ended, but only after the last byte.
+        let wants_end = admission.wants_outcome && (is_awaited || !admission.has_hold);
+        // It has the cost, too.
         let is_repriced = admission.is_repriced && !admission.has_hold;
-        let end = (admission.wants_outcome || is_repriced).then(|| CallEnd {
+        let end = (wants_end || is_repriced).then(|| CallEnd {
             isolate: Rc::clone(&self.isolate),
             context: context.clone(),
             id: caller.id.clone(),
             nonce: self.nonce,
-            is_awaited: admission.wants_outcome && self.is_repeatable(admission),
+            is_awaited: admission.wants_outcome && is_awaited,
             is_repriced,
         });
         if let Some(tokens) = &self.tokens {
@@ -418,12 +352,15 @@ impl GatedCall {
     }
 
     fn held_answer(&self, tokens: &TokenCall, admission: Admission) -> HeldAnswer {
+        let begun = clock::now().as_millis();
         HeldAnswer {
             isolate: Rc::clone(&self.isolate),
             context: self.request.context.clone(),
             id: self.request.caller.id.clone(),
             nonce: self.nonce,
-            begun: clock::now().as_millis(),
+            begun,
+            responded: None,
+            renewal: HoldRenewal::new(begun),
             meter: tokens.meter(admission.cap),
             cost: admission.is_repriced.then_some(FinalCost::AsCharged),
             changes_length: tokens.request.needs_usage(),

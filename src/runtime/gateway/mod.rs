@@ -9,5 +9,6 @@ pub(crate) mod loop_guard;
 pub(crate) mod object_client;
 pub(crate) mod origin;
 pub(crate) mod outbox;
+mod refusal;
 pub(crate) mod self_service;
 pub(crate) mod token_call;

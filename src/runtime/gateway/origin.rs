@@ -10,7 +10,7 @@ use crate::runtime::clock;
 use crate::runtime::gateway::authenticate::{Presented, identify};
 use crate::runtime::gateway::loop_guard;
 use crate::runtime::gateway::outbox::CallEnd;
-use crate::runtime::gateway::token_call::{HeldAnswer, RENEWAL};
+use crate::runtime::gateway::token_call::HeldAnswer;
 use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js;
@@ -40,7 +40,6 @@ extern "C" {
         body: &Array,
         answer: Option<HeldAnswer>,
         context: &JsValue,
-        renewal: u32,
     ) -> Promise;
 }
 
@@ -81,8 +80,7 @@ pub(crate) fn forward_read(
     let is_kept_alive = end.as_ref().is_some_and(|end| end.is_awaited || end.is_repriced);
     let (url, fields) = (out.url.as_deref(), out.fields.as_str());
     let (request, answer_fields) = (&incoming.request, answer_fields.as_str());
-    let response =
-        js_forward_read(request, url, &out.dropped, fields, answer_fields, end, body, answer, context, RENEWAL);
+    let response = js_forward_read(request, url, &out.dropped, fields, answer_fields, end, body, answer, context);
     if is_kept_alive {
         js::timer::keep_alive(context, &response);
     }

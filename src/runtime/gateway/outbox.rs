@@ -88,22 +88,22 @@ impl CallEnd {
     pub fn ended(self, status: u16, begun: f64, now: f64, cost: Option<String>) -> Option<Promise> {
         let Self { isolate, context, id, nonce, is_awaited, is_repriced } = self;
         let cost = is_repriced.then(|| final_cost(cost.as_deref()));
-        let outcome = CallOutcome { nonce, status, duration_ms: millis(now - begun), used: None, cost };
+        let outcome = CallOutcome { nonce, status, duration_ms: whole_number(now - begun), used: None, cost };
         // The client's next call finds what is given back.
         if is_awaited || matches!(cost, Some(FinalCost::Requests(_))) {
             let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
             return Some(deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT));
         }
-        if OUTBOX.with_borrow_mut(|outbox| outbox.add_outcome(&id, millis(now), outcome)) {
+        if OUTBOX.with_borrow_mut(|outbox| outbox.add_outcome(&id, whole_number(now), outcome)) {
             OutboxDelivery::later(&isolate, &context, &id, DeliveryKind::Outcomes);
         }
         None
     }
 }
 
-/// Milliseconds from JavaScript. Negative values, after a step back of the clock, become 0.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds, below 2^53")]
-pub(crate) fn millis(value: f64) -> u64 {
+/// Milliseconds or bytes from JavaScript. Negative values, as after a step back of the clock, become 0.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers, below 2^53")]
+pub(crate) fn whole_number(value: f64) -> u64 {
     value as u64
 }
 

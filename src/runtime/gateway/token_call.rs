@@ -2,25 +2,21 @@
 
 use crate::gateway::final_cost::final_cost;
 use crate::gateway::outbox::queue::{DeliveryKind, LONGEST_WAIT};
-use crate::gateway::token_answer::AnswerMeter;
+use crate::gateway::token_answer::{AnswerMeter, HoldRenewal};
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
 use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
 use crate::protocol::held_call::HeldCall;
 use crate::protocol::object_request::ObjectRequest;
-use crate::runtime::gateway::outbox::{OutboxDelivery, deliver_now, millis};
+use crate::runtime::gateway::outbox::{OutboxDelivery, deliver_now, whole_number};
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js;
-use crate::tokens::request::{BodyHead, RequestBody, TokenHold, TokenRequest};
+use crate::tokens::request::{BodyHead, RequestBody, TokenHold, TokenRequest, UnboundedBody};
 use crate::tokens::usage_reader::Passed;
 use js_sys::{Array, Promise, Uint8Array};
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
-
-/// How often the hold of a call that has not ended is renewed, in milliseconds: a third of
-/// [`HOLD_TTL`](crate::object::judge::HOLD_TTL), so that one renewal may be lost.
-pub(crate) const RENEWAL: u32 = 200_000;
 
 /// A body that has been read, of a call that may spend tokens.
 pub(crate) struct TokenCall {
@@ -28,8 +24,27 @@ pub(crate) struct TokenCall {
     pub(crate) request: TokenRequest,
     /// The bytes, the length and the reader of the rest, as `tokens.js` has them.
     body: Array,
-    /// Of a longer body than is read.
-    length: Option<u64>,
+    extent: BodyExtent,
+}
+
+/// How much of a body has been read.
+#[derive(Debug, Clone, Copy)]
+enum BodyExtent {
+    Whole,
+    /// The beginning of one of this length.
+    Longer(u64),
+    /// The beginning of one whose length is unknown, of which so many bytes have come.
+    Unmeasured(u64),
+}
+
+impl BodyExtent {
+    const fn of(self, start: Vec<u8>) -> RequestBody {
+        match self {
+            Self::Whole => RequestBody::Whole(start),
+            Self::Longer(length) => RequestBody::Longer { start, length },
+            Self::Unmeasured(received) => RequestBody::Unmeasured { start, received },
+        }
+    }
 }
 
 /// The header fields of a request that say how its body is read.
@@ -57,30 +72,48 @@ impl TokenCall {
         let body = body.dyn_into::<Array>().map_err(|_| Problem::Internal)?;
         let bytes = body.get(0).dyn_into::<Uint8Array>().map_err(|_| Problem::Internal)?;
         let length = body.get(1).as_f64().unwrap_or(-1.0);
-        if length < 0.0 {
-            return Err(Problem::LengthRequired(limit));
-        }
-        let is_whole = body.get(2).is_undefined();
-        let length = (!is_whole).then(|| millis(length));
-        let read = match length {
-            None => RequestBody::Whole(bytes.to_vec()),
-            Some(length) => {
-                let end = u32::try_from(limit).unwrap_or(u32::MAX);
-                RequestBody::Longer { start: bytes.subarray(0, end).to_vec(), length }
-            }
+        let extent = if body.get(2).is_undefined() {
+            BodyExtent::Whole
+        } else if length < 0.0 {
+            BodyExtent::Unmeasured(bytes.length().into())
+        } else {
+            BodyExtent::Longer(whole_number(length))
         };
-        let request = judge_body(terms, &BodyFields::of(request), read)?;
-        Ok(Self { terms, request, body, length })
+        let start = match extent {
+            BodyExtent::Whole => bytes.to_vec(),
+            _ => bytes.subarray(0, u32::try_from(limit).unwrap_or(u32::MAX)).to_vec(),
+        };
+        Self::of(request, terms, start, (body, extent), limit)
     }
 
     /// Reads it again, by other terms.
-    pub(crate) fn read_again(self, request: &web_sys::Request, terms: TokenTerms) -> Result<Self, Problem> {
-        let Self { request: TokenRequest { body: start, .. }, body, length, .. } = self;
-        let read = match length {
-            None => RequestBody::Whole(start),
-            Some(length) => RequestBody::Longer { start, length },
-        };
-        Ok(Self { terms, request: judge_body(terms, &BodyFields::of(request), read)?, body, length })
+    pub(crate) fn read_again(
+        self,
+        request: &web_sys::Request,
+        terms: TokenTerms,
+        limit: usize,
+    ) -> Result<Self, Problem> {
+        let Self { request: TokenRequest { body: start, .. }, body, extent, .. } = self;
+        Self::of(request, terms, start, (body, extent), limit)
+    }
+
+    fn of(
+        request: &web_sys::Request,
+        terms: TokenTerms,
+        start: Vec<u8>,
+        (body, extent): (Array, BodyExtent),
+        limit: usize,
+    ) -> Result<Self, Problem> {
+        match TokenRequest::read(terms, BodyFields::of(request).head(), extent.of(start)) {
+            Ok(request) => Ok(Self { terms, request, body, extent }),
+            Err(error) => {
+                js::tokens::cancel_token_body(&body);
+                Err(match error {
+                    UnboundedBody::Unmeasured => Problem::LengthRequired(limit),
+                    error => Problem::UnsupportedMedia(error.to_string()),
+                })
+            }
+        }
     }
 
     pub(crate) fn held(&self, clamps: bool) -> HeldCall {
@@ -106,14 +139,10 @@ impl TokenCall {
 
     /// The meter of the answer to a call with a hold.
     pub(crate) fn meter(&self, cap: Option<u64>) -> AnswerMeter {
-        let asked = self.request.hold;
-        let hold = TokenHold { output_per_answer: cap.unwrap_or(asked.output_per_answer), ..asked };
+        let requested = self.request.hold;
+        let hold = TokenHold { output_per_answer: cap.unwrap_or(requested.output_per_answer), ..requested };
         AnswerMeter::new(hold, self.terms.format, self.request.needs_usage())
     }
-}
-
-fn judge_body(terms: TokenTerms, fields: &BodyFields, body: RequestBody) -> Result<TokenRequest, Problem> {
-    TokenRequest::read(terms, fields.head(), body).map_err(|error| Problem::UnsupportedMedia(error.to_string()))
 }
 
 /// The answer of a call with a hold. JavaScript holds it until the hold is settled.
@@ -125,6 +154,9 @@ pub struct HeldAnswer {
     pub(crate) id: String,
     pub(crate) nonce: u64,
     pub(crate) begun: u64,
+    /// When the response began.
+    pub(crate) responded: Option<u64>,
+    pub(crate) renewal: HoldRenewal,
     pub(crate) meter: AnswerMeter,
     /// What the call costs in the end, if its answer may lower that.
     pub(crate) cost: Option<FinalCost>,
@@ -134,8 +166,16 @@ pub struct HeldAnswer {
 #[wasm_bindgen]
 #[expect(clippy::needless_pass_by_value, reason = "wasm-bindgen passes optional texts by value")]
 impl HeldAnswer {
-    /// The answer has begun. `tokens` is its field `X-Tollgate-Tokens`, `cost` `X-Tollgate-Cost`.
-    pub fn begin(&mut self, status: u16, content_type: Option<String>, tokens: Option<String>, cost: Option<String>) {
+    /// The response has begun. `tokens` is its field `X-Tollgate-Tokens`, `cost` `X-Tollgate-Cost`.
+    pub fn begin(
+        &mut self,
+        status: u16,
+        content_type: Option<String>,
+        tokens: Option<String>,
+        cost: Option<String>,
+        now: f64,
+    ) {
+        self.responded = Some(whole_number(now));
         self.cost = self.cost.map(|_| final_cost(cost.as_deref()));
         self.meter.begin(status, content_type.as_deref(), tokens.as_deref());
     }
@@ -145,8 +185,13 @@ impl HeldAnswer {
         self.changes_length
     }
 
-    /// Reads bytes of the answer. Returns those that the client gets, unless it gets these.
-    pub fn pass(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// Reads bytes of the answer, and renews its hold if that is due. Returns those that the client
+    /// gets, unless it gets these.
+    pub fn pass(&mut self, bytes: &[u8], now: f64) -> Option<Vec<u8>> {
+        if self.renewal.is_due(whole_number(now)) {
+            let line = ObjectRequest::RenewHold { id: &self.id, nonce: self.nonce }.to_url();
+            js::object::send_once(&self.isolate.objects, &self.id, &line);
+        }
         replaced(self.meter.pass(bytes))
     }
 
@@ -158,19 +203,13 @@ impl HeldAnswer {
     /// Settles the hold after the end of the answer, or without one. The promise resolves when that is durable.
     pub fn end(self, now: f64) -> Promise {
         let used = self.meter.used();
-        self.settle(used, millis(now))
+        self.settle(used, whole_number(now))
     }
 
     /// Settles the hold of an answer that was cut off.
     pub fn cut(self, now: f64) -> Promise {
         let used = self.meter.used_when_cut();
-        self.settle(used, millis(now))
-    }
-
-    /// Keeps the hold open.
-    pub fn renew(&self) {
-        let line = ObjectRequest::RenewHold { id: &self.id, nonce: self.nonce }.to_url();
-        js::object::ask_once(&self.isolate.objects, &self.id, &line);
+        self.settle(used, whole_number(now))
     }
 }
 
@@ -182,8 +221,8 @@ impl HeldAnswer {
     }
 
     fn settle(self, used: UsedTokens, now: u64) -> Promise {
-        let Self { isolate, context, id, nonce, begun, meter, cost, .. } = self;
-        let duration_ms = now.saturating_sub(begun);
+        let Self { isolate, context, id, nonce, begun, responded, meter, cost, .. } = self;
+        let duration_ms = responded.unwrap_or(now).saturating_sub(begun);
         let outcome = CallOutcome { nonce, status: meter.status(), duration_ms, used: Some(used), cost };
         let delivery = OutboxDelivery::new(&isolate, &context, &id, DeliveryKind::Awaited(outcome));
         deliver_now(&isolate.objects, &id, delivery, LONGEST_WAIT)

@@ -47,7 +47,7 @@ export function deliverNow(namespace, name, delivery, milliseconds) {
 }
 
 /** Sends one line. Nothing depends on the response. */
-export function askOnce(namespace, name, line) {
+export function sendOnce(namespace, name, line) {
   const log = (error) => console.error(`tollgate: the object of key ${name} did not respond: ${error?.message ?? error}`);
   namespace.getByName(name).ask(line).catch(log);
 }

@@ -8,8 +8,8 @@ use wasm_bindgen::prelude::*;
 extern "C" {
     #[wasm_bindgen(js_name = askText)]
     pub(crate) fn ask_text(namespace: &JsValue, name: &str, url: &str, body: Option<&str>) -> Promise;
-    #[wasm_bindgen(js_name = askOnce)]
-    pub(crate) fn ask_once(namespace: &JsValue, name: &str, line: &str);
+    #[wasm_bindgen(js_name = sendOnce)]
+    pub(crate) fn send_once(namespace: &JsValue, name: &str, line: &str);
     #[wasm_bindgen(js_name = postToAll)]
     pub(crate) fn post_to_all(namespace: &JsValue, targets: &str, body: &str, width: u32) -> Promise;
 }

@@ -60,11 +60,11 @@ function headersToOrigin(request, dropped, fields) {
 /**
  * Forwards a request whose body has been read, as `forward` does: with `bytes` as its body, or with
  * as many bytes as `length` says, of which `rest` reads those after `bytes`. `answer` reads the
- * response, if the call has a hold, and keeps it open every `renewal` milliseconds.
+ * response, if the call has a hold.
  */
-export function forwardRead(request, url, dropped, fields, answerFields, call, [bytes, length, rest], answer, context, renewal) {
+export function forwardRead(request, url, dropped, fields, answerFields, call, [bytes, length, rest], answer, context) {
   const ended = call === undefined ? undefined : onEnd(call);
-  const watch = answer === undefined ? undefined : new AnswerWatch(answer, request, context, renewal);
+  const watch = answer === undefined ? undefined : new AnswerWatch(answer, request, context);
   let sent;
   try {
     const headers = headersToOrigin(request, dropped, fields);

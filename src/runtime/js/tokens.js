@@ -1,4 +1,4 @@
-// The bodies of calls that spend tokens, and of their answers.
+// The bodies of calls that spend tokens, and of their responses.
 import { currentInstance, requireInstance } from "./instance.js";
 
 /**
@@ -16,12 +16,12 @@ export async function readTokenBody(request, limit) {
     chunks.push(value);
     length += value.byteLength;
   }
-  const declared = request.headers.get("content-length");
-  if (declared === null) {
-    await reader.cancel();
-    return [new Uint8Array(0), -1, undefined];
-  }
-  return [joined(chunks, length), Number(declared), reader];
+  return [joined(chunks, length), Number(request.headers.get("content-length") ?? -1), reader];
+}
+
+/** Gives up a body of which something was not read. */
+export function cancelTokenBody([, , rest]) {
+  rest?.cancel().catch(() => {});
 }
 
 function joined(chunks, length) {
@@ -35,7 +35,10 @@ function joined(chunks, length) {
   return bytes;
 }
 
-/** A body of this length that begins with `bytes` and goes on with what `reader` reads. */
+/**
+ * A body that begins with `bytes` and goes on with what `reader` reads. `length` is its length, or
+ * -1 if that is not known.
+ */
 export function continued(bytes, length, reader) {
   let begun = false;
   const source = new ReadableStream({
@@ -50,27 +53,25 @@ export function continued(bytes, length, reader) {
     },
     cancel: (reason) => reader.cancel(reason),
   });
-  return source.pipeThrough(new FixedLengthStream(length));
+  return length < 0 ? source : source.pipeThrough(new FixedLengthStream(length));
 }
 
 /**
- * Watches the answer of a call with a hold. `answer` is told how it begins, goes on and ends, and
- * settles the hold once: with `end`, with `cut` if the client leaves or the answer breaks off.
+ * Passes the response to a call with a hold to `answer`: its beginning, its bytes, its end. `answer`
+ * settles the hold once: with `end`, or with `cut` if the client leaves or the response breaks off.
  */
 export class AnswerWatch {
   #answer;
   #instance = currentInstance();
   #isOver = false;
   #reader;
-  #timer;
   #aborted = new AbortController();
   #settled = Promise.withResolvers();
 
-  constructor(answer, request, context, renewal) {
+  constructor(answer, request, context) {
     this.#answer = answer;
-    // The context lives until the hold is settled, also if the client has left.
+    // The context lives until the hold is settled, even if the client has left.
     context.waitUntil(this.#settled.promise);
-    this.#timer = setInterval(() => this.#renew(), renewal);
     const { signal } = request;
     if (signal?.aborted) this.cut();
     else signal?.addEventListener("abort", () => this.cut());
@@ -81,20 +82,10 @@ export class AnswerWatch {
     return this.#aborted.signal;
   }
 
-  #renew() {
-    try {
-      requireInstance(this.#instance);
-      this.#answer.renew();
-    } catch (error) {
-      console.error(`tollgate: a hold was not renewed: ${error?.message ?? error}`);
-    }
-  }
-
   /** Settles the hold, unless it is. Resolves when that is durable, or takes too long. */
   async #settle(method) {
     if (this.#isOver) return this.#settled.promise;
     this.#isOver = true;
-    clearInterval(this.#timer);
     try {
       requireInstance(this.#instance);
       await this.#answer[method](Date.now());
@@ -113,18 +104,20 @@ export class AnswerWatch {
     return settled;
   }
 
-  /** The origin has not answered. */
+  /** The origin has not responded. */
   fail() {
     return this.#settle("end");
   }
 
-  /** The answer with a body that is read while it passes. */
+  /** The response with a body that is read while it passes. */
   async begin(response) {
     if (this.#isOver) return response;
     requireInstance(this.#instance);
     const { headers } = response;
     const field = (name) => headers.get(name) ?? undefined;
-    this.#answer.begin(response.status, field("content-type"), field("x-tollgate-tokens"), field("x-tollgate-cost"));
+    this.#answer.begin(
+      response.status, field("content-type"), field("x-tollgate-tokens"), field("x-tollgate-cost"), Date.now(),
+    );
     if (response.body === null || response.webSocket) {
       this.#answer.last();
       await this.#settle("end");
@@ -153,7 +146,7 @@ export class AnswerWatch {
           await this.#settle("end");
           return controller.close();
         }
-        const changed = this.#answer.pass(value);
+        const changed = this.#answer.pass(value, Date.now());
         if (changed === undefined) return controller.enqueue(value);
         if (changed.byteLength > 0) return controller.enqueue(changed);
       }

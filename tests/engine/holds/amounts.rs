@@ -227,7 +227,7 @@ fn a_free_replay_holds_nothing() {
         ..with_hold(nonce, Cost::default(), 60)
     };
     assert!(state.judge_call(&policies, START, &keyed(1)).is_admitted());
-    state.complete(START, CallOutcome { nonce: 1, status: 200, duration_ms: 1, used: None, cost: None }, false);
+    state.complete(START, CallOutcome { nonce: 1, status: 200, duration_ms: 1, used: None, cost: None }, None, false);
     settle(&mut state, &policies, START, 1, 60);
     for nonce in 2..7 {
         let judgement = state.judge_call(&policies, START, &keyed(nonce));

@@ -3,7 +3,7 @@
 use super::{
     TTL, amounts, bucket, commit, expect, fixed, reread, reservation, reserve, settle, state, tokens, used, with_hold,
 };
-use crate::support::{Decide, START, after, call, fixed_policy};
+use crate::support::{Decide, START, after, call, fixed_policy, outcome};
 use std::collections::BTreeMap;
 use tollgate::key_state::closed_holds::{REMEMBERED, REMEMBERED_FOR};
 use tollgate::key_state::hold::{HoldState, Reservation, ReservationAnswer, UsedAmount};
@@ -11,6 +11,8 @@ use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::metering::call_outcome::{CallOutcome, ChargeBasis, TokenCharge, UsedTokens};
+use tollgate::metering::months::TokenMarks;
 use tollgate::time::{DAY, HOUR, MINUTE, Month, SECOND, UnixMicros};
 
 const EXPIRY: UnixMicros = START.saturating_add(TTL);
@@ -94,6 +96,60 @@ fn a_late_settle_corrects_what_was_charged() {
             }
         }
     }
+}
+
+/// The sums of a month say how much of what is charged nobody has reported.
+#[test]
+fn what_is_charged_without_a_report_is_marked() {
+    let policies = [fixed(1_000, Period::Day)];
+    let marks = |state: &KeyState| {
+        let TokenMarks { estimated, expired } = state.meter().marks(november());
+        (estimated, expired)
+    };
+    let mut state = state();
+    for nonce in 1..6 {
+        state.judge_call(&policies, START, &with_hold(nonce, Cost::NONE, 100));
+    }
+    reserve(&mut state, &policies, START, 9, tokens(50));
+    let charge = |state: &mut KeyState, at, nonce, used| {
+        state.end_call(&policies, at, &CallOutcome { used: Some(used), ..outcome(nonce) }, &[])?.tokens
+    };
+    let charged = |tokens, basis| Some(TokenCharge { tokens, basis });
+    assert_eq!(charge(&mut state, START, 1, UsedTokens::Reported(7)), charged(7, ChargeBasis::Reported));
+    assert_eq!(charge(&mut state, START, 2, UsedTokens::Held), charged(100, ChargeBasis::Held));
+    assert_eq!(marks(&state), (0, 0));
+    assert_eq!(charge(&mut state, START, 3, UsedTokens::Estimated(30)), charged(30, ChargeBasis::Estimated));
+    assert_eq!(charge(&mut state, START, 3, UsedTokens::Estimated(30)), None, "once");
+    assert_eq!(marks(&reread(&mut state)), (30, 0));
+    state.expire(EXPIRY);
+    let mut state = reread(&mut state);
+    assert_eq!((marks(&state), state.month(november()).tokens), ((30, 250), 387));
+    assert_eq!(charge(&mut state, EXPIRY, 4, UsedTokens::Held), None, "it is charged whole already");
+    assert_eq!(marks(&state), (30, 250));
+    assert_eq!(charge(&mut state, EXPIRY, 4, UsedTokens::Reported(20)), charged(20, ChargeBasis::Reported));
+    assert_eq!(charge(&mut state, EXPIRY, 5, UsedTokens::Estimated(40)), charged(40, ChargeBasis::Estimated));
+    state.release_hold(&policies, EXPIRY, 9);
+    for state in [&mut state.clone(), &mut reread(&mut state)] {
+        state.release_hold(&policies, EXPIRY, 9);
+        charge(state, EXPIRY, 5, UsedTokens::Estimated(40));
+        assert_eq!((marks(state), state.month(november()).tokens), ((70, 0), 197));
+        assert_eq!(state.meter().marks(november().previous()), TokenMarks::default());
+    }
+}
+
+/// A hold is marked in the month in which it was made.
+#[test]
+fn marks_are_of_the_month_of_the_hold() {
+    let december: UnixMicros = "2026-12".parse::<Month>().unwrap().start();
+    let before = december.saturating_sub(MINUTE);
+    let mut state = state();
+    state.judge_call(&[], before, &with_hold(1, Cost::NONE, 100));
+    state.judge_call(&[], before, &with_hold(2, Cost::NONE, 100));
+    state.expire(december.saturating_add(HOUR));
+    let ended = CallOutcome { used: Some(UsedTokens::Estimated(5)), ..outcome(2) };
+    state.end_call(&[], december.saturating_add(HOUR), &ended, &[]);
+    assert_eq!(state.meter().marks(november()), TokenMarks { estimated: 5, expired: 100 });
+    assert_eq!(state.meter().marks(Month::of(december)), TokenMarks::default());
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Calls whose cost is lowered after they were made.
 
 use super::{TTL, amounts, fixed, reread, reserve, state};
-use crate::support::{START, after, call};
-use tollgate::key_state::hold::{CallUse, HOLDS_POLICY, MAX_OPEN_HOLDS};
+use crate::support::{START, after, call, outcome};
+use tollgate::key_state::hold::{HOLDS_POLICY, MAX_OPEN_HOLDS};
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::decision::{Judgement, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::metering::call_outcome::{CallCharge, CallOutcome, ChargeBasis, FinalCost, TokenCharge, UsedTokens};
 use tollgate::time::{DAY, MINUTE, Month, UnixMicros};
 
 const fn requests(requests: u64) -> Cost {
@@ -27,7 +28,8 @@ fn admit(state: &mut KeyState, policies: &[Policy], at: UnixMicros, call: &CallT
 }
 
 fn end(state: &mut KeyState, policies: &[Policy], at: UnixMicros, nonce: u64, requests: Option<u64>) -> Option<u64> {
-    state.end_call(policies, at, nonce, CallUse { tokens: None, requests }, &[])
+    let cost = Some(requests.map_or(FinalCost::AsCharged, FinalCost::Requests));
+    Some(state.end_call(policies, at, &CallOutcome { cost, ..outcome(nonce) }, &[])?.returned)
 }
 
 const KINDS: [(Algorithm, Period); 5] = [
@@ -175,8 +177,9 @@ fn tokens_and_requests_are_settled_together() {
     let mut state = state();
     let both = CallToJudge { reprice: Some(TTL), ..super::with_hold(1, requests(6), 50) };
     admit(&mut state, &policies, START, &both);
-    let used = CallUse { tokens: Some(20), requests: Some(1) };
-    assert_eq!(state.end_call(&policies, START, 1, used, &[]), Some(5));
+    let ended = CallOutcome { used: Some(UsedTokens::Reported(20)), cost: Some(FinalCost::Requests(1)), ..outcome(1) };
+    let tokens = Some(TokenCharge { tokens: 20, basis: ChargeBasis::Reported });
+    assert_eq!(state.end_call(&policies, START, &ended, &[]), Some(CallCharge { tokens, returned: 5 }));
     let usage = state.usage(&policies, START).policies;
     assert_eq!((usage[0].remaining, usage[1].remaining), (80, 9));
     let month = state.month(Month::of(START));

@@ -5,9 +5,15 @@ use crate::support::{Decide, START, after};
 use std::collections::BTreeMap;
 use tollgate::key_state::hold::{HoldState, UsedAmount};
 use tollgate::key_state::state::KeyState;
+use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
+use tollgate::metering::months::TokenMarks;
 use tollgate::time::{Month, SECOND};
+
+fn november() -> Month {
+    Month::of(START)
+}
 
 #[test]
 fn golden_holds() {
@@ -32,6 +38,29 @@ fn golden_holds() {
     assert_eq!(read.meter(), state.meter());
     let states = [1, 2, 4, 0xabc].map(|id| settle(&mut read, &policies, at, id, 10).state);
     assert_eq!(states, [HoldState::Settled, HoldState::Released, HoldState::Settled, HoldState::Settled]);
+    // Rows of earlier versions have no marks.
+    let earlier = GOLDEN.replace("|0|0|10;", ";");
+    let mut read = KeyState::from_rows([(0, earlier)]).unwrap();
+    assert_eq!((read.month(november()).overdraft, read.meter().marks(november())), (4, TokenMarks::default()));
+    settle(&mut read, &policies, at, 4, 10);
+    assert_eq!(read.meter().marks(november()), TokenMarks::default());
+}
+
+/// Of a call that is in the audit log.
+#[test]
+fn golden_audited_hold() {
+    let mut state = state();
+    state.judge_call(&[], START, &CallToJudge { is_audited: true, ..with_hold(0xabc, Cost::default(), 20) });
+    let row = state.to_row();
+    let (hold, log) =
+        (r#""o":"abc|660b07766cb80|23c34600|0|20|other|0|40;""#, r#""a":"0;1795160894000;a|0|GET|other|1||abc|20;""#);
+    assert!(row.body.contains(hold) && row.body.contains(log), "{}", row.body);
+    // It expires, and the log says so.
+    let mut read = KeyState::from_rows([(0, row.body)]).unwrap();
+    read.expire(after(600));
+    let row = read.to_row();
+    assert!(row.body.contains("a|0|GET|other|1||abc|20;c|600000|abc|0|0|x20;"), "{}", row.body);
+    assert!(KeyState::from_rows([(0, row.body)]).is_ok());
 }
 
 const GOLDEN: &str = concat!(
@@ -44,7 +73,7 @@ const GOLDEN: &str = concat!(
     r#""d":[1,"1|660b077b316c0|0|1|14|1|10;2|660b077c25900|1|0|0|1|10;"#,
     r#"abc|660b09b2a1180|2|0|20|0|20|abc|660b07766cb80|23c34600|0|20|other|0;"#,
     r#"4|660b09b671a80|2|1|10|1|10|4|660b077a3d480|23c34600|1|10|reservations|1;"#,
-    r#"abc|660b09b671a80|0|0|15|0|20;"],"r":"202611|0|5|4|0|0|0|0|0;"}"#,
+    r#"abc|660b09b671a80|0|0|15|0|20;"],"r":"202611|0|5|4|0|0|0|0|0|0|0|10;"}"#,
 );
 
 /// Of each hold, what can still be in a bucket.

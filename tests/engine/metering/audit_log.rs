@@ -6,11 +6,12 @@ use tollgate::http::idempotency_key::Fingerprint;
 use tollgate::key_state::audit_log::entry::AuditEntry;
 use tollgate::key_state::audit_log::reader::{AuditCursor, AuditCursorError, AuditQuery, AuditReader};
 use tollgate::key_state::audit_log::retention::{AUDIT_BYTES, audit_cutoff, audit_surplus, next_audit_deletion};
+use tollgate::key_state::hold::HoldTerms;
 use tollgate::key_state::state::KeyState;
 use tollgate::key_state::state::judging::CallToJudge;
 use tollgate::limiter::cost::Cost;
 use tollgate::limiter::policy::Period;
-use tollgate::metering::call_outcome::CallOutcome;
+use tollgate::metering::call_outcome::{CallOutcome, ChargeBasis, TokenCharge, UsedTokens};
 use tollgate::time::{DAY, SECOND, UnixMicros, rfc3339};
 
 fn audited(nonce: u64, class: &str) -> CallToJudge<'_> {
@@ -74,10 +75,10 @@ fn calls_are_in_the_audit_log() {
     assert!(state.has_uncommitted_notes());
     state = reread(&mut state);
     assert!(!state.has_uncommitted_notes());
-    state.complete(at(90), CallOutcome { nonce: 1, status: 502, duration_ms: 90, used: None, cost: None }, true);
+    state.complete(at(90), CallOutcome { nonce: 1, status: 502, duration_ms: 90, used: None, cost: None }, None, true);
     assert!(state.has_uncommitted_notes() && !state.is_dirty());
-    state.complete(at(95), CallOutcome { nonce: 1, status: 200, duration_ms: 95, used: None, cost: None }, true);
-    state.complete(at(95), CallOutcome { nonce: 77, status: 200, duration_ms: 95, used: None, cost: None }, true);
+    state.complete(at(95), CallOutcome { nonce: 1, status: 200, duration_ms: 95, used: None, cost: None }, None, true);
+    state.complete(at(95), CallOutcome { nonce: 77, status: 200, duration_ms: 95, used: None, cost: None }, None, true);
     // The next window.
     judge(
         &mut state,
@@ -166,10 +167,88 @@ fn a_call_of_more_than_15_minutes_has_no_outcome() {
     let mut state = metered();
     for nonce in [1, 2] {
         state.judge_call(&[], START, &audited(nonce, "/v1"));
-        state.complete(START.saturating_add((899_999 + nonce) * 1000), ended(nonce), true);
+        state.complete(START.saturating_add((899_999 + nonce) * 1000), ended(nonce), None, true);
     }
     let ends: Vec<_> = entries(&tail(&state), START, START.saturating_add(1), 9).into_iter().map(|e| e.end).collect();
     assert_eq!(ends, [Some((201, 190)), None]);
+}
+
+fn held_call(nonce: u64) -> CallToJudge<'static> {
+    CallToJudge { hold: Some(HoldTerms { tokens: 300, ttl: 600 * SECOND }), ..audited(nonce, "/v1") }
+}
+
+/// How a call's tokens are known, and what a late settle changes of it.
+#[test]
+fn it_has_what_a_call_held_and_was_charged() {
+    let mut state = metered();
+    for nonce in 1..8 {
+        state.judge_call(&[], START, &held_call(nonce));
+    }
+    state.judge_call(&[], START, &audited(8, "/v1"));
+    state.judge_call(&[], START, &CallToJudge { is_audited: false, ..held_call(9) });
+    let end = |state: &mut KeyState, millis: u64, nonce: u64, used: Option<UsedTokens>| {
+        let at = START.saturating_add(millis * 1000);
+        let outcome = CallOutcome { used, ..ended(nonce) };
+        let charge = state.end_call(&[], at, &outcome, &[]);
+        state.complete(at, outcome, charge, true);
+    };
+    end(&mut state, 10, 1, Some(UsedTokens::Reported(42)));
+    end(&mut state, 10, 2, Some(UsedTokens::Estimated(14)));
+    end(&mut state, 10, 3, Some(UsedTokens::Held));
+    // One whose end is known before it is charged.
+    end(&mut state, 10, 4, None);
+    end(&mut state, 20, 4, Some(UsedTokens::Reported(1)));
+    end(&mut state, 30, 8, None);
+    state = reread(&mut state);
+    let view = |state: &KeyState| -> Vec<_> {
+        let entries = entries(&tail(state), START, START.saturating_add(DAY), 3);
+        let charge = |entry: &AuditEntry| entry.charge.map(|charge| (charge.tokens, charge.basis));
+        entries.iter().map(|entry| (entry.held, charge(entry), entry.end.is_some())).collect()
+    };
+    let mut expected = vec![
+        (Some(300), Some((42, ChargeBasis::Reported)), true),
+        (Some(300), Some((14, ChargeBasis::Estimated)), true),
+        (Some(300), Some((300, ChargeBasis::Held)), true),
+        (Some(300), Some((1, ChargeBasis::Reported)), true),
+        (Some(300), None, false),
+        (Some(300), None, false),
+        (Some(300), None, false),
+        (None, None, true),
+    ];
+    assert_eq!(view(&state), expected);
+    state.expire(START.saturating_add(600 * SECOND));
+    state = reread(&mut state);
+    for entry in &mut expected[4..7] {
+        entry.1 = Some((300, ChargeBasis::Expired));
+    }
+    assert_eq!(view(&state), expected);
+    end(&mut state, 600_001, 5, Some(UsedTokens::Reported(20)));
+    // It is found up to 15 minutes after the call.
+    end(&mut state, 900_001, 6, Some(UsedTokens::Reported(20)));
+    expected[4] = (Some(300), Some((20, ChargeBasis::Reported)), true);
+    assert_eq!(view(&reread(&mut state)), expected);
+}
+
+/// A reader goes on to later chunks until it knows what a call was charged.
+#[test]
+fn a_charge_is_found_in_a_later_chunk() {
+    let mut state = metered();
+    let mut chunks = Vec::new();
+    state.judge_call(&[], START, &held_call(1));
+    state.complete(START, ended(1), None, true);
+    for nonce in 2..400_u64 {
+        state.judge_call(&[], START.saturating_add(nonce * SECOND), &audited(nonce, "/v1"));
+        state.complete(START.saturating_add(nonce * SECOND), ended(nonce), None, true);
+    }
+    let outcome = CallOutcome { used: Some(UsedTokens::Reported(5)), ..ended(1) };
+    let charge = state.end_call(&[], START.saturating_add(400 * SECOND), &outcome, &[]);
+    state.complete(START.saturating_add(400 * SECOND), outcome, charge, true);
+    chunks.extend(state.to_rows().audit.into_iter().map(|row| (row.seq, row.body)));
+    state.committed();
+    chunks.extend(tail(&state));
+    assert!(chunks.len() > 2 && chunks.last().unwrap().1.contains("|r5;"), "{chunks:?}");
+    let first = entries(&chunks, START, START.saturating_add(SECOND), 1).remove(0);
+    assert_eq!(first.charge, Some(TokenCharge { tokens: 5, basis: ChargeBasis::Reported }));
 }
 
 #[test]
@@ -182,7 +261,7 @@ fn a_full_tail_becomes_a_chunk() {
         let key = format!("{call:0255}{call}");
         let idempotency_key = (call >= 500).then_some(key.as_str());
         state.judge_call(&[], at, &CallToJudge { idempotency_key, ..audited(call, "GET /v1") });
-        state.complete(at, CallOutcome { nonce: call.saturating_sub(30), ..ended(0) }, true);
+        state.complete(at, CallOutcome { nonce: call.saturating_sub(30), ..ended(0) }, None, true);
         if call % 7 == 0 {
             let rows = state.to_rows();
             for row in rows.audit {
@@ -326,7 +405,7 @@ fn the_stored_form_of_the_audit_log_is_frozen() {
     state.judge_call(&policies, START, &CallToJudge { idempotency_key: Some("order 7;"), ..audited(2547, "GET /v1") });
     state.judge_call(&policies, START.saturating_add(500_000), &audited(2548, "/v1/*"));
     state.judge_call(&policies, START.saturating_add(590_000), &audited(2549, "/v1/*"));
-    state.complete(START.saturating_add(610_000), ended(2547), true);
+    state.complete(START.saturating_add(610_000), ended(2547), None, true);
     let text = "1795160894000;a|0|GET|~/v1|2|order 7%3B|9f3;c|610|9f3|201|190;d|500|GET|/v1/*|2||429|2|1|590;";
     let body = state.to_row().body;
     assert!(body.ends_with(&format!(r#","a":"0;{text}"}}"#)), "{body}");

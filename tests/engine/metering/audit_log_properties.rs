@@ -90,7 +90,12 @@ impl Logged {
         if duration_ms <= MAX_DURATION / 1000 {
             end.get_or_insert(duration_ms);
         }
-        self.state.complete(now, CallOutcome { nonce: *nonce, status: 204, duration_ms, used: None, cost: None }, true);
+        self.state.complete(
+            now,
+            CallOutcome { nonce: *nonce, status: 204, duration_ms, used: None, cost: None },
+            None,
+            true,
+        );
     }
 
     fn read(&self, limit: usize) -> Vec<AuditEntry> {
@@ -205,7 +210,7 @@ proptest! {
                 prop_assert!(written.row.body.len() < 90_000, "{}", written.row.body.len());
             }
             for _ in 0..ends {
-                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 7, used: None, cost: None }, true);
+                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 7, used: None, cost: None }, None, true);
             }
         }
         let rows = u64::try_from(rows).unwrap();

@@ -252,7 +252,7 @@ fn marks_of_the_future_are_moved_back() {
         let key = format!("key {call}");
         let call = keyed(call, &key);
         assert!(state.judge_call(&[], ahead, &call).is_admitted());
-        state.complete(ahead, ended(call.nonce), false);
+        state.complete(ahead, ended(call.nonce), None, false);
         chunks.extend(state.to_rows().replays.into_iter().map(|row| (row.id, row.until)));
         state.committed();
         state.confirmed(state.last_commit());
@@ -350,7 +350,7 @@ fn five_repeats_are_free_and_all_others_are_charged() {
         nonce += 1;
         let call = CallToJudge { is_audited: true, ..keyed(nonce, key) };
         let judgement = state.judge_call(&policies, START, &call);
-        state.complete(START, ended(nonce), false);
+        state.complete(START, ended(nonce), None, false);
         // With or without a restart between two calls.
         let chunks = state.to_rows().replays;
         assert!(chunks.is_empty());
@@ -394,7 +394,7 @@ fn free_repeats_are_counted_across_chunks() {
     let mut call = |state: &mut KeyState, key: &str| {
         nonce += 1;
         let judgement = state.judge_call(&[], START, &keyed(nonce, key));
-        state.complete(START, ended(nonce), false);
+        state.complete(START, ended(nonce), None, false);
         let rows = state.to_rows();
         chunks.extend(rows.replays.into_iter().map(|row| (row.id, row.body)));
         state.committed();
@@ -421,7 +421,7 @@ fn a_denial_that_also_holds_for_replays_is_recognised() {
     let mut judge = |at, key| {
         let call = keyed(1, key);
         let Judgement::Decided(decision) = state.judge_call(&policies, at, &call) else { panic!("a replay") };
-        state.complete(at, ended(1), false);
+        state.complete(at, ended(1), None, false);
         let alike = state.judges_replays_alike(&policies, at, call.cost, &decision.verdict);
         (decision.is_admitted(), alike)
     };
@@ -462,7 +462,7 @@ fn chunks_of_a_failed_commit_are_ignored_and_deleted() {
     let mut state = metered();
     for call in 0..511_u64 {
         assert!(state.judge_call(&[], START, &keyed(call, &format!("key {call}"))).is_admitted());
-        state.complete(START, ended(call), false);
+        state.complete(START, ended(call), None, false);
     }
     let row = state.to_row().body;
     assert!(state.judge_call(&[], START, &keyed(511, "key 511")).is_admitted());

@@ -229,6 +229,7 @@ impl RepeatWorld {
                     self.state.complete(
                         clock,
                         CallOutcome { nonce, status: 200, duration_ms: 1, used: None, cost: None },
+                        None,
                         false,
                     );
                     self.model.firsts.last_mut().unwrap().is_complete = true;
@@ -242,6 +243,7 @@ impl RepeatWorld {
                     self.state.complete(
                         clock,
                         CallOutcome { nonce: first.nonce, status: 200, duration_ms: 1, used: None, cost: None },
+                        None,
                         false,
                     );
                 } else {

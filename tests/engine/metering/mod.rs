@@ -40,7 +40,7 @@ pub(crate) fn ended(nonce: u64) -> CallOutcome {
 }
 
 pub(crate) fn end(state: &mut KeyState, nonce: u64) {
-    state.complete(START, ended(nonce), false);
+    state.complete(START, ended(nonce), None, false);
 }
 
 pub(crate) fn metered() -> KeyState {

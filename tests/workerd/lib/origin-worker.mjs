@@ -37,7 +37,7 @@ const ANSWERS = {
     throw new Error("the origin is down");
   },
   "/hook": (request, url) => hookStatus === 0 ? ANSWERS["/held"](request, url) : new Response(null, { status: hookStatus, headers: { location: "https://elsewhere.test/" } }),
-  // The parts of a body, each as one chunk; a part that is null waits for the test's release.
+  // The parts of a body, each as one chunk; a part that is null waits for a release by the test.
   "/answer": (_request, url) => answerInParts(url.searchParams),
   "/socket": () => {
     const [client, server] = Object.values(new WebSocketPair());
@@ -69,11 +69,16 @@ function answerInParts(parameters) {
   const headers = new Headers(JSON.parse(parameters.get("headers") ?? "{}"));
   const status = Number(parameters.get("status") ?? 200);
   const { readable, writable } = new TransformStream();
-  let isHeld = true;
-  release = () => (isHeld = false);
+  let [releases, used] = [0, 0];
+  const releaseOthers = release;
+  release = (released) => {
+    releaseOthers(released);
+    releases += 1;
+  };
   // A timer, as for /held.
   const released = async () => {
-    while (isHeld) await new Promise((resolve) => setTimeout(resolve, 10));
+    used += 1;
+    while (releases < used) await new Promise((resolve) => setTimeout(resolve, 10));
   };
   const writer = writable.getWriter();
   const encoder = new TextEncoder();
