@@ -37,6 +37,7 @@ const fn call_of(cost: Cost) -> CallToJudge<'static> {
         is_audited: false,
         thresholds: &[],
         hold: None,
+        reprice: None,
     }
 }
 
@@ -117,10 +118,12 @@ fn call(c: &mut Criterion) {
                     is_audited,
                     thresholds,
                     hold: None,
+                    reprice: None,
                 };
                 let now = UnixMicros::from_micros(clock);
                 let judgement = state.judge_once(&policies, now, &call);
-                state.complete(now, CallOutcome { nonce, status: 200, duration_ms: 90, used: None }, None, is_audited);
+                let outcome = CallOutcome { nonce, status: 200, duration_ms: 90, used: None, cost: None };
+                state.complete(now, outcome, None, is_audited);
                 state.committed();
                 judgement
             });

@@ -101,6 +101,7 @@ fn judge(state: &mut KeyState, policies: &[Policy], clock: UnixMicros, nonce: u6
         is_audited: false,
         thresholds: &[],
         hold: None,
+        reprice: None,
     };
     let Judgement::Decided(decision) = state.judge_call(policies, clock, &call) else {
         // Without an idempotency key a call is no replay.

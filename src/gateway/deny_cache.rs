@@ -227,8 +227,7 @@ impl DenyCache {
 fn kind(verdict: &KeyVerdict, keyed: Keyed) -> Option<(Audience, u64, u64)> {
     match *verdict {
         // Any settle or release makes room, and calls that need no hold are not denied.
-        KeyVerdict::Denied { lacks_hold: true, .. } => None,
-        KeyVerdict::Denied { may_end_early: true, .. } => None,
+        KeyVerdict::Denied { lacks_hold: true, .. } | KeyVerdict::Denied { may_end_early: true, .. } => None,
         KeyVerdict::Denied { retry_after, cost, extent, .. } => {
             let audience = match (extent, keyed) {
                 (Extent::All, _) => Audience::All,

@@ -475,11 +475,10 @@ mod tests {
             ObjectResponse::Key(KeyResponse { verdict, usage })
         };
         let known = |verdict| changing(verdict, None);
-        let denied_so = |violated: &[usize], extent, lacks_hold, may_end_early| {
+        let denied_for = |violated: &[usize], extent, lacks_hold| {
             let (violated, retry_after, cost) = (violated.to_vec(), 41_877, 5);
-            known(KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early })
+            known(KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early: false })
         };
-        let denied_for = |violated: &[usize], extent, lacks_hold| denied_so(violated, extent, lacks_hold, false);
         let denied = |extent| denied_for(&[0, 1], extent, false);
         let terms = TokenTerms {
             format: UsageFormat::Gemini,
@@ -524,19 +523,6 @@ mod tests {
                 })),
                 format!("1 admitted:e:h:c64 {rest}"),
             ),
-            (
-                known(KeyVerdict::Admitted(Admission { is_repriced: true, ..Admission::default() })),
-                format!("1 admitted:p {rest}"),
-            ),
-            (
-                known(KeyVerdict::Admitted(Admission {
-                    has_hold: true,
-                    is_repriced: true,
-                    cap: Some(64),
-                    ..Admission::default()
-                })),
-                format!("1 admitted:h:p:c64 {rest}"),
-            ),
             (known(KeyVerdict::LacksHold(terms)), format!("1 spends:gemini:1024:4096:3:0 {rest}")),
             (
                 known(KeyVerdict::LacksHold(TokenTerms { max_input: Some(9), ..terms })),
@@ -549,8 +535,6 @@ mod tests {
             (denied(Extent::All), format!("1 denied:41877:5:0:1:a {rest}")),
             (denied(Extent::New), format!("1 denied:41877:5:0:1:n {rest}")),
             (denied(Extent::Replays), format!("1 denied:41877:5:0:1:r {rest}")),
-            (denied_so(&[1], Extent::Unsaid, false, true), format!("1 denied:41877:5:1:f {rest}")),
-            (denied_so(&[1], Extent::All, true, true), format!("1 denied:41877:5:1:f:a:h {rest}")),
             (denied_for(&[], Extent::Unsaid, true), format!("1 denied:41877:5:h {rest}")),
             (denied_for(&[1], Extent::New, true), format!("1 denied:41877:5:1:n:h {rest}")),
             (known(KeyVerdict::CostExceedsQuota { policy: 1, cost: 11 }), format!("1 cost:1:11 {rest}")),
@@ -568,6 +552,33 @@ mod tests {
         assert_eq!(newer, Some(denied(Extent::Unsaid)), "what is not known here is no reason to admit");
         for wrong in ["", "2 admitted free 1", "1 maybe free 1", "1 admitted free", "1 admitted free 1 minute:rm:10"] {
             assert_eq!(ObjectResponse::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    /// As above.
+    #[test]
+    fn answers_about_final_costs_are_frozen() {
+        let known = |verdict| {
+            let usage = KeyUsage { tier: "free".to_owned(), now: 1_000, policies: Vec::new(), changes_after: None };
+            ObjectResponse::Key(KeyResponse { verdict, usage })
+        };
+        let admitted = Admission { is_repriced: true, ..Admission::default() };
+        let denied = |extent, lacks_hold| {
+            let (violated, retry_after, cost) = (vec![1], 41_877, 5);
+            known(KeyVerdict::Denied { violated, retry_after, cost, extent, lacks_hold, may_end_early: true })
+        };
+        for (answer, line) in [
+            (known(KeyVerdict::Admitted(admitted)), "1 admitted:p free 1000"),
+            (
+                known(KeyVerdict::Admitted(Admission { has_hold: true, cap: Some(64), ..admitted })),
+                "1 admitted:h:p:c64 free 1000",
+            ),
+            // Earlier versions take the last letter that they do not know for the extent.
+            (denied(Extent::Unsaid, false), "1 denied:41877:5:1:f free 1000"),
+            (denied(Extent::All, true), "1 denied:41877:5:1:f:a:h free 1000"),
+        ] {
+            assert_eq!(answer.to_line(), line);
+            assert_eq!(ObjectResponse::parse(line), Some(answer));
         }
     }
 }

@@ -138,6 +138,6 @@ pub(crate) fn window_seconds(policy: &Policy, now: UnixMicros) -> u64 {
 }
 
 /// The outcome of a call with status 200.
-pub const fn outcome(nonce: u64) -> CallOutcome {
+pub(crate) const fn outcome(nonce: u64) -> CallOutcome {
     CallOutcome { nonce, status: 200, duration_ms: 1, used: None, cost: None }
 }

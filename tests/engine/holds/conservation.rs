@@ -254,9 +254,9 @@ impl World {
                     self.ledger.calls.push(entry(cost, Some(cost)));
                     if hold.is_some() || reprices {
                         // What holds nothing is not listed, as if it were closed.
-                        let held = super::tokens(hold.unwrap_or(0));
-                        let is_listed = held != Cost::NONE || !reprices || cost.requests == 0;
-                        self.ledger.holds.insert(nonce, entry(held, (!is_listed).then_some(Cost::NONE)));
+                        let aside = super::tokens(hold.unwrap_or(0));
+                        let is_listed = aside != Cost::NONE || !reprices || cost.requests == 0;
+                        self.ledger.holds.insert(nonce, entry(aside, (!is_listed).then_some(Cost::NONE)));
                     }
                     if reprices {
                         self.ledger.priced.insert(nonce, self.ledger.calls.len() - 1);
