@@ -68,8 +68,12 @@ function stream(gate, { key }, { fields, leaves = () => false, target = "/v1/cha
 
 const streams = (gate, key, options) => Promise.all(Array.from({ length: STREAMS }, (_, n) => stream(gate, key, options?.(n))));
 
-/** The key's budget: `{ used, held, remaining }`. */
-const budgetOf = async (gate, key) => (await usageOf(gate, key)).policies[0];
+/** The key's budget: `{ used, held, remaining }`. The tokens of the month are those of the day. */
+async function budgetOf(gate, key) {
+  const { tokens, policies: [budget] } = await usageOf(gate, key);
+  assert.equal(tokens, budget.used);
+  return budget;
+}
 
 const slow = { "x-demo-delay": "5" };
 
