@@ -148,7 +148,7 @@ async function measure() {
     keys: [() => byKeys({ storage: light, seconds }), keysText],
     policies: [() => byPolicies({ storage: light, seconds }), policiesText],
     quota: [() => byQuota({ storage: light, seconds }), quotaText],
-    tokens: [() => tokens({ storage: headline, rounds, seconds, say }), tokensText],
+    tokens: [() => tokens({ storage: headline, light, rounds, seconds, say }), tokensText],
     start: [() => start({ storage: headline }), startText],
     cost: [() => cost({ storage: headline, onMix: ({ title }) => say(`counted: ${title}`) }), costText],
     instructions: [async () => ({ load: machineLoad(), counted: await instructions() }), ({ counted }) => instructionsText(counted)],

@@ -26,8 +26,8 @@ export function median(numbers) {
 
 /**
  * A contender in a runtime under the load of one set of keys. Calls of a set whose name begins with
- * `deny` are denied. `more` may have `request`, the `path`, `body` and `header` of the load's plan, and
- * `rowsEach`, the rows of a call that shares none.
+ * `deny` are denied. `more` may have `request`, the `path`, `body` and `header` of the load's plan,
+ * `rowsEach`, the rows of a call that shares none, and `leadMs` and `seconds` of its own.
  */
 export function caseOf(runtime, contender, set, more = {}) {
   const { name, title, isConstant, keys } = contender;
@@ -107,8 +107,8 @@ export function ratio(ours, other, field) {
 }
 
 /** One round of one case. */
-export async function measure({ one, connections, seconds }) {
-  const { runtime, contender, set, address, values, expected, mostRequests } = one;
+export async function measure({ one, connections, seconds: each }) {
+  const { runtime, contender, set, address, values, expected, mostRequests, leadMs = LEAD_MS, seconds = each } = one;
   const step = Math.ceil(values.length / MOST_ASKED);
   const asked = values.map((_, i) => i).filter((i) => i % step === 0);
   const isCounted = contender.rows !== undefined && !one.isDenied;
@@ -120,7 +120,7 @@ export async function measure({ one, connections, seconds }) {
     first_value: first,
     connections,
     pid: runtime.pid,
-    warmup_ms: mostRequests ? 0 : LEAD_MS,
+    warmup_ms: mostRequests ? 0 : leadMs,
     measure_ms: Math.round(seconds * 1000),
     ...one.request,
     ...(mostRequests ? { most_requests: mostRequests } : {}),

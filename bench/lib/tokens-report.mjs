@@ -18,17 +18,18 @@ const times = (one, other, field) => {
 const BESIDE = { "forward-js": "bare forward", "pass-js": "chunks handed on in JavaScript", "tollgate-other": "tollgate, a route without tokens", litellm: "LiteLLM" };
 
 /** The token route to the others: ratios of rates, of times and of CPU. */
-export function ratiosTable({ short, long }) {
+export function ratiosTable({ short, light, long }) {
   const names = Object.keys(BESIDE).filter((name) => short.tables[0].results.some((one) => one.name === name));
-  const row = (what, { results }, field) => [
-    what,
-    ...names.map((name) => few(times(tollgateOf(results), results.find((one) => one.name === name), field))),
-  ];
+  const row = (what, { results }, field) => {
+    const other = (name) => results.find((one) => one.name === name);
+    return [what, ...names.map((name) => (other(name) ? few(times(tollgateOf(results), other(name), field)) : ""))];
+  };
   const connections = (one) => (one.connections === 1 ? "1 connection" : `${one.connections} connections`);
   return {
     head: ["token route ÷", ...names.map((name) => BESIDE[name])],
     rows: [
       ...short.tables.map((one) => row(`time to the first byte, ${connections(one)}`, one, "firstByteP50")),
+      ...(light ? [row(`the same, 1 connection, storage in ${light.storage}`, light.tables[0], "firstByteP50")] : []),
       ...short.tables.map((one) => row(`short answers a second, ${connections(one)}`, one, "perSecond")),
       ...short.tables.map((one) => row(`CPU of a short answer, ${connections(one)}`, one, "serverCpu")),
       ...long.tables.map((one) => row(`bytes a second, ${FORMS[one.form]}`, one, "perSecond")),
@@ -81,9 +82,10 @@ export function crossingsTable(rows) {
   };
 }
 
-const tables = ({ short, long, crossings }) => [
-  ["ratios", ratiosTable({ short, long })],
+const tables = ({ short, light, long, crossings }) => [
+  ["ratios", ratiosTable({ short, light, long })],
   ...short.tables.map((one) => [`short answers, ${one.connections === 1 ? "1 connection" : `${one.connections} connections`}`, shortTable(one)]),
+  ...(light ? [[`short answers, 1 connection, storage in ${light.storage}`, shortTable(light.tables[0])]] : []),
   ...long.tables.map((one) => [`long answers, ${FORMS[one.form]}`, longTable(one)]),
   ["crossings", crossingsTable(crossings)],
 ];
@@ -92,7 +94,7 @@ export const tokensText = (results) => tables(results).map(([title, table]) => `
 
 /** The section, with its marks. */
 export function tokensSection(results) {
-  const { date, machine, sizes, minutes, load, loadAfter, rounds, seconds, longRounds, storage, litellm, short, long, crossings } = results;
+  const { date, machine, sizes, minutes, load, loadAfter, rounds, seconds, longRounds, storage, litellm, short, light, long, crossings } = results;
   const facts = [
     ...machine.slice(0, 3),
     ["measured", `${date.slice(0, 16).replace("T", " ")} UTC, in ${number(minutes, 1)} minutes; load of the machine ${number(load, 1)} before and ${number(loadAfter, 1)} after`],
@@ -110,6 +112,7 @@ export function tokensSection(results) {
     "### Short answers",
     `${number(short.tokens)} tokens, each event in a chunk of its own. Load of the machine before: ${number(short.load, 1)}.`,
     ...short.tables.flatMap((one) => [heading(one.connections === 1 ? "1 connection" : `${one.connections} connections`), markdownTable(shortTable(one))]),
+    ...(light ? [heading(`1 connection, storage in ${light.storage}`), markdownTable(shortTable(light.tables[0]))] : []),
     "### Long answers",
     `One after the other, as fast as they are read, which no model is. Load of the machine before: ${number(long.load, 1)}.`,
     ...long.tables.flatMap((one) => [heading(FORMS[one.form]), markdownTable(longTable(one))]),
@@ -140,7 +143,7 @@ const METHOD = `- The upstream (\`bench/load/src/bin/upstream.rs\`) is a native 
 - MB are those that the upstream sends.`;
 
 const LITELLM = `- LiteLLM's proxy has one worker process, one master key and no budget, because its key budgets need
-  a database. Its long answers are shorter, so that the run ends.`;
+  a database. Its long answers are shorter, so that the run ends, and its rounds are of 3 s.`;
 
 const NO_LITELLM = "- LiteLLM's proxy is left out, because it is not installed (`make setup-bench`).";
 

@@ -18,9 +18,11 @@ const OTHER_ROUTE = "/v1/other";
 const FORMS = ["events", "blocks"];
 
 /** Tokens of a short answer, and the connections that ask for one. */
-const SHORT = { tokens: 16, connections: [1, 16], share: 0.75 };
+const SHORT = { tokens: 16, connections: [1, 16], mostRounds: 3, share: 0.75, leadMs: 300 };
+/** LiteLLM's calls take so long that a shorter measurement would count too few of those begun. */
+const SHORT_LITELLM = { leadMs: 1_500, seconds: 3 };
 /** Tokens of long answers, by form. */
-const LONG = { tokens: { events: 20_000, blocks: 100_000 }, rounds: 3, seconds: 30 };
+const LONG = { tokens: { events: 10_000, blocks: 100_000 }, rounds: 3, seconds: 30 };
 /** LiteLLM passes a few thousand events a second. */
 const LONG_LITELLM = 3_000;
 /** Tokens of the answers whose crossings are counted. */
@@ -39,33 +41,66 @@ function completion({ form = "events", tokens, asksUsage = true, route = ROUTE }
   return { path: route, body: JSON.stringify({ model: form, stream: true, ...usage, max_tokens: tokens, messages }) };
 }
 
-/** What is compared: where it runs, and how its requests differ. */
-function contenders({ workerd, upstream, litellm, ours }) {
-  const keys = { [SET]: ["open"] };
-  const outside = (name, title, { address, ...rest }, more) => ({
-    contender: { name, title, keys },
-    runtime: { ...rest, address: () => address },
-    ...more,
-  });
-  const forward = (one) => ({ contender: { ...one, keys }, runtime: workerd });
+const KEYS = { [SET]: ["open"] };
+
+/** The Workers of one workerd: where each runs, and how its requests differ. */
+function workersOn({ workerd, ours }) {
+  const forward = (one) => ({ contender: { ...one, keys: KEYS }, runtime: workerd });
   const tollgateOn = (more) => ({ contender: ours, runtime: workerd, ...more });
   return [
-    outside("upstream", "the upstream itself", upstream),
     forward(FORWARD),
     forward(PASS),
     tollgateOn({ name: "tollgate-other", title: "tollgate, a route without tokens", route: OTHER_ROUTE }),
     tollgateOn({ name: "tollgate-asked", title: "tollgate, token route, the client asks for usage", rowsEach: 2 }),
     tollgateOn({ title: "tollgate, token route", rowsEach: 2, asksUsage: false }),
-    ...(litellm ? [outside("litellm", `LiteLLM ${litellm.version}, no budget`, litellm, { header: "authorization", values: [`Bearer ${litellm.key}`] })] : []),
   ];
 }
 
+/** What is compared: the Workers, the upstream before which they are, and LiteLLM. */
+function contenders({ workerd, upstream, litellm, ours }) {
+  const outside = (name, title, { address, ...rest }, more) => ({
+    contender: { name, title, keys: KEYS },
+    runtime: { ...rest, address: () => address },
+    ...more,
+  });
+  const other = litellm && outside("litellm", `LiteLLM ${litellm.version}, no budget`, litellm, { header: "authorization", values: [`Bearer ${litellm.key}`] });
+  return [outside("upstream", "the upstream itself", upstream), ...workersOn({ workerd, ours }), ...(other ? [other] : [])];
+}
+
+/** A workerd with all Workers, and tollgate in it. */
+async function startWorkers({ upstream, stateIn }) {
+  const ours = tollgate(OURS);
+  const workerd = await startWorkerd(services([FORWARD, PASS, ours], upstream.address), { stateIn });
+  try {
+    await ours.prepare(workerd);
+  } catch (error) {
+    await workerd.stop();
+    throw error;
+  }
+  return { workerd, ours, stop: workerd.stop };
+}
+
+/** LiteLLM's proxy, or `undefined` if it cannot be had. */
+async function litellmBefore({ upstream, say }) {
+  if (!(await hasLitellm())) {
+    say("LiteLLM is not installed in .tools/litellm (`make setup-bench` installs it): left out");
+    return undefined;
+  }
+  try {
+    const [version, python] = [await litellmVersion(), await pythonVersion()];
+    return { ...(await startLitellm({ upstream: upstream.address, models: FORMS })), version, python };
+  } catch (error) {
+    say(`LiteLLM is left out: ${error.message}`);
+    return undefined;
+  }
+}
+
 /** A case for each of them. */
-function casesOf(all, { form, tokens, mostRequests }) {
+function casesOf(all, { form, tokens, ...each }) {
   return all.map(({ contender, runtime, route, asksUsage, header, ...more }) => {
     const own = tokens(contender.name);
     const request = { ...completion({ form, tokens: own, asksUsage, route }), ...(header ? { header } : {}) };
-    return caseOf(runtime, contender, SET, { request, tokens: own, mostRequests, ...more });
+    return caseOf(runtime, contender, SET, { request, tokens: own, ...each, ...more });
   });
 }
 
@@ -76,13 +111,14 @@ async function answerBytes(upstream, form, tokens) {
 }
 
 /** Short answers: calls a second, time to first byte, CPU and rows of a call. */
-async function short({ all, rounds, seconds }) {
+async function short({ all, counts = SHORT.connections, rounds, seconds }) {
   const before = machineLoad();
-  const cases = casesOf(all, { form: "events", tokens: () => SHORT.tokens });
+  const cases = casesOf(all, { form: "events", tokens: () => SHORT.tokens, leadMs: SHORT.leadMs });
+  for (const one of cases) if (one.name === "litellm") Object.assign(one, SHORT_LITELLM);
   await warm(cases);
   const tables = [];
-  for (const connections of SHORT.connections) {
-    tables.push({ connections, results: await compare({ cases, connections, rounds, seconds: seconds * SHORT.share }) });
+  for (const connections of counts) {
+    tables.push({ connections, results: await compare({ cases, connections, rounds, seconds }) });
   }
   return { load: before, tokens: SHORT.tokens, tables };
 }
@@ -132,28 +168,31 @@ async function crossings({ upstream, stateIn }) {
   }
 }
 
-/** The whole group. */
-export async function tokens({ storage, rounds, seconds, say }) {
+/** The whole group; `light` is a storage without a disk. */
+export async function tokens({ storage, light, rounds: most, seconds: given, say }) {
+  const rounds = Math.min(most, SHORT.mostRounds);
+  const seconds = given * SHORT.share;
   const begun = Date.now();
   const before = machineLoad();
   const opened = [];
   const open = async (starting) => {
-    opened.push(await starting);
-    return opened.at(-1);
+    const one = await starting;
+    if (one) opened.push(one);
+    return one;
   };
   try {
     const upstream = await open(startUpstream());
-    const hasOther = await hasLitellm();
-    if (!hasOther) say("LiteLLM is not installed in .tools/litellm (`make setup-bench` installs it): left out");
-    const litellm = hasOther ? { ...(await open(startLitellm({ upstream: upstream.address, models: FORMS }))), version: await litellmVersion(), python: await pythonVersion() } : undefined;
-    const ours = tollgate(OURS);
-    const workerd = await open(startWorkerd(services([FORWARD, PASS, ours], upstream.address), { stateIn: storage.directory }));
-    await ours.prepare(workerd);
-    const all = contenders({ workerd, upstream, litellm, ours });
+    const litellm = await open(litellmBefore({ upstream, say }));
+    const workers = await open(startWorkers({ upstream, stateIn: storage.directory }));
+    const all = contenders({ ...workers, upstream, litellm });
+    const inMemory = async () => {
+      const others = workersOn(await open(startWorkers({ upstream, stateIn: light.directory })));
+      return { storage: light.name, ...(await short({ all: others, counts: [1], rounds, seconds })) };
+    };
     const results = {
       load: before,
       rounds,
-      seconds: seconds * SHORT.share,
+      seconds,
       longRounds: LONG.rounds,
       storage: storage.name,
       litellm: litellm?.version,
@@ -161,6 +200,7 @@ export async function tokens({ storage, rounds, seconds, say }) {
       machine: await machine(),
       sizes: await sizes(path.join(ROOT, "build")),
       short: await short({ all, rounds, seconds }),
+      light: light === storage ? undefined : await inMemory(),
       long: await long({ all, upstream }),
       crossings: await crossings({ upstream, stateIn: storage.directory }),
     };
