@@ -29,7 +29,8 @@ let cuts = 0;
 before(async () => {
   origin = await startOrigin({ respond });
   gate = await startGate({ origin: origin.url });
-  await gate.d1(`INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/v1/*', 'POST', 'openai', 100, 400);
+  await gate.d1(`INSERT INTO token_routes (pattern, method, format, default_output, max_output, bytes_per_token, max_input) VALUES
+      ('/v1/*', 'POST', 'openai', 100, 400, 1, NULL), ('/v1/images', 'POST', 'openai', 100, 400, 10000, 5000);
     INSERT INTO tiers (name) VALUES ('budget'), ('narrow');
     INSERT INTO tier_limits (tier, policy, unit, quota, period) VALUES
       ('budget', 'budget', 'tokens', ${BUDGET}, 'day'), ('narrow', 'budget', 'tokens', ${FITTING * HOLD + 1}, 'day')`);
@@ -40,7 +41,7 @@ after(async () => {
   await origin?.stop();
 });
 
-function respond(req, res) {
+function respond(req, res, received) {
   if (req.url === "/v1/stream") {
     // workerd notices that a client has left when it writes to it.
     const beat = setInterval(() => res.write(": more\n\n"), 50);
@@ -56,6 +57,10 @@ function respond(req, res) {
     return setTimeout(() => res.end(`data: ${JSON.stringify({ choices: [], usage: { total_tokens: HOLD } })}\n\ndata: [DONE]\n\n`), 50);
   }
   const json = { "content-type": "application/json" };
+  if (req.url === "/v1/images") {
+    const length = req.headers["content-length"] ?? null;
+    return res.writeHead(200, json).end(JSON.stringify({ hash: received.body_sha256, length }));
+  }
   if (req.url === "/v1/gzip") return res.writeHead(200, { ...json, "content-encoding": "gzip" }).end(gzipSync(JSON.stringify({ usage: USAGE })));
   if (req.url === "/v1/large") return res.writeHead(200, { ...json, "content-length": LARGE_BODY.length }).end(LARGE_BODY);
   res.writeHead(200, json).end("{}");
@@ -102,6 +107,15 @@ test("a large answer comes back as it was, with its length", async () => {
   assert.equal(digest(Buffer.from(await response.arrayBuffer())), digest(LARGE_BODY));
   assert.equal(response.headers.get("content-length"), String(LARGE_BODY.length));
   assert.equal(await spent(key), 42);
+});
+
+test("a large body without a length reaches the origin as it was where the row bounds its input", async () => {
+  const key = await issueKey(gate, "budget");
+  const headers = { "content-type": "application/json", "transfer-encoding": "chunked" };
+  const { status, body } = await ask(key, "/v1/images", { body: LARGE_BODY, headers });
+  assert.deepEqual([status, JSON.parse(body)], [200, { hash: createHash("sha256").update(LARGE_BODY).digest("hex"), length: null }]);
+  // The response has no usage.
+  assert.equal(await spent(key), 5_000 + 400);
 });
 
 test("64 streams at once against a budget that fits 10: the origin never spends more than the budget", async () => {
