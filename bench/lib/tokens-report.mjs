@@ -133,8 +133,8 @@ const METHOD = `- The upstream (\`bench/load/src/bin/upstream.rs\`) is a native 
   event for each token, as fast as they are taken.
 - Every gate is on a loopback socket. All Workers run in one workerd process. CPU is that of the
   whole process, objects and D1's stand-in included, but not of the upstream.
-- “tollgate, token route” gets requests as clients send them: it asks the upstream for the usage, and
-  takes that out of every event. In the row above it the client asks, and no byte is changed.
+- “tollgate, token route” gets requests as clients send them: it asks the upstream for the usage,
+  and takes that out of every event. In the row above it the client asks, and no byte is changed.
 - “Chunks handed on in JavaScript” (\`bench/workers/pass.js\`) reads and writes each chunk of the
   answer and does nothing else: what the platform charges for an answer that is looked at.
 - The first byte waits for the hold, a row in the key's object that is durable before the upstream
