@@ -105,7 +105,7 @@ export function tokensSection(results) {
   const heading = (words) => `**${words[0].toUpperCase()}${words.slice(1)}**`;
   const sections = [
     "## Token routes",
-    "Streamed chat completions in the form of OpenAI, through a route that spends tokens: budgets of a day\nand a month, beside request policies of a minute and a month. `make bench` writes this section with\nthe others, `npm run bench -- --only tokens` alone. It is of a run of its own:",
+    "Streamed chat completions in the form of OpenAI, through a route that spends tokens: budgets of a\nday and a month, beside request policies of a minute and a month. `make bench` writes this section\nwith the others, `npm run bench -- --only tokens` alone. Its figures are of this build, day and\nmachine, which others used at the same time where the load is above the number of cores:",
     markdownTable({ head: ["", ""], rows: facts }).replaceAll("--:", "---"),
     markdownTable(ratiosTable(results)),
     `${METHOD}\n${litellm ? LITELLM : NO_LITELLM}`,
@@ -133,13 +133,13 @@ const METHOD = `- The upstream (\`bench/load/src/bin/upstream.rs\`) is a native 
   event for each token, as fast as they are taken.
 - Every gate is on a loopback socket. All Workers run in one workerd process. CPU is that of the
   whole process, objects and D1's stand-in included, but not of the upstream.
-- “tollgate, token route” gets requests as clients send them: it asks the upstream for the usage, and
-  takes that out of every event. In the row above it the client asks, and no byte is changed.
+- “tollgate, token route” gets requests as clients send them: it asks the upstream for the usage,
+  and takes that out of every event. In the row above it the client asks, and no byte is changed.
 - “Chunks handed on in JavaScript” (\`bench/workers/pass.js\`) reads and writes each chunk of the
   answer and does nothing else: what the platform charges for an answer that is looked at.
-- The first byte waits for the hold, a row in the key's object that is durable before the upstream is
-  asked. The end of the answer waits for the settle, the second row. So at 1 connection most of the
-  time is the disk's.
+- The first byte waits for the hold, a row in the key's object that is durable before the upstream
+  gets the request. The end of the answer waits for the settle, the second row. So at 1 connection
+  most of the time is the disk's.
 - MB are those that the upstream sends.`;
 
 const LITELLM = `- LiteLLM's proxy has one worker process, one master key and no budget, because its key budgets need
