@@ -203,6 +203,8 @@ describe("GET /_tollgate/keys/{id}/usage", () => {
       calls,
       tokens: 0,
       overdraft: 0,
+      tokens_estimated: 0,
+      tokens_expired: 0,
     });
     expect(await usage(key)).toEqual(expected(0));
     await admit(key, 3);
