@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use crate::encoding::record::{self, Record, push_hex, push_number, records};
-use crate::key_state::hold::{Hold, HoldOutcome, HoldState};
+use crate::key_state::hold::{Hold, HoldKind, HoldOutcome, HoldState};
 use crate::key_state::ring::CHUNK;
 use crate::limiter::cost::Cost;
 use crate::time::{DAY, UnixMicros};
@@ -28,6 +28,7 @@ pub const REMEMBERED: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClosedHold {
     pub(super) outcome: HoldOutcome,
+    pub(super) kind: HoldKind,
     /// Of one that expired: what its correction needs.
     pub(super) expired: Option<Hold>,
 }
@@ -38,7 +39,7 @@ impl ClosedHold {
     }
 
     /// Id, when, in hexadecimal; how; charged and held requests and tokens; then the hold itself if
-    /// it expired.
+    /// it expired, and 1 if it is that of a call and was corrected.
     fn push(&self, out: &mut String) {
         let HoldOutcome { id, state, charged, reserved, at } = self.outcome;
         push_hex(out, id);
@@ -49,6 +50,8 @@ impl ClosedHold {
         }
         if let Some(hold) = &self.expired {
             hold.push(out);
+        } else if self.kind == HoldKind::Call {
+            push_number(out, 1);
         }
         record::end(out);
     }
@@ -58,8 +61,15 @@ impl ClosedHold {
         let state = state_from_row(record.number()?)?;
         let mut cost = || Some(Cost { requests: record.number()?, tokens: record.number()? });
         let outcome = HoldOutcome { id, state, charged: cost()?, reserved: cost()?, at };
-        let expired = if state == HoldState::Expired { Some(Hold::read(record)?) } else { None };
-        Some(Self { outcome, expired })
+        let (expired, kind) = if state == HoldState::Expired {
+            let hold = Hold::read(record)?;
+            let kind = hold.kind;
+            (Some(hold), kind)
+        } else {
+            let is_call = record.number().is_some_and(|kind| kind == 1);
+            (None, if is_call { HoldKind::Call } else { HoldKind::Reservation })
+        };
+        Some(Self { outcome, kind, expired })
     }
 }
 

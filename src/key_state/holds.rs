@@ -2,7 +2,7 @@
 
 use crate::encoding::record::{self, records};
 use crate::key_state::closed_holds::{ClosedHolds, RunRow};
-use crate::key_state::hold::{Hold, MAX_OPEN_HOLDS, OpenHold};
+use crate::key_state::hold::{Hold, HoldKind, MAX_OPEN_HOLDS, OpenHold};
 use crate::limiter::cost::Cost;
 use crate::limiter::policy::{Algorithm, Period, Policy, Unit};
 use crate::time::{Month, UnixMicros};
@@ -81,9 +81,20 @@ impl Holds {
         self.next_expiry <= now
     }
 
+    /// Whether a hold of this id, open or remembered, is one of this kind.
+    pub(super) fn is_of_kind(&self, id: u64, kind: HoldKind, now: UnixMicros) -> bool {
+        let open = self.find(id).map(|hold| hold.kind);
+        open.or_else(|| self.closed.find(id, now).map(|closed| closed.kind)) == Some(kind)
+    }
+
     /// Those that set something aside.
     pub(super) fn views(&self) -> impl Iterator<Item = OpenHold> + '_ {
         self.open.iter().filter(|hold| !hold.is_for_price_alone()).map(Hold::view)
+    }
+
+    /// Those of reservations.
+    pub(super) fn reservations(&self) -> impl Iterator<Item = OpenHold> + '_ {
+        self.open.iter().filter(|hold| hold.kind == HoldKind::Reservation).map(Hold::view)
     }
 
     pub(super) fn find(&self, id: u64) -> Option<&Hold> {

@@ -51,7 +51,7 @@ pub fn answer(
             close(key_state, profile, *hold, None, &settings.thresholds, now)
         }
         (HoldRequest::List, Some((key_state, _))) => {
-            let reservations = key_state.open_holds(now).iter().map(ReservationView::new).collect();
+            let reservations = key_state.open_reservations(now).iter().map(ReservationView::new).collect();
             unwritten(HoldResponse::Found(&json(&ReservationList { reservations })).to_text())
         }
     })
@@ -112,8 +112,8 @@ fn made(
     }
 }
 
-/// Settles or releases a hold, whatever the status of the key: what was used has been used. A
-/// repeat waits for a row too.
+/// Settles or releases a reservation, whatever the status of the key: what was used has been used. A
+/// repeat waits for a row too. The hold of a call is no reservation.
 fn close(
     key_state: &mut KeyState,
     profile: &Profile,
@@ -123,6 +123,9 @@ fn close(
     now: UnixMicros,
 ) -> HoldAnswer {
     let schedule = profile.schedule();
+    if !key_state.is_reservation(now, hold) {
+        return unwritten(HoldResponse::NoReservation.to_text());
+    }
     let outcome = match used {
         Some(used) => key_state.settle_hold(schedule, now, hold, used, thresholds),
         None => key_state.release_hold(schedule, now, hold),

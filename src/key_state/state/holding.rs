@@ -107,6 +107,10 @@ impl KeyState {
         if used.is_none() && cost.is_none() {
             return None;
         }
+        let now = self.effective_time(clock);
+        if !self.contents.holds.is_of_kind(nonce, HoldKind::Call, now) {
+            return None;
+        }
         let tokens = match used {
             None | Some(UsedTokens::Held) => None,
             Some(UsedTokens::Reported(tokens) | UsedTokens::Estimated(tokens)) => Some(tokens),
@@ -195,7 +199,7 @@ impl KeyState {
             }
         });
         if !is_open || hold.kind == HoldKind::Reservation {
-            self.remember(ClosedHold { outcome, expired: None });
+            self.remember(ClosedHold { outcome, kind: hold.kind, expired: None });
         }
         self.pin_hours();
         self.raise_alerts(policies, now, thresholds);
@@ -218,6 +222,19 @@ impl KeyState {
     pub fn open_hold(&mut self, clock: UnixMicros, id: u64) -> Option<OpenHold> {
         self.effective_time(clock);
         self.contents.holds.find(id).map(Hold::view)
+    }
+
+    /// Whether the hold of this id, open or closed and remembered, is a [`Reservation`]. All others
+    /// are of calls: nobody but the gate may close them.
+    pub fn is_reservation(&mut self, clock: UnixMicros, id: u64) -> bool {
+        let now = self.effective_time(clock);
+        self.contents.holds.is_of_kind(id, HoldKind::Reservation, now)
+    }
+
+    /// All open [reservations](Reservation), oldest first.
+    pub fn open_reservations(&mut self, clock: UnixMicros) -> Vec<OpenHold> {
+        self.effective_time(clock);
+        self.contents.holds.reservations().collect()
     }
 
     /// All open holds, oldest first.
@@ -287,7 +304,7 @@ impl KeyState {
                     .end(now, &EndedCall { nonce: hold.id, end: None, charge: Some(charge), returned: 0 });
             }
             let outcome = HoldOutcome { id: hold.id, state: HoldState::Expired, charged, reserved: hold.cost, at };
-            self.remember(ClosedHold { outcome, expired: Some(hold) });
+            self.remember(ClosedHold { outcome, kind: hold.kind, expired: Some(hold) });
         }
         self.pin_hours();
         self.unwritten.denials = true;

@@ -1,11 +1,15 @@
 use super::*;
 use crate::key_state::hold::MAX_OPEN_HOLDS;
+use crate::keys::token_route::TokenTerms;
 use crate::limiter::cost::Cost;
 use crate::object::fixtures::{NOW, at, check, commit, memory, settings};
-use crate::object::judge::judge;
+use crate::object::judge::{judge, record_outcomes};
 use crate::object::memory::ProfileWrite;
+use crate::protocol::held_call::HeldCall;
+use crate::protocol::object_request::{CallOutcomes, Check};
 use crate::protocol::object_response::Extent;
-use crate::time::SECOND;
+use crate::time::{Month, SECOND};
+use crate::tokens::request::TokenHold;
 use serde_json::{Value, json};
 
 const MINUTE: u64 = 60_000;
@@ -213,4 +217,70 @@ fn calls_and_reservations_share_the_policies() {
     assert_eq!(known.violated(), ["minute"]);
     asked(&mut memory, &HoldRequest::Release(1), NOW);
     assert!(judge(&mut memory, &settings(), &check(102), at(NOW)).unwrap().needs_write);
+}
+
+const TOKEN_ROUTE: &str =
+    r#","token_routes":[{"pattern":"/a","format":"openai","default_output":100,"max_output":400}]"#;
+
+/// A call that holds 300 tokens, admitted under this nonce.
+fn call(memory: &mut Memory, nonce: u64) {
+    let terms = memory.profile.as_ref().unwrap().row.token_routes[0].clone();
+    let hold = TokenHold { input: 200, output_per_answer: 100, answers: 1 };
+    let held = HeldCall { hold, terms: TokenTerms::from(&terms), can_be_clamped: false };
+    let judged = judge(memory, &settings(), &Check { held: Some(Box::new(held)), ..check(nonce) }, at(NOW)).unwrap();
+    let ObjectResponse::Key(KeyResponse { verdict: KeyVerdict::Admitted(admission), .. }) = judged.response else {
+        panic!("{judged:?}")
+    };
+    assert!(admission.has_hold);
+}
+
+/// Tokens that are charged to the month.
+fn charged(memory: &Memory) -> u64 {
+    memory.key_state.as_ref().unwrap().month(Month::of(at(NOW))).tokens
+}
+
+#[test]
+fn the_hold_of_a_running_call_is_no_reservation() {
+    let none = ("1 none".to_owned(), Value::Null, false);
+    for request in [HoldRequest::Release(7), settle(7, 0)] {
+        let mut memory = memory(profile(TOKEN_ROUTE));
+        call(&mut memory, 7);
+        reserved(&mut memory, &reservation(1, 5, 0), NOW);
+        let (_, list, _) = asked(&mut memory, &HoldRequest::List, NOW);
+        assert_eq!(list["reservations"].as_array().map(Vec::len), Some(1));
+        assert_eq!(list["reservations"][0]["tokens"], 5);
+        assert_eq!(asked(&mut memory, &request, NOW), none);
+        // The call's own outcome still charges it.
+        record_outcomes(&mut memory, &settings(), CallOutcomes("7.200.5.r250"), at(NOW)).unwrap();
+        assert_eq!(charged(&memory), 250);
+        assert_eq!(asked(&mut memory, &request, NOW), none);
+        // So does its expiry, and a correction of that.
+        call(&mut memory, 8);
+        let late = NOW + 10 * MINUTE;
+        let expired = match request {
+            HoldRequest::Release(_) => HoldRequest::Release(8),
+            _ => settle(8, 0),
+        };
+        assert_eq!(asked(&mut memory, &expired, late), none);
+        assert_eq!(charged(&memory), 250 + 300 + 5);
+        record_outcomes(&mut memory, &settings(), CallOutcomes("8.200.5.r100"), at(late)).unwrap();
+        assert_eq!((asked(&mut memory, &expired, late), charged(&memory)), (none.clone(), 250 + 100 + 5));
+    }
+}
+
+#[test]
+fn an_outcome_does_not_close_a_reservation_of_its_number() {
+    let mut memory = memory(profile(""));
+    reserved(&mut memory, &reservation(1, 600, 0), NOW);
+    for outcome in ["1.200.5.r0", "1.200.5.h"] {
+        record_outcomes(&mut memory, &settings(), CallOutcomes(outcome), at(NOW)).unwrap();
+    }
+    let (_, list, _) = asked(&mut memory, &HoldRequest::List, NOW);
+    assert_eq!(list["reservations"][0]["tokens"], 600);
+    // Nor does it correct one that lapsed.
+    let late = NOW + 10 * MINUTE;
+    memory.expire_holds(&[], at(late));
+    record_outcomes(&mut memory, &settings(), CallOutcomes("1.200.5.r0"), at(late)).unwrap();
+    assert_eq!(charged(&memory), 600);
+    assert_eq!(asked(&mut memory, &settle(1, 70), late).1["tokens"], 70);
 }
