@@ -3,7 +3,9 @@
 //!
 //! The field applies to unsafe methods (RFC 9110, section 9.2.1). On all others it is forwarded and
 //! otherwise ignored. A repeat has the method, the path and the query of the first call, byte for
-//! byte as they are forwarded. The gate does not read bodies.
+//! byte as they are forwarded. Of calls that spend tokens the gate reads the body, and a repeat has
+//! that too: what it says decides what the call may use, and a free repeat holds nothing. Other
+//! bodies are not read.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -110,6 +112,17 @@ impl Fingerprint {
         Self(hash.finalize().first_chunk().map_or(0, |head| u128::from_be_bytes(*head)))
     }
 
+    /// The fingerprint of this request with a body, of which the gate has read `start`. `length` is
+    /// its length, if that is known.
+    #[must_use]
+    pub fn with_body(self, start: &[u8], length: Option<u64>) -> Self {
+        let hash = Sha256::new_with_prefix(b"tollgate body v1\0")
+            .chain_update(self.to_bytes())
+            .chain_update(length.unwrap_or(u64::MAX).to_be_bytes())
+            .chain_update(start);
+        Self(hash.finalize().first_chunk().map_or(0, |head| u128::from_be_bytes(*head)))
+    }
+
     /// Reads what this prints: 32 hexadecimal digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -191,9 +204,17 @@ mod tests {
         for wrong in ["", "00ff", &FIRST.replace('2', "g"), &format!("+{}", &FIRST[1..]), &format!("{FIRST}0")] {
             assert_eq!(Fingerprint::parse(wrong), None, "{wrong}");
         }
+        let bodies: [(&[u8], Option<u64>); 5] =
+            [(b"", Some(0)), (b"a", Some(1)), (b"a", Some(2)), (b"b", Some(2)), (b"a", None)];
+        let mut all = bodies.map(|(start, length)| first.with_body(start, length).to_string());
+        assert_eq!(all[1], WITH_BODY);
+        all.sort_unstable();
+        assert!(!all.contains(&FIRST.to_owned()) && all.is_sorted_by(|before, after| before < after));
+        assert_ne!(first.with_body(b"a", None), Fingerprint::of("PUT", "/orders", None).with_body(b"a", None));
         assert_ne!(first.with_key("a"), first.with_key("b"));
         assert_ne!(first.with_key("a"), Fingerprint::of("PUT", "/orders", None).with_key("a"));
     }
 
+    const WITH_BODY: &str = "1803c5cec94e45c6be755e51d11fe77b";
     const FIRST: &str = "3597ea7d1937509fef6ed26a0dbd6b15";
 }

@@ -1,7 +1,7 @@
 //! Amounts that are set aside before it is known what is used of them.
 
 use crate::encoding::record::{Record, push_hex, push_number, push_text};
-use crate::limiter::cost::Cost;
+use crate::limiter::cost::{CALL_TOKENS_LIMIT, Cost};
 use crate::limiter::decision::{Decision, UsageSnapshot};
 use crate::limiter::policy::{Algorithm, Period};
 use crate::limiter::sliding_log::MAX_MILLIS;
@@ -19,7 +19,7 @@ pub const HOLDS_POLICY: &str = "reservations";
 /// What a call sets aside in addition to its cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldTerms {
-    /// An upper bound of the tokens that the call uses.
+    /// An upper bound of the tokens that the call uses. [`CALL_TOKENS_LIMIT`] are held at most.
     pub tokens: u64,
     /// For how many microseconds the hold stays open unless it is settled or renewed; 1 to
     /// [`MAX_TTL`].
@@ -212,7 +212,7 @@ impl Hold {
 
     /// What is charged of it if this was used, and what its call gets back.
     pub(super) fn charged(&self, used: CallUse) -> (Cost, u64) {
-        let tokens = used.tokens.unwrap_or(self.cost.tokens);
+        let tokens = used.tokens.unwrap_or(self.cost.tokens).min(CALL_TOKENS_LIMIT);
         match self.kind {
             HoldKind::Reservation => (Cost { requests: used.requests.unwrap_or(self.cost.requests), tokens }, 0),
             HoldKind::Call => {

@@ -4,7 +4,7 @@ use crate::http::idempotency_key::Idempotency;
 use crate::keys::key::same_hash;
 use crate::keys::route_cost::{self, Price, RouteCost, RouteCosts};
 use crate::keys::route_pattern::RouteCase;
-use crate::keys::token_route::{TokenRoute, TokenRoutes};
+use crate::keys::token_route::{TokenRoute, TokenRoutes, TokenTerms};
 use crate::limiter::policy::{Algorithm, Period, Policy, PolicyError, Unit};
 use crate::limiter::schedule::{Schedule, Stage, Timetable};
 use crate::time::UnixMicros;
@@ -267,7 +267,7 @@ impl Profile {
 
     /// The row of a call that spends tokens; `None` if it spends none.
     #[must_use]
-    pub fn token_route(&self, method: &str, path: &str, case: RouteCase) -> Option<&TokenRoute> {
+    pub fn token_route(&self, method: &str, path: &str, case: RouteCase) -> Option<TokenTerms> {
         self.token_routes.find(method, path, case)
     }
 

@@ -421,8 +421,21 @@ impl<T> Routes<T> {
         price: impl Fn(&T) -> u64,
         holds: impl Fn(&T) -> bool,
     ) -> Option<(&T, bool)> {
+        let (candidates, is_certain) = self.candidates(method, path, case);
+        let holds_for_all = is_certain && candidates.iter().all(|(_, value)| holds(value));
+        let dearest = candidates.into_iter().max_by_key(|(closeness, value)| (price(value), *closeness));
+        dearest.map(|(_, value)| (value, holds_for_all))
+    }
+
+    /// The values of which each is that of the closest match of a reading, or may be.
+    pub fn of_readings(&self, method: &str, path: &str, case: RouteCase) -> impl Iterator<Item = &T> {
+        self.candidates(method, path, case).0.into_iter().map(|(_, value)| value)
+    }
+
+    /// Those values, and whether each reading has a match.
+    fn candidates(&self, method: &str, path: &str, case: RouteCase) -> (Vec<(Closeness, &T)>, bool) {
         if self.rows.is_empty() {
-            return None;
+            return (Vec::new(), false);
         }
         let path = RequestPath::read(path, case);
         let mut matches: Vec<(Closeness, Match, &T)> = Vec::new();
@@ -438,10 +451,7 @@ impl<T> Routes<T> {
         let is_certain =
             |(closeness, agreement, _): &(Closeness, Match, &T)| (*agreement == Match::Certain).then_some(*closeness);
         let furthest = matches.iter().filter_map(is_certain).max();
-        let mut holds_for_all = furthest.is_some();
         let candidates = matches.into_iter().filter(|(closeness, ..)| furthest.is_none_or(|it| *closeness >= it));
-        let candidates = candidates.inspect(|(.., value)| holds_for_all &= holds(value));
-        let dearest = candidates.max_by_key(|(closeness, _, value)| (price(value), *closeness));
-        dearest.map(|(.., value)| (value, holds_for_all))
+        (candidates.map(|(closeness, _, value)| (closeness, value)).collect(), furthest.is_some())
     }
 }

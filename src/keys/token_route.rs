@@ -152,6 +152,18 @@ impl TokenRoute {
 }
 
 impl TokenTerms {
+    /// Terms that hold no less than these or `other`.
+    fn holding_most(self, other: Self) -> Self {
+        let size = |terms: &Self| terms.max_output.saturating_add(terms.max_input.unwrap_or(0));
+        Self {
+            format: if size(&other) > size(&self) { other.format } else { self.format },
+            default_output: self.default_output.max(other.default_output),
+            max_output: self.max_output.max(other.max_output),
+            bytes_per_token: self.bytes_per_token.min(other.bytes_per_token),
+            max_input: self.max_input.max(other.max_input),
+        }
+    }
+
     /// Tokens of input that a body of so many bytes has at most. The bytes of a text are a bound,
     /// since a token is at least one byte; so is `max_input`, since input may be named by few bytes
     /// (an image by its URL, a file or an earlier conversation by its id). The larger one is held.
@@ -174,12 +186,15 @@ impl TokenRoutes {
         Self(Routes::new(rows.iter().map(|row| (row.pattern.as_str(), row.method.as_str(), row.clone()))))
     }
 
-    /// The row that a request is held by; `None` if it spends no tokens. Where origins may read its
-    /// path in several ways, it is the row that holds the most.
+    /// The terms by which a request is held; `None` if it spends no tokens.
+    ///
+    /// Where origins may read its path in several ways, which row holds the most depends on the body.
+    /// So of each number the one is taken that holds more: what is held is then no less than by any
+    /// of the rows, whatever the body is. The format is that of the row with the largest
+    /// `max_output` and `max_input`.
     #[must_use]
-    pub fn find(&self, method: &str, path: &str, case: RouteCase) -> Option<&TokenRoute> {
-        let most = |row: &TokenRoute| row.max_output.saturating_add(row.max_input.unwrap_or(0)).saturating_add(1);
-        self.0.dearest(method, path, case, most, |_| false).map(|(row, _)| row)
+    pub fn find(&self, method: &str, path: &str, case: RouteCase) -> Option<TokenTerms> {
+        self.0.of_readings(method, path, case).map(TokenTerms::from).reduce(TokenTerms::holding_most)
     }
 }
 
@@ -285,6 +300,24 @@ mod tests {
         assert_eq!(most("GET", "/v1/small"), None);
         assert_eq!(most("POST", "/v2/chat"), None);
         // No row, in no reading, is not a row that holds nothing.
+        // Which of two rows holds more depends on the body: of each number the larger hold counts.
+        let rows = [
+            TokenRoute { max_output: 100, bytes_per_token: 4, max_input: Some(9_000), ..row("/v1/**", "POST") },
+            TokenRoute { max_output: 200, default_output: 150, format: UsageFormat::Gemini, ..row("/v1/b", "POST") },
+        ];
+        for rows in [rows.clone(), [rows[1].clone(), rows[0].clone()]] {
+            let routes = TokenRoutes::new(&rows);
+            let find = |path| routes.find("POST", path, RouteCase::Sensitive);
+            let most = TokenTerms {
+                format: UsageFormat::OpenAi,
+                default_output: 150,
+                max_output: 200,
+                bytes_per_token: 1,
+                max_input: Some(9_000),
+            };
+            assert_eq!(find("/v1/%62"), Some(most));
+            assert_eq!(find("/v1/b"), rows.iter().find(|row| row.pattern == "/v1/b").map(TokenTerms::from));
+        }
         let free = TokenRoutes::new(&[TokenRoute { default_output: 0, max_output: 0, ..row("/e", "*") }]);
         assert!(free.find("POST", "/e;x", RouteCase::Sensitive).is_some());
     }

@@ -18,6 +18,10 @@ impl Default for Cost {
     }
 }
 
+/// Tokens that one call holds or is charged at most, whatever its body or its origin says. Any quota
+/// is less. Sums of it fit into the integers of D1 and of JSON.
+pub const CALL_TOKENS_LIMIT: u64 = 1_000_000_000_000;
+
 impl Cost {
     /// Nothing.
     pub const NONE: Self = Self { requests: 0, tokens: 0 };

@@ -3,6 +3,18 @@
 
 use crate::limiter::cost::Cost;
 
+/// The largest sum of a meter: every reader of JSON has it exactly, and D1 can add a thousand of them.
+const SUM_LIMIT: u64 = (1 << 53) - 1;
+
+/// The sum of two counts of a meter, at most [`SUM_LIMIT`]. A count never becomes less.
+pub(crate) fn sum(count: u64, more: u64) -> u64 {
+    count.saturating_add(more).min(SUM_LIMIT).max(count)
+}
+
+fn sum_of_each(count: Cost, more: Cost) -> Cost {
+    Cost { requests: sum(count.requests, more.requests), tokens: sum(count.tokens, more.tokens) }
+}
+
 /// Charges of one month, or of one hour and class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Charges {
@@ -27,9 +39,9 @@ impl Charges {
         self.charged.saturating_sub(self.returned)
     }
 
-    pub(crate) const fn add(&mut self, more: Self) {
-        self.charged = self.charged.saturating_add(more.charged);
-        self.returned = self.returned.saturating_add(more.returned);
+    pub(crate) fn add(&mut self, more: Self) {
+        self.charged = sum_of_each(self.charged, more.charged);
+        self.returned = sum_of_each(self.returned, more.returned);
     }
 
     /// The larger of each, as D1 merges them too.

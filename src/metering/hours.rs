@@ -7,7 +7,7 @@
 
 use crate::encoding::record::{self, Record, push_number, push_text, records};
 use crate::limiter::cost::Cost;
-use crate::metering::charges::Charges;
+use crate::metering::charges::{Charges, sum};
 use crate::metering::cut;
 use crate::time::{HOUR, Month, UnixMicros};
 
@@ -74,8 +74,8 @@ impl HourCounts {
     }
 
     fn add(&mut self, more: Self) {
-        self.calls = self.calls.saturating_add(more.calls);
-        self.denied = self.denied.saturating_add(more.denied);
+        self.calls = sum(self.calls, more.calls);
+        self.denied = sum(self.denied, more.denied);
         self.charges.add(more.charges);
     }
 
@@ -196,7 +196,9 @@ impl Hours {
         if let Some(known) = known.and_then(|known| classes.get_mut(known)) {
             known.counted.add(counts);
         } else {
-            classes.push(ClassCounts { name: name.to_owned(), counted: counts, flushed: HourCounts::default() });
+            let mut counted = HourCounts::default();
+            counted.add(counts);
+            classes.push(ClassCounts { name: name.to_owned(), counted, flushed: HourCounts::default() });
         }
         name
     }

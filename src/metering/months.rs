@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limiter::cost::Cost;
 use crate::limiter::policy::Unit;
-use crate::metering::charges::Charges;
+use crate::metering::charges::{Charges, sum};
 use crate::time::Month;
 
 /// Minimum number of months that are kept, the newest ones.
@@ -79,10 +79,10 @@ impl MonthCounts {
     }
 
     fn add(&mut self, more: Self) {
-        self.calls = self.calls.saturating_add(more.calls);
-        self.denied = self.denied.saturating_add(more.denied);
+        self.calls = sum(self.calls, more.calls);
+        self.denied = sum(self.denied, more.denied);
         self.charges.add(more.charges);
-        self.overdraft = self.overdraft.saturating_add(more.overdraft);
+        self.overdraft = sum(self.overdraft, more.overdraft);
     }
 
     /// The larger of each, as D1 merges them too.

@@ -5,8 +5,7 @@ use crate::key_state::state::KeyState;
 use crate::key_state::state::judging::{CallToJudge, ReportOutcome, ReportedUsage};
 use crate::keys::profile::{Profile, Status};
 use crate::keys::route_pattern::RouteCase;
-use crate::keys::token_route::TokenTerms;
-use crate::limiter::cost::Cost;
+use crate::limiter::cost::{CALL_TOKENS_LIMIT, Cost};
 use crate::limiter::decision::{Judgement, UsageSnapshot, Verdict};
 use crate::limiter::policy::{Policy, Unit};
 use crate::object::memory::{Memory, NotLoaded};
@@ -89,8 +88,10 @@ pub fn judge(
         hold: None,
         reprice: price.is_repriced.then_some(HOLD_TTL),
     };
-    let spends = profile.token_route(check.call.method, check.call.path, settings.route_case).map(TokenTerms::from);
-    let held = check.held.as_deref().filter(|held| spends == Some(held.terms));
+    let spends = profile.token_route(check.call.method, check.call.path, settings.route_case);
+    // A repeat has the hold of the request that it repeats, whatever has become of the row.
+    let is_counted = key_state.is_counted(check.nonce);
+    let held = check.held.as_deref().filter(|held| is_counted || spends == Some(held.terms));
     let refusal = match profile.status(now) {
         Status::Active if check.has_malformed_key && has_idempotency => Some((KeyVerdict::Malformed, 400)),
         Status::Active => None,
@@ -99,7 +100,7 @@ pub fn judge(
     let (verdict, usage, is_admitted) = if let Some((verdict, status)) = refusal {
         key_state.refuse_call(now, &call, status);
         (verdict, key_state.usage(profile.schedule(), now), false)
-    } else if let (Some(terms), None) = (spends, held) {
+    } else if let (Some(terms), None, false) = (spends, held, is_counted) {
         (KeyVerdict::LacksHold(terms), key_state.usage(profile.schedule(), now), false)
     } else if let Some(held) = held {
         judge_held(key_state, profile, check, call, now, (held.hold, held.can_be_clamped))
@@ -131,7 +132,8 @@ fn judge_held(
         KeyVerdict::Admitted(admission) => {
             // A free replay has none. That of a repeated request may be smaller than computed now.
             let open = key_state.open_hold(now, check.nonce);
-            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| *tokens < requested.total());
+            let whole = requested.total().min(CALL_TOKENS_LIMIT);
+            let less = open.map(|hold| hold.cost.tokens).filter(|tokens| can_be_clamped && *tokens < whole);
             let cap = less.and_then(|tokens| requested.within(tokens)).map(|hold| hold.output_per_answer);
             KeyVerdict::Admitted(Admission { has_hold: open.is_some(), cap, ..admission })
         }

@@ -51,6 +51,36 @@ async function inD1(key) {
   return sums;
 }
 
+/** Ids of the open holds in the object's rows, of calls too, written as those of reservations are. */
+async function openHolds(key) {
+  const records = [...(await objectText(key)).matchAll(/\\"o\\":\\"([^"\\]*)/g)].flatMap(([, text]) => text.split(";").filter(Boolean));
+  const digit = (number, at) => "abcdefghijklmnopqrstuvwxyz234567"[Number((number >> BigInt(5 * at)) & 31n)];
+  const id = (number) => Array.from({ length: 13 }, (_, at) => digit(number, 12 - at)).join("");
+  return [...new Set(records.map((record) => id(BigInt(`0x${record.split("|")[0]}`))))];
+}
+
+test("the hold of a running call is no reservation: it is in no list, and cannot be closed as one", async () => {
+  await sql("INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/answer', 'POST', 'openai', 100, 400)");
+  const key = await issueWith(tokens(1000, "day"));
+  const made = await reserve(key, { tokens: 5 });
+  const answer = JSON.stringify({ usage: { prompt_tokens: 10, completion_tokens: 60, total_tokens: 70 } });
+  const query = new URLSearchParams({ parts: JSON.stringify([null, answer]), status: 200, headers: "{}" });
+  const response = await call(key, `/answer?${query}`, { method: "POST", body: JSON.stringify({ max_tokens: 200 }), headers: { "Content-Type": "application/json" } });
+  expect((await standing(key))["day-tokens"]).toEqual([0, 223, 777]);
+  expect(await open(key)).toEqual([made]);
+  const ids = (await openHolds(key)).filter((id) => id !== made.id);
+  expect(ids).toHaveLength(1);
+  for (const id of ids) {
+    await problem(await admin("POST", path(key, id, "settle"), { tokens: 0 }), 404);
+    await problem(await admin("DELETE", path(key, id)), 404);
+  }
+  expect((await standing(key))["day-tokens"]).toEqual([0, 223, 777]);
+  await releaseOrigin();
+  await response.text();
+  expect((await standing(key))["day-tokens"]).toEqual([70, 5, 925]);
+  await sql("DELETE FROM token_routes");
+});
+
 describe("a reservation", () => {
   test("is 201 with id, amounts and expiry, and the rate-limit fields", async () => {
     const key = await issueWith(tokens(1000, "day"), requests(5, "minute"));

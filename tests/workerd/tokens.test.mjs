@@ -233,6 +233,25 @@ test("a free repeat by its idempotency key is forwarded and holds nothing", asyn
   expect(bodies).toEqual([JSON.stringify(CHAT), JSON.stringify(CHAT)]);
 });
 
+test("an idempotency key with another body is 422: a free repeat is the call that was charged", async () => {
+  const fields = { "Idempotency-Key": "once" };
+  const small = { ...CHAT, max_tokens: 1 };
+  const answer = [JSON.stringify(usage(20))];
+  await (await ask(small, answer, { fields })).text();
+  for (const body of [{ ...small, max_tokens: 40_000, n: 100 }, { ...small, max_tokens: 2 }, JSON.stringify(small) + " ", ""]) {
+    const refused = await problem(await ask(body, answer, { fields }), 422);
+    expect(refused.detail).toContain("Idempotency-Key");
+  }
+  const again = await ask(small, answer, { fields });
+  expect([again.status, again.headers.get("x-tollgate-idempotent-replay")]).toEqual([200, "1"]);
+  await again.text();
+  // Where no tokens are spent the body is not read.
+  const pay = (body) => call(key, "/free", { method: "POST", body, headers: fields });
+  expect((await pay("a")).status).toBe(422);
+  const other = (body) => call(key, "/free", { method: "POST", body, headers: { "Idempotency-Key": "other" } });
+  expect([(await other("a")).status, (await other("b")).status]).toEqual([200, 200]);
+});
+
 test("a change of a row holds within 60 seconds, also in an isolate that remembers another", async () => {
   await (await ask(CHAT, [JSON.stringify(usage(20))])).text();
   await sql("UPDATE token_routes SET max_output = 50, default_output = 10 WHERE pattern = '/answer' AND method = 'POST'");

@@ -23,7 +23,7 @@ use crate::limiter::decision::Verdict;
 use crate::limiter::policy::{Algorithm, Unit};
 use crate::limiter::schedule::Schedule;
 use crate::metering::call_outcome::{CallCharge, CallOutcome, ChargeBasis, FinalCost, TokenCharge, UsedTokens};
-use crate::metering::charges::Charges;
+use crate::metering::charges::{Charges, sum};
 use crate::metering::cut;
 use crate::metering::hours;
 use crate::metering::months::{MonthCounts, TokenMarks};
@@ -195,7 +195,7 @@ impl KeyState {
                 marks.expired = marks.expired.saturating_sub(hold.cost.tokens);
             }
             if basis == ChargeBasis::Estimated {
-                marks.estimated = marks.estimated.saturating_add(charged.tokens);
+                marks.estimated = sum(marks.estimated, charged.tokens);
             }
         });
         if !is_open || hold.kind == HoldKind::Reservation {
@@ -295,7 +295,7 @@ impl KeyState {
             let class = self.contents.meter.settle(hold.hour, &hold.class, counts).to_owned();
             hold.class = class;
             let (charged, at) = (hold.cost, hold.expires_at);
-            let add = |marks: &mut TokenMarks| marks.expired = marks.expired.saturating_add(charged.tokens);
+            let add = |marks: &mut TokenMarks| marks.expired = sum(marks.expired, charged.tokens);
             self.contents.meter.mark(hold.hour, add);
             if hold.is_audited && !hold.is_for_price_alone() {
                 let charge = TokenCharge { tokens: charged.tokens, basis: ChargeBasis::Expired };

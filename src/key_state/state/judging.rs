@@ -8,7 +8,7 @@ use crate::key_state::hold::{HoldKind, HoldTerms};
 use crate::key_state::idempotency::PriorCall;
 use crate::key_state::state::KeyState;
 use crate::key_state::state::holding::NewHold;
-use crate::limiter::cost::Cost;
+use crate::limiter::cost::{CALL_TOKENS_LIMIT, Cost};
 use crate::limiter::decision::{Decision, Judgement, UsageSnapshot, Verdict};
 use crate::limiter::schedule::Schedule;
 use crate::metering::hours;
@@ -52,7 +52,7 @@ impl<'a> CallToJudge<'a> {
     fn new_hold(&self) -> Option<NewHold> {
         let returnable = self.reprice.map_or(0, |_| self.cost.requests);
         let (tokens, ttl) = match (self.hold, self.reprice) {
-            (Some(HoldTerms { tokens, ttl }), _) => (tokens, ttl),
+            (Some(HoldTerms { tokens, ttl }), _) => (tokens.min(CALL_TOKENS_LIMIT), ttl),
             (None, Some(ttl)) => (0, ttl),
             (None, None) => return None,
         };
@@ -111,7 +111,7 @@ impl KeyState {
         call: &CallToJudge<'_>,
     ) -> Judgement {
         let policies = policies.into();
-        if !self.is_known(call.nonce) {
+        if !self.is_counted(call.nonce) {
             return self.judge_call(policies, clock, call);
         }
         let now = self.effective_time(clock);
@@ -232,11 +232,12 @@ impl KeyState {
     /// counting it could count it twice.
     pub fn can_deduplicate(&mut self, clock: UnixMicros, nonce: u64, age: Option<u64>) -> bool {
         let now = self.effective_time(clock);
-        self.contents.calls.can_deduplicate(now, nonce, age) || self.is_known(nonce)
+        self.contents.calls.can_deduplicate(now, nonce, age) || self.is_counted(nonce)
     }
 
     /// Whether a call was counted under this nonce recently, or has an open hold.
-    fn is_known(&self, nonce: u64) -> bool {
+    #[must_use]
+    pub fn is_counted(&self, nonce: u64) -> bool {
         self.contents.calls.is_known(nonce) || self.contents.holds.find(nonce).is_some()
     }
 
@@ -273,7 +274,7 @@ impl KeyState {
         report: &ReportedUsage,
     ) -> ReportOutcome {
         let &ReportedUsage { nonce, age, calls, cost, denied } = report;
-        if self.is_known(nonce) {
+        if self.is_counted(nonce) {
             return ReportOutcome::Duplicate;
         }
         let now = self.effective_time(clock);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::http::idempotency_key::{FREE_REPEATS, Fingerprint};
-use crate::keys::token_route::UsageFormat;
+use crate::keys::token_route::{TokenTerms, UsageFormat};
 use crate::object::fixtures::{NOW, at, check, commit, memory, profile, settings};
 use crate::protocol::held_call::HeldCall;
 use crate::protocol::object_request::{Call, UncheckedCalls};
@@ -452,4 +452,38 @@ fn a_free_replay_holds_nothing() {
     let replay = admission(&judged(&mut memory, &keyed(2)));
     assert!(replay.is_replay && !replay.has_hold);
     assert_eq!(budget(&mut memory, at(NOW)), (850, 0));
+}
+
+/// The reply to the first request was lost, and its row of `token_routes` is another now, or gone.
+#[test]
+fn a_repeat_is_recalled_with_its_hold_whatever_has_become_of_the_row() {
+    let changed = TOKEN_ROUTE.replace(r#""max_output":400"#, r#""max_output":401"#);
+    let gone = TOKEN_ROUTE.replace(r#""pattern":"/a""#, r#""pattern":"/gone""#);
+    for rest in [changed, gone] {
+        let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+        let (whole, cut) = (held(1, 200, 200, 1), clampable(held(2, 300, 400, 1)));
+        let admissions = [&whole, &cut].map(|check| admission(&judged(&mut memory, check)));
+        assert_eq!(admissions.map(|admission| (admission.has_hold, admission.cap)), [(true, None), (true, Some(300))]);
+        let profile = profile(10, 100, &rest);
+        assert_ne!(profile.row.token_routes, memory.profile.as_ref().unwrap().row.token_routes);
+        memory.profile = Some(profile);
+        for (check, admitted) in [whole, cut].into_iter().zip(admissions) {
+            let repeat = Check { is_repeat: true, age: Some(5), ..check };
+            assert_eq!(admission(&judged(&mut memory, &repeat)), admitted);
+        }
+        assert_eq!((counts(&memory).0, budget(&mut memory, at(NOW))), (2, (0, 1000)));
+        end(&mut memory, "1.200.9.r150", at(NOW));
+        assert_eq!((charged(&memory), budget(&mut memory, at(NOW))), (150, (250, 600)));
+    }
+}
+
+/// In other bodies the origin could not read it.
+#[test]
+fn a_cap_is_for_calls_that_can_be_clamped() {
+    let mut memory = memory(profile(10, 100, TOKEN_ROUTE));
+    admission(&judged(&mut memory, &held(1, 200, 100, 1)));
+    // Another isolate, with other options, repeats it, or by a body that was read otherwise.
+    let more = Check { is_repeat: true, age: Some(5), ..held(1, 200, 300, 1) };
+    assert_eq!(admission(&judged(&mut memory, &more)).cap, None);
+    assert_eq!(admission(&judged(&mut memory, &clampable(more))).cap, Some(100));
 }

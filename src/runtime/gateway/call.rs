@@ -198,7 +198,11 @@ impl GatedCall {
             held: self.tokens.as_ref().map(|tokens| Box::new(tokens.held(self.isolate.config.token_clamp))),
             outcomes: self.attachment.outcomes(),
         };
-        check.with_field(self.request.incoming.idempotency(), self.fingerprint)
+        let fingerprint = self.fingerprint.map(|request| match &self.tokens {
+            Some(tokens) => tokens.fingerprint(request),
+            None => request,
+        });
+        check.with_field(self.request.incoming.idempotency(), fingerprint)
     }
 
     /// Milliseconds since the first request. `u64::MAX` if the clock has stepped back.

@@ -3,6 +3,7 @@
 use crate::gateway::final_cost::final_cost;
 use crate::gateway::outbox::queue::{DeliveryKind, LONGEST_WAIT};
 use crate::gateway::token_answer::{AnswerMeter, HoldRenewal};
+use crate::http::idempotency_key::Fingerprint;
 use crate::http::problem::Problem;
 use crate::keys::token_route::TokenTerms;
 use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
@@ -119,6 +120,18 @@ impl TokenCall {
     pub(crate) fn held(&self, clamps: bool) -> HeldCall {
         let can_be_clamped = clamps && self.request.can_be_clamped();
         HeldCall { hold: self.request.hold, terms: self.terms, can_be_clamped }
+    }
+
+    /// The fingerprint of this request and its body.
+    pub(crate) fn fingerprint(&self, request: Fingerprint) -> Fingerprint {
+        let body = &self.request.body;
+        let length = match self.extent {
+            BodyExtent::Whole => Some(body.len() as u64),
+            BodyExtent::Longer(length) => Some(length),
+            // How much has come by now is chance.
+            BodyExtent::Unmeasured(_) => None,
+        };
+        request.with_body(body, length)
     }
 
     /// The body as it came.

@@ -10,11 +10,11 @@ use tollgate::key_state::hold::{
     HoldState, HoldTerms, MAX_OPEN_HOLDS, MAX_TTL, Reservation, ReservationAnswer, UsedAmount,
 };
 use tollgate::key_state::state::KeyState;
-use tollgate::key_state::state::judging::CallToJudge;
-use tollgate::limiter::cost::Cost;
+use tollgate::key_state::state::judging::{CallToJudge, ReportedUsage};
+use tollgate::limiter::cost::{CALL_TOKENS_LIMIT, Cost};
 use tollgate::limiter::decision::{Judgement, Verdict};
 use tollgate::limiter::policy::{Algorithm, Period, Policy, Unit};
-use tollgate::metering::call_outcome::CallOutcome;
+use tollgate::metering::call_outcome::{CallOutcome, UsedTokens};
 use tollgate::metering::hours::{HourTotal, RESERVATIONS};
 use tollgate::time::{HOUR, MINUTE, Month, SECOND, UnixMicros};
 
@@ -403,4 +403,55 @@ fn alerts_are_about_what_is_charged() {
     expired.expire(START.saturating_add(TTL));
     expired.check_alerts(&policies, START.saturating_add(TTL), thresholds);
     assert_eq!(pending(&expired), [90]);
+}
+
+/// A body or an origin may name any number.
+#[test]
+fn a_call_holds_and_is_charged_a_million_million_tokens_at_most() {
+    let limit = CALL_TOKENS_LIMIT;
+    let used = [UsedTokens::Held, UsedTokens::Reported(u64::MAX), UsedTokens::Estimated(u64::MAX)];
+    for (held, used) in [1, u64::MAX].into_iter().flat_map(|held| used.map(|used| (held, used))) {
+        let mut state = state();
+        state.judge_call(&[], START, &with_hold(1, Cost::default(), held));
+        assert_eq!(state.open_hold(START, 1).map(|open| open.cost.tokens), Some(held.min(limit)));
+        let outcome = CallOutcome { nonce: 1, status: 200, duration_ms: 1, used: Some(used), cost: None };
+        state.end_call(&[], START, &outcome, &[]);
+        let charged = if used == UsedTokens::Held { held.min(limit) } else { limit };
+        assert_eq!(state.month(november()).tokens, charged, "{held} {used:?}");
+    }
+    let mut state = state();
+    state.judge_call(&[], START, &with_hold(1, Cost::default(), u64::MAX));
+    state.expire(START.saturating_add(TTL));
+    assert_eq!(state.month(november()).tokens, limit);
+    let most = [fixed(1_000_000_000, Period::Day)];
+    let refused = state.judge_call(&most, START, &with_hold(2, Cost::default(), u64::MAX));
+    let Judgement::Decided(decision) = refused else { panic!("{refused:?}") };
+    assert_eq!(decision.verdict, Verdict::CostExceedsQuota { policy: 0 });
+}
+
+/// Of which D1 still takes the sums.
+#[test]
+fn the_sums_of_a_meter_end_at_the_largest_integer_of_json() {
+    let most = (1 << 53) - 1;
+    let mut state = state();
+    for nonce in 1..4 {
+        let cost = Cost { requests: u64::MAX, tokens: u64::MAX / 2 };
+        state.apply_report(
+            &[],
+            START,
+            &ReportedUsage { nonce, age: None, calls: u64::MAX / 2, cost, denied: u64::MAX },
+        );
+    }
+    for nonce in 10..12 {
+        state.judge_call(&[], START, &with_hold(nonce, Cost::default(), 1));
+        let used = Some(UsedTokens::Reported(u64::MAX));
+        state.end_call(&[], START, &CallOutcome { nonce, status: 200, duration_ms: 1, used, cost: None }, &[]);
+    }
+    let month = state.month(november());
+    assert_eq!((month.calls, month.denied, month.cost, month.tokens), (most, most, most, most));
+    assert_eq!(month.charged, Cost { requests: most, tokens: most });
+    let hours = state.meter().unflushed_hours();
+    assert!(hours.iter().all(|HourTotal { counts, .. }| counts.calls.max(counts.denied) <= most));
+    assert!(hours.iter().all(|HourTotal { counts, .. }| counts.charged.requests.max(counts.charged.tokens) <= most));
+    assert!(hours.iter().any(|HourTotal { counts, .. }| counts.charged == month.charged));
 }
