@@ -477,6 +477,17 @@ fn a_repeat_is_recalled_with_its_hold_whatever_has_become_of_the_row() {
     }
 }
 
+#[test]
+fn a_repeat_of_a_call_that_held_nothing_is_not_sent_back_for_a_hold() {
+    let gone = TOKEN_ROUTE.replace(r#""pattern":"/a""#, r#""pattern":"/gone""#);
+    let mut memory = memory(profile(10, 100, &gone));
+    let first = judged(&mut memory, &check(1));
+    memory.profile = Some(profile(10, 100, TOKEN_ROUTE));
+    let repeat = Check { is_repeat: true, age: Some(5), ..check(1) };
+    assert_eq!(admission(&judged(&mut memory, &repeat)), admission(&first));
+    assert_eq!(verdict(&judged(&mut memory, &check(2))), &KeyVerdict::LacksHold(TERMS));
+}
+
 /// In other bodies the origin could not read it.
 #[test]
 fn a_cap_is_for_calls_that_can_be_clamped() {
