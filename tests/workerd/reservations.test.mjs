@@ -1,7 +1,7 @@
 // Reservations by the admin API: tokens and requests of services that do not stand behind the gate.
 import { describe, expect, test } from "vitest";
 import { listenToD1, setKey, sql } from "./lib/database.mjs";
-import { admin, admit, api, call, denied, issue, problem, rateLimit, rateLimitPolicy, setClock, usage, used, wait } from "./lib/gate.mjs";
+import { admin, admit, api, call, denied, issue, problem, rateLimit, rateLimitPolicy, releaseOrigin, setClock, usage, used, wait } from "./lib/gate.mjs";
 import { alarmIn, breakWrites, crash, evict, inObject, intercept, objectText, runAlarm, stub } from "./lib/object.mjs";
 import { NOON } from "./lib/setup.mjs";
 

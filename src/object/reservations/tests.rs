@@ -226,8 +226,9 @@ const TOKEN_ROUTE: &str =
 fn call(memory: &mut Memory, nonce: u64) {
     let terms = memory.profile.as_ref().unwrap().row.token_routes[0].clone();
     let hold = TokenHold { input: 200, output_per_answer: 100, answers: 1 };
-    let held = HeldCall { hold, terms: TokenTerms::from(&terms), can_be_clamped: false };
-    let judged = judge(memory, &settings(), &Check { held: Some(Box::new(held)), ..check(nonce) }, at(NOW)).unwrap();
+    let requested = HeldCall { hold, terms: TokenTerms::from(&terms), can_be_clamped: false };
+    let judged =
+        judge(memory, &settings(), &Check { held: Some(Box::new(requested)), ..check(nonce) }, at(NOW)).unwrap();
     let ObjectResponse::Key(KeyResponse { verdict: KeyVerdict::Admitted(admission), .. }) = judged.response else {
         panic!("{judged:?}")
     };
