@@ -163,7 +163,7 @@ test("what does not fit is refused as other policies refuse", async () => {
   assert.equal((await send(gate, "/v1/x", { method: "POST", body: BODY })).status, 401);
 });
 
-for (const status of [600, 999]) {
+for (const status of [199, 600, 999]) {
   test(`an answer of status ${status} is 502 and charged nothing, and the origin's answer ends`, async () => {
     const key = await issueKey(gate, "budget");
     cuts = 0;

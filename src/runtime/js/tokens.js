@@ -161,14 +161,7 @@ export class AnswerWatch {
     const length = field("content-length");
     const keepsLength = length !== undefined && !headers.has("content-encoding") && !this.#answer.changes_length();
     if (keepsLength) body = body.pipeThrough(new FixedLengthStream(Number(length)));
-    let answer;
-    try {
-      answer = new Response(body, response);
-    } catch (error) {
-      // Such as a body where the status allows none.
-      await this.cut();
-      throw error;
-    }
+    const answer = new Response(body, response);
     if (!keepsLength) answer.headers.delete("content-length");
     return answer;
   }
