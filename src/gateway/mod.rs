@@ -4,6 +4,7 @@
 //! All state here belongs to one isolate. None of it is stored: it only caches responses of objects
 //! and D1.
 
+pub mod body_budget;
 pub mod credential;
 pub mod credential_filter;
 pub mod deny_cache;

@@ -27,6 +27,8 @@ pub enum Problem {
     NotFound(String),
     /// 405: the path does not support the method; those that it supports.
     MethodNotAllowed(String),
+    /// 408: the body did not arrive within this many seconds.
+    BodyTimeout(u32),
     /// 409: the current state does not allow the request.
     Conflict(String),
     /// 409: a call with the same idempotency key is in flight.
@@ -78,6 +80,7 @@ impl Problem {
             Self::Forbidden(_) => 403,
             Self::NotFound(_) => 404,
             Self::MethodNotAllowed(_) => 405,
+            Self::BodyTimeout(_) => 408,
             Self::Conflict(_) | Self::InFlight => 409,
             Self::LengthRequired(_) => 411,
             Self::TooLarge(_) | Self::TooManyLines(_) => 413,
@@ -98,6 +101,7 @@ impl Problem {
             Self::Forbidden(_) => "Forbidden",
             Self::NotFound(_) => "Not Found",
             Self::MethodNotAllowed(_) => "Method Not Allowed",
+            Self::BodyTimeout(_) => "Request Timeout",
             Self::Conflict(_) | Self::InFlight => "Conflict",
             Self::TooManyAttempts(_) => "Too Many Requests",
             Self::LengthRequired(_) => "Length Required",
@@ -131,6 +135,7 @@ impl Problem {
             }
             Self::Forbidden(detail) | Self::Unavailable(detail) => (*detail).to_owned(),
             Self::MethodNotAllowed(allow) => format!("this path supports only {allow}"),
+            Self::BodyTimeout(seconds) => format!("the body did not arrive within {seconds} s"),
             Self::TooLarge(limit) => format!("the body may have at most {limit} bytes"),
             Self::TooManyLines(limit) => format!("the body may have at most {limit} lines"),
             Self::Invalid(field, reason) => format!("{field}: {reason}"),

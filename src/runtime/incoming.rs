@@ -22,6 +22,7 @@ pub(crate) struct Incoming {
     idempotency_key: Option<String>,
     /// `X-Tollgate-Loop`, which any client may send.
     pub(crate) mark: Option<String>,
+    pub(crate) has_body: bool,
     /// Set if the request is a CORS preflight.
     pub(crate) preflight: Option<PreflightRequest>,
     /// Whether it can be forwarded unchanged.
@@ -55,6 +56,7 @@ impl Incoming {
             authorization,
             idempotency_key,
             mark,
+            has_body: body.is_some(),
             preflight,
             framing,
         })

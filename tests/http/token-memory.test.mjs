@@ -9,6 +9,7 @@ import { run } from "../../scripts/lib/processes.mjs";
 import { until } from "../support/until.mjs";
 import { adminOf, issueKey, usageOf } from "./lib/client.mjs";
 import { PUBLIC_URL, startDirectGate } from "./lib/direct.mjs";
+import { connect, head, readAnswer } from "./lib/raw.mjs";
 
 const MB = 1024 * 1024;
 const LARGE = 250 * MB;
@@ -22,6 +23,10 @@ const MOST_GROWTH = 40 * MB;
 const SAMPLE_MS = 50;
 /** Bytes at most that are under way while the client does not read: sockets' buffers. */
 const MOST_UNDER_WAY = 30 * MB;
+/** Clients of one key that send all of a body but its last byte. */
+const STALLED = 200;
+/** Growth at most meanwhile; the bodies of one key have room for 8 MiB. */
+const MOST_STALLED = 100 * MB;
 const USAGE = { prompt_tokens: 10, completion_tokens: 32, total_tokens: 42 };
 const event = (value) => `data: ${JSON.stringify(value)}\n\n`;
 const DELTA = event({ choices: [{ index: 0, delta: { content: "word ".repeat(50) } }], usage: null });
@@ -134,4 +139,28 @@ test("a client that does not read stops the origin", async (t) => {
   t.diagnostic(`${Math.round(sent / MB)} MB under way`);
   assert.ok(sent < MOST_UNDER_WAY, `${sent} bytes`);
   assert.equal(await digestOf(response), await digestOf(blocks(BLOCK, END)));
+});
+
+test("clients that do not finish their bodies take bounded memory", async (t) => {
+  const pid = await gate.pid();
+  const before = await resident(pid);
+  const fields = ["Host: api.test", `X-API-Key: ${key.key}`, "Content-Type: application/json", `Content-Length: ${MB}`];
+  const start = Buffer.alloc(MB - 1, " ");
+  const sockets = [];
+  const statuses = [];
+  for (let n = 0; n < STALLED; n += 1) {
+    const socket = await connect(gate);
+    socket.on("error", () => {});
+    socket.write(head(`POST ${PUBLIC_URL}${TOKENS} HTTP/1.1`, fields));
+    socket.write(start);
+    sockets.push(socket);
+    // Some connections end before the response is read, because the body is not.
+    readAnswer(socket).then(({ status }) => statuses.push(status), () => statuses.push(0));
+  }
+  await until("the rest is refused", () => statuses.length >= STALLED - 8);
+  assert.ok(statuses.every((status) => [0, 503].includes(status)), String(statuses));
+  const growth = (await resident(pid)) - before;
+  for (const socket of sockets) socket.destroy();
+  t.diagnostic(`${Math.round(growth / MB)} MB`);
+  assert.ok(growth < MOST_STALLED, `${growth} bytes`);
 });

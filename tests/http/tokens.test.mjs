@@ -61,6 +61,12 @@ function respond(req, res, received) {
     const length = req.headers["content-length"] ?? null;
     return res.writeHead(200, json).end(JSON.stringify({ hash: received.body_sha256, length }));
   }
+  if (req.url.startsWith("/v1/odd")) {
+    // No server of Node's sends these.
+    const status = req.url.slice("/v1/odd/".length);
+    req.socket.on("close", () => (cuts += 1));
+    return req.socket.write(`HTTP/1.1 ${status} Odd\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\nsome`);
+  }
   if (req.url === "/v1/gzip") return res.writeHead(200, { ...json, "content-encoding": "gzip" }).end(gzipSync(JSON.stringify({ usage: USAGE })));
   if (req.url === "/v1/large") return res.writeHead(200, { ...json, "content-length": LARGE_BODY.length }).end(LARGE_BODY);
   res.writeHead(200, json).end("{}");
@@ -155,4 +161,32 @@ test("what does not fit is refused as other policies refuse", async () => {
   const answer = await ask(key, "/v1/x", { body: BODY.replace('"m"', `"m","n":${BUDGET}`) });
   assert.equal(answer.status, 400);
   assert.equal((await send(gate, "/v1/x", { method: "POST", body: BODY })).status, 401);
+});
+
+for (const status of [199, 600, 999]) {
+  test(`an answer of status ${status} is 502 and charged nothing, and the origin's answer ends`, async () => {
+    const key = await issueKey(gate, "budget");
+    cuts = 0;
+    const { status: given } = await ask(key, `/v1/odd/${status}`);
+    assert.equal(given, 502);
+    await until("the hold is given back", async () => (await spent(key)) === 0);
+    await until("the origin's answer is cut off", () => cuts === 1);
+  });
+}
+
+test("clients that leave in mid-body give its room back", async () => {
+  const key = await issueKey(gate, "budget");
+  // The route is known then, so that a body is read at once.
+  assert.equal((await ask(key, "/v1/any")).status, 200);
+  const fields = ["Host: api.test", `X-API-Key: ${key.key}`, "Content-Type: application/json", `Content-Length: ${1024 * 1024}`];
+  const sockets = [];
+  // 8 MiB of a key have room.
+  for (let n = 0; n < 8; n += 1) {
+    const socket = await connect(gate);
+    socket.write(head("POST /v1/any HTTP/1.1", fields) + BODY);
+    sockets.push(socket);
+  }
+  await until("no room is left", async () => (await ask(key, "/v1/any")).status === 503);
+  for (const socket of sockets) socket.resetAndDestroy();
+  await until("there is room again", async () => (await ask(key, "/v1/any")).status === 200);
 });

@@ -340,3 +340,20 @@ test("a call on a token route that the isolate has seen is 503 while its object 
   await giveBack();
   await sql("DELETE FROM token_routes");
 });
+
+test("a call with a body is 503 while its object is out of reach if the isolate has seen a token call of its key, whatever its path", async () => {
+  await sql("INSERT INTO token_routes (pattern, method, format, default_output, max_output) VALUES ('/wide/*', 'POST', 'openai', 1, 400)");
+  const ask = (key, path, init) => call(key, path, { method: "POST", body: '{"messages":[]}', ...init });
+  const [key, other] = [await issue(), await issue()];
+  expect((await ask(key, `/wide/${"x".repeat(2_000)}`)).status).toBe(200);
+  await admit(other, 1);
+  const repairs = [await breakWrites(key), await breakWrites(other)];
+  const before = (await received()).length;
+  for (const path of ["/wide/new", `/wide/${"x".repeat(2_000)}`, "/other"]) await problem(await ask(key, path), 503);
+  expect(await received()).toHaveLength(before);
+  // Without a body, and of other keys.
+  expect((await call(key, "/other")).headers.get("x-tollgate-fail-open")).toBe("1");
+  expect((await ask(other, "/other")).headers.get("x-tollgate-fail-open")).toBe("1");
+  for (const repair of repairs) await repair();
+  await sql("DELETE FROM token_routes");
+});

@@ -89,7 +89,7 @@ pub(crate) fn begin(request: Authenticated, isolate: Rc<Isolate>, requested_at: 
     let nonce = isolate.nonce();
     let in_flight = InFlight::join(&request.caller.id);
     let call = request.call();
-    let terms = isolate.token_terms.borrow().find(call.method, call.path);
+    let terms = isolate.token_terms.borrow_mut().find(call.method, call.path);
     let attachment = match terms {
         None => outbox::attach(&isolate, call.id, requested_at),
         // The body is read first.
@@ -167,10 +167,11 @@ impl GatedCall {
 
     /// Sends the request with the hold of the call, by these terms.
     async fn send_with_hold(mut self, terms: TokenTerms) -> HttpResult {
-        let request = &self.request.incoming.request;
+        let Authenticated { incoming, context, caller, .. } = &self.request;
+        let limit = self.isolate.config.token_body_bytes;
         let read = match self.tokens.take() {
-            Some(tokens) => tokens.read_again(request, terms, self.isolate.config.token_body_bytes),
-            None => TokenCall::read(request, terms, self.isolate.config.token_body_bytes).await,
+            Some(tokens) => tokens.read_again(&incoming.request, terms, limit),
+            None => TokenCall::read(incoming, (context, &caller.id), terms, limit).await,
         };
         match read {
             Ok(tokens) => self.tokens = Some(tokens),
@@ -225,10 +226,16 @@ impl GatedCall {
             {
                 self.sent_back += 1;
                 let Call { method, path, .. } = self.request.call();
-                self.isolate.token_terms.borrow_mut().note(method, path, Some(terms));
+                let mut known = self.isolate.token_terms.borrow_mut();
+                known.note(method, path, Some(terms));
+                known.note_key(id);
+                drop(known);
                 Ok(promise(self.send_with_hold(terms)).into())
             }
             Reply::Response(ObjectResponse::Key(known)) => {
+                if self.is_repeat && matches!(known.verdict, KeyVerdict::LacksHold(_)) {
+                    self.give_up_hold();
+                }
                 self.remember(&known);
                 self.forward_or_refuse(&known)
             }
@@ -240,6 +247,10 @@ impl GatedCall {
                 // In every fail mode: the key's own calls cause an overload, so they must not pass
                 // because of it.
                 worker::console_error!("tollgate: {error}");
+                // The first request may have been counted.
+                if self.is_repeat {
+                    self.give_up_hold();
+                }
                 self.refuse(&Problem::Unavailable(
                     "too many calls of this API key at once: the call was not forwarded, try again",
                 ))
@@ -343,6 +354,7 @@ impl GatedCall {
         let (body, answer) = if admission.has_hold {
             // What is compressed cannot be read.
             request_fields.set("Accept-Encoding", "identity");
+            self.isolate.token_terms.borrow_mut().note_key(&self.request.caller.id);
             (tokens.rewritten(admission.cap), Some(self.held_answer(tokens, admission)))
         } else {
             if !admission.is_replay {
@@ -383,14 +395,13 @@ impl GatedCall {
         let Authenticated { context, caller, .. } = &self.request;
         let maybe_counted =
             is_maybe_counted.then_some(MaybeCounted { nonce: self.nonce, requested_at: self.requested_at });
-        if let (Some(tokens), true) = (&self.tokens, is_maybe_counted) {
-            // If there is a hold, its call is not made.
-            js::timer::keep_alive(context, &self.held_answer(tokens, Admission::default()).give_up());
+        if is_maybe_counted {
+            self.give_up_hold();
         }
         let has_room = || outbox::add_call(&self.isolate, context, self.request.call(), maybe_counted);
         match self.isolate.config.fail_mode {
             // Tokens that nobody holds cannot be counted later.
-            FailMode::Open if self.tokens.is_none() && has_room() => {
+            FailMode::Open if !self.may_spend_tokens() && has_room() => {
                 let mut request_fields = FieldLines::default();
                 request_fields.set("X-Tollgate-Key-Id", &caller.id);
                 request_fields.set("X-Tollgate-Fail-Open", "1");
@@ -401,6 +412,19 @@ impl GatedCall {
             FailMode::Open | FailMode::Closed => {
                 self.refuse(&Problem::Unavailable("the call could not be counted, so it was not forwarded: try again"))
             }
+        }
+    }
+
+    fn may_spend_tokens(&self) -> bool {
+        let Authenticated { incoming, caller, .. } = &self.request;
+        self.tokens.is_some() || self.isolate.token_terms.borrow_mut().may_spend(&caller.id, incoming.has_body)
+    }
+
+    /// Gives back the hold of a call that is not made, if it has one.
+    fn give_up_hold(&self) {
+        if let Some(tokens) = &self.tokens {
+            let given_up = self.held_answer(tokens, Admission::default()).give_up();
+            js::timer::keep_alive(&self.request.context, &given_up);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Calls that spend tokens: their bodies, and what their answers are charged.
 
+use crate::gateway::body_budget::{BodyBudget, READ_DEADLINE, room_of};
 use crate::gateway::final_cost::final_cost;
 use crate::gateway::outbox::queue::{DeliveryKind, LONGEST_WAIT};
 use crate::gateway::token_answer::{AnswerMeter, HoldRenewal};
@@ -9,15 +10,45 @@ use crate::keys::token_route::TokenTerms;
 use crate::metering::call_outcome::{CallOutcome, FinalCost, UsedTokens};
 use crate::protocol::held_call::HeldCall;
 use crate::protocol::object_request::ObjectRequest;
+use crate::runtime::clock;
 use crate::runtime::gateway::outbox::{OutboxDelivery, deliver_now, whole_number};
+use crate::runtime::incoming::Incoming;
 use crate::runtime::isolate::Isolate;
 use crate::runtime::js;
 use crate::tokens::request::{BodyHead, RequestBody, TokenHold, TokenRequest, UnboundedBody};
 use crate::tokens::usage_reader::Passed;
 use js_sys::{Array, Promise, Uint8Array};
+use std::cell::RefCell;
 use std::rc::Rc;
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
+
+thread_local! {
+    static BUDGET: RefCell<BodyBudget> = RefCell::default();
+}
+
+/// Room for a body in the isolate's memory, which is released when this is dropped.
+struct BodyRoom(u64);
+
+impl BodyRoom {
+    fn reserve(id: &str, bytes: usize) -> Result<Self, Problem> {
+        let now = clock::now().as_millis();
+        BUDGET.with_borrow_mut(|budget| budget.reserve(id, bytes, now)).map(Self).ok_or(Problem::Unavailable(
+            "too many bodies of calls are being read at once: the call was not forwarded, try again",
+        ))
+    }
+
+    /// The body has only so many bytes.
+    fn shrink(&self, bytes: usize) {
+        BUDGET.with_borrow_mut(|budget| budget.shrink(self.0, bytes));
+    }
+}
+
+impl Drop for BodyRoom {
+    fn drop(&mut self) {
+        BUDGET.with_borrow_mut(|budget| budget.release(self.0));
+    }
+}
 
 /// A body that has been read, of a call that may spend tokens.
 pub(crate) struct TokenCall {
@@ -26,6 +57,7 @@ pub(crate) struct TokenCall {
     /// The bytes, the length and the reader of the rest, as `tokens.js` has them.
     body: Array,
     extent: BodyExtent,
+    room: BodyRoom,
 }
 
 /// How much of a body has been read.
@@ -66,12 +98,27 @@ impl BodyFields {
 }
 
 impl TokenCall {
-    /// Reads the body of a request.
-    pub(crate) async fn read(request: &web_sys::Request, terms: TokenTerms, limit: usize) -> Result<Self, Problem> {
+    /// Reads the body of a request of this key.
+    pub(crate) async fn read(
+        incoming: &Incoming,
+        (context, id): (&JsValue, &str),
+        terms: TokenTerms,
+        limit: usize,
+    ) -> Result<Self, Problem> {
+        let request = &incoming.request;
+        let declared = || js::request::header(request, "content-length").and_then(|length| length.parse().ok());
+        let room = BodyRoom::reserve(id, if incoming.has_body { room_of(declared(), limit) } else { 0 })?;
+        let reading = js::tokens::read_token_body(request, limit, READ_DEADLINE);
+        // If the client leaves, reading fails, and the room is released.
+        js::timer::keep_alive(context, &reading);
         let broken = || Problem::BadRequest("the body ended before its end".to_owned());
-        let body = JsFuture::from(js::tokens::read_token_body(request, limit)).await.map_err(|_| broken())?;
+        let body = JsFuture::from(reading).await.map_err(|_| broken())?;
+        if body.is_undefined() {
+            return Err(Problem::BodyTimeout(READ_DEADLINE / 1000));
+        }
         let body = body.dyn_into::<Array>().map_err(|_| Problem::Internal)?;
         let bytes = body.get(0).dyn_into::<Uint8Array>().map_err(|_| Problem::Internal)?;
+        room.shrink(usize::try_from(bytes.length()).unwrap_or(usize::MAX));
         let length = body.get(1).as_f64().unwrap_or(-1.0);
         let extent = if body.get(2).is_undefined() {
             BodyExtent::Whole
@@ -84,7 +131,7 @@ impl TokenCall {
             BodyExtent::Whole => bytes.to_vec(),
             _ => bytes.subarray(0, u32::try_from(limit).unwrap_or(u32::MAX)).to_vec(),
         };
-        Self::of(request, terms, start, (body, extent), limit)
+        Self::of(request, terms, start, (body, extent, room), limit)
     }
 
     /// Reads it again, by other terms.
@@ -94,19 +141,19 @@ impl TokenCall {
         terms: TokenTerms,
         limit: usize,
     ) -> Result<Self, Problem> {
-        let Self { request: TokenRequest { body: start, .. }, body, extent, .. } = self;
-        Self::of(request, terms, start, (body, extent), limit)
+        let Self { request: TokenRequest { body: start, .. }, body, extent, room, .. } = self;
+        Self::of(request, terms, start, (body, extent, room), limit)
     }
 
     fn of(
         request: &web_sys::Request,
         terms: TokenTerms,
         start: Vec<u8>,
-        (body, extent): (Array, BodyExtent),
+        (body, extent, room): (Array, BodyExtent, BodyRoom),
         limit: usize,
     ) -> Result<Self, Problem> {
         match TokenRequest::read(terms, BodyFields::of(request).head(), extent.of(start)) {
-            Ok(request) => Ok(Self { terms, request, body, extent }),
+            Ok(request) => Ok(Self { terms, request, body, extent, room }),
             Err(error) => {
                 js::tokens::cancel_token_body(&body);
                 Err(match error {

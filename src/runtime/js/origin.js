@@ -2,7 +2,7 @@
 import { namesOf, setAll } from "./fields.js";
 import { currentInstance, requireInstance } from "./instance.js";
 import { reply } from "./response.js";
-import { AnswerWatch, continued } from "./tokens.js";
+import { AnswerWatch, canBeRelayed, continued } from "./tokens.js";
 
 /**
  * The parameters of forwarding. They are applied here because header fields are on this side, and
@@ -115,20 +115,22 @@ function onEnd(call) {
 }
 
 function relayed(sent, answerFields, ended) {
-  return sent.then(
-    (response) => {
-      const noted = ended?.(response.status, response.headers.get("x-tollgate-cost") ?? undefined);
-      const answer = relay(response, answerFields);
-      return noted === undefined ? answer : noted.then(() => answer);
-    },
-    (error) => {
-      console.error(`tollgate: the request to the origin failed: ${error?.message ?? error}`);
-      const noted = ended?.(0);
-      const { status, body, fields } = rules.badGateway;
-      const answer = reply(status, body, answerFields + fields);
-      return noted === undefined ? answer : noted.then(() => answer);
-    },
-  );
+  const failed = (error) => {
+    console.error(`tollgate: the request to the origin failed: ${error?.message ?? error}`);
+    const noted = ended?.(0);
+    const { status, body, fields } = rules.badGateway;
+    const answer = reply(status, body, answerFields + fields);
+    return noted === undefined ? answer : noted.then(() => answer);
+  };
+  return sent.then((response) => {
+    if (!canBeRelayed(response)) {
+      response.body?.cancel().catch(() => {});
+      return failed(new Error(`its response has the status ${response.status}`));
+    }
+    const noted = ended?.(response.status, response.headers.get("x-tollgate-cost") ?? undefined);
+    const answer = relay(response, answerFields);
+    return noted === undefined ? answer : noted.then(() => answer);
+  }, failed);
 }
 
 function relay(response, fields) {

@@ -1,22 +1,32 @@
 // The bodies of calls that spend tokens, and of their responses.
 import { currentInstance, requireInstance } from "./instance.js";
+import { clearTimer, startTimer } from "./timer.js";
 
 /**
  * Reads a body of at most `limit` bytes. Resolves to `[bytes, length, rest]`: all of it, or of a
  * longer one its beginning, its declared length (-1 without one) and the reader of the rest.
+ * Resolves to `undefined`, and gives the body up, if that takes more than so many milliseconds.
  */
-export async function readTokenBody(request, limit) {
+export async function readTokenBody(request, limit, milliseconds) {
   if (request.body === null) return [new Uint8Array(0), 0, undefined];
   const reader = request.body.getReader();
-  const chunks = [];
-  let length = 0;
-  while (length <= limit) {
-    const { done, value } = await reader.read();
-    if (done) return [joined(chunks, length), length, undefined];
-    chunks.push(value);
-    length += value.byteLength;
+  const timer = startTimer(milliseconds);
+  const late = timer.promise.then(() => void reader.cancel().catch(() => {}));
+  try {
+    return await Promise.race([readStart(request, reader, limit), late]);
+  } finally {
+    clearTimer(timer);
   }
-  return [joined(chunks, length), Number(request.headers.get("content-length") ?? -1), reader];
+}
+
+async function readStart(request, reader, limit) {
+  const buffer = new GrowingBuffer();
+  while (buffer.length <= limit) {
+    const { done, value } = await reader.read();
+    if (done) return [buffer.bytes, buffer.length, undefined];
+    buffer.add(value);
+  }
+  return [buffer.bytes, Number(request.headers.get("content-length") ?? -1), reader];
 }
 
 /** Gives up a body of which something was not read. */
@@ -24,15 +34,29 @@ export function cancelTokenBody([, , rest]) {
   rest?.cancel().catch(() => {});
 }
 
-function joined(chunks, length) {
-  if (chunks.length === 1) return chunks[0];
-  const bytes = new Uint8Array(length);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.byteLength;
+/** Copies chunks, of which each would take much more than its bytes if a client sends one at a time. */
+class GrowingBuffer {
+  #room = new Uint8Array(0);
+  length = 0;
+
+  add(chunk) {
+    const length = this.length + chunk.byteLength;
+    if (this.length === 0) {
+      this.#room = chunk;
+    } else {
+      if (length > this.#room.byteLength) {
+        const larger = new Uint8Array(Math.max(length, 2 * this.#room.byteLength));
+        larger.set(this.#room);
+        this.#room = larger;
+      }
+      this.#room.set(chunk, this.length);
+    }
+    this.length = length;
   }
-  return bytes;
+
+  get bytes() {
+    return this.#room.subarray(0, this.length);
+  }
 }
 
 /**
@@ -54,6 +78,11 @@ export function continued(bytes, length, reader) {
     cancel: (reason) => reader.cancel(reason),
   });
   return length < 0 ? source : source.pipeThrough(new FixedLengthStream(length));
+}
+
+/** Whether a response may have this status, which origins can send outside of 200 to 599. */
+export function canBeRelayed(response) {
+  return response.webSocket || (response.status >= 200 && response.status <= 599);
 }
 
 /**
@@ -113,6 +142,10 @@ export class AnswerWatch {
   async begin(response) {
     if (this.#isOver) return response;
     requireInstance(this.#instance);
+    if (!canBeRelayed(response)) {
+      await this.fail();
+      return response;
+    }
     const { headers } = response;
     const field = (name) => headers.get(name) ?? undefined;
     this.#answer.begin(
