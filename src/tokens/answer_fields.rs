@@ -31,6 +31,7 @@ pub struct TokenUsage {
 
 /// What one event, or the whole of an answer that is no stream, has said so far.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 struct EventFields {
     has_usage: bool,
     /// A member `usage` that is `null`.

@@ -1,7 +1,8 @@
 //! How many tokens a request may use at most: what is held before the origin is asked.
 
 use crate::keys::token_route::{TokenTerms, UsageFormat};
-use crate::tokens::body_fields::{BodyFields, CapField};
+use crate::tokens::body_call::CapField;
+use crate::tokens::body_fields::BodyFields;
 use crate::tokens::json::NUMBER_LIMIT;
 use serde::de::IgnoredAny;
 

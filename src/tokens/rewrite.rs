@@ -1,6 +1,7 @@
 //! Changes of a request's body: a smaller cap, a question for the usage. Every other byte stays.
 
-use crate::tokens::body_fields::{Amount, BodyFields, BodyObject, CapField};
+use crate::tokens::body_call::{Amount, CapField};
+use crate::tokens::body_fields::{BodyFields, BodyObject};
 use crate::tokens::request::TokenRequest;
 use std::ops::Range;
 
