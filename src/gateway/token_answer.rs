@@ -4,7 +4,7 @@ use crate::keys::token_route::UsageFormat;
 use crate::metering::call_outcome::UsedTokens;
 use crate::tokens::answer_fields::TokenUsage;
 use crate::tokens::request::TokenHold;
-use crate::tokens::usage_reader::{Passed, UsageReader, reported_by_header};
+use crate::tokens::usage_reader::{DeliveredAnswer, Passed, UsageReader, reported_by_header};
 
 /// How often the hold of a call is renewed while its answer passes, in milliseconds: a third of what
 /// it stays open for, so that one renewal may be lost.
@@ -42,6 +42,7 @@ pub struct AnswerMeter {
     hold: TokenHold,
     format: UsageFormat,
     strips: bool,
+    hides_output: bool,
     state: AnswerState,
 }
 
@@ -59,6 +60,8 @@ enum AnswerState {
         status: u16,
         reported: Option<u64>,
         usage: Option<TokenUsage>,
+        /// What is charged if the usage is not that of all that was generated.
+        cut: u64,
     },
 }
 
@@ -66,13 +69,21 @@ impl AnswerMeter {
     /// Of an answer that has not begun. `strips` as in [`UsageReader::new`].
     #[must_use]
     pub const fn new(hold: TokenHold, format: UsageFormat, strips: bool) -> Self {
-        Self { hold, format, strips, state: AnswerState::Waiting }
+        Self { hold, format, strips, hides_output: false, state: AnswerState::Waiting }
+    }
+
+    /// Notes that its stream may generate what is not delivered, as
+    /// [`hides_output`](crate::tokens::request::TokenRequest::hides_output) says.
+    #[must_use]
+    pub const fn hiding(mut self, hides_output: bool) -> Self {
+        self.hides_output = hides_output;
+        self
     }
 
     /// The answer has begun. `tokens` is its field `X-Tollgate-Tokens`.
     pub fn begin(&mut self, status: u16, content_type: Option<&str>, tokens: Option<&str>) {
         let reported = tokens.filter(|_| self.format == UsageFormat::Header).and_then(reported_by_header);
-        let reader = Box::new(UsageReader::new(self.format, content_type, self.strips));
+        let reader = Box::new(UsageReader::new(self.format, content_type, self.strips).expecting(self.hold.answers));
         self.state = AnswerState::Passing { status, reported, reader };
     }
 
@@ -88,8 +99,9 @@ impl AnswerMeter {
     pub fn end(&mut self) -> Passed {
         match std::mem::replace(&mut self.state, AnswerState::Waiting) {
             AnswerState::Passing { status, reported, reader } => {
+                let cut = self.charge_of_a_part(&reader.delivered(), reader.is_stream());
                 let (passed, usage) = reader.finish();
-                self.state = AnswerState::Ended { status, reported, usage };
+                self.state = AnswerState::Ended { status, reported, usage, cut };
                 passed
             }
             other => {
@@ -113,7 +125,8 @@ impl AnswerMeter {
     pub fn used(&self) -> UsedTokens {
         match &self.state {
             AnswerState::Ended { reported: Some(tokens), .. } => UsedTokens::Reported(*tokens),
-            AnswerState::Ended { usage: Some(usage), .. } => UsedTokens::Reported(usage.total),
+            AnswerState::Ended { usage: Some(usage), .. } if usage.is_final => UsedTokens::Reported(usage.total),
+            AnswerState::Ended { usage: Some(usage), cut, .. } => UsedTokens::Estimated(usage.total.max(*cut)),
             AnswerState::Ended { status, .. } if is_failure(*status) => UsedTokens::Reported(0),
             AnswerState::Ended { .. } => UsedTokens::Held,
             AnswerState::Waiting => UsedTokens::Reported(0),
@@ -131,13 +144,22 @@ impl AnswerMeter {
                 match reader.usage() {
                     Some(usage) if usage.is_final => UsedTokens::Reported(usage.total),
                     None if is_failure(*status) => UsedTokens::Reported(0),
-                    _ => UsedTokens::Estimated(delivered.charge(&self.hold)),
+                    _ => UsedTokens::Estimated(self.charge_of_a_part(&delivered, reader.is_stream())),
                 }
             }
             // Nothing was delivered, but the origin may have begun.
             AnswerState::Waiting => UsedTokens::Estimated(self.hold.input.clamp(1, self.hold.total().max(1))),
             AnswerState::Ended { .. } => self.used(),
         }
+    }
+
+    /// What is charged of an answer that has not named all that it used: what was delivered, or the
+    /// whole hold if more was generated than that.
+    fn charge_of_a_part(&self, delivered: &DeliveredAnswer, is_stream: bool) -> u64 {
+        if is_stream && !self.hides_output {
+            return delivered.charge(&self.hold);
+        }
+        self.hold.total().max(delivered.counted).max(1)
     }
 }
 

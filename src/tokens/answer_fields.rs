@@ -23,15 +23,15 @@ pub struct TokenUsage {
     pub input: Option<u64>,
     /// The output, with the model's thoughts.
     pub output: Option<u64>,
-    /// Both together, as the answer says; their sum if it does not say.
+    /// Both together: what the answer says, or their sum if that is more.
     pub total: u64,
-    /// Whether the answer has said that these are the counts of its end. Without that they are
-    /// final if the answer has come to its end, and a part of the truth if it was cut off.
+    /// Whether these are the counts of all that was generated. Others are a part of the truth.
     pub is_final: bool,
 }
 
 /// What one event, or the whole of an answer that is no stream, has said so far.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 struct EventFields {
     has_usage: bool,
     /// A member `usage` that is `null`.
@@ -39,7 +39,45 @@ struct EventFields {
     /// Whether that member is the first one, and so ends where the next one begins.
     is_null_usage_first: bool,
     choices: Choices,
+    has_count: bool,
     has_output_count: bool,
+    /// Whether it has a count of the output, or one that includes it.
+    has_all: bool,
+    has_text: bool,
+    /// Whether a choice has finished in it.
+    has_finish: bool,
+    /// Whether it says that the answer is complete.
+    has_end: bool,
+    has_response_usage: bool,
+    /// Whether it is of a response that has only begun.
+    is_progress: bool,
+}
+
+/// The choices or candidates of a stream, by their index.
+#[derive(Debug, Clone, Copy, Default)]
+struct ChoiceSet {
+    seen: u128,
+    finished: u128,
+    /// The one that is being read, and whether it has finished.
+    current: (u64, bool),
+}
+
+impl ChoiceSet {
+    fn end_current(&mut self) -> bool {
+        let (index, has_finished) = std::mem::take(&mut self.current);
+        // One that is too far is never noted as finished.
+        let bit = u32::try_from(index).ok().and_then(|index| 1_u128.checked_shl(index));
+        self.seen |= bit.unwrap_or(1 << 127);
+        if has_finished {
+            self.finished |= bit.unwrap_or_default();
+        }
+        has_finished
+    }
+
+    /// Whether all have finished, and at least so many.
+    fn are_finished(&self, least: u64) -> bool {
+        self.seen & !self.finished == 0 && u64::from(self.finished.count_ones()) >= least.max(1)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,8 +109,17 @@ pub struct AnswerFields {
     is_array: bool,
     counts: NamedCounts,
     event: EventFields,
-    /// Whether the answer has said that it is complete.
+    /// Answers that were asked for.
+    answers: u64,
+    choices: ChoiceSet,
+    /// Whether a stream has said that it is complete, or another answer has named all its counts.
     has_ended: bool,
+    /// Whether nothing more comes.
+    is_over: bool,
+    /// Whether text has come since the last count that includes the output.
+    is_stale: bool,
+    /// Whether nothing but counts has come since the last counts.
+    is_counted_last: bool,
     /// Whether it has the form that its format has.
     is_recognised: bool,
     /// Bytes of text since the last count of the output.
@@ -89,10 +136,42 @@ impl AnswerFields {
             is_array: false,
             counts: NamedCounts::default(),
             event: EventFields::default(),
+            answers: 1,
+            choices: ChoiceSet::default(),
             has_ended: false,
+            is_over: false,
+            is_stale: false,
+            is_counted_last: false,
             is_recognised: false,
             text: 0,
         }
+    }
+
+    /// Notes how many answers were asked for: before all of them are there, none is the last.
+    pub const fn expect(&mut self, answers: u64) {
+        self.answers = answers;
+    }
+
+    /// Where it says what was used.
+    #[must_use]
+    pub const fn format(&self) -> UsageFormat {
+        self.format
+    }
+
+    /// Ends the answer.
+    pub const fn end_answer(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Whether this is a stream.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        self.is_stream || self.is_list()
+    }
+
+    /// Whether it is a stream of Gemini's as a list.
+    const fn is_list(&self) -> bool {
+        self.is_array && matches!(self.format, UsageFormat::Gemini)
     }
 
     /// Ends an event.
@@ -101,8 +180,12 @@ impl AnswerFields {
         if event.has_output_count {
             self.text = 0;
         }
+        self.is_stale &= !event.has_all;
+        if event.has_count || event.has_text || event.has_finish {
+            self.is_counted_last = event.has_count;
+        }
+        self.has_ended |= event.has_end || event.has_response_usage && !event.is_progress;
         let is_usage_event = event.has_usage && event.choices != Choices::Filled;
-        self.has_ended |= is_usage_event && self.is_stream && self.format == UsageFormat::OpenAi;
         match event.null_usage {
             _ if is_usage_event => EventFate::Drop,
             Some(member) if !event.has_usage => EventFate::Cut(member),
@@ -116,8 +199,22 @@ impl AnswerFields {
         let counts = self.counts;
         let input = sum(&[counts.input, counts.more_input[0], counts.more_input[1]]);
         let output = sum(&[counts.output, counts.thoughts]);
-        let total = counts.total.or(sum(&[input, output]))?;
-        Some(TokenUsage { input, output, total, is_final: self.has_ended })
+        let total = counts.total.max(sum(&[input, output]))?;
+        Some(TokenUsage { input, output, total, is_final: self.is_final() })
+    }
+
+    /// Whether the counts are those of all that was generated.
+    fn is_final(&self) -> bool {
+        if !self.is_stream && !self.is_array {
+            return self.has_ended;
+        }
+        // In a stream each event is all there or not at all.
+        let is_end = match (self.is_over, self.format) {
+            (false, _) => self.is_counted_last && self.choices.are_finished(self.answers),
+            (true, UsageFormat::OpenAi) => self.is_counted_last,
+            (true, _) => self.is_counted_last && self.choices.are_finished(1),
+        };
+        (self.has_ended || is_end) && !self.is_stale && !self.event.has_count
     }
 
     /// Tokens of the output that was read, as far as it can be said: the latest count, and a token
@@ -142,7 +239,7 @@ impl AnswerFields {
             (UsageFormat::OpenAi, [S::Usage, name]) => counts.read_openai(*name, count),
             (UsageFormat::OpenAi, [S::Response, S::Usage, name]) if self.is_stream => {
                 counts.read_openai(*name, count);
-                self.has_ended = true;
+                self.event.has_response_usage = true;
             }
             (UsageFormat::Anthropic, [S::Usage, name]) => counts.read_anthropic(*name, count),
             (UsageFormat::Anthropic, [S::Message, S::Usage, name]) if self.is_stream => {
@@ -151,6 +248,18 @@ impl AnswerFields {
             (UsageFormat::Gemini, [S::UsageMetadata, name]) => counts.read_gemini(*name, count),
             _ => return,
         }
+        self.event.has_count = true;
+        self.event.has_all |= matches!(
+            path.last(),
+            Some(
+                S::CompletionTokens
+                    | S::OutputTokens
+                    | S::TotalTokens
+                    | S::CandidatesTokenCount
+                    | S::ThoughtsTokenCount
+                    | S::TotalTokenCount
+            )
+        );
         if matches!(
             path.last(),
             Some(S::CompletionTokens | S::OutputTokens | S::CandidatesTokenCount | S::ThoughtsTokenCount)
@@ -191,13 +300,32 @@ impl AnswerFields {
             JsonToken::Text(text) | JsonToken::Word(text) => text.whole().unwrap_or_default(),
             _ => return,
         };
-        self.has_ended |= match (self.format, path) {
-            (UsageFormat::OpenAi, []) => self.is_stream && text == b"DONE",
-            (UsageFormat::Anthropic, [S::Type]) => self.is_stream && text == b"message_stop",
-            (UsageFormat::Anthropic, [S::Delta, S::StopReason])
-            | (UsageFormat::Gemini, [S::Candidates, S::Item, S::FinishReason]) => true,
-            _ => false,
-        };
+        let event = &mut self.event;
+        match (self.format, path) {
+            (UsageFormat::OpenAi, []) => event.has_end |= text == b"DONE",
+            (UsageFormat::OpenAi, [S::Type]) => {
+                event.is_progress |= matches!(text, b"response.created" | b"response.queued" | b"response.in_progress");
+            }
+            (UsageFormat::Anthropic, [S::Type]) => event.has_end |= text == b"message_stop",
+            (UsageFormat::Anthropic, [S::Delta, S::StopReason]) => event.has_end = true,
+            (UsageFormat::OpenAi, [S::Choices, S::Item, S::FinishReason])
+            | (UsageFormat::Gemini, [S::Candidates, S::Item, S::FinishReason]) => self.choices.current.1 = true,
+            _ => {}
+        }
+    }
+
+    /// Notes which choices have finished.
+    fn note_choice(&mut self, path: &[S], token: &JsonToken<'_>) {
+        match (path, token) {
+            ([S::Choices | S::Candidates, S::Item], JsonToken::Open(_)) => self.choices.current = (0, false),
+            ([S::Choices | S::Candidates, S::Item, S::Index], JsonToken::Number(number)) => {
+                self.choices.current.0 = number.ceiling();
+            }
+            ([S::Choices | S::Candidates, S::Item], JsonToken::Close { .. }) => {
+                self.event.has_finish |= self.choices.end_current();
+            }
+            _ => {}
+        }
     }
 
     /// Notes what shows whether an event of a stream is there because the usage was asked for.
@@ -281,9 +409,15 @@ impl JsonSink for AnswerFields {
                 self.end_event();
                 self.has_ended |= place.path.is_empty();
             }
+            // Without a stream all has been generated before its first byte.
+            ([S::Usage | S::UsageMetadata], JsonToken::Open(_)) if !self.is_stream() => self.has_ended = false,
+            ([S::Usage | S::UsageMetadata], JsonToken::Close { .. }) if !self.is_stream() => self.has_ended = true,
             _ => {}
         }
-        self.note_end(path, token);
+        if self.is_stream() {
+            self.note_end(path, token);
+            self.note_choice(path, token);
+        }
         if self.is_stream {
             self.note_event(path, place, token);
         }
@@ -292,6 +426,10 @@ impl JsonSink for AnswerFields {
     fn text(&mut self, path: &[S], bytes: usize) {
         if self.is_output(within_answer(path)) {
             self.text = self.text.saturating_add(bytes as u64);
+            self.event.has_text = true;
+            self.is_stale = true;
+            // What was taken for the end was none.
+            self.has_ended &= !self.is_stream();
         }
     }
 }

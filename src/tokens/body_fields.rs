@@ -4,141 +4,14 @@
 //! the last, some take `"5"`, `5.0` or `null` for a number and some do not, some compare names
 //! without regard to case. So a value that some may read otherwise never makes a hold smaller.
 
-use crate::keys::token_route::TokenTerms;
-use crate::tokens::json::{JsonContainer, JsonNumber, JsonPlace, JsonScanner, JsonSink, JsonToken, NUMBER_LIMIT};
+use crate::keys::token_route::{TokenTerms, UsageFormat};
+use crate::tokens::body_call::{Amount, BodyCall, BodyForm, CAP_FIELDS, CapField};
+use crate::tokens::json::{JsonContainer, JsonPlace, JsonScanner, JsonSink, JsonToken};
 use crate::tokens::names::JsonStep as S;
 use std::ops::Range;
 
 /// Places in a body at most that are noted to be changed. A body with more is not changed.
 const PLACES_LIMIT: usize = 64;
-/// Fields that cap the output.
-const CAP_FIELDS: usize = 4;
-
-/// What a value says as a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Amount {
-    /// A number, at least 1.
-    Number(u64),
-    /// This number to some, or nothing to some.
-    Unsure(u64),
-    /// Less than zero: no limit, to some.
-    Negative,
-    /// A text that may be any number, such as `1_000` in quotes.
-    Anything,
-    /// `null`.
-    Null,
-}
-
-impl Amount {
-    fn of(token: &JsonToken<'_>) -> Self {
-        match token {
-            JsonToken::Number(number) if number.is_negative() => Self::Negative,
-            JsonToken::Number(number) => match number.ceiling() {
-                0 => Self::Unsure(0),
-                amount => Self::Number(amount),
-            },
-            JsonToken::Text(text) | JsonToken::Word(text) => match text.whole().and_then(JsonNumber::parse) {
-                Some(number) if number.is_negative() => Self::Negative,
-                Some(number) => Self::Unsure(number.ceiling()),
-                None => Self::Anything,
-            },
-            JsonToken::Null => Self::Null,
-            _ => Self::Unsure(0),
-        }
-    }
-
-    /// The number of answers that it asks for.
-    const fn answers(self) -> u64 {
-        match self {
-            Self::Number(answers) | Self::Unsure(answers) => answers,
-            Self::Negative | Self::Null => 0,
-            Self::Anything => NUMBER_LIMIT,
-        }
-    }
-}
-
-/// Fields that cap the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CapField {
-    /// `max_tokens`.
-    MaxTokens,
-    /// `max_completion_tokens`.
-    MaxCompletionTokens,
-    /// `max_output_tokens`.
-    MaxOutputTokens,
-    /// `generationConfig.maxOutputTokens`.
-    InConfig,
-}
-
-impl CapField {
-    fn at(path: &[S]) -> Option<Self> {
-        match path {
-            [S::MaxTokens] => Some(Self::MaxTokens),
-            [S::MaxCompletionTokens] => Some(Self::MaxCompletionTokens),
-            [S::MaxOutputTokens] => Some(Self::MaxOutputTokens),
-            [S::GenerationConfig, S::MaxOutputTokens | S::MaxOutputTokensCamel] => Some(Self::InConfig),
-            _ => None,
-        }
-    }
-}
-
-/// One call of a body: all of it, or an item of its array.
-#[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
-struct BodyCall {
-    /// Whether anything of it was read.
-    is_begun: bool,
-    largest: u64,
-    has_number: bool,
-    is_unsure: bool,
-    is_unlimited: bool,
-    /// How often each field stands there, and whether it is `null` once.
-    caps: [(u32, bool); CAP_FIELDS],
-    configs: u32,
-    answers: u64,
-    prompts: u64,
-}
-
-impl BodyCall {
-    fn add_cap(&mut self, field: CapField, amount: Amount) {
-        match amount {
-            Amount::Number(cap) => {
-                self.largest = self.largest.max(cap);
-                self.has_number = true;
-            }
-            Amount::Unsure(cap) => {
-                self.largest = self.largest.max(cap);
-                self.is_unsure = true;
-            }
-            Amount::Negative | Amount::Anything => self.is_unlimited = true,
-            Amount::Null => {
-                if let Some((_, has_null)) = self.caps.get_mut(field as usize) {
-                    *has_null = true;
-                }
-            }
-        }
-    }
-
-    /// Tokens of an answer at most.
-    fn output(&self, default_output: u64, max_output: u64) -> u64 {
-        // Where a member stands twice, an origin may take the one that sets no cap.
-        let [.., (caps_in_configs, _)] = self.caps;
-        let is_ambiguous = self.caps.iter().any(|(count, has_null)| *count > 1 && *has_null)
-            || (self.configs > 1 && caps_in_configs > 0);
-        let is_sure = self.has_number && !self.is_unsure && !is_ambiguous;
-        match self.is_unlimited {
-            true => max_output,
-            false if is_sure => self.largest.min(max_output),
-            false => self.largest.max(default_output).min(max_output),
-        }
-    }
-
-    /// Answers that it asks for: so many for each prompt.
-    fn answers(&self) -> u64 {
-        self.answers.max(1).saturating_mul(self.prompts.max(1))
-    }
-}
-
 /// A cap that stands in a body.
 #[derive(Debug, Clone)]
 pub struct BodyCap {
@@ -168,6 +41,7 @@ pub enum BodyObject {
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that are true or not, each by itself")]
 pub struct BodyFields {
+    format: UsageFormat,
     default_output: u64,
     max_output: u64,
     /// Tokens of each answer at most.
@@ -182,18 +56,20 @@ pub struct BodyFields {
     pub configs: Vec<BodyObject>,
     /// The values of `stream_options`; the member is `include_usage`.
     pub stream_options: Vec<BodyObject>,
+    /// Whether one of them stands under its exact name.
+    pub has_own_config: bool,
+    /// Whether one of `stream_options` does.
+    pub has_own_stream_options: bool,
     /// The values of `include_usage` other than `true`.
     pub unasked: Vec<Range<u64>>,
     /// Whether the answer is to be streamed.
     pub streams: bool,
-    /// Whether it has `messages`.
-    pub has_messages: bool,
-    /// Whether it has `prompt`.
-    pub has_prompt: bool,
-    /// Whether it has `input`.
-    pub has_input: bool,
-    /// Whether it has `contents`.
-    pub has_contents: bool,
+    /// What shows the protocol that it is written in.
+    pub form: BodyForm,
+    /// Whether it has caps, but none in a field that its origin knows.
+    pub lacks_own_cap: bool,
+    /// Whether it asks a model to reason.
+    pub asks_reasoning: bool,
     /// Whether its model takes no `max_tokens`: see [`is_reasoning_model`].
     pub is_reasoning: bool,
     /// Whether something stands in it that cannot be changed, or too much.
@@ -201,6 +77,10 @@ pub struct BodyFields {
     exact_caps: [bool; CAP_FIELDS],
     has_asked: bool,
     call: BodyCall,
+    /// The whole body, while an item of its list is read.
+    outer: Option<BodyCall>,
+    /// Whether a list of calls stands within it.
+    has_list: bool,
 }
 
 impl BodyFields {
@@ -208,6 +88,7 @@ impl BodyFields {
     #[must_use]
     pub fn read(terms: TokenTerms, at: u64, body: &[u8]) -> Self {
         let mut fields = Self {
+            format: terms.format,
             default_output: terms.default_output,
             max_output: terms.max_output,
             output: 0,
@@ -216,23 +97,32 @@ impl BodyFields {
             caps: Vec::new(),
             configs: Vec::new(),
             stream_options: Vec::new(),
+            has_own_config: false,
+            has_own_stream_options: false,
             unasked: Vec::new(),
             streams: false,
-            has_messages: false,
-            has_prompt: false,
-            has_input: false,
-            has_contents: false,
+            form: BodyForm::default(),
+            lacks_own_cap: false,
+            asks_reasoning: false,
             is_reasoning: false,
             is_rigid: false,
             exact_caps: [false; CAP_FIELDS],
             has_asked: false,
             call: BodyCall::default(),
+            outer: None,
+            has_list: false,
         };
         let mut scanner = JsonScanner::without_case();
         scanner.feed(at, body, &mut fields);
         scanner.finish(&mut fields);
+        fields.end_item();
         if fields.call.is_begun || fields.answers == 0 {
-            fields.end_call();
+            fields.end_call(false);
+        }
+        if fields.lacks_own_cap && (fields.is_rigid || fields.root.is_none()) {
+            // The cap cannot be written where the origin looks for it.
+            fields.lacks_own_cap = false;
+            fields.output = fields.output.max(fields.default_output).min(fields.max_output);
         }
         fields
     }
@@ -249,10 +139,38 @@ impl BodyFields {
         self.has_asked && self.unasked.is_empty() && self.stream_options.len() == 1
     }
 
-    fn end_call(&mut self) {
+    fn end_call(&mut self, is_item: bool) {
         let call = std::mem::take(&mut self.call);
-        self.output = self.output.max(call.output(self.default_output, self.max_output));
+        if !is_item && self.has_list && !call.says_output() {
+            // A list of calls, and nothing else.
+            return;
+        }
+        let mut output = call.output(self.default_output, self.max_output);
+        if call.is_capped() && call.form.lacks_cap(self.format, call.numbers) {
+            if is_item {
+                output = output.max(self.default_output).min(self.max_output);
+            } else {
+                self.lacks_own_cap = true;
+            }
+        }
+        self.output = self.output.max(output);
         self.answers = self.answers.saturating_add(call.answers());
+    }
+
+    /// An item of a list within the body begins.
+    fn begin_item(&mut self) {
+        self.end_item();
+        self.outer = Some(std::mem::take(&mut self.call));
+        self.call.is_begun = true;
+        self.has_list = true;
+        self.is_rigid = true;
+    }
+
+    fn end_item(&mut self) {
+        if let Some(outer) = self.outer.take() {
+            self.end_call(true);
+            self.call = outer;
+        }
     }
 
     fn read_name(&mut self, path: &[S], is_exact: bool) {
@@ -268,10 +186,11 @@ impl BodyFields {
         }
         match path {
             [S::GenerationConfig] => self.call.configs = self.call.configs.saturating_add(1),
-            [S::Messages] => self.has_messages = true,
-            [S::Prompt] => self.has_prompt = true,
-            [S::Input] => self.has_input = true,
-            [S::Contents] => self.has_contents = true,
+            [S::Reasoning] => self.asks_reasoning = true,
+            [name @ (S::Messages | S::Prompt | S::Input | S::Contents)] => {
+                self.form.note(*name);
+                self.call.form.note(*name);
+            }
             [S::GenerationConfig, S::MaxOutputTokens | S::MaxOutputTokensCamel] if is_exact => mark(&mut self.configs),
             [S::StreamOptions, S::IncludeUsage] if is_exact => mark(&mut self.stream_options),
             _ => {}
@@ -303,8 +222,14 @@ impl BodyFields {
                 }
             }
             [S::Stream] => self.streams |= is_on(token),
-            [S::GenerationConfig] => self.is_rigid |= !note(&mut self.configs, span, token),
-            [S::StreamOptions] => self.is_rigid |= !note(&mut self.stream_options, span, token),
+            [S::GenerationConfig] => {
+                self.has_own_config |= place.is_exact;
+                self.is_rigid |= !note(&mut self.configs, span, token);
+            }
+            [S::StreamOptions] => {
+                self.has_own_stream_options |= place.is_exact;
+                self.is_rigid |= !note(&mut self.stream_options, span, token);
+            }
             [S::StreamOptions, S::IncludeUsage] if matches!(token, JsonToken::True) => {
                 self.has_asked |= place.is_exact;
             }
@@ -332,11 +257,14 @@ impl BodyFields {
 
 impl JsonSink for BodyFields {
     fn token(&mut self, place: &JsonPlace<'_>, token: &JsonToken<'_>) {
-        let (path, is_root) = match place.path {
-            [S::Item, rest @ ..] => (rest, false),
-            path => (path, true),
+        let (path, is_root, is_within) = match place.path {
+            [S::Item, rest @ ..] => (rest, false, false),
+            [S::Requests, S::Item, rest @ ..] if self.format == UsageFormat::Gemini => (rest, false, true),
+            path => (path, true, false),
         };
         match (path, token) {
+            ([], JsonToken::Open(JsonContainer::Object)) if is_within => self.begin_item(),
+            ([], JsonToken::Close { .. }) if is_within => self.end_item(),
             ([], JsonToken::Open(JsonContainer::Object)) => {
                 self.call.is_begun = true;
                 self.root = self.root.or(is_root.then_some(place.end));
@@ -344,7 +272,7 @@ impl JsonSink for BodyFields {
             ([], JsonToken::Close { is_empty }) if self.call.is_begun => {
                 // What is written into an object is followed by a comma.
                 self.is_rigid |= is_empty;
-                self.end_call();
+                self.end_call(!is_root);
             }
             ([], _) => {}
             (_, JsonToken::Key) => self.read_name(path, place.is_exact),

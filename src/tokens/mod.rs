@@ -2,6 +2,7 @@
 //! how many the origin's answer says were used.
 
 pub mod answer_fields;
+pub mod body_call;
 pub mod body_fields;
 pub mod event_lines;
 pub mod json;

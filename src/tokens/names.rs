@@ -39,6 +39,12 @@ pub enum JsonStep {
     StreamOptions,
     /// `include_usage`.
     IncludeUsage,
+    /// `requests`.
+    Requests,
+    /// `reasoning`, `reasoning_effort`.
+    Reasoning,
+    /// `index`.
+    Index,
     /// `usage`.
     Usage,
     /// `usageMetadata`.
@@ -94,7 +100,7 @@ pub enum JsonStep {
 }
 
 /// The names that requests are searched for, for comparisons without regard to case.
-const REQUEST_NAMES: [(&str, JsonStep); 18] = [
+const REQUEST_NAMES: [(&str, JsonStep); 21] = [
     ("max_tokens", JsonStep::MaxTokens),
     ("max_completion_tokens", JsonStep::MaxCompletionTokens),
     ("max_output_tokens", JsonStep::MaxOutputTokens),
@@ -113,6 +119,9 @@ const REQUEST_NAMES: [(&str, JsonStep); 18] = [
     ("stream", JsonStep::Stream),
     ("stream_options", JsonStep::StreamOptions),
     ("include_usage", JsonStep::IncludeUsage),
+    ("requests", JsonStep::Requests),
+    ("reasoning", JsonStep::Reasoning),
+    ("reasoning_effort", JsonStep::Reasoning),
 ];
 
 impl JsonStep {
@@ -136,6 +145,9 @@ impl JsonStep {
             b"stream" => Self::Stream,
             b"stream_options" => Self::StreamOptions,
             b"include_usage" => Self::IncludeUsage,
+            b"requests" => Self::Requests,
+            b"reasoning" | b"reasoning_effort" => Self::Reasoning,
+            b"index" => Self::Index,
             b"usage" => Self::Usage,
             b"usageMetadata" => Self::UsageMetadata,
             b"response" => Self::Response,

@@ -1,7 +1,8 @@
 //! How many tokens a request may use at most: what is held before the origin is asked.
 
 use crate::keys::token_route::{TokenTerms, UsageFormat};
-use crate::tokens::body_fields::{BodyFields, CapField};
+use crate::tokens::body_call::CapField;
+use crate::tokens::body_fields::BodyFields;
 use crate::tokens::json::NUMBER_LIMIT;
 use serde::de::IgnoredAny;
 
@@ -170,12 +171,19 @@ impl TokenRequest {
     /// that is not said cannot be counted. Responses say it in any case.
     #[must_use]
     pub fn needs_usage(&self) -> bool {
-        let is_chat = |fields: &BodyFields| fields.has_messages || fields.has_prompt && !fields.has_input;
         let can_be_asked =
-            |fields: &BodyFields| fields.streams && is_chat(fields) && !fields.is_rigid && fields.root.is_some();
+            |fields: &BodyFields| fields.streams && fields.form.is_chat() && !fields.is_rigid && fields.root.is_some();
         self.format == UsageFormat::OpenAi
             && self.is_json
             && self.fields.as_ref().is_some_and(|fields| can_be_asked(fields) && !fields.asks_usage())
+    }
+
+    /// Whether a stream of its answer may generate what is not delivered: the reasoning of a model
+    /// of OpenAI. A body that was not read to its end may ask for that.
+    #[must_use]
+    pub fn hides_output(&self) -> bool {
+        let is_asked = |fields: &BodyFields| fields.is_reasoning || fields.asks_reasoning || !self.is_json;
+        self.format == UsageFormat::OpenAi && self.fields.as_ref().is_some_and(is_asked)
     }
 
     /// Whether a cap can be written into its body.
@@ -190,19 +198,20 @@ impl TokenRequest {
     /// The fields that cap its output: those that its protocol has for a body of this shape, or
     /// else those that stand in it.
     pub(super) fn caps_to_write(&self, fields: &BodyFields) -> Vec<CapField> {
-        let is_gemini = self.format == UsageFormat::Gemini || self.format == UsageFormat::Header && fields.has_contents;
+        let is_gemini =
+            self.format == UsageFormat::Gemini || self.format == UsageFormat::Header && fields.form.has_contents;
         let mut caps = Vec::new();
         if is_gemini {
             caps.push(CapField::InConfig);
         } else if self.format == UsageFormat::Anthropic {
             caps.push(CapField::MaxTokens);
         } else {
-            if fields.has_messages || fields.has_prompt && !fields.has_input {
+            if fields.form.is_chat() {
                 let has_new = fields.has_cap(CapField::MaxCompletionTokens);
                 let is_new = has_new || fields.is_reasoning && !fields.has_cap(CapField::MaxTokens);
                 caps.push(if is_new { CapField::MaxCompletionTokens } else { CapField::MaxTokens });
             }
-            if fields.has_input {
+            if fields.form.has_input {
                 caps.push(CapField::MaxOutputTokens);
             }
         }

@@ -1,13 +1,15 @@
 //! Changes of a request's body: a smaller cap, a question for the usage. Every other byte stays.
 
-use crate::tokens::body_fields::{Amount, BodyFields, BodyObject, CapField};
+use crate::tokens::body_call::{Amount, CapField};
+use crate::tokens::body_fields::{BodyFields, BodyObject};
 use crate::tokens::request::TokenRequest;
 use std::ops::Range;
 
 impl TokenRequest {
     /// The body to send: with `cap` as its greatest output, where it has none or a larger one, and
     /// with a question for the usage, if it [needs](Self::needs_usage) one. `None` if it stays as
-    /// it is.
+    /// it is. Where the body's caps are none that its origin knows, what was held for them is
+    /// written without a `cap` too.
     ///
     /// `cap` is the `output_per_answer` of a hold that was made smaller to fit into a budget, of a
     /// body that [can be clamped](Self::can_be_clamped).
@@ -15,6 +17,7 @@ impl TokenRequest {
     pub fn rewritten(&self, cap: Option<u64>) -> Option<Vec<u8>> {
         let fields = self.fields.as_ref().filter(|_| self.is_json)?;
         let mut edits = Vec::new();
+        let cap = cap.or_else(|| fields.lacks_own_cap.then_some(self.hold.output_per_answer));
         if let Some(cap) = cap.filter(|_| self.can_be_clamped()) {
             self.write_cap(fields, cap, &mut edits);
         }
@@ -34,7 +37,8 @@ impl TokenRequest {
         for field in self.caps_to_write(fields) {
             if field == CapField::InConfig {
                 let member = format!("\"maxOutputTokens\":{cap}");
-                insert_in(&fields.configs, "generationConfig", &member, fields.root, edits);
+                let root = fields.root.filter(|_| !fields.has_own_config);
+                insert_in(&fields.configs, "generationConfig", &member, root, edits);
                 continue;
             }
             let name = match field {
@@ -55,10 +59,13 @@ type Edit = (Range<u64>, String);
 
 fn ask_usage(fields: &BodyFields, edits: &mut Vec<Edit>) {
     edits.extend(fields.unasked.iter().map(|span| (span.clone(), "true".to_owned())));
-    insert_in(&fields.stream_options, "stream_options", "\"include_usage\":true", fields.root, edits);
+    let root = fields.root.filter(|_| !fields.has_own_stream_options);
+    insert_in(&fields.stream_options, "stream_options", "\"include_usage\":true", root, edits);
 }
 
-/// Writes a member into all the objects of a name that lack it, or into a new one.
+/// Writes a member into all the objects of a name that lack it, and into a new one at `root`: it is
+/// there if none has the exact name, which some origins need. Others compare names without regard
+/// to case and take the last, so those in other letters get the member too.
 fn insert_in(objects: &[BodyObject], name: &str, member: &str, root: Option<u64>, edits: &mut Vec<Edit>) {
     for object in objects {
         match object {
@@ -69,7 +76,7 @@ fn insert_in(objects: &[BodyObject], name: &str, member: &str, root: Option<u64>
             BodyObject::Other(span) => edits.push((span.clone(), ["{", member, "}"].concat())),
         }
     }
-    if let Some(root) = root.filter(|_| objects.is_empty()) {
+    if let Some(root) = root {
         edits.push((root..root, ["\"", name, "\":{", member, "},"].concat()));
     }
 }

@@ -102,6 +102,22 @@ impl UsageReader {
         }
     }
 
+    /// Of an answer to a request for so many.
+    #[must_use]
+    pub fn expecting(mut self, answers: u64) -> Self {
+        self.fields.expect(answers);
+        self
+    }
+
+    /// Whether what was read may be a part of what was generated so far: of a stream of events, or
+    /// of one of Gemini's as a list. Any other answer is generated before its first byte.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        let may_be_list =
+            matches!(self.form, AnswerForm::Undecided) && matches!(self.fields.format(), UsageFormat::Gemini);
+        self.fields.is_stream() || may_be_list
+    }
+
     /// Reads on, and says what of it the client gets.
     pub fn feed(&mut self, bytes: &[u8]) -> Passed {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
@@ -160,6 +176,7 @@ impl UsageReader {
                 }
             }
         }
+        self.fields.end_answer();
         (passed, self.fields.usage())
     }
 

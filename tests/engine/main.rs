@@ -17,5 +17,7 @@ mod stored_numbers;
 mod support;
 mod token_answer_properties;
 mod token_answers;
+mod token_final_counts;
+mod token_own_caps;
 mod token_request_properties;
 mod token_requests;

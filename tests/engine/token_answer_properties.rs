@@ -102,10 +102,11 @@ fn expected(format: UsageFormat, answer: &Value) -> Option<(Option<u64>, Option<
             count("total_tokens"),
         ),
     };
-    let total = total.or(match (input, output) {
+    let parts = match (input, output) {
         (None, None) => None,
         _ => Some(input.unwrap_or(0) + output.unwrap_or(0)),
-    })?;
+    };
+    let total = total.max(parts)?;
     Some((input, output, total))
 }
 

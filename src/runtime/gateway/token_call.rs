@@ -201,7 +201,7 @@ impl TokenCall {
     pub(crate) fn meter(&self, cap: Option<u64>) -> AnswerMeter {
         let requested = self.request.hold;
         let hold = TokenHold { output_per_answer: cap.unwrap_or(requested.output_per_answer), ..requested };
-        AnswerMeter::new(hold, self.terms.format, self.request.needs_usage())
+        AnswerMeter::new(hold, self.terms.format, self.request.needs_usage()).hiding(self.request.hides_output())
     }
 }
 
