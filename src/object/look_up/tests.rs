@@ -1,6 +1,6 @@
 use super::*;
-use crate::key_state::hold::{Reservation, UsedAmount};
-use crate::key_state::state::judging::ReportedUsage;
+use crate::key_state::hold::{HoldTerms, Reservation, UsedAmount};
+use crate::key_state::state::judging::{CallToJudge, ReportedUsage};
 use crate::keys::profile::Status;
 use crate::limiter::cost::Cost;
 use crate::metering::call_outcome::{CallOutcome, UsedTokens};
@@ -91,7 +91,20 @@ fn settled_tokens_are_in_usage_and_counts() {
 fn usage_says_what_was_charged_without_a_report() {
     let mut memory = memory(profile(10, 1_000, ""));
     let key_state = memory.key_state.as_mut().unwrap();
-    for id in [1, 2, 3] {
+    let call = CallToJudge {
+        cost: Cost::default(),
+        method: "POST",
+        class: "POST",
+        nonce: 1,
+        idempotency_key: None,
+        fingerprint: None,
+        is_audited: false,
+        thresholds: &[],
+        hold: Some(HoldTerms { tokens: 50, ttl: 1_000_000 }),
+        reprice: None,
+    };
+    assert!(key_state.judge_call(&[], at(NOW), &call).is_admitted());
+    for id in [2, 3] {
         key_state.reserve(&[], at(NOW), &Reservation { id, cost: Cost { requests: 0, tokens: 50 }, ttl: 1_000_000 });
     }
     let used = Some(UsedTokens::Estimated(20));
