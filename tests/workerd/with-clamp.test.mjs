@@ -33,3 +33,11 @@ test("one that fits, and one that has no form in which a cap can be written, do 
   await problem(await ask('[{"max_tokens":4000}]'), 400);
   await problem(await ask(`{"messages":["${"x".repeat(400)}"],"max_tokens":4000}`), 400);
 });
+
+test("a cap that the origin does not know is also sent in its own field, which the answer does not name", async () => {
+  const body = '{"messages":[],"max_output_tokens":1}';
+  const response = await ask(body);
+  expect(response.headers.has("x-tollgate-token-cap")).toBe(false);
+  expect(rateLimit(response).budget.r).toBe(BUDGET - body.length - 1);
+  expect((await receivedOne()).body).toBe(body.replace("{", '{"max_tokens":1,'));
+});
