@@ -114,9 +114,11 @@ impl Holds {
         Some(hold)
     }
 
-    /// Takes out what has expired at `now`.
+    /// Takes out what has expired at `now`, in the order of expiry, in which closed holds are
+    /// remembered and forgotten.
     pub(super) fn take_expired(&mut self, now: UnixMicros) -> Vec<Hold> {
-        let expired = self.open.extract_if(.., |hold| hold.expires_at <= now).collect();
+        let mut expired: Vec<Hold> = self.open.extract_if(.., |hold| hold.expires_at <= now).collect();
+        expired.sort_by_key(|hold| hold.expires_at);
         self.find_next_expiry();
         expired
     }

@@ -467,3 +467,21 @@ fn what_comes_back_late_may_be_spent_at_once() {
     assert!(state.decide(&policies, EXPIRY, Cost { requests: 5, tokens: 0 }).is_admitted());
     assert!(!state.decide(&policies, EXPIRY, Cost::default()).is_admitted());
 }
+
+/// Of holds that expire at one event, each is remembered for its own 24 hours.
+#[test]
+fn holds_that_expire_together_are_forgotten_each_at_its_time() {
+    let policies = [fixed(1_000, Period::Month)];
+    let mut state = state();
+    let long = Reservation { id: 1, cost: tokens(5), ttl: HOUR };
+    state.reserve(&policies, START, &long);
+    state.reserve(&policies, START, &Reservation { id: 2, cost: tokens(5), ttl: SECOND });
+    state.expire(START.saturating_add(HOUR));
+    let at = START.saturating_add(DAY + 2 * SECOND);
+    state.reserve(&policies, at, &Reservation { id: 3, cost: tokens(5), ttl: SECOND });
+    state.release_hold(&policies, at, 3);
+    let mut state = reread(&mut state);
+    let used = UsedAmount { tokens: 1, requests: None };
+    assert!(state.settle_hold(&policies, at, 1, used, &[]).is_some(), "an hour is left");
+    assert!(state.settle_hold(&policies, at, 2, used, &[]).is_none());
+}
