@@ -46,24 +46,27 @@ const { prepare, batch } = prototype;
 
 /**
  * Records the queries of the Worker and its objects, and replaces each result by `instead(answer,
- * sql)`. The returned list grows by the SQL of each transaction's first statement.
+ * sql)`. The returned list grows by the SQL of each transaction's first statement, and its `values`
+ * by the values of that.
  */
 export function listenToD1(instead = (answer) => answer()) {
   const asked = [];
+  Object.defineProperty(asked, "values", { value: [] });
   const texts = new WeakMap();
   vi.spyOn(prototype, "prepare").mockImplementation(function (sql) {
     const statement = prepare.call(this, sql);
     const { bind } = statement;
     statement.bind = (...values) => {
       const bound = bind.apply(statement, values);
-      texts.set(bound, sql);
+      texts.set(bound, { sql, values });
       return bound;
     };
     return statement;
   });
   vi.spyOn(prototype, "batch").mockImplementation(function (statements) {
-    const sql = texts.get(statements[0]);
+    const { sql, values } = texts.get(statements[0]) ?? {};
     asked.push(sql);
+    asked.values.push(values);
     return instead(() => batch.call(this, statements), sql);
   });
   return asked;
