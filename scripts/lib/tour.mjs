@@ -57,8 +57,10 @@ async function flushedRow(id, state) {
   const sql = `SELECT key_id, month, calls, denied, updated_at FROM usage_monthly WHERE key_id = '${id}'`;
   const deadline = Date.now() + ROW_WAIT_MS;
   for (;;) {
-    const [row] = await queryD1(sql, state);
-    if (row?.calls === QUOTA || Date.now() > deadline) return row;
+    const isLast = Date.now() > deadline;
+    // The database may be locked by the gate.
+    const [row] = await queryD1(sql, state).catch((error) => (isLast ? Promise.reject(error) : []));
+    if (row?.calls === QUOTA || isLast) return row;
     await sleep(500);
   }
 }
