@@ -125,7 +125,7 @@ fn a_batch_of_gemini_is_a_list_of_calls() {
         (format!(r#"{{"requests":[{call},{{"contents":[]}}],"model":"x"}}"#), 1_000, 3),
         (format!(r#"{{"requests":[{call}],"requests":[{call}]}}"#), 5, 4),
         (format!(r#"{{"REQUESTS":[{call},{call}]}}"#), 1_000, 4),
-        // Who reads it as one call finds these.
+        // An origin that takes the body for one call reads these.
         (format!(r#"{{"requests":[{call}],"contents":[]}}"#), 1_000, 3),
         (format!(r#"{{"generationConfig":{{"maxOutputTokens":9}},"requests":[{call}]}}"#), 9, 3),
         (r#"{"requests":[]}"#.to_owned(), 1_000, 1),
